@@ -1,0 +1,102 @@
+# Every task of the project, and all of its set-up: on a fresh machine `make demo` and `make test` need nothing done first.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+CARGO := $(shell command -v cargo 2>/dev/null)
+NATIVE ?= $(if $(CARGO),yes,no)
+ARGS ?=
+
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+EXTENSION := $(wildcard python/backpressure/_native*.so)
+RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+ifeq ($(NATIVE),yes)
+INSTALLED := $(VENV)/.installed-native
+else ifeq ($(NATIVE),no)
+INSTALLED := $(VENV)/.installed-pure
+ifeq ($(BACKPRESSURE_ENGINE),native)
+$(error BACKPRESSURE_ENGINE=native needs the native engine: put cargo on PATH, see https://rustup.rs)
+endif
+else
+$(error NATIVE=$(NATIVE) is neither yes nor no)
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint fmt wheels lock clean rebuild
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo 'NATIVE=no leaves out Rust, BACKPRESSURE_ENGINE=auto|native|pure chooses the engine, PYTHON=... the interpreter'
+
+demo: $(INSTALLED) ## watch producers overrun a real server, without and with backpressure (ARGS="--duration 20 --json")
+	@$(BIN)/backpressure demo $(ARGS)
+
+test: lint ## lint, then the Rust and the Python tests
+ifeq ($(NATIVE),yes)
+	cargo test --locked --quiet --workspace
+endif
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff, mypy, rustfmt, clippy, and the stub held against the extension
+	$(BIN)/python scripts/check_version.py
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+ifeq ($(NATIVE),yes)
+	cargo fmt --check
+	cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	$(BIN)/stubtest --mypy-config-file pyproject.toml backpressure._native
+else
+	@echo 'make: rustfmt, clippy, stubtest and cargo test are left out: the native engine is not built' >&2
+endif
+
+fmt: $(INSTALLED) ## format and repair what can be repaired
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+ifeq ($(NATIVE),yes)
+	cargo fmt
+endif
+
+wheels: $(INSTALLED) ## build both wheels and the sdist into dist/, install each away from the tree
+	$(BIN)/python scripts/check_wheels.py dist
+
+lock: $(VENV)/.python ## renew requirements/dev.txt
+	$(BIN)/python -m venv --clear $(VENV)/uv
+	$(VENV)/uv/bin/pip --quiet --disable-pip-version-check install uv==0.13.9
+	$(VENV)/uv/bin/uv --quiet pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --custom-compile-command 'make lock' --output-file requirements/dev.txt
+
+clean: ## remove everything that was built, the environment too
+	rm -rf $(VENV) target dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -f python/backpressure/_native*.so
+	find python tests benches scripts -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up, one stamp a step, so that a step is taken again only when what it reads has changed.
+
+$(VENV)/.python:
+	@PYTHON='$(PYTHON)' sh scripts/make_venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.requirements: requirements/dev.txt $(VENV)/.python
+	@echo 'make: installing requirements/dev.txt' >&2
+	@$(PIP) install --require-hashes --requirement $<
+	@touch $@
+
+$(VENV)/.installed-native: $(VENV)/.requirements pyproject.toml python/_build/backend.py $(RUST) $(if $(EXTENSION),,rebuild)
+	@echo 'make: building the native engine' >&2
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --no-build-isolation --no-deps --editable .
+	@rm -f $(VENV)/.installed-pure
+	@touch $@
+
+$(VENV)/.installed-pure: $(VENV)/.requirements pyproject.toml python/_build/backend.py $(if $(EXTENSION),rebuild)
+	@echo 'make: no native engine without Rust (https://rustup.rs): installing the pure-Python engine alone' >&2
+	@$(PIP) install --no-build-isolation --no-deps --config-settings=pure-python=true --editable .
+	@rm -f $(VENV)/.installed-native
+	@touch $@
+
+rebuild:

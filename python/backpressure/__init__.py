@@ -1,0 +1,1 @@
+"""Backpressure for job producers: slow down, shed by priority, stand behind a circuit breaker."""

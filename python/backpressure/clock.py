@@ -1,0 +1,70 @@
+"""Where time comes from: monotonic nanoseconds for decisions, wall time for display."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Clock", "SystemClock", "wait"]
+
+_SLICE = 0.1
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """What a controller needs of time. All methods must be safe to call from any thread.
+
+    A clock may add ``wait(event, seconds)``: block until `event` is set or the time has passed. Without it,
+    sleeps are cut into slices of 0.1 s so that ``stop()`` still ends them.
+    """
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never go back."""
+        ...
+
+    def utc_now(self) -> datetime:
+        """Aware UTC wall time."""
+        ...
+
+    def sleep(self, s: float) -> None:
+        """Block the calling thread for `s` seconds."""
+        ...
+
+    async def async_sleep(self, s: float) -> None:
+        """Suspend the calling task for `s` seconds."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(time.sleep)
+    async_sleep = staticmethod(asyncio.sleep)
+
+    @staticmethod
+    def utc_now() -> datetime:
+        """Aware UTC wall time."""
+        return datetime.now(UTC)
+
+    @staticmethod
+    def wait(event: threading.Event, seconds: float) -> None:
+        """Block until `event` is set or `seconds` have passed."""
+        event.wait(seconds)
+
+
+def wait(clock: Clock, event: threading.Event, seconds: float) -> None:
+    """Block on `clock` until `event` is set or `seconds` have passed.
+
+    `event` must belong to this waiter alone: a clock may set it to end the wait.
+    """
+    clock_wait = getattr(clock, "wait", None)
+    if clock_wait is not None:
+        clock_wait(event, seconds)
+        return
+    end = clock.monotonic_ns() + round(seconds * 1e9)
+    while not event.is_set() and (left := end - clock.monotonic_ns()) > 0:
+        clock.sleep(min(left / 1e9, _SLICE))

@@ -1,0 +1,167 @@
+"""Every exception of the package, defined once for both engines, and the predicates over them.
+
+Messages are lower-case and say what to do next. All errors pickle.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backpressure.types import Priority
+
+__all__ = [
+    "BackpressureError",
+    "CircuitOpenError",
+    "ConfigurationError",
+    "ControllerNotStartedError",
+    "ControllerStoppedError",
+    "InvalidPriorityError",
+    "InvalidQueueError",
+    "JobShedError",
+    "StatsUnavailableError",
+    "ThrottledError",
+    "is_circuit_open_error",
+    "is_retryable",
+    "is_shed_error",
+]
+
+
+class BackpressureError(Exception):
+    """Base of everything this package raises.
+
+    Attributes:
+        queue_name: the queue the call was about, or ``None``.
+        priority: the job's priority, or ``None``.
+        retry_after: seconds after which trying again makes sense, or ``None`` when unknown.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        queue_name: str | None = None,
+        priority: Priority | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.queue_name = queue_name
+        self.priority = priority
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own __reduce__ calls the class with args alone and would lose keyword-only
+        # parameters of subclasses; the attributes travel in __dict__ instead.
+        return (copyreg.__newobj__, (type(self), *self.args), self.__dict__)  # type: ignore[attr-defined]
+
+
+class JobShedError(BackpressureError):
+    """The job was refused and must not be enqueued now: the backlog is too large."""
+
+
+class CircuitOpenError(JobShedError):
+    """The job was refused because the queue's circuit breaker is open or its probe is taken."""
+
+
+class ThrottledError(BackpressureError):
+    """The advised delay exceeds ``max_wait``; nothing was run. ``retry_after`` is the delay in seconds."""
+
+
+class ControllerNotStartedError(BackpressureError):
+    """The controller is not running: call ``start()`` or use it as a context manager first."""
+
+
+class ControllerStoppedError(ControllerNotStartedError):
+    """The controller was stopped; it cannot be started again. Make a new one."""
+
+
+class StatsUnavailableError(BackpressureError):
+    """A provider could not read its statistics. Controllers turn it into their fallback.
+
+    ``error_type`` is the label under which the poller counts the failure (``"timeout"``, ``"auth"``, …).
+    """
+
+    def __init__(self, message: str = "", *, error_type: str = "provider", queue_name: str | None = None) -> None:
+        super().__init__(message, queue_name=queue_name)
+        self.error_type = error_type
+
+
+class ConfigurationError(BackpressureError, ValueError):
+    """A setting is impossible. ``field`` is its dotted path, ``value`` what was given."""
+
+    def __init__(self, message: str = "", *, field: str = "", value: object = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+
+
+class InvalidPriorityError(BackpressureError, ValueError):
+    """The priority is neither a ``Priority`` nor ``"low"``, ``"medium"`` or ``"high"``."""
+
+
+class InvalidQueueError(BackpressureError, ValueError):
+    """The queue name is not a ``str`` of 1–255 UTF-8 bytes without control characters."""
+
+
+def _members(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the leaves that decide what `error` is: group members, else the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _members(member)
+    elif error is not None:
+        yield error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and its explicit causes, outermost first, each once."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__
+
+
+def _any_link(error: BaseException | None, test: Callable[[BaseException], bool]) -> bool:
+    for member in _members(error):
+        for link in _chain(member):
+            if test(link):
+                return True
+            if isinstance(link, BaseExceptionGroup) and link is not member and _any_link(link, test):
+                return True
+    return isinstance(error, BaseExceptionGroup) and error.__cause__ is not None and _any_link(error.__cause__, test)
+
+
+def is_shed_error(error: BaseException | None) -> bool:
+    """Tell whether `error`, a cause of it or any member of a group is a shed (open circuits included)."""
+    return _any_link(error, lambda link: isinstance(link, JobShedError))
+
+
+def is_circuit_open_error(error: BaseException | None) -> bool:
+    """Tell whether `error`, a cause of it or any member of a group is a rejection by a circuit breaker."""
+    return _any_link(error, lambda link: isinstance(link, CircuitOpenError))
+
+
+_NOT_RETRYABLE = (
+    JobShedError,
+    ControllerStoppedError,
+    ConfigurationError,
+    InvalidPriorityError,
+    InvalidQueueError,
+)
+
+
+def is_retryable(error: BaseException | None) -> bool:
+    """Tell whether running the same call again at once can help.
+
+    False for ``None``, sheds and open circuits (wait ``retry_after`` instead), a stopped controller, invalid input
+    and configuration, and exceptions that are not an ``Exception``. A group is retryable when all its members are.
+    """
+    members = list(_members(error))
+    return bool(members) and all(
+        isinstance(link, Exception) and not isinstance(link, _NOT_RETRYABLE)
+        for member in members
+        for link in _chain(member)
+    )

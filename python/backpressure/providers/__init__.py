@@ -1,0 +1,22 @@
+"""Where controllers read their queues: in-memory samples, and Redis or Valkey.
+
+The Redis names load redis-py when first used; `InMemoryStatsProvider` needs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from backpressure.providers.memory import InMemoryStatsProvider
+
+if TYPE_CHECKING:
+    from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
+
+__all__ = ["InMemoryStatsProvider", "ListKey", "RedisStatsProvider", "StreamKey", "ZSetKey"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("backpressure.providers.redis"), name)

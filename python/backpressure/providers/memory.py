@@ -1,0 +1,118 @@
+"""Samples kept in a dict: for tests, demos and queues that live inside one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from backpressure.errors import StatsUnavailableError
+from backpressure.types import QueueStats, utc_now, validate_queue_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["InMemoryStatsProvider"]
+
+
+class InMemoryStatsProvider:
+    """A `StatsProvider` that answers what it was told last.
+
+    Args:
+        stats: initial samples: queue name -> backlog, or -> `QueueStats`.
+
+    A backlog given as a number is true *now*, whenever it is read. A `QueueStats`, and a `set` with
+    ``last_updated=``, are served with their own date, and so grow stale unless renewed.
+
+    Thread-safe, and safe across ``fork()``: a sample is put and taken by one access to a dict, there is no lock.
+    """
+
+    def __init__(self, stats: Mapping[str, int | QueueStats] | None = None) -> None:
+        # Name -> the sample, and whether it is true at any time (given without a date).
+        self._samples: dict[str, tuple[QueueStats, bool]] = {}
+        self._failure: BaseException | None = None
+        self._failures: dict[str, StatsUnavailableError] = {}
+        self.update(stats or {})
+
+    def set(self, queue_name: str, backlog_count: int, **more: Any) -> None:
+        """Tell a queue's numbers; `more` are the other fields of `QueueStats`.
+
+        Raises:
+            InvalidQueueError: the name cannot name a queue.
+            TypeError: `more` has a field that `QueueStats` has not.
+        """
+        name = validate_queue_name(queue_name)
+        self._samples[name] = QueueStats(name, backlog_count, **more), more.get("last_updated") is None
+
+    def update(self, stats: Mapping[str, int | QueueStats]) -> None:
+        """Tell several queues' numbers; the others stay as they are. Raises `InvalidQueueError`."""
+        for queue_name, sample in stats.items():
+            if isinstance(sample, QueueStats):
+                name = validate_queue_name(queue_name)
+                self._samples[name] = attrs.evolve(sample, queue_name=name), False
+            else:
+                self.set(queue_name, sample)
+
+    def remove(self, queue_name: str) -> None:
+        """Forget a queue: it is absent from answers, so controllers let its last sample age."""
+        self._samples.pop(queue_name, None)
+
+    def fail_with(self, error: BaseException | None, queue_name: str | None = None) -> None:
+        """Make reads fail with `error` until called again with ``None``.
+
+        With `queue_name` that queue alone fails: `get_queue_stats` raises the error, the other reads hold it as
+        the queue's value. It must then be a `StatsUnavailableError`; `TypeError` otherwise.
+        """
+        if queue_name is None:
+            self._failure = error
+        elif error is None:
+            self._failures.pop(queue_name, None)
+        elif isinstance(error, StatsUnavailableError):
+            self._failures[queue_name] = error
+        else:
+            raise TypeError(f"error of queue {queue_name!r} is {error!r}: give a StatsUnavailableError")
+
+    def get_queue_stats(self, queue_name: str) -> QueueStats:
+        """Return one queue's sample.
+
+        Raises:
+            StatsUnavailableError: the queue was never set.
+            BaseException: what `fail_with` was given.
+        """
+        sample = self.get_many([queue_name]).get(queue_name)
+        if sample is None:
+            raise StatsUnavailableError(
+                f"queue {queue_name!r} has no numbers: call set({queue_name!r}, backlog_count) first",
+                queue_name=queue_name,
+            )
+        if isinstance(sample, StatsUnavailableError):
+            raise sample.with_traceback(None)
+        return sample
+
+    def get_all_queue_stats(self) -> Mapping[str, QueueStats | StatsUnavailableError]:
+        """Return every queue's sample, or its error. Raises what `fail_with` was given."""
+        return self.get_many([*self._samples.copy(), *self._failures.copy()])
+
+    def get_many(self, queue_names: Iterable[str]) -> Mapping[str, QueueStats | StatsUnavailableError]:
+        """Return the samples, or errors, of those of `queue_names` that were set. Raises what `fail_with` was given."""
+        if self._failure is not None:
+            # One instance raised again and again would gather every traceback.
+            raise self._failure.with_traceback(None)
+        now = utc_now()
+        answer: dict[str, QueueStats | StatsUnavailableError] = {}
+        for name in queue_names:
+            if (failure := self._failures.get(name)) is not None:
+                answer[name] = failure
+            elif (entry := self._samples.get(name)) is not None:
+                sample, undated = entry
+                answer[name] = attrs.evolve(sample, last_updated=now) if undated else sample
+        return answer
+
+    def interrupt(self) -> None:
+        """Do nothing: reads here never hang."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._samples)} queues)"

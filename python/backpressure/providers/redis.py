@@ -1,0 +1,420 @@
+"""`RedisStatsProvider`: reads queues that lie in Redis or Valkey as lists, sorted sets or streams."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from redis import Redis
+from redis.cluster import RedisCluster
+from redis.exceptions import AskError, ClusterDownError, RedisClusterException
+
+from backpressure.errors import ConfigurationError, StatsUnavailableError
+from backpressure.providers._redis_client import (
+    describe,
+    disconnect,
+    is_sentinel_master,
+    parse_target,
+    redactor_for,
+)
+from backpressure.providers._redis_errors import error_type, unavailable
+from backpressure.providers._redis_layouts import Layout, ListKey, Reading, StreamKey, ZSetKey
+from backpressure.types import QueueStats, utc_now, validate_queue_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from backpressure.providers._redis_client import Client, RedisTarget
+    from backpressure.providers._redis_layouts import Command
+
+__all__ = ["ListKey", "RedisStatsProvider", "StreamKey", "ZSetKey", "error_type"]
+
+#: Commands in one round trip; a longer pipeline would hold the server and the reply buffers.
+CHUNK = 500
+
+# Commands or replies after which the GIL is offered to other threads: some 200 µs of work. Without it a producer that
+# wakes up during the poll of many queues waits for milliseconds.
+_SLICE = 64
+
+Outcome: TypeAlias = QueueStats | StatsUnavailableError
+
+
+class _Read:
+    """One call of the provider while it runs."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.failure: StatsUnavailableError | None = None
+        self._pipeline: Any = None
+        self._ticks = 0
+
+    def tick(self) -> None:
+        """Offer the GIL to other threads now and then."""
+        self._ticks += 1
+        if self._ticks % _SLICE == 0:
+            time.sleep(0)
+
+    def _ticking(self, parse: Callable[..., Any]) -> Callable[..., Any]:
+        def parse_and_tick(*args: Any, **options: Any) -> Any:
+            self.tick()
+            return parse(*args, **options)
+
+        return parse_and_tick
+
+    def check(self) -> None:
+        """Begin nothing more after `interrupt`."""
+        if self.interrupted:
+            raise TimeoutError("interrupted")
+
+    def execute(self, client: Redis, commands: Sequence[Command], *, check_role: bool) -> list[Any]:
+        """Exchange one chunk of commands for their replies, in one round trip."""
+        pipeline: Any = client.pipeline(transaction=False)
+        self._pipeline = pipeline
+        try:
+            if check_role:
+                pipeline.role()
+            for method, key, args in commands:
+                getattr(pipeline, method)(key, *args)
+                self.tick()
+            if len(commands) > _SLICE:
+                pipeline.parse_response = self._ticking(pipeline.parse_response)
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+        finally:
+            self._pipeline = None
+        if check_role:
+            _require_master(client, replies.pop(0))
+        return replies
+
+    def interrupt(self) -> None:
+        """End the exchange under way, from another thread: the reader sees its socket closed."""
+        self.interrupted = True
+        connection = getattr(self._pipeline, "connection", None)
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.disconnect()
+
+
+class _Link:
+    """What belongs to one process: its client, its reads under way, what it knows of the cluster."""
+
+    def __init__(self, client: Client | None) -> None:
+        self.client = client
+        self.reads: set[_Read] = set()
+        self.stale_slots = False
+        # Names of cluster nodes whose last read failed: they are read last, lest they use up the others' time.
+        self.troubled: set[str] = set()
+
+
+class RedisStatsProvider:
+    """A `StatsProvider` for Redis and Valkey 5 and later: standalone, TLS, unix socket, Sentinel or Cluster.
+
+    Args:
+        url_or_client: ``redis://[user:password@]host:port/db``, ``rediss://`` (TLS), ``unix:///path?db=0``,
+            ``redis+sentinel://host:port,host:port/service/db`` (``?sentinel_username=`` and ``sentinel_password=``
+            for the sentinels themselves), ``redis+cluster://host:port,host:port``; ``valkey`` may stand for
+            ``redis``, ``rediss`` goes with ``+sentinel`` and ``+cluster`` too, and redis-py's options may follow as
+            a query. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which is used as it is and never closed:
+            give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for redis-py's default tries ten times.
+        queues: what `get_all_queue_stats` reads: names of plain lists, or a mapping from names to `ListKey`,
+            `ZSetKey`, `StreamKey`, or a key (``str`` or ``bytes``) of a plain list.
+        timeout: seconds for each connect and each reply, where a URL is given.
+        key: key of the plain list of a queue given by its name alone, or asked for without being in `queues`;
+            ``{queue}`` in it is replaced by the name. ``None``: a name that is not in `queues` is refused.
+
+    One read is one non-transactional pipeline of single-key commands per server and 500 commands, two or three of
+    them where streams are read. `LLEN`, `ZCARD`, `ZCOUNT`, `XINFO GROUPS`, `XLEN`, `XRANGE` and `XREVRANGE` are
+    all it sends, `TYPE` once for a key of another type than said, `ROLE` where Sentinel chooses the server (a
+    refusal of these two is ignored), and what redis-py sends to connect. Scores of due jobs are compared with this
+    machine's wall clock.
+
+    A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the queue
+    could not be read, the `StatsUnavailableError`; when nothing at all could be read because the server could not
+    be reached, that error is raised instead.
+
+    Thread-safe without locks of its own, and usable in a forked child, which opens its own connections. It holds
+    credentials, so it does not pickle; they are in no repr, message or log record.
+
+    Raises:
+        ConfigurationError: the URL, a queue, a key or the timeout is impossible.
+        InvalidQueueError: a queue's name is.
+    """
+
+    def __init__(
+        self,
+        url_or_client: str | Client,
+        queues: Iterable[str] | Mapping[str, Layout | str | bytes],
+        *,
+        timeout: float = 1.0,
+        key: str | None = "{queue}",
+    ) -> None:
+        seconds = _seconds(timeout)
+        self._key = _template(key)
+        self._target: RedisTarget | None = None
+        self._given: Client | None = None
+        if isinstance(url_or_client, str):
+            self._target = parse_target(url_or_client, seconds)
+            self._where, self._redact = str(self._target), self._target.redactor()
+        elif isinstance(url_or_client, (Redis, RedisCluster)):
+            self._given = url_or_client
+            self._where, self._redact = describe(url_or_client), redactor_for(url_or_client)
+        else:
+            raise ConfigurationError(
+                f"url_or_client is a {type(url_or_client).__module__}.{type(url_or_client).__name__}: "
+                "give a URL, a redis.Redis or a redis.cluster.RedisCluster",
+                field="url_or_client",
+            )
+        self._layouts = self._read_queues(queues)
+        self._types: dict[str | bytes, str] = {}
+        self._closed = False
+        # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
+        self._links: dict[int, _Link] = {}
+
+    # ------------------------------------------------------------------------------------------------- configuration
+
+    def _read_queues(self, queues: Any) -> dict[str, Layout]:
+        if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
+            raise ConfigurationError(
+                f"queues is {queues!r}: give a list of names, or a mapping from names to keys",
+                field="queues",
+                value=queues,
+            )
+        if not isinstance(queues, Mapping):
+            return {name: self._plain(name) for name in map(validate_queue_name, queues)}
+        layouts: dict[str, Layout] = {}
+        for given, layout in queues.items():
+            name = validate_queue_name(given)
+            if isinstance(layout, (str, bytes)):
+                layouts[name] = ListKey(layout)
+            elif isinstance(layout, (ListKey, ZSetKey, StreamKey)):
+                layouts[name] = layout
+            else:
+                raise ConfigurationError(
+                    f"queues[{name!r}] is {layout!r}: give ListKey(key), ZSetKey(key) or StreamKey(key, group)",
+                    field=f"queues.{name}",
+                    value=layout,
+                )
+        return layouts
+
+    def _plain(self, name: str) -> ListKey:
+        # Not str.format: braces are also how Redis Cluster marks the part of a key that decides on its node.
+        return ListKey((self._key or "{queue}").replace("{queue}", name))
+
+    # --------------------------------------------------------------------------------------------------------- reads
+
+    def get_queue_stats(self, queue_name: str) -> QueueStats:
+        """Read one queue, listed or not.
+
+        Raises:
+            StatsUnavailableError: it could not be read; ``error_type`` tells why.
+            InvalidQueueError: the name cannot name a queue.
+        """
+        name = validate_queue_name(queue_name)
+        outcome = self.get_many([name])[name]
+        if isinstance(outcome, StatsUnavailableError):
+            raise outcome
+        return outcome
+
+    def get_all_queue_stats(self) -> Mapping[str, Outcome]:
+        """Read the queues this provider was made for.
+
+        Raises:
+            StatsUnavailableError: nothing could be read.
+        """
+        return self._read(self._layouts)
+
+    def get_many(self, queue_names: Iterable[str]) -> Mapping[str, Outcome]:
+        """Read several queues, listed or not.
+
+        Raises:
+            StatsUnavailableError: nothing could be read.
+            InvalidQueueError: a name cannot name a queue.
+        """
+        layouts: dict[str, Layout] = {}
+        refused: dict[str, Outcome] = {}
+        for name in queue_names:
+            if name in self._layouts:
+                layouts[name] = self._layouts[name]
+            elif self._key is not None:
+                layouts[name] = self._plain(validate_queue_name(name))
+            else:
+                refused[name] = StatsUnavailableError(
+                    f"queue {name!r} is not among the queues of this provider: add it to queues=, or give key=",
+                    queue_name=name,
+                )
+        return {**refused, **self._read(layouts)}
+
+    def _read(self, layouts: Mapping[str, Layout]) -> dict[str, Outcome]:
+        if self._closed:
+            raise StatsUnavailableError("this provider is closed: make a new one")
+        link = self._link()
+        read = _Read()
+        link.reads.add(read)
+        try:
+            reading = Reading(layouts, utc_now(), redact=self._redact, types=self._types, tick=read.tick)
+            while commands := reading.commands():
+                reading.feed(self._exchange(link, read, commands))
+        finally:
+            link.reads.discard(read)
+        results = reading.results
+        if read.failure is not None and not any(isinstance(outcome, QueueStats) for outcome in results.values()):
+            raise read.failure
+        return results
+
+    def _link(self) -> _Link:
+        pid = os.getpid()
+        return self._links.get(pid) or self._links.setdefault(pid, _Link(self._given))
+
+    def _exchange(self, link: _Link, read: _Read, commands: Sequence[Command]) -> list[Any]:
+        """Return the reply to each command; what failed has its error there."""
+        replies: list[Any] = [None] * len(commands)
+        try:
+            for name, client, positions in self._routes(link, commands, replies):
+                read.check()
+                failure = self._ask(read, client, positions, commands, replies)
+                if failure is not None:
+                    read.failure = failure
+                    _fill(replies, positions, failure)
+                if name:
+                    self._learn(link, name, [replies[position] for position in positions], failed=failure is not None)
+        except Exception as error:  # noqa: BLE001 - e.g. no node of the cluster tells where keys lie
+            read.failure = self._failure(read, error)
+            _fill(replies, range(len(replies)), read.failure)
+        return replies
+
+    def _ask(
+        self, read: _Read, client: Redis, positions: Sequence[int], commands: Sequence[Command], replies: list[Any]
+    ) -> StatsUnavailableError | None:
+        """Fill in one server's replies; return what cut them short."""
+        check_role = is_sentinel_master(client)
+        for start in range(0, len(positions), CHUNK):
+            chunk = positions[start : start + CHUNK]
+            try:
+                read.check()
+                answers = read.execute(client, [commands[position] for position in chunk], check_role=check_role)
+            except Exception as error:  # noqa: BLE001 - a socket closed under redis-py shows as anything
+                return self._failure(read, error)
+            for position, answer in zip(chunk, answers, strict=True):
+                replies[position] = answer
+        return None
+
+    def _failure(self, read: _Read, error: Exception) -> StatsUnavailableError:
+        label = "deadline" if read.interrupted else None
+        return unavailable(error, what=self._where, redact=self._redact, label=label)
+
+    # ------------------------------------------------------------------------------------------------------- servers
+
+    def _client(self, link: _Link) -> Client:
+        if link.client is None:
+            assert self._target is not None  # noqa: S101 - only a URL leaves the client to be made
+            # Two first readers may each make one; both work, and the one not kept is collected.
+            link.client = self._target.connect()
+        return link.client
+
+    def _routes(
+        self, link: _Link, commands: Sequence[Command], replies: list[Any]
+    ) -> Iterator[tuple[str, Redis, list[int]]]:
+        """Yield for each server to ask: node name (empty outside of clusters), client, positions of its commands."""
+        client = self._client(link)
+        if not isinstance(client, RedisCluster):
+            yield "", client, list(range(len(commands)))
+            return
+        cluster: Any = client
+        if link.stale_slots:
+            self._refresh_slots(link, cluster)
+        nodes: dict[str, tuple[Any, list[int]]] = {}
+        for position, command in enumerate(commands):
+            try:
+                node = cluster.get_node_from_key(command.key)
+            except RedisClusterException as error:
+                replies[position] = error
+                link.stale_slots = True
+                continue
+            nodes.setdefault(node.name, (node, []))[1].append(position)
+        for name in sorted(nodes, key=link.troubled.__contains__):
+            node, positions = nodes[name]
+            yield name, cluster.get_redis_connection(node), positions
+
+    def _refresh_slots(self, link: _Link, cluster: Any) -> None:
+        try:
+            cluster.nodes_manager.initialize()
+        except Exception:
+            # None of the nodes known so far answers: begin again from those of the URL.
+            link.client = self._given
+            raise
+        link.stale_slots = False
+        link.troubled &= {node.name for node in cluster.get_nodes()}
+
+    @staticmethod
+    def _learn(link: _Link, name: str, answers: Sequence[Any], *, failed: bool) -> None:
+        if failed:
+            link.troubled.add(name)
+        else:
+            link.troubled.discard(name)
+        if failed or any(isinstance(answer, (AskError, ClusterDownError)) for answer in answers):
+            link.stale_slots = True
+
+    # ------------------------------------------------------------------------------------------------------ life cycle
+
+    def interrupt(self) -> None:
+        """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.
+
+        Raises nothing. Of a given client only connections that are reading for this provider are closed; one that
+        is still being opened ends by the client's own timeout.
+        """
+        link = self._links.get(os.getpid())
+        if link is None:
+            return
+        reads = link.reads.copy()
+        for read in reads:
+            read.interrupt()
+        if reads and link.client is not None and link.client is not self._given:
+            with contextlib.suppress(Exception):
+                disconnect(link.client)
+
+    def close(self) -> None:
+        """Close the connections this provider opened; reads then raise `StatsUnavailableError`. Idempotent."""
+        self._closed = True
+        link = self._links.get(os.getpid())
+        if link is not None and link.client is not None and link.client is not self._given:
+            with contextlib.suppress(Exception):
+                disconnect(link.client)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._where!r}, {len(self._layouts)} queues)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} does not pickle, for it holds credentials and connections: make one per process"
+        )
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0", field="timeout", value=timeout)
+    return float(timeout)
+
+
+def _template(key: Any) -> str | None:
+    if key is not None and not (isinstance(key, str) and "{queue}" in key):
+        raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)
+    return key
+
+
+def _fill(replies: list[Any], positions: Iterable[int], failure: StatsUnavailableError) -> None:
+    for position in positions:
+        if replies[position] is None:
+            replies[position] = failure
+
+
+def _require_master(client: Redis, role: Any) -> None:
+    """Refuse the answers of a server that has been demoted; its connections still point to it."""
+    if not isinstance(role, (list, tuple)) or not role or role[0] in {b"master", "master"}:
+        return
+    client.connection_pool.disconnect(inuse_connections=False)
+    raise StatsUnavailableError(
+        "the server is no longer the master: the next read asks the sentinels again", error_type="failover"
+    )

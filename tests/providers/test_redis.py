@@ -1,0 +1,1132 @@
+"""`RedisStatsProvider` against real servers: layouts, errors, transports, and what must never be shown."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import pickle
+import socket
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.client
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.credentials import UsernamePasswordCredentialProvider
+from redis.retry import Retry
+
+import redis_fixtures
+import servers
+from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers import redis as module
+from backpressure.providers._redis_errors import error_type
+from backpressure.providers._redis_layouts import Reading
+from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
+from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from backpressure.providers._redis_layouts import Layout
+
+pytestmark = pytest.mark.usefixtures("no_log_record")
+
+GROUP = "workers"
+
+
+@pytest.fixture
+def no_log_record(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The provider leaves logging to the poller, which logs changes, not reads."""
+    caplog.set_level(logging.DEBUG, logger="backpressure")
+    yield
+    assert [record for record in caplog.records if record.name.startswith("backpressure")] == []
+
+
+@contextlib.contextmanager
+def opened(url_or_client: Any, queues: Any = ("q",), **options: Any) -> Iterator[RedisStatsProvider]:
+    provider = RedisStatsProvider(url_or_client, queues, **options)
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+def failure(read: Callable[[], object]) -> StatsUnavailableError:
+    """Return what `read` raises, which carries neither cause nor context."""
+    with pytest.raises(StatsUnavailableError) as caught:
+        read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    return caught.value
+
+
+def sample(outcomes: Any, name: str = "q") -> QueueStats:
+    outcome = outcomes[name]
+    assert isinstance(outcome, QueueStats), outcome
+    return outcome
+
+
+def counts(stats: QueueStats) -> tuple[int, int | None, int | None]:
+    return stats.backlog_count, stats.processing_count, stats.delayed_count
+
+
+def commands_called(client: Any) -> dict[str, int]:
+    return {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in client.info("commandstats").items()}
+
+
+# ------------------------------------------------------------------------------------------------------------- layouts
+
+
+def test_is_a_stats_provider(redis_url: str) -> None:
+    with opened(redis_url) as provider:
+        assert isinstance(provider, StatsProvider)
+
+
+def test_list(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.rpush("jobs", "a", "b", "c")
+    redis_client.rpush("jobs:running", "d")
+    before = datetime.now(UTC)
+    queues = {"plain": "jobs", "bytes": b"jobs", "both": ListKey("jobs", "jobs:running"), "empty": ListKey("nothing")}
+    with opened(redis_url, queues) as provider:
+        outcomes = provider.get_all_queue_stats()
+    assert {name: counts(sample(outcomes, name)) for name in outcomes} == {
+        "plain": (3, None, None),
+        "bytes": (3, None, None),
+        "both": (3, 1, None),
+        "empty": (0, None, None),
+    }
+    assert all(
+        before <= sample(outcomes, name).last_updated <= datetime.now(UTC) and sample(outcomes, name).queue_name == name
+        for name in outcomes
+    )
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("seconds", 1), ("milliseconds", 1000)])
+def test_sorted_set(redis_url: str, redis_client: redis.Redis, unit: Any, factor: int) -> None:
+    now = time.time() * factor
+    redis_client.zadd("z", {"past": now - 60 * factor, "just": now - factor, "soon": now + 60 * factor})
+    queues = {"all": ZSetKey("z"), "due": ZSetKey("z", due=unit), "empty": ZSetKey("nothing", due=unit)}
+    with opened(redis_url, queues) as provider:
+        outcomes = provider.get_all_queue_stats()
+    assert counts(sample(outcomes, "all")) == (3, None, None)
+    assert counts(sample(outcomes, "due")) == (2, None, 1)
+    assert counts(sample(outcomes, "empty")) == (0, None, 0)
+
+
+class Stream:
+    """A stream and its group as a worker handles them."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def add(self, count: int) -> list[Any]:
+        return [self.client.xadd("s", {"n": number}) for number in range(count)]
+
+    def group(self, start: str = "0") -> None:
+        self.client.xgroup_create("s", GROUP, id=start, mkstream=True)
+
+    def read(self, count: int) -> list[Any]:
+        reply = self.client.xreadgroup(GROUP, "worker", {"s": ">"}, count=count)
+        entries = reply["s" if "s" in reply else b"s"] if isinstance(reply, dict) else reply[0][1]
+        while entries and isinstance(entries[0], list) and isinstance(entries[0][0], (list, tuple)):
+            entries = entries[0]
+        return [entry[0] for entry in entries]
+
+    def lag(self) -> int | None:
+        lag: int | None = self.client.xinfo_groups("s")[0].get("lag")
+        return lag
+
+
+@pytest.fixture
+def stream(redis_client: redis.Redis) -> Stream:
+    return Stream(redis_client)
+
+
+def stream_counts(url: str, **more: Any) -> tuple[int, int | None]:
+    with opened(url, {"q": StreamKey("s", GROUP, **more)}) as provider:
+        stats = provider.get_queue_stats("q")
+    return stats.backlog_count, stats.processing_count
+
+
+def test_stream_lag(redis_url: str, stream: Stream) -> None:
+    stream.add(10)
+    stream.group()
+    assert stream_counts(redis_url) == (10, 0)
+    stream.read(3)
+    assert stream_counts(redis_url) == (7, 3)
+    stream.read(7)
+    assert stream_counts(redis_url) == (0, 10)
+
+
+def test_stream_with_a_deleted_undelivered_entry(redis_url: str, stream: Stream) -> None:
+    ids = stream.add(10)
+    stream.group()
+    stream.read(3)
+    stream.client.xdel("s", ids[5])
+    assert stream.lag() is None
+    assert stream_counts(redis_url) == (6, 3)
+
+
+@pytest.mark.parametrize(("start", "waiting"), [("$", 3), ("second", 5)])
+def test_stream_group_created_in_the_middle(redis_url: str, stream: Stream, start: str, waiting: int) -> None:
+    ids = stream.add(4)
+    stream.group(ids[1].decode() if start == "second" else start)
+    stream.add(3)
+    assert stream.lag() is None
+    assert stream_counts(redis_url) == (waiting, 0)
+
+
+def test_stream_trimmed(redis_url: str, stream: Stream) -> None:
+    stream.add(20)
+    stream.group()
+    stream.client.xtrim("s", maxlen=5, approximate=False)
+    assert stream_counts(redis_url) == (5, 0)
+
+
+def test_stream_missing_or_without_the_group(redis_url: str, stream: Stream) -> None:
+    assert stream_counts(redis_url) == (0, 0)
+    stream.add(4)
+    assert stream_counts(redis_url) == (4, 0)
+    stream.client.xgroup_create("s", "someone-else", id="$")
+    assert stream_counts(redis_url) == (4, 0)
+
+
+def test_stream_whose_consumers_delete_what_they_ack(redis_url: str, stream: Stream) -> None:
+    ids = stream.add(10)
+    stream.group()
+    for entry in stream.read(4)[:2]:
+        stream.client.xack("s", GROUP, entry)
+        stream.client.xdel("s", entry)
+    stream.client.xdel("s", ids[8])
+    assert stream.lag() is None
+    assert stream_counts(redis_url, acked_entries_are_deleted=True) == (5, 2)
+
+
+def test_stream_count_is_bounded_but_never_hides_an_overload(redis_url: str, stream: Stream) -> None:
+    # One entry a second for 2 000 s, of which at most 101 are counted.
+    pipeline = stream.client.pipeline(transaction=False)
+    pipeline.xadd("s", {"n": 0}, id="1700000000000-0")
+    for second in range(1, 2001):
+        pipeline.xadd("s", {"n": second}, id=f"{1_700_000_000_000 + second * 1000}-0")
+    pipeline.execute()
+    stream.group("1700000001000-0")
+    assert stream.lag() is None
+    assert stream_counts(redis_url, count_limit=1999) == (1999, 0)
+    backlog, _ = stream_counts(redis_url, count_limit=100)
+    assert 1950 <= backlog <= 2001
+
+
+def test_stream_count_of_one_burst_is_the_whole_stream_at_most(redis_url: str, stream: Stream) -> None:
+    for number in range(300):
+        stream.client.xadd("s", {"n": number}, id=f"1700000000000-{number}")
+    stream.group("1700000000000-99")
+    assert stream_counts(redis_url, count_limit=500) == (200, 0)
+    assert stream_counts(redis_url, count_limit=10) == (300, 0)
+
+
+def test_stream_age_of_the_next_entry(redis_url: str, stream: Stream) -> None:
+    now = time.time()
+    for age in (100, 50):
+        stream.client.xadd("s", {"n": age}, id=f"{int((now - age) * 1000)}-0")
+    with opened(redis_url, {"q": StreamKey("s", GROUP)}) as provider:
+        assert provider.get_queue_stats("q").oldest_age == pytest.approx(100, abs=5)  # no group yet
+        stream.group()
+        assert provider.get_queue_stats("q").oldest_age == pytest.approx(100, abs=5)
+        stream.read(1)
+        assert provider.get_queue_stats("q").oldest_age == pytest.approx(50, abs=5)
+        stream.read(1)
+        assert provider.get_queue_stats("q").oldest_age is None
+
+
+def test_stream_with_numbered_entries_has_no_age(redis_url: str, stream: Stream) -> None:
+    stream.client.xadd("s", {"n": 1}, id="1-1")
+    stream.group()
+    with opened(redis_url, {"q": StreamKey("s", GROUP)}) as provider:
+        stats = provider.get_queue_stats("q")
+    assert (stats.backlog_count, stats.oldest_age) == (1, None)
+
+
+def run(layout: Layout, *replies: Sequence[Any]) -> QueueStats | StatsUnavailableError:
+    """Feed a layout with replies, one sequence a round."""
+    reading = Reading({"q": layout}, datetime.now(UTC))
+    for round_ in replies:
+        assert len(reading.commands()) == len(round_)
+        reading.feed(round_)
+    assert reading.commands() == []
+    return reading.results["q"]
+
+
+def test_stream_of_a_server_without_the_lag_field() -> None:
+    """Redis 6.2 and older."""
+    group = {"name": b"workers", "consumers": 1, "pending": 2, "last-delivered-id": b"5-18446744073709551615"}
+    layout = StreamKey("s", GROUP)
+    reading = Reading({"q": layout}, datetime.now(UTC))
+    reading.feed([[group]])
+    assert reading.commands()[0] == ("xrange", "s", ("6-0", "+", 1001))
+    reading.feed([[(b"6-0", {}), (b"7-0", {})], 9, [(b"7-0", {})]])
+    assert counts(sample(reading.results)) == (2, 2, None)
+
+
+def test_stream_lag_below_zero_is_no_lag() -> None:
+    group = {"name": "workers", "pending": 0, "last-delivered-id": "5-0", "lag": -3}
+    assert run(StreamKey("s", GROUP), [[group]], [[("6-0", {})], 9, []]).backlog_count == 1  # type: ignore[union-attr]
+
+
+def test_the_age_alone_cannot_fail_a_sample() -> None:
+    group = {"name": "workers", "pending": 0, "last-delivered-id": "5-0", "lag": 4}
+    outcome = run(StreamKey("s", GROUP), [[group]], [redis.exceptions.NoPermissionError("no xrange")])
+    assert isinstance(outcome, QueueStats)
+    assert (outcome.backlog_count, outcome.oldest_age) == (4, None)
+
+
+# ------------------------------------------------------------------------------------------ replies, whatever they are
+
+JUNK: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.binary(max_size=30)
+    | st.sampled_from([b"0-0", "1-1", b"workers", "workers", b"99999999999999999999-1", "²-1", "list", b"stream"])
+    | st.builds(redis.ResponseError, st.sampled_from(["WRONGTYPE x", "ERR no such key", "BUSY", ""]))
+    | st.builds(redis.ConnectionError, st.text(max_size=5))
+    | st.builds(ValueError, st.text(max_size=5)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(
+            st.sampled_from(["name", b"name", "pending", "lag", "last-delivered-id", b"last-delivered-id", 1]), inner
+        )
+    ),
+    max_leaves=12,
+)
+GROUPS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.just(b"workers"),
+            "pending": st.integers(-1, 5) | JUNK,
+            "last-delivered-id": st.just(b"3-1") | JUNK,
+        },
+        optional={"lag": st.integers(-2, 9) | JUNK},
+    ),
+    max_size=2,
+)
+ENTRIES = st.lists(
+    st.tuples(st.builds("{}-{}".format, st.integers(0, 2**70), st.integers(0, 9)), st.none()), max_size=5
+)
+LAYOUTS: list[Layout] = [
+    ListKey("k"),
+    ListKey("k", "p"),
+    ZSetKey("k"),
+    ZSetKey("k", "seconds"),
+    ZSetKey("k", "milliseconds"),
+    StreamKey("k", "workers", count_limit=2),
+    StreamKey("k", b"workers", acked_entries_are_deleted=True),
+]
+
+
+@given(st.sampled_from(LAYOUTS), st.data())
+@settings(max_examples=500)
+def test_no_reply_gives_anything_but_a_sound_sample_or_the_error(layout: Layout, data: st.DataObject) -> None:
+    reading = Reading({"q": layout}, datetime.now(UTC))
+    rounds = 0
+    while commands := reading.commands():
+        reading.feed(data.draw(st.tuples(*[st.integers(-1, 9) | GROUPS | ENTRIES | JUNK for _ in commands])))
+        rounds += 1
+        assert rounds <= 3
+    outcome = reading.results["q"]
+    if isinstance(outcome, QueueStats):
+        assert outcome.fault() is None
+        assert 0 <= outcome.backlog_count <= MAX_BACKLOG
+        assert outcome.oldest_age is None or outcome.oldest_age >= 0
+    else:
+        assert isinstance(outcome, StatsUnavailableError)
+        assert outcome.queue_name == "q"
+
+
+# -------------------------------------------------------------------------------------------------- names and settings
+
+
+def test_names_alone_are_keys_of_lists(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.rpush("{app}:a", "x")
+    redis_client.rpush("b", "x", "y")
+    with opened(redis_url, ["a"], key="{app}:{queue}") as provider:
+        assert list(provider.get_all_queue_stats()) == ["a"]
+        assert provider.get_queue_stats("a").backlog_count == 1
+    with opened(redis_url, {"a": ListKey("{app}:a")}) as provider:
+        assert {name: sample(provider.get_many(["a", "b"]), name).backlog_count for name in "ab"} == {"a": 1, "b": 2}
+
+
+def test_unlisted_names_can_be_refused(redis_url: str, redis_client: redis.Redis) -> None:
+    with opened(redis_url, ["a"], key=None) as provider:
+        outcomes = provider.get_many(["a", "b"])
+        assert sample(outcomes, "a").backlog_count == 0
+        assert isinstance(outcomes["b"], StatsUnavailableError)
+        assert "'b' is not among the queues" in str(failure(lambda: provider.get_queue_stats("b")))
+
+
+@pytest.mark.parametrize(
+    ("queues", "options", "field"),
+    [
+        ("email-queue", {}, "queues"),
+        (5, {}, "queues"),
+        ({"q": 5}, {}, "queues.q"),
+        (["q"], {"timeout": 0}, "timeout"),
+        (["q"], {"timeout": True}, "timeout"),
+        (["q"], {"timeout": float("nan")}, "timeout"),
+        (["q"], {"key": "queue"}, "key"),
+    ],
+)
+def test_impossible_settings(queues: Any, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStatsProvider("redis://localhost", queues, **options)
+    assert caught.value.field == field
+
+
+def test_impossible_names_and_keys() -> None:
+    with pytest.raises(InvalidQueueError):
+        RedisStatsProvider("redis://localhost", ["a\n"])
+    for make in (
+        lambda: ListKey(""),
+        lambda: ListKey(None),  # type: ignore[arg-type]
+        lambda: ListKey("a", 5),  # type: ignore[arg-type]
+        lambda: ZSetKey("a", due="minutes"),  # type: ignore[arg-type]
+        lambda: StreamKey("a", ""),
+        lambda: StreamKey("a", "g", count_limit=0),
+    ):
+        with pytest.raises(ConfigurationError):
+            make()
+
+
+def test_an_asyncio_client_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"redis\.asyncio.*give a URL"):
+        RedisStatsProvider(redis.asyncio.Redis(), ["q"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:secret@h", "redis://h:6379/0"),
+        ("valkey://h:1/3", "redis://h:1/3"),
+        ("redis://[::1]:7?db=2", "redis://[::1]:7/2"),
+        ("valkeys://h", "rediss://h:6379/0"),
+        ("unix:///run/x.sock?db=1", "unix:///run/x.sock?db=1"),
+        ("valkey+unix:///run/x.sock", "unix:///run/x.sock?db=0"),
+        ("redis+sentinel://:secret@a,b:2/main/5", "redis+sentinel://a:26379,b:2/main/5"),
+        ("rediss+cluster://a:1,b", "rediss+cluster://a:1,b:6379"),
+    ],
+)
+def test_urls(url: str, shown: str) -> None:
+    assert repr(RedisStatsProvider(url, ["a", "b"])) == f"RedisStatsProvider({shown!r}, 2 queues)"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "canary",
+        "canary://h",
+        "redis://:can/ary-canary@h:1/0",
+        "redis://:canary#x@h",
+        "redis://:canary?x@h",
+        "redis://:canary@h:canary/0",
+        "redis://:canary@[h:1",
+        "redis://:canary@h:99999",
+        "redis://:canary@h/canary",
+        "redis://:canary@h/0/1",
+        "redis://:canary@h,i",
+        "redis://h?canary=1",
+        "redis://h?socket_timeout=canary",
+        "rediss://h?ssl_cert_reqs=canary",
+        "redis+sentinel://:canary@h",
+        "redis+sentinel://h/a/b/c?password=canary",
+        "redis+cluster://:canary@h/1",
+        "unix://:canary@",
+        "unix://canary/run/x",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_withheld(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStatsProvider(url, ["q"])
+    error = caught.value
+    assert (error.field, error.value, error.__cause__, error.__context__) == ("redis_url", None, None, None)
+    assert "canary" not in "".join(traceback.format_exception(error, limit=0))
+
+
+# ------------------------------------------------------------------------------------------------------------ bad keys
+
+
+def test_one_bad_key_spoils_no_other(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.rpush("good", "x")
+    redis_client.set("text", "x")
+    redis_client.zadd("set", {"x": 1})
+    redis_client.xadd("log", {"x": 1})
+    queues = {
+        "good": ListKey("good"),
+        "text": ListKey("text"),
+        "set": ListKey("set"),
+        "log": ZSetKey("log", "seconds"),
+        "list": StreamKey("good", GROUP),
+        "second": ListKey("good", "text"),
+    }
+    with opened(redis_url, queues) as provider:
+        outcomes = provider.get_all_queue_stats()
+    assert sample(outcomes, "good").backlog_count == 1
+    messages = {name: str(outcomes[name]) for name in queues if name != "good"}
+    assert messages == {
+        "text": "key 'text' of queue 'text' holds a string, not a list: it is no queue: correct the key",
+        "set": "key 'set' of queue 'set' holds a zset, not a list: give ZSetKey('set') for this queue",
+        "log": "key 'log' of queue 'log' holds a stream, not a zset: give StreamKey('log', group=...) for this queue",
+        "list": "key 'good' of queue 'list' holds a list, not a stream: give ListKey('good') for this queue",
+        "second": "key 'text' of queue 'second' holds a string, not a list: it is no queue: correct the key",
+    }
+    for name in messages:
+        error = outcomes[name]
+        assert isinstance(error, StatsUnavailableError)
+        assert (error.error_type, error.queue_name) == ("wrongtype", name)
+        assert (error.__cause__, error.__context__) == (None, None)
+
+
+def test_the_type_of_a_bad_key_is_asked_once(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.set("q", "x")
+    with opened(redis_url) as provider:
+        redis_client.config_resetstat()
+        first = failure(lambda: provider.get_queue_stats("q"))
+        assert str(failure(lambda: provider.get_queue_stats("q"))) == str(first)
+        assert commands_called(redis_client)["type"] == 1
+        redis_client.delete("q")
+        assert provider.get_queue_stats("q").backlog_count == 0
+        redis_client.zadd("q", {"x": 1})
+        assert "holds a zset" in str(failure(lambda: provider.get_queue_stats("q")))
+        assert commands_called(redis_client)["type"] == 2
+
+
+# --------------------------------------------------------------------------------------------------------- round trips
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of commands of each pipeline sent."""
+    sizes: list[int] = []
+    execute = redis.client.Pipeline.execute
+
+    def counted(self: Any, *args: Any, **options: Any) -> Any:
+        sizes.append(len(self.command_stack))
+        assert not self.explicit_transaction
+        assert not self.transaction
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", counted)
+    return sizes
+
+
+def test_many_queues_are_read_in_chunks(redis_url: str, redis_client: redis.Redis, round_trips: list[int]) -> None:
+    names = [f"q{number}" for number in range(1201)]
+    pipeline = redis_client.pipeline(transaction=False)
+    for number, name in enumerate(names):
+        pipeline.rpush(name, *range(number % 7 + 1))
+    pipeline.execute()
+    round_trips.clear()
+    with opened(redis_url, names) as provider:
+        redis_client.config_resetstat()
+        outcomes = provider.get_all_queue_stats()
+    assert round_trips == [500, 500, 201]
+    assert [sample(outcomes, name).backlog_count for name in names] == [number % 7 + 1 for number in range(1201)]
+    called = commands_called(redis_client)
+    assert called["llen"] == 1201
+    assert not {"multi", "exec", "eval", "evalsha", "keys", "scan"} & set(called)
+
+
+def test_streams_of_one_read_share_their_rounds(redis_url: str, stream: Stream, round_trips: list[int]) -> None:
+    stream.add(3)
+    stream.group()
+    queues = {"l": ListKey("l"), **{f"s{number}": StreamKey("s", GROUP) for number in range(5)}}
+    with opened(redis_url, queues) as provider:
+        provider.get_all_queue_stats()
+    assert round_trips == [6, 5]
+
+
+def test_no_queues_no_commands(redis_url: str, round_trips: list[int]) -> None:
+    with opened(redis_url, []) as provider:
+        assert provider.get_all_queue_stats() == {}
+        assert provider.get_many([]) == {}
+    assert round_trips == []
+
+
+# ---------------------------------------------------------------------------------------------------------- transports
+
+
+def test_unix_socket(redis_server: servers.Server) -> None:
+    with redis_server.client() as client:
+        client.flushall()
+        client.rpush("q", "x", "y")
+    for scheme in ("unix", "valkey+unix"):
+        with opened(f"{scheme}://{redis_server.unix_socket}?db=0") as provider:
+            assert provider.get_queue_stats("q").backlog_count == 2
+
+
+def test_database_of_the_url(redis_server: servers.Server) -> None:
+    with redis_server.client(db=3) as client:
+        client.flushall()
+        client.rpush("q", "x")
+    with opened(f"redis://{servers.HOST}:{redis_server.port}/3") as provider:
+        assert provider.get_queue_stats("q").backlog_count == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"protocol": 3}, {"protocol": 2}], ids=str)
+def test_a_given_client_is_used_and_left_open(
+    redis_url: str, redis_client: redis.Redis, stream: Stream, options: dict[str, Any]
+) -> None:
+    redis_client.rpush("q", "x")
+    redis_client.set("text", "x")
+    stream.add(3)
+    stream.group("0-1")
+    with redis.Redis.from_url(redis_url, **options) as client:
+        pool = client.connection_pool
+        queues = {"q": "q", "s": StreamKey(b"s", GROUP.encode()), "t": "text"}
+        provider = RedisStatsProvider(client, queues)
+        outcomes = provider.get_all_queue_stats()
+        assert sample(outcomes).backlog_count == 1
+        assert counts(sample(outcomes, "s")) == (3, 0, None)
+        assert "holds a string" in str(outcomes["t"])
+        client.client_setname("mine")
+        provider.interrupt()
+        provider.close()
+        assert client.connection_pool is pool
+        assert client.client_getname() in {"mine", b"mine"}, "the connection was closed"
+        assert "is closed" in str(failure(provider.get_all_queue_stats))
+
+
+def test_tls() -> None:
+    with redis_fixtures.start(requirepass="secret") as server, servers.tls_front(server) as front:
+        with server.client() as client:
+            client.rpush("q", "x")
+        trusting = f"rediss://:secret@{servers.HOST}:{front.port}/0?ssl_ca_certs={servers.CERTIFICATE}"
+        with opened(trusting) as provider:
+            assert provider.get_queue_stats("q").backlog_count == 1
+        with opened(f"rediss://:secret@{servers.HOST}:{front.port}/0?ssl_cert_reqs=none") as provider:
+            assert provider.get_queue_stats("q").backlog_count == 1
+        with opened(f"rediss://:secret@{servers.HOST}:{front.port}/0") as provider:
+            error = failure(lambda: provider.get_queue_stats("q"))
+            assert (error.error_type, "certificate verify failed" in str(error).lower()) == ("protocol", True)
+    plain = servers.Listener(answer(b"-ERR Protocol error\r\n"))
+    with plain, opened(f"rediss://{servers.HOST}:{plain.port}") as provider:
+        error = failure(lambda: provider.get_queue_stats("q"))
+        assert (error.error_type, "TLS (rediss://) on both sides" in str(error)) == ("protocol", True)
+
+
+def test_cluster(redis_cluster: servers.Cluster, round_trips: list[int]) -> None:
+    names = [f"q{number}" for number in range(40)]
+    with redis_cluster.nodes[0].client() as plain, opened(plain, names) as provider:
+        outcomes = provider.get_all_queue_stats()
+        wrong = [outcome for outcome in outcomes.values() if isinstance(outcome, StatsUnavailableError)]
+        assert 0 < len(wrong) < 40, "keys of one node are read, those of the others are not"
+        assert {error.error_type for error in wrong} == {"cluster"}
+        assert all("redis+cluster://" in str(error) for error in wrong)
+
+    with opened(redis_cluster.url, names) as provider:
+        client = RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port)
+        with contextlib.closing(client):
+            for node in redis_cluster.nodes:
+                with node.client() as direct:
+                    direct.flushall()
+            for number, name in enumerate(names):
+                client.rpush(name, *range(number + 1))
+            round_trips.clear()
+            outcomes = provider.get_all_queue_stats()
+            assert [sample(outcomes, name).backlog_count for name in names] == list(range(1, 41))
+            assert len(round_trips) == 3, "one pipeline a node"
+
+            with opened(client, names) as given_client:
+                assert given_client.get_queue_stats("q7").backlog_count == 8
+            assert client.llen("q7") == 8
+
+
+def test_cluster_wrong_type_and_stream(redis_cluster: servers.Cluster) -> None:
+    with contextlib.closing(RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port)) as client:
+        for node in redis_cluster.nodes:
+            with node.client() as direct:
+                direct.flushall()
+        client.set("text", "x")
+        client.xadd("s", {"n": 1})
+        client.xgroup_create("s", GROUP, id="0-1")
+        with opened(redis_cluster.url, {"t": "text", "s": StreamKey("s", GROUP)}) as provider:
+            outcomes = provider.get_all_queue_stats()
+        assert "holds a string" in str(outcomes["t"])
+        assert counts(sample(outcomes, "s")) == (1, 0, None)
+
+
+def test_cluster_follows_moved_slots(redis_cluster: servers.Cluster) -> None:
+    with opened(redis_cluster.url) as provider, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(node.client()) for node in redis_cluster.nodes]
+        for client in clients:
+            client.flushall()
+        assert provider.get_queue_stats("q").backlog_count == 0
+        slot = int(clients[0].execute_command("CLUSTER", "KEYSLOT", "q"))
+        ids = [client.execute_command("CLUSTER", "MYID") for client in clients]
+        owner = min(slot * 3 // 16384, 2)
+        target = (owner + 1) % 3
+
+        def assign(index: int) -> None:
+            for client in clients:
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[index])
+
+        assign(target)
+        try:
+            clients[target].rpush("q", "x")
+            assert failure(lambda: provider.get_queue_stats("q")).error_type == "cluster"
+            assert provider.get_queue_stats("q").backlog_count == 1
+        finally:
+            clients[target].delete("q")
+            assign(owner)
+
+
+def test_cluster_with_a_frozen_node_still_reads_the_others(
+    redis_cluster: servers.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"q{number}" for number in range(40)]
+    asked: list[int] = []
+    execute = redis.client.Pipeline.execute
+
+    def noted(self: Any, *args: Any, **options: Any) -> Any:
+        asked.append(self.connection_pool.connection_kwargs["port"])
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", noted)
+    with opened(redis_cluster.url, names, timeout=0.2) as provider:
+        assert all(isinstance(outcome, QueueStats) for outcome in provider.get_all_queue_stats().values())
+        frozen = next(node for node in redis_cluster.nodes if node.port == asked[0])
+        frozen.freeze()
+        try:
+            for _ in range(2):  # the second read asks for the slots anew
+                asked.clear()
+                begun = time.monotonic()
+                outcomes = provider.get_all_queue_stats()
+                assert time.monotonic() - begun < 3
+                errors = [outcome for outcome in outcomes.values() if isinstance(outcome, StatsUnavailableError)]
+                assert 0 < len(errors) < 40
+                assert {error.error_type for error in errors} <= {"timeout", "connect"}
+            assert asked[-1] == frozen.port, "what hung last time is read last"
+        finally:
+            frozen.resume()
+            servers.wait_until(redis_cluster.is_complete, what="the cluster to be whole again")
+        provider.get_all_queue_stats()
+        assert all(isinstance(outcome, QueueStats) for outcome in provider.get_all_queue_stats().values())
+
+
+def test_cluster_that_is_gone() -> None:
+    port = servers.free_port()
+    with opened(f"redis+cluster://{servers.HOST}:{port}", timeout=0.5) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "connect"
+
+
+def test_cluster_url_for_a_single_server(redis_server: servers.Server) -> None:
+    with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=0.5) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "cluster"
+
+
+def test_sentinel() -> None:
+    with redis_fixtures.start(requirepass="secret") as master:
+        rules = f"sentinel monitor main {servers.HOST} {master.port} 1\nsentinel auth-pass main secret"
+        with servers.Server(sentinel=rules) as sentinel, master.client() as client:
+            client.rpush("q", "x")
+            nobody = servers.free_port()
+            hosts = f"{servers.HOST}:{nobody},{servers.HOST}:{sentinel.port}"
+            with opened(f"redis+sentinel://:secret@{hosts}/main/0") as provider:
+                assert provider.get_queue_stats("q").backlog_count == 1
+                # Demoted behind the sentinel's back: its answers are those of a replica without a master.
+                client.execute_command("REPLICAOF", servers.HOST, nobody)
+                assert failure(lambda: provider.get_queue_stats("q")).error_type == "failover"
+                client.execute_command("REPLICAOF", "NO", "ONE")
+                assert provider.get_queue_stats("q").backlog_count == 1
+            with opened(f"redis+sentinel://:secret@{servers.HOST}:{sentinel.port}/other") as provider:
+                assert failure(lambda: provider.get_queue_stats("q")).error_type == "failover"
+    with opened(f"redis+sentinel://:secret@{servers.HOST}:{nobody}/main", timeout=0.5) as provider:
+        assert failure(lambda: provider.get_queue_stats("q")).error_type == "connect"
+
+
+# -------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_dead_server_and_its_return() -> None:
+    with redis_fixtures.start() as server, opened(server.url) as provider:
+        assert provider.get_queue_stats("q").backlog_count == 0
+        server.kill()
+        begun = time.monotonic()
+        error = failure(provider.get_all_queue_stats)
+        assert error.error_type == "connect"
+        assert f"redis://{servers.HOST}:{server.port}/0" in str(error)
+        assert time.monotonic() - begun < 0.5
+        server.start()
+        assert provider.get_queue_stats("q").backlog_count == 0
+
+
+def test_idle_connection_closed_by_the_server(redis_url: str, redis_client: redis.Redis) -> None:
+    with opened(redis_url) as provider:
+        provider.get_queue_stats("q")
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+        assert provider.get_queue_stats("q").backlog_count == 0
+
+
+def test_one_read_tries_once() -> None:
+    accepted: list[socket.socket] = []
+    with servers.Listener(accepted.append) as listener, opened(f"redis://{servers.HOST}:{listener.port}") as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "connect"
+    assert len(accepted) <= 2, "redis-py retries behind our back"
+
+
+def interrupted_after(provider: RedisStatsProvider, seconds: float) -> tuple[StatsUnavailableError, float]:
+    """Interrupt a hanging read after some time; return its error and how long it lasted."""
+    timer = threading.Timer(seconds, provider.interrupt)
+    begun = time.monotonic()
+    timer.start()
+    try:
+        error = failure(provider.get_all_queue_stats)
+    finally:
+        timer.join()
+    return error, time.monotonic() - begun
+
+
+@pytest.mark.parametrize("given_client", [False, True], ids=["url", "client"])
+def test_frozen_server(given_client: bool) -> None:
+    with redis_fixtures.start() as server, server.client(socket_timeout=30.0) as client:
+        with opened(client if given_client else server.url, timeout=30.0) as provider:
+            provider.get_queue_stats("q")
+            server.freeze()
+            error, lasted = interrupted_after(provider, 0.2)
+            assert error.error_type == "deadline"
+            assert lasted < 2
+            server.resume()
+            assert provider.get_queue_stats("q").backlog_count == 0
+
+        with opened(server.url, timeout=0.1) as provider:
+            server.freeze()
+            assert failure(provider.get_all_queue_stats).error_type == "timeout"
+            server.resume()
+            assert provider.get_queue_stats("q").backlog_count == 0
+
+
+def test_dripping_server() -> None:
+    """Each byte comes in time, the reply never does: only interrupt() ends this."""
+
+    def drip(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"+")
+            time.sleep(0.05)
+
+    with servers.Listener(drip) as listener, opened(f"redis://{servers.HOST}:{listener.port}", timeout=0.5) as provider:
+        error, lasted = interrupted_after(provider, 0.7)
+        assert error.error_type == "deadline"
+        assert lasted < 2
+
+
+def test_an_interrupt_ends_reads_not_the_provider(redis_url: str, redis_client: redis.Redis) -> None:
+    with opened(redis_url) as provider:
+        provider.interrupt()
+        assert provider.get_queue_stats("q").backlog_count == 0
+        provider.interrupt()
+        assert provider.get_queue_stats("q").backlog_count == 0
+
+
+def answer(payload: bytes) -> Callable[[socket.socket], None]:
+    def handle(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(payload)
+        connection.recv(65536)
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("handle", "label"),
+    [
+        (answer(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "protocol"),
+        (answer(b"\x00\x01\x02\r\n"), "protocol"),
+        (lambda connection: connection.close(), "connect"),
+        (lambda connection: time.sleep(1), "timeout"),
+        (answer(b"-ERR max number of clients reached\r\n"), "maxclients"),
+    ],
+    ids=["http", "garbage", "hangs up", "silent", "full"],
+)
+def test_servers_that_are_none(handle: Callable[[socket.socket], None], label: str) -> None:
+    listener = servers.Listener(handle)
+    url = f"redis://{servers.HOST}:{listener.port}?protocol=3"
+    with listener, opened(url, timeout=0.3) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == label
+
+
+def test_unknown_host() -> None:
+    with opened("redis://nobody.invalid") as provider:
+        error = failure(provider.get_all_queue_stats)
+        assert error.error_type == "dns"
+        assert "check the host name" in str(error)
+
+
+def test_authentication() -> None:
+    with redis_fixtures.start(requirepass="sesame-open") as server:
+        port = server.port
+        for credentials in ("", ":wrong-word@", "nobody:sesame-open@"):
+            with opened(f"redis://{credentials}{servers.HOST}:{port}") as provider:
+                error = failure(provider.get_all_queue_stats)
+                assert (error.error_type, "check the user name and password" in str(error)) == ("auth", True)
+        with opened(f"redis://:sesame-open@{servers.HOST}:{port}") as provider:
+            assert provider.get_queue_stats("q").backlog_count == 0
+
+
+def test_least_privilege() -> None:
+    with redis_fixtures.start() as server, server.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">word", "~q:*", "+llen", "+ping")
+        client.rpush("q:good", "x")
+        queues = {"good": "q:good", "hidden": "other", "set": ZSetKey("q:set")}
+        with opened(f"redis://reader:word@{servers.HOST}:{server.port}", queues) as provider:
+            outcomes = provider.get_all_queue_stats()
+        assert sample(outcomes, "good").backlog_count == 1
+        for name in ("hidden", "set"):
+            error = outcomes[name]
+            assert isinstance(error, StatsUnavailableError)
+            assert (error.error_type, error.queue_name) == ("acl", name)
+
+
+def test_server_busy_with_a_script() -> None:
+    with redis_fixtures.start(busy_reply_threshold="50") as server, server.client() as client:
+
+        def hog() -> None:
+            with contextlib.suppress(redis.RedisError), server.client(socket_timeout=30.0) as own:
+                own.eval("while true do end", 0)
+
+        def busy() -> bool:
+            with contextlib.suppress(redis.RedisError):
+                client.llen("q")
+                return False
+            return True
+
+        thread = threading.Thread(target=hog)
+        thread.start()
+        try:
+            servers.wait_until(busy, what="the script to be noticed")
+            with opened(server.url, timeout=5.0) as provider:
+                error = provider.get_all_queue_stats()["q"]
+        finally:
+            client.script_kill()
+            thread.join()
+    assert isinstance(error, StatsUnavailableError)
+    assert error.error_type == "busy"
+
+
+def test_server_that_loads_its_data() -> None:
+    slow = {"key_load_delay": "2000", "loading_process_events_interval_bytes": "1024", "rdbcompression": "no"}
+    with redis_fixtures.start(**slow) as server:
+        with server.client() as client:
+            client.mset({f"k{number}": "x" * 1024 for number in range(500)})
+            client.save()
+        server.kill()
+        server.start()
+        with opened(server.url, timeout=5.0) as provider:
+            assert failure(provider.get_all_queue_stats).error_type == "loading"
+
+
+def test_replica_without_its_master() -> None:
+    with redis_fixtures.start(replica_serve_stale_data="no") as server, server.client() as client:
+        client.execute_command("REPLICAOF", servers.HOST, servers.free_port())
+        with opened(server.url) as provider:
+            error = provider.get_all_queue_stats()["q"]
+            assert isinstance(error, StatsUnavailableError)
+            assert error.error_type == "masterdown"
+
+
+def test_too_many_clients() -> None:
+    with redis_fixtures.start(maxclients="1") as server, server.client() as client:
+        client.ping()
+        with opened(server.url) as provider:
+            assert failure(provider.get_all_queue_stats).error_type == "maxclients"
+
+
+def test_a_failure_in_the_middle_keeps_what_was_read(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = redis.client.Pipeline.execute
+    calls = 0
+
+    def breaks(self: Any, *args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise redis.ConnectionError("cut")
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", breaks)
+    monkeypatch.setattr(module, "CHUNK", 2)
+    with opened(redis_url, list("abcde")) as provider:
+        outcomes = provider.get_all_queue_stats()
+    assert calls == 2
+    assert [isinstance(outcomes[name], QueueStats) for name in "abcde"] == [True, True, False, False, False]
+    errors = [outcomes[name] for name in "cde"]
+    assert [(error.error_type, error.queue_name) for error in errors] == [("connect", name) for name in "cde"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("error", "label"),
+    [
+        (redis.AuthenticationError("x"), "auth"),
+        (redis.ResponseError("NOAUTH HELLO must be called with the client already authenticated"), "auth"),
+        (redis.exceptions.NoPermissionError("x"), "acl"),
+        (redis.BusyLoadingError("x"), "loading"),
+        (redis.ResponseError("BUSY Redis is busy running a script"), "busy"),
+        (redis.ResponseError("WRONGTYPE Operation"), "wrongtype"),
+        (redis.exceptions.MasterDownError("x"), "masterdown"),
+        (redis.exceptions.ClusterDownError("x"), "cluster"),
+        (redis.exceptions.MovedError("1 h:1"), "cluster"),
+        (redis.exceptions.SlotNotCoveredError("x"), "cluster"),
+        (redis.TimeoutError("x"), "timeout"),
+        (TimeoutError("x"), "timeout"),
+        (redis.ConnectionError("max number of clients reached"), "maxclients"),
+        (redis.ConnectionError("x"), "connect"),
+        (ConnectionResetError("x"), "connect"),
+        (socket.gaierror("x"), "dns"),
+        (redis.InvalidResponse("x"), "protocol"),
+        (redis.ResponseError("ERR what"), "provider"),
+        (ValueError("I/O operation on closed file"), "provider"),
+        (StatsUnavailableError("x", error_type="deadline"), "deadline"),
+    ],
+    ids=str,
+)
+def test_error_types(error: Exception, label: str) -> None:
+    assert error_type(error) == label
+
+
+# ------------------------------------------------------------------------------------------------------------- secrets
+
+CANARY = "canary-9f3b-word"
+NAME = "canary-user"
+
+
+def quoting(text: bytes) -> Callable[[socket.socket], None]:
+    """Refuse each command as servers without HELLO do: with its arguments, the password among them."""
+
+    def handle(connection: socket.socket) -> None:
+        while data := connection.recv(65536):
+            words = [word for word in data.split(b"\r\n") if word and word[:1] not in b"*$"]
+            connection.sendall(b"-ERR %s: %s\r\n" % (text, b" ".join(b"'%s'" % word for word in words)) * 4)
+
+    return handle
+
+
+# redis-py before 5.3 leaves the socket of a failed connect to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+
+    def watch(provider: RedisStatsProvider) -> None:
+        shown.extend([repr(provider), str(provider), repr(vars(provider)), str(provider._target)])
+        outcomes: list[Any] = []
+        for read in (provider.get_all_queue_stats, lambda: provider.get_queue_stats("q")):
+            try:
+                outcomes.append(read())
+            except StatsUnavailableError as error:
+                shown.extend(traceback.format_exception(error))
+                shown.append(repr(vars(error)))
+                shown.append(repr(pickle.dumps(error)))
+        shown.append(repr(outcomes))
+        provider.interrupt()
+        for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="does not pickle") as caught:
+                refuse(provider)
+            shown.append(str(caught.value))
+
+    who = f"{NAME}:{CANARY}@{servers.HOST}"
+    dead = servers.free_port()
+    with (
+        redis_fixtures.start(requirepass="another") as server,
+        servers.Listener(quoting(b"unknown command 'HELLO', with args beginning with")) as old,
+        servers.Listener(quoting(b"what is this")) as other,
+    ):
+        urls = [
+            *(f"redis://{who}:{port}/0" for port in (dead, server.port, old.port, other.port)),
+            f"redis://{who}:{other.port}/0?protocol=2",
+            f"redis://{servers.HOST}:{other.port}/0?username={NAME}&password={CANARY}",
+            f"rediss://{who}:{server.port}/0",
+            f"unix://{NAME}:{CANARY}@{server.unix_socket}",
+            f"unix://{NAME}:{CANARY}@/nothing/there",
+            f"redis+sentinel://{who}:{other.port}/main?sentinel_username={NAME}&sentinel_password={CANARY}",
+            f"redis+cluster://{who}:{other.port}",
+            f"redis+cluster://{who}:{dead}",
+        ]
+        for url in urls:
+            with opened(url, timeout=0.3) as provider:
+                watch(provider)
+        known: dict[str, Any] = {"username": NAME, "password": CANARY}
+        unknown: dict[str, Any] = {"credential_provider": UsernamePasswordCredentialProvider(NAME, CANARY)}
+        for port, options in ((dead, known), (other.port, known), (old.port, unknown)):
+            retry = Retry(NoBackoff(), 0)
+            with (
+                redis.Redis(host=servers.HOST, port=port, retry=retry, **options) as client,
+                opened(client) as provider,
+            ):
+                watch(provider)
+    shown.extend(str(vars(record)) for record in caplog.records if not record.name.startswith("asyncio"))
+    assert len(shown) > 100
+    assert [text for text in shown if CANARY in text] == []
+    assert [text for text in shown if NAME in text] == []
+
+
+# ----------------------------------------------------------------------------------------------- threads and processes
+
+
+def test_many_threads_read_at_once(redis_url: str, redis_client: redis.Redis) -> None:
+    names = [f"q{number}" for number in range(50)]
+    for number, name in enumerate(names):
+        redis_client.rpush(name, *range(number + 1))
+    wrong: list[object] = []
+
+    def read(provider: RedisStatsProvider, offset: int) -> None:
+        for turn in range(30):
+            try:
+                number = (turn * 7 + offset) % 50
+                if provider.get_queue_stats(names[number]).backlog_count != number + 1:
+                    wrong.append(number)
+                found = provider.get_all_queue_stats()
+                if [sample(found, name).backlog_count for name in names] != list(range(1, 51)):
+                    wrong.append(found)
+            except BaseException as error:  # noqa: BLE001
+                wrong.append(error)
+
+    with opened(redis_url, names) as provider:
+        threads = [threading.Thread(target=read, args=(provider, offset)) for offset in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_opens_its_own_connection(redis_url: str, redis_client: redis.Redis) -> None:
+    redis_client.rpush("q", "x")
+    with opened(redis_url) as provider:
+        provider.get_queue_stats("q")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                provider.interrupt()
+                provider.get_queue_stats("q")
+                clients = redis.Redis.from_url(redis_url).info("clients")["connected_clients"]
+                provider.close()
+                status = 0 if clients >= 3 else 2
+            os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        ids = {entry["id"] for entry in redis_client.client_list()}
+        assert provider.get_queue_stats("q").backlog_count == 1
+        assert {entry["id"] for entry in redis_client.client_list()} <= ids, "the child closed its parent's connection"

