@@ -1,1 +1,115 @@
-"""Backpressure for job producers: slow down, shed by priority, stand behind a circuit breaker."""
+"""Tell job producers to go, wait or shed, by priority, from the queue's real backlog.
+
+Nothing here loads redis-py or prometheus-client before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from backpressure._engine import ENGINE
+from backpressure.circuit import CircuitBreaker
+from backpressure.config import (
+    BacklogThresholds,
+    BacklogWindow,
+    BackpressureConfig,
+    CircuitConfig,
+    CurveConfig,
+    FallbackMode,
+    PollingConfig,
+    QueueConfig,
+    RecoveryStrategy,
+)
+from backpressure.controller import BackpressureController
+from backpressure.errors import (
+    BackpressureError,
+    CircuitOpenError,
+    ConfigurationError,
+    ControllerNotStartedError,
+    ControllerStoppedError,
+    InvalidPriorityError,
+    InvalidQueueError,
+    JobShedError,
+    StatsUnavailableError,
+    ThrottledError,
+    is_circuit_open_error,
+    is_retryable,
+    is_shed_error,
+)
+from backpressure.events import StateChange
+from backpressure.providers.memory import InMemoryStatsProvider
+from backpressure.types import (
+    HIGH,
+    LOW,
+    MEDIUM,
+    AsyncStatsProvider,
+    CircuitState,
+    Priority,
+    QueueStats,
+    Reason,
+    StatsProvider,
+    ThrottleDecision,
+    Zone,
+)
+
+if TYPE_CHECKING:
+    from backpressure.providers.redis import RedisStatsProvider
+
+__version__: str
+
+__all__ = [
+    "ENGINE",
+    "HIGH",
+    "LOW",
+    "MEDIUM",
+    "AsyncStatsProvider",
+    "BacklogThresholds",
+    "BacklogWindow",
+    "BackpressureConfig",
+    "BackpressureController",
+    "BackpressureError",
+    "CircuitBreaker",
+    "CircuitConfig",
+    "CircuitOpenError",
+    "CircuitState",
+    "ConfigurationError",
+    "ControllerNotStartedError",
+    "ControllerStoppedError",
+    "CurveConfig",
+    "FallbackMode",
+    "InMemoryStatsProvider",
+    "InvalidPriorityError",
+    "InvalidQueueError",
+    "JobShedError",
+    "PollingConfig",
+    "Priority",
+    "QueueConfig",
+    "QueueStats",
+    "Reason",
+    "RecoveryStrategy",
+    "RedisStatsProvider",
+    "StateChange",
+    "StatsProvider",
+    "StatsUnavailableError",
+    "ThrottleDecision",
+    "ThrottledError",
+    "Zone",
+    "__version__",
+    "is_circuit_open_error",
+    "is_retryable",
+    "is_shed_error",
+]
+
+_LAZY = {"RedisStatsProvider": "backpressure.providers.redis"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("producer-backpressure")
+    elif name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value

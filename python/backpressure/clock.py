@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from datetime import UTC, datetime
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-__all__ = ["Clock", "SystemClock", "wait"]
+if TYPE_CHECKING:
+    import threading
+
+__all__ = ["Clock", "SystemClock", "in_event_loop", "wait"]
 
 _SLICE = 0.1
 
@@ -17,8 +19,9 @@ _SLICE = 0.1
 class Clock(Protocol):
     """What a controller needs of time. All methods must be safe to call from any thread.
 
-    A clock may add ``wait(event, seconds)``: block until `event` is set or the time has passed. Without it,
-    sleeps are cut into slices of 0.1 s so that ``stop()`` still ends them.
+    A clock may add ``wait(event, seconds, *, background)``: block until `event` is set or the time has passed;
+    `background` tells the poller's waits from producers' sleeps. Without it, sleeps are cut into slices of 0.1 s so
+    that ``stop()`` still ends them.
     """
 
     def monotonic_ns(self) -> int:
@@ -51,20 +54,29 @@ class SystemClock:
         return datetime.now(UTC)
 
     @staticmethod
-    def wait(event: threading.Event, seconds: float) -> None:
+    def wait(event: threading.Event, seconds: float, *, background: bool) -> None:  # noqa: ARG004 - see `Clock`
         """Block until `event` is set or `seconds` have passed."""
         event.wait(seconds)
 
 
-def wait(clock: Clock, event: threading.Event, seconds: float) -> None:
+def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bool) -> None:
     """Block on `clock` until `event` is set or `seconds` have passed.
 
     `event` must belong to this waiter alone: a clock may set it to end the wait.
     """
     clock_wait = getattr(clock, "wait", None)
     if clock_wait is not None:
-        clock_wait(event, seconds)
+        clock_wait(event, seconds, background=background)
         return
     end = clock.monotonic_ns() + round(seconds * 1e9)
     while not event.is_set() and (left := end - clock.monotonic_ns()) > 0:
         clock.sleep(min(left / 1e9, _SLICE))
+
+
+def in_event_loop() -> bool:
+    """Tell whether the calling thread runs an event loop, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

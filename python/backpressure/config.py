@@ -36,8 +36,17 @@ __all__ = [
 
 _HOUR = 3_600.0
 _DAY = 86_400.0
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": _HOUR}
-_PART = r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)"
+_SECOND_NS = 1_000_000_000
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": _SECOND_NS,
+    "m": 60 * _SECOND_NS,
+    "h": 3_600 * _SECOND_NS,
+}
+_PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 _MAX_SCALE = 1_000
 _MAX_DENOMINATOR = 1_000_000
 
@@ -49,7 +58,8 @@ def _fail(owner: object, name: str, value: object, rule: str) -> ConfigurationEr
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, which overflows on integers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def _to_seconds(value: object, owner: object, field: attrs.Attribute[Any]) -> float:
@@ -58,9 +68,12 @@ def _to_seconds(value: object, owner: object, field: attrs.Attribute[Any]) -> fl
     if isinstance(value, str):
         text = value.strip()
         if re.fullmatch(rf"(?:{_PART})+", text):
-            return math.fsum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
+            # Exactly, so that "9ms" is the same float as 0.009 and lies on the same side of a limit.
+            return float(
+                sum(Fraction(number) * _UNITS_NS[unit] for number, unit in re.findall(_PART, text)) / _SECOND_NS
+            )
     elif _is_number(value):
-        if isinstance(value, int) and value > _DAY:
+        if isinstance(value, int) and abs(value) > _DAY:
             rule = "durations are seconds; Go writes nanoseconds, so divide by 1_000_000_000"
             raise _fail(owner, field.name, value, rule)
         return float(value)  # type: ignore[arg-type]
@@ -95,16 +108,16 @@ def _alternatives(choices: Any) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def _convert(function: Callable[..., Any]) -> Any:
-    return attrs.Converter(function, takes_self=True, takes_field=True)
+def _converted(function: Callable[..., Any], **options: Any) -> Any:
+    return attrs.field(converter=attrs.Converter(function, takes_self=True, takes_field=True), **options)
 
 
 def _duration(default: float) -> Any:
-    return attrs.field(default=default, converter=_convert(_to_seconds))
+    return _converted(_to_seconds, default=default)
 
 
 def _fraction(default: Fraction) -> Any:
-    return attrs.field(default=default, converter=_convert(_to_fraction))
+    return _converted(_to_fraction, default=default)
 
 
 def _checked(default: Any, check: Callable[[Any], bool], rule: str) -> Any:
@@ -340,7 +353,8 @@ class PollingConfig:
             holds=self.interval <= self.max_backoff <= _DAY,
         )
         _require(self, "cache_ttl", "must be from 0 to 1 h", holds=0 <= self.cache_ttl <= _HOUR)
-        needed = self.interval + self.jitter + self.timeout
+        # Rounded to nanoseconds, or 0.1 + 0.2 would be more than 0.3.
+        needed = round(self.interval + self.jitter + self.timeout, 9)
         _require(
             self,
             "cache_ttl",
@@ -363,7 +377,7 @@ class RecoveryStrategy:
 
     _path: ClassVar[str] = "recovery"
 
-    fallback_mode: FallbackMode = attrs.field(default=FallbackMode.CONSERVATIVE, converter=_convert(_to_fallback_mode))
+    fallback_mode: FallbackMode = _converted(_to_fallback_mode, default=FallbackMode.CONSERVATIVE)
     graceful_degrade: float = _duration(300.0)
     manual_override: bool = _boolean(default=False)
     emergency_mode: bool = _boolean(default=False)
@@ -424,7 +438,7 @@ class BackpressureConfig:
         "enforce", lambda value: value in ("enforce", "observe"), 'give "enforce" or "observe"'
     )
     max_queues: int = _integer(1_000, 1)
-    queues: Mapping[str, QueueConfig] = attrs.field(factory=dict, converter=_convert(_to_queues), hash=False)
+    queues: Mapping[str, QueueConfig] = _converted(_to_queues, factory=dict, hash=False)
 
     def thresholds_of(self, queue_name: str) -> BacklogThresholds:
         """Return the thresholds that hold for `queue_name`."""

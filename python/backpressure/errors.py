@@ -6,10 +6,11 @@ Messages are lower-case and say what to do next. All errors pickle.
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from backpressure.types import Priority
 
 __all__ = [
@@ -105,43 +106,29 @@ class InvalidQueueError(BackpressureError, ValueError):
     """The queue name is not a ``str`` of 1–255 UTF-8 bytes without control characters."""
 
 
-def _members(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the leaves that decide what `error` is: group members, else the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _members(member)
-    elif error is not None:
-        yield error
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and its explicit causes, outermost first, each once."""
+def _links(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield `error`, its explicit causes and the members of groups among them, each once."""
     seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
+    pending = [error]
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
         seen.add(id(link))
         yield link
-        link = link.__cause__
-
-
-def _any_link(error: BaseException | None, test: Callable[[BaseException], bool]) -> bool:
-    for member in _members(error):
-        for link in _chain(member):
-            if test(link):
-                return True
-            if isinstance(link, BaseExceptionGroup) and link is not member and _any_link(link, test):
-                return True
-    return isinstance(error, BaseExceptionGroup) and error.__cause__ is not None and _any_link(error.__cause__, test)
+        pending.append(link.__cause__)
+        if isinstance(link, BaseExceptionGroup):
+            pending.extend(link.exceptions)
 
 
 def is_shed_error(error: BaseException | None) -> bool:
     """Tell whether `error`, a cause of it or any member of a group is a shed (open circuits included)."""
-    return _any_link(error, lambda link: isinstance(link, JobShedError))
+    return any(isinstance(link, JobShedError) for link in _links(error))
 
 
 def is_circuit_open_error(error: BaseException | None) -> bool:
     """Tell whether `error`, a cause of it or any member of a group is a rejection by a circuit breaker."""
-    return _any_link(error, lambda link: isinstance(link, CircuitOpenError))
+    return any(isinstance(link, CircuitOpenError) for link in _links(error))
 
 
 _NOT_RETRYABLE = (
@@ -159,9 +146,6 @@ def is_retryable(error: BaseException | None) -> bool:
     False for ``None``, sheds and open circuits (wait ``retry_after`` instead), a stopped controller, invalid input
     and configuration, and exceptions that are not an ``Exception``. A group is retryable when all its members are.
     """
-    members = list(_members(error))
-    return bool(members) and all(
-        isinstance(link, Exception) and not isinstance(link, _NOT_RETRYABLE)
-        for member in members
-        for link in _chain(member)
+    return error is not None and all(
+        isinstance(link, Exception) and not isinstance(link, _NOT_RETRYABLE) for link in _links(error)
     )

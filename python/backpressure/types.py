@@ -156,7 +156,7 @@ def _is_count(value: object) -> bool:
 def _aware(value: datetime | None) -> datetime:
     if value is None:
         return utc_now()
-    if not isinstance(value, datetime) or value.tzinfo is None:
+    if not isinstance(value, datetime) or value.tzinfo is None:  # type: ignore[redundant-expr]  # untyped providers
         msg = f"last_updated is {value!r}: give an aware datetime, e.g. datetime.now(timezone.utc)"
         raise ValueError(msg)
     return value
@@ -351,19 +351,15 @@ class ThrottleDecision:
         # Tickets and pacers belong to one process; the value alone travels.
         return (
             _restore_decision,
-            (
-                *(getattr(self, name) for name in _PUBLIC_FIELDS),
-                self.retry_after,
-            ),
+            ({name: getattr(self, name) for name in _PUBLIC_FIELDS}, self.retry_after),
         )
 
 
 _PUBLIC_FIELDS = tuple(field.name for field in attrs.fields(ThrottleDecision) if not field.name.startswith("_"))
 
 
-def _restore_decision(*values: Any) -> ThrottleDecision:
-    *public, retry_after = values
-    return ThrottleDecision(*public, retry_delay=retry_after)
+def _restore_decision(public: dict[str, Any], retry_after: float | None) -> ThrottleDecision:
+    return ThrottleDecision(**public, retry_delay=retry_after)
 
 
 def _when(retry_after: float | None) -> str:

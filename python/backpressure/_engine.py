@@ -1,0 +1,212 @@
+"""The one place where an engine is chosen, and the border that both engines and the controller keep to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from backpressure.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from backpressure._pure.counters import Totals
+    from backpressure.settings import CircuitSettings, EngineSettings
+    from backpressure.types import Priority, Reason, ThrottleDecision, Zone
+
+__all__ = ["ENGINE", "Breaker", "Engine", "EngineModule", "Host", "Ticket", "load"]
+
+EngineName = Literal["native", "pure"]
+
+
+class Ticket(Protocol):
+    """Permission to do one piece of work; comes back with its result."""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the breaker that issued it."""
+        ...
+
+    @property
+    def probe(self) -> bool:
+        """Whether it holds a half-open circuit's lease."""
+        ...
+
+
+class Breaker(Protocol):
+    """One queue's circuit breaker; instants are monotonic nanoseconds, states those of `CircuitState`."""
+
+    @property
+    def word(self) -> int:
+        """The 64-bit word that transitions read."""
+        ...
+
+    @property
+    def last_failure_ns(self) -> int | None:
+        """Instant of the last failure that counted."""
+        ...
+
+    @property
+    def last_probe_ns(self) -> int | None:
+        """Instant of the last probe."""
+        ...
+
+    def state(self) -> int: ...
+    def retry_at_ns(self, word: int) -> int | None: ...
+    def try_acquire(self) -> Ticket | None: ...
+    def record(self, ok: bool, ticket: Ticket | None = None) -> None: ...
+    def force_open(self) -> None: ...
+    def force_close(self) -> None: ...
+    def reset(self) -> None: ...
+
+
+class Host(Protocol):
+    """What an engine asks of the controller it belongs to. Everything here is off the hot path."""
+
+    #: Reads the injected clock; ``None`` makes the engine read the system's itself.
+    now_ns: Callable[[], int] | None
+
+    def utc_now(self) -> datetime:
+        """Wall time for display."""
+        ...
+
+    def decision(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        should_shed: bool,
+        reason: Reason,
+        timestamp: datetime,
+        backlog: int | None,
+        zone: Zone | None,
+        advised: ThrottleDecision | None,
+        ticket: Ticket | None,
+        issued_ns: int,
+        retry_at_ns: int | None,
+        retry_delay_ns: int | None,
+        computed: bool,
+    ) -> ThrottleDecision:
+        """Build the public value."""
+        ...
+
+    def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
+        """Return `planned` with the ticket of its admission."""
+        ...
+
+    def not_running(self) -> Exception:
+        """Return the error for a call outside of start() and stop()."""
+        ...
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        """Read a queue on the caller's path.
+
+        Either the engine is given the sample (or `read_failed`) before this returns ``None``, or this call is to be
+        answered with the returned reason. With ``wait=False`` a caller that finds a read under way does not wait.
+        """
+        ...
+
+    def check_poller(self) -> None:
+        """Look after the poller: samples have not been renewed in time."""
+        ...
+
+    def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
+        """A breaker changed its state."""
+        ...
+
+    def evicted(self, queue_name: str) -> None:
+        """A queue lost its state to make room."""
+        ...
+
+
+class Engine(Protocol):
+    """Decides. Thread-safe; no call but `Host.read` waits for anything."""
+
+    #: Where its milliseconds begin: its first clock reading.
+    origin_ns: int
+
+    def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide and admit: the whole decision."""
+        ...
+
+    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep."""
+        ...
+
+    def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
+        """Ask the breaker again for a planned decision that was waited out, and count it with its final reason."""
+        ...
+
+    def count(self, planned: ThrottleDecision) -> None:
+        """Count a planned decision that is handed to the caller instead of being waited out."""
+        ...
+
+    def record(self, decision: ThrottleDecision, ok: bool) -> None:
+        """Feed the breaker with the outcome of a decided job."""
+        ...
+
+    def record_queue(self, queue_name: str, ok: bool) -> None:
+        """Feed the breaker with an outcome that belongs to no decision."""
+        ...
+
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
+        """Take a sample; ``False`` where the queue is unknown and there is no room for it."""
+        ...
+
+    def read_failed(self, queue_name: str) -> None:
+        """A read on a caller's path failed: answer with the fallback until the next poll."""
+        ...
+
+    def configure(self, settings: EngineSettings) -> None: ...
+    def set_running(self, running: bool) -> None: ...
+    def set_override(self, enabled: bool, until_ns: int | None = None) -> None: ...
+    def set_emergency(self, enabled: bool) -> None: ...
+    def override(self) -> bool: ...
+    def emergency(self) -> bool: ...
+    def now_ns(self) -> int: ...
+    def breaker(self, queue_name: str, create: bool) -> Breaker | None: ...
+    def queue_names(self) -> list[str]: ...
+    def cache_size(self) -> int: ...
+    def backlog(self, queue_name: str) -> tuple[int, int] | None: ...
+    def totals(self) -> dict[tuple[str, int], Totals]: ...
+
+
+class EngineModule(Protocol):
+    """What `_pure` and `_native` both export."""
+
+    Engine: Callable[[EngineSettings, Host], Engine]
+    Breaker: Callable[[CircuitSettings, Callable[[], int] | None], Breaker]
+
+
+def _has_native() -> bool:
+    # Asked for without importing, so that a broken extension raises when loaded instead of looking absent.
+    return importlib.util.find_spec("backpressure._native") is not None
+
+
+def _choose() -> EngineName:
+    wanted = os.environ.get("BACKPRESSURE_ENGINE", "auto")
+    if wanted == "auto":
+        return "native" if _has_native() else "pure"
+    if wanted in ("native", "pure"):
+        return cast("EngineName", wanted)
+    raise ConfigurationError(
+        f"BACKPRESSURE_ENGINE is {wanted!r}: set it to auto, native or pure", field="BACKPRESSURE_ENGINE", value=wanted
+    )
+
+
+def load(name: str | None = None) -> EngineModule:
+    """Import the engine `name`, or the one chosen for this process.
+
+    Raises:
+        ImportError: the native extension is absent, or broken; the pure engine is never taken in its stead.
+    """
+    module: Any = importlib.import_module(f"backpressure._{name or ENGINE}")
+    return cast("EngineModule", module)
+
+
+#: The engine of this process: ``"native"`` or ``"pure"``, chosen by BACKPRESSURE_ENGINE when first imported.
+ENGINE: EngineName = _choose()
+load()

@@ -1,0 +1,9 @@
+"""The reference engine, in Python: what the native one mirrors file by file, and what runs where Rust cannot."""
+
+from backpressure._pure.breaker import Breaker, Ticket
+from backpressure._pure.curve import ThreeZoneLaw
+from backpressure._pure.engine import Engine
+
+DEBUG = False
+
+__all__ = ["DEBUG", "Breaker", "Engine", "ThreeZoneLaw", "Ticket"]

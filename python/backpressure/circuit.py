@@ -1,0 +1,186 @@
+"""`CircuitBreaker`: the public face of a breaker, alone or one of a controller's."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from backpressure._engine import load
+from backpressure._pure.breaker import Word
+from backpressure.clock import SystemClock
+from backpressure.config import CircuitConfig
+from backpressure.errors import BackpressureError, CircuitOpenError
+from backpressure.settings import CircuitSettings
+from backpressure.types import CircuitState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from backpressure._engine import Breaker, Ticket
+    from backpressure.clock import Clock
+
+__all__ = ["CircuitBreaker", "is_failure", "refuse_coroutine"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def is_failure(error: BaseException, excluded: tuple[type[BaseException], ...]) -> bool:
+    """Tell whether `error`, raised by a job, counts against its queue.
+
+    Cancellation, interrupts and exits say nothing of the queue, nor do this package's own errors.
+    """
+    return isinstance(error, Exception) and not isinstance(error, (BackpressureError, *excluded))
+
+
+class _CoroutineRefusedError(BackpressureError, TypeError):
+    """A caller's mistake, and so no failure of the queue."""
+
+
+def refuse_coroutine(value: object, instead: str) -> None:
+    """Raise `TypeError` if a synchronous call returned a coroutine: its outcome lies in the future."""
+    if type(value) is CoroutineType:
+        value.close()
+        raise _CoroutineRefusedError(f"{value.__qualname__} is a coroutine function: {instead}")
+
+
+class CircuitBreaker:
+    """Stops calls to something that keeps failing, and probes for its recovery.
+
+    Args:
+        config: thresholds and times; default `CircuitConfig()`.
+        clock: source of time; default the system's.
+
+    Thread-safe; lock-free in the native engine.
+    """
+
+    def __init__(
+        self, config: CircuitConfig | None = None, *, clock: Clock | None = None, _engine: str | None = None
+    ) -> None:
+        self._config = config or CircuitConfig()
+        self._clock: Clock = clock or SystemClock()
+        breaker = load(_engine).Breaker(CircuitSettings.of(self._config), clock.monotonic_ns if clock else None)
+        self._queue_name: str | None = None
+        self._resolve: Callable[[bool], Breaker | None] = lambda create: breaker  # noqa: ARG005
+
+    @classmethod
+    def of_queue(
+        cls, queue_name: str, config: CircuitConfig, clock: Clock, resolve: Callable[[bool], Breaker | None]
+    ) -> CircuitBreaker:
+        """Return the handle of a controller's breaker, which `resolve(create)` looks up at every use."""
+        self = cls.__new__(cls)
+        self._config, self._clock, self._queue_name, self._resolve = config, clock, queue_name, resolve
+        return self
+
+    @property
+    def state(self) -> CircuitState:
+        """The state now. An open circuit is open until its first probe, however long ago it opened."""
+        breaker = self._resolve(False)
+        return CircuitState.CLOSED if breaker is None else CircuitState(breaker.state())
+
+    def allow(self) -> bool:
+        """Tell whether one call may go; where the circuit is not closed, ``True`` takes the probe's lease."""
+        return self.try_acquire() is not None
+
+    def try_acquire(self) -> Ticket | None:
+        """Admit one call: a ticket to report its outcome with, or ``None``."""
+        return self._breaker().try_acquire()
+
+    def record_success(self, ticket: Ticket | None = None) -> None:
+        """Report a success; with its ticket it cannot be mistaken for another period's."""
+        self._breaker().record(True, ticket)
+
+    def record_failure(self, ticket: Ticket | None = None) -> None:
+        """Report a failure; with its ticket it cannot be mistaken for another period's."""
+        self._breaker().record(False, ticket)
+
+    def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `fn` and report how it went.
+
+        Raises:
+            CircuitOpenError: nothing was called; ``retry_after`` tells when a probe may go.
+            TypeError: `fn` is a coroutine function.
+        """
+        breaker = self._breaker()
+        ticket = breaker.try_acquire()
+        if ticket is None:
+            raise self._rejection(breaker)
+        try:
+            value = fn(*args, **kwargs)
+        except BaseException as error:
+            if is_failure(error, self._config.excluded_exceptions):
+                breaker.record(False, ticket)
+            raise
+        refuse_coroutine(value, "await it, and report with try_acquire() and record_success() or record_failure()")
+        breaker.record(True, ticket)
+        return value
+
+    def force_open(self) -> None:
+        """Reject everything until `force_close` or `reset`, whatever else is set."""
+        self._breaker().force_open()
+
+    def force_close(self) -> None:
+        """Close the circuit now; further failures open it again."""
+        self._breaker().force_close()
+
+    def reset(self) -> None:
+        """Return to the clean state: closed, nothing counted."""
+        self._breaker().reset()
+
+    def stats(self) -> dict[str, Any]:
+        """Return the breaker's state, counts and settings.
+
+        Durations in seconds, times as aware datetimes or ``None``. ``time_until_recovery`` is the time until a
+        probe may go: 0 when it may, ``None`` when closed or forced open.
+        """
+        breaker = self._resolve(False)
+        word = breaker.word if breaker else 0
+        unpacked = Word.unpack(word)
+        state = CircuitState(unpacked.state)
+        config = self._config
+        return {
+            "state": str(state),
+            "failure_count": unpacked.count if state is CircuitState.CLOSED else 0,
+            "success_count": unpacked.count if state is CircuitState.HALF_OPEN else 0,
+            "last_failure_time": self._wall_time(breaker.last_failure_ns if breaker else None),
+            "last_probe_time": self._wall_time(breaker.last_probe_ns if breaker else None),
+            "failure_threshold": config.failure_threshold,
+            "recovery_threshold": config.recovery_threshold,
+            "trip_window": config.trip_window,
+            "recovery_timeout": config.recovery_timeout,
+            "probe_interval": config.probe_interval,
+            "forced": unpacked.forced,
+            "generation": unpacked.generation,
+            "time_until_recovery": self._until_recovery(breaker, word) if breaker and unpacked.state else None,
+        }
+
+    def __repr__(self) -> str:
+        of_queue = "" if self._queue_name is None else f" of queue {self._queue_name!r}"
+        return f"<CircuitBreaker{of_queue}: {self.state}>"
+
+    def _breaker(self) -> Breaker:
+        breaker = self._resolve(True)
+        if breaker is None:
+            raise BackpressureError(
+                f"queue {self._queue_name!r} has no circuit breaker: max_queues is reached, so raise it",
+                queue_name=self._queue_name,
+            )
+        return breaker
+
+    def _rejection(self, breaker: Breaker) -> CircuitOpenError:
+        word = breaker.word
+        retry_after = self._until_recovery(breaker, word) if word >> 62 else 0.0
+        when = "retry once it is released" if retry_after is None else f"retry in {retry_after:.3f} s"
+        state = CircuitState(word >> 62) if word >> 62 else CircuitState.HALF_OPEN
+        return CircuitOpenError(f"circuit is {state}: {when}", queue_name=self._queue_name, retry_after=retry_after)
+
+    def _until_recovery(self, breaker: Breaker, word: int) -> float | None:
+        at_ns = breaker.retry_at_ns(word)
+        return None if at_ns is None else max(0, at_ns - self._clock.monotonic_ns()) / 1e9
+
+    def _wall_time(self, at_ns: int | None) -> datetime | None:
+        if at_ns is None:
+            return None
+        return self._clock.utc_now() - timedelta(microseconds=(self._clock.monotonic_ns() - at_ns) / 1e3)

@@ -1,0 +1,177 @@
+"""What an engine asks of Python: values, errors, reads on a caller's path, and news."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import attrs
+
+from backpressure.clock import in_event_loop
+from backpressure.clock import wait as wait_on
+from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure.types import CircuitState, Reason, ThrottleDecision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from backpressure._engine import Engine, Ticket
+    from backpressure.clock import Clock
+    from backpressure.events import Announcer
+    from backpressure.pacer import Pacer
+    from backpressure.poller import Poller
+    from backpressure.types import Priority, Zone
+
+__all__ = ["ControllerHost"]
+
+_FALLBACKS = frozenset(
+    {
+        Reason.STATS_STALE,
+        Reason.FALLBACK_CONSERVATIVE,
+        Reason.FALLBACK_PERMISSIVE,
+        Reason.FALLBACK_CIRCUIT_ONLY,
+        Reason.UNTRACKED,
+    }
+)
+
+
+class _Flight:
+    """A read under way, which later callers share."""
+
+    def __init__(self) -> None:
+        self.landed = False
+        self.waiting: list[threading.Event] = []
+
+
+class ControllerHost:
+    """See `backpressure._engine.Host`."""
+
+    engine: Engine
+    poller: Poller
+
+    def __init__(
+        self, clock: Clock, injected: bool, pacer: Pacer, announcer: Announcer, timeout: Callable[[], float]
+    ) -> None:
+        self.now_ns = clock.monotonic_ns if injected else None
+        self.utc_now = clock.utc_now
+        self.stopped = False
+        self.last_fallback: datetime | None = None
+        self._clock = clock
+        self._pacer = pacer
+        self._announcer = announcer
+        self._timeout = timeout
+        self._flights: dict[tuple[int, str], _Flight] = {}
+
+    def decision(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        should_shed: bool,
+        reason: Reason,
+        timestamp: datetime,
+        backlog: int | None,
+        zone: Zone | None,
+        advised: ThrottleDecision | None,
+        ticket: Ticket | None,
+        issued_ns: int,
+        retry_at_ns: int | None,
+        retry_delay_ns: int | None,
+        computed: bool,
+    ) -> ThrottleDecision:
+        """Build the public value."""
+        if reason in _FALLBACKS:
+            self.last_fallback = timestamp
+        return ThrottleDecision(
+            priority,
+            queue_name,
+            math.inf if should_shed else delay_ns / 1e9,
+            should_shed,
+            reason,
+            timestamp,
+            backlog,
+            zone,
+            advised,
+            self._pacer,
+            ticket,
+            issued_ns,
+            retry_at_ns,
+            None if retry_delay_ns is None else retry_delay_ns / 1e9,
+            computed,
+        )
+
+    def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
+        """Return `planned` with the ticket of its admission."""
+        return attrs.evolve(planned, ticket=ticket)
+
+    def not_running(self) -> Exception:
+        """Return the error for a call outside of start() and stop()."""
+        if self.stopped:
+            return ControllerStoppedError("the controller was stopped: make a new one and start it")
+        return ControllerNotStartedError("the controller is not started: call start(), or use it in a with statement")
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        """Read a queue on the caller's path: one caller reads, the others share what it gets."""
+        if in_event_loop():
+            return self._read_behind(queue_name, cold=wait)
+        key = (os.getpid(), queue_name)
+        mine = _Flight()
+        flight = self._flights.setdefault(key, mine)
+        if flight is mine:
+            self._fly(key, flight, cold=wait)
+        elif wait:
+            self._share(flight)
+        return None
+
+    def _fly(self, key: tuple[int, str], flight: _Flight, *, cold: bool) -> None:
+        read = False
+        try:
+            # An earlier flight may have landed since this caller found no sample.
+            read = (cold and self.engine.backlog(key[1]) is not None) or self.poller.read_one(key[1])
+        finally:
+            if not read:
+                self.engine.read_failed(key[1])
+            del self._flights[key]
+            flight.landed = True
+            for event in list(flight.waiting):
+                event.set()
+
+    def _share(self, flight: _Flight) -> None:
+        event = threading.Event()
+        flight.waiting.append(event)  # before the look at `landed`, so that no landing is missed
+        if not flight.landed:
+            wait_on(self._clock, event, self._timeout(), background=True)
+
+    def _read_behind(self, queue_name: str, *, cold: bool) -> Reason | None:
+        """Have the queue read by another thread: an event loop must not wait for it."""
+        key = (os.getpid(), queue_name)
+        if self.poller.alive():
+            self.poller.wake()
+        else:
+            flight = _Flight()
+            if self._flights.setdefault(key, flight) is flight:
+                threading.Thread(
+                    target=self._fly, args=(key, flight), kwargs={"cold": cold}, name="backpressure-read", daemon=True
+                ).start()
+        return Reason.COLD_START if cold else None
+
+    def check_poller(self) -> None:
+        """Look after the poller: samples have not been renewed in time."""
+        self.poller.check()
+
+    def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
+        """Announce a breaker's new state."""
+        before, after = CircuitState(old), CircuitState(new)
+        level = logging.WARNING if after is CircuitState.OPEN else logging.INFO
+        message = f"circuit of queue {queue_name!r} is {after}, was {before}"
+        self._announcer.announce("circuit", str(before), str(after), message, queue_name=queue_name, level=level)
+
+    def evicted(self, queue_name: str) -> None:
+        """Forget an idle queue that made room for another."""
+        self.poller.forget(queue_name)
+        message = f"queue {queue_name!r} was idle and made room for another"
+        self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)

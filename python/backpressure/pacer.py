@@ -1,0 +1,122 @@
+"""Sleeping an advised delay: jittered, and ended early by `stop()` and by the manual override."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from backpressure.clock import in_event_loop, wait
+from backpressure.errors import BackpressureError, ControllerStoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure.clock import Clock
+
+__all__ = ["Pacer"]
+
+
+class _Sleeper(Protocol):
+    def set(self) -> None: ...
+
+
+class _TaskSleeper:
+    """An asyncio event that any thread may set."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop was closed, so nobody waits
+            self._loop.call_soon_threadsafe(self.event.set)
+
+
+class Pacer:
+    """Makes callers wait, except while `passing()`. Thread-safe.
+
+    Sleepers of a parent process are no concern of its forked child.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        passing: Callable[[], bool],
+        jitter: Callable[[str], float],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._uniform = uniform
+        self._stopped = False
+        self._passing = passing
+        # By process: an event's lock may have been held by a thread that the fork left behind.
+        self._sleepers: dict[int, set[_Sleeper]] = {}
+        self.now_ns = clock.monotonic_ns
+
+    def sleep(self, delay: float, queue_name: str) -> None:
+        """Block for `delay` seconds, lengthened by the queue's jitter, or until released.
+
+        Raises:
+            ControllerStoppedError: the controller was stopped before or meanwhile.
+            BackpressureError: the calling thread runs an event loop.
+        """
+        if in_event_loop():
+            raise BackpressureError(
+                f"waiting {delay:.3f} s for queue {queue_name!r} would block the running event loop: "
+                "use wait_async() or AsyncBackpressureController",
+                queue_name=queue_name,
+                retry_after=delay,
+            )
+        event = threading.Event()
+        with self._registered(event):
+            if not self._released():
+                wait(self._clock, event, self._jittered(delay, queue_name), background=False)
+        self._released()
+
+    async def sleep_async(self, delay: float, queue_name: str) -> None:
+        """As `sleep`, suspending the calling task instead."""
+        sleeper = _TaskSleeper()
+        with self._registered(sleeper):
+            if not self._released():
+                timer = asyncio.ensure_future(self._clock.async_sleep(self._jittered(delay, queue_name)))
+                woken = asyncio.ensure_future(sleeper.event.wait())
+                try:
+                    await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    timer.cancel()
+                    woken.cancel()
+        self._released()
+
+    def stop(self) -> None:
+        """Wake every sleeper; now and later they raise `ControllerStoppedError`."""
+        self._stopped = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let present sleepers go; called once `passing` has become true."""
+        for sleeper in self._sleepers.get(os.getpid(), set()).copy():
+            sleeper.set()
+
+    @contextlib.contextmanager
+    def _registered(self, sleeper: _Sleeper) -> Iterator[None]:
+        # Registered before the flags are read, so that a release in between is not missed.
+        sleepers = self._sleepers.setdefault(os.getpid(), set())
+        sleepers.add(sleeper)
+        try:
+            yield
+        finally:
+            sleepers.discard(sleeper)
+
+    def _released(self) -> bool:
+        if self._stopped:
+            raise ControllerStoppedError("the controller was stopped: make a new one and start it")
+        return self._passing()
+
+    def _jittered(self, delay: float, queue_name: str) -> float:
+        return delay * (1 + self._uniform(0, self._jitter(queue_name)))

@@ -1,0 +1,102 @@
+"""For tests of code that uses this package: time that moves only when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from backpressure.providers.memory import InMemoryStatsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["InMemoryStatsProvider", "ManualClock"]
+
+
+class ManualClock:
+    """A `Clock` that stands still until `advance` is called; advancing wakes sleepers and the poller.
+
+    Args:
+        sleep_advances: a producer's sleep returns at once and moves the clock by its length instead, which is what
+            a test with a single thread wants. The poller still waits for `advance`.
+
+    Thread-safe.
+    """
+
+    def __init__(self, *, sleep_advances: bool = False) -> None:
+        self._now_ns = 1_000_000_000_000
+        self._utc = datetime(2025, 1, 1, tzinfo=UTC)
+        self._sleep_advances = sleep_advances
+        self._lock = threading.Lock()
+        self._keys = itertools.count()
+        self._waiting: dict[int, tuple[int, Callable[[], object]]] = {}
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that `advance` moves."""
+        return self._now_ns
+
+    def utc_now(self) -> datetime:
+        """Wall time, moved alike."""
+        return self._utc
+
+    def advance(self, seconds: float) -> None:
+        """Move time on by `seconds`, rounded to nanoseconds, and wake whoever is due."""
+        ns = round(seconds * 1e9)
+        if ns < 0:
+            raise ValueError(f"seconds is {seconds!r}: time does not go back")
+        with self._lock:
+            self._now_ns += ns
+            self._utc += timedelta(microseconds=ns / 1e3)
+            due = [key for key, (at_ns, _) in self._waiting.items() if at_ns <= self._now_ns]
+            wakes = [self._waiting.pop(key)[1] for key in due]
+        for wake in wakes:
+            wake()
+
+    def sleeping(self) -> int:
+        """Return how many sleeps and waits are under way, the poller's included."""
+        return len(self._waiting)
+
+    def sleep(self, s: float) -> None:
+        """Block until the clock was advanced by `s` seconds."""
+        self.wait(threading.Event(), s, background=False)
+
+    async def async_sleep(self, s: float) -> None:
+        """Suspend the calling task until the clock was advanced by `s` seconds."""
+        if self._sleep_advances:
+            self.advance(s)
+            await asyncio.sleep(0)
+            return
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # its loop was closed
+                loop.call_soon_threadsafe(woken.set)
+
+        key = self._register(s, wake)
+        try:
+            await woken.wait()
+        finally:
+            self._waiting.pop(key, None)
+
+    def wait(self, event: threading.Event, seconds: float, *, background: bool) -> None:
+        """Block until `event` is set or the clock was advanced by `seconds`."""
+        if self._sleep_advances and not background:
+            self.advance(seconds)
+            return
+        key = self._register(seconds, event.set)
+        try:
+            event.wait()
+        finally:
+            self._waiting.pop(key, None)
+
+    def _register(self, seconds: float, wake: Callable[[], object]) -> int:
+        with self._lock:
+            at_ns, key = self._now_ns + round(seconds * 1e9), next(self._keys)
+            self._waiting[key] = (at_ns, wake)
+        if at_ns <= self._now_ns:
+            wake()
+        return key
