@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast
 
 from backpressure._engine import ENGINE, load
 from backpressure._pure.counters import LAW_REASONS, MISS_REASONS, REASONS
@@ -135,7 +135,7 @@ class BackpressureController:
         self._pacer.stop()
         self._poller.stop()
 
-    def __enter__(self) -> BackpressureController:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -189,7 +189,8 @@ class Poller:
         began = time.perf_counter()
         failure: Exception | None = None
         try:
-            self.reader.call(lambda: self._collect(collected), self._config.timeout)
+            deadline_ns = self._clock.monotonic_ns() + nanoseconds(self._config.timeout)
+            self.reader.call(lambda: self._collect(collected, deadline_ns), self._config.timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
         self._take(collected.copy())
@@ -209,7 +210,7 @@ class Poller:
                 sample = StatsUnavailableError(f"{type(error).__name__} while reading", queue_name=queue_name)
         return self._take({queue_name: sample}) == 1
 
-    def _collect(self, collected: dict[str, QueueStats | StatsUnavailableError]) -> None:
+    def _collect(self, collected: dict[str, QueueStats | StatsUnavailableError], deadline_ns: int) -> None:
         """Read all that the provider lists, then the known queues that it left out. Runs on the reader's thread."""
         collected.update(self._provider.get_all_queue_stats())
         missing = [name for name in self._engine.queue_names() if name not in collected]
@@ -220,14 +221,16 @@ class Poller:
         if get_many is not None:
             collected.update(get_many(missing))
             return
-        # One by one, beginning where the last poll was cut off, so that every queue gets its turn.
-        self._rotation %= len(missing)
-        for name in missing[self._rotation :] + missing[: self._rotation]:
+        # One by one, beginning behind where the last poll was cut off, so that every queue gets its turn.
+        first = self._rotation % len(missing)
+        for position, name in enumerate(missing[first:] + missing[:first], first + 1):
+            if self._clock.monotonic_ns() >= deadline_ns:
+                return
+            self._rotation = position
             try:
                 collected[name] = self._provider.get_queue_stats(name)
             except StatsUnavailableError as error:
                 collected[name] = error
-            self._rotation += 1
 
     def _take(self, collected: Mapping[str, QueueStats | StatsUnavailableError]) -> int:
         """Hand samples to the engine; return how many were good. A bad one spoils no other."""

@@ -89,8 +89,11 @@ class Reader:
                 f"reading took longer than {timeout:g} s: look at the server, or raise polling.timeout",
                 error_type="deadline",
             )
-        if call.error is not None:
+        if isinstance(call.error, Exception):
             raise call.error
+        if call.error is not None:
+            # SystemExit and its like would end the thread that waits, for something that was not meant for it.
+            raise StatsUnavailableError(f"the provider raised {type(call.error).__name__}")
         return call.value  # type: ignore[return-value]
 
     def interrupt(self) -> None:

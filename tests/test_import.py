@@ -1,0 +1,67 @@
+"""What `import backpressure` loads, and how it chooses its engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import backpressure
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+
+
+def test_nothing_heavy_is_loaded() -> None:
+    done = python(
+        "import sys, backpressure; print([m for m in sys.modules if m.split('.')[0] in "
+        "{'redis', 'prometheus_client', 'cattrs', 'typer', 'rich'}])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(backpressure, name) is not None for name in backpressure.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = backpressure.nothing
+
+
+def test_the_engine_is_chosen_by_the_environment() -> None:
+    assert python("import backpressure; print(backpressure.ENGINE)", BACKPRESSURE_ENGINE="pure").stdout == "pure\n"
+    done = python("import backpressure", BACKPRESSURE_ENGINE="rust")
+    assert "set it to auto, native or pure" in done.stderr
+
+
+def test_a_broken_extension_raises_instead_of_falling_back(tmp_path: object) -> None:
+    code = (
+        "import sys, importlib.machinery as m, importlib.util as u\n"
+        "class Broken:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'backpressure._native':\n"
+        "            return u.spec_from_loader(name, self)\n"
+        "    def create_module(self, spec): raise ImportError('undefined symbol')\n"
+        "    def exec_module(self, module): pass\n"
+        "sys.meta_path.insert(0, Broken())\n"
+        "import backpressure\n"
+    )
+    done = python(code, BACKPRESSURE_ENGINE="auto")
+    assert done.returncode != 0
+    assert "undefined symbol" in done.stderr
+
+
+def test_without_an_extension_the_pure_engine_serves() -> None:
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'backpressure._native': raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import backpressure; print(backpressure.ENGINE)\n"
+    )
+    done = python(code, BACKPRESSURE_ENGINE="native")
+    assert "ModuleNotFoundError" in done.stderr

@@ -1,0 +1,364 @@
+"""The poller and the reader: back-off, bad samples, deadlines, and coming back from the dead."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backpressure import (
+    BackpressureConfig,
+    InMemoryStatsProvider,
+    PollingConfig,
+    QueueStats,
+    Reason,
+    StatsUnavailableError,
+)
+from backpressure.clock import SystemClock
+from backpressure.reader import Reader
+from backpressure.testing import ManualClock
+from controller_fixtures import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from backpressure import BackpressureController, StateChange
+    from controller_fixtures import MakeController
+
+OUTAGE = StatsUnavailableError("no server", error_type="connect")
+Answer = dict[str, QueueStats | StatsUnavailableError]
+
+
+def backlog(controller: BackpressureController, queue_name: str) -> int | None:
+    sample = controller._engine.backlog(queue_name)
+    return None if sample is None else sample[0]
+
+
+class TestTiming:
+    @pytest.mark.parametrize(
+        ("failures", "low", "high"), [(0, 4, 6), (1, 5, 10), (2, 10, 20), (3, 20, 40), (4, 30, 60), (5_000, 30, 60)]
+    )
+    def test_pauses(self, controller: BackpressureController, failures: int, low: float, high: float) -> None:
+        poller = controller._poller
+        poller._failures = failures
+        poller._uniform = lambda least, most: least
+        assert poller._pause() == low
+        poller._uniform = lambda least, most: most
+        assert poller._pause() == high
+
+    def test_the_thread_polls_every_interval(
+        self, make_controller: MakeController, provider: InMemoryStatsProvider, clock: ManualClock
+    ) -> None:
+        controller = make_controller(None, BackpressureConfig(polling=PollingConfig(jitter=0)))
+        for count in range(1, 4):
+            eventually(lambda: clock.sleeping() == 1)
+            provider.set("empty", count)
+            clock.advance(4.999)
+            assert backlog(controller, "empty") == count - 1
+            clock.advance(0.001)
+            eventually(lambda count=count: backlog(controller, "empty") == count)  # type: ignore[misc]
+
+    def test_a_poll_that_succeeds_ends_the_back_off(
+        self, controller: BackpressureController, provider: InMemoryStatsProvider
+    ) -> None:
+        poller = controller._poller
+        provider.fail_with(OUTAGE)
+        assert [poller.poll(), poller.poll()] == [False, False]
+        assert poller._failures == 2
+        provider.fail_with(None)
+        assert poller.poll()
+        assert poller._failures == 0
+
+
+class TestSamples:
+    @pytest.mark.parametrize("count", [-1, 1.5, "3", None, True, 2**53, float("nan")])
+    def test_impossible_counts_keep_the_previous_sample(self, make_controller: MakeController, count: Any) -> None:
+        provider = InMemoryStatsProvider({"good": 1, "bad": 2})
+        controller = make_controller(provider)
+        provider.update({"good": 3, "bad": QueueStats("bad", count)})
+        assert controller._poller.poll()
+        assert (backlog(controller, "good"), backlog(controller, "bad")) == (3, 2)
+        assert controller.health()["polling_errors"] == {"invalid_sample": 1}
+
+    def test_one_bad_queue_spoils_no_other(self, make_controller: MakeController) -> None:
+        provider = InMemoryStatsProvider({"good": 1, "bad": 2})
+        controller = make_controller(provider)
+        provider.fail_with(StatsUnavailableError("a string", error_type="wrongtype"), "bad")
+        provider.set("good", 5)
+        assert controller._poller.poll()
+        assert (backlog(controller, "good"), backlog(controller, "bad")) == (5, 2)
+        assert controller.health()["polling_errors"] == {"wrongtype": 1}
+        assert controller.health()["provider"] == "ok"
+
+    def test_whatever_a_provider_answers_is_survived(self, make_controller: MakeController) -> None:
+        answers: list[Any] = [None, 3, {"empty": 3}, {3: QueueStats("3", 3)}, {"a\n": QueueStats("a", 1)}, []]
+
+        class Odd(InMemoryStatsProvider):
+            def get_all_queue_stats(self) -> Any:
+                return answers.pop()
+
+        controller = make_controller(Odd())
+        while answers:
+            controller._poller.poll()
+        assert controller._engine.queue_names() == []
+        assert controller.suggest_throttle("low", "new").reason is Reason.FALLBACK_CONSERVATIVE
+
+    @pytest.mark.parametrize("error", [ValueError("x"), OSError(), StatsUnavailableError("x"), SystemExit(), KeyError])
+    def test_whatever_a_provider_raises_is_survived(
+        self, controller: BackpressureController, provider: InMemoryStatsProvider, error: Any
+    ) -> None:
+        provider.fail_with(error() if isinstance(error, type) else error)
+        poller = controller._poller
+        before = controller.health()["polling_errors"]
+        poller.wake()
+        eventually(lambda: controller.health()["polling_errors"] != before)
+        assert controller.health()["polling_errors"] == {"provider": 1}
+        assert poller.alive()
+        assert controller.suggest_throttle("low", "empty").reason is Reason.BACKLOG_GREEN
+
+    def test_absent_queues_are_read_together_where_the_provider_can(self, make_controller: MakeController) -> None:
+        asked: list[list[str]] = []
+
+        class Provider(InMemoryStatsProvider):
+            def get_all_queue_stats(self) -> Answer:
+                return {"listed": QueueStats("listed", 1)}
+
+            def get_many(self, queue_names: Iterable[str]) -> Mapping[str, QueueStats | StatsUnavailableError]:
+                asked.append(list(queue_names))
+                return {name: QueueStats(name, 2) for name in asked[-1]}
+
+        controller = make_controller(Provider())
+        for name in ("a", "b", "listed"):
+            controller.suggest_throttle("low", name)
+        asked.clear()
+        controller._poller.poll()
+        assert asked == [["a", "b"]]
+        assert backlog(controller, "b") == 2
+
+    def test_absent_queues_take_turns_where_it_cannot(self, make_controller: MakeController) -> None:
+        asked: list[str] = []
+        stuck = threading.Event()
+
+        class Provider:
+            limit = 99
+
+            def get_all_queue_stats(self) -> Answer:
+                return {}
+
+            def get_queue_stats(self, queue_name: str) -> QueueStats:
+                if len(asked) >= self.limit:
+                    stuck.wait(30)
+                    raise StatsUnavailableError("late")
+                asked.append(queue_name)
+                return QueueStats(queue_name, 1)
+
+            def interrupt(self) -> None:
+                stuck.set()
+
+        provider = Provider()
+        config = BackpressureConfig(polling=PollingConfig(timeout=0.05))
+        controller = make_controller(provider, config, clock=SystemClock())
+        for name in "abc":
+            controller.suggest_throttle("low", name)
+        asked.clear()
+        provider.limit = 1
+        assert not controller._poller.poll()
+        assert asked == ["a"]
+        provider.limit = 99
+        stuck.clear()
+        assert controller._poller.poll()
+        assert asked[1:] == ["c", "a", "b"]
+
+
+class TestHealth:
+    def test_one_line_per_change_of_the_providers_health(
+        self,
+        make_controller: MakeController,
+        provider: InMemoryStatsProvider,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level(logging.INFO, "backpressure")
+        controller = make_controller()
+        changes: list[StateChange] = []
+        controller.add_listener(changes.append)
+        provider.fail_with(OUTAGE)
+        for _ in range(3):
+            controller._poller.poll()
+        provider.fail_with(None)
+        for _ in range(3):
+            controller._poller.poll()
+        assert [(change.kind, change.old, change.new) for change in changes] == [
+            ("provider", "ok", "connect"),
+            ("provider", "connect", "ok"),
+        ]
+        assert [record.getMessage() for record in caplog.records] == [
+            "statistics cannot be read: no server",
+            "statistics are read again",
+        ]
+        assert caplog.records[0].error_type == "connect"  # type: ignore[attr-defined]
+
+    def test_a_foreign_errors_text_is_not_logged(
+        self,
+        controller: BackpressureController,
+        provider: InMemoryStatsProvider,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        provider.fail_with(ValueError("redis://user:canary@host"))
+        controller._poller.poll()
+        controller.refresh("empty")
+        assert "canary" not in caplog.text
+        assert "canary" not in str(controller.health())
+
+
+class TestReader:
+    def test_returns_and_raises_what_the_call_does(self) -> None:
+        reader = Reader(object(), SystemClock())
+        assert reader.call(lambda: 3, 10) == 3
+        with pytest.raises(ZeroDivisionError):
+            reader.call(lambda: 1 / 0, 10)
+
+    def test_an_overdue_call_is_interrupted_and_its_result_dropped(self) -> None:
+        class Interruptible:
+            def __init__(self) -> None:
+                self.interrupted = threading.Event()
+
+            def interrupt(self) -> None:
+                self.interrupted.set()
+
+        provider = Interruptible()
+        reader = Reader(provider, SystemClock())
+        with pytest.raises(StatsUnavailableError, match=r"longer than 0\.01 s") as raised:
+            reader.call(lambda: provider.interrupted.wait(30), 0.01)
+        assert raised.value.error_type == "deadline"
+        assert provider.interrupted.is_set()
+
+    def test_the_deadline_follows_the_injected_clock(self) -> None:
+        clock, release = ManualClock(), threading.Event()
+        reader = Reader(object(), clock)
+        errors: list[StatsUnavailableError] = []
+
+        def call() -> None:
+            try:
+                reader.call(lambda: release.wait(30), 3)
+            except StatsUnavailableError as error:
+                errors.append(error)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        eventually(lambda: clock.sleeping() == 1)
+        clock.advance(2.999)
+        assert not errors
+        clock.advance(0.001)
+        caller.join(10)
+        release.set()
+        assert [error.error_type for error in errors] == ["deadline"]
+
+    def test_at_most_two_calls_hang_at_a_time(self) -> None:
+        release = threading.Event()
+        reader = Reader(object(), SystemClock())
+        calls: list[int] = []
+
+        def hang() -> None:
+            calls.append(1)
+            release.wait(30)
+
+        for _ in range(4):
+            with pytest.raises(StatsUnavailableError):
+                reader.call(hang, 0.01)
+        assert len(calls) == 2
+        release.set()
+        eventually(lambda: all(call.done for call in reader._hung[os.getpid()]))
+        assert reader.call(lambda: 3, 10) == 3
+
+    def test_many_calls_at_once_are_no_reason_to_refuse(self) -> None:
+        reader = Reader(object(), SystemClock())
+        barrier = threading.Barrier(8)
+        results: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(reader.call(lambda: barrier.wait(10) * 0, 10)))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert results == [0] * 8
+
+
+class TestRevival:
+    def test_a_dead_poller_is_replaced_by_whoever_meets_an_old_sample(
+        self, make_controller: MakeController, provider: InMemoryStatsProvider, clock: ManualClock
+    ) -> None:
+        controller = make_controller()
+        poller = controller._poller
+        dead = poller._current
+        assert dead is not None
+        # As after a crash: the thread is gone, and nothing else knows.
+        poller._current = None
+        dead.wake.set()
+        assert dead.thread is not None
+        dead.thread.join(10)
+        poller._current = dead
+        dead.wake.clear()
+        controller.suggest_throttle("low", "empty")
+        provider.set("empty", 7)
+        clock.advance(9)
+        controller.suggest_throttle("low", "empty")
+        assert poller._current is dead  # no sample is overdue yet
+        clock.advance(6)
+        controller.suggest_throttle("low", "empty")
+        assert poller._current is not dead
+        assert controller.health()["polling_errors"] == {"heartbeat": 1}
+        eventually(lambda: backlog(controller, "empty") == 7)
+
+    def test_overdue_samples_have_the_poller_checked_once_per_interval(
+        self, make_controller: MakeController, provider: InMemoryStatsProvider, clock: ManualClock
+    ) -> None:
+        controller = make_controller()
+        checks: list[int] = []
+        provider.fail_with(OUTAGE)
+        controller._host.check_poller = lambda: checks.append(clock.monotonic_ns())  # type: ignore[method-assign]
+        clock.advance(9.001)
+        for _ in range(3):
+            controller.suggest_throttle("low", "empty")
+        assert len(checks) == 1
+        clock.advance(4.999)
+        controller.suggest_throttle("low", "empty")
+        assert len(checks) == 1
+        clock.advance(0.001)
+        controller.suggest_throttle("low", "empty")
+        controller.suggest_throttle("medium", "empty")
+        assert len(checks) == 2
+
+    @pytest.mark.parametrize("restart", [False, True], ids=["by itself", "by start()"])
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_a_forked_child_polls_for_itself(self, make_controller: MakeController, restart: bool) -> None:
+        provider = InMemoryStatsProvider({"empty": 0})
+        config = BackpressureConfig(
+            polling=PollingConfig(interval=0.05, jitter=0, timeout=0.05, cache_ttl=0.2, max_backoff=1)
+        )
+        controller = make_controller(provider, config, clock=SystemClock())
+        controller.suggest_throttle("low", "empty")
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            answer = b"failed"
+            try:
+                provider.set("empty", 77)
+                if restart:
+                    controller.start()
+                eventually(lambda: controller.suggest_throttle("low", "empty").backlog_size == 77)
+                controller.stop()
+                answer = b"fresh"
+            finally:
+                os.write(write, answer)
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            assert pipe.read() == b"fresh"
+        os.waitpid(child, 0)
+        assert controller._poller.alive()
+        assert backlog(controller, "empty") == 0
