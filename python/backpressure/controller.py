@@ -187,11 +187,7 @@ class BackpressureController:
             TypeError: `work` is a coroutine function.
             Exception: whatever `work` raises.
         """
-        decision = self._go(priority, queue_name, max_wait)
-        with self._reported(decision):
-            value = work(*args, **kwargs)
-            refuse_coroutine(value, _USE_ASYNC)
-        return value
+        return self._perform(self._go(priority, queue_name, max_wait), work, args, kwargs)
 
     @contextlib.contextmanager
     def slot(
@@ -230,9 +226,7 @@ class BackpressureController:
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> T:
-                decision = self._go(checked_priority, checked_name, max_wait)
-                with self._reported(decision):
-                    return function(*args, **kwargs)
+                return self._perform(self._go(checked_priority, checked_name, max_wait), function, args, kwargs)
 
             return call
 
@@ -286,15 +280,30 @@ class BackpressureController:
         _raise_rejection(decision)
         return decision
 
+    def _perform(
+        self, decision: ThrottleDecision, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> T:
+        try:
+            value = work(*args, **kwargs)
+        except BaseException as error:
+            self._report_error(decision, error)
+            raise
+        refuse_coroutine(value, _USE_ASYNC)
+        self._engine.record(decision, True)
+        return value
+
     @contextlib.contextmanager
     def _reported(self, decision: ThrottleDecision) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            if is_failure(error, self._config.circuit_of(decision.queue_name).excluded_exceptions):
-                self._engine.record(decision, False)
+            self._report_error(decision, error)
             raise
         self._engine.record(decision, True)
+
+    def _report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        if is_failure(error, self._config.circuit_of(decision.queue_name).excluded_exceptions):
+            self._engine.record(decision, False)
 
     # ------------------------------------------------------------------------------------------------------- circuits
 

@@ -132,6 +132,8 @@ def validate_queue_name(name: object) -> str:
     if not isinstance(name, str):
         msg = f"invalid queue name {name!r}: give a str, not {type(name).__name__}"
         raise InvalidQueueError(msg)
+    # A str subclass could compare or hash as it likes; engines only ever see exact strings.
+    name = str.__str__(name)
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
         msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
     elif not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:
@@ -139,9 +141,8 @@ def validate_queue_name(name: object) -> str:
     elif name == OTHER_QUEUES:
         msg = f"invalid queue name {name!r}: it is reserved for queues beyond max_queues"
     else:
-        # A str subclass could compare or hash as it likes; engines only ever see exact strings.
-        return name if type(name) is str else str.__str__(name)
-    raise InvalidQueueError(msg, queue_name=None)
+        return name
+    raise InvalidQueueError(msg)
 
 
 def utc_now() -> datetime:

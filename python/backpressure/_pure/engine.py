@@ -396,7 +396,7 @@ class Engine:
         settings = self._mode.settings
         idle_ns = _IDLE_TTLS * settings.cache_ttl_ns
         evicted = []
-        self._next_eviction_ns = math.inf
+        self._next_eviction_ns = now_ns + idle_ns + 1  # of the queue that takes the room
         for name, queue in list(self._queues.items()):
             if queue.breaker.state() != 0:
                 self._next_eviction_ns = min(self._next_eviction_ns, now_ns + settings.cache_ttl_ns)

@@ -1,9 +1,23 @@
 //! The extension module `backpressure._native`: this file is the list of what it exports.
 
-/// The native engine.
+mod breaker;
+mod clock;
+mod engine;
+mod law;
+mod settings;
+mod vocabulary;
+
+/// The native engine: what `backpressure._pure` is in Python.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::breaker::{Breaker, Ticket};
+    #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::law::ThreeZoneLaw;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,166 @@
+//! The circuit breaker's Python face: one that stands alone, or a handle on a queue's.
+
+use backpressure_core::breaker::{self, Change};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use crate::clock::{Clock, Ns};
+use crate::engine::{Engine, Queue};
+use crate::settings::CircuitSettings;
+
+/// Permission to do one piece of work, to be handed back with its result.
+#[pyclass(frozen, name = "Ticket", module = "backpressure._native")]
+pub struct Ticket(pub breaker::Ticket);
+
+#[pymethods]
+impl Ticket {
+    /// Generation of the breaker that issued it.
+    #[getter]
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    /// Whether it holds a half-open circuit's lease.
+    #[getter]
+    fn probe(&self) -> bool {
+        self.0.probe()
+    }
+
+    fn __repr__(&self) -> String {
+        let probe = if self.0.probe() { "True" } else { "False" };
+        format!("Ticket(generation={}, probe={probe})", self.0.generation())
+    }
+}
+
+/// One queue's breaker. Thread-safe.
+#[pyclass(frozen, name = "Breaker", module = "backpressure._native")]
+pub struct Breaker(Home);
+
+enum Home {
+    Alone { breaker: breaker::Breaker, clock: Clock, on_change: Option<Py<PyAny>> },
+    Queue { engine: Py<Engine>, queue: Py<Queue> },
+}
+
+impl Breaker {
+    /// Makes the handle of a queue's breaker.
+    pub fn of_queue(engine: Py<Engine>, queue: Py<Queue>) -> Self {
+        Self(Home::Queue { engine, queue })
+    }
+
+    fn core(&self) -> &breaker::Breaker {
+        match &self.0 {
+            Home::Alone { breaker, .. } => breaker,
+            Home::Queue { queue, .. } => &queue.get().core.breaker,
+        }
+    }
+
+    fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
+        match &self.0 {
+            Home::Alone { clock, .. } => clock.now_ns(py),
+            Home::Queue { engine, .. } => engine.get().clock.now_ns(py),
+        }
+    }
+
+    fn notify(&self, py: Python<'_>, change: Option<Change>) -> PyResult<()> {
+        let Some(change) = change else { return Ok(()) };
+        match &self.0 {
+            Home::Alone { on_change: None, .. } => Ok(()),
+            Home::Alone { on_change: Some(on_change), .. } => {
+                on_change.call1(py, (change.old as u8, change.new as u8)).map(drop)
+            }
+            Home::Queue { engine, queue } => engine.get().circuit_changed(queue.get().name.bind(py), change),
+        }
+    }
+}
+
+#[pymethods]
+impl Breaker {
+    #[new]
+    #[pyo3(signature = (circuit, now_ns, *, origin_ns=None, on_change=None))]
+    fn new(
+        circuit: CircuitSettings,
+        now_ns: &Bound<'_, PyAny>,
+        origin_ns: Option<Ns>,
+        on_change: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let clock = Clock::of(now_ns)?;
+        let origin_ns = match origin_ns {
+            Some(Ns(origin_ns)) => origin_ns,
+            None => clock.now_ns(now_ns.py())?,
+        };
+        let breaker = breaker::Breaker::new(circuit.into(), origin_ns);
+        Ok(Self(Home::Alone { breaker, clock, on_change }))
+    }
+
+    /// The 64-bit word that transitions read.
+    #[getter]
+    fn word(&self) -> u64 {
+        self.core().word()
+    }
+
+    /// Instant of the last failure that counted.
+    #[getter]
+    fn last_failure_ns(&self) -> Option<i64> {
+        self.core().last_failure_ns()
+    }
+
+    /// Instant of the last probe.
+    #[getter]
+    fn last_probe_ns(&self) -> Option<i64> {
+        self.core().last_probe_ns()
+    }
+
+    /// Return 0 closed, 1 open, 2 half-open. An open circuit is so until its first probe, however long ago.
+    fn state(&self) -> u8 {
+        self.core().state() as u8
+    }
+
+    /// Return when `word`, which must not be closed, admits its next probe; ``None`` while forced open.
+    fn retry_at_ns(&self, word: u64) -> Option<i64> {
+        self.core().retry_at_ns(word)
+    }
+
+    /// Admit a caller: a ticket, or ``None`` when it must not go.
+    fn try_acquire(&self, py: Python<'_>) -> PyResult<Option<Ticket>> {
+        let (ticket, change) = self.core().try_acquire(|| self.now_ns(py))?;
+        self.notify(py, change)?;
+        Ok(ticket.map(Ticket))
+    }
+
+    /// Take a result into account, or drop it when it is stale.
+    #[pyo3(signature = (ok, ticket=None))]
+    pub fn record(&self, py: Python<'_>, ok: bool, ticket: Option<&Bound<'_, Ticket>>) -> PyResult<()> {
+        let ticket = ticket.map(|ticket| &ticket.get().0);
+        let change = self.core().record(ok, ticket, || self.now_ns(py))?;
+        self.notify(py, change)
+    }
+
+    /// Reject everything until `force_close` or `reset`.
+    fn force_open(&self, py: Python<'_>) -> PyResult<()> {
+        let change = self.core().force_open(self.now_ns(py)?);
+        self.notify(py, change)
+    }
+
+    /// Close now; later failures open it again.
+    fn force_close(&self, py: Python<'_>) -> PyResult<()> {
+        self.notify(py, self.core().force_close())
+    }
+
+    /// Close now and forget the times of past failures and probes.
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        self.notify(py, self.core().reset())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.0 {
+            Home::Alone { clock, on_change, .. } => {
+                clock.traverse(visit)?;
+                visit.call(on_change)
+            }
+            Home::Queue { engine, queue } => {
+                visit.call(engine)?;
+                visit.call(queue)
+            }
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The engine's Python face: the table of queues, the calls into the host, and the short way of a ready answer.
+
+use std::sync::Arc;
+
+use backpressure_core::breaker::{Change, Ticket as CoreTicket};
+use backpressure_core::cache;
+use backpressure_core::counters::Totals;
+use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Settings};
+use backpressure_core::{Priority, Reason};
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
+use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
+
+use crate::breaker::{Breaker, Ticket};
+use crate::clock::{Clock, Ns};
+use crate::settings::EngineSettings;
+use crate::vocabulary::Vocabulary;
+
+// The name of whatever has no queue of its own, in the totals.
+const OTHER_QUEUES: &str = "__other__";
+
+/// One queue's state, as the table keeps it. Never seen outside.
+#[pyclass(frozen, name = "Queue", module = "backpressure._native")]
+pub struct Queue {
+    pub name: Py<PyString>,
+    pub core: cache::Queue<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Queue {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let seen = Priority::ALL.into_iter().filter_map(|priority| self.core.seen(priority));
+        for asked in seen {
+            asked.ready.read(|ready| Some(visit.call(&ready.decision))).transpose()?;
+        }
+        Ok(())
+    }
+}
+
+/// Decides. Thread-safe; no call but the host's `read` waits for anything.
+#[pyclass(frozen, name = "Engine", module = "backpressure._native")]
+pub struct Engine {
+    pub clock: Clock,
+    core: core::Engine,
+    host: Py<PyAny>,
+    // From exact names to queues. Changed and summed up inside its critical section, with nothing called in there.
+    table: Py<PyDict>,
+    vocabulary: &'static Vocabulary,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(py: Python<'_>, settings: EngineSettings<'_>, host: Bound<'_, PyAny>) -> PyResult<Self> {
+        let vocabulary = Vocabulary::get(py)?;
+        let clock = Clock::of(&host.getattr(intern!(py, "now_ns"))?)?;
+        let origin_ns = clock.now_ns(py)?;
+        let core = core::Engine::new(settings.into_core(vocabulary)?, origin_ns);
+        Ok(Self { clock, core, host: host.unbind(), table: PyDict::new(py).unbind(), vocabulary })
+    }
+
+    /// Where its milliseconds begin: its first clock reading.
+    #[getter]
+    fn origin_ns(&self) -> i64 {
+        self.core.origin_ns
+    }
+
+    // ----------------------------------------------------------------------------------------------------- decisions
+
+    /// Decide and admit: the whole decision.
+    fn suggest_throttle(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        match self.ready(priority, queue_name)? {
+            Some(decision) => Ok(decision),
+            None => self.decide(priority, queue_name, true),
+        }
+    }
+
+    /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
+    fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.decide(priority, queue_name, false)
+    }
+
+    /// Ask the breaker again for a planned decision that was waited out, and count it with its final reason.
+    fn admit(&self, planned: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = planned.py();
+        let (mode, now_ns) = self.look(py)?;
+        if self.reason_of(planned)? == Reason::Untracked {
+            return Ok(planned.clone().unbind()); // it was counted when made, and has no breaker
+        }
+        let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
+        let name = planned.getattr(intern!(py, "queue_name"))?.cast_into::<PyString>()?;
+        let queue = match self.queue(&name)? {
+            Some(queue) => queue,
+            None => match self.track(&name, now_ns, true)? {
+                Some(queue) => queue,
+                None => return Ok(planned.clone().unbind()),
+            },
+        };
+        let queue = queue.get();
+        let host = Border { engine: self, name: queue.name.bind(py) };
+        let call = Call { engine: &self.core, host: &host, mode: &mode, priority, queue: &queue.core, now_ns };
+        match call.admit()? {
+            Admission::Instead(decision) => Ok(decision),
+            Admission::AsPlanned(ticket) => {
+                self.count(planned)?;
+                let ticket = ticket.map(Ticket);
+                self.host.call_method1(py, intern!(py, "admitted"), (planned, ticket))
+            }
+        }
+    }
+
+    /// Count a planned decision that is handed to the caller instead of being waited out.
+    fn count(&self, planned: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = planned.py();
+        let Some(queue) = self.queue(&planned.getattr(intern!(py, "queue_name"))?)? else { return Ok(()) };
+        let reason = self.reason_of(planned)?;
+        if reason == Reason::Untracked {
+            return Ok(());
+        }
+        let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
+        let delay: f64 = planned.getattr(intern!(py, "delay"))?.extract()?;
+        // Python's own rounding, so that both engines count the same nanoseconds.
+        let delay_ns = PyFloat::new(py, delay * 1e9).call_method0(intern!(py, "__round__"))?.extract()?;
+        let computed = planned.getattr(intern!(py, "_computed"))?.extract()?;
+        queue.get().core.asked(priority).counters.count(reason, delay_ns, computed);
+        Ok(())
+    }
+
+    /// Feed the breaker with the outcome of a decided job.
+    fn record(slf: &Bound<'_, Self>, decision: &Bound<'_, PyAny>, ok: bool) -> PyResult<()> {
+        let py = slf.py();
+        let ticket = decision.getattr(intern!(py, "_ticket"))?;
+        let queue = slf.get().queue(&decision.getattr(intern!(py, "queue_name"))?)?;
+        match queue {
+            Some(queue) if !ticket.is_none() => {
+                let breaker = Breaker::of_queue(slf.clone().unbind(), queue.unbind());
+                breaker.record(py, ok, Some(ticket.cast::<Ticket>()?))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Feed the breaker with an outcome that belongs to no decision.
+    fn record_queue(slf: &Bound<'_, Self>, queue_name: &Bound<'_, PyAny>, ok: bool) -> PyResult<()> {
+        match Self::breaker(slf, queue_name, true)? {
+            Some(breaker) => breaker.record(slf.py(), ok, None),
+            None => Ok(()),
+        }
+    }
+
+    // -------------------------------------------------------------------------------------------------------- queues
+
+    /// Take a sample; ``False`` where the queue is unknown and there is no room for it.
+    fn put_sample(&self, queue_name: &Bound<'_, PyString>, backlog: i64, as_of_ns: Ns) -> PyResult<bool> {
+        let queue = match self.queue(queue_name)? {
+            Some(queue) => Some(queue),
+            None => self.track(queue_name, self.clock.now_ns(queue_name.py())?, false)?,
+        };
+        if let Some(queue) = &queue {
+            queue.get().core.put_sample(backlog, as_of_ns.0);
+        }
+        Ok(queue.is_some())
+    }
+
+    /// A read on a caller's path failed: answer with the fallback until the next poll.
+    fn read_failed(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(queue) = self.queue(queue_name)? {
+            let settings = &self.core.mode().settings;
+            let next_read_ns = if settings.polling {
+                NEVER
+            } else {
+                self.clock.now_ns(queue_name.py())?.saturating_add(settings.check_every_ns)
+            };
+            queue.get().core.set_next_read_ns(next_read_ns);
+        }
+        Ok(())
+    }
+
+    /// Return a queue's breaker, made if need be where `create` is true and there is room.
+    fn breaker(slf: &Bound<'_, Self>, queue_name: &Bound<'_, PyAny>, create: bool) -> PyResult<Option<Breaker>> {
+        let engine = slf.get();
+        let queue = match engine.queue(queue_name)? {
+            None if create => {
+                let name = engine.vocabulary.queue_name(queue_name)?;
+                engine.track(&name, engine.clock.now_ns(slf.py())?, true)?
+            }
+            queue => queue,
+        };
+        Ok(queue.map(|queue| Breaker::of_queue(slf.clone().unbind(), queue.unbind())))
+    }
+
+    /// Return the names of the queues that have state.
+    fn queue_names<'py>(&self, py: Python<'py>) -> Bound<'py, PyList> {
+        self.table.bind(py).keys()
+    }
+
+    /// Return how many computed answers are kept.
+    fn cache_size(&self, py: Python<'_>) -> PyResult<usize> {
+        let mut size = 0;
+        self.each_queue(py, |queue| {
+            let seen = Priority::ALL.into_iter().filter_map(|priority| queue.core.seen(priority));
+            size += seen.filter(|asked| asked.computed.load().is_some()).count();
+        })?;
+        Ok(size)
+    }
+
+    /// Return a queue's last sample: backlog, and the instant at which it was true.
+    fn backlog(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<(i64, i64)>> {
+        let sample = self.queue(queue_name)?.and_then(|queue| queue.get().core.sample());
+        Ok(sample.map(|sample| (sample.backlog, sample.as_of_ns)))
+    }
+
+    /// Return all counts by (queue, priority), those without a queue of their own under ``__other__``.
+    fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let mut counted: Vec<(Py<PyString>, Priority, Totals)> = Vec::new();
+        let mut other = Vec::new();
+        let other_name = PyString::intern(py, OTHER_QUEUES);
+        with_critical_section(self.table.bind(py), || {
+            self.each_queue(py, |queue| {
+                for priority in Priority::ALL {
+                    if let Some(asked) = queue.core.seen(priority) {
+                        counted.push((queue.name.clone_ref(py), priority, asked.counters.totals()));
+                    }
+                }
+            })?;
+            for priority in Priority::ALL {
+                other.push((other_name.clone().unbind(), priority, self.core.other[priority.index()].totals()));
+            }
+            PyResult::Ok(())
+        })?;
+        let totals = PyDict::new(py);
+        for (name, priority, counts) in counted.into_iter().chain(other) {
+            if counts.reasons.iter().any(|&count| count > 0) {
+                totals.set_item((name, priority.index()), self.vocabulary.totals(py, &counts)?)?;
+            }
+        }
+        Ok(totals)
+    }
+
+    // ------------------------------------------------------------------------------------------------------ switches
+
+    /// Swap the configuration.
+    fn configure(&self, settings: EngineSettings<'_>) -> PyResult<()> {
+        self.core.configure(&settings.into_core(self.vocabulary)?);
+        Ok(())
+    }
+
+    /// Start or stop answering.
+    fn set_running(&self, running: bool) {
+        self.core.set_running(running);
+    }
+
+    /// Turn the manual override on, until an instant or until it is turned off, or off.
+    #[pyo3(signature = (enabled, until_ns=None))]
+    fn set_override(&self, enabled: bool, until_ns: Option<Ns>) {
+        self.core.set_override(enabled.then(|| until_ns.map_or(NEVER, |Ns(until_ns)| until_ns)));
+    }
+
+    /// Turn emergency mode on or off.
+    fn set_emergency(&self, enabled: bool) {
+        self.core.set_emergency(enabled);
+    }
+
+    /// Tell whether the override is on.
+    #[pyo3(name = "override")]
+    fn is_overridden(&self, py: Python<'_>) -> PyResult<bool> {
+        match self.core.mode().override_until_ns {
+            Some(until_ns) => Ok(self.clock.now_ns(py)? < until_ns),
+            None => Ok(false),
+        }
+    }
+
+    /// Tell whether emergency mode is on.
+    fn emergency(&self) -> bool {
+        self.core.mode().emergency
+    }
+
+    /// Read the clock: monotonic nanoseconds.
+    fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
+        self.clock.now_ns(py)
+    }
+
+    // The host refers back to its engine. Python's classes can be cleared, so the cycle ends there: no __clear__ here.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.clock.traverse(visit)?;
+        visit.call(&self.host)?;
+        visit.call(&self.table)
+    }
+}
+
+impl Engine {
+    /// Returns the answer that lies ready, if it is still true. Nothing of Python's is called but an injected clock.
+    #[inline]
+    fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        let py = priority.py();
+        let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
+        let queue = match self.queue(queue_name) {
+            Ok(Some(queue)) => queue,
+            Err(error) if !error.is_instance_of::<PyTypeError>(py) => return Err(error),
+            Ok(None) | Err(_) => return Ok(None), // unknown, or not hashable and so no name at all
+        };
+        let queue = &queue.get().core;
+        let Some(asked) = queue.seen(priority) else { return Ok(None) };
+        let (epoch, word, sample) = (self.core.epoch(), queue.breaker.word(), queue.sample_number());
+        let found = asked.ready.read(|ready| {
+            let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
+            current.then(|| (ready.decision.clone_ref(py), ready.until_ns, ready.reason))
+        });
+        match found {
+            Some((decision, until_ns, reason)) if self.clock.within(py, until_ns)? => {
+                asked.counters.hit(reason);
+                Ok(Some(decision))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn decide(&self, given: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, admit: bool) -> PyResult<Py<PyAny>> {
+        let py = given.py();
+        let priority = self.vocabulary.priority(given)?;
+        let (mode, now_ns) = self.look(py)?;
+        let known = if queue_name.is_exact_instance_of::<PyString>() { self.queue(queue_name)? } else { None };
+        let queue = if let Some(queue) = known {
+            queue
+        } else {
+            let name = self.vocabulary.queue_name(queue_name)?;
+            match self.track(&name, now_ns, true)? {
+                Some(queue) => queue,
+                None => return self.decide_untracked(&mode, priority, &name, now_ns),
+            }
+        };
+        let (name, queue) = (queue.get().name.bind(py), &queue.get().core);
+        let host = Border { engine: self, name };
+        let decide = |mode: &Mode, now_ns, ask| {
+            Call { engine: &self.core, host: &host, mode, priority, queue, now_ns }.decide(ask)
+        };
+        if let Some(decision) = decide(&mode, now_ns, Ask { admit, may_read: true, cold: None })? {
+            return Ok(decision);
+        }
+        let wait = queue.sample().is_none();
+        let cold = self.host.bind(py).call_method1(intern!(py, "read"), (name, wait))?;
+        let cold = if cold.is_none() { None } else { Some(self.vocabulary.reason(&cold)?) };
+        let (mode, now_ns) = self.look(py)?;
+        let decision = decide(&mode, now_ns, Ask { admit, may_read: false, cold })?;
+        Ok(decision.expect("only a caller that may read is asked to"))
+    }
+
+    fn decide_untracked(
+        &self,
+        mode: &Mode,
+        priority: Priority,
+        name: &Bound<'_, PyString>,
+        now_ns: i64,
+    ) -> PyResult<Py<PyAny>> {
+        let host = Border { engine: self, name };
+        let answer = self.core.untracked(mode, priority);
+        let decision = core::Host::decision(&host, priority, &answer, None, now_ns, None)?;
+        if mode.settings.observe { core::Host::observed(&host, decision) } else { Ok(decision) }
+    }
+
+    /// Returns the mode that holds now, and now.
+    fn look(&self, py: Python<'_>) -> PyResult<(Arc<Mode>, i64)> {
+        if !self.core.mode().running {
+            let error = self.host.bind(py).call_method0(intern!(py, "not_running"))?;
+            return Err(PyErr::from_value(error));
+        }
+        let now_ns = self.clock.now_ns(py)?;
+        Ok((self.core.mode_at(now_ns), now_ns))
+    }
+
+    fn reason_of(&self, decision: &Bound<'_, PyAny>) -> PyResult<Reason> {
+        self.vocabulary.reason(&decision.getattr(intern!(decision.py(), "reason"))?)
+    }
+
+    /// Tells the host that a queue's breaker changed its state.
+    pub fn circuit_changed(&self, name: &Bound<'_, PyString>, change: Change) -> PyResult<()> {
+        let py = name.py();
+        let args = (name, change.old as u8, change.new as u8);
+        self.host.call_method1(py, intern!(py, "circuit_changed"), args).map(drop)
+    }
+
+    #[inline]
+    fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
+        let found = self.table.bind(name.py()).get_item(name)?;
+        Ok(found.map(Bound::cast_into_exact::<Queue>).transpose()?)
+    }
+
+    fn each_queue(&self, py: Python<'_>, mut see: impl FnMut(&Queue)) -> PyResult<()> {
+        for (_, queue) in self.table.bind(py) {
+            see(queue.cast_exact::<Queue>()?.get());
+        }
+        Ok(())
+    }
+
+    /// Returns the queue's state, made if there is room for it.
+    fn track<'py>(&self, name: &Bound<'py, PyString>, now_ns: i64, evict: bool) -> PyResult<Option<Bound<'py, Queue>>> {
+        let (py, table) = (name.py(), self.table.bind(name.py()));
+        let settings = &self.core.mode().settings;
+        if let Some(queue) = self.queue(name)? {
+            return Ok(Some(queue));
+        }
+        let evict = evict && self.core.may_evict(now_ns);
+        if table.len() >= settings.max_queues && !evict {
+            return Ok(None);
+        }
+        let text = name.to_str()?;
+        let circuit = Arc::clone(settings.circuit_of(text));
+        let core = cache::Queue::new(text, circuit, self.core.origin_ns, now_ns);
+        let made = Bound::new(py, Queue { name: name.clone().unbind(), core })?;
+        // Everything that allocates Python objects was done above, everything that frees or calls follows below.
+        let (queue, evicted) = with_critical_section(table, || {
+            if let Some(queue) = self.queue(name)? {
+                return Ok((Some(queue), Vec::new()));
+            }
+            let full = table.len() >= settings.max_queues;
+            let evicted = if full && evict { self.evict(py, settings, now_ns)? } else { Vec::new() };
+            if table.len() >= settings.max_queues {
+                return Ok((None, evicted));
+            }
+            table.set_item(name, &made)?;
+            PyResult::Ok((Some(made), evicted))
+        })?;
+        for gone in evicted {
+            self.host.call_method1(py, intern!(py, "evicted"), (gone.get().name.bind(py),))?;
+        }
+        Ok(queue)
+    }
+
+    /// Forgets the queues that nobody asked for in a long time, keeping their counts; returns them.
+    fn evict<'py>(&self, py: Python<'py>, settings: &Settings, now_ns: i64) -> PyResult<Vec<Bound<'py, Queue>>> {
+        let table = self.table.bind(py);
+        let mut evicted = Vec::new();
+        let mut next_ns = core::Engine::untouched_from_ns(settings, now_ns); // of the queue that takes the room
+        for (_, queue) in table {
+            let queue = queue.cast_into_exact::<Queue>()?;
+            match core::Engine::idle_from_ns(settings, &queue.get().core, now_ns) {
+                Some(from_ns) => next_ns = next_ns.min(from_ns),
+                None => evicted.push(queue),
+            }
+        }
+        self.core.set_next_eviction_ns(next_ns);
+        for queue in &evicted {
+            let queue = queue.get();
+            table.del_item(&queue.name)?;
+            for priority in Priority::ALL {
+                if let Some(asked) = queue.core.seen(priority) {
+                    self.core.other[priority.index()].add(&asked.counters.totals());
+                }
+            }
+        }
+        Ok(evicted)
+    }
+}
+
+/// The host during one call on one queue.
+struct Border<'a, 'py> {
+    engine: &'a Engine,
+    name: &'a Bound<'py, PyString>,
+}
+
+impl core::Host for Border<'_, '_> {
+    type Object = Py<PyAny>;
+    type Error = PyErr;
+
+    fn utc_now(&self) -> PyResult<Py<PyAny>> {
+        let py = self.name.py();
+        self.engine.host.call_method0(py, intern!(py, "utc_now"))
+    }
+
+    fn check_poller(&self) -> PyResult<()> {
+        let py = self.name.py();
+        self.engine.host.call_method0(py, intern!(py, "check_poller")).map(drop)
+    }
+
+    fn circuit_changed(&self, change: Change) -> PyResult<()> {
+        self.engine.circuit_changed(self.name, change)
+    }
+
+    fn decision(
+        &self,
+        priority: Priority,
+        answer: &Answer<Py<PyAny>>,
+        ticket: Option<CoreTicket>,
+        issued_ns: i64,
+        retry_at_ns: Option<i64>,
+    ) -> PyResult<Py<PyAny>> {
+        let (py, vocabulary) = (self.name.py(), self.engine.vocabulary);
+        let timestamp = match &answer.source {
+            Some(source) => source.timestamp.clone_ref(py),
+            None => self.utc_now()?,
+        };
+        let args: [Bound<'_, PyAny>; 14] = [
+            vocabulary.priority_member(py, priority).clone(),
+            self.name.clone().into_any(),
+            answer.delay_ns.into_pyobject(py)?.into_any(),
+            answer.shed.into_pyobject(py)?.to_owned().into_any(),
+            vocabulary.reason_member(py, answer.reason).clone(),
+            timestamp.into_bound(py),
+            answer.backlog.into_pyobject(py)?,
+            answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone()).into_pyobject(py)?,
+            py.None().into_bound(py),
+            ticket.map(Ticket).into_pyobject(py)?,
+            issued_ns.into_pyobject(py)?.into_any(),
+            retry_at_ns.into_pyobject(py)?,
+            Some(answer.delay_ns).filter(|&delay_ns| delay_ns > 0).into_pyobject(py)?,
+            answer.computed.into_pyobject(py)?.to_owned().into_any(),
+        ];
+        let decision = self.engine.host.getattr(py, intern!(py, "decision"))?;
+        decision.call1(py, PyTuple::new(py, args)?)
+    }
+
+    fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        let (py, vocabulary) = (self.name.py(), self.engine.vocabulary);
+        let real = decision.bind(py);
+        let none = || py.None().into_bound(py);
+        let args: [Bound<'_, PyAny>; 14] = [
+            real.getattr(intern!(py, "priority"))?,
+            real.getattr(intern!(py, "queue_name"))?,
+            0_u64.into_pyobject(py)?.into_any(),
+            false.into_pyobject(py)?.to_owned().into_any(),
+            vocabulary.reason_member(py, Reason::ObserveOnly).clone(),
+            real.getattr(intern!(py, "timestamp"))?,
+            real.getattr(intern!(py, "backlog_size"))?,
+            real.getattr(intern!(py, "zone"))?,
+            real.clone(),
+            real.getattr(intern!(py, "_ticket"))?,
+            real.getattr(intern!(py, "_issued_ns"))?,
+            none(),
+            none(),
+            false.into_pyobject(py)?.to_owned().into_any(),
+        ];
+        let build = self.engine.host.getattr(py, intern!(py, "decision"))?;
+        build.call1(py, PyTuple::new(py, args)?)
+    }
+
+    fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {
+        decision.clone_ref(self.name.py())
+    }
+}

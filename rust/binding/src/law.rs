@@ -1,0 +1,27 @@
+//! The throttle law, by itself: for those who hold both engines against the same vectors.
+
+use backpressure_core::Priority;
+use backpressure_core::curve::{self, Law};
+use pyo3::exceptions::PyIndexError;
+use pyo3::prelude::*;
+
+use crate::settings::LawSettings;
+
+/// Piecewise linear delay: none in green, a light slope in yellow, a steep one in red, capped.
+#[pyclass(frozen, name = "ThreeZoneLaw", module = "backpressure._native")]
+pub struct ThreeZoneLaw(curve::ThreeZoneLaw);
+
+#[pymethods]
+impl ThreeZoneLaw {
+    #[new]
+    fn new(settings: LawSettings) -> Self {
+        Self(settings.into())
+    }
+
+    /// Judge `backlog` waiting jobs for `priority` (0 low, 1 medium, 2 high): zone, delay in nanoseconds, shed.
+    fn advise(&self, priority: usize, backlog: i64) -> PyResult<(usize, u64, bool)> {
+        let priority = Priority::ALL.get(priority).ok_or_else(|| PyIndexError::new_err("tuple index out of range"))?;
+        let advice = self.0.advise(*priority, backlog);
+        Ok((advice.zone.index(), advice.delay_ns, advice.shed))
+    }
+}

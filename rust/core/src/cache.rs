@@ -1,0 +1,279 @@
+//! What an engine remembers of a queue: its sample, the computed advice, and answers ready to be handed out again.
+//!
+//! `P` is the host's object: a decision as its callers get it, and the time of computation as it is shown.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwapOption;
+use once_cell::race::OnceBox;
+
+use crate::breaker::{Breaker, CircuitSettings};
+use crate::counters::Counters;
+use crate::curve::Advice;
+use crate::engine::Settings;
+use crate::{Priority, Reason};
+
+/// A backlog and the monotonic instant at which it was true.
+#[derive(Debug)]
+pub struct Sample {
+    /// Snapshot number, 1 for the queue's first.
+    pub number: u64,
+    /// Waiting jobs.
+    pub backlog: i64,
+    /// When that was true.
+    pub as_of_ns: i64,
+}
+
+impl Sample {
+    /// Returns how old the sample is.
+    pub fn age_ns(&self, now_ns: i64) -> i64 {
+        now_ns.saturating_sub(self.as_of_ns).max(0)
+    }
+}
+
+/// The law's advice on one sample under one configuration.
+#[derive(Debug)]
+pub struct Computed<P> {
+    /// Number of the sample.
+    pub sample: u64,
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// What the law said.
+    pub advice: Advice,
+    /// When it said so, for display.
+    pub timestamp: P,
+}
+
+/// A finished answer, good for every caller while nothing that it was made from has changed.
+#[derive(Debug)]
+pub struct Ready<P> {
+    /// What callers get.
+    pub decision: P,
+    /// Epoch of the mode it was made under.
+    pub epoch: u64,
+    /// Number of the sample that held, 0 for none.
+    pub sample: u64,
+    /// Word of the breaker.
+    pub word: u64,
+    /// Last instant at which it is true.
+    pub until_ns: i64,
+    /// What it counts as.
+    pub reason: Reason,
+}
+
+/// Where a ready answer lies. Nobody waits here: whoever finds it in use does without.
+#[derive(Debug)]
+pub struct Slot<P>(Mutex<Option<Ready<P>>>);
+
+impl<P> Slot<P> {
+    /// Reads the answer; `None` if there is none, or another thread is at it. `read` must not call out.
+    pub fn read<R>(&self, read: impl FnOnce(&Ready<P>) -> Option<R>) -> Option<R> {
+        self.0.try_lock().ok().and_then(|ready| ready.as_ref().and_then(read))
+    }
+
+    /// Puts an answer there. Returns what the caller is to drop, now that the slot is free again: the previous answer,
+    /// or this one if another thread was at it.
+    pub fn put(&self, ready: Ready<P>) -> Option<Ready<P>> {
+        match self.0.try_lock() {
+            Ok(mut place) => place.replace(ready),
+            Err(_) => Some(ready),
+        }
+    }
+}
+
+/// What is kept of a (queue, priority) once it was asked for.
+#[derive(Debug)]
+pub struct Asked<P> {
+    /// The last computation.
+    pub computed: ArcSwapOption<Computed<P>>,
+    /// The last answer that may be handed out again.
+    pub ready: Slot<P>,
+    /// Its counts.
+    pub counters: Counters,
+}
+
+/// One queue's state. Thread-safe.
+#[derive(Debug)]
+pub struct Queue<P> {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its breaker.
+    pub breaker: Breaker,
+    sample: ArcSwapOption<Sample>,
+    sample_number: AtomicU64,
+    // A caller may read the provider from this instant on: at once for a new queue, never where a poller will.
+    next_read_ns: AtomicI64,
+    // Last asked for, to within the time an answer stays ready.
+    touched_ns: AtomicI64,
+    asked: [OnceBox<Asked<P>>; 3],
+}
+
+impl<P> Queue<P> {
+    /// Makes a queue that has not been sampled.
+    pub fn new(name: &str, circuit: Arc<CircuitSettings>, origin_ns: i64, now_ns: i64) -> Self {
+        Self {
+            name: name.into(),
+            breaker: Breaker::new(circuit, origin_ns),
+            sample: ArcSwapOption::empty(),
+            sample_number: AtomicU64::new(0),
+            next_read_ns: AtomicI64::new(0),
+            touched_ns: AtomicI64::new(now_ns),
+            asked: [const { OnceBox::new() }; 3],
+        }
+    }
+
+    /// Returns the last sample.
+    pub fn sample(&self) -> Option<Arc<Sample>> {
+        self.sample.load_full()
+    }
+
+    /// Returns the number of a sample that holds, 0 for none. What was made from that sample is current.
+    pub fn sample_number(&self) -> u64 {
+        // Acquire pairs with the release in `put_sample`: who sees a number sees its sample.
+        self.sample_number.load(Ordering::Acquire)
+    }
+
+    /// Takes a sample.
+    pub fn put_sample(&self, backlog: i64, as_of_ns: i64) {
+        let previous = self.sample.rcu(|old| {
+            let number = old.as_ref().map_or(0, |sample| sample.number) + 1;
+            Some(Arc::new(Sample { number, backlog, as_of_ns }))
+        });
+        let number = previous.map_or(0, |sample| sample.number) + 1;
+        // The largest, not the last: of two threads the one whose sample was overtaken may come here second.
+        self.sample_number.fetch_max(number, Ordering::Release);
+        self.set_next_read_ns(0);
+    }
+
+    /// Tells whether a caller may read the provider now.
+    pub fn may_read(&self, now_ns: i64) -> bool {
+        now_ns >= self.next_read_ns.load(Ordering::Relaxed)
+    }
+
+    /// Sets from when on a caller may read the provider.
+    pub fn set_next_read_ns(&self, next_read_ns: i64) {
+        self.next_read_ns.store(next_read_ns, Ordering::Relaxed);
+    }
+
+    /// Returns when the queue was last asked for.
+    pub fn touched_ns(&self) -> i64 {
+        self.touched_ns.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the queue is asked for.
+    pub fn touch(&self, now_ns: i64) {
+        self.touched_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Returns what is kept of `priority`, if it was ever asked for.
+    pub fn seen(&self, priority: Priority) -> Option<&Asked<P>> {
+        self.asked[priority.index()].get()
+    }
+
+    /// Returns what is kept of `priority`, from now on.
+    pub fn asked(&self, priority: Priority) -> &Asked<P> {
+        self.asked[priority.index()].get_or_init(|| {
+            Box::new(Asked {
+                computed: ArcSwapOption::empty(),
+                ready: Slot(Mutex::new(None)),
+                counters: Counters::default(),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::{Queue, Ready};
+    use crate::breaker::CircuitSettings;
+    use crate::{Priority, Reason};
+
+    fn queue() -> Queue<&'static str> {
+        let circuit = CircuitSettings {
+            failure_threshold: 1,
+            recovery_threshold: 1,
+            trip_window_ms: 10,
+            recovery_timeout_ms: 10,
+            probe_interval_ms: 10,
+            high_attempts: false,
+        };
+        Queue::new("q", Arc::new(circuit), 0, 0)
+    }
+
+    fn ready(decision: &'static str) -> Ready<&'static str> {
+        Ready { decision, epoch: 1, sample: 1, word: 0, until_ns: 9, reason: Reason::BacklogGreen }
+    }
+
+    #[test]
+    fn samples_are_numbered() {
+        let queue = queue();
+        assert_eq!((queue.sample_number(), queue.sample().is_none()), (0, true));
+        queue.put_sample(5, 100);
+        queue.put_sample(5, 100);
+        let sample = queue.sample().unwrap();
+        assert_eq!((queue.sample_number(), sample.number, sample.backlog), (2, 2, 5));
+    }
+
+    #[test]
+    fn racing_samples_leave_number_and_sample_agreed() {
+        let queue = queue();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_000).for_each(|backlog| queue.put_sample(backlog, 0)));
+            }
+        });
+        assert_eq!((queue.sample_number(), queue.sample().unwrap().number), (4_000, 4_000));
+    }
+
+    #[test]
+    fn a_sample_from_the_future_is_fresh() {
+        let queue = queue();
+        queue.put_sample(0, 100);
+        let sample = queue.sample().unwrap();
+        assert_eq!((sample.age_ns(99), sample.age_ns(101)), (0, 1));
+    }
+
+    #[test]
+    fn a_sample_lets_callers_read_again() {
+        let queue = queue();
+        queue.set_next_read_ns(i64::MAX);
+        assert!(!queue.may_read(1_000));
+        queue.put_sample(0, 0);
+        assert!(queue.may_read(0));
+    }
+
+    #[test]
+    fn a_slot_hands_back_what_it_replaces() {
+        let queue = queue();
+        let slot = &queue.asked(Priority::Low).ready;
+        assert!(slot.read(|ready| Some(ready.decision)).is_none());
+        assert!(slot.put(ready("first")).is_none());
+        assert_eq!(slot.put(ready("second")).unwrap().decision, "first");
+        assert_eq!(slot.read(|ready| Some(ready.decision)), Some("second"));
+    }
+
+    #[test]
+    fn nobody_waits_at_a_slot() {
+        let queue = queue();
+        let slot = &queue.asked(Priority::High).ready;
+        slot.put(ready("kept"));
+        slot.read(|_| {
+            assert!(slot.read(|ready| Some(ready.decision)).is_none());
+            assert_eq!(slot.put(ready("late")).unwrap().decision, "late");
+            None::<()>
+        });
+        assert_eq!(slot.read(|ready| Some(ready.decision)), Some("kept"));
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_kept() {
+        let queue = queue();
+        queue.asked(Priority::Medium);
+        assert!(queue.seen(Priority::Low).is_none());
+        assert!(queue.seen(Priority::Medium).is_some());
+    }
+}

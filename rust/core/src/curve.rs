@@ -1,0 +1,204 @@
+//! The throttle law: backlog and priority in, zone, delay and shedding out. Integers throughout.
+
+use crate::Priority;
+use crate::zone::{Window, Zone};
+
+const PERMILLE: u128 = 1_000;
+
+/// What a law says of one sample for one priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// Zone of the backlog.
+    pub zone: Zone,
+    /// Delay in nanoseconds, also where shedding is advised.
+    pub delay_ns: u64,
+    /// Whether the job should be refused.
+    pub shed: bool,
+}
+
+/// Turns a sample into advice. Pure: the same input gives the same answer, on any thread.
+pub trait Law: Send + Sync {
+    /// Judges `backlog` waiting jobs for `priority`.
+    fn advise(&self, priority: Priority, backlog: i64) -> Advice;
+}
+
+/// A factor as numerator and denominator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Numerator.
+    pub num: u64,
+    /// Denominator, above 0.
+    pub den: u64,
+}
+
+impl Scale {
+    fn of(self, base: u128) -> u128 {
+        base * u128::from(self.num) / u128::from(self.den)
+    }
+}
+
+/// One queue's windows and curve, validated by the configuration: 0 ≤ `yellow_min` ≤ `yellow_max` ≤ `red_max`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LawSettings {
+    /// Windows by priority.
+    pub windows: [Window; 3],
+    /// Delay just above the green limit, in nanoseconds.
+    pub yellow_min_ns: u64,
+    /// Delay at the yellow limit.
+    pub yellow_max_ns: u64,
+    /// Delay at the red limit and beyond.
+    pub red_max_ns: u64,
+    /// Factors on the base delay by priority.
+    pub scales: [Scale; 3],
+    /// LOW is shed beyond so many thousandths of the red zone.
+    pub shed_permille: u64,
+    /// Whether the factors hold in the yellow zone too.
+    pub scale_yellow: bool,
+}
+
+/// Piecewise linear delay: none in green, a light slope in yellow, a steep one in red, capped at `red_max`.
+#[derive(Clone, Debug)]
+pub struct ThreeZoneLaw {
+    settings: LawSettings,
+}
+
+impl ThreeZoneLaw {
+    /// Makes the law of `settings`.
+    pub fn new(settings: LawSettings) -> Self {
+        Self { settings }
+    }
+}
+
+impl Law for ThreeZoneLaw {
+    fn advise(&self, priority: Priority, backlog: i64) -> Advice {
+        let law = &self.settings;
+        let window = &law.windows[priority.index()];
+        let scale = law.scales[priority.index()];
+        let yellow_max_ns = u128::from(law.yellow_max_ns);
+        match window.zone_of(backlog) {
+            Zone::Green => Advice { zone: Zone::Green, delay_ns: 0, shed: false },
+            Zone::Yellow => {
+                let slope = yellow_max_ns - u128::from(law.yellow_min_ns);
+                let depth = u128::from(backlog.abs_diff(window.green_max));
+                let span = u128::from(window.yellow_max.abs_diff(window.green_max));
+                let base = u128::from(law.yellow_min_ns) + slope * depth / span;
+                let delay = if law.scale_yellow { scale.of(base) } else { base };
+                Advice { zone: Zone::Yellow, delay_ns: saturated(delay), shed: false }
+            }
+            Zone::Red => {
+                let depth = u128::from(backlog.min(window.red_max).abs_diff(window.yellow_max));
+                let span = u128::from(window.red_max.abs_diff(window.yellow_max));
+                let base = yellow_max_ns + (u128::from(law.red_max_ns) - yellow_max_ns) * depth / span;
+                let shed = priority == Priority::Low && depth * PERMILLE > u128::from(law.shed_permille) * span;
+                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed }
+            }
+        }
+    }
+}
+
+/// Narrows a delay; the configuration keeps delays below six weeks, so nothing is ever cut off.
+pub(crate) fn saturated(delay_ns: u128) -> u64 {
+    u64::try_from(delay_ns).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Advice, Law, LawSettings, Scale, ThreeZoneLaw};
+    use crate::Priority;
+    use crate::zone::{Window, Zone};
+
+    const MAX_BACKLOG: i64 = (1 << 53) - 1;
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    /// The formula as it is printed, on wide signed integers.
+    fn oracle(law: &LawSettings, priority: Priority, backlog: i64) -> (i128, bool) {
+        let window = law.windows[priority.index()];
+        let (b, g, y, r) = (
+            i128::from(backlog),
+            i128::from(window.green_max),
+            i128::from(window.yellow_max),
+            i128::from(window.red_max),
+        );
+        let (ymin, ymax, rmax) =
+            (i128::from(law.yellow_min_ns), i128::from(law.yellow_max_ns), i128::from(law.red_max_ns));
+        let base = if b <= g {
+            0
+        } else if b <= y {
+            ymin + ((ymax - ymin) * (b - g)).div_euclid(y - g)
+        } else {
+            ymax + ((rmax - ymax) * (b.min(r) - y)).div_euclid(r - y)
+        };
+        let scale = law.scales[priority.index()];
+        let scaled = (base * i128::from(scale.num)).div_euclid(i128::from(scale.den));
+        let delay = if g < b && b <= y && !law.scale_yellow { base } else { scaled };
+        let shed =
+            priority == Priority::Low && b > y && (b.min(r) - y) * 1_000 > i128::from(law.shed_permille) * (r - y);
+        (delay, shed)
+    }
+
+    prop_compose! {
+        fn windows()(limits in prop::collection::btree_set(0..=MAX_BACKLOG, 3)) -> Window {
+            let limits: Vec<i64> = limits.into_iter().collect();
+            Window { green_max: limits[0], yellow_max: limits[1], red_max: limits[2] }
+        }
+    }
+
+    prop_compose! {
+        fn laws()(
+            windows in prop::array::uniform3(windows()),
+            mut delays in prop::array::uniform3(0..=HOUR_NS),
+            scales in prop::array::uniform3((1..=1_000_000_000u64, 1..=1_000_000u64)),
+            shed_permille in 0..=1_000u64,
+            scale_yellow: bool,
+        ) -> LawSettings {
+            delays.sort_unstable();
+            LawSettings {
+                windows,
+                yellow_min_ns: delays[0],
+                yellow_max_ns: delays[1],
+                red_max_ns: delays[2],
+                scales: scales.map(|(num, den)| Scale { num, den }),
+                shed_permille,
+                scale_yellow,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_formula(law in laws(), anywhere in 0..=MAX_BACKLOG, near in -2..=2i64) {
+            let judge = ThreeZoneLaw::new(law.clone());
+            for priority in Priority::ALL {
+                let window = law.windows[priority.index()];
+                let limits = [window.green_max, window.yellow_max, window.red_max];
+                for backlog in limits.map(|limit| limit + near).into_iter().chain([anywhere, i64::MAX]) {
+                    let advice = judge.advise(priority, backlog);
+                    let (delay, shed) = oracle(&law, priority, backlog);
+                    prop_assert_eq!((i128::from(advice.delay_ns), advice.shed), (delay, shed));
+                    prop_assert_eq!(advice.zone, window.zone_of(backlog));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_shed_low_above_four_fifths_of_red() {
+        let window = Window { green_max: 100, yellow_max: 500, red_max: 1_000 };
+        let law = ThreeZoneLaw::new(LawSettings {
+            windows: [window; 3],
+            yellow_min_ns: 10_000_000,
+            yellow_max_ns: 500_000_000,
+            red_max_ns: 5_000_000_000,
+            scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
+            shed_permille: 800,
+            scale_yellow: true,
+        });
+        let last = Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false };
+        assert_eq!(law.advise(Priority::Low, 900), last);
+        assert!(law.advise(Priority::Low, 901).shed);
+        let capped = Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false };
+        assert_eq!(law.advise(Priority::High, i64::MAX), capped);
+    }
+}
