@@ -200,9 +200,11 @@ impl Engine {
     /// Return how many computed answers are kept.
     fn cache_size(&self, py: Python<'_>) -> PyResult<usize> {
         let mut size = 0;
-        self.each_queue(py, |queue| {
-            let seen = Priority::ALL.into_iter().filter_map(|priority| queue.core.seen(priority));
-            size += seen.filter(|asked| asked.computed.load().is_some()).count();
+        with_critical_section(self.table.bind(py), || {
+            self.each_queue(py, |queue| {
+                let seen = Priority::ALL.into_iter().filter_map(|priority| queue.core.seen(priority));
+                size += seen.filter(|asked| asked.computed.load().is_some()).count();
+            })
         })?;
         Ok(size)
     }
@@ -388,6 +390,7 @@ impl Engine {
         Ok(found.map(Bound::cast_into_exact::<Queue>).transpose()?)
     }
 
+    /// Shows every queue; to be called inside the table's critical section.
     fn each_queue(&self, py: Python<'_>, mut see: impl FnMut(&Queue)) -> PyResult<()> {
         for (_, queue) in self.table.bind(py) {
             see(queue.cast_exact::<Queue>()?.get());
