@@ -345,7 +345,7 @@ def test_refuses_what_is_no_integer(build: Build, name: str, value: Any) -> None
 
 
 @pytest.mark.parametrize(("build", "name"), FRACTIONS)
-@pytest.mark.parametrize("value", [*NO_NUMBERS, "", "half", "1/0", "nan", "inf", "1/2/3"])
+@pytest.mark.parametrize("value", [*NO_NUMBERS, "", "half", "1/0", "nan", "inf", "1/2/3", "1e999999999"])
 def test_refuses_what_is_no_fraction(build: Build, name: str, value: Any) -> None:
     refuses(build, path_of(build, name), 'give a positive number or a fraction such as "1/2"', **{name: value})
 

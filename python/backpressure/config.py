@@ -84,7 +84,8 @@ def _to_seconds(value: object, owner: object, field: attrs.Attribute[Any]) -> fl
 def _to_fraction(value: object, owner: object, field: attrs.Attribute[Any]) -> Fraction:
     if isinstance(value, Fraction):
         return value
-    if isinstance(value, str) or _is_number(value):
+    # An exponent in text could ask for a number of a billion digits.
+    if (isinstance(value, str) and re.fullmatch(r"-?[\d./]{1,24}", value)) or _is_number(value):
         try:
             # By way of the decimal text, so that 0.1 means one tenth and not its nearest binary float.
             return Fraction(str(value))
