@@ -125,8 +125,10 @@ class Host(Protocol):
 class Engine(Protocol):
     """Decides. Thread-safe; no call but `Host.read` waits for anything."""
 
-    #: Where its milliseconds begin: its first clock reading.
-    origin_ns: int
+    @property
+    def origin_ns(self) -> int:
+        """Where its milliseconds begin: its first clock reading."""
+        ...
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide and admit: the whole decision."""
