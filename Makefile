@@ -27,7 +27,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint fmt wheels lock clean rebuild
+.PHONY: help demo test lint fmt bench wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ fmt: $(INSTALLED) ## format and repair what can be repaired
 ifeq ($(NATIVE),yes)
 	cargo fmt
 endif
+
+bench: $(INSTALLED) ## time decisions on both engines, release builds only
+	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds $(ARGS)
 
 wheels: $(INSTALLED) ## build both wheels and the sdist into dist/, install each away from the tree
 	$(BIN)/python scripts/check_wheels.py dist

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from backpressure import StateChange
+    from backpressure._engine import EngineModule
     from controller_fixtures import MakeController
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")
@@ -135,7 +136,9 @@ class TestLifeCycle:
         starter.join(5)
         assert not alive
 
-    def test_bad_arguments_are_refused(self, provider: InMemoryStatsProvider, engine_name: str) -> None:
+    def test_bad_arguments_are_refused(
+        self, provider: InMemoryStatsProvider, engine_name: str, engine_module: EngineModule
+    ) -> None:
         with pytest.raises(ConfigurationError, match="stats_provider is a object"):
             BackpressureController(None, object(), _engine=engine_name)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="give a BackpressureConfig"):
@@ -233,7 +236,9 @@ class TestSuggestions:
         assert controller.health()["cache_hit_rate"] == 0.9
         assert controller.health()["cache_size"] == 1
 
-    def test_a_subclass_may_override_the_method(self, provider: InMemoryStatsProvider, engine_name: str) -> None:
+    def test_a_subclass_may_override_the_method(
+        self, provider: InMemoryStatsProvider, engine_name: str, engine_module: EngineModule
+    ) -> None:
         asked = []
 
         class Counting(BackpressureController):

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from backpressure.cli._demo_run import Snapshot
 
 PRIORITIES = ("high", "medium", "low")
-MAIN = "import sys; from backpressure.cli import main; sys.exit(main())"
+# A shell's background jobs, CI's among them, are started with SIGINT ignored; the demo is to hear it all the same.
+HEAR_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+MAIN = f"{HEAR_INTERRUPTS}import sys; from backpressure.cli import main; sys.exit(main())"
 
 
 def start(*arguments: str | Path, code: str = MAIN, **options: Any) -> subprocess.Popen[str]:

@@ -88,10 +88,18 @@ class Engine:
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """See `backpressure._engine.Engine`."""
+        return self._ready_answer(priority, queue_name) or self._decide(priority, queue_name, admit=True)
+
+    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """See `backpressure._engine.Engine`."""
+        return self._ready_answer(priority, queue_name) or self._decide(priority, queue_name, admit=False)
+
+    def _ready_answer(self, priority: Priority | str, queue_name: str) -> ThrottleDecision | None:
+        """Return and count the answer that lies ready, if it is still true. None of these makes its caller wait."""
         try:
             ready = self._ready[priority][queue_name]
         except (KeyError, TypeError):
-            return self._decide(priority, queue_name, admit=True)
+            return None
         if (
             ready.epoch is self._mode
             and ready.word == ready.breaker.word
@@ -100,11 +108,7 @@ class Engine:
         ):
             ready.count()
             return ready.decision
-        return self._decide(priority, queue_name, admit=True)
-
-    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        """See `backpressure._engine.Engine`."""
-        return self._decide(priority, queue_name, admit=False)
+        return None
 
     def _decide(self, given: object, queue_name: str, *, admit: bool) -> ThrottleDecision:
         priority = Priority.parse(given)

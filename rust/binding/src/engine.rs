@@ -72,15 +72,12 @@ impl Engine {
 
     /// Decide and admit: the whole decision.
     fn suggest_throttle(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match self.ready(priority, queue_name)? {
-            Some(decision) => Ok(decision),
-            None => self.decide(priority, queue_name, true),
-        }
+        self.ready_or_decide(priority, queue_name, true)
     }
 
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
     fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.decide(priority, queue_name, false)
+        self.ready_or_decide(priority, queue_name, false)
     }
 
     /// Ask the breaker again for a planned decision that was waited out, and count it with its final reason.
@@ -294,6 +291,20 @@ impl Engine {
 }
 
 impl Engine {
+    #[inline]
+    fn ready_or_decide(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'_, PyAny>,
+        admit: bool,
+    ) -> PyResult<Py<PyAny>> {
+        // No answer that lies ready makes its caller wait, so it serves whoever asks.
+        match self.ready(priority, queue_name)? {
+            Some(decision) => Ok(decision),
+            None => self.decide(priority, queue_name, admit),
+        }
+    }
+
     /// Returns the answer that lies ready, if it is still true. Nothing of Python's is called but an injected clock.
     #[inline]
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
