@@ -146,10 +146,17 @@ mod tests {
     }
 
     prop_compose! {
+        // What the configuration allows: up to 1000, with denominators up to a million.
+        fn scales()(den in 1..=1_000_000u64)(num in 1..=1_000 * den, den in Just(den)) -> Scale {
+            Scale { num, den }
+        }
+    }
+
+    prop_compose! {
         fn laws()(
             windows in prop::array::uniform3(windows()),
             mut delays in prop::array::uniform3(0..=HOUR_NS),
-            scales in prop::array::uniform3((1..=1_000_000_000u64, 1..=1_000_000u64)),
+            scales in prop::array::uniform3(scales()),
             shed_permille in 0..=1_000u64,
             scale_yellow: bool,
         ) -> LawSettings {
@@ -159,7 +166,7 @@ mod tests {
                 yellow_min_ns: delays[0],
                 yellow_max_ns: delays[1],
                 red_max_ns: delays[2],
-                scales: scales.map(|(num, den)| Scale { num, den }),
+                scales,
                 shed_permille,
                 scale_yellow,
             }
