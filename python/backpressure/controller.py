@@ -428,15 +428,15 @@ class BackpressureController:
             "mode": self._config.mode,
             "pid": os.getpid(),
             "poller_alive": self._poller.alive(),
-            "provider": self._poller.health(),
-            "polling_errors": self._poller.errors(),
-            "last_poll_seconds": self._poller.last_poll_seconds,
+            "provider": self._poller.intake.health(),
+            "polling_errors": self._poller.intake.errors(),
+            "last_poll_seconds": self._poller.intake.last_poll_seconds,
             "queues": {name: self._queue_health(name) for name in names},
         }
 
     def _queue_health(self, name: str) -> dict[str, Any]:
         sample = self._engine.backlog(name)
-        stats = self._poller.stats.get(name)
+        stats = self._poller.intake.stats.get(name)
         return {
             "backlog": None if sample is None else sample[0],
             "sample_age": None if sample is None else max(0, self._clock.monotonic_ns() - sample[1]) / 1e9,

@@ -172,6 +172,6 @@ class ControllerHost:
 
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""
-        self.poller.forget(queue_name)
+        self.poller.intake.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)

@@ -1,0 +1,166 @@
+"""What providers answer, taken into the engine: judged, counted and reported. No I/O, no waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from backpressure._pure.counters import Tally
+from backpressure.errors import InvalidQueueError, StatsUnavailableError
+from backpressure.settings import nanoseconds
+from backpressure.types import QueueStats, validate_queue_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from backpressure._engine import Engine
+    from backpressure.clock import Clock
+    from backpressure.config import PollingConfig
+    from backpressure.events import Announcer
+
+__all__ = ["Intake"]
+
+# Samples taken over before other threads are offered the GIL: some 200 µs of work.
+_SLICE = 64
+# Queues whose failures are told one by one; a provider that invents names must not fill the memory.
+_MAX_REPORTED = 1_000
+# Failures that go on until a person changes something.
+_MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
+
+
+class Intake:
+    """Stands between a poller, whatever drives it, and the engine. Thread-safe."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        announcer: Announcer,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._announcer = announcer
+        self._uniform = uniform
+        self._failures = 0
+        self._errors: dict[str, Tally] = {}
+        self._health = "unknown"
+        self._queue_health: dict[str, str] = {}
+        #: The last good sample of each queue, for display.
+        self.stats: dict[str, QueueStats] = {}
+        #: Seconds that the last poll took, ``None`` before the first.
+        self.last_poll_seconds: float | None = None
+
+    def pause(self, config: PollingConfig) -> float:
+        """Return seconds until the next poll."""
+        if self._failures == 0:
+            return config.interval + self._uniform(-config.jitter, config.jitter)
+        # The exponent is capped only to keep the number small: the delay is capped long before.
+        return min(config.max_backoff, config.interval * 2.0 ** min(self._failures, 64)) * self._uniform(0.5, 1.0)
+
+    # ---------------------------------------------------------------------------------------------------------- takings
+
+    def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
+        """Take over a whole poll; tell whether the provider answered."""
+        self.take(collected)
+        self._settle_cold_queues()
+        self.last_poll_seconds = seconds
+        self._failures = 0 if failure is None else self._failures + 1
+        self._report(failure)
+        return failure is None
+
+    def take_one(self, queue_name: str, outcome: object) -> bool:
+        """Take over what one queue's read returned or raised; tell whether it was a sample."""
+        if isinstance(outcome, Exception) and not isinstance(outcome, StatsUnavailableError):
+            # Its text may hold a URL with credentials; its type says enough.
+            outcome = StatsUnavailableError(f"{type(outcome).__name__} while reading", queue_name=queue_name)
+        return self.take({queue_name: outcome}) == 1
+
+    def take(self, collected: Mapping[str, Any]) -> int:
+        """Hand samples to the engine; return how many were good. A bad one spoils no other."""
+        now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
+        good = 0
+        for position, (name, sample) in enumerate(collected.items(), 1):
+            if position % _SLICE == 0:
+                time.sleep(0)
+            problem, error_type = self._problem(name, sample)
+            if problem is None:
+                assert isinstance(sample, QueueStats)  # noqa: S101 - what else has no problem
+                lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
+                if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns):
+                    self.stats[name] = sample
+                    good += 1
+            else:
+                self.count_error(error_type)
+            self._report_queue(name, error_type, problem)
+        return good
+
+    @staticmethod
+    def _problem(name: object, sample: object) -> tuple[str | None, str]:
+        if isinstance(sample, StatsUnavailableError):
+            return str(sample), sample.error_type
+        if not isinstance(sample, QueueStats):
+            return f"a provider must give QueueStats, not {type(sample).__name__}", "invalid_sample"
+        try:
+            validate_queue_name(name)
+        except InvalidQueueError as error:
+            return str(error), "invalid_sample"
+        return sample.fault(), "invalid_sample"
+
+    def _settle_cold_queues(self) -> None:
+        """Let queues that this poll brought no sample for fall back until the next one."""
+        for name in self._engine.queue_names():
+            if self._engine.backlog(name) is None:
+                self._engine.read_failed(name)
+
+    def forget(self, queue_name: str) -> None:
+        """Drop what is kept for display of an evicted queue."""
+        self.stats.pop(queue_name, None)
+        self._queue_health.pop(queue_name, None)
+
+    # ---------------------------------------------------------------------------------------------------------- reports
+
+    def errors(self) -> dict[str, int]:
+        """Return failed reads by type."""
+        return {error_type: tally.value for error_type, tally in self._errors.copy().items()}
+
+    def health(self) -> str:
+        """Return ``"ok"``, the error type of a failing provider, or ``"unknown"`` before the first poll."""
+        return self._health
+
+    def count_error(self, error_type: str) -> None:
+        (self._errors.get(error_type) or self._errors.setdefault(error_type, Tally())).add()
+
+    def _report(self, failure: Exception | None) -> None:
+        old, new = self._health, "ok"
+        if failure is not None:
+            new = failure.error_type if isinstance(failure, StatsUnavailableError) else "provider"
+            self.count_error(new)
+        self._health = new
+        if new == old or (old == "unknown" and new == "ok"):
+            return
+        if failure is None:
+            self._announcer.announce("provider", old, new, "statistics are read again")
+        else:
+            # A foreign exception's text may hold a URL with credentials; its type says enough.
+            cause = failure if isinstance(failure, StatsUnavailableError) else type(failure).__name__
+            level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
+            self._announcer.announce(
+                "provider", old, new, f"statistics cannot be read: {cause}", level=level, error_type=new
+            )
+
+    def _report_queue(self, name: str, error_type: str, problem: str | None) -> None:
+        old = self._queue_health.get(name, "ok")
+        new = "ok" if problem is None else error_type
+        if new == old or (problem is not None and len(self._queue_health) >= _MAX_REPORTED):
+            return
+        with contextlib.suppress(KeyError):
+            del self._queue_health[name]
+        if problem is not None:
+            self._queue_health[name] = new
+        message = f"statistics of queue {name!r} are read again" if problem is None else f"queue {name!r}: {problem}"
+        level = logging.INFO if problem is None else logging.WARNING
+        self._announcer.announce("queue_stats", old, new, message, queue_name=name, level=level, error_type=error_type)
