@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from fractions import Fraction
@@ -20,7 +21,7 @@ from backpressure.errors import BackpressureError, ConfigurationError
 from backpressure.types import MAX_BACKLOG, Priority, validate_queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import os
 
 __all__ = [
     "BacklogThresholds",
@@ -49,12 +50,25 @@ _UNITS_NS = {
 _PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 _MAX_SCALE = 1_000
 _MAX_DENOMINATOR = 1_000_000
+_MAX_SHOWN = 500
+
+# A field's name, and a function of the finished object (or of its sound part): True, or the rule that it breaks.
+_Rules = tuple[tuple[str, Callable[[Any], bool | str]], ...]
+
+
+def shown(value: object) -> str:
+    """Return `value` as a message shows it: files can hold what is too long, or too deep, for any message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"<{type(value).__name__} too large to show>"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _fail(owner: object, name: str, value: object, rule: str) -> ConfigurationError:
     prefix = getattr(owner, "_path", "")
     path = f"{prefix}.{name}" if prefix else name
-    return ConfigurationError(f"{path} is {value!r}: {rule}", field=path, value=value)
+    return ConfigurationError(f"{path} is {shown(value)}: {rule}", field=path, value=value)
 
 
 def _is_number(value: object) -> bool:
@@ -147,9 +161,40 @@ def _instance(kind: type[Any], default: Any) -> Any:
     return _checked(default, lambda value: isinstance(value, kind), f"give a {kind.__name__}")
 
 
-def _require(owner: object, name: str, rule: str, *, holds: bool) -> None:
-    if not holds:
-        raise _fail(owner, name, getattr(owner, name), rule)
+def check_field(cls: type[Any], field: attrs.Attribute[Any], value: object) -> Any:
+    """Convert and validate one value as building `cls` would, without the rest of the object."""
+    converter: Any = field.converter
+    if converter is not None:
+        value = converter.converter(value, cls, field)
+    if field.validator is not None:
+        field.validator(cls, field, value)
+    return value
+
+
+def broken_rules(cls: type[Any], values: object) -> Iterator[ConfigurationError]:
+    """Yield the first broken rule of each field; rules about fields that `values` lacks are passed over."""
+    broken: set[str] = set()
+    for name, rule in cls._rules:
+        try:
+            verdict = rule(values)
+        except AttributeError:
+            continue
+        if verdict is not True and name not in broken:
+            broken.add(name)
+            yield _fail(cls, name, getattr(values, name), verdict)
+
+
+class _Section:
+    """What all parts share: a place in the tree and rules between their fields."""
+
+    __slots__ = ()
+
+    _path: ClassVar[str] = ""
+    _rules: ClassVar[_Rules] = ()
+
+    def __attrs_post_init__(self) -> None:
+        for error in broken_rules(type(self), self):
+            raise error
 
 
 class FallbackMode(StrEnum):
@@ -161,26 +206,20 @@ class FallbackMode(StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class BacklogWindow:
+class BacklogWindow(_Section):
     """Upper bounds, in waiting jobs, of the green and yellow zone and the point where delay and shedding peak.
 
     0 <= green_max < yellow_max < red_max <= 2**53 - 1.
     """
 
-    _path: ClassVar[str] = ""
-
     green_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
     yellow_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
     red_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
 
-    def __attrs_post_init__(self) -> None:
-        _require(
-            self,
-            "yellow_max",
-            f"must be above green_max ({self.green_max})",
-            holds=self.yellow_max > self.green_max,
-        )
-        _require(self, "red_max", f"must be above yellow_max ({self.yellow_max})", holds=self.red_max > self.yellow_max)
+    _rules = (
+        ("yellow_max", lambda it: it.yellow_max > it.green_max or f"must be above green_max ({it.green_max})"),
+        ("red_max", lambda it: it.red_max > it.yellow_max or f"must be above yellow_max ({it.yellow_max})"),
+    )
 
 
 def _window(green: int, yellow: int, red: int) -> Any:
@@ -188,10 +227,10 @@ def _window(green: int, yellow: int, red: int) -> Any:
 
 
 @attrs.frozen(kw_only=True)
-class BacklogThresholds:
+class BacklogThresholds(_Section):
     """One window for each priority."""
 
-    _path: ClassVar[str] = "thresholds"
+    _path = "thresholds"
 
     high_priority: BacklogWindow = _window(1_000, 5_000, 10_000)
     medium_priority: BacklogWindow = _window(500, 2_000, 5_000)
@@ -202,8 +241,13 @@ class BacklogThresholds:
         return (self.low_priority, self.medium_priority, self.high_priority)[priority.value]
 
 
+def _is_scale(scale: Fraction) -> bool | str:
+    rule = f"must be above 0, at most {_MAX_SCALE} and have a denominator of at most {_MAX_DENOMINATOR}"
+    return (0 < scale <= _MAX_SCALE and scale.denominator <= _MAX_DENOMINATOR) or rule
+
+
 @attrs.frozen(kw_only=True)
-class CurveConfig:
+class CurveConfig(_Section):
     """Shape of the delay between the bounds of a window.
 
     The base delay grows linearly from `yellow_min_delay` to `yellow_max_delay` across the yellow zone and on to
@@ -216,7 +260,7 @@ class CurveConfig:
         delay_jitter: sleeps are lengthened by a random share of up to this, so that producers do not wake together.
     """
 
-    _path: ClassVar[str] = "curve"
+    _path = "curve"
 
     yellow_min_delay: float = _duration(0.010)
     yellow_max_delay: float = _duration(0.500)
@@ -230,36 +274,40 @@ class CurveConfig:
         0.1, lambda value: _is_number(value) and 0 <= value <= 1, "give a number from 0 to 1"
     )
 
-    def __attrs_post_init__(self) -> None:
-        _require(self, "yellow_min_delay", "must not be negative", holds=self.yellow_min_delay >= 0)
-        _require(
-            self,
+    _rules = (
+        ("yellow_min_delay", lambda it: it.yellow_min_delay >= 0 or "must not be negative"),
+        (
             "yellow_max_delay",
-            f"must be at least yellow_min_delay ({self.yellow_min_delay} s)",
-            holds=self.yellow_max_delay >= self.yellow_min_delay,
-        )
-        _require(
-            self,
+            lambda it: (
+                it.yellow_max_delay >= it.yellow_min_delay
+                or f"must be at least yellow_min_delay ({it.yellow_min_delay} s)"
+            ),
+        ),
+        (
             "red_max_delay",
-            f"must be from yellow_max_delay ({self.yellow_max_delay} s) to 1 h",
-            holds=self.yellow_max_delay <= self.red_max_delay <= _HOUR,
-        )
-        for name in ("scale_high", "scale_medium", "scale_low"):
-            scale = getattr(self, name)
-            rule = f"must be above 0, at most {_MAX_SCALE} and have a denominator of at most {_MAX_DENOMINATOR}"
-            _require(self, name, rule, holds=0 < scale <= _MAX_SCALE and scale.denominator <= _MAX_DENOMINATOR)
-        _require(
-            self,
+            lambda it: (
+                it.yellow_max_delay <= it.red_max_delay <= _HOUR
+                or f"must be from yellow_max_delay ({it.yellow_max_delay} s) to 1 h"
+            ),
+        ),
+        ("scale_high", lambda it: _is_scale(it.scale_high)),
+        ("scale_medium", lambda it: _is_scale(it.scale_medium)),
+        ("scale_low", lambda it: _is_scale(it.scale_low)),
+        (
             "scale_medium",
-            f"must be at least scale_high ({self.scale_high}): a higher priority never waits longer",
-            holds=self.scale_medium >= self.scale_high,
-        )
-        _require(
-            self,
+            lambda it: (
+                it.scale_medium >= it.scale_high
+                or f"must be at least scale_high ({it.scale_high}): a higher priority never waits longer"
+            ),
+        ),
+        (
             "scale_low",
-            f"must be at least scale_medium ({self.scale_medium}): a higher priority never waits longer",
-            holds=self.scale_low >= self.scale_medium,
-        )
+            lambda it: (
+                it.scale_low >= it.scale_medium
+                or f"must be at least scale_medium ({it.scale_medium}): a higher priority never waits longer"
+            ),
+        ),
+    )
 
     def scale(self, priority: Priority) -> Fraction:
         """Return the factor on the base delay for `priority`."""
@@ -273,7 +321,7 @@ def _are_exceptions(value: object) -> bool:
 
 
 @attrs.frozen(kw_only=True)
-class CircuitConfig:
+class CircuitConfig(_Section):
     """When a queue's circuit breaker opens and how it recovers.
 
     Args:
@@ -286,7 +334,7 @@ class CircuitConfig:
         high_priority: ``"attempt"`` lets HIGH through an open circuit; ``"reject"`` blocks all priorities.
     """
 
-    _path: ClassVar[str] = "circuit"
+    _path = "circuit"
 
     failure_threshold: int = _integer(5, 1, 1_000)
     recovery_threshold: int = _integer(3, 1, 1_000)
@@ -300,19 +348,26 @@ class CircuitConfig:
         "reject", lambda value: value in ("reject", "attempt"), 'give "reject" or "attempt"'
     )
 
-    def __attrs_post_init__(self) -> None:
-        _require(self, "trip_window", "must be from 10 ms to 24 h", holds=0.010 <= self.trip_window <= _DAY)
-        _require(self, "recovery_timeout", "must be at most 24 h", holds=self.recovery_timeout <= _DAY)
-        _require(
-            self,
+    _rules = (
+        ("trip_window", lambda it: 0.010 <= it.trip_window <= _DAY or "must be from 10 ms to 24 h"),
+        ("recovery_timeout", lambda it: it.recovery_timeout <= _DAY or "must be at most 24 h"),
+        (
             "probe_interval",
-            f"must be from 10 ms to recovery_timeout ({self.recovery_timeout} s)",
-            holds=0.010 <= self.probe_interval <= self.recovery_timeout,
-        )
+            lambda it: (
+                0.010 <= it.probe_interval <= it.recovery_timeout
+                or f"must be from 10 ms to recovery_timeout ({it.recovery_timeout} s)"
+            ),
+        ),
+    )
+
+
+def _longest_gap(polling: Any) -> Any:
+    # Rounded to nanoseconds, or 0.1 + 0.2 would be more than 0.3.
+    return round(polling.interval + polling.jitter + polling.timeout, 9)
 
 
 @attrs.frozen(kw_only=True)
-class PollingConfig:
+class PollingConfig(_Section):
     """How statistics are read in the background. All durations in seconds.
 
     Args:
@@ -324,7 +379,7 @@ class PollingConfig:
         enabled: ``False`` reads on the caller's path whenever a sample has expired.
     """
 
-    _path: ClassVar[str] = "polling"
+    _path = "polling"
 
     interval: float = _duration(5.0)
     jitter: float = _duration(1.0)
@@ -333,39 +388,37 @@ class PollingConfig:
     cache_ttl: float = _duration(30.0)
     enabled: bool = _boolean(default=True)
 
-    def __attrs_post_init__(self) -> None:
-        _require(self, "interval", "must be at least 50 ms", holds=self.interval >= 0.050)
-        _require(
-            self,
+    _rules = (
+        ("interval", lambda it: it.interval >= 0.050 or "must be at least 50 ms"),
+        (
             "jitter",
-            f"must be from 0 to half the interval ({self.interval / 2} s)",
-            holds=0 <= self.jitter <= self.interval / 2,
-        )
-        _require(
-            self,
+            lambda it: (
+                0 <= it.jitter <= it.interval / 2 or f"must be from 0 to half the interval ({it.interval / 2} s)"
+            ),
+        ),
+        (
             "timeout",
-            f"must be from 10 ms to the interval ({self.interval} s)",
-            holds=0.010 <= self.timeout <= self.interval,
-        )
-        _require(
-            self,
+            lambda it: 0.010 <= it.timeout <= it.interval or f"must be from 10 ms to the interval ({it.interval} s)",
+        ),
+        (
             "max_backoff",
-            f"must be from the interval ({self.interval} s) to 24 h",
-            holds=self.interval <= self.max_backoff <= _DAY,
-        )
-        _require(self, "cache_ttl", "must be from 0 to 1 h", holds=0 <= self.cache_ttl <= _HOUR)
-        # Rounded to nanoseconds, or 0.1 + 0.2 would be more than 0.3.
-        needed = round(self.interval + self.jitter + self.timeout, 9)
-        _require(
-            self,
+            lambda it: it.interval <= it.max_backoff <= _DAY or f"must be from the interval ({it.interval} s) to 24 h",
+        ),
+        ("cache_ttl", lambda it: 0 <= it.cache_ttl <= _HOUR or "must be from 0 to 1 h"),
+        (
             "cache_ttl",
-            f"must be at least interval + jitter + timeout ({needed} s), or samples expire between polls",
-            holds=not self.enabled or self.cache_ttl >= needed,
-        )
+            lambda it: (
+                not it.enabled
+                or it.cache_ttl >= _longest_gap(it)
+                or f"must be at least interval + jitter + timeout ({_longest_gap(it)} s), "
+                "or samples expire between polls"
+            ),
+        ),
+    )
 
 
 @attrs.frozen(kw_only=True)
-class RecoveryStrategy:
+class RecoveryStrategy(_Section):
     """What happens when statistics are stale or missing, and the manual switches' initial positions.
 
     Args:
@@ -376,15 +429,14 @@ class RecoveryStrategy:
         emergency_mode: start with emergency mode on.
     """
 
-    _path: ClassVar[str] = "recovery"
+    _path = "recovery"
 
     fallback_mode: FallbackMode = _converted(_to_fallback_mode, default=FallbackMode.CONSERVATIVE)
     graceful_degrade: float = _duration(300.0)
     manual_override: bool = _boolean(default=False)
     emergency_mode: bool = _boolean(default=False)
 
-    def __attrs_post_init__(self) -> None:
-        _require(self, "graceful_degrade", "must be from 0 to 24 h", holds=0 <= self.graceful_degrade <= _DAY)
+    _rules = (("graceful_degrade", lambda it: 0 <= it.graceful_degrade <= _DAY or "must be from 0 to 24 h"),)
 
 
 def _optional(kind: type[Any]) -> Any:
@@ -392,7 +444,7 @@ def _optional(kind: type[Any]) -> Any:
 
 
 @attrs.frozen(kw_only=True)
-class QueueConfig:
+class QueueConfig(_Section):
     """What one queue has of its own; ``None`` means the shared setting."""
 
     thresholds: BacklogThresholds | None = _optional(BacklogThresholds)
@@ -416,7 +468,7 @@ def _to_queues(value: object, owner: object, field: attrs.Attribute[Any]) -> Map
 
 
 @attrs.frozen(kw_only=True)
-class BackpressureConfig:
+class BackpressureConfig(_Section):
     """Complete configuration; every part has defaults.
 
     Args:
@@ -427,8 +479,6 @@ class BackpressureConfig:
     Raises:
         ConfigurationError: a value is impossible; its ``field`` is the dotted path.
     """
-
-    _path: ClassVar[str] = ""
 
     thresholds: BacklogThresholds = _instance(BacklogThresholds, BacklogThresholds())
     curve: CurveConfig = _instance(CurveConfig, CurveConfig())
@@ -455,6 +505,75 @@ class BackpressureConfig:
         """Return the breaker settings that hold for `queue_name`."""
         own = self.queues.get(queue_name)
         return own.circuit if own and own.circuit else self.circuit
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], base: BackpressureConfig | None = None) -> BackpressureConfig:
+        """Return `base`, or else the defaults, with nested tables of settings laid over it.
+
+        What a queue sets goes over its own setting in `base` if it has that part, else over the shared one as loaded.
+
+        Raises:
+            ConfigurationError: settings are unknown or impossible; its ``faults`` and its message hold all of them.
+        """
+        from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.from_mapping(mapping, base)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], base: BackpressureConfig | None = None) -> BackpressureConfig:
+        """Return `base`, or else the defaults, with a UTF-8 ``.toml`` or ``.json`` file of at most 1 MiB laid over it.
+
+        Raises:
+            ConfigurationError: as from `from_mapping`, or the file cannot be read.
+        """
+        from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.from_file(path, base)
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, base: BackpressureConfig | None = None
+    ) -> BackpressureConfig:
+        """Return `base`, or else the defaults, with variables such as ``BACKPRESSURE_POLLING__INTERVAL=5s`` over it.
+
+        `environ` defaults to that of the process. Two underscores go one level down; case is ignored. Queues are one
+        JSON object in ``BACKPRESSURE_QUEUES``. ``BACKPRESSURE_ENGINE`` and ``BACKPRESSURE_TEST_*`` are no settings.
+
+        Raises:
+            ConfigurationError: as from `from_mapping`.
+        """
+        from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.from_env(environ, base)
+
+    def evolve(self, changes: Mapping[str, Any]) -> BackpressureConfig:
+        """Return a changed copy: ``config.evolve({"thresholds.low_priority.red_max": 2000})``.
+
+        Paths are dotted, queue names quoted: ``queues."email-queue".curve.red_max_delay``. Values may be tables or
+        objects of this module, too; of two changes to one setting the later counts.
+
+        Raises:
+            ConfigurationError: as from `from_mapping`.
+        """
+        from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.evolve(self, changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but ``excluded_exceptions`` ready for JSON and `from_mapping`: seconds, scales as text."""
+        from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.to_dict(self)
+
+    def validate(self) -> None:
+        """Check every value again, as building the configuration did.
+
+        Raises:
+            ConfigurationError: as from `from_mapping`.
+        """
+        from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        loading.validate(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy does not pickle; the plain dict it shows does.

@@ -90,12 +90,19 @@ class StatsUnavailableError(BackpressureError):
 
 
 class ConfigurationError(BackpressureError, ValueError):
-    """A setting is impossible. ``field`` is its dotted path, ``value`` what was given."""
+    """A setting is impossible. ``field`` is its dotted path, ``value`` what was given.
 
-    def __init__(self, message: str = "", *, field: str = "", value: object = None) -> None:
+    A loader reports everything it finds in one error: ``faults`` holds an error for each setting, the first of which
+    gives ``field`` and ``value``.
+    """
+
+    def __init__(
+        self, message: str = "", *, field: str = "", value: object = None, faults: tuple[ConfigurationError, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.value = value
+        self.faults = faults
 
 
 class InvalidPriorityError(BackpressureError, ValueError):
