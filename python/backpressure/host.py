@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
     from backpressure._engine import Engine, Ticket
     from backpressure.clock import Clock
+    from backpressure.config import PollingConfig
     from backpressure.events import Announcer
+    from backpressure.intake import Intake
     from backpressure.pacer import Pacer
     from backpressure.poller import Poller
     from backpressure.types import Priority, Zone
 
-__all__ = ["ControllerHost"]
+__all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
 
 _FALLBACKS = frozenset(
     {
@@ -37,6 +39,16 @@ _FALLBACKS = frozenset(
         Reason.UNTRACKED,
     }
 )
+
+
+class AnyPoller(Protocol):
+    """What a host needs of a poller, whatever drives it."""
+
+    intake: Intake
+
+    def check(self) -> None: ...
+    def configure(self, config: PollingConfig) -> None: ...
+    def alive(self) -> bool: ...
 
 
 class _Flight:
@@ -51,7 +63,7 @@ class ControllerHost:
     """See `backpressure._engine.Host`."""
 
     engine: Engine
-    poller: Poller
+    poller: AnyPoller
 
     def __init__(
         self, clock: Clock, injected: bool, pacer: Pacer, announcer: Announcer, timeout: Callable[[], float]
@@ -64,7 +76,6 @@ class ControllerHost:
         self._pacer = pacer
         self._announcer = announcer
         self._timeout = timeout
-        self._flights: dict[tuple[int, str], _Flight] = {}
 
     def decision(
         self,
@@ -115,6 +126,37 @@ class ControllerHost:
         return ControllerNotStartedError("the controller is not started: call start(), or use it in a with statement")
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
+        """Read a queue on the caller's path; see `backpressure._engine.Host`."""
+        raise NotImplementedError
+
+    def check_poller(self) -> None:
+        """Look after the poller: samples have not been renewed in time."""
+        self.poller.check()
+
+    def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
+        """Announce a breaker's new state."""
+        before, after = CircuitState(old), CircuitState(new)
+        level = logging.WARNING if after is CircuitState.OPEN else logging.INFO
+        message = f"circuit of queue {queue_name!r} is {after}, was {before}"
+        self._announcer.announce("circuit", str(before), str(after), message, queue_name=queue_name, level=level)
+
+    def evicted(self, queue_name: str) -> None:
+        """Forget an idle queue that made room for another."""
+        self.poller.intake.forget(queue_name)
+        message = f"queue {queue_name!r} was idle and made room for another"
+        self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)
+
+
+class BlockingHost(ControllerHost):
+    """The host of callers that may wait for a read."""
+
+    poller: Poller
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._flights: dict[tuple[int, str], _Flight] = {}
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
         """Read a queue on the caller's path: one caller reads, the others share what it gets."""
         if in_event_loop():
             return self._read_behind(queue_name, cold=wait)
@@ -158,20 +200,3 @@ class ControllerHost:
                     target=self._fly, args=(key, flight), kwargs={"cold": cold}, name="backpressure-read", daemon=True
                 ).start()
         return Reason.COLD_START if cold else None
-
-    def check_poller(self) -> None:
-        """Look after the poller: samples have not been renewed in time."""
-        self.poller.check()
-
-    def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
-        """Announce a breaker's new state."""
-        before, after = CircuitState(old), CircuitState(new)
-        level = logging.WARNING if after is CircuitState.OPEN else logging.INFO
-        message = f"circuit of queue {queue_name!r} is {after}, was {before}"
-        self._announcer.announce("circuit", str(before), str(after), message, queue_name=queue_name, level=level)
-
-    def evicted(self, queue_name: str) -> None:
-        """Forget an idle queue that made room for another."""
-        self.poller.intake.forget(queue_name)
-        message = f"queue {queue_name!r} was idle and made room for another"
-        self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)

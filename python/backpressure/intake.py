@@ -72,13 +72,6 @@ class Intake:
         self._report(failure)
         return failure is None
 
-    def take_one(self, queue_name: str, outcome: object) -> bool:
-        """Take over what one queue's read returned or raised; tell whether it was a sample."""
-        if isinstance(outcome, Exception) and not isinstance(outcome, StatsUnavailableError):
-            # Its text may hold a URL with credentials; its type says enough.
-            outcome = StatsUnavailableError(f"{type(outcome).__name__} while reading", queue_name=queue_name)
-        return self.take({queue_name: outcome}) == 1
-
     def take(self, collected: Mapping[str, Any]) -> int:
         """Hand samples to the engine; return how many were good. A bad one spoils no other."""
         now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
@@ -102,6 +95,8 @@ class Intake:
     def _problem(name: object, sample: object) -> tuple[str | None, str]:
         if isinstance(sample, StatsUnavailableError):
             return str(sample), sample.error_type
+        if isinstance(sample, Exception):
+            return f"{type(sample).__name__} while reading", "provider"  # its text may hold credentials
         if not isinstance(sample, QueueStats):
             return f"a provider must give QueueStats, not {type(sample).__name__}", "invalid_sample"
         try:

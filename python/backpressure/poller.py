@@ -176,7 +176,7 @@ class Poller:
             outcome = self.reader.call(lambda: self._provider.get_queue_stats(queue_name), self._config.timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             outcome = error
-        return self.intake.take_one(queue_name, outcome)
+        return self.intake.take({queue_name: outcome}) == 1
 
     def _collect(self, collected: dict[str, object], deadline_ns: int) -> None:
         """Read all that the provider lists, then the known queues that it left out. Runs on the reader's thread."""

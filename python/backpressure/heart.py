@@ -1,0 +1,295 @@
+"""What both controllers share: everything that neither reads nor waits."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from backpressure._engine import ENGINE, load
+from backpressure._pure.counters import LAW_REASONS, MISS_REASONS, REASONS
+from backpressure._pure.lock import ForkLock
+from backpressure.circuit import CircuitBreaker, is_failure
+from backpressure.clock import SystemClock
+from backpressure.config import BackpressureConfig
+from backpressure.errors import ConfigurationError, ThrottledError
+from backpressure.events import Announcer
+from backpressure.pacer import Pacer
+from backpressure.settings import EngineSettings
+from backpressure.types import CircuitState, ThrottleDecision, validate_queue_name
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator
+
+    from backpressure.clock import Clock
+    from backpressure.events import StateChange
+    from backpressure.host import AnyPoller, ControllerHost
+
+__all__ = ["Heart", "check_seconds", "raise_rejection", "refuse_generator"]
+
+_LAW_INDICES = tuple(REASONS.index(reason) for reason in LAW_REASONS)
+_MISS_INDICES = tuple(REASONS.index(reason) for reason in MISS_REASONS)
+
+
+class Heart:
+    """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
+
+    _poller: AnyPoller
+
+    def __init__(
+        self,
+        config: BackpressureConfig | None,
+        stats_provider: object,
+        logger: logging.Logger | None,
+        clock: Clock | None,
+        engine: str | None,
+        make_host: type[ControllerHost],
+    ) -> None:
+        if config is not None and not isinstance(config, BackpressureConfig):
+            raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig or None", field="config")
+        if not all(
+            callable(getattr(stats_provider, name, None)) for name in ("get_queue_stats", "get_all_queue_stats")
+        ):
+            raise ConfigurationError(
+                f"stats_provider is a {type(stats_provider).__name__}: give an object with get_queue_stats() and "
+                "get_all_queue_stats()",
+                field="stats_provider",
+            )
+        self._config = config or BackpressureConfig()
+        self._clock: Clock = clock or SystemClock()
+        self._engine_name = engine or ENGINE
+        self._state: Literal["new", "running", "stopped"] = "new"
+        self._lock = ForkLock()
+        self._pacer = Pacer(
+            self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
+        )
+        self._announcer = Announcer(logger, self._clock)
+        self._host = make_host(
+            self._clock, clock is not None, self._pacer, self._announcer, lambda: self._config.polling.timeout
+        )
+        self._engine = load(engine).Engine(EngineSettings.of(self._config), self._host)
+        self._host.engine = self._engine
+        recovery = self._config.recovery
+        if recovery.manual_override:
+            self.set_manual_override(True)
+        if recovery.emergency_mode:
+            self.set_emergency_mode(True)
+
+    # ----------------------------------------------------------------------------------------------------- life cycle
+
+    def _set_running(self) -> None:
+        with self._lock():
+            if self._state == "new":
+                self._state = "running"
+                self._engine.set_running(True)
+
+    def _set_stopped(self) -> None:
+        with self._lock():
+            self._state = "stopped"
+            self._host.stopped = True
+            self._engine.set_running(False)
+        self._pacer.stop()
+
+    # ------------------------------------------------------------------------------------------------------- outcomes
+
+    def record_success(self, decided: ThrottleDecision | str) -> None:
+        """Report that a job was enqueued: by its decision, or by queue name where there is none at hand."""
+        self._record(decided, True)
+
+    def record_failure(self, decided: ThrottleDecision | str) -> None:
+        """Report that enqueueing failed: by its decision, or by queue name where there is none at hand."""
+        self._record(decided, False)
+
+    def _record(self, decided: object, ok: bool) -> None:
+        if isinstance(decided, ThrottleDecision):
+            self._engine.record(decided, ok)
+        else:
+            self._engine.record_queue(validate_queue_name(decided), ok)
+
+    def _within(self, decision: ThrottleDecision, max_wait: float | None) -> ThrottleDecision:
+        """Return a planned decision that its caller is to act on, or raise what it stands for."""
+        raise_rejection(decision)
+        if max_wait is not None and decision.delay > check_seconds(max_wait):
+            self._engine.count(decision)
+            raise ThrottledError(
+                f"{decision.priority} job for queue {decision.queue_name!r} would wait {decision.delay:.3f} s, "
+                f"longer than max_wait ({max_wait:g} s): retry then",
+                queue_name=decision.queue_name,
+                priority=decision.priority,
+                retry_after=decision.delay,
+            )
+        return decision
+
+    def _admit(self, planned: ThrottleDecision) -> ThrottleDecision:
+        decision = self._engine.admit(planned)
+        raise_rejection(decision)
+        return decision
+
+    @contextlib.contextmanager
+    def _reported(self, decision: ThrottleDecision) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._report_error(decision, error)
+            raise
+        self._engine.record(decision, True)
+
+    def _report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        if is_failure(error, self._config.circuit_of(decision.queue_name).excluded_exceptions):
+            self._engine.record(decision, False)
+
+    # ------------------------------------------------------------------------------------------------------- circuits
+
+    def get_circuit_state(self, queue_name: str) -> CircuitState:
+        """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing."""
+        breaker = self._engine.breaker(validate_queue_name(queue_name), False)
+        return CircuitState.CLOSED if breaker is None else CircuitState(breaker.state())
+
+    def circuit(self, queue_name: str) -> CircuitBreaker:
+        """Return a handle of a queue's breaker. Looking creates nothing; forcing it does."""
+        name = validate_queue_name(queue_name)
+        return CircuitBreaker.of_queue(
+            name, self._config.circuit_of(name), self._clock, lambda create: self._engine.breaker(name, create)
+        )
+
+    # ------------------------------------------------------------------------------------------------------- controls
+
+    def set_manual_override(self, enabled: bool, *, for_: float | None = None) -> None:
+        """Let everything pass without delay, except for circuits forced open; `for_` seconds or until turned off.
+
+        Sleepers go at once. Breakers are neither asked nor fed meanwhile.
+        """
+        _check_switch("enabled", enabled)
+        until_ns = None
+        if for_ is not None and enabled:
+            until_ns = self._clock.monotonic_ns() + round(check_seconds(for_, "for_") * 1e9)
+        old = self._engine.override()
+        self._engine.set_override(enabled, until_ns)
+        self._release_sleepers()
+        if old != enabled or for_ is not None:
+            limit = "" if for_ is None or not enabled else f" for {for_:g} s"
+            self._announcer.announce("override", _on(old), _on(enabled), f"manual override is {_on(enabled)}{limit}")
+
+    def set_emergency_mode(self, enabled: bool) -> None:
+        """As the manual override, with a reason of its own and no expiry."""
+        _check_switch("enabled", enabled)
+        old = self._engine.emergency()
+        self._engine.set_emergency(enabled)
+        self._release_sleepers()
+        if old != enabled:
+            self._announcer.announce("emergency", _on(old), _on(enabled), f"emergency mode is {_on(enabled)}")
+
+    def _release_sleepers(self) -> None:
+        if self._is_passing():
+            self._pacer.wake()
+
+    def _is_passing(self) -> bool:
+        return self._engine.override() or self._engine.emergency()
+
+    def reconfigure(self, config: BackpressureConfig) -> None:
+        """Decide by `config` from now on, atomically; breakers keep their state.
+
+        Raises:
+            ConfigurationError: ``circuit`` settings or ``max_queues`` differ, which needs a new controller.
+        """
+        if not isinstance(config, BackpressureConfig):
+            raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig", field="config")
+        names = {*self._config.queues, *config.queues}
+        old = self._config
+        if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
+            raise ConfigurationError(
+                "circuit cannot change at run time: make a new controller", field="circuit", value=config.circuit
+            )
+        if old.max_queues != config.max_queues:
+            raise ConfigurationError(
+                "max_queues cannot change at run time: make a new controller",
+                field="max_queues",
+                value=config.max_queues,
+            )
+        with self._lock():
+            self._config = config
+            self._engine.configure(EngineSettings.of(config))
+        if self._state == "running":
+            self._poller.configure(config.polling)
+        self._announcer.announce("configuration", "old", "new", "the configuration was changed")
+
+    def add_listener(self, listener: Callable[[StateChange], object]) -> None:
+        """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it."""
+        self._announcer.add_listener(listener)
+
+    # --------------------------------------------------------------------------------------------------------- health
+
+    def health(self) -> dict[str, Any]:
+        """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop."""
+        totals = self._engine.totals().values()
+        answered = sum(sum(total.reasons[index] for index in _LAW_INDICES) for total in totals)
+        missed = sum(total.computed + sum(total.reasons[index] for index in _MISS_INDICES) for total in totals)
+        computed = sum(total.computed for total in totals)
+        asked = answered - computed + missed
+        names = self._engine.queue_names()
+        fallback = self._host.last_fallback
+        return {
+            "started": self._state != "new",
+            "stopped": self._state == "stopped",
+            "manual_override": self._engine.override(),
+            "emergency_mode": self._engine.emergency(),
+            "cache_hit_rate": (answered - computed) / asked if asked else 0.0,
+            "cache_size": self._engine.cache_size(),
+            "circuit_states": {name: str(self.get_circuit_state(name)) for name in names},
+            "polling_enabled": self._config.polling.enabled,
+            "last_fallback": None if fallback is None else fallback.isoformat(),
+            "engine": self._engine_name,
+            "mode": self._config.mode,
+            "pid": os.getpid(),
+            "poller_alive": self._poller.alive(),
+            "provider": self._poller.intake.health(),
+            "polling_errors": self._poller.intake.errors(),
+            "last_poll_seconds": self._poller.intake.last_poll_seconds,
+            "queues": {name: self._queue_health(name) for name in names},
+        }
+
+    def _queue_health(self, name: str) -> dict[str, Any]:
+        sample = self._engine.backlog(name)
+        stats = self._poller.intake.stats.get(name)
+        return {
+            "backlog": None if sample is None else sample[0],
+            "sample_age": None if sample is None else max(0, self._clock.monotonic_ns() - sample[1]) / 1e9,
+            "processing": None if stats is None else stats.processing_count,
+            "delayed": None if stats is None else stats.delayed_count,
+            "oldest_age": None if stats is None else stats.oldest_age,
+        }
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._state}, {self._engine_name} engine>"
+
+
+def raise_rejection(decision: ThrottleDecision) -> None:
+    error = decision.rejection()
+    if error is not None:
+        raise error
+
+
+def _on(enabled: bool) -> str:
+    return "on" if enabled else "off"
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}: give True or False", field=name, value=value)
+
+
+def check_seconds(value: object, name: str = "max_wait") -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name} is {value!r}: give seconds from 0", field=name, value=value)
+    return value
+
+
+def refuse_generator(function: Callable[..., object]) -> None:
+    """Raise `TypeError` for a function whose work happens after the call."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{function.__qualname__} is a generator function, whose work happens after the call: use slot() inside it"
+        )
