@@ -7,7 +7,7 @@ import json
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from backpressure import StateChange
     from backpressure._engine import EngineModule
+    from backpressure.host import BlockingHost
     from controller_fixtures import MakeController
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")
@@ -59,6 +60,10 @@ def open_circuit(controller: BackpressureController, queue_name: str = "empty") 
     for _ in range(5):
         controller.record_failure(queue_name)
     assert controller.get_circuit_state(queue_name) is CircuitState.OPEN
+
+
+def flights(controller: BackpressureController) -> dict[Any, Any]:
+    return cast("BlockingHost", controller._host)._flights
 
 
 def reasons(controller: BackpressureController, queue_name: str, priority: Priority) -> dict[str, int]:
@@ -283,8 +288,8 @@ class TestFirstSight:
         controller = make_controller(Slow())
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(controller.suggest_throttle, "medium", "new") for _ in range(8)]
-            eventually(lambda: len(controller._host._flights) == 1)
-            eventually(lambda: len(next(iter(controller._host._flights.values())).waiting) == 7)
+            eventually(lambda: len(flights(controller)) == 1)
+            eventually(lambda: len(next(iter(flights(controller).values())).waiting) == 7)
             release.set()
             assert {future.result(10).backlog_size for future in asking} == {700}
         assert reads == ["new"]

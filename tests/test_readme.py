@@ -24,8 +24,8 @@ def test_ten_lines_run_as_printed() -> None:
 
 def test_ways_to_use_it_run() -> None:
     setting = (
-        "from backpressure import BackpressureController, InMemoryStatsProvider\n"
-        "payment = 1\n"
+        "from backpressure import BackpressureController, BatchJob, InMemoryStatsProvider\n"
+        "payment, jobs = 1, [bool]\n"
         "controller = BackpressureController(None, InMemoryStatsProvider({'payments-queue': 0}))\n"
         "controller.start()\n"
     )

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine import ENGINE
+from backpressure.batch import BatchJob, BatchResult, JobOutcome
 from backpressure.circuit import CircuitBreaker
 from backpressure.config import (
     BacklogThresholds,
@@ -24,6 +25,7 @@ from backpressure.config import (
 from backpressure.controller import BackpressureController
 from backpressure.errors import (
     BackpressureError,
+    BatchError,
     CircuitOpenError,
     ConfigurationError,
     ControllerNotStartedError,
@@ -54,6 +56,7 @@ from backpressure.types import (
 )
 
 if TYPE_CHECKING:
+    from backpressure.async_controller import AsyncBackpressureController
     from backpressure.providers.redis import RedisStatsProvider
 
 __version__: str
@@ -63,12 +66,16 @@ __all__ = [
     "HIGH",
     "LOW",
     "MEDIUM",
+    "AsyncBackpressureController",
     "AsyncStatsProvider",
     "BacklogThresholds",
     "BacklogWindow",
     "BackpressureConfig",
     "BackpressureController",
     "BackpressureError",
+    "BatchError",
+    "BatchJob",
+    "BatchResult",
     "CircuitBreaker",
     "CircuitConfig",
     "CircuitOpenError",
@@ -81,6 +88,7 @@ __all__ = [
     "InMemoryStatsProvider",
     "InvalidPriorityError",
     "InvalidQueueError",
+    "JobOutcome",
     "JobShedError",
     "PollingConfig",
     "Priority",
@@ -101,7 +109,10 @@ __all__ = [
     "is_shed_error",
 ]
 
-_LAZY = {"RedisStatsProvider": "backpressure.providers.redis"}
+_LAZY = {
+    "AsyncBackpressureController": "backpressure.async_controller",
+    "RedisStatsProvider": "backpressure.providers.redis",
+}
 
 
 def __getattr__(name: str) -> Any:

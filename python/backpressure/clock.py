@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import threading
 
-__all__ = ["Clock", "SystemClock", "in_event_loop", "wait"]
+__all__ = ["Clock", "SystemClock", "in_event_loop", "wait", "wait_async"]
 
 _SLICE = 0.1
 
@@ -21,7 +21,8 @@ class Clock(Protocol):
 
     A clock may add ``wait(event, seconds, *, background)``: block until `event` is set or the time has passed;
     `background` tells the poller's waits from producers' sleeps. Without it, sleeps are cut into slices of 0.1 s so
-    that ``stop()`` still ends them.
+    that ``stop()`` still ends them. A clock that treats producers' sleeps specially may add ``async_wait(seconds)``,
+    which the background then uses in place of ``async_sleep``.
     """
 
     def monotonic_ns(self) -> int:
@@ -71,6 +72,12 @@ def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bo
     end = clock.monotonic_ns() + round(seconds * 1e9)
     while not event.is_set() and (left := end - clock.monotonic_ns()) > 0:
         clock.sleep(min(left / 1e9, _SLICE))
+
+
+async def wait_async(clock: Clock, seconds: float) -> None:
+    """Suspend the calling task on `clock` for `seconds`, in the background of what producers do."""
+    clock_wait = getattr(clock, "async_wait", None)
+    await (clock.async_sleep(seconds) if clock_wait is None else clock_wait(seconds))
 
 
 def in_event_loop() -> bool:

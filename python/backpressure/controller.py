@@ -7,6 +7,7 @@ import inspect
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
+from backpressure.batch import Admit, BatchResult, JobOutcome, Plan, Work
 from backpressure.circuit import refuse_coroutine
 from backpressure.clock import in_event_loop
 from backpressure.errors import BackpressureError
@@ -17,9 +18,10 @@ from backpressure.types import Priority, StatsProvider, ThrottleDecision, valida
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
 
@@ -179,6 +181,44 @@ class BackpressureController(Heart):
             return call
 
         return decorate
+
+    def process_batch(self, jobs: Iterable[BatchJob], *, timeout: float | None = None) -> BatchResult:
+        """Run many jobs, each queue and priority at its own pace, on the one calling thread.
+
+        Jobs of one queue and priority follow each other; waiting for one such stream never delays another. Due jobs
+        run one at a time: earliest due first, then HIGH, then in input order.
+
+        Args:
+            timeout: seconds; what is not due by then is ``not_started``.
+
+        Returns:
+            An outcome for every job, in input order. Sheds, open circuits and late jobs are outcomes, not errors.
+
+        Raises:
+            BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
+            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``.
+        """
+        batch = self._batch(jobs, timeout)
+        try:
+            for step in batch:
+                batch.answer = self._take_step(step)
+        except BaseException as error:
+            batch.attach_to(error)
+            raise
+        return batch.result()
+
+    def _take_step(self, step: Step) -> object:
+        try:
+            if isinstance(step, Plan):
+                return self._plan_job(step.job)
+            if isinstance(step, Work):
+                return JobOutcome("succeeded", value=self._perform(step.decision, step.job.work, (), {}))
+            if isinstance(step, Admit):
+                return self._engine.admit(step.decision)
+            self._pacer.pause(step.seconds, step.job.queue_name)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else error
+        return None
 
     def _go(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""

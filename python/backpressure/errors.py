@@ -6,15 +6,17 @@ Messages are lower-case and say what to do next. All errors pickle.
 from __future__ import annotations
 
 import copyreg
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from backpressure.batch import BatchResult
     from backpressure.types import Priority
 
 __all__ = [
     "BackpressureError",
+    "BatchError",
     "CircuitOpenError",
     "ConfigurationError",
     "ControllerNotStartedError",
@@ -103,6 +105,26 @@ class ConfigurationError(BackpressureError, ValueError):
         self.field = field
         self.value = value
         self.faults = faults
+
+
+class BatchError(BackpressureError, ExceptionGroup[Exception]):
+    """Jobs of a batch failed. An exception group of their errors; ``result`` holds every job's outcome."""
+
+    result: BatchResult | None
+
+    def __new__(cls, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> Self:
+        self = super().__new__(cls, message, exceptions)
+        self.result = result
+        return self
+
+    def __init__(self, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> None:
+        super().__init__(message)
+        # ExceptionGroup is made of its arguments, of which BackpressureError keeps the message alone.
+        self.args = (message, list(exceptions), result)
+
+    def derive(self, excs: Sequence[Exception]) -> BatchError:  # type: ignore[override]
+        """Return a group of some of the errors, with the whole result."""
+        return BatchError(self.message, excs, self.result)
 
 
 class InvalidPriorityError(BackpressureError, ValueError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backpressure._engine import ENGINE, load
 from backpressure._pure.counters import LAW_REASONS, MISS_REASONS, REASONS
 from backpressure._pure.lock import ForkLock
+from backpressure.batch import Batch
 from backpressure.circuit import CircuitBreaker, is_failure
 from backpressure.clock import SystemClock
 from backpressure.config import BackpressureConfig
@@ -22,8 +23,9 @@ from backpressure.types import CircuitState, ThrottleDecision, validate_queue_na
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from backpressure.batch import BatchJob
     from backpressure.clock import Clock
     from backpressure.events import StateChange
     from backpressure.host import AnyPoller, ControllerHost
@@ -122,6 +124,16 @@ class Heart:
                 retry_after=decision.delay,
             )
         return decision
+
+    def _plan_job(self, job: BatchJob) -> ThrottleDecision:
+        decision = self._engine.plan(job.priority, job.queue_name)
+        return decision if decision.should_shed else self._within(decision, job.max_wait)
+
+    def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
+        if self._state != "running":
+            raise self._host.not_running()
+        seconds = None if timeout is None else check_seconds(timeout, "timeout")
+        return Batch(jobs, seconds, self._clock.monotonic_ns, self._pacer.jittered)
 
     def _admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         decision = self._engine.admit(planned)

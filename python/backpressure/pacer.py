@@ -60,7 +60,15 @@ class Pacer:
         self.now_ns = clock.monotonic_ns
 
     def sleep(self, delay: float, queue_name: str) -> None:
-        """Block for `delay` seconds, lengthened by the queue's jitter, or until released.
+        """Block for `delay` seconds, lengthened by the queue's jitter, or until released. Raises as `pause`."""
+        self.pause(self.jittered(delay, queue_name), queue_name)
+
+    async def sleep_async(self, delay: float, queue_name: str) -> None:
+        """As `sleep`, suspending the calling task instead."""
+        await self.pause_async(self.jittered(delay, queue_name))
+
+    def pause(self, seconds: float, queue_name: str) -> None:
+        """Block for exactly `seconds` or until released.
 
         Raises:
             ControllerStoppedError: the controller was stopped before or meanwhile.
@@ -68,23 +76,23 @@ class Pacer:
         """
         if in_event_loop():
             raise BackpressureError(
-                f"waiting {delay:.3f} s for queue {queue_name!r} would block the running event loop: "
+                f"waiting {seconds:.3f} s for queue {queue_name!r} would block the running event loop: "
                 "use wait_async() or AsyncBackpressureController",
                 queue_name=queue_name,
-                retry_after=delay,
+                retry_after=seconds,
             )
         event = threading.Event()
         with self._registered(event):
             if not self._released():
-                wait(self._clock, event, self._jittered(delay, queue_name), background=False)
+                wait(self._clock, event, seconds, background=False)
         self._released()
 
-    async def sleep_async(self, delay: float, queue_name: str) -> None:
-        """As `sleep`, suspending the calling task instead."""
+    async def pause_async(self, seconds: float) -> None:
+        """As `pause`, suspending the calling task instead."""
         sleeper = _TaskSleeper()
         with self._registered(sleeper):
             if not self._released():
-                timer = asyncio.ensure_future(self._clock.async_sleep(self._jittered(delay, queue_name)))
+                timer = asyncio.ensure_future(self._clock.async_sleep(seconds))
                 woken = asyncio.ensure_future(sleeper.event.wait())
                 try:
                     await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,5 +126,6 @@ class Pacer:
             raise ControllerStoppedError("the controller was stopped: make a new one and start it")
         return self._passing()
 
-    def _jittered(self, delay: float, queue_name: str) -> float:
+    def jittered(self, delay: float, queue_name: str) -> float:
+        """Lengthen `delay` seconds by a random share of the queue's jitter."""
         return delay * (1 + self._uniform(0, self._jitter(queue_name)))

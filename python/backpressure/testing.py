@@ -69,14 +69,18 @@ class ManualClock:
         if self._sleep_advances:
             self.advance(s)
             await asyncio.sleep(0)
-            return
+        else:
+            await self.async_wait(s)
+
+    async def async_wait(self, seconds: float) -> None:
+        """Suspend the calling task until the clock was advanced by `seconds`, whatever `sleep_advances` says."""
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with contextlib.suppress(RuntimeError):  # its loop was closed
                 loop.call_soon_threadsafe(woken.set)
 
-        key = self._register(s, wake)
+        key = self._register(seconds, wake)
         try:
             await woken.wait()
         finally:

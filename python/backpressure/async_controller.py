@@ -1,0 +1,325 @@
+"""`AsyncBackpressureController`: the same decisions for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
+
+from backpressure.async_poller import AsyncPoller
+from backpressure.batch import Admit, BatchResult, JobOutcome, Plan, Work
+from backpressure.heart import Heart, refuse_generator
+from backpressure.host import AnyPoller, ControllerHost
+from backpressure.poller import Poller
+from backpressure.types import Priority, ThrottleDecision, validate_queue_name
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from types import TracebackType
+
+    from backpressure.batch import BatchJob, Step
+    from backpressure.clock import Clock
+    from backpressure.config import BackpressureConfig
+    from backpressure.types import AsyncStatsProvider, Reason, StatsProvider
+
+__all__ = ["AsyncBackpressureController"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Whether this call has awaited its read already, and must be answered with what there is.
+_has_read = contextvars.ContextVar("_has_read", default=False)
+
+
+class _UnreadError(Exception):
+    """A decision needs a read, which cannot be awaited inside the engine."""
+
+    def __init__(self, queue_name: str, wait: bool) -> None:
+        super().__init__(queue_name)
+        self.queue_name = queue_name
+        self.wait = wait
+
+
+class _AsyncHost(ControllerHost):
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        if _has_read.get():
+            return None
+        raise _UnreadError(queue_name, wait)
+
+
+class _AsyncSource(AnyPoller, Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def read_one(self, queue_name: str) -> bool: ...
+
+
+class _ThreadSource:
+    """A poller of a synchronous provider, kept off the event loop."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+        self.intake = poller.intake
+        self.check = poller.check
+        self.configure = poller.configure
+        self.alive = poller.alive
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._poller.start, poll_first=True)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._poller.stop)
+
+    async def read_one(self, queue_name: str) -> bool:
+        return await asyncio.to_thread(self._poller.read_one, queue_name)
+
+
+class AsyncBackpressureController(Heart):
+    """`BackpressureController` for asyncio: the same names, what may wait as coroutines.
+
+    Args:
+        config: thresholds and everything else; ``None`` for the defaults.
+        stats_provider: an `AsyncStatsProvider`, or a `StatsProvider`, which is read on a thread.
+        logger: default ``logging.getLogger("backpressure")``.
+        clock: source of time for tests; ``None`` reads the system's inside the engine.
+
+    A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
+    permit, no count, and a read that others share goes on for them. Usable from several loops in several threads.
+    """
+
+    _poller: _AsyncSource
+
+    def __init__(
+        self,
+        config: BackpressureConfig | None,
+        stats_provider: AsyncStatsProvider | StatsProvider,
+        *,
+        logger: logging.Logger | None = None,
+        clock: Clock | None = None,
+        _engine: str | None = None,
+    ) -> None:
+        super().__init__(config, stats_provider, logger, clock, _engine, _AsyncHost)
+        provider: Any = stats_provider
+        common = (self._engine, self._config.polling, self._clock, self._announcer)
+        if inspect.iscoroutinefunction(provider.get_queue_stats):
+            self._poller = AsyncPoller(provider, *common)
+        else:
+            self._poller = _ThreadSource(Poller(provider, *common))
+        self._host.poller = self._poller
+        self._reads: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[None]] = {}
+
+    # ----------------------------------------------------------------------------------------------------- life cycle
+
+    async def start(self) -> None:
+        """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
+
+        Raises:
+            ControllerStoppedError: it was stopped; make a new one.
+        """
+        if self._state == "stopped":
+            raise self._host.not_running()
+        await self._poller.start()
+        self._set_running()
+
+    async def stop(self) -> None:
+        """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent."""
+        self._set_stopped()
+        await self._poller.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # ------------------------------------------------------------------------------------------------------ decisions
+
+    async def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide for one job now: go, wait or shed. See `BackpressureController.suggest_throttle`."""
+        try:
+            return self._engine.suggest_throttle(priority, queue_name)
+        except _UnreadError as unread:
+            await self._read(unread)
+        return self._settled(self._engine.suggest_throttle, priority, queue_name)
+
+    @overload
+    async def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    async def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., Any],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
+
+        Arguments and errors as those of `BackpressureController.run`.
+        """
+        return await self._perform(await self._go(priority, queue_name, max_wait), work, args, kwargs)
+
+    @contextlib.asynccontextmanager
+    async def slot(
+        self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
+    ) -> AsyncIterator[ThrottleDecision]:
+        """Wait as advised, then run the body; its outcome is reported. Raises as `run`."""
+        decision = await self._go(priority, queue_name, max_wait)
+        with self._reported(decision):
+            yield decision
+
+    def throttled(
+        self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+        """Make every call of the decorated coroutine function go through `run`.
+
+        Raises:
+            TypeError: the function is no coroutine function, or a generator.
+        """
+        checked_priority, checked_name = Priority.parse(priority), validate_queue_name(queue_name)
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+            refuse_generator(function)
+            if not inspect.iscoroutinefunction(function):
+                raise TypeError(
+                    f"{function!r} is no coroutine function, so it cannot await its turn: use BackpressureController"
+                )
+
+            @wraps(function)
+            async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+                decision = await self._go(checked_priority, checked_name, max_wait)
+                with self._reported(decision):
+                    return await function(*args, **kwargs)
+
+            return call
+
+        return decorate
+
+    async def refresh(self, queue_name: str) -> bool:
+        """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.
+
+        Raises:
+            ControllerNotStartedError, ControllerStoppedError: it is not running.
+        """
+        name = validate_queue_name(queue_name)
+        if self._state != "running":
+            raise self._host.not_running()
+        return await self._poller.read_one(name)
+
+    async def process_batch(
+        self,
+        jobs: Iterable[BatchJob],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends what is not due, and cancels nothing
+    ) -> BatchResult:
+        """Run many jobs, each queue and priority at its own pace, in the calling task.
+
+        Work that returns an awaitable is awaited. Otherwise as `BackpressureController.process_batch`.
+        """
+        batch = self._batch(jobs, timeout)
+        try:
+            for step in batch:
+                batch.answer = await self._take_step(step)
+        except BaseException as error:
+            batch.attach_to(error)
+            raise
+        return batch.result()
+
+    async def _take_step(self, step: Step) -> object:
+        try:
+            if isinstance(step, Plan):
+                decision = await self._plan(step.job.priority, step.job.queue_name)
+                return decision if decision.should_shed else self._within(decision, step.job.max_wait)
+            if isinstance(step, Work):
+                return JobOutcome("succeeded", value=await self._perform(step.decision, step.job.work, (), {}))
+            if isinstance(step, Admit):
+                return self._engine.admit(step.decision)
+            await self._pacer.pause_async(step.seconds)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else error
+        return None
+
+    async def _go(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
+        """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
+        decision = self._within(await self._plan(priority, queue_name), max_wait)
+        if decision.delay > 0:
+            await self._pacer.sleep_async(decision.delay, decision.queue_name)
+            decision = self._admit(decision)
+        return decision
+
+    async def _perform(
+        self, decision: ThrottleDecision, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        with self._reported(decision):
+            value = work(*args, **kwargs)
+            return await value if inspect.isawaitable(value) else value
+
+    # ---------------------------------------------------------------------------------------------------------- reads
+
+    async def _plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        try:
+            return self._engine.plan(priority, queue_name)
+        except _UnreadError as unread:
+            await self._read(unread)
+        return self._settled(self._engine.plan, priority, queue_name)
+
+    @staticmethod
+    def _settled(
+        decide: Callable[[Priority | str, str], ThrottleDecision], priority: Priority | str, queue_name: str
+    ) -> ThrottleDecision:
+        """Decide with what there is, after a read."""
+        token = _has_read.set(True)
+        try:
+            return decide(priority, queue_name)
+        finally:
+            _has_read.reset(token)
+
+    async def _read(self, unread: _UnreadError) -> None:
+        """Have the queue read: one task reads, every caller of this loop shares it."""
+        loop = asyncio.get_running_loop()
+        key = (loop, unread.queue_name)
+        task = self._reads.get(key)
+        if task is None:
+            task = self._reads[key] = loop.create_task(self._read_queue(unread.queue_name))
+            task.add_done_callback(lambda _: self._reads.pop(key, None))
+        elif not unread.wait:
+            return
+        # Shielded, so that a caller that is cancelled does not take the read away from the others.
+        await asyncio.shield(task)
+
+    async def _read_queue(self, queue_name: str) -> None:
+        read = False
+        try:
+            read = await self._poller.read_one(queue_name)
+        finally:
+            if not read:
+                self._engine.read_failed(queue_name)

@@ -1,0 +1,239 @@
+"""`process_batch`, in both controllers and on both engines: order, pace, and that nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import pickle
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from backpressure import (
+    AsyncBackpressureController,
+    BackpressureConfig,
+    BatchError,
+    BatchJob,
+    BatchResult,
+    CircuitOpenError,
+    ConfigurationError,
+    ControllerNotStartedError,
+    CurveConfig,
+    InMemoryStatsProvider,
+    InvalidPriorityError,
+    InvalidQueueError,
+    JobShedError,
+    StatsUnavailableError,
+    ThrottledError,
+    is_retryable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine import EngineModule
+    from backpressure.testing import ManualClock
+    from controller_fixtures import MakeController
+
+NO_JITTER = BackpressureConfig(curve=CurveConfig(delay_jitter=0))
+
+
+class Process(Protocol):
+    """Runs a batch in a controller that is made for it."""
+
+    def __call__(self, jobs: list[BatchJob], **options: Any) -> BatchResult: ...
+
+
+@pytest.fixture(params=["sync", "async"])
+def process(
+    request: pytest.FixtureRequest,
+    make_controller: MakeController,
+    engine_name: str,
+    engine_module: EngineModule,
+    clock: ManualClock,
+    provider: InMemoryStatsProvider,
+) -> Process:
+    def in_sync(jobs: list[BatchJob], prepare: Callable[[Any], object] = id, **options: Any) -> BatchResult:
+        controller = make_controller(None, NO_JITTER)
+        prepare(controller)
+        return controller.process_batch(jobs, **options)
+
+    def in_async(jobs: list[BatchJob], prepare: Callable[[Any], object] = id, **options: Any) -> BatchResult:
+        async def main() -> BatchResult:
+            async with AsyncBackpressureController(NO_JITTER, provider, clock=clock, _engine=engine_name) as controller:
+                prepare(controller)
+                return await controller.process_batch(jobs, **options)
+
+        return asyncio.run(main())
+
+    return in_sync if request.param == "sync" else in_async
+
+
+class Log:
+    """Jobs that note when they ran."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.start_ns = clock.monotonic_ns()
+        self.ran: list[tuple[str, float]] = []
+
+    def job(self, name: str, priority: str, queue_name: str, **options: Any) -> BatchJob:
+        def work() -> str:
+            self.ran.append((name, round((self.clock.monotonic_ns() - self.start_ns) / 1e9, 6)))
+            return name
+
+        return BatchJob(priority, queue_name, work, **options)
+
+
+@pytest.fixture
+def log(clock: ManualClock) -> Log:
+    return Log(clock)
+
+
+def statuses(result: BatchResult) -> list[str]:
+    return [outcome.status for outcome in result.outcomes]
+
+
+def test_each_stream_keeps_its_own_pace(process: Process, log: Log) -> None:
+    result = process(
+        [
+            log.job("slow 1", "medium", "red"),  # 2.75 s each
+            log.job("slow 2", "medium", "red"),
+            log.job("fast 1", "low", "empty"),
+            log.job("middle", "high", "full"),  # 2.5 s
+            log.job("fast 2", "low", "empty"),
+        ]
+    )
+    assert [outcome.value for outcome in result.outcomes] == ["slow 1", "slow 2", "fast 1", "middle", "fast 2"]
+    assert log.ran == [("fast 1", 0), ("fast 2", 0), ("middle", 2.5), ("slow 1", 2.75), ("slow 2", 5.5)]
+
+
+def test_high_goes_first_among_those_due_and_then_the_input_order(process: Process, log: Log) -> None:
+    process([log.job(f"{priority} {n}", priority, "empty") for n in range(2) for priority in ("low", "high", "medium")])
+    assert [name for name, _ in log.ran] == ["high 0", "high 1", "medium 0", "medium 1", "low 0", "low 1"]
+
+
+def test_a_shed_ends_that_job_only(process: Process, log: Log) -> None:
+    result = process([log.job("a", "low", "full"), log.job("b", "low", "empty"), log.job("c", "low", "full")])
+    assert statuses(result) == ["shed", "succeeded", "shed"]
+    assert isinstance(result.outcomes[0].error, JobShedError)
+    assert result.outcomes[0].retry_after == 7.5
+    assert result.count("shed") == 2
+
+
+def test_what_is_not_due_in_time_is_not_started(process: Process, log: Log) -> None:
+    result = process([log.job(str(n), "medium", "red") for n in range(4)], timeout=6)
+    assert statuses(result) == ["succeeded", "succeeded", "not_started", "not_started"]
+    assert result.outcomes[2].retry_after == pytest.approx(2.75)
+    assert log.ran[-1] == ("1", 5.5)
+
+
+def test_max_wait_leaves_a_job_alone(process: Process, log: Log) -> None:
+    result = process([log.job("a", "medium", "red", max_wait=1), log.job("b", "medium", "red", max_wait=3)])
+    assert statuses(result) == ["not_started", "succeeded"]
+    assert isinstance(result.outcomes[0].error, ThrottledError)
+    assert result.outcomes[0].retry_after == 2.75
+
+
+def test_failures_are_raised_together_after_all_were_handled(process: Process, log: Log) -> None:
+    def fail() -> None:
+        raise OSError("no server")
+
+    def fail_otherwise() -> None:
+        raise ValueError("bad job")
+
+    jobs = [BatchJob("high", "empty", fail), log.job("fine", "low", "empty"), BatchJob("low", "green", fail_otherwise)]
+    with pytest.raises(BatchError, match="2 of 3 jobs failed") as raised:
+        process(jobs)
+    assert {type(error) for error in raised.value.exceptions} == {OSError, ValueError}
+    result = raised.value.result
+    assert result is not None
+    assert statuses(result) == ["failed", "succeeded", "failed"]
+    matching, rest = raised.value.split(OSError)
+    assert isinstance(matching, BatchError)
+    assert isinstance(rest, BatchError)
+    assert matching.result is result
+    assert is_retryable(raised.value)
+    copied = pickle.loads(pickle.dumps(BatchError("1 of 1 jobs failed", [OSError("x")], BatchResult(()))))
+    assert (str(copied), copied.result) == ("1 of 1 jobs failed (1 sub-exception)", BatchResult(()))
+
+
+def test_an_open_circuit_blocks_what_is_left(process: Process, log: Log) -> None:
+    def fail() -> None:
+        raise OSError("no server")
+
+    jobs = [BatchJob("low", "empty", fail) for _ in range(7)]
+    with pytest.raises(BatchError) as raised:
+        process(jobs)
+    assert raised.value.result is not None
+    assert statuses(raised.value.result) == ["failed"] * 5 + ["circuit_open"] * 2
+    assert isinstance(raised.value.result.outcomes[6].error, CircuitOpenError)
+
+
+def test_an_interrupt_ends_the_batch_at_once(process: Process, log: Log) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    jobs = [log.job("a", "high", "empty"), BatchJob("medium", "empty", interrupt), log.job("c", "low", "empty")]
+    with pytest.raises(KeyboardInterrupt) as raised:
+        process(jobs)
+    assert statuses(raised.value.batch_result) == ["succeeded", "not_started", "not_started"]  # type: ignore[attr-defined]
+
+
+def test_an_override_lets_all_go_at_once(process: Process, log: Log) -> None:
+    result = process(
+        [log.job(str(n), "low", "full") for n in range(3)],
+        prepare=lambda controller: controller.set_manual_override(True),
+    )
+    assert statuses(result) == ["succeeded"] * 3
+    assert log.ran[-1] == ("2", 0)
+
+
+def test_an_outage_of_statistics_loses_no_job(process: Process, log: Log, provider: InMemoryStatsProvider) -> None:
+    provider.fail_with(StatsUnavailableError("no server"))
+    result = process([log.job(str(n), "high", f"unseen-{n}") for n in range(3)])
+    assert statuses(result) == ["succeeded"] * 3
+    assert log.ran == [("0", 0.1), ("1", 0.1), ("2", 0.1)]
+
+
+def test_an_empty_batch_is_fine(process: Process) -> None:
+    assert process([]) == BatchResult(())
+
+
+def test_ten_thousand_jobs_end_in_ten_thousand_outcomes(process: Process) -> None:
+    done: list[int] = []
+    result = process([BatchJob("low", "empty", functools.partial(done.append, n)) for n in range(10_000)])
+    assert result.count("succeeded") == 10_000
+    assert done == list(range(10_000))
+
+
+def test_bad_jobs_are_refused_before_anything_runs(process: Process, log: Log) -> None:
+    with pytest.raises(InvalidPriorityError):
+        BatchJob("urgent", "empty", bool)
+    with pytest.raises(InvalidQueueError):
+        BatchJob("low", "", bool)
+    with pytest.raises(ConfigurationError, match="give a callable"):
+        BatchJob("low", "empty", 3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="give BatchJob objects"):
+        process([log.job("a", "low", "empty"), ("low", "empty", bool)])  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError, match="timeout"):
+        process([], timeout=-1)
+    assert log.ran == []
+
+
+def test_awaitable_work_is_awaited(clock: ManualClock, engine_name: str, engine_module: EngineModule) -> None:
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return 3
+
+    async def main() -> BatchResult:
+        provider = InMemoryStatsProvider({"empty": 0})
+        async with AsyncBackpressureController(None, provider, clock=clock, _engine=engine_name) as controller:
+            return await controller.process_batch([BatchJob("low", "empty", work)])
+
+    assert asyncio.run(main()).outcomes[0].value == 3
+
+
+def test_a_batch_needs_a_running_controller(make_controller: MakeController) -> None:
+    with pytest.raises(ControllerNotStartedError):
+        make_controller(start=False).process_batch([])
