@@ -57,6 +57,7 @@ from backpressure.types import (
 
 if TYPE_CHECKING:
     from backpressure.async_controller import AsyncBackpressureController
+    from backpressure.metrics import MetricsCollector
     from backpressure.providers.redis import RedisStatsProvider
 
 __version__: str
@@ -90,6 +91,7 @@ __all__ = [
     "InvalidQueueError",
     "JobOutcome",
     "JobShedError",
+    "MetricsCollector",
     "PollingConfig",
     "Priority",
     "QueueConfig",
@@ -110,6 +112,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "MetricsCollector": "backpressure.metrics",
     "AsyncBackpressureController": "backpressure.async_controller",
     "RedisStatsProvider": "backpressure.providers.redis",
 }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
     from types import TracebackType
 
+    from prometheus_client import CollectorRegistry
+
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
@@ -84,6 +86,7 @@ class AsyncBackpressureController(Heart):
         config: thresholds and everything else; ``None`` for the defaults.
         stats_provider: an `AsyncStatsProvider`, or a `StatsProvider`, which is read on a thread.
         logger: default ``logging.getLogger("backpressure")``.
+        registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
 
     A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
@@ -98,10 +101,11 @@ class AsyncBackpressureController(Heart):
         stats_provider: AsyncStatsProvider | StatsProvider,
         *,
         logger: logging.Logger | None = None,
+        registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, clock, _engine, _AsyncHost)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, _AsyncHost)
         provider: Any = stats_provider
         common = (self._engine, self._config.polling, self._clock, self._announcer)
         if inspect.iscoroutinefunction(provider.get_queue_stats):

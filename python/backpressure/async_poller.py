@@ -135,7 +135,9 @@ class AsyncPoller:
             await self._bounded(self._collect(collected))
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
-        return self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
+        answered = self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
+        await asyncio.to_thread(self.intake.after_poll)
+        return answered
 
     async def read_one(self, queue_name: str) -> bool:
         """Read one queue, within the timeout; tell whether it got a sample."""

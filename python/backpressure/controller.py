@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from prometheus_client import CollectorRegistry
+
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
@@ -40,6 +42,7 @@ class BackpressureController(Heart):
         config: thresholds and everything else; ``None`` for the defaults.
         stats_provider: where queue statistics come from. Never closed by the controller.
         logger: default ``logging.getLogger("backpressure")``.
+        registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
 
     Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
@@ -58,10 +61,11 @@ class BackpressureController(Heart):
         stats_provider: StatsProvider,
         *,
         logger: logging.Logger | None = None,
+        registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, clock, _engine, BlockingHost)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
         self._poller: Poller = Poller(stats_provider, self._engine, self._config.polling, self._clock, self._announcer)
         self._host.poller = self._poller
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
@@ -244,7 +248,7 @@ class BackpressureController(Heart):
             self._report_error(decision, error)
             raise
         refuse_coroutine(value, _USE_ASYNC)
-        self._engine.record(decision, True)
+        self._report_success(decision)
         return value
 
     def refresh(self, queue_name: str) -> bool:

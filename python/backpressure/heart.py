@@ -17,6 +17,8 @@ from backpressure.clock import SystemClock
 from backpressure.config import BackpressureConfig
 from backpressure.errors import ConfigurationError, ThrottledError
 from backpressure.events import Announcer
+from backpressure.metrics import MetricsCollector
+from backpressure.metrics_source import ControllerSource
 from backpressure.pacer import Pacer
 from backpressure.settings import EngineSettings
 from backpressure.types import CircuitState, ThrottleDecision, validate_queue_name
@@ -24,6 +26,8 @@ from backpressure.types import CircuitState, ThrottleDecision, validate_queue_na
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Iterator
+
+    from prometheus_client import CollectorRegistry
 
     from backpressure.batch import BatchJob
     from backpressure.clock import Clock
@@ -46,6 +50,7 @@ class Heart:
         config: BackpressureConfig | None,
         stats_provider: object,
         logger: logging.Logger | None,
+        registry: CollectorRegistry | None,
         clock: Clock | None,
         engine: str | None,
         make_host: type[ControllerHost],
@@ -74,6 +79,10 @@ class Heart:
         )
         self._engine = load(engine).Engine(EngineSettings.of(self._config), self._host)
         self._host.engine = self._engine
+        self._compliance = self._host.compliance
+        self._registry = registry
+        self._metrics: MetricsCollector | None = None
+        self._source: ControllerSource | None = None
         recovery = self._config.recovery
         if recovery.manual_override:
             self.set_manual_override(True)
@@ -83,6 +92,18 @@ class Heart:
     # ----------------------------------------------------------------------------------------------------- life cycle
 
     def _set_running(self) -> None:
+        if self._metrics is None:
+            # Imports prometheus-client, which chooses then and there how it stores values.
+            self._metrics = MetricsCollector(self._registry)
+            self._source = ControllerSource(
+                self._engine,
+                self._poller.intake,
+                self._compliance,
+                self._clock,
+                observing=lambda: self._config.mode == "observe",
+            )
+            self._metrics.add(self._source)
+            self._poller.intake.after_poll = self._metrics.flush
         with self._lock():
             if self._state == "new":
                 self._state = "running"
@@ -94,6 +115,9 @@ class Heart:
             self._host.stopped = True
             self._engine.set_running(False)
         self._pacer.stop()
+        if self._metrics is not None and self._source is not None:
+            self._metrics.remove(self._source)
+            self._metrics.flush()
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
@@ -107,6 +131,7 @@ class Heart:
 
     def _record(self, decided: object, ok: bool) -> None:
         if isinstance(decided, ThrottleDecision):
+            self._compliance.reported(decided)
             self._engine.record(decided, ok)
         else:
             self._engine.record_queue(validate_queue_name(decided), ok)
@@ -147,9 +172,14 @@ class Heart:
         except BaseException as error:
             self._report_error(decision, error)
             raise
+        self._report_success(decision)
+
+    def _report_success(self, decision: ThrottleDecision) -> None:
+        self._compliance.honoured(decision)
         self._engine.record(decision, True)
 
     def _report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        self._compliance.honoured(decision)
         if is_failure(error, self._config.circuit_of(decision.queue_name).excluded_exceptions):
             self._engine.record(decision, False)
 

@@ -12,6 +12,7 @@ import attrs
 
 from backpressure.clock import in_event_loop
 from backpressure.clock import wait as wait_on
+from backpressure.compliance import Compliance
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure.types import CircuitState, Reason, ThrottleDecision
 
@@ -70,6 +71,7 @@ class ControllerHost:
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
         self.utc_now = clock.utc_now
+        self.compliance = Compliance(clock.monotonic_ns)
         self.stopped = False
         self.last_fallback: datetime | None = None
         self._clock = clock
@@ -143,6 +145,7 @@ class ControllerHost:
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""
         self.poller.intake.forget(queue_name)
+        self.compliance.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)
 

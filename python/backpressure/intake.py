@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._pure.counters import Tally
 from backpressure.errors import InvalidQueueError, StatsUnavailableError
+from backpressure.metrics import Durations
 from backpressure.settings import nanoseconds
 from backpressure.types import QueueStats, validate_queue_name
 
@@ -53,6 +54,10 @@ class Intake:
         self.stats: dict[str, QueueStats] = {}
         #: Seconds that the last poll took, ``None`` before the first.
         self.last_poll_seconds: float | None = None
+        #: How long all polls took.
+        self.durations = Durations()
+        #: Called by the poller after every poll, off any event loop.
+        self.after_poll: Callable[[], object] = bool
 
     def pause(self, config: PollingConfig) -> float:
         """Return seconds until the next poll."""
@@ -68,6 +73,7 @@ class Intake:
         self.take(collected)
         self._settle_cold_queues()
         self.last_poll_seconds = seconds
+        self.durations = self.durations.plus(nanoseconds(seconds))
         self._failures = 0 if failure is None else self._failures + 1
         self._report(failure)
         return failure is None

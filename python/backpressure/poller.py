@@ -167,7 +167,9 @@ class Poller:
             self.reader.call(lambda: self._collect(collected, deadline_ns), self._config.timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
-        return self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
+        answered = self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
+        self.intake.after_poll()
+        return answered
 
     def read_one(self, queue_name: str) -> bool:
         """Read one queue on the caller's path, within the timeout; tell whether it got a sample."""

@@ -1,0 +1,53 @@
+"""What one controller tells the metrics collector when it is scraped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine import Engine
+    from backpressure._pure.counters import Totals
+    from backpressure.clock import Clock
+    from backpressure.compliance import Compliance
+    from backpressure.intake import Intake
+    from backpressure.metrics import Durations
+
+__all__ = ["ControllerSource"]
+
+
+class ControllerSource:
+    """See `backpressure.metrics.MetricsSource`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        intake: Intake,
+        compliance: Compliance,
+        clock: Clock,
+        *,
+        observing: Callable[[], bool],
+    ) -> None:
+        self._engine = engine
+        self._intake = intake
+        self._clock = clock
+        self._observing = observing
+        self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
+        self.errors: Callable[[], dict[str, int]] = intake.errors
+        self.compliance: Callable[[], dict[str, tuple[int, int]]] = compliance.counts
+
+    def circuit_states(self) -> dict[str, int]:
+        breakers = ((name, self._engine.breaker(name, False)) for name in self._engine.queue_names())
+        return {name: breaker.state() for name, breaker in breakers if breaker is not None}
+
+    def backlogs(self) -> dict[str, tuple[int, float]]:
+        now_ns = self._clock.monotonic_ns()
+        samples = ((name, self._engine.backlog(name)) for name in self._engine.queue_names())
+        return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
+
+    def polls(self) -> Durations:
+        return self._intake.durations
+
+    def switches(self) -> tuple[bool, bool, bool]:
+        return self._engine.override(), self._engine.emergency(), self._observing()
