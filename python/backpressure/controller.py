@@ -214,7 +214,8 @@ class BackpressureController(Heart):
     def _take_step(self, step: Step) -> object:
         try:
             if isinstance(step, Plan):
-                return self._plan_job(step.job)
+                decision = self._engine.plan(step.job.priority, step.job.queue_name)
+                return decision if decision.should_shed else self._within(decision, step.job.max_wait)
             if isinstance(step, Work):
                 return JobOutcome("succeeded", value=self._perform(step.decision, step.job.work, (), {}))
             if isinstance(step, Admit):

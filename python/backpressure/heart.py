@@ -150,10 +150,6 @@ class Heart:
             )
         return decision
 
-    def _plan_job(self, job: BatchJob) -> ThrottleDecision:
-        decision = self._engine.plan(job.priority, job.queue_name)
-        return decision if decision.should_shed else self._within(decision, job.max_wait)
-
     def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
         if self._state != "running":
             raise self._host.not_running()
