@@ -58,6 +58,7 @@ from backpressure.types import (
 if TYPE_CHECKING:
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.metrics import MetricsCollector
+    from backpressure.providers.async_redis import AsyncRedisStatsProvider
     from backpressure.providers.redis import RedisStatsProvider
 
 __version__: str
@@ -68,6 +69,7 @@ __all__ = [
     "LOW",
     "MEDIUM",
     "AsyncBackpressureController",
+    "AsyncRedisStatsProvider",
     "AsyncStatsProvider",
     "BacklogThresholds",
     "BacklogWindow",
@@ -114,6 +116,7 @@ __all__ = [
 _LAZY = {
     "MetricsCollector": "backpressure.metrics",
     "AsyncBackpressureController": "backpressure.async_controller",
+    "AsyncRedisStatsProvider": "backpressure.providers.async_redis",
     "RedisStatsProvider": "backpressure.providers.redis",
 }
 

@@ -210,33 +210,36 @@ def _redactor(*options: dict[str, Any]) -> Redactor:
     return Redactor(texts - {"default"})
 
 
-def _connection_options(client: Client) -> dict[str, Any]:
-    source: Any = client.nodes_manager if isinstance(client, RedisCluster) else client.connection_pool
+# The next four go by what a client has, so that they serve those of redis.asyncio too.
+
+
+def _connection_options(client: Any) -> dict[str, Any]:
+    source: Any = getattr(client, "nodes_manager", None) or client.connection_pool
     options: dict[str, Any] = getattr(source, "connection_kwargs", {})
     return options
 
 
-def redactor_for(client: Client) -> Redactor:
+def redactor_for(client: Any) -> Redactor:
     """Return what takes the credentials that a given client was made with out of messages."""
     return _redactor(_connection_options(client))
 
 
-def describe(client: Client) -> str:
+def describe(client: Any) -> str:
     """Say where a given client points."""
-    if isinstance(client, RedisCluster):
+    if hasattr(client, "nodes_manager"):
         return "redis cluster"
     options = _connection_options(client)
-    if isinstance(client.connection_pool, SentinelConnectionPool):
+    if hasattr(client.connection_pool, "sentinel_manager"):
         return f"redis service {client.connection_pool.service_name}"
     if "path" in options:
         return f"redis at {options['path']}"
     return f"redis at {options.get('host', 'localhost')}:{options.get('port', 6379)}"
 
 
-def is_sentinel_master(client: Client) -> bool:
+def is_sentinel_master(client: Any) -> bool:
     """Tell whether sentinels choose the server, and are to choose the master."""
-    pool = getattr(client, "connection_pool", None)
-    return isinstance(pool, SentinelConnectionPool) and pool.is_master
+    pool: Any = getattr(client, "connection_pool", None)
+    return hasattr(pool, "sentinel_manager") and bool(pool.is_master)
 
 
 def _pools(client: Client) -> Iterable[ConnectionPool]:

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
-from backpressure.errors import ConfigurationError, StatsUnavailableError
-from backpressure.providers._redis_client import (
-    describe,
-    disconnect,
-    is_sentinel_master,
-    parse_target,
-    redactor_for,
-)
+from backpressure.errors import StatsUnavailableError
+from backpressure.providers._redis_base import CHUNK, SLICE, RedisProvider, demoted, fill, is_master
+from backpressure.providers._redis_client import disconnect, is_sentinel_master
 from backpressure.providers._redis_errors import error_type, unavailable
-from backpressure.providers._redis_layouts import Layout, ListKey, Reading, StreamKey, ZSetKey
+from backpressure.providers._redis_layouts import ListKey, Reading, StreamKey, ZSetKey
 from backpressure.types import QueueStats, utc_now, validate_queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from backpressure.providers._redis_client import Client, RedisTarget
-    from backpressure.providers._redis_layouts import Command
+    from backpressure.providers._redis_base import Outcome
+    from backpressure.providers._redis_client import Client
+    from backpressure.providers._redis_layouts import Command, Layout
 
 __all__ = ["ListKey", "RedisStatsProvider", "StreamKey", "ZSetKey", "error_type"]
-
-#: Commands in one round trip; a longer pipeline would hold the server and the reply buffers.
-CHUNK = 500
-
-# Commands or replies after which the GIL is offered to other threads: some 200 µs of work. Without it a producer that
-# wakes up during the poll of many queues waits for milliseconds.
-_SLICE = 64
-
-Outcome: TypeAlias = QueueStats | StatsUnavailableError
 
 
 class _Read:
@@ -55,7 +40,7 @@ class _Read:
     def tick(self) -> None:
         """Offer the GIL to other threads now and then."""
         self._ticks += 1
-        if self._ticks % _SLICE == 0:
+        if self._ticks % SLICE == 0:
             time.sleep(0)
 
     def _ticking(self, parse: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,7 +65,7 @@ class _Read:
             for method, key, args in commands:
                 getattr(pipeline, method)(key, *args)
                 self.tick()
-            if len(commands) > _SLICE:
+            if len(commands) > SLICE:
                 pipeline.parse_response = self._ticking(pipeline.parse_response)
             replies: list[Any] = pipeline.execute(raise_on_error=False)
         finally:
@@ -109,7 +94,7 @@ class _Link:
         self.troubled: set[str] = set()
 
 
-class RedisStatsProvider:
+class RedisStatsProvider(RedisProvider):
     """A `StatsProvider` for Redis and Valkey 5 and later: standalone, TLS, unix socket, Sentinel or Cluster.
 
     Args:
@@ -143,6 +128,9 @@ class RedisStatsProvider:
         InvalidQueueError: a queue's name is.
     """
 
+    _client_types = (Redis, RedisCluster)
+    _client_names = "a redis.Redis or a redis.cluster.RedisCluster"
+
     def __init__(
         self,
         url_or_client: str | Client,
@@ -151,57 +139,9 @@ class RedisStatsProvider:
         timeout: float = 1.0,
         key: str | None = "{queue}",
     ) -> None:
-        seconds = _seconds(timeout)
-        self._key = _template(key)
-        self._target: RedisTarget | None = None
-        self._given: Client | None = None
-        if isinstance(url_or_client, str):
-            self._target = parse_target(url_or_client, seconds)
-            self._where, self._redact = str(self._target), self._target.redactor()
-        elif isinstance(url_or_client, (Redis, RedisCluster)):
-            self._given = url_or_client
-            self._where, self._redact = describe(url_or_client), redactor_for(url_or_client)
-        else:
-            raise ConfigurationError(
-                f"url_or_client is a {type(url_or_client).__module__}.{type(url_or_client).__name__}: "
-                "give a URL, a redis.Redis or a redis.cluster.RedisCluster",
-                field="url_or_client",
-            )
-        self._layouts = self._read_queues(queues)
-        self._types: dict[str | bytes, str] = {}
-        self._closed = False
+        super().__init__(url_or_client, queues, timeout, key)
         # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
         self._links: dict[int, _Link] = {}
-
-    # ------------------------------------------------------------------------------------------------- configuration
-
-    def _read_queues(self, queues: Any) -> dict[str, Layout]:
-        if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
-            raise ConfigurationError(
-                f"queues is {queues!r}: give a list of names, or a mapping from names to keys",
-                field="queues",
-                value=queues,
-            )
-        if not isinstance(queues, Mapping):
-            return {name: self._plain(name) for name in map(validate_queue_name, queues)}
-        layouts: dict[str, Layout] = {}
-        for given, layout in queues.items():
-            name = validate_queue_name(given)
-            if isinstance(layout, (str, bytes)):
-                layouts[name] = ListKey(layout)
-            elif isinstance(layout, (ListKey, ZSetKey, StreamKey)):
-                layouts[name] = layout
-            else:
-                raise ConfigurationError(
-                    f"queues[{name!r}] is {layout!r}: give ListKey(key), ZSetKey(key) or StreamKey(key, group)",
-                    field=f"queues.{name}",
-                    value=layout,
-                )
-        return layouts
-
-    def _plain(self, name: str) -> ListKey:
-        # Not str.format: braces are also how Redis Cluster marks the part of a key that decides on its node.
-        return ListKey((self._key or "{queue}").replace("{queue}", name))
 
     # --------------------------------------------------------------------------------------------------------- reads
 
@@ -233,23 +173,11 @@ class RedisStatsProvider:
             StatsUnavailableError: nothing could be read.
             InvalidQueueError: a name cannot name a queue.
         """
-        layouts: dict[str, Layout] = {}
-        refused: dict[str, Outcome] = {}
-        for name in queue_names:
-            if name in self._layouts:
-                layouts[name] = self._layouts[name]
-            elif self._key is not None:
-                layouts[name] = self._plain(validate_queue_name(name))
-            else:
-                refused[name] = StatsUnavailableError(
-                    f"queue {name!r} is not among the queues of this provider: add it to queues=, or give key=",
-                    queue_name=name,
-                )
+        layouts, refused = self._layouts_of(queue_names)
         return {**refused, **self._read(layouts)}
 
     def _read(self, layouts: Mapping[str, Layout]) -> dict[str, Outcome]:
-        if self._closed:
-            raise StatsUnavailableError("this provider is closed: make a new one")
+        self._require_open()
         link = self._link()
         read = _Read()
         link.reads.add(read)
@@ -277,12 +205,12 @@ class RedisStatsProvider:
                 failure = self._ask(read, client, positions, commands, replies)
                 if failure is not None:
                     read.failure = failure
-                    _fill(replies, positions, failure)
+                    fill(replies, positions, failure)
                 if name:
                     self._learn(link, name, [replies[position] for position in positions], failed=failure is not None)
         except Exception as error:  # noqa: BLE001 - e.g. no node of the cluster tells where keys lie
             read.failure = self._failure(read, error)
-            _fill(replies, range(len(replies)), read.failure)
+            fill(replies, range(len(replies)), read.failure)
         return replies
 
     def _ask(
@@ -383,38 +311,9 @@ class RedisStatsProvider:
             with contextlib.suppress(Exception):
                 disconnect(link.client)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._where!r}, {len(self._layouts)} queues)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"{type(self).__name__} does not pickle, for it holds credentials and connections: make one per process"
-        )
-
-
-def _seconds(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0", field="timeout", value=timeout)
-    return float(timeout)
-
-
-def _template(key: Any) -> str | None:
-    if key is not None and not (isinstance(key, str) and "{queue}" in key):
-        raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)
-    return key
-
-
-def _fill(replies: list[Any], positions: Iterable[int], failure: StatsUnavailableError) -> None:
-    for position in positions:
-        if replies[position] is None:
-            replies[position] = failure
-
 
 def _require_master(client: Redis, role: Any) -> None:
     """Refuse the answers of a server that has been demoted; its connections still point to it."""
-    if not isinstance(role, (list, tuple)) or not role or role[0] in {b"master", "master"}:
-        return
-    client.connection_pool.disconnect(inuse_connections=False)
-    raise StatsUnavailableError(
-        "the server is no longer the master: the next read asks the sentinels again", error_type="failover"
-    )
+    if not is_master(role):
+        client.connection_pool.disconnect(inuse_connections=False)
+        raise demoted()
