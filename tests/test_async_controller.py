@@ -420,3 +420,18 @@ def test_a_plain_function_may_return_an_awaitable(make: Make) -> None:
             assert await controller.run("low", "empty", later) == 3
 
     asyncio.run(main())
+
+
+def test_stop_during_start_leaves_nothing_running(make: Make) -> None:
+    async def main() -> None:
+        provider = AsyncProvider()
+        controller = make(provider, clock=ManualClock())
+        starting = asyncio.ensure_future(controller.start())
+        await asyncio.sleep(0)
+        await controller.stop()
+        await starting
+        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+        with pytest.raises(ControllerStoppedError):
+            await controller.suggest_throttle("low", "empty")
+
+    asyncio.run(main())

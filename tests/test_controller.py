@@ -140,6 +140,7 @@ class TestLifeCycle:
         release.set()
         starter.join(5)
         assert not alive
+        assert controller._poller._current is None, "start() must not bring back what stop() ended"
 
     def test_bad_arguments_are_refused(
         self, provider: InMemoryStatsProvider, engine_name: str, engine_module: EngineModule

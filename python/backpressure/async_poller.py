@@ -106,6 +106,8 @@ class AsyncPoller:
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
     def _spawn(self, *, poll_first: bool) -> None:
+        if self._stopped:
+            return  # stop() came while start() was polling
         loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._expect(self._config.timeout)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from backpressure._engine import ENGINE, load
-from backpressure._pure.counters import LAW_REASONS, MISS_REASONS, REASONS
+from backpressure._pure.counters import Totals
 from backpressure._pure.lock import ForkLock
 from backpressure.batch import Batch
 from backpressure.circuit import CircuitBreaker, is_failure
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from backpressure.host import AnyPoller, ControllerHost
 
 __all__ = ["Heart", "check_seconds", "raise_rejection", "refuse_generator"]
-
-_LAW_INDICES = tuple(REASONS.index(reason) for reason in LAW_REASONS)
-_MISS_INDICES = tuple(REASONS.index(reason) for reason in MISS_REASONS)
 
 
 class Heart:
@@ -92,7 +90,7 @@ class Heart:
     # ----------------------------------------------------------------------------------------------------- life cycle
 
     def _set_running(self) -> None:
-        if self._metrics is None:
+        if self._metrics is None and self._state == "new":
             # Imports prometheus-client, which chooses then and there how it stores values.
             self._metrics = MetricsCollector(self._registry)
             self._source = ControllerSource(
@@ -262,11 +260,7 @@ class Heart:
 
     def health(self) -> dict[str, Any]:
         """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop."""
-        totals = self._engine.totals().values()
-        answered = sum(sum(total.reasons[index] for index in _LAW_INDICES) for total in totals)
-        missed = sum(total.computed + sum(total.reasons[index] for index in _MISS_INDICES) for total in totals)
-        computed = sum(total.computed for total in totals)
-        asked = answered - computed + missed
+        hits, misses = functools.reduce(Totals.plus, self._engine.totals().values(), Totals()).cache_requests()
         names = self._engine.queue_names()
         fallback = self._host.last_fallback
         return {
@@ -274,7 +268,7 @@ class Heart:
             "stopped": self._state == "stopped",
             "manual_override": self._engine.override(),
             "emergency_mode": self._engine.emergency(),
-            "cache_hit_rate": (answered - computed) / asked if asked else 0.0,
+            "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
             "cache_size": self._engine.cache_size(),
             "circuit_states": {name: str(self.get_circuit_state(name)) for name in names},
             "polling_enabled": self._config.polling.enabled,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from backpressure._pure.counters import MISS_REASONS
 from backpressure.clock import in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.compliance import Compliance
@@ -31,15 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
 
-_FALLBACKS = frozenset(
-    {
-        Reason.STATS_STALE,
-        Reason.FALLBACK_CONSERVATIVE,
-        Reason.FALLBACK_PERMISSIVE,
-        Reason.FALLBACK_CIRCUIT_ONLY,
-        Reason.UNTRACKED,
-    }
-)
+_FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
 
 class AnyPoller(Protocol):

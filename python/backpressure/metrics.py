@@ -19,7 +19,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeVar, final
 
-from backpressure._pure.counters import DELAY_BUCKETS_NS, LAW_REASONS, MISS_REASONS, REASONS, Totals
+from backpressure._pure.counters import DELAY_BUCKETS_NS, REASONS, Totals
 from backpressure._pure.lock import ForkLock
 from backpressure.types import OTHER_QUEUES, Priority, Reason
 
@@ -159,8 +159,6 @@ class MetricsSource(Protocol):
 Counts = dict[tuple[str, ...], tuple[int, ...]]
 
 _SHED = REASONS.index(Reason.BACKLOG_RED_SHED)
-_LAW = tuple(REASONS.index(reason) for reason in LAW_REASONS)
-_MISS = tuple(REASONS.index(reason) for reason in MISS_REASONS)
 _NO_POLLS = (*Durations().counts, 0)
 
 
@@ -249,7 +247,7 @@ def _counted(counts: Counts) -> Iterator[_Series]:
             for reason, count in zip(REASONS, total.reasons, strict=True):
                 if count:
                     yield _Series("backpressure_decisions_total", (priority, queue, str(reason)), count)
-            hit, miss = _cache_requests(total)
+            hit, miss = total.cache_requests()
             hits, misses = hits + hit, misses + miss
         elif kind == "advice":
             for result, count in zip(("honoured", "violated"), numbers, strict=True):
@@ -262,12 +260,6 @@ def _counted(counts: Counts) -> Iterator[_Series]:
     yield _Series("backpressure_poll_duration_seconds", (), polls_ns / 1e9, tuple(polls))
 
 
-def _cache_requests(total: Totals) -> tuple[int, int]:
-    """Return hits and misses. Answers of breakers and switches never asked the cache: they are neither."""
-    answered = sum(total.reasons[index] for index in _LAW)
-    return answered - total.computed, total.computed + sum(total.reasons[index] for index in _MISS)
-
-
 _HIT_RATE = ("backpressure_cache_hit_rate", ())
 
 
@@ -276,7 +268,7 @@ def _ratios(counts: Counts) -> Iterator[_Series]:
     hits = misses = 0
     for (kind, *labels), numbers in counts.items():
         if kind == "decisions":
-            hit, miss = _cache_requests(_totals_of(numbers))
+            hit, miss = _totals_of(numbers).cache_requests()
             hits, misses = hits + hit, misses + miss
         elif kind == "advice" and any(numbers):
             yield _Series("backpressure_producer_compliance_ratio", (labels[0],), numbers[0] / sum(numbers))

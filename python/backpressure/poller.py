@@ -125,6 +125,8 @@ class Poller:
             thread.join(_JOIN)
 
     def _spawn(self, *, poll_now: bool) -> None:
+        if self._stopped:
+            return  # stop() came while start() was polling
         fresh = _Thread()
         fresh.poll_now = poll_now
         self._expect(fresh, self._config.timeout)

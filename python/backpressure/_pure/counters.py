@@ -24,6 +24,8 @@ MISS_REASONS = (
     Reason.COLD_START,
     Reason.UNTRACKED,
 )
+_LAW = tuple(REASONS.index(reason) for reason in LAW_REASONS)
+_MISS = tuple(REASONS.index(reason) for reason in MISS_REASONS)
 
 
 class Tally:
@@ -64,6 +66,11 @@ class Totals(NamedTuple):
             tuple(map(sum, zip(self.delays, other.delays, strict=True))),
             self.delay_sum_ns + other.delay_sum_ns,
         )
+
+    def cache_requests(self) -> tuple[int, int]:
+        """Return hits and misses. Answers of breakers and switches never asked the cache: they are neither."""
+        answered = sum(self.reasons[index] for index in _LAW)
+        return answered - self.computed, self.computed + sum(self.reasons[index] for index in _MISS)
 
 
 class Counters:
