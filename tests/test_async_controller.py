@@ -34,6 +34,7 @@ from controller_fixtures import eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from backpressure import StateChange
     from backpressure._engine import EngineModule
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")
@@ -282,6 +283,24 @@ class TestPolling:
                 await controller.suggest_throttle("low", "empty")
                 while (controller._engine.backlog("empty") or (0,))[0] != 9:
                     await asyncio.sleep(0)
+
+        asyncio.run(main())
+
+    def test_a_task_that_shows_no_sign_of_life_is_replaced_and_that_is_told(self, make: Make) -> None:
+        async def main() -> None:
+            provider = AsyncProvider()
+            async with make(provider, clock=ManualClock()) as controller:
+                poller: Any = controller._poller
+                stuck = poller._task
+                changes: list[StateChange] = []
+                controller.add_listener(changes.append)
+                # As after a defect of ours: it waits for something that never comes.
+                poller._due_ns = 0
+                controller._clock.advance(9.1)  # type: ignore[attr-defined]
+                await controller.suggest_throttle("low", "empty")
+                assert poller._task is not stuck
+                assert controller.health()["polling_errors"] == {"heartbeat": 1}
+                assert [(change.kind, change.new) for change in changes] == [("poller", "restarted")]
 
         asyncio.run(main())
 

@@ -117,6 +117,14 @@ class Host(Protocol):
         """A breaker changed its state."""
         ...
 
+    def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
+        """A queue's backlog lies in another zone of a priority's window; before the first look it was green."""
+        ...
+
+    def override_ended(self) -> None:
+        """The manual override's time is up. Noticed by the first decision that follows."""
+        ...
+
     def evicted(self, queue_name: str) -> None:
         """A queue lost its state to make room."""
         ...

@@ -91,6 +91,17 @@ class AsyncBackpressureController(Heart):
 
     A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
     permit, no count, and a read that others share goes on for them. Usable from several loops in several threads.
+
+    Raises:
+        ConfigurationError: `config` or `stats_provider` is no such thing.
+
+    Example:
+        >>> async def main():
+        ...     async with AsyncBackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...         async with controller.slot("high", "email-queue"):
+        ...             return await controller.run("low", "email-queue", asyncio.sleep, 0, "sent")
+        >>> asyncio.run(main())
+        'sent'
     """
 
     _poller: _AsyncSource
@@ -196,7 +207,11 @@ class AsyncBackpressureController(Heart):
     async def slot(
         self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
     ) -> AsyncIterator[ThrottleDecision]:
-        """Wait as advised, then run the body; its outcome is reported. Raises as `run`."""
+        """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
+
+        Args:
+            max_wait: longest sleep accepted, in seconds.
+        """
         decision = await self._go(priority, queue_name, max_wait)
         with self._reported(decision):
             yield decision
@@ -205,6 +220,9 @@ class AsyncBackpressureController(Heart):
         self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Make every call of the decorated coroutine function go through `run`.
+
+        Args:
+            max_wait: longest sleep accepted, in seconds.
 
         Raises:
             TypeError: the function is no coroutine function, or a generator.

@@ -71,7 +71,7 @@ class AsyncPoller:
         if not self._runs():
             self._spawn(poll_first=True)
         elif self._clock.monotonic_ns() > self._due_ns:
-            self.intake.count_error("heartbeat")
+            self.intake.note_restart()
             self._retire()
             self._spawn(poll_first=True)
 
@@ -114,14 +114,20 @@ class AsyncPoller:
         self._task = loop.create_task(self._run(poll_first=poll_first), name="backpressure-poller")
 
     async def _run(self, *, poll_first: bool) -> None:
-        if poll_first:
-            await self.poll()
+        poll_now = poll_first
         while True:
-            pause = self.intake.pause(self._config)
-            self._expect(pause + self._config.timeout)
-            await wait_async(self._clock, pause)
-            self._expect(self._config.timeout)
-            await self.poll()
+            try:
+                if not poll_now:
+                    pause = self.intake.pause(self._config)
+                    self._expect(pause + self._config.timeout)
+                    await wait_async(self._clock, pause)
+                poll_now = False
+                self._expect(self._config.timeout)
+                await self.poll()
+            except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
+                self._announcer.poller_failed(error)
+                self.intake.count_error("provider")
+                await wait_async(self._clock, self._config.interval)
 
     def _expect(self, seconds: float) -> None:
         self._due_ns = self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)

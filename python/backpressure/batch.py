@@ -46,6 +46,13 @@ class BatchJob:
 
     Raises:
         InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
+
+    Immutable.
+
+    Example:
+        >>> job = BatchJob("high", "payments-queue", lambda: "paid")
+        >>> job.priority, job.work()
+        (<Priority.HIGH: 2>, 'paid')
     """
 
     priority: Priority = attrs.field(converter=_priority)
@@ -61,7 +68,18 @@ class JobOutcome:
     Attributes:
         status: ``"succeeded"`` (with `value`), ``"failed"`` (with `error`), ``"shed"`` or ``"circuit_open"`` (with the
             `error` that stands for it), ``"not_started"``.
+        value: what the job's work returned.
+        error: what it raised, or the error that stands for its rejection.
         retry_after: seconds after which trying again makes sense, where that is known.
+
+    Immutable.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
+        ...     result = controller.process_batch([BatchJob("low", "clicks", print)])
+        >>> outcome = result.outcomes[0]
+        >>> outcome.status, outcome.retry_after
+        ('shed', 7.5)
     """
 
     status: Status
@@ -75,7 +93,17 @@ _NOT_STARTED = JobOutcome("not_started")
 
 @attrs.frozen
 class BatchResult:
-    """The outcomes of a batch's jobs, in the order in which the jobs were given."""
+    """The outcomes of a batch's jobs, in the order in which the jobs were given. Immutable.
+
+    Attributes:
+        outcomes: one `JobOutcome` a job.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...     result = controller.process_batch(BatchJob("high", "email-queue", dict) for _ in range(3))
+        >>> result.count("succeeded"), result.errors()
+        (3, [])
+    """
 
     outcomes: tuple[JobOutcome, ...]
 

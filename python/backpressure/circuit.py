@@ -53,7 +53,19 @@ class CircuitBreaker:
         config: thresholds and times; default `CircuitConfig()`.
         clock: source of time; default the system's.
 
-    Thread-safe; lock-free in the native engine.
+    Thread-safe; lock-free in the native engine. A breaker made alone knows no queue and exports no metrics; that of a
+    controller's queue comes from `BackpressureController.circuit`.
+
+    Example:
+        >>> clock = ManualClock()
+        >>> breaker = CircuitBreaker(CircuitConfig(failure_threshold=2, recovery_threshold=1), clock=clock)
+        >>> breaker.record_failure()
+        >>> breaker.record_failure()
+        >>> breaker.state, breaker.allow()
+        (<CircuitState.OPEN: 1>, False)
+        >>> clock.advance(60)
+        >>> breaker.call(len, "the probe"), breaker.state
+        (9, <CircuitState.CLOSED: 0>)
     """
 
     def __init__(
@@ -85,7 +97,16 @@ class CircuitBreaker:
         return self.try_acquire() is not None
 
     def try_acquire(self) -> Ticket | None:
-        """Admit one call: a ticket to report its outcome with, or ``None``."""
+        """Admit one call: a ticket to report its outcome with, or ``None``.
+
+        For calls that `call` cannot wrap, such as awaited ones.
+
+        Example:
+            >>> breaker = CircuitBreaker()
+            >>> ticket = breaker.try_acquire()
+            >>> if ticket is not None:
+            ...     breaker.record_success(ticket)
+        """
         return self._breaker().try_acquire()
 
     def record_success(self, ticket: Ticket | None = None) -> None:
@@ -100,8 +121,13 @@ class CircuitBreaker:
         """Call `fn` and report how it went.
 
         Raises:
-            CircuitOpenError: nothing was called; ``retry_after`` tells when a probe may go.
+            CircuitOpenError: nothing was called; ``retry_after`` tells in how many seconds a probe may go.
             TypeError: `fn` is a coroutine function.
+            Exception: whatever `fn` raises.
+
+        Example:
+            >>> CircuitBreaker().call(int, "ff", base=16)
+            255
         """
         breaker = self._breaker()
         ticket = breaker.try_acquire()
@@ -118,7 +144,14 @@ class CircuitBreaker:
         return value
 
     def force_open(self) -> None:
-        """Reject everything until `force_close` or `reset`, whatever else is set."""
+        """Reject everything until `force_close` or `reset`, whatever else is set.
+
+        Example:
+            >>> breaker = CircuitBreaker()
+            >>> breaker.force_open()
+            >>> breaker.allow(), breaker.stats()["forced"]
+            (False, True)
+        """
         self._breaker().force_open()
 
     def force_close(self) -> None:
@@ -134,6 +167,13 @@ class CircuitBreaker:
 
         Durations in seconds, times as aware datetimes or ``None``. ``time_until_recovery`` is the time until a
         probe may go: 0 when it may, ``None`` when closed or forced open.
+
+        Example:
+            >>> breaker = CircuitBreaker()
+            >>> breaker.record_failure()
+            >>> stats = breaker.stats()
+            >>> stats["state"], stats["failure_count"], stats["failure_threshold"]
+            ('closed', 1, 5)
         """
         breaker = self._resolve(False)
         word = breaker.word if breaker else 0

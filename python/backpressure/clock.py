@@ -23,6 +23,11 @@ class Clock(Protocol):
     `background` tells the poller's waits from producers' sleeps. Without it, sleeps are cut into slices of 0.1 s so
     that ``stop()`` still ends them. A clock that treats producers' sleeps specially may add ``async_wait(seconds)``,
     which the background then uses in place of ``async_sleep``.
+
+    Example:
+        >>> from backpressure.clock import Clock
+        >>> isinstance(ManualClock(), Clock)
+        True
     """
 
     def monotonic_ns(self) -> int:

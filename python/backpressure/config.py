@@ -198,7 +198,15 @@ class _Section:
 
 
 class FallbackMode(StrEnum):
-    """What to do when there are no usable statistics."""
+    """What to do when there are no usable statistics.
+
+    ``conservative`` delays HIGH/MEDIUM/LOW by 100/500/1000 ms, ``permissive`` does not delay, ``circuit_only`` leaves
+    the breaker alone to judge. Settings take ``true`` and ``false`` for the first two.
+
+    Example:
+        >>> RecoveryStrategy(fallback_mode=False).fallback_mode
+        <FallbackMode.PERMISSIVE: 'permissive'>
+    """
 
     CONSERVATIVE = "conservative"
     PERMISSIVE = "permissive"
@@ -207,9 +215,23 @@ class FallbackMode(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class BacklogWindow(_Section):
-    """Upper bounds, in waiting jobs, of the green and yellow zone and the point where delay and shedding peak.
+    """Where a queue's backlog turns from green to yellow to red. Integers, in waiting jobs. Immutable.
 
     0 <= green_max < yellow_max < red_max <= 2**53 - 1.
+
+    Args:
+        green_max: largest backlog at which jobs go at once.
+        yellow_max: largest backlog of the yellow zone; beyond it lies red.
+        red_max: where the delay stops growing.
+
+    Raises:
+        ConfigurationError: a bound is no such integer, or out of order.
+
+    Example:
+        >>> BacklogWindow(green_max=200, yellow_max=100, red_max=1_000)
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.ConfigurationError: yellow_max is 100: must be above green_max (200)
     """
 
     green_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
@@ -228,7 +250,20 @@ def _window(green: int, yellow: int, red: int) -> Any:
 
 @attrs.frozen(kw_only=True)
 class BacklogThresholds(_Section):
-    """One window for each priority."""
+    """One window for each priority. Immutable.
+
+    Args:
+        high_priority: default 1000/5000/10000.
+        medium_priority: default 500/2000/5000.
+        low_priority: default 100/500/1000.
+
+    Raises:
+        ConfigurationError: a window is no `BacklogWindow`.
+
+    Example:
+        >>> BacklogThresholds().window(Priority.LOW)
+        BacklogWindow(green_max=100, yellow_max=500, red_max=1000)
+    """
 
     _path = "thresholds"
 
@@ -248,16 +283,31 @@ def _is_scale(scale: Fraction) -> bool | str:
 
 @attrs.frozen(kw_only=True)
 class CurveConfig(_Section):
-    """Shape of the delay between the bounds of a window.
+    """Shape of the delay between the bounds of a window. Durations in seconds. Immutable.
 
     The base delay grows linearly from `yellow_min_delay` to `yellow_max_delay` across the yellow zone and on to
     `red_max_delay` across the red one, and is multiplied by the priority's scale. LOW is shed once the backlog is
     more than `shed_permille` thousandths into the red zone.
 
     Args:
+        yellow_min_delay: base delay just above the green bound.
+        yellow_max_delay: base delay at the yellow bound.
+        red_max_delay: base delay at the red bound and beyond; at most an hour.
+        scale_high: factor for HIGH; a number or a fraction such as ``"1/2"``.
+        scale_medium: factor for MEDIUM, at least that of HIGH.
+        scale_low: factor for LOW, at least that of MEDIUM.
+        shed_permille: how far into the red zone, in thousandths of it, LOW begins to be shed; 1000 never sheds.
         scale_yellow: ``False`` scales the red zone alone, as the Go original does; HIGH then waits *less* just above
             the yellow limit than just below it.
         delay_jitter: sleeps are lengthened by a random share of up to this, so that producers do not wake together.
+
+    Raises:
+        ConfigurationError: a value is impossible.
+
+    Example:
+        >>> curve = CurveConfig(yellow_max_delay="250ms", red_max_delay="2s", scale_low=2)
+        >>> curve.yellow_max_delay, curve.scale(Priority.LOW)
+        (0.25, Fraction(2, 1))
     """
 
     _path = "curve"
@@ -322,7 +372,7 @@ def _are_exceptions(value: object) -> bool:
 
 @attrs.frozen(kw_only=True)
 class CircuitConfig(_Section):
-    """When a queue's circuit breaker opens and how it recovers.
+    """When a queue's circuit breaker opens and how it recovers. Durations in seconds. Immutable.
 
     Args:
         failure_threshold: consecutive failures that open the circuit.
@@ -332,6 +382,13 @@ class CircuitConfig(_Section):
         probe_interval: seconds between probes of a half-open circuit.
         excluded_exceptions: exception classes that are no failure (settable in code only).
         high_priority: ``"attempt"`` lets HIGH through an open circuit; ``"reject"`` blocks all priorities.
+
+    Raises:
+        ConfigurationError: a value is impossible.
+
+    Example:
+        >>> CircuitConfig(failure_threshold=10, recovery_timeout="2m", excluded_exceptions=(KeyError,)).recovery_timeout
+        120.0
     """
 
     _path = "circuit"
@@ -368,7 +425,7 @@ def _longest_gap(polling: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class PollingConfig(_Section):
-    """How statistics are read in the background. All durations in seconds.
+    """How statistics are read in the background. All durations in seconds. Immutable.
 
     Args:
         interval: between two polls.
@@ -377,6 +434,13 @@ class PollingConfig(_Section):
         max_backoff: longest wait after failed polls.
         cache_ttl: age up to which a sample is believed.
         enabled: ``False`` reads on the caller's path whenever a sample has expired.
+
+    Raises:
+        ConfigurationError: a value is impossible, or does not fit another.
+
+    Example:
+        >>> PollingConfig(interval="2s", jitter="500ms", timeout=1).cache_ttl
+        30.0
     """
 
     _path = "polling"
@@ -419,7 +483,7 @@ class PollingConfig(_Section):
 
 @attrs.frozen(kw_only=True)
 class RecoveryStrategy(_Section):
-    """What happens when statistics are stale or missing, and the manual switches' initial positions.
+    """What happens when statistics are stale or missing, and the manual switches' initial positions. Immutable.
 
     Args:
         fallback_mode: ``conservative`` delays HIGH/MEDIUM/LOW by 100/500/1000 ms, ``permissive`` does not delay,
@@ -427,6 +491,13 @@ class RecoveryStrategy(_Section):
         graceful_degrade: seconds over which an expired sample's delay moves to the fallback's.
         manual_override: start with the override on.
         emergency_mode: start with emergency mode on.
+
+    Raises:
+        ConfigurationError: a value is impossible.
+
+    Example:
+        >>> RecoveryStrategy(fallback_mode="permissive", graceful_degrade="1m").graceful_degrade
+        60.0
     """
 
     _path = "recovery"
@@ -445,7 +516,21 @@ def _optional(kind: type[Any]) -> Any:
 
 @attrs.frozen(kw_only=True)
 class QueueConfig(_Section):
-    """What one queue has of its own; ``None`` means the shared setting."""
+    """What one queue has of its own; ``None`` means the shared setting. Immutable.
+
+    Args:
+        thresholds: its windows.
+        curve: its delays.
+        circuit: its breaker.
+
+    Raises:
+        ConfigurationError: a part is of another class.
+
+    Example:
+        >>> config = BackpressureConfig(queues={"email-queue": QueueConfig(circuit=CircuitConfig(failure_threshold=9))})
+        >>> config.circuit_of("email-queue").failure_threshold, config.circuit_of("other").failure_threshold
+        (9, 5)
+    """
 
     thresholds: BacklogThresholds | None = _optional(BacklogThresholds)
     curve: CurveConfig | None = _optional(CurveConfig)
@@ -469,15 +554,25 @@ def _to_queues(value: object, owner: object, field: attrs.Attribute[Any]) -> Map
 
 @attrs.frozen(kw_only=True)
 class BackpressureConfig(_Section):
-    """Complete configuration; every part has defaults.
+    """Complete configuration; every part has defaults. Immutable.
 
     Args:
+        thresholds: bounds of the zones, in waiting jobs.
+        curve: delays and shedding between them.
+        circuit: breakers.
+        polling: how statistics are read.
+        recovery: what happens without them, and switches.
         mode: ``"observe"`` decides, counts and logs but never delays or sheds.
         max_queues: how many queues get state of their own; the rest share a fallback.
         queues: settings of single queues, since one window cannot fit all.
 
     Raises:
         ConfigurationError: a value is impossible; its ``field`` is the dotted path.
+
+    Example:
+        >>> config = BackpressureConfig(polling=PollingConfig(interval="2s", timeout="1s"), max_queues=50)
+        >>> config.polling.interval
+        2.0
     """
 
     thresholds: BacklogThresholds = _instance(BacklogThresholds, BacklogThresholds())
@@ -514,6 +609,11 @@ class BackpressureConfig(_Section):
 
         Raises:
             ConfigurationError: settings are unknown or impossible; its ``faults`` and its message hold all of them.
+
+        Example:
+            >>> config = BackpressureConfig.from_mapping({"polling": {"interval": "2s", "timeout": "1s"}})
+            >>> config.polling.timeout
+            1.0
         """
         from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
 
@@ -541,19 +641,29 @@ class BackpressureConfig(_Section):
 
         Raises:
             ConfigurationError: as from `from_mapping`.
+
+        Example:
+            >>> config = BackpressureConfig.from_env({"BACKPRESSURE_RECOVERY__FALLBACK_MODE": "permissive"})
+            >>> str(config.recovery.fallback_mode)
+            'permissive'
         """
         from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
 
         return loading.from_env(environ, base)
 
     def evolve(self, changes: Mapping[str, Any]) -> BackpressureConfig:
-        """Return a changed copy: ``config.evolve({"thresholds.low_priority.red_max": 2000})``.
+        """Return a changed copy.
 
         Paths are dotted, queue names quoted: ``queues."email-queue".curve.red_max_delay``. Values may be tables or
         objects of this module, too; of two changes to one setting the later counts.
 
         Raises:
             ConfigurationError: as from `from_mapping`.
+
+        Example:
+            >>> config = BackpressureConfig().evolve({"thresholds.low_priority.red_max": 2_000})
+            >>> config.thresholds.low_priority
+            BacklogWindow(green_max=100, yellow_max=500, red_max=2000)
         """
         from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
 

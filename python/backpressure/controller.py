@@ -49,10 +49,15 @@ class BackpressureController(Heart):
     All methods are thread-safe. After a fork the child goes on with the parent's samples and circuits and starts a
     poller of its own when these grow old, or when `start` is called.
 
-    Example::
+    Raises:
+        ConfigurationError: `config` or `stats_provider` is no such thing.
 
-        with BackpressureController(config, provider) as controller:
-            controller.run("low", "analytics-queue", enqueue, event)
+    Example:
+        >>> sent = []
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...     controller.run("high", "email-queue", sent.append, "receipt")
+        >>> sent
+        ['receipt']
     """
 
     def __init__(
@@ -120,6 +125,14 @@ class BackpressureController(Heart):
         Raises:
             InvalidPriorityError, InvalidQueueError: bad arguments.
             ControllerNotStartedError, ControllerStoppedError: it is not running.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 3_500})) as controller:
+            ...     decision = controller.suggest_throttle("medium", "email-queue")
+            ...     decision.wait()
+            ...     controller.record_success(decision)
+            >>> decision.delay
+            2.75
         """
         return self._engine.suggest_throttle(priority, queue_name)
 
@@ -144,6 +157,11 @@ class BackpressureController(Heart):
             ThrottledError: the advised delay exceeds `max_wait`; `work` was not called.
             TypeError: `work` is a coroutine function.
             Exception: whatever `work` raises.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+            ...     controller.run("high", "email-queue", int, "ff", base=16, max_wait=0.2)
+            255
         """
         return self._perform(self._go(priority, queue_name, max_wait), work, args, kwargs)
 
@@ -151,7 +169,17 @@ class BackpressureController(Heart):
     def slot(
         self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
     ) -> Iterator[ThrottleDecision]:
-        """Wait as advised, then run the body; its outcome is reported. Raises as `run`."""
+        """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
+
+        Args:
+            max_wait: longest sleep accepted, in seconds.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+            ...     with controller.slot("low", "email-queue") as decision:
+            ...         print(decision.reason)
+            backlog_green
+        """
         decision = self._go(priority, queue_name, max_wait)
         with self._reported(decision):
             yield decision
@@ -161,8 +189,20 @@ class BackpressureController(Heart):
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Make every call of the decorated function go through `run`; a coroutine function awaits its turn.
 
+        Args:
+            max_wait: longest sleep accepted, in seconds.
+
         Raises:
             TypeError: the function is a generator, whose work happens after the call.
+
+        Example:
+            >>> controller = BackpressureController(None, InMemoryStatsProvider({"email-queue": 0}))
+            >>> @controller.throttled("low", "email-queue")
+            ... def enqueue(address):
+            ...     return f"queued {address}"
+            >>> with controller:
+            ...     enqueue("me@example.org")
+            'queued me@example.org'
         """
         checked_priority, checked_name = Priority.parse(priority), validate_queue_name(queue_name)
 
@@ -201,6 +241,13 @@ class BackpressureController(Heart):
         Raises:
             BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
             BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``.
+
+        Example:
+            >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]
+            >>> provider = InMemoryStatsProvider({"payments": 0, "clicks": 5_000})
+            >>> with BackpressureController(None, provider) as controller:
+            ...     [outcome.status for outcome in controller.process_batch(jobs).outcomes]
+            ['succeeded', 'shed']
         """
         batch = self._batch(jobs, timeout)
         try:
@@ -260,6 +307,13 @@ class BackpressureController(Heart):
         Raises:
             ControllerNotStartedError, ControllerStoppedError: it is not running.
             BackpressureError: the calling thread runs an event loop.
+
+        Example:
+            >>> provider = InMemoryStatsProvider({"email-queue": 0})
+            >>> with BackpressureController(None, provider) as controller:
+            ...     provider.set("email-queue", 7_000)
+            ...     controller.refresh("email-queue"), controller.suggest_throttle("low", "email-queue").should_shed
+            (True, True)
         """
         name = validate_queue_name(queue_name)
         if self._state != "running":

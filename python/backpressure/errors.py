@@ -39,6 +39,14 @@ class BackpressureError(Exception):
         queue_name: the queue the call was about, or ``None``.
         priority: the job's priority, or ``None``.
         retry_after: seconds after which trying again makes sense, or ``None`` when unknown.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
+        ...     try:
+        ...         controller.run("low", "clicks", print, "a click")
+        ...     except BackpressureError as error:
+        ...         print(error.queue_name, error.priority, error.retry_after)
+        clicks low 7.5
     """
 
     def __init__(
@@ -61,29 +69,80 @@ class BackpressureError(Exception):
 
 
 class JobShedError(BackpressureError):
-    """The job was refused and must not be enqueued now: the backlog is too large."""
+    """The job was refused and must not be enqueued now: the backlog is too large.
+
+    ``retry_after`` is the delay in seconds that it would have been given.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
+        ...     controller.suggest_throttle("low", "clicks").wait()
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.JobShedError: low job for queue 'clicks' was shed at a backlog of 5000: drop it, or ...
+    """
 
 
 class CircuitOpenError(JobShedError):
-    """The job was refused because the queue's circuit breaker is open or its probe is taken."""
+    """The job was refused because the queue's circuit breaker is open or its probe is taken.
+
+    ``retry_after`` is the time in seconds to the next probe; ``None`` when the circuit was forced open.
+
+    Example:
+        >>> breaker = CircuitBreaker()
+        >>> breaker.force_open()
+        >>> breaker.call(print, "never printed")
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.CircuitOpenError: circuit is open: retry once it is released
+    """
 
 
 class ThrottledError(BackpressureError):
-    """The advised delay exceeds ``max_wait``; nothing was run. ``retry_after`` is the delay in seconds."""
+    """The advised delay exceeds ``max_wait``; nothing was run. ``retry_after`` is the delay in seconds.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 5_000})) as controller:
+        ...     controller.run("medium", "email-queue", print, max_wait=0.2)
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.ThrottledError: medium job for queue 'email-queue' would wait 5.000 s, longer than ...
+    """
 
 
 class ControllerNotStartedError(BackpressureError):
-    """The controller is not running: call ``start()`` or use it as a context manager first."""
+    """The controller is not running: call ``start()`` or use it as a context manager first.
+
+    Example:
+        >>> BackpressureController(None, InMemoryStatsProvider()).suggest_throttle("low", "clicks")
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.ControllerNotStartedError: ...
+    """
 
 
 class ControllerStoppedError(ControllerNotStartedError):
-    """The controller was stopped; it cannot be started again. Make a new one."""
+    """The controller was stopped; it cannot be started again. Make a new one.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider()) as controller:
+        ...     pass
+        >>> controller.start()
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.ControllerStoppedError: ...
+    """
 
 
 class StatsUnavailableError(BackpressureError):
     """A provider could not read its statistics. Controllers turn it into their fallback.
 
     ``error_type`` is the label under which the poller counts the failure (``"timeout"``, ``"auth"``, …).
+
+    Example:
+        >>> raise StatsUnavailableError("the broker is restarting", error_type="loading")
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.StatsUnavailableError: the broker is restarting
     """
 
     def __init__(self, message: str = "", *, error_type: str = "provider", queue_name: str | None = None) -> None:
@@ -96,6 +155,12 @@ class ConfigurationError(BackpressureError, ValueError):
 
     A loader reports everything it finds in one error: ``faults`` holds an error for each setting, the first of which
     gives ``field`` and ``value``.
+
+    Example:
+        >>> PollingConfig(interval=5, jitter=4)
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.ConfigurationError: polling.jitter is 4.0: must be from 0 to half the interval (2.5 s)
     """
 
     def __init__(
@@ -108,7 +173,17 @@ class ConfigurationError(BackpressureError, ValueError):
 
 
 class BatchError(BackpressureError, ExceptionGroup[Exception]):
-    """Jobs of a batch failed. An exception group of their errors; ``result`` holds every job's outcome."""
+    """Jobs of a batch failed. An exception group of their errors; ``result`` holds every job's outcome.
+
+    Example:
+        >>> jobs = [BatchJob("high", "email-queue", work) for work in (dict, lambda: 1 / 0)]
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...     try:
+        ...         controller.process_batch(jobs)
+        ...     except* ZeroDivisionError as failed:
+        ...         print([outcome.status for outcome in failed.result.outcomes])
+        ['succeeded', 'failed']
+    """
 
     result: BatchResult | None
 
@@ -128,11 +203,25 @@ class BatchError(BackpressureError, ExceptionGroup[Exception]):
 
 
 class InvalidPriorityError(BackpressureError, ValueError):
-    """The priority is neither a ``Priority`` nor ``"low"``, ``"medium"`` or ``"high"``."""
+    """The priority is neither a ``Priority`` nor ``"low"``, ``"medium"`` or ``"high"``.
+
+    Example:
+        >>> Priority.parse(1)
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.InvalidPriorityError: invalid priority 1: give a Priority or one of "low", "medium", "high"
+    """
 
 
 class InvalidQueueError(BackpressureError, ValueError):
-    """The queue name is not a ``str`` of 1–255 UTF-8 bytes without control characters."""
+    """The queue name is not a ``str`` of 1–255 UTF-8 bytes without control characters.
+
+    Example:
+        >>> InMemoryStatsProvider({"": 0})
+        Traceback (most recent call last):
+            ...
+        backpressure.errors.InvalidQueueError: invalid queue name '': give 1 to 255 UTF-8 bytes
+    """
 
 
 def _links(error: BaseException | None) -> Iterator[BaseException]:
@@ -151,12 +240,22 @@ def _links(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_shed_error(error: BaseException | None) -> bool:
-    """Tell whether `error`, a cause of it or any member of a group is a shed (open circuits included)."""
+    """Tell whether `error`, a cause of it or any member of a group is a shed (open circuits included).
+
+    Example:
+        >>> is_shed_error(JobShedError()), is_shed_error(CircuitOpenError()), is_shed_error(OSError())
+        (True, True, False)
+    """
     return any(isinstance(link, JobShedError) for link in _links(error))
 
 
 def is_circuit_open_error(error: BaseException | None) -> bool:
-    """Tell whether `error`, a cause of it or any member of a group is a rejection by a circuit breaker."""
+    """Tell whether `error`, a cause of it or any member of a group is a rejection by a circuit breaker.
+
+    Example:
+        >>> is_circuit_open_error(CircuitOpenError()), is_circuit_open_error(JobShedError())
+        (True, False)
+    """
     return any(isinstance(link, CircuitOpenError) for link in _links(error))
 
 
@@ -174,6 +273,10 @@ def is_retryable(error: BaseException | None) -> bool:
 
     False for ``None``, sheds and open circuits (wait ``retry_after`` instead), a stopped controller, invalid input
     and configuration, and exceptions that are not an ``Exception``. A group is retryable when all its members are.
+
+    Example:
+        >>> is_retryable(ConnectionError()), is_retryable(ThrottledError()), is_retryable(JobShedError())
+        (True, True, False)
     """
     return error is not None and all(
         isinstance(link, Exception) and not isinstance(link, _NOT_RETRYABLE) for link in _links(error)

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure.clock import Clock
+    from backpressure.types import Priority
 
 __all__ = ["Announcer", "StateChange"]
 
 # A library does not print where its user has not set up logging.
 logging.getLogger("backpressure").addHandler(logging.NullHandler())
 
-Kind = Literal["circuit", "provider", "queue_stats", "override", "emergency", "configuration", "poller", "eviction"]
+Kind = Literal[
+    "zone", "circuit", "provider", "queue_stats", "override", "emergency", "configuration", "poller", "eviction"
+]
 
 
 @attrs.frozen
@@ -30,6 +33,17 @@ class StateChange:
         queue_name: the queue concerned, ``None`` where it is about all.
         old, new: the states before and after, as text.
         at: aware UTC time.
+        priority: whose window the zone belongs to, ``None`` for all other kinds.
+
+    Immutable.
+
+    Example:
+        >>> controller = BackpressureController(None, InMemoryStatsProvider())
+        >>> changes = []
+        >>> controller.add_listener(changes.append)
+        >>> controller.set_manual_override(True)
+        >>> [(change.kind, change.old, change.new) for change in changes]
+        [('override', 'off', 'on')]
     """
 
     kind: Kind
@@ -37,6 +51,7 @@ class StateChange:
     old: str
     new: str
     at: datetime
+    priority: Priority | None = None
 
 
 class Announcer:
@@ -51,6 +66,11 @@ class Announcer:
         """Call `listener` with every later change; one that raises is logged and harms nobody."""
         self._listeners = (*self._listeners, listener)
 
+    def poller_failed(self, error: Exception) -> None:
+        """Log an exception that nobody expected: a defect of ours, or a clock that raises."""
+        fields = {"change": None, "queue_name": None}
+        self.logger.error("the poller failed unexpectedly; it goes on", exc_info=error, extra=fields)
+
     def announce(
         self,
         kind: Kind,
@@ -59,15 +79,20 @@ class Announcer:
         message: str,
         *,
         queue_name: str | None = None,
+        priority: Priority | None = None,
         level: int = logging.INFO,
         **extra: Any,
     ) -> None:
         """Log `message`, which may not hold credentials, and tell the listeners."""
         fields = {"change": kind, "queue_name": queue_name, "old": old, "new": new, **extra}
+        if priority is not None:
+            fields["priority"] = str(priority)
         self.logger.log(level, "%s", message, extra=fields)
-        change = StateChange(kind, queue_name, old, new, self._clock.utc_now())
+        change = StateChange(kind, queue_name, old, new, self._clock.utc_now(), priority)
         for listener in self._listeners:
             try:
                 listener(change)
             except Exception:
-                self.logger.exception("listener %r raised on a change of %s; it stays registered", listener, kind)
+                self.logger.exception(
+                    "listener %r raised on a change of %s; it stays registered", listener, kind, extra=fields
+                )

@@ -120,11 +120,19 @@ class Heart:
     # ------------------------------------------------------------------------------------------------------- outcomes
 
     def record_success(self, decided: ThrottleDecision | str) -> None:
-        """Report that a job was enqueued: by its decision, or by queue name where there is none at hand."""
+        """Report that a job was enqueued: by its decision, or by queue name where there is none at hand.
+
+        Raises:
+            InvalidQueueError: neither of both.
+        """
         self._record(decided, True)
 
     def record_failure(self, decided: ThrottleDecision | str) -> None:
-        """Report that enqueueing failed: by its decision, or by queue name where there is none at hand."""
+        """Report that enqueueing failed: by its decision, or by queue name where there is none at hand.
+
+        Raises:
+            InvalidQueueError: neither of both.
+        """
         self._record(decided, False)
 
     def _record(self, decided: object, ok: bool) -> None:
@@ -180,12 +188,26 @@ class Heart:
     # ------------------------------------------------------------------------------------------------------- circuits
 
     def get_circuit_state(self, queue_name: str) -> CircuitState:
-        """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing."""
+        """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing.
+
+        Raises:
+            InvalidQueueError: the name cannot name a queue.
+        """
         breaker = self._engine.breaker(validate_queue_name(queue_name), False)
         return CircuitState.CLOSED if breaker is None else CircuitState(breaker.state())
 
     def circuit(self, queue_name: str) -> CircuitBreaker:
-        """Return a handle of a queue's breaker. Looking creates nothing; forcing it does."""
+        """Return a handle of a queue's breaker. Looking creates nothing; forcing it does.
+
+        Raises:
+            InvalidQueueError: the name cannot name a queue.
+
+        Example:
+            >>> controller = BackpressureController(None, InMemoryStatsProvider())
+            >>> controller.circuit("email-queue").force_open()
+            >>> controller.get_circuit_state("email-queue")
+            <CircuitState.OPEN: 1>
+        """
         name = validate_queue_name(queue_name)
         return CircuitBreaker.of_queue(
             name, self._config.circuit_of(name), self._clock, lambda create: self._engine.breaker(name, create)
@@ -197,6 +219,15 @@ class Heart:
         """Let everything pass without delay, except for circuits forced open; `for_` seconds or until turned off.
 
         Sleepers go at once. Breakers are neither asked nor fed meanwhile.
+
+        Raises:
+            ConfigurationError: `enabled` is no bool, or `for_` no number of seconds from 0.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
+            ...     controller.set_manual_override(True, for_=600)
+            ...     controller.suggest_throttle("low", "clicks").reason
+            <Reason.MANUAL_OVERRIDE: 'manual_override'>
         """
         _check_switch("enabled", enabled)
         until_ns = None
@@ -210,7 +241,11 @@ class Heart:
             self._announcer.announce("override", _on(old), _on(enabled), f"manual override is {_on(enabled)}{limit}")
 
     def set_emergency_mode(self, enabled: bool) -> None:
-        """As the manual override, with a reason of its own and no expiry."""
+        """As the manual override, with a reason of its own and no expiry.
+
+        Raises:
+            ConfigurationError: `enabled` is no bool.
+        """
         _check_switch("enabled", enabled)
         old = self._engine.emergency()
         self._engine.set_emergency(enabled)
@@ -230,6 +265,14 @@ class Heart:
 
         Raises:
             ConfigurationError: ``circuit`` settings or ``max_queues`` differ, which needs a new controller.
+
+        Example:
+            >>> config = BackpressureConfig()
+            >>> with BackpressureController(config, InMemoryStatsProvider({"clicks": 1_500})) as controller:
+            ...     before = controller.suggest_throttle("low", "clicks").reason
+            ...     controller.reconfigure(config.evolve({"thresholds.low_priority.red_max": 20_000}))
+            ...     print(before, controller.suggest_throttle("low", "clicks").reason)
+            backlog_red_shed backlog_red
         """
         if not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig", field="config")
@@ -253,13 +296,31 @@ class Heart:
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
-        """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it."""
+        """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.
+
+        One that raises is logged, stays registered and harms nobody.
+
+        Example:
+            >>> controller = BackpressureController(None, InMemoryStatsProvider())
+            >>> controller.add_listener(lambda change: print(change.kind, change.new))
+            >>> controller.set_emergency_mode(True)
+            emergency on
+        """
         self._announcer.add_listener(listener)
 
     # --------------------------------------------------------------------------------------------------------- health
 
     def health(self) -> dict[str, Any]:
-        """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop."""
+        """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop.
+
+        Durations and ages are seconds, ``None`` where unknown.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:
+            ...     health = controller.health()
+            >>> health["started"], health["queues"]["email-queue"]["backlog"]
+            (True, 120)
+        """
         hits, misses = functools.reduce(Totals.plus, self._engine.totals().values(), Totals()).cache_requests()
         names = self._engine.queue_names()
         fallback = self._host.last_fallback

@@ -15,7 +15,7 @@ from backpressure.clock import in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.compliance import Compliance
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
-from backpressure.types import CircuitState, Reason, ThrottleDecision
+from backpressure.types import CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backpressure.intake import Intake
     from backpressure.pacer import Pacer
     from backpressure.poller import Poller
-    from backpressure.types import Priority, Zone
+    from backpressure.types import Priority
 
 __all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
 
@@ -134,6 +134,18 @@ class ControllerHost:
         level = logging.WARNING if after is CircuitState.OPEN else logging.INFO
         message = f"circuit of queue {queue_name!r} is {after}, was {before}"
         self._announcer.announce("circuit", str(before), str(after), message, queue_name=queue_name, level=level)
+
+    def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
+        """Announce another zone."""
+        message = f"queue {queue_name!r} is {new} for {priority} jobs, was {old}"
+        level = logging.WARNING if new is Zone.RED else logging.INFO
+        self._announcer.announce(
+            "zone", str(old), str(new), message, queue_name=queue_name, priority=priority, level=level
+        )
+
+    def override_ended(self) -> None:
+        """Announce that the override's time is up."""
+        self._announcer.announce("override", "on", "off", "manual override is off: its time is up")
 
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""

@@ -135,6 +135,12 @@ class Intake:
     def count_error(self, error_type: str) -> None:
         (self._errors.get(error_type) or self._errors.setdefault(error_type, Tally())).add()
 
+    def note_restart(self) -> None:
+        """Count and announce that a poller which showed no sign of life was replaced."""
+        self.count_error("heartbeat")
+        message = "the poller showed no sign of life: restarted"
+        self._announcer.announce("poller", "running", "restarted", message, level=logging.ERROR)
+
     def _report(self, failure: Exception | None) -> None:
         old, new = self._health, "ok"
         if failure is not None:

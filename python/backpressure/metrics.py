@@ -471,11 +471,15 @@ class MetricsCollector:
     Raises:
         ValueError: the registry holds foreign metrics of these names.
 
-    Example::
-
-        collector = MetricsCollector(registry)
-        controller = BackpressureController(config, provider, registry=registry)  # adds itself to it
-        page = prometheus_client.generate_latest(registry)
+    Example:
+        >>> from prometheus_client import CollectorRegistry
+        >>> registry = CollectorRegistry()
+        >>> collector = MetricsCollector(registry)  # optional: a controller makes it when it starts
+        >>> with BackpressureController(None, InMemoryStatsProvider({"q": 0}), registry=registry) as controller:
+        ...     decision = controller.suggest_throttle("low", "q")
+        >>> labels = {"priority": "low", "queue": "q", "reason": "backlog_green"}
+        >>> registry.get_sample_value("backpressure_decisions_total", labels)
+        1
     """
 
     _ledger: _Ledger

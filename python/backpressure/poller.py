@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -82,10 +81,7 @@ class Poller:
         if current is None or current.pid != os.getpid():
             self._spawn(poll_now=True)  # a child process: threads do not survive a fork
         elif self._clock.monotonic_ns() > current.due_ns:
-            self.intake.count_error("heartbeat")
-            self._announcer.announce(
-                "poller", "running", "restarted", "the poller showed no sign of life: restarted", level=logging.ERROR
-            )
+            self.intake.note_restart()
             self._spawn(poll_now=True)
 
     def wake(self) -> None:
@@ -147,9 +143,8 @@ class Poller:
                 me.poll_now = False
                 self._expect(me, self._config.timeout)
                 self.poll()
-            except Exception:
-                # A defect of ours, or a clock that raises. A poller that dies would serve stale answers.
-                self._announcer.logger.exception("the poller failed unexpectedly; it goes on")
+            except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
+                self._announcer.poller_failed(error)
                 self.intake.count_error("provider")
                 wait(self._clock, me.wake, self._config.interval, background=True)
                 me.wake.clear()

@@ -47,7 +47,14 @@ _MAX_NAME_BYTES = 255
 
 
 class Priority(Enum):
-    """How much a job matters. There is no default: forgetting it must not make a job sheddable."""
+    """How much a job matters. There is no default: forgetting it must not make a job sheddable.
+
+    Wherever a priority is wanted its lower-case name does as well.
+
+    Example:
+        >>> Priority.HIGH, str(Priority.HIGH)
+        (<Priority.HIGH: 2>, 'high')
+    """
 
     LOW = 0
     MEDIUM = 1
@@ -62,6 +69,10 @@ class Priority(Enum):
     @classmethod
     def parse(cls, value: object) -> Priority:
         """Return the member for a `Priority` or ``"low"``, ``"medium"``, ``"high"``.
+
+        Example:
+            >>> Priority.parse("low")
+            <Priority.LOW: 0>
 
         Raises:
             InvalidPriorityError: anything else, plain integers and bools included.
@@ -80,7 +91,12 @@ LOW, MEDIUM, HIGH = Priority.LOW, Priority.MEDIUM, Priority.HIGH
 
 
 class Zone(StrEnum):
-    """Which part of its window a queue's backlog lies in."""
+    """Which part of its window a queue's backlog lies in.
+
+    Example:
+        >>> [str(zone) for zone in Zone]
+        ['green', 'yellow', 'red']
+    """
 
     GREEN = "green"
     YELLOW = "yellow"
@@ -88,7 +104,12 @@ class Zone(StrEnum):
 
 
 class CircuitState(Enum):
-    """State of a queue's circuit breaker; the value is that of the metric."""
+    """State of a queue's circuit breaker; the value is that of the metric.
+
+    Example:
+        >>> [(state.value, str(state)) for state in CircuitState]
+        [(0, 'closed'), (1, 'open'), (2, 'half-open')]
+    """
 
     CLOSED = 0
     OPEN = 1
@@ -101,7 +122,16 @@ class CircuitState(Enum):
 
 
 class Reason(StrEnum):
-    """Why a decision is what it is. The order is shared with the native engine."""
+    """Why a decision is what it is. The order is shared with the native engine.
+
+    ``backlog_*`` comes from the law, ``backlog_red_shed`` alone sheds by load; ``circuit_*`` are rejections by the
+    breaker; ``stats_stale``, ``fallback_*`` and ``cold_start`` say that there is no fresh sample; ``untracked`` is a
+    queue beyond ``max_queues``; the rest name the switch that was on.
+
+    Example:
+        >>> Reason.BACKLOG_RED_SHED == "backlog_red_shed"
+        True
+    """
 
     BACKLOG_GREEN = "backlog_green"
     BACKLOG_YELLOW = "backlog_yellow"
@@ -177,6 +207,11 @@ class QueueStats:
         last_updated: when the numbers were true; default now. A naive datetime is refused with `ValueError`.
 
     Immutable, hence safe to share between threads.
+
+    Example:
+        >>> sample = QueueStats("email-queue", 120, processing_count=8, oldest_age=4.5)
+        >>> sample.backlog_count, sample.last_updated.tzinfo
+        (120, datetime.timezone.utc)
     """
 
     queue_name: str
@@ -187,7 +222,12 @@ class QueueStats:
     last_updated: datetime = attrs.field(default=None, converter=_aware)
 
     def fault(self) -> str | None:
-        """Say what is wrong with the numbers, or return ``None``; providers may be other people's code."""
+        """Say what is wrong with the numbers, or return ``None``; providers may be other people's code.
+
+        Example:
+            >>> QueueStats("email-queue", -1).fault()
+            'backlog_count is -1: a provider must give an integer from 0 to 2**53 - 1'
+        """
         for field in ("backlog_count", "processing_count", "delayed_count"):
             value = getattr(self, field)
             if not (_is_count(value) or (value is None and field != "backlog_count")):
@@ -202,6 +242,16 @@ class StatsProvider(Protocol):
     Optional: ``get_many(queue_names)`` reads several known queues in one go and answers like `get_all_queue_stats`;
     ``interrupt()`` ends the reads under way, from another thread, raising nothing (they fail with
     ``error_type="deadline"``).
+
+    Example:
+        >>> class Jobs:  # nothing to inherit from
+        ...     def get_queue_stats(self, queue_name):
+        ...         return QueueStats(queue_name, backlog_count=42)
+        ...
+        ...     def get_all_queue_stats(self):
+        ...         return {"email-queue": self.get_queue_stats("email-queue")}
+        >>> isinstance(Jobs(), StatsProvider)
+        True
     """
 
     def get_queue_stats(self, queue_name: str) -> QueueStats:
@@ -219,7 +269,18 @@ class StatsProvider(Protocol):
 
 @runtime_checkable
 class AsyncStatsProvider(Protocol):
-    """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` optional."""
+    """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` optional. Called from one event loop.
+
+    Example:
+        >>> class Jobs:
+        ...     async def get_queue_stats(self, queue_name):
+        ...         return QueueStats(queue_name, backlog_count=42)
+        ...
+        ...     async def get_all_queue_stats(self):
+        ...         return {"email-queue": await self.get_queue_stats("email-queue")}
+        >>> isinstance(Jobs(), AsyncStatsProvider)
+        True
+    """
 
     async def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue."""
@@ -250,7 +311,15 @@ class ThrottleDecision:
         zone: zone of that backlog, ``None`` when unknown.
         advised: in observe mode the real decision; else ``None``.
 
-    Frozen and safe to share between threads. A green answer may be one object for all callers.
+    Frozen and safe to share between threads. A green answer may be one object for all callers. It pickles, and is
+    then a value alone: it can neither be waited for nor reported any more.
+
+    Example:
+        >>> provider = InMemoryStatsProvider({"email-queue": 1_250})
+        >>> with BackpressureController(None, provider) as controller:
+        ...     decision = controller.suggest_throttle("medium", "email-queue")
+        >>> decision.delay, decision.should_shed, str(decision.reason), str(decision.zone)
+        (0.255, False, 'backlog_yellow', 'yellow')
     """
 
     priority: Priority

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from backpressure.errors import ControllerNotStartedError
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.types import Priority, Reason, ThrottleDecision
+from backpressure.types import Priority, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -208,6 +208,12 @@ class FakeHost:
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         self.heard.append((f"{old} to {new}", queue_name))
+
+    def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
+        self.heard.append((f"{priority}: {old} to {new}", queue_name))
+
+    def override_ended(self) -> None:
+        self.heard.append(("override ended", ""))
 
     def evicted(self, queue_name: str) -> None:
         self.heard.append(("evicted", queue_name))

@@ -214,7 +214,10 @@ class Engine:
         computed = cached is None or cached.sample is not sample or cached.settings is not settings
         if cached is None or computed:
             advice = mode.law_of(queue.name).advise(index, sample.backlog)
-            cached = queue.computed[index] = Computed(sample, settings, advice, self._host.utc_now())
+            cached = Computed(sample, settings, advice, self._host.utc_now())
+            with self._lock():
+                before, queue.computed[index] = queue.computed[index], cached
+            self._watch_zone(priority, queue, before, cached)
         zone, delay_ns, shed = cached.advice
         until_ns: float = sample.as_of_ns + settings.cache_ttl_ns
         if settings.polling:
@@ -222,6 +225,11 @@ class Engine:
             until_ns = min(until_ns, sample.as_of_ns + settings.check_after_ns if fresh else self._next_check_ns)
         reason = Reason.BACKLOG_RED_SHED if shed else _ZONE_REASONS[zone]
         return _Answer(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns)
+
+    def _watch_zone(self, priority: Priority, queue: Queue, before: Computed | None, after: Computed) -> None:
+        old, new = 0 if before is None else before.advice[0], after.advice[0]
+        if old != new:
+            self._host.zone_changed(queue.name, priority, _ZONES[old], _ZONES[new])
 
     @staticmethod
     def _fallback(settings: EngineSettings, priority: Priority, reason: Reason) -> _Answer:
@@ -477,9 +485,13 @@ class Engine:
 
     def _end_override(self, expired: Mode) -> Mode:
         with self._lock():
-            if self._mode.override_until_ns == expired.override_until_ns:
+            ended = self._mode.override_until_ns == expired.override_until_ns
+            if ended:
                 self._mode = self._mode._replace(override_until_ns=None)
-            return self._mode
+            mode = self._mode
+        if ended:
+            self._host.override_ended()
+        return mode
 
     def _change(self, **changes: Any) -> None:
         with self._lock():

@@ -6,6 +6,7 @@ use backpressure_core::breaker::{Change, Ticket as CoreTicket};
 use backpressure_core::cache;
 use backpressure_core::counters::Totals;
 use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Settings};
+use backpressure_core::zone::Zone;
 use backpressure_core::{Priority, Reason};
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -381,7 +382,11 @@ impl Engine {
             return Err(PyErr::from_value(error));
         }
         let now_ns = self.clock.now_ns(py)?;
-        Ok((self.core.mode_at(now_ns), now_ns))
+        let (mode, ended) = self.core.mode_at(now_ns);
+        if ended {
+            self.host.call_method0(py, intern!(py, "override_ended"))?;
+        }
+        Ok((mode, now_ns))
     }
 
     fn reason_of(&self, decision: &Bound<'_, PyAny>) -> PyResult<Reason> {
@@ -491,6 +496,15 @@ impl core::Host for Border<'_, '_> {
 
     fn circuit_changed(&self, change: Change) -> PyResult<()> {
         self.engine.circuit_changed(self.name, change)
+    }
+
+    fn zone_changed(&self, priority: Priority, old: Zone, new: Zone) -> PyResult<()> {
+        let (py, vocabulary) = (self.name.py(), self.engine.vocabulary);
+        let priority = vocabulary.priority_member(py, priority);
+        let zones = (vocabulary.zone_member(py, old), vocabulary.zone_member(py, new));
+        let told =
+            self.engine.host.call_method1(py, intern!(py, "zone_changed"), (self.name, priority, zones.0, zones.1));
+        told.map(drop)
     }
 
     fn decision(

@@ -134,6 +134,12 @@ pub trait Host {
     /// See [`Self::utc_now`].
     fn circuit_changed(&self, change: Change) -> Result<(), Self::Error>;
 
+    /// Hears that the queue's backlog lies in another zone of a priority's window; before the first look it was green.
+    ///
+    /// # Errors
+    /// See [`Self::utc_now`].
+    fn zone_changed(&self, priority: Priority, old: Zone, new: Zone) -> Result<(), Self::Error>;
+
     /// Builds the decision of an answer.
     ///
     /// # Errors
@@ -217,15 +223,15 @@ impl Engine {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Returns the mode that holds at `now_ns`.
-    pub fn mode_at(&self, now_ns: i64) -> Arc<Mode> {
+    /// Returns the mode that holds at `now_ns`, and whether this call ended an override whose time was up.
+    pub fn mode_at(&self, now_ns: i64) -> (Arc<Mode>, bool) {
         let mode = self.mode();
         match mode.override_until_ns {
             Some(until_ns) if until_ns <= now_ns => self.change(|mode| {
                 let expired = mode.override_until_ns == Some(until_ns);
                 expired.then(|| Mode { override_until_ns: None, ..mode.clone() })
             }),
-            _ => mode,
+            _ => (mode, false),
         }
     }
 
@@ -249,11 +255,12 @@ impl Engine {
         self.change(|mode| Some(Mode { emergency, ..mode.clone() }));
     }
 
-    /// Replaces the mode by what `change` makes of it, unless that is `None`; returns the mode that holds then.
-    fn change(&self, change: impl Fn(&Mode) -> Option<Mode>) -> Arc<Mode> {
+    /// Replaces the mode by what `change` makes of it, unless that is `None`. Returns the mode that holds then, and
+    /// whether it was replaced.
+    fn change(&self, change: impl Fn(&Mode) -> Option<Mode>) -> (Arc<Mode>, bool) {
         let mut seen = self.mode();
         let new = loop {
-            let Some(changed) = change(&seen) else { return seen };
+            let Some(changed) = change(&seen) else { return (seen, false) };
             let new = Arc::new(Mode { epoch: seen.epoch + 1, ..changed });
             let previous = self.mode.compare_and_swap(&seen, Arc::clone(&new));
             if Arc::ptr_eq(&previous, &seen) {
@@ -263,7 +270,7 @@ impl Engine {
         };
         // The largest, not the last: of two threads the one whose mode was overtaken may come here second.
         self.epoch.fetch_max(new.epoch, Ordering::Release);
-        new
+        (new, true)
     }
 
     // ------------------------------------------------------------------------------------------------------ eviction
@@ -437,7 +444,11 @@ impl<H: Host> Call<'_, H> {
             let timestamp = self.host.utc_now()?;
             let made = Computed { sample: sample.number, settings: Arc::clone(settings), advice, timestamp };
             let made = Arc::new(made);
-            place.store(Some(Arc::clone(&made)));
+            // Swapped, so that of callers who compute at once each sees its own predecessor and a change is told once.
+            let old = place.swap(Some(Arc::clone(&made))).map_or(Zone::Green, |old| old.advice.zone);
+            if old != advice.zone {
+                self.host.zone_changed(self.priority, old, advice.zone)?;
+            }
             made
         };
         let mut until_ns = sample.as_of_ns.saturating_add(settings.cache_ttl_ns);
@@ -534,7 +545,7 @@ mod tests {
     use crate::breaker::{Breaker, Change, CircuitSettings, State, Ticket, Word, at};
     use crate::cache::Queue;
     use crate::curve::{LawSettings, Scale, ThreeZoneLaw};
-    use crate::zone::Window;
+    use crate::zone::{Window, Zone};
     use crate::{Priority, Reason};
 
     const S: i64 = 1_000_000_000;
@@ -576,6 +587,11 @@ mod tests {
 
         fn circuit_changed(&self, change: Change) -> Result<(), Infallible> {
             self.0.borrow_mut().push(format!("{:?} -> {:?}", change.old, change.new));
+            Ok(())
+        }
+
+        fn zone_changed(&self, priority: Priority, old: Zone, new: Zone) -> Result<(), Infallible> {
+            self.0.borrow_mut().push(format!("{priority:?}: {old:?} -> {new:?}"));
             Ok(())
         }
 
@@ -650,7 +666,7 @@ mod tests {
         }
 
         fn call<R>(&self, priority: Priority, now_ns: i64, make: impl FnOnce(Call<'_, Fake>) -> R) -> R {
-            let mode = self.engine.mode_at(now_ns);
+            let (mode, _) = self.engine.mode_at(now_ns);
             let (engine, host, queue) = (&self.engine, &self.host, &self.queue);
             make(Call { engine, host, mode: &mode, priority, queue, now_ns })
         }
@@ -686,6 +702,19 @@ mod tests {
             };
             self.queue.asked(Priority::Medium).ready.read(current).is_some()
         }
+    }
+
+    #[test]
+    fn a_change_of_zone_is_told_once() {
+        let world = World::new(|_| {});
+        for backlog in [10, 400, 499, 5_000, 10] {
+            world.queue.put_sample(backlog, 0);
+            world.decide(Priority::Medium, 1);
+            world.decide(Priority::Medium, 2);
+        }
+        let mut heard = world.host.heard();
+        heard.retain(|event| event.contains("->"));
+        assert_eq!(heard, ["Medium: Green -> Yellow", "Medium: Yellow -> Red", "Medium: Red -> Green"]);
     }
 
     #[test]
