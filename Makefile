@@ -27,7 +27,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint fmt bench wheels lock clean rebuild
+.PHONY: help demo test lint fmt docs bench bench-guard wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,11 +42,12 @@ ifeq ($(NATIVE),yes)
 endif
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(INSTALLED) ## ruff, mypy, rustfmt, clippy, and the stub held against the extension
+lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
 	$(BIN)/python scripts/check_version.py
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/basedpyright --level error
 ifeq ($(NATIVE),yes)
 	cargo fmt --check
 	cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
@@ -62,8 +63,15 @@ ifeq ($(NATIVE),yes)
 	cargo fmt
 endif
 
-bench: $(INSTALLED) ## time decisions on both engines, release builds only
-	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds $(ARGS)
+docs: $(INSTALLED) ## build the documentation into target/docs, every warning an error
+	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning -d target/doctrees docs target/docs
+
+bench: $(INSTALLED) ## time everything beside its peers and write benches/RESULTS.md (ARGS="-k hit" prints a part)
+	@cargo build --locked --quiet --release --target-dir target/benches --package backpressure-floor
+	@$(BIN)/python -m pytest benches --benchmark-quiet $(if $(ARGS),,--publish) $(ARGS)
+
+bench-guard: $(VENV)/.python ## count instructions of the core's hot functions against benches/instructions.json
+	@$(BIN)/python benches/guard.py $(ARGS)
 
 wheels: $(INSTALLED) ## build both wheels and the sdist into dist/, install each away from the tree
 	$(BIN)/python scripts/check_wheels.py dist

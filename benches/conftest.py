@@ -1,35 +1,51 @@
-"""Benchmarks measure release builds on both engines; a debug build would tell nothing about either."""
+"""Benchmarks measure release builds of both engines, each after the other; what they find ends in one report.
+
+`--publish` writes it to RESULTS.md, with its picture, once everything has passed.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from benches import picture
+from benches.report import Report
 
-from backpressure import BackpressureController, InMemoryStatsProvider
 from backpressure._engine import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from _pytest.terminal import TerminalReporter
+
+HERE = Path(__file__).parent
+REPORT = pytest.StashKey[Report]()
 
 
-@pytest.fixture(params=["native", "pure"])
-def engine_name(request: pytest.FixtureRequest) -> str:
-    """Each engine in turn."""
-    name: str = request.param
-    if getattr(load(name), "DEBUG", False):
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--publish", action="store_true", help="write benches/RESULTS.md and results.svg")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(load("native"), "DEBUG", False):
         pytest.exit("the native engine is a debug build: run make, which builds it for release", returncode=2)
-    return name
+    config.stash[REPORT] = Report()
 
 
-@pytest.fixture
-def provider() -> InMemoryStatsProvider:
-    """An empty queue, and one so full that LOW is shed."""
-    return InMemoryStatsProvider({"empty-queue": 0, "full-queue": 1_000_000})
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(600))
 
 
-@pytest.fixture
-def controller(engine_name: str, provider: InMemoryStatsProvider) -> Iterator[BackpressureController]:
-    """A running controller with its poller and the system's clock, as users have it."""
-    with BackpressureController(None, provider, _engine=engine_name) as controller:
-        yield controller
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Report:
+    """Where benchmarks put what they find."""
+    return request.config.stash[REPORT]
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    report = config.stash[REPORT]
+    terminalreporter.write_line("")
+    terminalreporter.write_line(report.page())
+    if config.getoption("publish") and exitstatus == pytest.ExitCode.OK:
+        (HERE / "RESULTS.md").write_text(report.page())
+        picture.draw(report, HERE / "results.svg")

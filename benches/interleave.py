@@ -1,0 +1,132 @@
+"""Times things against each other: round by round, so that what disturbs the machine disturbs all of them alike.
+
+Every round gives each case one turn of some milliseconds, beginning with another case each time. A figure is the median
+over the rounds; a ratio is the median of the rounds' own ratios, never a ratio of medians. The garbage collector is off
+during a turn. What the loop costs, some 5 ns a pass, is left in every figure: ratios of small figures are therefore
+nearer to 1 than without it, never further.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+import timeit
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+T = TypeVar("T")
+
+ROUNDS = 41
+TURN_SECONDS = 0.01
+
+
+@attrs.frozen
+class Case:
+    """Something to time: `turn(n)` does it `n` times, each time `per` operations, and returns the seconds taken."""
+
+    name: str
+    turn: Callable[[int], float]
+    per: int = 1
+
+
+@attrs.frozen
+class Timing:
+    """What came of a case: nanoseconds an operation, round by round."""
+
+    name: str
+    rounds: tuple[float, ...]
+
+    @property
+    def ns(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def iqr(self) -> float:
+        low, _, high = statistics.quantiles(self.rounds, n=4)
+        return high - low
+
+    def ratio_to(self, other: Timing) -> float:
+        return statistics.median(mine / its for mine, its in zip(self.rounds, other.rounds, strict=True))
+
+
+def statement(name: str, code: str, *, per: int = 1, **names: Any) -> Case:
+    """Return a case that runs `code`, with `names` as its local variables."""
+    setup = "\n".join(f"{local} = given[{local!r}]" for local in names) or "pass"
+    return Case(name, timeit.Timer(code, setup, globals={"given": names}).timeit, per)
+
+
+def each(name: str, code: str, keys: Sequence[object], **names: Any) -> Case:
+    """Return a case that runs `code` for every `key` of `keys`."""
+    return statement(name, f"for key in keys: {code}", per=len(keys), keys=keys, **names)
+
+
+def awaited(runner: asyncio.Runner, name: str, call: Callable[..., Awaitable[object]], *args: object) -> Case:
+    """Return a case that awaits ``call(*args)`` on the runner's event loop."""
+
+    async def turn(number: int) -> float:
+        began = time.perf_counter()
+        for _ in range(number):
+            await call(*args)
+        return time.perf_counter() - began
+
+    return Case(name, lambda number: runner.run(turn(number)))
+
+
+def prepared(name: str, prepare: Callable[[], object], code: str, keys: Sequence[object], **names: Any) -> Case:
+    """Return a case like `each`, with `prepare` called before every pass, untimed."""
+    once = each(name, code, keys, **names)
+
+    def turn(number: int) -> float:
+        seconds = 0.0
+        for _ in range(number):
+            prepare()
+            seconds += once.turn(1)
+        return seconds
+
+    return Case(name, turn, once.per)
+
+
+def interleave(*cases: Case, rounds: int = ROUNDS, seconds: float = TURN_SECONDS) -> dict[str, Timing]:
+    """Time the cases against each other; return the timings by name."""
+    numbers = [_number(case, seconds) for case in cases]
+    taken: list[list[float]] = [[] for _ in cases]
+    for first in range(rounds):
+        for step in range(len(cases)):
+            index = (first + step) % len(cases)
+            case, number = cases[index], numbers[index]
+            taken[index].append(_turn(case, number) / (number * case.per) * 1e9)
+    return {case.name: Timing(case.name, tuple(ns)) for case, ns in zip(cases, taken, strict=True)}
+
+
+def alone(benchmark: BenchmarkFixture, function: Callable[..., T], *args: object) -> tuple[T, float]:
+    """Time a call of milliseconds by pytest-benchmark; return its value, and the median of its seconds."""
+    pedantic: Callable[..., T] = benchmark.pedantic
+    value = pedantic(function, args=args, rounds=15, warmup_rounds=1)
+    stats: Any = benchmark.stats
+    return value, stats.stats.median
+
+
+def _turn(case: Case, number: int) -> float:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return case.turn(number)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _number(case: Case, seconds: float) -> int:
+    """Return how often a case is to be done to fill a turn; warms it up."""
+    number = 1
+    while (taken := _turn(case, number)) < seconds / 4:
+        number *= 2
+    return max(1, round(number * seconds / taken))

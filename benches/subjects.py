@@ -1,0 +1,67 @@
+"""What is measured: running controllers as users have them, the queues' names, and the keys that callers hold."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+
+from backpressure import BackpressureConfig, BackpressureController, InMemoryStatsProvider, PollingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from backpressure import StatsProvider
+
+ENGINES = ("native", "pure")
+FLOOR = Path(__file__).parent.parent / "target/benches/release/libfloor.so"
+
+
+def nop() -> None:
+    """Work that is none."""
+
+
+def names(count: int) -> list[str]:
+    """Return queue names as a configuration holds them."""
+    return [f"queue-{number}" for number in range(count)]
+
+
+def keys(stored: Sequence[str]) -> list[str]:
+    """Return what callers hold: strings equal to the stored names, but not identical."""
+    return ["".join(list(name)) for name in stored]
+
+
+def rarely(count: int, **more: Any) -> BackpressureConfig:
+    """Return a configuration that polls so rarely that no poll falls into a measurement, with room for `count`."""
+    polling = PollingConfig(interval=600.0, jitter=0.0, timeout=60.0, max_backoff=600.0, cache_ttl=3_600.0)
+    return BackpressureConfig(polling=polling, max_queues=max(count, 1), **more)
+
+
+@contextlib.contextmanager
+def running(
+    engine: str,
+    backlogs: dict[str, int],
+    config: BackpressureConfig | None = None,
+    *,
+    provider: StatsProvider | None = None,
+    registry: CollectorRegistry | None = None,
+) -> Iterator[BackpressureController]:
+    """Start a controller with its poller, its metrics and the system's clock."""
+    provider = provider or InMemoryStatsProvider(backlogs)
+    registry = registry or CollectorRegistry()
+    with BackpressureController(config, provider, registry=registry, _engine=engine) as controller:
+        yield controller
+
+
+def floor() -> Any:
+    """Return an object of an extension whose methods do nothing; `make bench` builds it."""
+    loader = importlib.machinery.ExtensionFileLoader("floor", str(FLOOR))
+    spec = importlib.util.spec_from_loader("floor", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module.Floor(object())

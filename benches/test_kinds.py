@@ -1,0 +1,80 @@
+"""Every kind of decision on both engines, against the cheapest kind, and open circuits against those of others."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from benches import peers, subjects
+from benches.interleave import Case, each, interleave, prepared, statement
+
+from backpressure import BackpressureController, CircuitConfig, CircuitOpenError, InMemoryStatsProvider
+
+if TYPE_CHECKING:
+    from benches.report import Report
+
+SUGGEST = 'controller.suggest_throttle("{}", key)'
+BACKLOGS = {"empty": 0, "slowed": 1_250, "full": 1_000_000, "broken": 0}
+FRESH = subjects.names(1_000)
+
+
+def kinds(engine: str, stack: ExitStack) -> list[Case]:
+    """Return the cases of one engine."""
+    config = subjects.rarely(2_000, circuit=CircuitConfig(recovery_timeout=3_600.0))
+    backlogs = {**BACKLOGS, **dict.fromkeys(FRESH, 0)}
+    controller = stack.enter_context(subjects.running(engine, backlogs, config))
+    for _ in range(5):
+        controller.record_failure("broken")
+    passing = stack.enter_context(subjects.running(engine, BACKLOGS, config))
+    passing.set_manual_override(True)
+    empty, slowed, full, broken = subjects.keys([*BACKLOGS])
+    refused = 'try: controller.run("low", key, nop)\nexcept error: pass'
+
+    def sample() -> None:
+        now_ns = controller._engine.now_ns()
+        for name in FRESH:
+            controller._engine.put_sample(name, 0, now_ns)
+
+    def case(kind: str, code: str, key: str, controller: BackpressureController = controller) -> Case:
+        given: dict[str, Any] = {"nop": subjects.nop, "error": CircuitOpenError}
+        return statement(f"{engine}: {kind}", code, controller=controller, key=key, **given)
+
+    return [
+        case("green, ready", SUGGEST.format("low"), empty),
+        case("throttled, a fresh object each", SUGGEST.format("medium"), slowed),
+        case("shed by load", SUGGEST.format("low"), full),
+        case("circuit open", SUGGEST.format("low"), broken),
+        case("circuit open, run raises", refused, broken),
+        case("manual override", SUGGEST.format("low"), empty, passing),
+        prepared(
+            f"{engine}: first on a new sample",
+            sample,
+            SUGGEST.format("low"),
+            subjects.keys(FRESH),
+            controller=controller,
+        ),
+        expired(engine, stack),
+    ]
+
+
+def expired(engine: str, stack: ExitStack) -> Case:
+    """Return decisions on a sample that nobody renews."""
+    provider = InMemoryStatsProvider()
+    provider.set("stale", 0, last_updated=datetime.now(UTC) - timedelta(seconds=40))
+    controller = stack.enter_context(subjects.running(engine, {}, provider=provider))
+    (key,) = subjects.keys(["stale"])
+    assert controller.suggest_throttle("low", key).reason == "stats_stale"
+    return each(f"{engine}: expired sample", SUGGEST.format("low"), [key] * 100, controller=controller)
+
+
+def test_kinds(report: Report) -> None:
+    with ExitStack() as stack:
+        cases = [case for engine in subjects.ENGINES for case in kinds(engine, stack)]
+        timings = interleave(*cases, *peers.open_breakers())
+    report.times("Decisions by kind", timings, "native: green, ready")
+    hit, refused, first = (
+        timings[f"native: {kind}"] for kind in ("green, ready", "circuit open", "first on a new sample")
+    )
+    report.target("native, circuit open, no exception", refused.ratio_to(hit), 1.2, "× native hit")
+    report.target("native, first decision on a new sample", first.ns / 1e3, 2, "µs")

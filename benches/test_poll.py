@@ -1,0 +1,165 @@
+"""Polls of a real server: what they cost the client, and what producers notice of them."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import threading
+import time
+from array import array
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from benches import subjects
+
+import servers
+from backpressure import RedisStatsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benches.report import Report
+
+    from backpressure import BackpressureController
+
+SIZES = (10, 100, 1_000, 10_000)
+POLLS = 15
+WATCHED_SECONDS = 2.0
+PACE = 0.001
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server with a job in each of the most queues."""
+    with servers.Server() as server, redis.Redis.from_url(server.url) as client:
+        pipeline = client.pipeline(transaction=False)
+        for name in subjects.names(max(SIZES)):
+            pipeline.rpush(name, "job")
+        pipeline.execute()
+        yield server.url
+
+
+@contextmanager
+def polling(url: str, stored: Sequence[str], engine: str = "native") -> Iterator[BackpressureController]:
+    """Start a controller whose polls are those that the benchmark makes."""
+    provider = RedisStatsProvider(url, stored, timeout=5.0)
+    with subjects.running(engine, {}, subjects.rarely(len(stored) + 1), provider=provider) as controller:
+        # What this process holds beside them is not to be searched for garbage on account of their polls.
+        gc.collect()
+        gc.freeze()
+        yield controller
+        gc.unfreeze()
+    provider.close()
+
+
+def poll(controller: BackpressureController) -> tuple[float, float]:
+    """Poll once; return seconds of processor and of wall time."""
+    began, worked = time.perf_counter(), time.process_time()
+    assert controller._poller.poll()
+    return time.process_time() - worked, time.perf_counter() - began
+
+
+def test_poll(report: Report, url: str) -> None:
+    rows, cpu = [], {}
+    for size in SIZES:
+        with polling(url, subjects.names(size)) as controller:
+            poll(controller)
+            works, walls = zip(*(poll(controller) for _ in range(POLLS)), strict=True)
+        cpu[size], wall = statistics.median(works), statistics.median(walls)
+        rows.append(
+            (f"{size:,}", f"{cpu[size] * 1e3:.2f} ms", f"{wall * 1e3:.2f} ms", f"{cpu[size] / size * 1e6:.1f} µs")
+        )
+    head = ("queues", "client's processor", "wall", "processor a queue")
+    report.table("One poll of a Valkey server on loopback, native", head, rows)
+    report.target("poll of 1,000 queues, client's processor", cpu[1_000] * 1e3, 10, "ms")
+    report.curve("poll: processor", cpu)
+
+
+def watch(
+    controller: BackpressureController, keys: Sequence[str], done: threading.Event, pace: float
+) -> tuple[array[float], array[float]]:
+    """Decide until `done`, every `pace` seconds; return what each decision took, and how late it was made."""
+    took, late = array("d"), array("d")
+    suggest, clock = controller.suggest_throttle, time.perf_counter
+    due = clock()
+    for key in itertools.cycle(keys):
+        if done.is_set():
+            break
+        if pace:
+            due = max(due + pace, clock() - pace)
+            time.sleep(max(0.0, due - clock()))
+        began = clock()
+        suggest("low", key)
+        ended = clock()
+        took.append(ended - began)
+        late.append(ended - due)
+    return took, late
+
+
+def latencies(url: str, *, pace: float, polls: bool) -> tuple[array[float], array[float]]:
+    """Return what a producer's decisions took, and how late they came, while its process polls 1 000 queues on end."""
+    stored = subjects.names(1_000)
+    with polling(url, stored) as controller:
+        for name in stored:
+            controller.suggest_throttle("low", name)
+        done = threading.Event()
+        found: list[tuple[array[float], array[float]]] = []
+        keys = subjects.keys(stored[:50])
+        producer = threading.Thread(target=lambda: found.append(watch(controller, keys, done, pace)))
+        producer.start()
+        end = time.perf_counter() + WATCHED_SECONDS
+        while polls and time.perf_counter() < end:
+            poll(controller)
+        if not polls:
+            time.sleep(WATCHED_SECONDS)
+        done.set()
+        producer.join()
+    (both,) = found
+    return both
+
+
+def test_producers_meanwhile(report: Report, url: str) -> None:
+    rows = []
+    for what, pace in (("without pause", 0.0), ("every ms", PACE)):
+        for polls in (False, True):
+            took, late = latencies(url, pace=pace, polls=polls)
+            quantiles = statistics.quantiles(took, n=1_000)
+            lateness = statistics.quantiles(late, n=1_000)
+            rows.append(
+                (
+                    f"{what}, {'polls on end' if polls else 'no polls'}",
+                    *(f"{value * 1e6:,.1f} µs" for value in (quantiles[499], quantiles[998], max(took))),
+                    *((f"{lateness[499] * 1e6:,.0f} µs", f"{lateness[998] * 1e6:,.0f} µs") if pace else ("", "")),
+                )
+            )
+            if polls:
+                report.target(
+                    f"p99.9 of decisions made {what} during polls of 1,000 queues", quantiles[998] * 1e3, 1, "ms"
+                )
+    head = ("a producer that decides", "median", "p99.9", "longest", "late: median", "late: p99.9")
+    report.table("Producers during polls of 1,000 queues, native", head, rows)
+
+
+@pytest.mark.parametrize("engine", subjects.ENGINES)
+def test_first_sight(report: Report, url: str, engine: str) -> None:
+    stored = subjects.names(200)
+    took = []
+    provider = RedisStatsProvider(url, [], key="{queue}", timeout=5.0)
+    with subjects.running(engine, {}, subjects.rarely(1_000), provider=provider) as controller:
+        controller.suggest_throttle("low", "warm")
+        for name in stored:
+            began = time.perf_counter()
+            controller.suggest_throttle("low", name)
+            took.append(time.perf_counter() - began)
+    provider.close()
+    median = statistics.median(took)
+    report.table(
+        f"First decision on a queue, with its read from the server, {engine}",
+        ("", "median"),
+        [("suggest_throttle", f"{median * 1e6:.0f} µs")],
+    )
+    if engine == "native":
+        report.target("native, first decision with a read from a local server", median * 1e3, 1, "ms")

@@ -1,0 +1,64 @@
+"""A no-op run in green: decided, counted, called and reported, against calls through circuit breakers alone."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from benches import peers, subjects
+from benches.interleave import awaited, interleave, statement
+from prometheus_client import CollectorRegistry
+
+from backpressure import AsyncBackpressureController, InMemoryStatsProvider
+
+if TYPE_CHECKING:
+    from benches.report import Report
+
+
+def test_run(report: Report) -> None:
+    (stored,) = subjects.names(1)
+    (key,) = subjects.keys([stored])
+    with ExitStack() as stack:
+        native, pure = (stack.enter_context(subjects.running(name, {stored: 0})) for name in subjects.ENGINES)
+        run = 'controller.run("low", key, nop)'
+        given: dict[str, Any] = {"key": key, "nop": subjects.nop}
+        gate = native.gate("low", key)
+        timings = interleave(
+            statement("native run", run, controller=native, **given),
+            statement("pure run", run, controller=pure, **given),
+            statement("native gate.run", "gate.run(nop)", gate=gate, nop=subjects.nop),
+            statement("native gate, with", "with gate: nop()", gate=gate, nop=subjects.nop),
+            statement("native slot, with", 'with controller.slot("low", key): nop()', controller=native, **given),
+            statement("the no-op alone", "nop()", nop=subjects.nop),
+            *peers.breakers(),
+        )
+    report.times("run of a no-op in green", timings, "native run", peers.CIRCUITBREAKER)
+    ratio = timings["native run"].ratio_to(timings[peers.CIRCUITBREAKER])
+    report.target("native run of a no-op", ratio, 0.35, f"× {peers.CIRCUITBREAKER}")
+
+
+def test_async_run(report: Report) -> None:
+    (stored,) = subjects.names(1)
+    (key,) = subjects.keys([stored])
+
+    async def nop() -> None: ...
+
+    async def make(engine: str) -> AsyncBackpressureController:
+        provider = InMemoryStatsProvider({stored: 0})
+        controller = AsyncBackpressureController(None, provider, registry=CollectorRegistry(), _engine=engine)
+        await controller.start()
+        return controller
+
+    with asyncio.Runner() as runner:
+        native, pure = (runner.run(make(engine)) for engine in subjects.ENGINES)
+        timings = interleave(
+            awaited(runner, "native run, awaited", native.run, "low", key, nop),
+            awaited(runner, "pure run, awaited", pure.run, "low", key, nop),
+            awaited(runner, "native suggest_throttle, awaited", native.suggest_throttle, "low", key),
+            awaited(runner, "the no-op alone, awaited", nop),
+            *peers.async_breakers(runner, nop),
+        )
+        for controller in (native, pure):
+            runner.run(controller.stop())
+    report.times("asyncio: run of a no-op in green", timings, "native run, awaited")

@@ -1,0 +1,91 @@
+//! A whole decision of the core: the law computes a new sample's advice, the answer is made ready and counted.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use backpressure_core::breaker::{Change, Ticket};
+use backpressure_core::cache::{Queue, Ready, Slot};
+use backpressure_core::curve::ThreeZoneLaw;
+use backpressure_core::engine::{Answer, Ask, Call, Engine, Host, Settings};
+use backpressure_core::zone::Zone;
+use backpressure_core::{Priority, Reason};
+
+const S: i64 = 1_000_000_000;
+
+/// A host whose objects are numbers, so that only the core is measured.
+struct Numbers;
+
+impl Host for Numbers {
+    type Object = u64;
+    type Error = Infallible;
+    type Place = Slot<Ready<u64>>;
+
+    fn utc_now(&self) -> Result<u64, Infallible> {
+        Ok(0)
+    }
+
+    fn check_poller(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn circuit_changed(&self, _: Change) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn zone_changed(&self, _: Priority, _: Zone, _: Zone) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn decision(
+        &self,
+        _: Priority,
+        answer: &Answer<u64>,
+        _: Option<Ticket>,
+        _: i64,
+        _: Option<i64>,
+    ) -> Result<u64, Infallible> {
+        Ok(answer.delay_ns)
+    }
+
+    fn observed(&self, decision: u64) -> Result<u64, Infallible> {
+        Ok(decision)
+    }
+
+    fn share(&self, decision: &u64) -> u64 {
+        *decision
+    }
+}
+
+fn settings() -> Arc<Settings> {
+    Arc::new(Settings {
+        law: ThreeZoneLaw::new(super::law_settings()),
+        circuit: super::circuit(),
+        laws: HashMap::new(),
+        circuits: HashMap::new(),
+        cache_ttl_ns: 30 * S,
+        check_after_ns: 10 * S,
+        check_every_ns: 5 * S,
+        degrade_ns: 300 * S,
+        fallback_ns: [1_000_000_000, 500_000_000, 100_000_000],
+        fallback_reason: Reason::FallbackConservative,
+        polling: true,
+        observe: false,
+        max_queues: 1_000,
+    })
+}
+
+/// Returns the work: take a sample, decide on it.
+pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
+    let settings = settings();
+    let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+    let engine = Engine::new(settings, 0);
+    move || {
+        queue.put_sample(black_box(5), 0);
+        let mode = engine.mode();
+        let (engine, host, mode, queue) = (&engine, &Numbers, &mode, &queue);
+        let call = Call { engine, host, mode, priority: Priority::Medium, queue, now_ns: 1 };
+        call.decide(Ask { admit: true, may_read: false, cold: None })
+    }
+}

@@ -1,0 +1,153 @@
+//! The core's hot functions, each as a closure that does its work once. Timed by `core`, counted by `instructions`.
+
+mod decision;
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use backpressure_core::breaker::{Breaker, CircuitSettings, Ticket, at};
+use backpressure_core::cache::{Place, Queue, Ready};
+use backpressure_core::counters::Counters;
+use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::zone::Window;
+use backpressure_core::{Priority, Reason};
+
+const MS: i64 = 1_000_000;
+
+/// A function under measurement, and its name.
+pub type Case = (&'static str, Box<dyn FnMut()>);
+
+/// Returns all of them, in the order of a decision: ready answer, law, breaker, counters, and the whole.
+pub fn cases() -> Vec<Case> {
+    let mut cases = cache();
+    cases.extend(law());
+    cases.extend(breaker());
+    cases.extend(counters());
+    cases.push(case("decision_computed", decision::computed()));
+    cases
+}
+
+fn case<R>(name: &'static str, mut work: impl FnMut() -> R + 'static) -> Case {
+    let work = move || {
+        black_box(work());
+    };
+    (name, Box::new(work))
+}
+
+fn circuit() -> Arc<CircuitSettings> {
+    Arc::new(CircuitSettings {
+        failure_threshold: 5,
+        recovery_threshold: 3,
+        trip_window_ms: 60_000,
+        recovery_timeout_ms: 60_000,
+        probe_interval_ms: 5_000,
+        high_attempts: false,
+    })
+}
+
+fn law_settings() -> LawSettings {
+    LawSettings {
+        windows: [[100, 500, 1_000], [500, 2_000, 5_000], [1_000, 5_000, 10_000]]
+            .map(|[green_max, yellow_max, red_max]| Window { green_max, yellow_max, red_max }),
+        yellow_min_ns: 10_000_000,
+        yellow_max_ns: 500_000_000,
+        red_max_ns: 5_000_000_000,
+        scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
+        shed_permille: 800,
+        scale_yellow: true,
+    }
+}
+
+fn ready() -> Ready<u64> {
+    Ready { decision: 7, epoch: 1, sample: 1, word: 0, until_ns: i64::MAX, reason: Reason::BacklogGreen, goes: true }
+}
+
+/// What a cache hit does in the core: compare, share the answer, count.
+fn cache() -> Vec<Case> {
+    let hit = Queue::<u64>::new("q", circuit(), 0, 0);
+    hit.put_sample(0, 0);
+    hit.asked(Priority::Medium).ready.put(ready());
+    let replaced = Queue::<u64>::new("q", circuit(), 0, 0);
+    let sampled = Queue::<u64>::new("q", circuit(), 0, 0);
+    vec![
+        case("cache_hit", move || {
+            let asked = black_box(&hit).seen(Priority::Medium).expect("asked for above");
+            let (word, sample) = (hit.breaker.word(), hit.sample_number());
+            let found = asked.ready.read(|ready| {
+                let current = ready.epoch == 1 && ready.word == word && ready.sample == sample;
+                current.then_some((ready.decision, ready.reason))
+            });
+            let (decision, reason) = found.expect("nothing has changed");
+            asked.counters.hit(reason);
+            decision
+        }),
+        case("cache_put", move || replaced.asked(Priority::Medium).ready.put(black_box(ready()))),
+        case("cache_sample", move || sampled.put_sample(black_box(5), black_box(5))),
+    ]
+}
+
+fn law() -> Vec<Case> {
+    [("law_green", 50), ("law_yellow", 1_234), ("law_red", 3_456)]
+        .map(|(name, backlog)| {
+            let law = ThreeZoneLaw::new(law_settings());
+            case(name, move || law.advise(Priority::Medium, black_box(backlog)))
+        })
+        .into()
+}
+
+fn acquire(breaker: &Breaker, now_ns: i64) -> Option<Ticket> {
+    let Ok::<_, Infallible>((ticket, _)) = breaker.try_acquire(at(black_box(now_ns)));
+    ticket
+}
+
+fn record(breaker: &Breaker, ok: bool, ticket: Option<&Ticket>) {
+    let Ok::<_, Infallible>(change) = breaker.record(black_box(ok), ticket, at(black_box(9 * MS)));
+    black_box(change);
+}
+
+/// Opens a closed circuit.
+fn fail(breaker: &Breaker) {
+    for _ in 0..5 {
+        record(breaker, false, None);
+    }
+}
+
+fn breaker() -> Vec<Case> {
+    let [closed, feeding, failing, open, probing] = [0; 5].map(|origin_ns| Breaker::new(circuit(), origin_ns));
+    let rejected = Breaker::new(circuit(), 0);
+    fail(&open);
+    fail(&rejected);
+    vec![
+        case("breaker_look_closed", {
+            let closed = Breaker::new(circuit(), 0);
+            move || closed.admits(black_box(9 * MS))
+        }),
+        case("breaker_look_open", move || open.admits(black_box(9 * MS))),
+        case("breaker_admit_closed", move || acquire(&closed, 9 * MS)),
+        case("breaker_admit_open", move || acquire(&rejected, 9 * MS)),
+        case("breaker_record_success", move || record(&feeding, true, None)),
+        // A failure counts, and the success after it forgets it again.
+        case("breaker_record_failure", move || {
+            record(&failing, false, None);
+            record(&failing, true, None);
+        }),
+        // From closed to open, half-open and closed again.
+        case("breaker_cycle", move || {
+            fail(&probing);
+            for probe in 0..3 {
+                let ticket = acquire(&probing, (70_000 + 5_001 * probe) * MS);
+                record(&probing, true, ticket.as_ref());
+            }
+        }),
+    ]
+}
+
+fn counters() -> Vec<Case> {
+    let (hit, throttled, read) = (Counters::default(), Counters::default(), Counters::default());
+    vec![
+        case("counters_hit", move || hit.hit(black_box(Reason::BacklogGreen))),
+        case("counters_throttled", move || throttled.count(black_box(Reason::BacklogRed), black_box(7_000_000), true)),
+        case("counters_totals", move || read.totals()),
+    ]
+}
