@@ -189,7 +189,7 @@ class TestFirstSight:
                 decisions = await asyncio.gather(*asking)
                 assert {decision.backlog_size for decision in decisions} == {700}
                 assert provider.reads == ["new"]
-                assert controller._reads == {}
+                assert controller._host._reads == {}
 
         asyncio.run(main())
 
@@ -331,7 +331,7 @@ class TestCancellation:
                 running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await running
-                while controller._reads:
+                while controller._host._reads:
                     await asyncio.sleep(0)
                 assert controller._pacer._sleepers == {} or not any(controller._pacer._sleepers.values())
                 # Who was cancelled before it was admitted took no lease, and was not counted.

@@ -7,7 +7,7 @@ import json
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from backpressure import StateChange
     from backpressure._engine import EngineModule
-    from backpressure.host import BlockingHost
     from controller_fixtures import MakeController
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")
@@ -63,7 +62,7 @@ def open_circuit(controller: BackpressureController, queue_name: str = "empty") 
 
 
 def flights(controller: BackpressureController) -> dict[Any, Any]:
-    return cast("BlockingHost", controller._host)._flights
+    return controller._host._flights
 
 
 def reasons(controller: BackpressureController, queue_name: str, priority: Priority) -> dict[str, int]:

@@ -40,6 +40,7 @@ from backpressure.errors import (
     is_shed_error,
 )
 from backpressure.events import StateChange
+from backpressure.gate import AsyncGate, Gate
 from backpressure.providers.memory import InMemoryStatsProvider
 from backpressure.types import (
     HIGH,
@@ -69,6 +70,7 @@ __all__ = [
     "LOW",
     "MEDIUM",
     "AsyncBackpressureController",
+    "AsyncGate",
     "AsyncRedisStatsProvider",
     "AsyncStatsProvider",
     "BacklogThresholds",
@@ -88,6 +90,7 @@ __all__ = [
     "ControllerStoppedError",
     "CurveConfig",
     "FallbackMode",
+    "Gate",
     "InMemoryStatsProvider",
     "InvalidPriorityError",
     "InvalidQueueError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from backpressure.errors import ConfigurationError
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from backpressure.settings import CircuitSettings, EngineSettings
     from backpressure.types import Priority, Reason, ThrottleDecision, Zone
 
-__all__ = ["ENGINE", "Breaker", "Engine", "EngineModule", "Host", "Ticket", "load"]
+__all__ = ["ENGINE", "Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket", "load"]
 
 EngineName = Literal["native", "pure"]
+T = TypeVar("T")
 
 
 class Ticket(Protocol):
@@ -63,6 +64,18 @@ class Breaker(Protocol):
     def reset(self) -> None: ...
 
 
+class Gate(Protocol):
+    """An engine's calls for one priority and queue. Made without reading or creating anything."""
+
+    def suggest(self) -> ThrottleDecision:
+        """See `Engine.suggest_throttle`."""
+        ...
+
+    def run(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """See `Engine.run`; all keyword arguments are for the work."""
+        ...
+
+
 class Host(Protocol):
     """What an engine asks of the controller it belongs to. Everything here is off the hot path."""
 
@@ -99,6 +112,40 @@ class Host(Protocol):
 
     def not_running(self) -> Exception:
         """Return the error for a call outside of start() and stop()."""
+        ...
+
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job that may have to wait: by `Engine.plan`, `Engine.admit` and `Engine.record`."""
+        ...
+
+    def run_within(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: float | None,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run`, with every keyword argument for the work."""
+        ...
+
+    def report_success(self, decision: ThrottleDecision, value: object) -> None:
+        """Take what the work of a job returned that the engine ran itself; raises where that is a coroutine."""
+        ...
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        """Take what the work of a job raised that the engine ran itself."""
         ...
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
@@ -146,6 +193,19 @@ class Engine(Protocol):
         """Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep."""
         ...
 
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job: at once where a go lies ready, else as `Host.run` does."""
+        ...
+
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         """Ask the breaker again for a planned decision that was waited out, and count it with its final reason."""
         ...
@@ -189,6 +249,8 @@ class EngineModule(Protocol):
 
     Engine: Callable[[EngineSettings, Host], Engine]
     Breaker: Callable[[CircuitSettings, Callable[[], int] | None], Breaker]
+    #: Called with an engine, its host, and priority, queue name and ``max_wait`` of the jobs.
+    Gate: Callable[..., Gate]
 
 
 def _has_native() -> bool:

@@ -1,14 +1,18 @@
 """The native engine, as `backpressure._engine` describes it; `rust/binding` is where it lives."""
 
 from collections.abc import Callable
-from typing import Final, Self, final
+from typing import Any, Final, Self, TypeVar, final
+
+from typing_extensions import disjoint_base
 
 from backpressure._engine import Host
 from backpressure._pure.counters import Totals
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
 from backpressure.types import Priority, ThrottleDecision
 
-__all__ = ["DEBUG", "Breaker", "Engine", "ThreeZoneLaw", "Ticket", "__version__"]
+__all__ = ["DEBUG", "Breaker", "Engine", "Gate", "ThreeZoneLaw", "Ticket", "__version__"]
+
+_T = TypeVar("_T")
 
 __version__: Final[str]
 #: Whether it was built without optimization: good for tests, useless for measurements.
@@ -56,6 +60,16 @@ class ThreeZoneLaw:
     def __new__(cls, settings: LawSettings) -> Self: ...
     def advise(self, priority: int, backlog: int) -> tuple[int, int, bool]: ...
 
+@disjoint_base
+class Gate:
+    """An engine's calls for one priority and queue. Thread-safe."""
+
+    def __new__(
+        cls, engine: Engine, host: Host, priority: Priority | str, queue_name: str, max_wait: float | None
+    ) -> Self: ...
+    def suggest(self) -> ThrottleDecision: ...
+    def run(self, work: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T: ...
+
 @final
 class Engine:
     """Decides. Thread-safe; no call but the host's `read` waits for anything."""
@@ -65,6 +79,16 @@ class Engine:
     def origin_ns(self) -> int: ...
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision: ...
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision: ...
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., _T],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> _T: ...
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision: ...
     def count(self, planned: ThrottleDecision) -> None: ...
     def record(self, decision: ThrottleDecision, ok: bool) -> None: ...

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import inspect
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
+from backpressure.async_host import AsyncDesk, AsyncHost
 from backpressure.async_poller import AsyncPoller
-from backpressure.batch import Admit, BatchResult, JobOutcome, Plan, Work
+from backpressure.batch import BatchResult, JobOutcome, Plan, Work
+from backpressure.gate import AsyncGate, checked
 from backpressure.heart import Heart, refuse_generator
-from backpressure.host import AnyPoller, ControllerHost
 from backpressure.poller import Poller
 from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
@@ -23,40 +23,16 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from backpressure.async_host import AsyncSource
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
-    from backpressure.types import AsyncStatsProvider, Reason, StatsProvider
+    from backpressure.types import AsyncStatsProvider, StatsProvider
 
 __all__ = ["AsyncBackpressureController"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# Whether this call has awaited its read already, and must be answered with what there is.
-_has_read = contextvars.ContextVar("_has_read", default=False)
-
-
-class _UnreadError(Exception):
-    """A decision needs a read, which cannot be awaited inside the engine."""
-
-    def __init__(self, queue_name: str, wait: bool) -> None:
-        super().__init__(queue_name)
-        self.queue_name = queue_name
-        self.wait = wait
-
-
-class _AsyncHost(ControllerHost):
-    def read(self, queue_name: str, wait: bool) -> Reason | None:
-        if _has_read.get():
-            return None
-        raise _UnreadError(queue_name, wait)
-
-
-class _AsyncSource(AnyPoller, Protocol):
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    async def read_one(self, queue_name: str) -> bool: ...
 
 
 class _ThreadSource:
@@ -104,7 +80,7 @@ class AsyncBackpressureController(Heart):
         'sent'
     """
 
-    _poller: _AsyncSource
+    _poller: AsyncSource
 
     def __init__(
         self,
@@ -116,7 +92,8 @@ class AsyncBackpressureController(Heart):
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, _AsyncHost)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncDesk)
+        self._host: AsyncHost
         provider: Any = stats_provider
         common = (self._engine, self._config.polling, self._clock, self._announcer)
         if inspect.iscoroutinefunction(provider.get_queue_stats):
@@ -124,7 +101,6 @@ class AsyncBackpressureController(Heart):
         else:
             self._poller = _ThreadSource(Poller(provider, *common))
         self._host.poller = self._poller
-        self._reads: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[None]] = {}
 
     # ----------------------------------------------------------------------------------------------------- life cycle
 
@@ -157,11 +133,7 @@ class AsyncBackpressureController(Heart):
 
     async def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed. See `BackpressureController.suggest_throttle`."""
-        try:
-            return self._engine.suggest_throttle(priority, queue_name)
-        except _UnreadError as unread:
-            await self._read(unread)
-        return self._settled(self._engine.suggest_throttle, priority, queue_name)
+        return await self._host.suggest(priority, queue_name)
 
     @overload
     async def run(
@@ -201,7 +173,7 @@ class AsyncBackpressureController(Heart):
 
         Arguments and errors as those of `BackpressureController.run`.
         """
-        return await self._perform(await self._go(priority, queue_name, max_wait), work, args, kwargs)
+        return await self._host.perform(await self._host.turn(priority, queue_name, max_wait), work, *args, **kwargs)
 
     @contextlib.asynccontextmanager
     async def slot(
@@ -212,9 +184,13 @@ class AsyncBackpressureController(Heart):
         Args:
             max_wait: longest sleep accepted, in seconds.
         """
-        decision = await self._go(priority, queue_name, max_wait)
-        with self._reported(decision):
+        decision = await self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting(decision):
             yield decision
+
+    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None) -> AsyncGate:
+        """Return a handle for jobs of one priority and queue. See `BackpressureController.gate`."""
+        return AsyncGate(self._host, *checked(priority, queue_name, max_wait))
 
     def throttled(
         self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
@@ -238,8 +214,8 @@ class AsyncBackpressureController(Heart):
 
             @wraps(function)
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-                decision = await self._go(checked_priority, checked_name, max_wait)
-                with self._reported(decision):
+                decision = await self._host.turn(checked_priority, checked_name, max_wait)
+                with self._desk.reporting(decision):
                     return await function(*args, **kwargs)
 
             return call
@@ -278,70 +254,12 @@ class AsyncBackpressureController(Heart):
 
     async def _take_step(self, step: Step) -> object:
         try:
-            if isinstance(step, Plan):
-                decision = await self._plan(step.job.priority, step.job.queue_name)
-                return decision if decision.should_shed else self._within(decision, step.job.max_wait)
             if isinstance(step, Work):
-                return JobOutcome("succeeded", value=await self._perform(step.decision, step.job.work, (), {}))
-            if isinstance(step, Admit):
-                return self._engine.admit(step.decision)
+                return JobOutcome.success(await self._host.perform(step.decision, step.job.work))
+            if isinstance(step, Plan):
+                decision = await self._host.plan(step.job.priority, step.job.queue_name)
+                return decision if decision.should_shed else self._desk.accept(decision, step.job.max_wait)
             await self._pacer.pause_async(step.seconds)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return JobOutcome("failed", error=error) if isinstance(step, Work) else error
         return None
-
-    async def _go(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
-        """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
-        decision = self._within(await self._plan(priority, queue_name), max_wait)
-        if decision.delay > 0:
-            await self._pacer.sleep_async(decision.delay, decision.queue_name)
-            decision = self._admit(decision)
-        return decision
-
-    async def _perform(
-        self, decision: ThrottleDecision, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        with self._reported(decision):
-            value = work(*args, **kwargs)
-            return await value if inspect.isawaitable(value) else value
-
-    # ---------------------------------------------------------------------------------------------------------- reads
-
-    async def _plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        try:
-            return self._engine.plan(priority, queue_name)
-        except _UnreadError as unread:
-            await self._read(unread)
-        return self._settled(self._engine.plan, priority, queue_name)
-
-    @staticmethod
-    def _settled(
-        decide: Callable[[Priority | str, str], ThrottleDecision], priority: Priority | str, queue_name: str
-    ) -> ThrottleDecision:
-        """Decide with what there is, after a read."""
-        token = _has_read.set(True)
-        try:
-            return decide(priority, queue_name)
-        finally:
-            _has_read.reset(token)
-
-    async def _read(self, unread: _UnreadError) -> None:
-        """Have the queue read: one task reads, every caller of this loop shares it."""
-        loop = asyncio.get_running_loop()
-        key = (loop, unread.queue_name)
-        task = self._reads.get(key)
-        if task is None:
-            task = self._reads[key] = loop.create_task(self._read_queue(unread.queue_name))
-            task.add_done_callback(lambda _: self._reads.pop(key, None))
-        elif not unread.wait:
-            return
-        # Shielded, so that a caller that is cancelled does not take the read away from the others.
-        await asyncio.shield(task)
-
-    async def _read_queue(self, queue_name: str) -> None:
-        read = False
-        try:
-            read = await self._poller.read_one(queue_name)
-        finally:
-            if not read:
-                self._engine.read_failed(queue_name)

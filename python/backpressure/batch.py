@@ -20,7 +20,9 @@ from backpressure.types import Priority, Reason, ThrottleDecision, validate_queu
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-__all__ = ["Admit", "Batch", "BatchJob", "BatchResult", "JobOutcome", "Plan", "Sleep", "Work", "steps"]
+    from backpressure.desk import Desk
+
+__all__ = ["Batch", "BatchJob", "BatchResult", "JobOutcome", "Plan", "Sleep", "Step", "Work", "steps"]
 
 Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started"]
 
@@ -87,8 +89,14 @@ class JobOutcome:
     error: BaseException | None = None
     retry_after: float | None = None
 
+    @staticmethod
+    def success(value: object) -> JobOutcome:
+        """Return the outcome of a job whose work returned `value`."""
+        return _SUCCEEDED if value is None else JobOutcome("succeeded", value)
+
 
 _NOT_STARTED = JobOutcome("not_started")
+_SUCCEEDED = JobOutcome("succeeded")
 
 
 @attrs.frozen
@@ -121,7 +129,7 @@ class BatchResult:
 
 
 class Plan(NamedTuple):
-    """Decide for `job`; send the decision, or the exception that came instead."""
+    """Decide for `job`, which takes waiting; send the decision, or the exception that came instead."""
 
     job: BatchJob
 
@@ -133,12 +141,6 @@ class Sleep(NamedTuple):
     job: BatchJob
 
 
-class Admit(NamedTuple):
-    """Ask the breaker again for a decision that was waited out; send the final decision, or an exception."""
-
-    decision: ThrottleDecision
-
-
 class Work(NamedTuple):
     """Run the job and report how it went; send its outcome."""
 
@@ -146,77 +148,88 @@ class Work(NamedTuple):
     decision: ThrottleDecision
 
 
-Step = Plan | Sleep | Admit | Work
-_Stream = deque[int]
+Step = Plan | Sleep | Work
+_Answer = ThrottleDecision | Exception
 
 
-class _Head(NamedTuple):
-    """The first job of a stream; heads sort in the order in which jobs run."""
+class _Stream:
+    """The jobs of one queue and priority that are not decided yet, by their place in the batch."""
 
-    due_ns: int
-    rank: int
-    number: int
-    stream: _Stream
-    decision: ThrottleDecision
+    __slots__ = ("places", "rank")
+
+    def __init__(self, priority: Priority) -> None:
+        self.rank = -priority.value
+        self.places: deque[int] = deque()
 
 
 def steps(
-    jobs: Sequence[BatchJob],
-    outcomes: list[JobOutcome],
-    *,
-    timeout: float | None,
-    now_ns: Callable[[], int],
-    jittered: Callable[[float, str], float],
+    jobs: Sequence[BatchJob], outcomes: list[JobOutcome], desk: Desk, timeout: float | None
 ) -> Generator[Step, Any, None]:
     """Drive a batch; fills in `outcomes`, which begins as ``not_started`` for each job.
 
     Jobs of one queue and priority form a stream. A job is decided when it heads its stream, and due at that instant
     plus its delay; due jobs run one at a time, earliest first, then by priority, then in input order.
     """
+    decide, now_ns = desk.decide, desk.now_ns
     deadline_ns = math.inf if timeout is None else now_ns() + round(timeout * 1e9)
-    streams: dict[tuple[Priority, str], _Stream] = {}
-    for index, job in enumerate(jobs):
-        streams.setdefault((job.priority, job.queue_name), deque()).append(index)
-    waiting: list[_Head] = []
+    # The decided first jobs of the streams, in the order in which they run; no two have the same place.
+    heads: list[tuple[int, int, int, _Stream, ThrottleDecision]] = []
 
-    def advance(stream: _Stream) -> Generator[Step, Any, None]:
-        """Decide the stream's next job that is neither refused nor failed."""
-        while stream:
-            index = stream.popleft()
-            job = jobs[index]
-            decision = yield Plan(job)
-            refused = _refused(decision)
-            if refused is not None:
-                outcomes[index] = refused
-                continue
-            delay_ns = round(jittered(decision.delay, job.queue_name) * 1e9) if decision.delay > 0 else 0
-            heapq.heappush(waiting, _Head(now_ns() + delay_ns, -job.priority.value, index, stream, decision))
-            return
+    def advance(stream: _Stream, answer: _Answer | None = None) -> BatchJob | None:
+        """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting."""
+        places = stream.places
+        while places:
+            place = places[0]
+            answer = answer or decide(jobs[place])
+            if answer is None:
+                return jobs[place]
+            places.popleft()
+            if type(answer) is ThrottleDecision and not answer.should_shed:
+                due_ns = desk.due_ns(answer) if answer.delay > 0 else now_ns()
+                heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
+                return None
+            outcomes[place], answer = _refused(answer), None
+        return None
 
-    for stream in streams.values():
-        yield from advance(stream)
-    while waiting and waiting[0].due_ns <= deadline_ns:
-        due_ns, _, index, stream, decision = waiting[0]
-        job = jobs[index]
-        ahead_ns = due_ns - now_ns()
-        ended = (yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None
-        heapq.heappop(waiting)
-        if ended is None and decision.delay > 0:
-            decision = ended = yield Admit(decision)
-        refused = None if ended is None else _refused(ended)
-        outcomes[index] = refused if refused is not None else (yield Work(job, decision))
-        yield from advance(stream)
-    for due_ns, _, index, stream, _ in waiting:
+    for stream in _streams(jobs):
+        waits = advance(stream)
+        while waits is not None:
+            waits = advance(stream, (yield Plan(waits)))
+    while heads and heads[0][0] <= deadline_ns:
+        due_ns, _, place, stream, decision = heads[0]
+        ended = None
+        if decision.delay > 0:
+            ahead_ns = due_ns - now_ns()
+            ended = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
+            ended = ended or desk.readmit(decision)
+        heapq.heappop(heads)
+        if ended is None or (isinstance(ended, ThrottleDecision) and not ended.should_shed):
+            outcomes[place] = yield Work(jobs[place], ended or decision)
+        else:
+            outcomes[place] = _refused(ended)
+        waits = advance(stream)
+        while waits is not None:
+            waits = advance(stream, (yield Plan(waits)))
+    for due_ns, _, place, stream, _ in heads:
         retry_after = max(0, due_ns - now_ns()) / 1e9
-        for late in (index, *stream):
+        for late in (place, *stream.places):
             outcomes[late] = JobOutcome("not_started", retry_after=retry_after)
 
 
-def _refused(answer: ThrottleDecision | Exception) -> JobOutcome | None:
-    """Return the outcome of a job that does not get to run, or ``None`` for one that does."""
+def _streams(jobs: Iterable[BatchJob]) -> Iterable[_Stream]:
+    streams: dict[tuple[str, int], _Stream] = {}
+    for place, job in enumerate(jobs):
+        key = (job.queue_name, job.priority.value)
+        stream = streams.get(key)
+        if stream is None:
+            stream = streams[key] = _Stream(job.priority)
+        stream.places.append(place)
+    return streams.values()
+
+
+def _refused(answer: _Answer) -> JobOutcome:
+    """Return the outcome of a job that does not get to run."""
     if isinstance(answer, ThrottleDecision):
-        if not answer.should_shed:
-            return None
         status: Status = "shed" if answer.reason is Reason.BACKLOG_RED_SHED else "circuit_open"
         return JobOutcome(status, error=answer.rejection(), retry_after=answer.retry_after)
     if isinstance(answer, ThrottledError):
@@ -228,19 +241,13 @@ def _refused(answer: ThrottleDecision | Exception) -> JobOutcome | None:
 class Batch:
     """One batch on its way: iterate over its steps, and put the answer to each into `answer` before the next."""
 
-    def __init__(
-        self,
-        jobs: Iterable[BatchJob],
-        timeout: float | None,
-        now_ns: Callable[[], int],
-        jittered: Callable[[float, str], float],
-    ) -> None:
+    def __init__(self, jobs: Iterable[BatchJob], desk: Desk, timeout: float | None) -> None:
         self._jobs = list(jobs)
         for job in self._jobs:
             if not isinstance(job, BatchJob):
                 raise ConfigurationError(f"jobs holds {job!r}: give BatchJob objects", field="jobs", value=job)
         self._outcomes = [_NOT_STARTED] * len(self._jobs)
-        self._steps = steps(self._jobs, self._outcomes, timeout=timeout, now_ns=now_ns, jittered=jittered)
+        self._steps = steps(self._jobs, self._outcomes, desk, timeout)
         self.answer: object = None
 
     def __iter__(self) -> Iterator[Step]:

@@ -33,9 +33,8 @@ class Compliance:
         self._forgotten: list[_Tallies] = []
 
     def honoured(self, decision: ThrottleDecision) -> None:
-        """Count advice that was waited out by construction."""
-        if decision.delay > 0:
-            self._of(decision).honoured.add()
+        """Count advice, throttled, that was waited out by construction."""
+        self._of(decision).honoured.add()
 
     def reported(self, decision: ThrottleDecision) -> None:
         """Count advice whose outcome its caller reports: too early, and it was not waited out."""

@@ -7,14 +7,14 @@ import inspect
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from backpressure.batch import Admit, BatchResult, JobOutcome, Plan, Work
-from backpressure.circuit import refuse_coroutine
+from backpressure.batch import BatchResult, JobOutcome, Sleep, Work
 from backpressure.clock import in_event_loop
 from backpressure.errors import BackpressureError
+from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
 from backpressure.host import BlockingHost
 from backpressure.poller import Poller
-from backpressure.types import Priority, StatsProvider, ThrottleDecision, validate_queue_name
+from backpressure.types import StatsProvider, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
     import logging
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
+    from backpressure.gate import Gate
+    from backpressure.types import Priority
 
 __all__ = ["BackpressureController"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
 
 
 class BackpressureController(Heart):
@@ -71,11 +71,14 @@ class BackpressureController(Heart):
         _engine: str | None = None,
     ) -> None:
         super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
+        self._host: BlockingHost
         self._poller: Poller = Poller(stats_provider, self._engine, self._config.polling, self._clock, self._announcer)
         self._host.poller = self._poller
+        # The hot paths without a Python frame. A subclass that overrides a method keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
-            # The hot path without a Python frame. A subclass that overrides the method keeps its own.
             self.suggest_throttle = self._engine.suggest_throttle  # type: ignore[method-assign]
+        if type(self).run is BackpressureController.run:
+            self.run = self._engine.run  # type: ignore[method-assign]
 
     # ----------------------------------------------------------------------------------------------------- life cycle
 
@@ -163,7 +166,7 @@ class BackpressureController(Heart):
             ...     controller.run("high", "email-queue", int, "ff", base=16, max_wait=0.2)
             255
         """
-        return self._perform(self._go(priority, queue_name, max_wait), work, args, kwargs)
+        return self._engine.run(priority, queue_name, work, *args, max_wait=max_wait, **kwargs)
 
     @contextlib.contextmanager
     def slot(
@@ -180,9 +183,29 @@ class BackpressureController(Heart):
             ...         print(decision.reason)
             backlog_green
         """
-        decision = self._go(priority, queue_name, max_wait)
-        with self._reported(decision):
+        decision = self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting(decision):
             yield decision
+
+    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None) -> Gate:
+        """Return a handle for jobs of one priority and queue: the cheapest way for a hot loop.
+
+        Making it reads and creates nothing; it may be made before `start` and shared by threads.
+
+        Args:
+            max_wait: longest sleep accepted by ``gate.run`` and ``with gate``, in seconds.
+
+        Raises:
+            InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 0})) as controller:
+            ...     gate = controller.gate("low", "clicks")
+            ...     gate.run(str.upper, "sent")
+            'SENT'
+        """
+        make = gate_class(self._engine_name)
+        return make(self._engine, self._host, *checked(priority, queue_name, max_wait))
 
     def throttled(
         self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
@@ -204,7 +227,7 @@ class BackpressureController(Heart):
             ...     enqueue("me@example.org")
             'queued me@example.org'
         """
-        checked_priority, checked_name = Priority.parse(priority), validate_queue_name(queue_name)
+        gate = self.gate(priority, queue_name, max_wait=max_wait)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             refuse_generator(function)
@@ -212,15 +235,15 @@ class BackpressureController(Heart):
 
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    decision = await self._go_async(checked_priority, checked_name, max_wait)
-                    with self._reported(decision):
+                    decision = await self._turn_async(gate)
+                    with self._desk.reporting(decision):
                         return await function(*args, **kwargs)
 
                 return cast("Callable[P, T]", call_async)
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> T:
-                return self._perform(self._go(checked_priority, checked_name, max_wait), function, args, kwargs)
+                return gate.run(function, *args, **kwargs)
 
             return call
 
@@ -260,44 +283,20 @@ class BackpressureController(Heart):
 
     def _take_step(self, step: Step) -> object:
         try:
-            if isinstance(step, Plan):
-                decision = self._engine.plan(step.job.priority, step.job.queue_name)
-                return decision if decision.should_shed else self._within(decision, step.job.max_wait)
-            if isinstance(step, Work):
-                return JobOutcome("succeeded", value=self._perform(step.decision, step.job.work, (), {}))
-            if isinstance(step, Admit):
-                return self._engine.admit(step.decision)
+            if type(step) is Work:
+                return JobOutcome.success(self._host.perform(step.decision, step.job.work))
+            assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
             self._pacer.pause(step.seconds, step.job.queue_name)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return JobOutcome("failed", error=error) if isinstance(step, Work) else error
         return None
 
-    def _go(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
-        """Return the decision of an admitted job, after its sleep."""
-        decision = self._within(self._engine.plan(priority, queue_name), max_wait)
-        if decision.delay > 0:
-            self._pacer.sleep(decision.delay, decision.queue_name)
-            decision = self._admit(decision)
-        return decision
-
-    async def _go_async(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
-        decision = self._within(self._engine.plan(priority, queue_name), max_wait)
+    async def _turn_async(self, gate: Gate) -> ThrottleDecision:
+        decision = self._desk.accept(self._engine.plan(gate.priority, gate.queue_name), gate.max_wait)
         if decision.delay > 0:
             await self._pacer.sleep_async(decision.delay, decision.queue_name)
-            decision = self._admit(decision)
+            decision = self._desk.admit(decision)
         return decision
-
-    def _perform(
-        self, decision: ThrottleDecision, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> T:
-        try:
-            value = work(*args, **kwargs)
-        except BaseException as error:
-            self._report_error(decision, error)
-            raise
-        refuse_coroutine(value, _USE_ASYNC)
-        self._report_success(decision)
-        return value
 
     def refresh(self, queue_name: str) -> bool:
         """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.

@@ -31,7 +31,8 @@ class StateChange:
     Attributes:
         kind: what it was.
         queue_name: the queue concerned, ``None`` where it is about all.
-        old, new: the states before and after, as text.
+        old: the state before, as text.
+        new: the state after, as text.
         at: aware UTC time.
         priority: whose window the zone belongs to, ``None`` for all other kinds.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +11,12 @@ from backpressure._engine import ENGINE, load
 from backpressure._pure.counters import Totals
 from backpressure._pure.lock import ForkLock
 from backpressure.batch import Batch
-from backpressure.circuit import CircuitBreaker, is_failure
+from backpressure.circuit import CircuitBreaker
 from backpressure.clock import SystemClock
+from backpressure.compliance import Compliance
 from backpressure.config import BackpressureConfig
-from backpressure.errors import ConfigurationError, ThrottledError
+from backpressure.desk import Desk, check_seconds
+from backpressure.errors import ConfigurationError
 from backpressure.events import Announcer
 from backpressure.metrics import MetricsCollector
 from backpressure.metrics_source import ControllerSource
@@ -26,7 +26,7 @@ from backpressure.types import CircuitState, ThrottleDecision, validate_queue_na
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from prometheus_client import CollectorRegistry
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backpressure.events import StateChange
     from backpressure.host import AnyPoller, ControllerHost
 
-__all__ = ["Heart", "check_seconds", "raise_rejection", "refuse_generator"]
+__all__ = ["Heart", "refuse_generator"]
 
 
 class Heart:
@@ -52,6 +52,7 @@ class Heart:
         clock: Clock | None,
         engine: str | None,
         make_host: type[ControllerHost],
+        make_desk: type[Desk] = Desk,
     ) -> None:
         if config is not None and not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig or None", field="config")
@@ -76,8 +77,11 @@ class Heart:
             self._clock, clock is not None, self._pacer, self._announcer, lambda: self._config.polling.timeout
         )
         self._engine = load(engine).Engine(EngineSettings.of(self._config), self._host)
-        self._host.engine = self._engine
-        self._compliance = self._host.compliance
+        self._compliance = Compliance(self._clock.monotonic_ns)
+        self._desk = make_desk(
+            self._engine, self._pacer, self._compliance, lambda name: self._config.circuit_of(name).excluded_exceptions
+        )
+        self._host.serve(self._engine, self._desk, self._compliance)
         self._registry = registry
         self._metrics: MetricsCollector | None = None
         self._source: ControllerSource | None = None
@@ -142,48 +146,10 @@ class Heart:
         else:
             self._engine.record_queue(validate_queue_name(decided), ok)
 
-    def _within(self, decision: ThrottleDecision, max_wait: float | None) -> ThrottleDecision:
-        """Return a planned decision that its caller is to act on, or raise what it stands for."""
-        raise_rejection(decision)
-        if max_wait is not None and decision.delay > check_seconds(max_wait):
-            self._engine.count(decision)
-            raise ThrottledError(
-                f"{decision.priority} job for queue {decision.queue_name!r} would wait {decision.delay:.3f} s, "
-                f"longer than max_wait ({max_wait:g} s): retry then",
-                queue_name=decision.queue_name,
-                priority=decision.priority,
-                retry_after=decision.delay,
-            )
-        return decision
-
     def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
         if self._state != "running":
             raise self._host.not_running()
-        seconds = None if timeout is None else check_seconds(timeout, "timeout")
-        return Batch(jobs, seconds, self._clock.monotonic_ns, self._pacer.jittered)
-
-    def _admit(self, planned: ThrottleDecision) -> ThrottleDecision:
-        decision = self._engine.admit(planned)
-        raise_rejection(decision)
-        return decision
-
-    @contextlib.contextmanager
-    def _reported(self, decision: ThrottleDecision) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._report_error(decision, error)
-            raise
-        self._report_success(decision)
-
-    def _report_success(self, decision: ThrottleDecision) -> None:
-        self._compliance.honoured(decision)
-        self._engine.record(decision, True)
-
-    def _report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
-        self._compliance.honoured(decision)
-        if is_failure(error, self._config.circuit_of(decision.queue_name).excluded_exceptions):
-            self._engine.record(decision, False)
+        return Batch(jobs, self._desk, None if timeout is None else check_seconds(timeout, "timeout"))
 
     # ------------------------------------------------------------------------------------------------------- circuits
 
@@ -359,12 +325,6 @@ class Heart:
         return f"<{type(self).__name__}: {self._state}, {self._engine_name} engine>"
 
 
-def raise_rejection(decision: ThrottleDecision) -> None:
-    error = decision.rejection()
-    if error is not None:
-        raise error
-
-
 def _on(enabled: bool) -> str:
     return "on" if enabled else "off"
 
@@ -372,12 +332,6 @@ def _on(enabled: bool) -> str:
 def _check_switch(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is {value!r}: give True or False", field=name, value=value)
-
-
-def check_seconds(value: object, name: str = "max_wait") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigurationError(f"{name} is {value!r}: give seconds from 0", field=name, value=value)
-    return value
 
 
 def refuse_generator(function: Callable[..., object]) -> None:

@@ -6,14 +6,14 @@ import logging
 import math
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
 from backpressure._pure.counters import MISS_REASONS
+from backpressure.circuit import refuse_coroutine
 from backpressure.clock import in_event_loop
 from backpressure.clock import wait as wait_on
-from backpressure.compliance import Compliance
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure.types import CircuitState, Reason, ThrottleDecision, Zone
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from backpressure._engine import Engine, Ticket
     from backpressure.clock import Clock
+    from backpressure.compliance import Compliance
     from backpressure.config import PollingConfig
+    from backpressure.desk import Desk
     from backpressure.events import Announcer
     from backpressure.intake import Intake
     from backpressure.pacer import Pacer
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from backpressure.types import Priority
 
 __all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
+
+T = TypeVar("T")
+
+_USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
 
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
@@ -57,6 +63,8 @@ class ControllerHost:
     """See `backpressure._engine.Host`."""
 
     engine: Engine
+    desk: Desk
+    compliance: Compliance
     poller: AnyPoller
 
     def __init__(
@@ -64,13 +72,18 @@ class ControllerHost:
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
         self.utc_now = clock.utc_now
-        self.compliance = Compliance(clock.monotonic_ns)
         self.stopped = False
         self.last_fallback: datetime | None = None
         self._clock = clock
         self._pacer = pacer
         self._announcer = announcer
         self._timeout = timeout
+
+    def serve(self, engine: Engine, desk: Desk, compliance: Compliance) -> None:
+        """Learn what is made after the host."""
+        self.engine = engine
+        self.desk = desk
+        self.compliance = compliance
 
     def decision(
         self,
@@ -124,6 +137,41 @@ class ControllerHost:
         """Read a queue on the caller's path; see `backpressure._engine.Host`."""
         raise NotImplementedError
 
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job, waiting for its turn."""
+        raise NotImplementedError
+
+    def run_within(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: float | None,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run`, with every keyword argument for the work."""
+        raise NotImplementedError
+
+    def report_success(self, decision: ThrottleDecision, value: object) -> None:
+        """Report the outcome of a job that the engine ran itself."""
+        refuse_coroutine(value, _USE_ASYNC)
+        self.desk.report_success(decision)
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        """Report the outcome of a job that the engine ran itself."""
+        self.desk.report_error(decision, error)
+
     def check_poller(self) -> None:
         """Look after the poller: samples have not been renewed in time."""
         self.poller.check()
@@ -163,6 +211,50 @@ class BlockingHost(ControllerHost):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._flights: dict[tuple[int, str], _Flight] = {}
+
+    def turn(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
+        """Return the decision of an admitted job, after its sleep."""
+        decision = self.desk.accept(self.engine.plan(priority, queue_name), max_wait)
+        if decision.delay > 0:
+            self._pacer.sleep(decision.delay, decision.queue_name)
+            decision = self.desk.admit(decision)
+        return decision
+
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job, waiting for its turn."""
+        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+
+    def run_within(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: float | None,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run`, with every keyword argument for the work."""
+        return self.perform(self.turn(priority, queue_name, max_wait), work, *args, **kwargs)
+
+    def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """Run the work of an admitted job and report its outcome."""
+        try:
+            value = work(*args, **kwargs)
+        except BaseException as error:
+            self.desk.report_error(decision, error)
+            raise
+        self.report_success(decision, value)
+        return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         """Read a queue on the caller's path: one caller reads, the others share what it gets."""

@@ -460,9 +460,9 @@ class MetricsCollector:
     seen. A forked process starts from zero.
 
     With PROMETHEUS_MULTIPROC_DIR set when prometheus-client is first imported there is one collector a process and
-    nothing is registered: `flush` adds what is new to the process's files, for a `MultiProcessCollector` to serve.
+    nothing is registered: `flush` adds what is new to the process's files, for a ``MultiProcessCollector`` to serve.
     Counters and histograms are then exact over all processes. Circuit states, ages and switches are the maximum of the
-    live processes (tell `mark_process_dead` of the others), backlogs those of the latest sample of any. Ratios
+    live processes (tell ``mark_process_dead`` of the others), backlogs those of the latest sample of any. Ratios
     cannot be merged: the gauges show the process whose ratio changed last, and the ratio of all is that of the
     ``result`` labels of ``backpressure_producer_advice_total`` and ``backpressure_cache_requests_total``.
 

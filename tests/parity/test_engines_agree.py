@@ -6,6 +6,7 @@ Both have the same clock and hosts alike. After every step the answers are compa
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -154,6 +155,7 @@ class FakeHost:
         self.engine: Engine | None = None
         self.next_read: tuple[str, int] = ("fail", 0)
         self.heard: list[tuple[object, ...]] = []
+        self.long_ways = 0
         self._time = time
         self._pacer: Any = SimpleNamespace(now_ns=time)
         self._ticks = itertools.count()
@@ -190,6 +192,30 @@ class FakeHost:
 
     def not_running(self) -> Exception:
         return ControllerNotStartedError("start it")
+
+    def run(self, priority: Any, queue_name: str, work: Any, /, *args: Any, max_wait: Any = None, **kwargs: Any) -> Any:
+        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+
+    def run_within(self, priority: Any, queue_name: str, max_wait: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+        assert self.engine is not None
+        self.long_ways += 1
+        decision = self.engine.plan(priority, queue_name)
+        if decision.should_shed:
+            raise RuntimeError(decision.reason)
+        if decision.delay > 0:
+            decision = self.engine.admit(decision)
+        value = work(*args, **kwargs)
+        self.report_success(decision, value)
+        return value
+
+    def report_success(self, decision: ThrottleDecision, value: object) -> None:
+        assert self.engine is not None
+        self.engine.record(decision, True)
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        assert self.engine is not None
+        self.heard.append(("error", plain(decision), str(error)))
+        self.engine.record(decision, False)
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         self.heard.append(("read", queue_name, wait))
@@ -252,6 +278,7 @@ class Engines(RuleBasedStateMachine):
             host.engine = engine
         self.planned: list[Pair] = []
         self.decided: list[Pair] = []
+        self.gates: dict[tuple[Engine, Any, str], Any] = {}
         self.both(lambda engine: engine.set_running(True))
 
     def both(self, call: Callable[[Engine], Any]) -> Pair:
@@ -316,6 +343,47 @@ class Engines(RuleBasedStateMachine):
     @rule(data=st.data())
     def count(self, data: st.DataObject) -> None:
         self.each(lambda engine, half: engine.count(half), data.draw(st.sampled_from(self.planned)))
+
+    # Jobs, whose work may meddle with the queue. The answer says what was counted, whichever way they went.
+
+    @rule(
+        priority=priorities,
+        name=names,
+        outcomes=st.lists(st.sampled_from(["fine", "fine", "error", "failure noted", "reset"]), min_size=1, max_size=3),
+        by_gate=st.booleans(),
+        fresh=st.booleans(),
+    )
+    def work(self, priority: Any, name: str, outcomes: list[str], by_gate: bool, fresh: bool) -> None:
+        if fresh:
+            self.both(lambda engine: engine.put_sample(name, 0, self.time.now_ns))
+            self.suggest(priority, name, 1)  # a go that lies ready
+        for outcome in outcomes:
+            self.both(functools.partial(self.job, priority, name, outcome, by_gate=by_gate))
+        self.happened["job"] += len(outcomes)
+        self.happened["long way"] += sum(host.long_ways for host in self.hosts)
+        for host in self.hosts:
+            host.long_ways = 0
+
+    def job(self, priority: Any, name: str, outcome: str, engine: Engine, *, by_gate: bool) -> object:
+        def work(word: str, *, times: int) -> str:
+            if outcome == "error":
+                raise LookupError(word)
+            if outcome == "failure noted":
+                engine.record_queue(name, False)
+            if outcome == "reset":
+                breaker = engine.breaker(name, False)
+                if breaker is not None:
+                    breaker.reset()
+            return word * times
+
+        if not by_gate:
+            return engine.run(priority, name, work, "ha", times=2)
+        gate = self.gates.get((engine, priority, name))
+        if gate is None:
+            which = self.engines.index(engine)
+            make = list(self.modules.values())[which].Gate
+            gate = self.gates[engine, priority, name] = make(engine, self.hosts[which], priority, name, None)
+        return plain(gate.suggest()), gate.run(work, "ha", times=2)
 
     # Outcomes.
 
@@ -452,3 +520,4 @@ def test_nobody_can_tell_them_apart(engine_modules: Mapping[str, EngineModule]) 
     events = ("admitted", "check_poller", "evicted", "read", "0 to 1", "1 to 2", "2 to 0", "2 to 1")
     assert min(happened[event] for event in events) >= 20, happened
     assert happened["1 to 2"] >= 200, happened
+    assert 500 <= happened["long way"] <= 2 * happened["job"] - 500, happened

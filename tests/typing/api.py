@@ -1,4 +1,4 @@
-"""What users may rely on of the types. Checked by mypy, never run."""
+"""What users may rely on of the types. Checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 
@@ -60,6 +60,35 @@ async def run_async(controller: bp.AsyncBackpressureController) -> None:
     await enqueue(3)  # type: ignore[arg-type]
     async with controller.slot("low", "queue") as decision:
         assert_type(decision, bp.ThrottleDecision)
+
+
+def gates(controller: bp.BackpressureController) -> None:
+    gate = controller.gate("low", "queue", max_wait=1.0)
+    assert_type(gate, bp.Gate)
+    assert_type(gate.suggest(), bp.ThrottleDecision)
+    assert_type(gate.run(add, 7, 2), int)
+    assert_type(gate.priority, bp.Priority)
+    with gate as decision:
+        assert_type(decision, bp.ThrottleDecision)
+
+
+async def async_gates(controller: bp.AsyncBackpressureController) -> None:
+    async def work(event: str) -> int:
+        return len(event)
+
+    gate = controller.gate("low", "queue")
+    assert_type(await gate.suggest(), bp.ThrottleDecision)
+    assert_type(await gate.run(work, "event"), int)
+    assert_type(await gate.run(add, 7, 2), int)
+    async with gate as decision:
+        assert_type(decision, bp.ThrottleDecision)
+
+
+def listen(controller: bp.BackpressureController) -> None:
+    def hear(change: bp.StateChange) -> None:
+        assert_type(change.priority, bp.Priority | None)
+
+    controller.add_listener(hear)
 
 
 def batch(controller: bp.BackpressureController) -> None:

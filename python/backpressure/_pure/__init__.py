@@ -2,8 +2,8 @@
 
 from backpressure._pure.breaker import Breaker, Ticket
 from backpressure._pure.curve import ThreeZoneLaw
-from backpressure._pure.engine import Engine
+from backpressure._pure.engine import Engine, Gate
 
 DEBUG = False
 
-__all__ = ["DEBUG", "Breaker", "Engine", "ThreeZoneLaw", "Ticket"]
+__all__ = ["DEBUG", "Breaker", "Engine", "Gate", "ThreeZoneLaw", "Ticket"]

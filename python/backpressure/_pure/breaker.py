@@ -25,6 +25,8 @@ _MS = 1_000_000
 _MAX_MS = 2**40 - 1
 _MAX_COUNT = 2**10 - 1
 _MAX_GENERATION = 2**10 - 1
+# The word of a circuit that is closed and has no failures to forget, but for its generation.
+_PRISTINE = ~(_MAX_GENERATION << 40)
 
 
 class Word(NamedTuple):
@@ -63,6 +65,11 @@ class Word(NamedTuple):
     def to(self, state: int, *, forced: bool = False, leased: bool = False, stamp_ms: int = 0) -> Word:
         """Return the word after a transition: a new generation, counting from zero."""
         return Word(state, forced, leased, 0, (self.generation + 1) & _MAX_GENERATION, stamp_ms)
+
+
+def is_pristine(word: int) -> bool:
+    """Tell whether a packed word is closed and has no failures to forget."""
+    return word & _PRISTINE == 0
 
 
 class Ticket:
@@ -212,8 +219,8 @@ class Breaker:
         """Take a result into account, or drop it when it is stale."""
         if ticket is not None and not ticket.settle():
             return
-        if ok and self.word & ~(_MAX_GENERATION << 40) == 0:
-            return  # closed with no failures to forget: whether or not it counts, nothing changes
+        if ok and is_pristine(self.word):
+            return  # whether or not it counts, nothing changes
         now_ns = self._now_ns()
         with self._lock():
             word = Word.unpack(self.word)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from backpressure._pure.breaker import Breaker, Ticket
+from backpressure._pure.breaker import Breaker, Ticket, is_pristine
 from backpressure._pure.cache import Computed, Queue, Ready, Sample
 from backpressure._pure.counters import Counters, Totals
 from backpressure._pure.curve import ThreeZoneLaw
@@ -15,6 +16,7 @@ from backpressure._pure.lock import ForkLock
 from backpressure.types import OTHER_QUEUES, Priority, Reason, Zone, validate_queue_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from backpressure._engine import Host
@@ -88,14 +90,67 @@ class Engine:
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """See `backpressure._engine.Engine`."""
-        return self._ready_answer(priority, queue_name) or self._decide(priority, queue_name, admit=True)
+        ready = self._find_ready(priority, queue_name)
+        if ready is None:
+            return self._decide(priority, queue_name, admit=True)
+        ready.count()
+        return ready.decision
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """See `backpressure._engine.Engine`."""
-        return self._ready_answer(priority, queue_name) or self._decide(priority, queue_name, admit=False)
+        # No answer that lies ready makes its caller wait, so it serves whoever asks.
+        ready = self._find_ready(priority, queue_name)
+        if ready is None:
+            return self._decide(priority, queue_name, admit=False)
+        ready.count()
+        return ready.decision
 
-    def _ready_answer(self, priority: Priority | str, queue_name: str) -> ThrottleDecision | None:
-        """Return and count the answer that lies ready, if it is still true. None of these makes its caller wait."""
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., Any],
+        /,
+        *args: Any,
+        max_wait: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """See `backpressure._engine.Engine`."""
+        ready = None if max_wait is not None else self._find_ready(priority, queue_name)
+        if ready is None or ready.decision.should_shed:
+            return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, **kwargs)
+        return self._perform(ready, work, args, kwargs)
+
+    def run_within(
+        self,
+        priority: Priority,
+        queue_name: str,
+        max_wait: float | None,
+        work: Callable[..., Any],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        ready = self._find_ready(priority, queue_name)
+        if ready is None or ready.decision.should_shed:
+            return self._host.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+        return self._perform(ready, work, args, kwargs)
+
+    def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the work of a job whose answer lies ready."""
+        ready.count()
+        try:
+            value = work(*args, **kwargs)
+        except BaseException as error:
+            self._host.report_error(ready.decision, error)
+            raise
+        # Into a pristine circuit a success need not be reported.
+        if not is_pristine(ready.breaker.word) or type(value) is CoroutineType:
+            self._host.report_success(ready.decision, value)
+        return value
+
+    def _find_ready(self, priority: Priority | str, queue_name: str) -> Ready | None:
+        """Return the answer that lies ready, if it is still true."""
         try:
             ready = self._ready[priority][queue_name]
         except (KeyError, TypeError):
@@ -106,8 +161,7 @@ class Engine:
             and ready.sample is ready.queue.sample
             and self.now_ns() <= ready.until_ns
         ):
-            ready.count()
-            return ready.decision
+            return ready
         return None
 
     def _decide(self, given: object, queue_name: str, *, admit: bool) -> ThrottleDecision:
@@ -523,6 +577,20 @@ class Engine:
         for index, counters in enumerate(self._untracked):
             totals[OTHER_QUEUES, index] = counters.totals().plus(evicted[index])
         return {key: value for key, value in totals.items() if any(value.reasons)}
+
+
+class Gate:
+    """See `backpressure._engine.Gate`."""
+
+    suggest: Callable[[], ThrottleDecision]
+    run: Callable[..., Any]
+
+    def __new__(cls, engine: Engine, _host: Host, priority: Priority, queue_name: str, max_wait: float | None) -> Self:
+        """Make a gate; its calls carry its arguments."""
+        gate = super().__new__(cls)
+        gate.suggest = partial(engine.suggest_throttle, priority, queue_name)
+        gate.run = partial(engine.run_within, priority, queue_name, max_wait)
+        return gate
 
 
 def _mode(settings: EngineSettings) -> Mode:

@@ -96,6 +96,15 @@ class ListKey:
     Args:
         key: the list of waiting jobs.
         processing_key: the list workers move jobs to while they run (``LMOVE``), if any.
+
+    Immutable.
+
+    Raises:
+        ConfigurationError: a key is impossible.
+
+    Example:
+        >>> ListKey("jobs:email", processing_key="jobs:email:running")
+        ListKey(key='jobs:email', processing_key='jobs:email:running')
     """
 
     key: Key = attrs.field(validator=_valid_key)
@@ -126,6 +135,15 @@ class ZSetKey:
         due: ``None`` when every member waits; ``"seconds"`` or ``"milliseconds"`` when the score is the Unix time
             at which a job is due: members due by now wait, later ones are delayed. *Now* is this machine's clock,
             so keep it in step with those of the producers.
+
+    Immutable.
+
+    Raises:
+        ConfigurationError: the key or the unit is impossible.
+
+    Example:
+        >>> ZSetKey("jobs:scheduled", due="seconds")
+        ZSetKey(key='jobs:scheduled', due='seconds')
     """
 
     key: Key = attrs.field(validator=_valid_key)
@@ -173,6 +191,15 @@ class StreamKey:
     undelivered entry, in a group created in the middle of the stream), entries after the last delivered one are
     counted up to `count_limit`; when there are more, the rest is estimated from the rate at which the counted ones
     were added, at most the stream's length: an overload is never reported as `count_limit`.
+
+    Immutable.
+
+    Raises:
+        ConfigurationError: a key, or the limit, is impossible.
+
+    Example:
+        >>> StreamKey("events", group="workers", acked_entries_are_deleted=True).count_limit
+        1000
     """
 
     key: Key = attrs.field(validator=_valid_key)

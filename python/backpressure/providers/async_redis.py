@@ -59,6 +59,10 @@ class AsyncRedisStatsProvider(RedisProvider):
     Raises:
         ConfigurationError: the URL, a queue, a key or the timeout is impossible.
         InvalidQueueError: a queue's name is.
+
+    Example:
+        >>> AsyncRedisStatsProvider("redis://:secret@localhost:6379/0", ["email-queue"])
+        AsyncRedisStatsProvider('redis://localhost:6379/0', 1 queues)
     """
 
     _client_types = (Redis, RedisCluster)

@@ -25,6 +25,15 @@ class InMemoryStatsProvider:
     ``last_updated=``, are served with their own date, and so grow stale unless renewed.
 
     Thread-safe, and safe across ``fork()``: a sample is put and taken by one access to a dict, there is no lock.
+
+    Raises:
+        InvalidQueueError: a name cannot name a queue.
+
+    Example:
+        >>> provider = InMemoryStatsProvider({"email-queue": 120})
+        >>> provider.set("email-queue", 90, processing_count=8)
+        >>> provider.get_queue_stats("email-queue").backlog_count
+        90
     """
 
     def __init__(self, stats: Mapping[str, int | QueueStats] | None = None) -> None:
@@ -61,7 +70,18 @@ class InMemoryStatsProvider:
         """Make reads fail with `error` until called again with ``None``.
 
         With `queue_name` that queue alone fails: `get_queue_stats` raises the error, the other reads hold it as
-        the queue's value. It must then be a `StatsUnavailableError`; `TypeError` otherwise.
+        the queue's value.
+
+        Raises:
+            TypeError: with `queue_name`, the error is no `StatsUnavailableError`.
+
+        Example:
+            >>> provider = InMemoryStatsProvider({"email-queue": 120})
+            >>> provider.fail_with(TimeoutError("an outage"))
+            >>> provider.get_all_queue_stats()
+            Traceback (most recent call last):
+                ...
+            TimeoutError: an outage
         """
         if queue_name is None:
             self._failure = error

@@ -126,6 +126,11 @@ class RedisStatsProvider(RedisProvider):
     Raises:
         ConfigurationError: the URL, a queue, a key or the timeout is impossible.
         InvalidQueueError: a queue's name is.
+
+    Example:
+        >>> queues = {"email-queue": ListKey("jobs:email"), "events": StreamKey("events", group="workers")}
+        >>> RedisStatsProvider("redis://:secret@localhost:6379/0", queues, timeout=0.5)
+        RedisStatsProvider('redis://localhost:6379/0', 2 queues)
     """
 
     _client_types = (Redis, RedisCluster)

@@ -42,10 +42,11 @@ impl Clock {
 
     /// Reads it.
     #[inline]
-    pub fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
+    pub fn now_ns(&self, _: Python<'_>) -> PyResult<i64> {
         match self {
             Self::System(system) => Ok(system.now_ns()),
-            Self::Injected(now_ns) => now_ns.call0(py)?.extract(py).map(|Ns(now_ns)| now_ns),
+            // Attached anew, because the hot calls do not tell PyO3 that they are.
+            Self::Injected(now_ns) => Python::attach(|py| now_ns.call0(py)?.extract(py).map(|Ns(now_ns)| now_ns)),
         }
     }
 

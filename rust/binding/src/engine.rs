@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Change, Ticket as CoreTicket};
-use backpressure_core::cache;
+use backpressure_core::breaker::{Change, Ticket as CoreTicket, is_pristine};
+use backpressure_core::cache::{self, Place};
 use backpressure_core::counters::Totals;
 use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Settings};
 use backpressure_core::zone::Zone;
@@ -17,17 +17,21 @@ use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
 
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
+use crate::guarded::Guarded;
 use crate::settings::EngineSettings;
 use crate::vocabulary::Vocabulary;
 
 // The name of whatever has no queue of its own, in the totals.
 const OTHER_QUEUES: &str = "__other__";
 
+/// An answer that lies ready.
+pub type Ready = cache::Ready<Py<PyAny>>;
+
 /// One queue's state, as the table keeps it. Never seen outside.
 #[pyclass(frozen, name = "Queue", module = "backpressure._native")]
 pub struct Queue {
     pub name: Py<PyString>,
-    pub core: cache::Queue<Py<PyAny>>,
+    pub core: cache::Queue<Py<PyAny>, Guarded<Ready>>,
 }
 
 #[pymethods]
@@ -46,10 +50,10 @@ impl Queue {
 pub struct Engine {
     pub clock: Clock,
     core: core::Engine,
-    host: Py<PyAny>,
+    pub host: Py<PyAny>,
     // From exact names to queues. Changed and summed up inside its critical section, with nothing called in there.
     table: Py<PyDict>,
-    vocabulary: &'static Vocabulary,
+    pub vocabulary: &'static Vocabulary,
 }
 
 #[pymethods]
@@ -79,6 +83,14 @@ impl Engine {
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
     fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.ready_or_decide(priority, queue_name, false)
+    }
+
+    /// Run a job: at once where a go lies ready, else as the host does.
+    #[pyo3(signature = (*args, **kwargs))]
+    #[pyo3(text_signature = "($self, priority, queue_name, work, /, *args, max_wait=None, **kwargs)")]
+    fn run(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+        let py = args.py();
+        Ok(self.host.bind(py).getattr(intern!(py, "run"))?.call(args, kwargs)?.unbind())
     }
 
     /// Ask the breaker again for a planned decision that was waited out, and count it with its final reason.
@@ -130,15 +142,15 @@ impl Engine {
     /// Feed the breaker with the outcome of a decided job.
     fn record(slf: &Bound<'_, Self>, decision: &Bound<'_, PyAny>, ok: bool) -> PyResult<()> {
         let py = slf.py();
-        let ticket = decision.getattr(intern!(py, "_ticket"))?;
-        let queue = slf.get().queue(&decision.getattr(intern!(py, "queue_name"))?)?;
-        match queue {
-            Some(queue) if !ticket.is_none() => {
-                let breaker = Breaker::of_queue(slf.clone().unbind(), queue.unbind());
-                breaker.record(py, ok, Some(ticket.cast::<Ticket>()?))
-            }
-            _ => Ok(()),
+        let Some(queue) = slf.get().queue(&decision.getattr(intern!(py, "queue_name"))?)? else { return Ok(()) };
+        if ok && is_pristine(queue.get().core.breaker.word()) {
+            return Ok(()); // whether or not it counts, nothing changes
         }
+        let ticket = decision.getattr(intern!(py, "_ticket"))?;
+        if ticket.is_none() {
+            return Ok(());
+        }
+        Breaker::of_queue(slf.clone().unbind(), queue.unbind()).record(py, ok, Some(ticket.cast::<Ticket>()?))
     }
 
     /// Feed the breaker with an outcome that belongs to no decision.
@@ -292,8 +304,9 @@ impl Engine {
 }
 
 impl Engine {
+    /// Decides for whatever arguments.
     #[inline]
-    fn ready_or_decide(
+    pub fn ready_or_decide(
         &self,
         priority: &Bound<'_, PyAny>,
         queue_name: &Bound<'_, PyAny>,
@@ -306,7 +319,7 @@ impl Engine {
         }
     }
 
-    /// Returns the answer that lies ready, if it is still true. Nothing of Python's is called but an injected clock.
+    /// Returns the answer that lies ready, if it is still true, and counts it.
     #[inline]
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let py = priority.py();
@@ -316,12 +329,25 @@ impl Engine {
             Err(error) if !error.is_instance_of::<PyTypeError>(py) => return Err(error),
             Ok(None) | Err(_) => return Ok(None), // unknown, or not hashable and so no name at all
         };
-        let queue = &queue.get().core;
+        Ok(self.hand_out(py, queue.get(), priority, |_| true)?.map(Bound::unbind))
+    }
+
+    /// Returns and counts the answer that lies ready for a queue, if it is still true and acceptable. Nothing of
+    /// Python's is called but an injected clock.
+    #[inline]
+    pub fn hand_out<'py>(
+        &self,
+        py: Python<'py>,
+        queue: &Queue,
+        priority: Priority,
+        accept: impl FnOnce(&Ready) -> bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let queue = &queue.core;
         let Some(asked) = queue.seen(priority) else { return Ok(None) };
         let (epoch, word, sample) = (self.core.epoch(), queue.breaker.word(), queue.sample_number());
         let found = asked.ready.read(|ready| {
             let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
-            current.then(|| (ready.decision.clone_ref(py), ready.until_ns, ready.reason))
+            (current && accept(ready)).then(|| (ready.decision.bind(py).clone(), ready.until_ns, ready.reason))
         });
         match found {
             Some((decision, until_ns, reason)) if self.clock.within(py, until_ns)? => {
@@ -400,8 +426,9 @@ impl Engine {
         self.host.call_method1(py, intern!(py, "circuit_changed"), args).map(drop)
     }
 
+    /// Returns the queue of a name, if it has state.
     #[inline]
-    fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
+    pub fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
         let found = self.table.bind(name.py()).get_item(name)?;
         Ok(found.map(Bound::cast_into_exact::<Queue>).transpose()?)
     }
@@ -461,6 +488,9 @@ impl Engine {
             }
         }
         self.core.set_next_eviction_ns(next_ns);
+        if !evicted.is_empty() {
+            self.core.void_ready(); // a gate may still hold one of them
+        }
         for queue in &evicted {
             let queue = queue.get();
             table.del_item(&queue.name)?;
@@ -483,6 +513,7 @@ struct Border<'a, 'py> {
 impl core::Host for Border<'_, '_> {
     type Object = Py<PyAny>;
     type Error = PyErr;
+    type Place = Guarded<Ready>;
 
     fn utc_now(&self) -> PyResult<Py<PyAny>> {
         let py = self.name.py();

@@ -3,6 +3,9 @@
 mod breaker;
 mod clock;
 mod engine;
+mod gate;
+mod guarded;
+mod hot;
 mod law;
 mod settings;
 mod vocabulary;
@@ -17,11 +20,14 @@ mod _native {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
+    use crate::gate::Gate;
+    #[pymodule_export]
     use crate::law::ThreeZoneLaw;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", backpressure_core::VERSION)?;
-        module.add("DEBUG", cfg!(debug_assertions))
+        module.add("DEBUG", cfg!(debug_assertions))?;
+        crate::hot::install(module.py())
     }
 }

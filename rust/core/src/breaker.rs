@@ -112,6 +112,11 @@ pub fn state_of(word: u64) -> State {
     }
 }
 
+/// Tells whether a packed word is closed and has no failures to forget.
+pub fn is_pristine(word: u64) -> bool {
+    word & PRISTINE == 0
+}
+
 /// Tells whether a packed word is held open by hand.
 pub fn is_forced(word: u64) -> bool {
     word >> 61 & 1 == 1
@@ -349,8 +354,8 @@ impl Breaker {
         if ticket.is_some_and(|ticket| !ticket.settle()) {
             return Ok(None);
         }
-        if ok && self.word() & PRISTINE == 0 {
-            return Ok(None); // closed with no failures to forget: whether or not it counts, nothing changes
+        if ok && is_pristine(self.word()) {
+            return Ok(None); // whether or not it counts, nothing changes
         }
         let now_ns = now_ns()?;
         let elapsed_ns = self.elapsed_ns(now_ns);

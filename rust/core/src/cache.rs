@@ -60,42 +60,57 @@ pub struct Ready<P> {
     pub until_ns: i64,
     /// What it counts as.
     pub reason: Reason,
+    /// Whether its caller may do the job, and at once.
+    pub goes: bool,
 }
 
 /// Where a ready answer lies. Nobody waits here: whoever finds it in use does without.
-#[derive(Debug)]
-pub struct Slot<P>(Mutex<Option<Ready<P>>>);
+pub trait Place<T>: Default {
+    /// Reads what lies there; `None` if that is nothing, or another thread is at it. `read` must not call out.
+    fn read<R>(&self, read: impl FnOnce(&T) -> Option<R>) -> Option<R>;
 
-impl<P> Slot<P> {
-    /// Reads the answer; `None` if there is none, or another thread is at it. `read` must not call out.
-    pub fn read<R>(&self, read: impl FnOnce(&Ready<P>) -> Option<R>) -> Option<R> {
-        self.0.try_lock().ok().and_then(|ready| ready.as_ref().and_then(read))
+    /// Puts something there. Returns what the caller is to drop, now that the place is free again: what lay there
+    /// before, or `thing` itself if another thread was at it.
+    fn put(&self, thing: T) -> Option<T>;
+}
+
+/// A place for threads that nothing else keeps apart.
+#[derive(Debug)]
+pub struct Slot<T>(Mutex<Option<T>>);
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Place<T> for Slot<T> {
+    fn read<R>(&self, read: impl FnOnce(&T) -> Option<R>) -> Option<R> {
+        self.0.try_lock().ok().and_then(|thing| thing.as_ref().and_then(read))
     }
 
-    /// Puts an answer there. Returns what the caller is to drop, now that the slot is free again: the previous answer,
-    /// or this one if another thread was at it.
-    pub fn put(&self, ready: Ready<P>) -> Option<Ready<P>> {
+    fn put(&self, thing: T) -> Option<T> {
         match self.0.try_lock() {
-            Ok(mut place) => place.replace(ready),
-            Err(_) => Some(ready),
+            Ok(mut place) => place.replace(thing),
+            Err(_) => Some(thing),
         }
     }
 }
 
 /// What is kept of a (queue, priority) once it was asked for.
 #[derive(Debug)]
-pub struct Asked<P> {
+pub struct Asked<P, S = Slot<Ready<P>>> {
     /// The last computation.
     pub computed: ArcSwapOption<Computed<P>>,
     /// The last answer that may be handed out again.
-    pub ready: Slot<P>,
+    pub ready: S,
     /// Its counts.
     pub counters: Counters,
 }
 
 /// One queue's state. Thread-safe.
 #[derive(Debug)]
-pub struct Queue<P> {
+pub struct Queue<P, S = Slot<Ready<P>>> {
     /// Its name.
     pub name: Box<str>,
     /// Its breaker.
@@ -106,10 +121,10 @@ pub struct Queue<P> {
     next_read_ns: AtomicI64,
     // Last asked for, to within the time an answer stays ready.
     touched_ns: AtomicI64,
-    asked: [OnceBox<Asked<P>>; 3],
+    asked: [OnceBox<Asked<P, S>>; 3],
 }
 
-impl<P> Queue<P> {
+impl<P, S: Default> Queue<P, S> {
     /// Makes a queue that has not been sampled.
     pub fn new(name: &str, circuit: Arc<CircuitSettings>, origin_ns: i64, now_ns: i64) -> Self {
         Self {
@@ -167,18 +182,14 @@ impl<P> Queue<P> {
     }
 
     /// Returns what is kept of `priority`, if it was ever asked for.
-    pub fn seen(&self, priority: Priority) -> Option<&Asked<P>> {
+    pub fn seen(&self, priority: Priority) -> Option<&Asked<P, S>> {
         self.asked[priority.index()].get()
     }
 
     /// Returns what is kept of `priority`, from now on.
-    pub fn asked(&self, priority: Priority) -> &Asked<P> {
+    pub fn asked(&self, priority: Priority) -> &Asked<P, S> {
         self.asked[priority.index()].get_or_init(|| {
-            Box::new(Asked {
-                computed: ArcSwapOption::empty(),
-                ready: Slot(Mutex::new(None)),
-                counters: Counters::default(),
-            })
+            Box::new(Asked { computed: ArcSwapOption::empty(), ready: S::default(), counters: Counters::default() })
         })
     }
 }
@@ -188,7 +199,7 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use super::{Queue, Ready};
+    use super::{Place, Queue, Ready};
     use crate::breaker::CircuitSettings;
     use crate::{Priority, Reason};
 
@@ -205,7 +216,7 @@ mod tests {
     }
 
     fn ready(decision: &'static str) -> Ready<&'static str> {
-        Ready { decision, epoch: 1, sample: 1, word: 0, until_ns: 9, reason: Reason::BacklogGreen }
+        Ready { decision, epoch: 1, sample: 1, word: 0, until_ns: 9, reason: Reason::BacklogGreen, goes: true }
     }
 
     #[test]

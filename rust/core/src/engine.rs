@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::breaker::{Change, CircuitSettings, State, Ticket, at, is_forced, state_of};
-use crate::cache::{Computed, Queue, Ready, Sample};
+use crate::cache::{Computed, Place, Queue, Ready, Sample};
 use crate::counters::Counters;
 use crate::curve::{Law, ThreeZoneLaw, saturated};
 use crate::zone::Zone;
@@ -115,6 +115,8 @@ pub trait Host {
     type Object;
     /// What a call into the surroundings fails with.
     type Error;
+    /// Where ready answers lie.
+    type Place: Place<Ready<Self::Object>>;
 
     /// Returns wall time for display.
     ///
@@ -285,8 +287,13 @@ impl Engine {
         self.next_eviction_ns.store(next_eviction_ns, Ordering::Relaxed);
     }
 
+    /// Voids all ready answers, those of queues that nobody will find any more among them.
+    pub fn void_ready(&self) {
+        self.change(|mode| Some(mode.clone()));
+    }
+
     /// Returns when a queue may next be found idle; `None` if it may be evicted now.
-    pub fn idle_from_ns<P>(settings: &Settings, queue: &Queue<P>, now_ns: i64) -> Option<i64> {
+    pub fn idle_from_ns<P, S: Default>(settings: &Settings, queue: &Queue<P, S>, now_ns: i64) -> Option<i64> {
         let from_ns = Self::untouched_from_ns(settings, queue.touched_ns());
         if queue.breaker.state() == State::Closed {
             (now_ns < from_ns).then_some(from_ns)
@@ -322,7 +329,7 @@ pub struct Call<'a, H: Host> {
     /// Priority of the job.
     pub priority: Priority,
     /// The queue.
-    pub queue: &'a Queue<H::Object>,
+    pub queue: &'a Queue<H::Object, H::Place>,
     /// Now.
     pub now_ns: i64,
 }
@@ -527,7 +534,8 @@ impl<H: Host> Call<'_, H> {
         if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
             let epoch = self.mode.epoch;
             let kept = self.host.share(&decision);
-            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, reason: answer.reason }));
+            let goes = self.mode.settings.observe || !answer.shed;
+            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, reason: answer.reason, goes }));
         }
         Ok(decision)
     }
@@ -543,7 +551,7 @@ mod tests {
 
     use super::{Admission, Answer, Ask, Call, Engine, Host, NEVER, Settings};
     use crate::breaker::{Breaker, Change, CircuitSettings, State, Ticket, Word, at};
-    use crate::cache::Queue;
+    use crate::cache::{Place, Queue, Ready, Slot};
     use crate::curve::{LawSettings, Scale, ThreeZoneLaw};
     use crate::zone::{Window, Zone};
     use crate::{Priority, Reason};
@@ -574,6 +582,7 @@ mod tests {
     impl Host for Fake {
         type Object = Seen;
         type Error = Infallible;
+        type Place = Slot<Ready<Seen>>;
 
         fn utc_now(&self) -> Result<Seen, Infallible> {
             self.0.borrow_mut().push("utc_now".into());
@@ -693,7 +702,7 @@ mod tests {
 
         /// Whether the answer that lies ready for MEDIUM would be served at `now_ns`.
         fn is_ready(&self, now_ns: i64) -> bool {
-            let current = |ready: &super::Ready<Seen>| {
+            let current = |ready: &Ready<Seen>| {
                 (ready.epoch == self.engine.epoch()
                     && ready.word == self.queue.breaker.word()
                     && ready.sample == self.queue.sample_number()

@@ -1,0 +1,128 @@
+"""What both controllers do with one job without waiting: decide, check, admit, and report its outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+from backpressure.circuit import is_failure
+from backpressure.errors import ConfigurationError, ThrottledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure._engine import Engine
+    from backpressure.batch import BatchJob
+    from backpressure.compliance import Compliance
+    from backpressure.pacer import Pacer
+    from backpressure.types import ThrottleDecision
+
+__all__ = ["Desk", "check_seconds"]
+
+
+class Desk:
+    """Thread-safe. `excluded` returns the exceptions that are no failures of a queue."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pacer: Pacer,
+        compliance: Compliance,
+        excluded: Callable[[str], tuple[type[BaseException], ...]],
+    ) -> None:
+        self._engine = engine
+        self._pacer = pacer
+        self._compliance = compliance
+        self._excluded = excluded
+        self.now_ns = pacer.now_ns
+
+    def accept(self, decision: ThrottleDecision, max_wait: float | None) -> ThrottleDecision:
+        """Return a planned decision that its caller is to act on, or raise what it stands for."""
+        raise_rejection(decision)
+        if max_wait is not None and decision.delay > check_seconds(max_wait):
+            self._engine.count(decision)
+            raise ThrottledError(
+                f"{decision.priority} job for queue {decision.queue_name!r} would wait {decision.delay:.3f} s, "
+                f"longer than max_wait ({max_wait:g} s): retry then",
+                queue_name=decision.queue_name,
+                priority=decision.priority,
+                retry_after=decision.delay,
+            )
+        return decision
+
+    def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
+        """Ask the breaker again for a decision that was waited out; raise if it must not go after all."""
+        decision = self._engine.admit(planned)
+        raise_rejection(decision)
+        return decision
+
+    # ------------------------------------------------------------------------------------------------------- outcomes
+
+    def report_success(self, decision: ThrottleDecision) -> None:
+        """Note that a decision was kept to and its job went well."""
+        if decision.delay > 0:
+            self._compliance.honoured(decision)
+        self._engine.record(decision, True)
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+        """Note that a decision was kept to and its job raised."""
+        if decision.delay > 0:
+            self._compliance.honoured(decision)
+        if is_failure(error, self._excluded(decision.queue_name)):
+            self._engine.record(decision, False)
+
+    def report(self, decision: ThrottleDecision, error: BaseException | None) -> None:
+        """Note that a decision was kept to, and how its job went."""
+        if error is None:
+            self.report_success(decision)
+        else:
+            self.report_error(decision, error)
+
+    @contextlib.contextmanager
+    def reporting(self, decision: ThrottleDecision) -> Iterator[None]:
+        """Report how the body went."""
+        try:
+            yield
+        except BaseException as error:
+            self.report_error(decision, error)
+            raise
+        self.report_success(decision)
+
+    # -------------------------------------------------------------------------------------------------------- batches
+
+    def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
+        """Return the decision of a batch's job, refused or not, or the exception that came instead.
+
+        ``None`` where deciding takes waiting.
+        """
+        try:
+            decision = self._engine.plan(job.priority, job.queue_name)
+            if job.max_wait is not None and not decision.should_shed:
+                self.accept(decision, job.max_wait)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return error
+        return decision
+
+    def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
+        """As `admit`, for a batch: nothing is raised."""
+        try:
+            return self._engine.admit(planned)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return error
+
+    def due_ns(self, decision: ThrottleDecision) -> int:
+        """Return when a job that is decided now may run, its delay jittered."""
+        return self.now_ns() + round(self._pacer.jittered(decision.delay, decision.queue_name) * 1e9)
+
+
+def raise_rejection(decision: ThrottleDecision) -> None:
+    if decision.should_shed:
+        error: Any = decision.rejection()
+        raise error
+
+
+def check_seconds(value: object, name: str = "max_wait") -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name} is {value!r}: give seconds from 0", field=name, value=value)
+    return value

@@ -1,0 +1,88 @@
+//! Gates: an engine's calls for one priority and queue, which is looked up once.
+
+use backpressure_core::Priority;
+use backpressure_core::cache::Place;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::engine::{Engine, Queue};
+use crate::guarded::Guarded;
+
+/// An engine's calls for one priority and queue. Thread-safe.
+#[pyclass(frozen, subclass, name = "Gate", module = "backpressure._native")]
+pub struct Gate {
+    pub engine: Py<Engine>,
+    pub priority: Priority,
+    // As of the last decision. An eviction voids what lies ready, so an evicted queue answers nothing any more.
+    queue: Guarded<Py<Queue>>,
+    member: Py<PyAny>,
+    queue_name: Py<PyAny>,
+    // The host's long way of a run, with everything but the work filled in.
+    run_within: Py<PyAny>,
+}
+
+impl Gate {
+    /// Returns the queue as of the last decision, if it had state then.
+    #[inline]
+    pub fn queue<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Queue>> {
+        self.queue.read(|queue| Some(queue.bind(py).clone()))
+    }
+
+    /// Looks the queue up again: it may have been made, or evicted.
+    fn find_queue(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(queue) = self.engine.get().queue(self.queue_name.bind(py))? {
+            drop(self.queue.put(queue.unbind()));
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Gate {
+    #[new]
+    fn new(
+        engine: Bound<'_, Engine>,
+        host: &Bound<'_, PyAny>,
+        priority: Bound<'_, PyAny>,
+        queue_name: Bound<'_, PyAny>,
+        max_wait: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let py = engine.py();
+        let run_within = host.getattr(intern!(py, "run_within"))?;
+        let partial = py.import(intern!(py, "functools"))?.getattr(intern!(py, "partial"))?;
+        let gate = Self {
+            priority: engine.get().vocabulary.priority(&priority)?,
+            queue: Guarded::default(),
+            run_within: partial.call1((run_within, &priority, &queue_name, max_wait))?.unbind(),
+            engine: engine.unbind(),
+            member: priority.unbind(),
+            queue_name: queue_name.unbind(),
+        };
+        gate.find_queue(py)?;
+        Ok(gate)
+    }
+
+    /// Decide and admit: the whole decision.
+    fn suggest(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let decision = self.engine.get().ready_or_decide(self.member.bind(py), self.queue_name.bind(py), true)?;
+        self.find_queue(py)?;
+        Ok(decision)
+    }
+
+    /// Run a job: at once where a go lies ready, else as the host does. All keyword arguments are for the work.
+    #[pyo3(signature = (*args, **kwargs))]
+    #[pyo3(text_signature = "($self, work, /, *args, **kwargs)")]
+    fn run(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+        let value = self.run_within.bind(args.py()).call(args, kwargs)?.unbind();
+        self.find_queue(args.py())?;
+        Ok(value)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.engine)?;
+        self.queue.read(|queue| Some(visit.call(queue))).transpose()?;
+        visit.call(&self.run_within)
+    }
+}
