@@ -19,7 +19,6 @@ import backpressure.cli
 import redis_fixtures
 import servers
 from backpressure.cli import _demo_picture
-from backpressure.cli._demo_display import sparkline
 from backpressure.cli._demo_proxy import OwnServer
 from backpressure.cli._demo_result import Counts, RunResult, Transition, check
 from backpressure.cli._demo_run import RUNS, Run, config_for
@@ -289,26 +288,12 @@ def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.M
     def broken() -> None:
         raise ModuleNotFoundError("no module named 'redis'", name="redis")
 
-    monkeypatch.setattr(backpressure.cli, "_application", broken)
+    monkeypatch.setattr(backpressure.cli, "application", broken)
     with pytest.raises(ModuleNotFoundError):
         backpressure.cli.main()
 
 
 # ----------------------------------------------------------------------------------------------------------- the pieces
-
-
-@pytest.mark.parametrize(
-    ("values", "drawn"),
-    [
-        ([], ""),
-        ([0, 0], "▁▁"),
-        ([0, 4, 7, None, 1], "▁▅█ ▂"),
-        ([0, 1, 2, 7, None, None], "▂█ "),
-        ([None, None, None, None], "   "),
-    ],
-)
-def test_sparkline(values: list[int | None], drawn: str) -> None:
-    assert sparkline(values, 5 if len(values) == 5 else 3) == drawn
 
 
 def test_thresholds_and_curve_are_the_defaults() -> None:

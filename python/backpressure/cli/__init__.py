@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["main"]
+__all__ = ["application", "main"]
 
 _EXTRA = frozenset({"rich", "typer"})
 _MISSING = "the backpressure command needs typer and rich: pip install 'producer-backpressure[cli]'"
@@ -21,31 +22,51 @@ def main() -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app = _application()
+        app = application()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         print(_MISSING, file=sys.stderr)
         return 2
-    app()
+    app(prog_name="backpressure")
     return 0
 
 
-def _application() -> typer.Typer:
+def application() -> typer.Typer:
+    """Return the command line.
+
+    Raises:
+        ModuleNotFoundError: its extra is not installed.
+    """
     import typer  # noqa: PLC0415 - the extra may be missing, which `main` explains
 
-    from backpressure.cli.demo import demo  # noqa: PLC0415 - likewise
+    from backpressure.cli import check, demo, explain, top  # noqa: PLC0415 - likewise
 
     app = typer.Typer(
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,  # they could show a URL's password among the local variables
         rich_markup_mode=None,  # brackets in a help text are brackets
     )
-    app.callback()(_about)
-    app.command()(demo)
+    version = typer.Option(False, "--version", is_eager=True, callback=_print_version, help="Show version and engine.")
+
+    @app.callback()
+    def about(*, version: bool = version) -> None:
+        """Slow down and shed job producers by priority as queues fill.
+
+        Exit codes: 0 good, 1 a finding, 2 wrong usage. NO_COLOR=1 does without colours.
+        """
+
+    for module, command in ((check, check.check), (explain, explain.explain), (top, top.top), (demo, demo.demo)):
+        examples = textwrap.indent(module.EXAMPLES, "  ")
+        app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
     return app
 
 
-def _about() -> None:
-    """Slow down and shed job producers by priority as queues fill."""
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import typer  # noqa: PLC0415 - the extra may be missing
+
+        from backpressure import ENGINE, __version__  # noqa: PLC0415 - --help need not load it
+
+        print(f"producer-backpressure {__version__}, {ENGINE} engine")
+        raise typer.Exit

@@ -15,39 +15,22 @@ from rich.text import Text
 
 from backpressure.cli._demo_result import PRIORITIES, Counts
 from backpressure.cli._demo_run import RUNS
-from backpressure.types import Zone
+from backpressure.cli._format import ZONE_STYLES, sparkline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from rich.console import Console, RenderableType
 
     from backpressure.cli._demo_run import Advice, Snapshot
 
-__all__ = ["Display", "LiveDisplay", "PlainDisplay", "display_for", "sparkline"]
+__all__ = ["Display", "LiveDisplay", "PlainDisplay", "display_for"]
 
-_BARS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 48
 _NEWS_SHOWN = 4
 _FRAMES_A_SECOND = 8
-_ZONE_STYLES = {Zone.GREEN: "green", Zone.YELLOW: "yellow", Zone.RED: "red"}
 _CIRCUIT_STYLES = {"closed": "green", "half-open": "yellow", "open": "bold red"}
-
-
-def sparkline(values: Sequence[int | None], width: int) -> str:
-    """Draw `values` as at most `width` bars, scaled to the largest; an unknown value is a gap.
-
-    Where there are more values than bars, a bar stands for the largest of its share.
-    """
-    top = max((value for value in values if value is not None), default=0)
-    bars = min(width, len(values))
-    line = ""
-    for index in range(bars):
-        share = values[index * len(values) // bars : (index + 1) * len(values) // bars]
-        height = max((value for value in share if value is not None), default=None)
-        line += " " if height is None else _BARS[height * (len(_BARS) - 1) // max(top, 1)]
-    return line
 
 
 def title(name: str) -> str:
@@ -188,7 +171,7 @@ def _priority_table(snapshot: Snapshot) -> Table:
         zone, delay = Text("–"), Text("–")
         if snapshot.advice is not None:
             advice = snapshot.advice[priority]
-            style = _ZONE_STYLES[advice.zone]
+            style = ZONE_STYLES[advice.zone]
             zone, delay = Text(str(advice.zone), style=style), Text(_delay(advice), style=style)
         numbers = (counts.offered, counts.enqueued, counts.shed, counts.blocked, counts.failed)
         table.add_row(str(priority), zone, delay, *(f"{number:,}" for number in numbers))

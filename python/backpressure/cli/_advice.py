@@ -1,0 +1,60 @@
+"""What producers of a queue would be told: asked of a real controller, on a clock that stands still."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+from prometheus_client import CollectorRegistry
+
+from backpressure.cli._format import PRIORITIES
+from backpressure.controller import BackpressureController
+from backpressure.testing import InMemoryStatsProvider, ManualClock
+from backpressure.types import MEDIUM, Priority, ThrottleDecision
+
+if TYPE_CHECKING:
+    from backpressure.config import BackpressureConfig
+
+__all__ = ["Advice", "Circuit", "adviser", "ask"]
+
+Advice: TypeAlias = Mapping[Priority, ThrottleDecision]
+
+
+class Circuit(StrEnum):
+    """A state to put the queue's circuit into; half-open with its probe under way."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+def ask(controller: BackpressureController, queue_name: str) -> Advice:
+    """Ask for each priority; in observe mode the answer is what would be told in enforce mode."""
+    decisions = (controller.suggest_throttle(priority, queue_name) for priority in PRIORITIES)
+    return {decision.priority: decision.advised or decision for decision in decisions}
+
+
+@contextlib.contextmanager
+def adviser(
+    config: BackpressureConfig, queue_name: str, circuit: Circuit = Circuit.CLOSED
+) -> Iterator[Callable[[int | None], Advice]]:
+    """Give a function from a backlog, ``None`` for statistics that cannot be read, to the advice on it."""
+    clock, provider = ManualClock(), InMemoryStatsProvider()
+    with BackpressureController(config, provider, registry=CollectorRegistry(), clock=clock) as controller:
+        settings = config.circuit_of(queue_name)
+        if circuit is not Circuit.CLOSED:
+            for _ in range(settings.failure_threshold):
+                controller.record_failure(queue_name)
+        if circuit is Circuit.HALF_OPEN:
+            clock.advance(settings.recovery_timeout)
+            controller.suggest_throttle(MEDIUM, queue_name)  # never shed, so it takes the probe
+
+        def advise(backlog: int | None) -> Advice:
+            if backlog is not None:
+                provider.set(queue_name, backlog)
+                controller.refresh(queue_name)
+            return ask(controller, queue_name)
+
+        yield advise

@@ -1,0 +1,71 @@
+"""How commands end: 0 good, 1 a finding, 2 wrong usage; and what is cleaned up when SIGTERM ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FINDING", "USAGE", "Ending", "Finding", "Refusal", "complain", "ending", "terminable"]
+
+FINDING, USAGE = 1, 2
+_TERMINATED = 143
+
+
+class Ending(Exception):  # noqa: N818 - commands end by it; not always is something wrong
+    """A command ends early; the message says what to do, after `details`, a line each."""
+
+    code: ClassVar[int]
+
+    def __init__(self, message: str, *details: str) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class Finding(Ending):
+    """Something is wrong with what the command looked at."""
+
+    code = FINDING
+
+
+class Refusal(Ending):
+    """Something is wrong with how the command was called; nothing was done."""
+
+    code = USAGE
+
+
+def complain(command: str, text: str) -> None:
+    """Say on stderr why `command` ends."""
+    print(f"backpressure {command}: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def ending(command: str) -> Iterator[None]:
+    """Turn an `Ending` into its lines on stderr and its exit code."""
+    try:
+        yield
+    except Ending as end:
+        for line in end.details:
+            print(line, file=sys.stderr)
+        complain(command, str(end))
+        raise typer.Exit(end.code) from None
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM run the clean-up, as Ctrl-C does: there are terminals to restore, and keys on other's servers."""
+
+    def terminate(*_: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

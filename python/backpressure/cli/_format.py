@@ -1,0 +1,83 @@
+"""How all commands show numbers, zones and advice, for people and for scripts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from backpressure.types import HIGH, LOW, MEDIUM, Reason, Zone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backpressure.types import ThrottleDecision
+
+__all__ = [
+    "PRIORITIES",
+    "ZONE_STYLES",
+    "advice",
+    "advice_dict",
+    "duration",
+    "new_console",
+    "sparkline",
+    "style_of",
+]
+
+PRIORITIES = (HIGH, MEDIUM, LOW)
+ZONE_STYLES = {Zone.GREEN: "green", Zone.YELLOW: "yellow", Zone.RED: "red"}
+_BARS = "▁▂▃▄▅▆▇█"
+_PLAIN_WIDTH = 120
+_REJECTIONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """Return a console that is wide enough where there is no terminal to tell its width."""
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=_PLAIN_WIDTH)
+
+
+def duration(seconds: float, digits: int = 4) -> str:
+    """Write seconds in the unit that fits, with so many digits at most: ``"20.3 ms"``, ``"2.75 s"``."""
+    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= size:
+            value = seconds / size
+            rounded = round(value, max(0, digits - len(str(int(value)))))
+            return f"{rounded:,.3f}".rstrip("0").rstrip(".") + f" {unit}"
+    return "0 s"
+
+
+def advice(decision: ThrottleDecision, digits: int = 4) -> str:
+    """Write what a producer is told, in a word or a duration."""
+    if decision.should_shed:
+        return "reject" if decision.reason in _REJECTIONS else "shed"
+    return duration(decision.delay, digits) if decision.delay else "go"
+
+
+def style_of(decision: ThrottleDecision) -> str:
+    """Return the style of a decision's zone."""
+    return "" if decision.zone is None else ZONE_STYLES[decision.zone]
+
+
+def advice_dict(decision: ThrottleDecision) -> dict[str, Any]:
+    """Return what scripts are told of a decision; the delay of a refused job is ``None``."""
+    told = decision.to_dict()
+    return {name: told[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
+
+
+def sparkline(values: Sequence[int | None], width: int) -> str:
+    """Draw `values` as at most `width` bars, scaled to the largest; an unknown value is a gap.
+
+    Where there are more values than bars, a bar stands for the largest of its share.
+    """
+    top = max((value for value in values if value is not None), default=0)
+    bars = min(width, len(values))
+    line = ""
+    for index in range(bars):
+        share = values[index * len(values) // bars : (index + 1) * len(values) // bars]
+        height = max((value for value in share if value is not None), default=None)
+        line += " " if height is None else _BARS[height * (len(_BARS) - 1) // max(top, 1)]
+    return line

@@ -1,0 +1,112 @@
+"""The command line as a whole: help, version, completion, colours."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import backpressure
+
+if TYPE_CHECKING:
+    from cli.conftest import Run
+
+COMMANDS = ("check", "explain", "top", "demo")
+COLOUR = re.compile(r"\x1b\[[\d;]*3\d")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_parse(run: Run, command: str) -> None:
+    result = run(command, "--help")
+
+    assert result.exit_code == 0
+    _, _, examples = result.stdout.partition("Examples:\n")
+    lines = [line for line in examples.splitlines() if line.strip()]
+    assert len(lines) >= 3
+    options = re.findall(r"--[a-z-]+", result.stdout.partition("Examples:")[0])
+    for line in lines:
+        assert f"backpressure {command} " in f"{line} ", "an example is a line of its own"
+        assert set(re.findall(r"--[a-z-]+", line)) <= set(options)
+
+
+def test_help_keeps_brackets(run: Run) -> None:
+    assert "redis://[user:password@]host[:port][/db]" in " ".join(run("top", "--help").stdout.split())
+
+
+def test_help_shows_no_environment(run: Run) -> None:
+    assert "hunter2" not in run("top", "--help", REDIS_URL="redis://:hunter2@localhost").stdout
+
+
+def test_root_help_names_commands_and_exit_codes(run: Run) -> None:
+    said = run("--help").stdout
+    assert all(re.search(rf"^  {command} ", said, re.MULTILINE) for command in COMMANDS)
+    assert "..." not in said.partition("Commands:")[2], "no summary is cut short"
+    assert "0 good, 1 a finding, 2 wrong usage" in " ".join(said.split())
+
+
+def test_version(run: Run) -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"producer-backpressure {backpressure.__version__}, {backpressure.ENGINE} engine\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("--nonsense",), ("check", "--nonsense")])
+def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+# ----------------------------------------------------------------------------------------------- as a shell runs it
+
+MAIN = "import sys; from backpressure.cli import main; sys.exit(main())"
+
+
+def backpressure_command(*arguments: str, **environ: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout
+
+
+def test_show_completion_prints_a_script() -> None:
+    # Asked not to guess the shell from the parent process, it takes its name.
+    script = backpressure_command("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert "complete -o default -F _backpressure_completion backpressure" in script
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("backpressure ", set(COMMANDS)),
+        ("backpressure ex", {"explain"}),
+        ("backpressure explain --circuit ", {"closed", "open", "half-open"}),
+        ("backpressure top --on", {"--once"}),
+    ],
+)
+def test_completion_knows_commands_options_and_values(typed: str, completed: set[str]) -> None:
+    words = backpressure_command(
+        _BACKPRESSURE_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(typed.count(" "))
+    )
+    assert set(words.split()) == completed
+
+
+@pytest.mark.parametrize(
+    "arguments", [("check", "--env"), ("explain", "--backlog", "750"), ("explain", "--backlog", "0")]
+)
+def test_no_color_is_honoured(arguments: tuple[str, ...]) -> None:
+    plain = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert COLOUR.search(backpressure_command(*arguments, **plain)), "a terminal gets colours"
+    assert not COLOUR.search(backpressure_command(*arguments, **plain, NO_COLOR="1"))
+
+
+def test_a_pipe_gets_no_escapes() -> None:
+    assert "\x1b" not in backpressure_command("explain", "--backlog", "750")
