@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+import doc_examples
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = [block.text for block in doc_examples.blocks(README) if block.language == "python"]
 
 
 def test_ten_lines_run_as_printed() -> None:
@@ -22,14 +24,17 @@ def test_ten_lines_run_as_printed() -> None:
     )
 
 
-def test_ways_to_use_it_run() -> None:
+def test_ways_to_use_it_run(engine_name: str, engine_module: object) -> None:
+    names = doc_examples.namespace(engine_name)
     setting = (
-        "from backpressure import BackpressureController, BatchJob, InMemoryStatsProvider\n"
-        "payment, jobs = 1, [bool]\n"
+        "payment, jobs, event = 1, [bool], 'click'\n"
         "controller = BackpressureController(None, InMemoryStatsProvider({'payments-queue': 0}))\n"
-        "controller.start()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", f"{setting}{BLOCKS[2]}\ncontroller.stop()"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    exec(setting, names)
+    with names["controller"]:
+        exec(BLOCKS[2], names)
+
+
+def test_what_the_readme_names_exists() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#\s]+)", README.read_text("utf-8"))
+    assert [target for target in targets if not (README.parent / target).exists()] == []

@@ -1,0 +1,96 @@
+"""How the documentation is built: `make docs`."""
+# ruff: noqa: INP001 - Sphinx runs it by its path
+
+from __future__ import annotations
+
+import builtins
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.util.docutils import SphinxRole
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parent.parent
+
+project = "producer-backpressure"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_heading_anchors = 3
+default_role = "name"
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+html_show_copyright = False
+html_show_sphinx = False
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {
+    "members": True,
+    # The methods that both controllers share, without what Python's own bases bring along.
+    "inherited-members": "BaseException, Exception, ExceptionGroup, Enum, StrEnum, Protocol, object",
+}
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+nitpick_ignore_regex = [
+    # Documented elsewhere; their inventories cannot be had where there is no network.
+    (
+        "py:.*",
+        r"(collections|datetime|fractions|logging|os|pathlib|prometheus_client|redis|threading|types|typing)\..*",
+    ),
+    ("py:class", r"CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
+    ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
+    # Type variables.
+    ("py:class", r"(backpressure\.\w+\.)?(P|P\.args|P\.kwargs|T)"),
+    # Opaque to users, or spelled out in the text.
+    ("py:class", r"(backpressure\.[\w.]+\.)?(Client|AsyncClient|Key|Kind|Layout|MetricsSource|Outcome|Status|Ticket)"),
+]
+
+
+class Name(SphinxRole):
+    """Text between single backticks: linked if the reference has it, else a parameter, a command or the like."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return a reference that may stay unresolved, unless it looks like a class or a method."""
+        context = self.env.ref_context
+        reference = pending_xref(
+            self.rawtext,
+            nodes.literal(self.rawtext, self.text, classes=["xref", "py"]),
+            refdomain="py",
+            reftype="obj",
+            reftarget=self.text,
+            refspecific=True,
+            refwarn=bool(re.search(r"[a-z]\.\w|[A-Z][a-z]", self.text)) and not hasattr(builtins, self.text),
+            is_name=True,
+        )
+        reference["py:module"], reference["py:class"] = context.get("py:module"), context.get("py:class")
+        return [reference], []
+
+
+def leave_unlinked(_: Sphinx, __: object, node: Any, shown: nodes.Element) -> nodes.Element | None:
+    """Let go of names that need no target."""
+    return shown if node.get("is_name") and not node["refwarn"] else None
+
+
+def hide_private(
+    _: Sphinx, __: str, ___: str, ____: object, _____: object, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Leave out of signatures what only this project's tests pass."""
+    return signature and re.sub(r", _\w+: [^,)]+ = \w+", "", signature), returned
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is defined here."""
+    app.add_role("name", Name())
+    app.connect("missing-reference", leave_unlinked)
+    app.connect("autodoc-process-signature", hide_private)

@@ -1,0 +1,91 @@
+"""The guide runs as printed, on both engines, and agrees with what it describes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import backpressure
+import doc_examples
+from backpressure import BackpressureConfig
+from backpressure.metrics import FAMILIES
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+GUIDE = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md"))]
+SERVER = "redis://localhost:6379/0"
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_a_page_runs(
+    page: Path, engine_name: str, engine_module: object, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for name, value in doc_examples.on_engine(engine_name).items():
+        monkeypatch.setattr(backpressure, name, value)
+    replaced = {}
+    if SERVER in page.read_text("utf-8"):
+        request.getfixturevalue("redis_client")  # empties it
+        replaced[SERVER] = request.getfixturevalue("redis_url")
+    doc_examples.run_page(page, replaced)
+
+
+def test_configuration_files_and_variables_are_valid() -> None:
+    checked = 0
+    for page in GUIDE:
+        if page.stem == "command-line":  # shows a faulty file, and what is said of it
+            continue
+        for block in doc_examples.blocks(page):
+            if block.language == "toml":
+                BackpressureConfig.from_mapping(tomllib.loads(block.text))
+                checked += 1
+            elif block.language == "sh" and "BACKPRESSURE_" in block.text:
+                BackpressureConfig.from_env(dict(word.split("=", 1) for word in shlex.split(block.text)))
+                checked += 1
+    assert checked >= 3
+
+
+def test_the_configuration_page_shows_every_default() -> None:
+    first = next(
+        block for block in doc_examples.blocks(DOCS / "guide" / "configuration.md") if block.language == "toml"
+    )
+    shown = tomllib.loads(first.text)
+    assert BackpressureConfig.from_mapping(shown) == BackpressureConfig()
+
+    def names(table: object) -> object:
+        return {key: names(value) for key, value in table.items()} if isinstance(table, dict) else ...
+
+    assert names(shown) == names({k: v for k, v in BackpressureConfig().to_dict().items() if k != "queues"})
+
+
+def test_the_metrics_page_lists_every_family() -> None:
+    page = (DOCS / "guide" / "metrics.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(backpressure_\w+)` \| (\w+) \| ?([\w, ]*?) ?\| (.*) \|$", page, re.MULTILINE)
+    assert rows == [(family.name, family.kind, ", ".join(family.labels), family.help) for family in FAMILIES.values()]
+
+
+def test_the_door_leads_to_every_page() -> None:
+    door = (DOCS / "index.md").read_text("utf-8").splitlines()
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")} - {"index"}
+    assert pages - set(door) == set()
+
+
+def test_links_lead_somewhere() -> None:
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in DOCS.rglob("*.md")
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text("utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_the_picture_of_the_law_is_what_the_engine_says(tmp_path: Path) -> None:
+    drawn = tmp_path / "delay.svg"
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "draw_law.py"), str(drawn)], check=True)
+    assert drawn.read_bytes() == (DOCS / "pictures" / "delay.svg").read_bytes(), "run python scripts/draw_law.py"
