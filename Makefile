@@ -36,7 +36,7 @@ help: ## show this list
 demo: $(INSTALLED) ## watch producers overrun a real server, without and with backpressure (ARGS="--duration 20 --json")
 	@$(BIN)/backpressure demo $(ARGS)
 
-test: lint ## lint, then the Rust and the Python tests
+test: lint docs ## lint, docs, then the Rust and the Python tests
 ifeq ($(NATIVE),yes)
 	cargo test --locked --quiet --workspace
 endif
