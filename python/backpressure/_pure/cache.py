@@ -72,7 +72,7 @@ class Ready:
 class Queue:
     """One queue's state."""
 
-    __slots__ = ("breaker", "computed", "counters", "name", "next_read_ns", "sample", "touched_ns")
+    __slots__ = ("breaker", "computed", "counters", "failed_ns", "name", "sample", "touched_ns")
 
     def __init__(self, name: str, breaker: Breaker, now_ns: int) -> None:
         self.name = name
@@ -80,7 +80,12 @@ class Queue:
         self.sample: Sample | None = None
         self.computed: list[Computed | None] = [None, None, None]
         self.counters = (Counters(), Counters(), Counters())
-        # A caller may read the provider from this instant on: at once for a new queue, never where a poller will.
-        self.next_read_ns: float = 0
+        # When a read on a caller's path failed, until there is a sample.
+        self.failed_ns: int | None = None
         # Last asked for, to within the time an answer stays ready.
         self.touched_ns = now_ns
+
+    def may_read(self, settings: EngineSettings, now_ns: int) -> bool:
+        """Tell whether a caller may read the provider; after a failure that is the poller's, without one it must rest."""
+        failed_ns = self.failed_ns
+        return failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns)

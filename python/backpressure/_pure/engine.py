@@ -245,7 +245,7 @@ class Engine:
         if cold is not None:
             return _Answer(cold)
         expired = sample is None or (not settings.polling and sample.age_ns(now_ns) > settings.cache_ttl_ns)
-        if expired and may_read and now_ns >= queue.next_read_ns:
+        if expired and may_read and queue.may_read(settings, now_ns):
             return None
         if sample is None:
             return self._fallback(settings, priority, settings.fallback_reason)
@@ -305,6 +305,7 @@ class Engine:
         priority = planned.priority
         queue = self._queues.get(planned.queue_name) or self._track(planned.queue_name, now_ns, evict=True)
         if queue is None:
+            self.count(planned)
             return planned
         breaker, word = queue.breaker, queue.breaker.word
         forced = word >> 61 & 1
@@ -320,10 +321,10 @@ class Engine:
 
     def count(self, planned: ThrottleDecision) -> None:
         """See `backpressure._engine.Engine`."""
+        if planned.reason is Reason.UNTRACKED:
+            return  # it was counted when made
         queue = self._queues.get(planned.queue_name)
-        if queue is None or planned.reason is Reason.UNTRACKED:
-            return
-        counters = queue.counters[planned.priority.value]
+        counters = (self._untracked if queue is None else queue.counters)[planned.priority.value]
         counters.count(planned.reason, delay_ns=round(planned.delay * 1e9), computed=planned._computed)  # noqa: SLF001
 
     def record(self, decision: ThrottleDecision, ok: bool) -> None:
@@ -348,7 +349,10 @@ class Engine:
         half_open = word >> 62 != 1
         retry_at_ns = queue.breaker.retry_at_ns(word) if word >> 62 else now_ns
         reason = Reason.CIRCUIT_HALF_OPEN if half_open else Reason.CIRCUIT_OPEN
-        until_ns = math.inf if retry_at_ns is None else retry_at_ns - 1
+        # No longer than a sample is believed: an answer that lies ready does not note that its queue is asked for.
+        until_ns = now_ns + mode.settings.cache_ttl_ns
+        if retry_at_ns is not None:
+            until_ns = min(until_ns, retry_at_ns - 1)
         answer = _Answer(reason, shed=True, until_ns=until_ns)
         return self._finish(mode, priority, queue, now_ns, answer, ready=(word, sample), retry_at_ns=retry_at_ns)
 
@@ -475,6 +479,8 @@ class Engine:
                     self._ready[priority].pop(name, None)
                     totals = queue.counters[priority.value].totals()
                     self._evicted[priority.value] = self._evicted[priority.value].plus(totals)
+        if evicted:
+            self._mode = self._mode._replace()  # voids all ready answers, as the native engine must
         return evicted
 
     def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
@@ -483,15 +489,14 @@ class Engine:
         if queue is None:
             return False
         queue.sample = Sample(backlog, as_of_ns)
-        queue.next_read_ns = 0
+        queue.failed_ns = None
         return True
 
     def read_failed(self, queue_name: str) -> None:
         """See `backpressure._engine.Engine`."""
         queue = self._queues.get(queue_name)
         if queue is not None:
-            settings = self._mode.settings
-            queue.next_read_ns = math.inf if settings.polling else self.now_ns() + settings.check_every_ns
+            queue.failed_ns = self.now_ns()
 
     def _check_poller(self, settings: EngineSettings, now_ns: int) -> None:
         if now_ns < self._next_check_ns:
@@ -502,9 +507,9 @@ class Engine:
             self._next_check_ns = now_ns + settings.check_every_ns
         self._host.check_poller()
 
-    def breaker(self, queue_name: str, create: bool) -> Breaker | None:
+    def breaker(self, queue_name: object, create: bool) -> Breaker | None:
         """See `backpressure._engine.Engine`."""
-        queue = self._queues.get(queue_name)
+        queue = self._queues.get(queue_name) if isinstance(queue_name, str) else None
         if queue is None and create:
             queue = self._track(validate_queue_name(queue_name), self.now_ns(), evict=True)
         return None if queue is None else queue.breaker

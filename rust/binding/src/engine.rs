@@ -1,6 +1,7 @@
 //! The engine's Python face: the table of queues, the calls into the host, and the short way of a ready answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backpressure_core::breaker::{Change, Ticket as CoreTicket, is_pristine};
 use backpressure_core::cache::{self, Place};
@@ -8,7 +9,6 @@ use backpressure_core::counters::Totals;
 use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Settings};
 use backpressure_core::zone::Zone;
 use backpressure_core::{Priority, Reason};
-use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -19,6 +19,7 @@ use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
 use crate::guarded::Guarded;
 use crate::settings::EngineSettings;
+use crate::table::Table;
 use crate::vocabulary::Vocabulary;
 
 // The name of whatever has no queue of its own, in the totals.
@@ -29,9 +30,12 @@ pub type Ready = cache::Ready<Py<PyAny>>;
 
 /// One queue's state, as the table keeps it. Never seen outside.
 #[pyclass(frozen, name = "Queue", module = "backpressure._native")]
+#[repr(C)]
 pub struct Queue {
-    pub name: Py<PyString>,
     pub core: cache::Queue<Py<PyAny>, Guarded<Ready>>,
+    pub name: Py<PyString>,
+    // In the order in which they were made.
+    number: u64,
 }
 
 #[pymethods]
@@ -51,8 +55,11 @@ pub struct Engine {
     pub clock: Clock,
     core: core::Engine,
     pub host: Py<PyAny>,
-    // From exact names to queues. Changed and summed up inside its critical section, with nothing called in there.
-    table: Py<PyDict>,
+    table: Table,
+    // How many queues there ever were.
+    made: AtomicU64,
+    // In whose critical section the table is changed and summed up, with nothing called in there.
+    changing: Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
 }
 
@@ -64,7 +71,16 @@ impl Engine {
         let clock = Clock::of(&host.getattr(intern!(py, "now_ns"))?)?;
         let origin_ns = clock.now_ns(py)?;
         let core = core::Engine::new(settings.into_core(vocabulary)?, origin_ns);
-        Ok(Self { clock, core, host: host.unbind(), table: PyDict::new(py).unbind(), vocabulary })
+        let changing = PyList::empty(py).into_any().unbind();
+        Ok(Self {
+            clock,
+            core,
+            host: host.unbind(),
+            table: Table::new(py),
+            made: AtomicU64::new(0),
+            changing,
+            vocabulary,
+        })
     }
 
     /// Where its milliseconds begin: its first clock reading.
@@ -102,12 +118,9 @@ impl Engine {
         }
         let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
         let name = planned.getattr(intern!(py, "queue_name"))?.cast_into::<PyString>()?;
-        let queue = match self.queue(&name)? {
-            Some(queue) => queue,
-            None => match self.track(&name, now_ns, true)? {
-                Some(queue) => queue,
-                None => return Ok(planned.clone().unbind()),
-            },
+        let Some(queue) = self.track(&name, now_ns, true)? else {
+            self.count(planned)?;
+            return Ok(planned.clone().unbind());
         };
         let queue = queue.get();
         let host = Border { engine: self, name: queue.name.bind(py) };
@@ -125,17 +138,21 @@ impl Engine {
     /// Count a planned decision that is handed to the caller instead of being waited out.
     fn count(&self, planned: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = planned.py();
-        let Some(queue) = self.queue(&planned.getattr(intern!(py, "queue_name"))?)? else { return Ok(()) };
         let reason = self.reason_of(planned)?;
         if reason == Reason::Untracked {
-            return Ok(());
+            return Ok(()); // it was counted when made
         }
+        let queue = self.queue(&planned.getattr(intern!(py, "queue_name"))?)?;
         let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
         let delay: f64 = planned.getattr(intern!(py, "delay"))?.extract()?;
         // Python's own rounding, so that both engines count the same nanoseconds.
         let delay_ns = PyFloat::new(py, delay * 1e9).call_method0(intern!(py, "__round__"))?.extract()?;
         let computed = planned.getattr(intern!(py, "_computed"))?.extract()?;
-        queue.get().core.asked(priority).counters.count(reason, delay_ns, computed);
+        let counters = match &queue {
+            Some(queue) => &queue.get().core.asked(priority).counters,
+            None => &self.core.other[priority.index()],
+        };
+        counters.count(reason, delay_ns, computed);
         Ok(())
     }
 
@@ -178,13 +195,7 @@ impl Engine {
     /// A read on a caller's path failed: answer with the fallback until the next poll.
     fn read_failed(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Some(queue) = self.queue(queue_name)? {
-            let settings = &self.core.mode().settings;
-            let next_read_ns = if settings.polling {
-                NEVER
-            } else {
-                self.clock.now_ns(queue_name.py())?.saturating_add(settings.check_every_ns)
-            };
-            queue.get().core.set_next_read_ns(next_read_ns);
+            queue.get().core.read_failed(self.clock.now_ns(queue_name.py())?);
         }
         Ok(())
     }
@@ -202,21 +213,18 @@ impl Engine {
         Ok(queue.map(|queue| Breaker::of_queue(slf.clone().unbind(), queue.unbind())))
     }
 
-    /// Return the names of the queues that have state.
-    fn queue_names<'py>(&self, py: Python<'py>) -> Bound<'py, PyList> {
-        self.table.bind(py).keys()
+    /// Return the names of the queues that have state, in the order in which they got it.
+    fn queue_names(&self, py: Python<'_>) -> Vec<Py<PyString>> {
+        self.in_order(py).iter().map(|queue| queue.get().name.clone_ref(py)).collect()
     }
 
     /// Return how many computed answers are kept.
-    fn cache_size(&self, py: Python<'_>) -> PyResult<usize> {
-        let mut size = 0;
-        with_critical_section(self.table.bind(py), || {
-            self.each_queue(py, |queue| {
-                let seen = Priority::ALL.into_iter().filter_map(|priority| queue.core.seen(priority));
-                size += seen.filter(|asked| asked.computed.load().is_some()).count();
-            })
-        })?;
-        Ok(size)
+    fn cache_size(&self, py: Python<'_>) -> usize {
+        let kept = |queue: &Bound<'_, Queue>| {
+            let seen = Priority::ALL.into_iter().filter_map(|priority| queue.get().core.seen(priority));
+            seen.filter(|asked| asked.computed.load().is_some()).count()
+        };
+        self.table.all(py).iter().map(kept).sum()
     }
 
     /// Return a queue's last sample: backlog, and the instant at which it was true.
@@ -230,19 +238,19 @@ impl Engine {
         let mut counted: Vec<(Py<PyString>, Priority, Totals)> = Vec::new();
         let mut other = Vec::new();
         let other_name = PyString::intern(py, OTHER_QUEUES);
-        with_critical_section(self.table.bind(py), || {
-            self.each_queue(py, |queue| {
+        with_critical_section(self.changing.bind(py), || {
+            for queue in self.table.all(py) {
+                let queue = queue.get();
                 for priority in Priority::ALL {
                     if let Some(asked) = queue.core.seen(priority) {
                         counted.push((queue.name.clone_ref(py), priority, asked.counters.totals()));
                     }
                 }
-            })?;
+            }
             for priority in Priority::ALL {
                 other.push((other_name.clone().unbind(), priority, self.core.other[priority.index()].totals()));
             }
-            PyResult::Ok(())
-        })?;
+        });
         let totals = PyDict::new(py);
         for (name, priority, counts) in counted.into_iter().chain(other) {
             if counts.reasons.iter().any(|&count| count > 0) {
@@ -299,7 +307,7 @@ impl Engine {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.clock.traverse(visit)?;
         visit.call(&self.host)?;
-        visit.call(&self.table)
+        self.table.traverse(&visit)
     }
 }
 
@@ -324,11 +332,7 @@ impl Engine {
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let py = priority.py();
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
-        let queue = match self.queue(queue_name) {
-            Ok(Some(queue)) => queue,
-            Err(error) if !error.is_instance_of::<PyTypeError>(py) => return Err(error),
-            Ok(None) | Err(_) => return Ok(None), // unknown, or not hashable and so no name at all
-        };
+        let Some(queue) = self.queue(queue_name)? else { return Ok(None) };
         Ok(self.hand_out(py, queue.get(), priority, |_| true)?.map(Bound::unbind))
     }
 
@@ -426,47 +430,45 @@ impl Engine {
         self.host.call_method1(py, intern!(py, "circuit_changed"), args).map(drop)
     }
 
-    /// Returns the queue of a name, if it has state.
+    /// Returns the queue of a name, if it has state. Whatever is no string names none.
     #[inline]
     pub fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
-        let found = self.table.bind(name.py()).get_item(name)?;
-        Ok(found.map(Bound::cast_into_exact::<Queue>).transpose()?)
+        name.cast::<PyString>().map_or(Ok(None), |name| self.table.get(name))
     }
 
-    /// Shows every queue; to be called inside the table's critical section.
-    fn each_queue(&self, py: Python<'_>, mut see: impl FnMut(&Queue)) -> PyResult<()> {
-        for (_, queue) in self.table.bind(py) {
-            see(queue.cast_exact::<Queue>()?.get());
-        }
-        Ok(())
+    fn in_order<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {
+        let mut queues = self.table.all(py);
+        queues.sort_unstable_by_key(|queue| queue.get().number);
+        queues
     }
 
     /// Returns the queue's state, made if there is room for it.
     fn track<'py>(&self, name: &Bound<'py, PyString>, now_ns: i64, evict: bool) -> PyResult<Option<Bound<'py, Queue>>> {
-        let (py, table) = (name.py(), self.table.bind(name.py()));
+        let (py, table) = (name.py(), &self.table);
         let settings = &self.core.mode().settings;
         if let Some(queue) = self.queue(name)? {
             return Ok(Some(queue));
         }
         let evict = evict && self.core.may_evict(now_ns);
-        if table.len() >= settings.max_queues && !evict {
+        if table.len(py) >= settings.max_queues && !evict {
             return Ok(None);
         }
         let text = name.to_str()?;
         let circuit = Arc::clone(settings.circuit_of(text));
         let core = cache::Queue::new(text, circuit, self.core.origin_ns, now_ns);
-        let made = Bound::new(py, Queue { name: name.clone().unbind(), core })?;
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let made = Bound::new(py, Queue { core, name: name.clone().unbind(), number })?;
         // Everything that allocates Python objects was done above, everything that frees or calls follows below.
-        let (queue, evicted) = with_critical_section(table, || {
+        let (queue, evicted) = with_critical_section(self.changing.bind(py), || {
             if let Some(queue) = self.queue(name)? {
                 return Ok((Some(queue), Vec::new()));
             }
-            let full = table.len() >= settings.max_queues;
+            let full = table.len(py) >= settings.max_queues;
             let evicted = if full && evict { self.evict(py, settings, now_ns)? } else { Vec::new() };
-            if table.len() >= settings.max_queues {
+            if table.len(py) >= settings.max_queues {
                 return Ok((None, evicted));
             }
-            table.set_item(name, &made)?;
+            table.insert(name, made.clone())?;
             PyResult::Ok((Some(made), evicted))
         })?;
         for gone in evicted {
@@ -477,11 +479,9 @@ impl Engine {
 
     /// Forgets the queues that nobody asked for in a long time, keeping their counts; returns them.
     fn evict<'py>(&self, py: Python<'py>, settings: &Settings, now_ns: i64) -> PyResult<Vec<Bound<'py, Queue>>> {
-        let table = self.table.bind(py);
         let mut evicted = Vec::new();
         let mut next_ns = core::Engine::untouched_from_ns(settings, now_ns); // of the queue that takes the room
-        for (_, queue) in table {
-            let queue = queue.cast_into_exact::<Queue>()?;
+        for queue in self.in_order(py) {
             match core::Engine::idle_from_ns(settings, &queue.get().core, now_ns) {
                 Some(from_ns) => next_ns = next_ns.min(from_ns),
                 None => evicted.push(queue),
@@ -493,7 +493,7 @@ impl Engine {
         }
         for queue in &evicted {
             let queue = queue.get();
-            table.del_item(&queue.name)?;
+            self.table.remove(queue.name.bind(py))?;
             for priority in Priority::ALL {
                 if let Some(asked) = queue.core.seen(priority) {
                     self.core.other[priority.index()].add(&asked.counters.totals());

@@ -16,13 +16,21 @@ mod with_gil {
     pub struct Guarded<T>(UnsafeCell<Option<T>>);
 
     // SAFETY: This crate never detaches from the interpreter, so every call into it holds the global lock from its
-    // beginning to its end, but for calls out into Python. `read` and `put` make none: `read` hands the thing to
-    // a closure that must not call out, and `put` moves without dropping. So no two of them ever overlap.
+    // beginning to its end, but for calls out into Python. What is below makes none: `read` and `change` hand the thing
+    // to a closure that must not call out, and `put` moves without dropping. So no two of them ever overlap.
     unsafe impl<T: Send> Sync for Guarded<T> {}
 
     impl<T> Default for Guarded<T> {
         fn default() -> Self {
             Self(UnsafeCell::new(None))
+        }
+    }
+
+    impl<T: Default> Guarded<T> {
+        /// Changes the thing, first made if need be. `change` must not call out.
+        pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+            // SAFETY: see `Sync`; nobody reads or writes meanwhile.
+            change(unsafe { &mut *self.0.get() }.get_or_insert_default())
         }
     }
 

@@ -8,6 +8,7 @@ mod guarded;
 mod hot;
 mod law;
 mod settings;
+mod table;
 mod vocabulary;
 
 /// The native engine: what `backpressure._pure` is in Python.

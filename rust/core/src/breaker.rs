@@ -255,6 +255,7 @@ impl Change {
 /// Calls that can change the state return the change, and take the present instant as a closure, called only where the
 /// answer depends on it.
 #[derive(Debug)]
+#[repr(C)] // the word first: callers find it beside what else they look at
 pub struct Breaker {
     word: AtomicU64,
     circuit: Arc<CircuitSettings>,

@@ -14,6 +14,9 @@ use crate::curve::Advice;
 use crate::engine::Settings;
 use crate::{Priority, Reason};
 
+// No instant of a clock that began in this machine's lifetime.
+const NOT_FAILED: i64 = i64::MIN;
+
 /// A backlog and the monotonic instant at which it was true.
 #[derive(Debug)]
 pub struct Sample {
@@ -98,30 +101,36 @@ impl<T> Place<T> for Slot<T> {
 }
 
 /// What is kept of a (queue, priority) once it was asked for.
+///
+/// In the order of use: where there are many queues, an answer and its count lie in one line of the processor's cache.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Asked<P, S = Slot<Ready<P>>> {
-    /// The last computation.
-    pub computed: ArcSwapOption<Computed<P>>,
     /// The last answer that may be handed out again.
     pub ready: S,
     /// Its counts.
     pub counters: Counters,
+    /// The last computation.
+    pub computed: ArcSwapOption<Computed<P>>,
 }
 
 /// One queue's state. Thread-safe.
+///
+/// What a ready answer is held against comes first, to lie in one line of the processor's cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Queue<P, S = Slot<Ready<P>>> {
-    /// Its name.
-    pub name: Box<str>,
+    sample_number: AtomicU64,
+    asked: [OnceBox<Asked<P, S>>; 3],
     /// Its breaker.
     pub breaker: Breaker,
+    /// Its name.
+    pub name: Box<str>,
     sample: ArcSwapOption<Sample>,
-    sample_number: AtomicU64,
-    // A caller may read the provider from this instant on: at once for a new queue, never where a poller will.
-    next_read_ns: AtomicI64,
+    // When a read on a caller's path failed, until there is a sample; `NOT_FAILED` for none.
+    failed_ns: AtomicI64,
     // Last asked for, to within the time an answer stays ready.
     touched_ns: AtomicI64,
-    asked: [OnceBox<Asked<P, S>>; 3],
 }
 
 impl<P, S: Default> Queue<P, S> {
@@ -132,7 +141,7 @@ impl<P, S: Default> Queue<P, S> {
             breaker: Breaker::new(circuit, origin_ns),
             sample: ArcSwapOption::empty(),
             sample_number: AtomicU64::new(0),
-            next_read_ns: AtomicI64::new(0),
+            failed_ns: AtomicI64::new(NOT_FAILED),
             touched_ns: AtomicI64::new(now_ns),
             asked: [const { OnceBox::new() }; 3],
         }
@@ -158,17 +167,18 @@ impl<P, S: Default> Queue<P, S> {
         let number = previous.map_or(0, |sample| sample.number) + 1;
         // The largest, not the last: of two threads the one whose sample was overtaken may come here second.
         self.sample_number.fetch_max(number, Ordering::Release);
-        self.set_next_read_ns(0);
+        self.failed_ns.store(NOT_FAILED, Ordering::Relaxed);
     }
 
-    /// Tells whether a caller may read the provider now.
-    pub fn may_read(&self, now_ns: i64) -> bool {
-        now_ns >= self.next_read_ns.load(Ordering::Relaxed)
+    /// Tells whether a caller may read the provider; after a failure that is the poller's, without one it must rest.
+    pub fn may_read(&self, settings: &Settings, now_ns: i64) -> bool {
+        let failed_ns = self.failed_ns.load(Ordering::Relaxed);
+        failed_ns == NOT_FAILED || (!settings.polling && now_ns >= failed_ns.saturating_add(settings.check_every_ns))
     }
 
-    /// Sets from when on a caller may read the provider.
-    pub fn set_next_read_ns(&self, next_read_ns: i64) {
-        self.next_read_ns.store(next_read_ns, Ordering::Relaxed);
+    /// Notes that a read on a caller's path failed.
+    pub fn read_failed(&self, now_ns: i64) {
+        self.failed_ns.store(now_ns, Ordering::Relaxed);
     }
 
     /// Returns when the queue was last asked for.
@@ -246,15 +256,6 @@ mod tests {
         queue.put_sample(0, 100);
         let sample = queue.sample().unwrap();
         assert_eq!((sample.age_ns(99), sample.age_ns(101)), (0, 1));
-    }
-
-    #[test]
-    fn a_sample_lets_callers_read_again() {
-        let queue = queue();
-        queue.set_next_read_ns(i64::MAX);
-        assert!(!queue.may_read(1_000));
-        queue.put_sample(0, 0);
-        assert!(queue.may_read(0));
     }
 
     #[test]

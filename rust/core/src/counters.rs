@@ -28,6 +28,7 @@ pub struct Totals {
 
 /// Live counts of one (queue, priority).
 #[derive(Debug, Default)]
+#[repr(C)] // green first, which is counted most
 pub struct Counters {
     reasons: [AtomicU64; Reason::ALL.len()],
     computed: AtomicU64,

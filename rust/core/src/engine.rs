@@ -409,7 +409,7 @@ impl<H: Host> Call<'_, H> {
         }
         let expired =
             sample.is_none_or(|sample| !settings.polling && sample.age_ns(self.now_ns) > settings.cache_ttl_ns);
-        if expired && ask.may_read && self.queue.may_read(self.now_ns) {
+        if expired && ask.may_read && self.queue.may_read(settings, self.now_ns) {
             return Ok(None);
         }
         let Some(sample) = sample else {
@@ -512,7 +512,9 @@ impl<H: Host> Call<'_, H> {
             State::Open | State::HalfOpen => self.queue.breaker.retry_at_ns(kept.0),
         };
         let reason = if state == State::Open { Reason::CircuitOpen } else { Reason::CircuitHalfOpen };
-        let until_ns = retry_at_ns.map_or(NEVER, |retry_at_ns| retry_at_ns.saturating_sub(1));
+        // No longer than a sample is believed: an answer that lies ready does not note that its queue is asked for.
+        let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
+        let until_ns = retry_at_ns.map_or(ready_ns, |retry_at_ns| ready_ns.min(retry_at_ns.saturating_sub(1)));
         let answer = Answer { shed: true, until_ns: Some(until_ns), ..Answer::go(reason) };
         self.finish(&answer, None, retry_at_ns, Some(kept))
     }
@@ -792,8 +794,20 @@ mod tests {
         assert_eq!(world.reason(Priority::Low, 0), Reason::FallbackConservative);
         let cold = world.ask(Priority::Low, 0, Ask { cold: Some(Reason::ColdStart), ..ASK }).unwrap();
         assert_eq!((cold.reason, cold.delay_ns), (Some(Reason::ColdStart), 0));
-        world.queue.set_next_read_ns(NEVER);
-        assert!(world.ask(Priority::Low, 0, ask).is_some());
+        world.queue.read_failed(0);
+        assert!(world.ask(Priority::Low, 500 * S, ask).is_some());
+    }
+
+    #[test]
+    fn after_a_failed_read_a_caller_reads_again_only_where_no_poller_does() {
+        let ask = Ask { may_read: true, ..ASK };
+        let polled = World::new(|_| {});
+        polled.queue.read_failed(S);
+        polled.engine.configure(&settings(|settings| settings.polling = false));
+        assert!(polled.ask(Priority::Low, 6 * S - 1, ask).is_some());
+        assert_eq!(polled.ask(Priority::Low, 6 * S, ask), None);
+        polled.engine.configure(&settings(|_| {}));
+        assert!(polled.ask(Priority::Low, 500 * S, ask).is_some());
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! The table of an engine's queues, by name.
+
+#[cfg(Py_GIL_DISABLED)]
+pub use of_cpython::Table;
+#[cfg(not(Py_GIL_DISABLED))]
+pub use own::Table;
+
+#[cfg(not(Py_GIL_DISABLED))]
+mod own {
+    use backpressure_core::cache::Place;
+    use compact_str::CompactString;
+    use hashbrown::HashTable;
+    use pyo3::gc::{PyTraverseError, PyVisit};
+    use pyo3::prelude::*;
+    use pyo3::types::PyString;
+
+    use crate::engine::Queue;
+    use crate::guarded::Guarded;
+
+    /// Knows the hashes that strings carry with them, and holds short names itself: a dict would look at the stored
+    /// string, which is two more lines of memory for every decision where there are many queues.
+    pub struct Table(Guarded<HashTable<Entry>>);
+
+    struct Entry {
+        hash: u64,
+        name: CompactString,
+        queue: Py<Queue>,
+    }
+
+    impl Table {
+        pub fn new(_: Python<'_>) -> Self {
+            let table = Guarded::default();
+            table.put(HashTable::new());
+            Self(table)
+        }
+
+        /// Returns the queue of a name, if it has state.
+        #[inline]
+        pub fn get<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, Queue>>> {
+            let Ok(text) = name.to_str() else { return Ok(None) }; // holds a surrogate, which no queue's name does
+            let hash = hash_of(name)?;
+            Ok(self.0.read(|table| {
+                let entry = table.find(hash, |entry| entry.hash == hash && entry.name == text)?;
+                Some(entry.queue.bind(name.py()).clone())
+            }))
+        }
+
+        pub fn insert(&self, name: &Bound<'_, PyString>, queue: Bound<'_, Queue>) -> PyResult<()> {
+            let (hash, name) = (hash_of(name)?, name.to_str()?.into());
+            let entry = Entry { hash, name, queue: queue.unbind() };
+            self.0.change(|table| {
+                table.insert_unique(hash, entry, |entry| entry.hash);
+            });
+            Ok(())
+        }
+
+        pub fn remove(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
+            let (hash, text) = (hash_of(name)?, name.to_str()?);
+            let removed = self
+                .0
+                .change(|table| table.find_entry(hash, |entry| entry.name == text).map(|entry| entry.remove().0).ok());
+            drop(removed); // out here, because it may free
+            Ok(())
+        }
+
+        pub fn len(&self, _: Python<'_>) -> usize {
+            self.0.read(|table| Some(table.len())).unwrap_or(0)
+        }
+
+        /// Returns all queues, in no particular order.
+        pub fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {
+            let all = self.0.read(|table| Some(table.iter().map(|entry| entry.queue.bind(py).clone()).collect()));
+            all.unwrap_or_default()
+        }
+
+        pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+            self.0.read(|table| Some(table.iter().try_for_each(|entry| visit.call(&entry.queue)))).unwrap_or(Ok(()))
+        }
+    }
+
+    /// Returns the hash that an exact string keeps once it was asked for it.
+    #[inline]
+    fn hash_of(name: &Bound<'_, PyString>) -> PyResult<u64> {
+        name.hash().map(isize::cast_unsigned).map(|hash| hash as u64)
+    }
+}
+
+#[cfg(Py_GIL_DISABLED)]
+mod of_cpython {
+    use pyo3::gc::{PyTraverseError, PyVisit};
+    use pyo3::prelude::*;
+    use pyo3::types::{PyDict, PyString};
+
+    use crate::engine::Queue;
+
+    /// A dict: where there is no lock to hold, `CPython` knows best how its readers wait for nobody.
+    pub struct Table(Py<PyDict>);
+
+    impl Table {
+        pub fn new(py: Python<'_>) -> Self {
+            Self(PyDict::new(py).unbind())
+        }
+
+        /// Returns the queue of a name, if it has state.
+        #[inline]
+        pub fn get<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, Queue>>> {
+            let found = self.0.bind(name.py()).get_item(name)?;
+            Ok(found.map(Bound::cast_into_exact).transpose()?)
+        }
+
+        pub fn insert(&self, name: &Bound<'_, PyString>, queue: Bound<'_, Queue>) -> PyResult<()> {
+            self.0.bind(name.py()).set_item(name, queue)
+        }
+
+        pub fn remove(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
+            self.0.bind(name.py()).del_item(name)
+        }
+
+        pub fn len(&self, py: Python<'_>) -> usize {
+            self.0.bind(py).len()
+        }
+
+        /// Returns all queues, in no particular order.
+        pub fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {
+            self.0.bind(py).values().iter().filter_map(|queue| queue.cast_into_exact().ok()).collect()
+        }
+
+        pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+            visit.call(&self.0)
+        }
+    }
+}
