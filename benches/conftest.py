@@ -1,10 +1,11 @@
 """Benchmarks measure release builds of both engines, each after the other; what they find ends in one report.
 
-`--publish` writes it to RESULTS.md, with its picture, once everything has passed.
+`--publish` writes it to RESULTS.md, with its picture, once everything has passed on one and the same build.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 REPORT = pytest.StashKey[Report]()
+BUILT = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(load("native"), "DEBUG", False):
         pytest.exit("the native engine is a debug build: run make, which builds it for release", returncode=2)
     config.stash[REPORT] = Report()
+    config.stash[BUILT] = built()
+
+
+def built() -> float:
+    """Return when the native engine was built; programs that benchmarks start load it anew."""
+    spec = importlib.util.find_spec("backpressure._native")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).stat().st_mtime
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,6 +57,10 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, exitstatus: int,
     report = config.stash[REPORT]
     terminalreporter.write_line("")
     terminalreporter.write_line(report.page())
-    if config.getoption("publish") and exitstatus == pytest.ExitCode.OK:
+    if not config.getoption("publish") or exitstatus != pytest.ExitCode.OK:
+        return
+    if built() != config.stash[BUILT]:
+        terminalreporter.write_line("not published: the native engine was rebuilt meanwhile, so run make bench again")
+    else:
         (HERE / "RESULTS.md").write_text(report.page())
         picture.draw(report, HERE / "results.svg")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
-from benches.report import nanoseconds
+from benches.report import nanoseconds, slope
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -55,7 +55,10 @@ def _bars(axes: Axes, title: str, timings: Mapping[str, Timing]) -> None:
 def _curves(axes: Axes, curves: list[Curve]) -> None:
     for curve, colour, marker in zip(curves, COLOURS, MARKERS, strict=False):
         label = f"{curve.name} (slope {curve.slope:.2f})"
-        axes.plot(list(curve.seconds), list(curve.seconds.values()), color=colour, marker=marker, label=label)
+        axes.plot(*zip(*curve.seconds.items(), strict=True), color=colour, marker=marker, label=label)
+        if curve.beside:
+            label = f"the same of a dict (slope {slope(curve.beside):.2f})"
+            axes.plot(*zip(*curve.beside.items(), strict=True), color=colour, linestyle="--", label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("how many")

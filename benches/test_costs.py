@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from benches import subjects
-from benches.interleave import alone, each, interleave
+from benches.interleave import alone, each, interleave, timer
 from prometheus_client import CollectorRegistry, generate_latest
 
 import servers
@@ -58,6 +58,7 @@ def test_import(report: Report) -> None:
     report.target(f"imported at once, of {', '.join(HEAVY)}", len(heavy), 0, "modules")
 
 
+@pytest.mark.benchmark(timer=timer)
 def test_scrape(benchmark: BenchmarkFixture, report: Report) -> None:
     costs = {}
     for count in SCRAPED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from benches import peers, subjects
-from benches.interleave import Case, each, interleave
+from benches.interleave import Case, Timing, across, each, interleave
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,17 +25,14 @@ def floors(keys: Sequence[str]) -> list[Case]:
     ]
 
 
-@pytest.mark.parametrize("count", [1, 1_000], ids=lambda count: f"{count} queues")
-def test_hit(report: Report, count: int) -> None:
+def hits(count: int) -> dict[str, Timing]:
     stored = subjects.names(count)
     # As many passes through the inner loop, whatever the number of queues.
     keys = subjects.keys(stored) * (1_000 // count)
     with ExitStack() as stack:
-        native, pure = (
-            stack.enter_context(subjects.running(name, dict.fromkeys(stored, 0))) for name in subjects.ENGINES
-        )
+        native, pure = (stack.enter_context(subjects.running(it, dict.fromkeys(stored, 0))) for it in subjects.ENGINES)
         gates = [native.gate("low", name) for name in stored] * (1_000 // count)
-        timings = interleave(
+        return interleave(
             each("native suggest_throttle", SUGGEST, keys, controller=native),
             each("pure suggest_throttle", SUGGEST, keys, controller=pure),
             each("native gate.suggest", "key.suggest()", gates),
@@ -43,16 +40,19 @@ def test_hit(report: Report, count: int) -> None:
             *peers.caches(stored, keys),
             *peers.limiters(keys),
         )
+
+
+@pytest.mark.parametrize("count", [1, 1_000], ids=lambda count: f"{count} queues")
+def test_hit(report: Report, count: int) -> None:
+    timings = across(hits, count)
     of = "1 queue" if count == 1 else f"{count:,} queues in rotation"
-    hit, gate, slow = (
-        timings[name] for name in ("native suggest_throttle", "native gate.suggest", "pure suggest_throttle")
-    )
+    hit, pure = (timings[f"{engine} suggest_throttle"] for engine in subjects.ENGINES)
+    gate = timings["native gate.suggest"]
     box = timings[peers.CACHEBOX]
-    report.times(f"A decision that lies ready: {of}", timings, "native suggest_throttle", peers.CACHEBOX)
-    report.target(f"native hit, {of}", hit.ratio_to(box), 0.6, f"× {peers.CACHEBOX}")
-    report.target(f"native gate.suggest, {of}", gate.ratio_to(box), 0.4, f"× {peers.CACHEBOX}")
-    report.target(f"pure hit, {of}", slow.ratio_to(hit), 4, "× native hit", least=True)
-    report.target(f"pure hit, {of}", slow.ns, 400, "ns")
+    report.times(f"A decision that lies ready: {of}", timings, hit.name, peers.CACHEBOX)
+    report.ratio(f"native hit, {of}", hit, box, 0.6)
+    report.ratio(f"native gate.suggest, {of}", gate, box, 0.4)
+    report.ratio(f"pure hit, {of}", pure, hit, 4, least=True)
+    report.target(f"pure hit, {of}", pure.ns, 400, "ns")
     if count == 1:
-        empty = timings["empty native method, two arguments"]
-        report.target("native hit, 1 queue (stretch)", hit.ratio_to(empty), 1.4, "× empty native method")
+        report.ratio("native hit, 1 queue (stretch)", hit, timings["empty native method, two arguments"], 1.4)

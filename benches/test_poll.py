@@ -19,7 +19,7 @@ import servers
 from backpressure import RedisStatsProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from benches.report import Report
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SIZES = (10, 100, 1_000, 10_000)
 POLLS = 15
+CHUNK = 500
 WATCHED_SECONDS = 2.0
 PACE = 0.001
 
@@ -55,24 +56,36 @@ def polling(url: str, stored: Sequence[str], engine: str = "native") -> Iterator
     provider.close()
 
 
-def poll(controller: BackpressureController) -> tuple[float, float]:
-    """Poll once; return seconds of processor and of wall time."""
-    began, worked = time.perf_counter(), time.process_time()
+def poll(controller: BackpressureController) -> None:
     assert controller._poller.poll()
+
+
+def ask(client: redis.Redis, stored: Sequence[str]) -> None:
+    """Send what a poll sends, by redis-py alone."""
+    for start in range(0, len(stored), CHUNK):
+        pipeline = client.pipeline(transaction=False)
+        for name in stored[start : start + CHUNK]:
+            pipeline.llen(name)
+        assert pipeline.execute()
+
+
+def spent(function: Callable[..., None], *args: object) -> tuple[float, float]:
+    """Return seconds of processor and of wall time that a call takes."""
+    began, worked = time.perf_counter(), time.process_time()
+    function(*args)
     return time.process_time() - worked, time.perf_counter() - began
 
 
 def test_poll(report: Report, url: str) -> None:
     rows, cpu = [], {}
     for size in SIZES:
-        with polling(url, subjects.names(size)) as controller:
-            poll(controller)
-            works, walls = zip(*(poll(controller) for _ in range(POLLS)), strict=True)
-        cpu[size], wall = statistics.median(works), statistics.median(walls)
-        rows.append(
-            (f"{size:,}", f"{cpu[size] * 1e3:.2f} ms", f"{wall * 1e3:.2f} ms", f"{cpu[size] / size * 1e6:.1f} µs")
-        )
-    head = ("queues", "client's processor", "wall", "processor a queue")
+        stored = subjects.names(size)
+        with polling(url, stored) as controller, redis.Redis.from_url(url) as client:
+            rounds = [(*spent(poll, controller), *spent(ask, client, stored)) for _ in range(POLLS)]
+        cpu[size], wall, alone, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
+        milliseconds = (f"{seconds * 1e3:.2f} ms" for seconds in (cpu[size], wall, alone))
+        rows.append((f"{size:,}", *milliseconds, f"{cpu[size] / size * 1e6:.1f} µs"))
+    head = ("queues", "client's processor", "wall", "processor of redis-py alone", "processor a queue")
     report.table("One poll of a Valkey server on loopback, native", head, rows)
     report.target("poll of 1,000 queues, client's processor", cpu[1_000] * 1e3, 10, "ms")
     report.curve("poll: processor", cpu)

@@ -1,14 +1,18 @@
-"""Where time comes from: monotonic nanoseconds for decisions, wall time for display."""
+"""Where time comes from: monotonic nanoseconds for decisions, wall time for display.
+
+asyncio takes a quarter of the time that importing this package would take with it, so who needs it imports it then.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
 __all__ = ["Clock", "SystemClock", "in_event_loop", "wait", "wait_async"]
 
@@ -52,7 +56,13 @@ class SystemClock:
 
     monotonic_ns = staticmethod(time.monotonic_ns)
     sleep = staticmethod(time.sleep)
-    async_sleep = staticmethod(asyncio.sleep)
+
+    @staticmethod
+    async def async_sleep(s: float) -> None:
+        """Suspend the calling task for `s` seconds."""
+        import asyncio  # noqa: PLC0415 - see the head of this file
+
+        await asyncio.sleep(s)
 
     @staticmethod
     def utc_now() -> datetime:
@@ -87,8 +97,12 @@ async def wait_async(clock: Clock, seconds: float) -> None:
 
 def in_event_loop() -> bool:
     """Tell whether the calling thread runs an event loop, which must not be blocked."""
+    # Where it was never imported, or is just being imported, no loop runs.
+    get_running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+    if get_running_loop is None:
+        return False
     try:
-        asyncio.get_running_loop()
+        get_running_loop()
     except RuntimeError:
         return False
     return True

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 from backpressure._pure.counters import Tally
 from backpressure.errors import InvalidQueueError, StatsUnavailableError
 from backpressure.metrics import Durations
 from backpressure.settings import nanoseconds
+from backpressure.slices import Slices
 from backpressure.types import QueueStats, validate_queue_name
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Intake"]
 
-# Samples taken over before other threads are offered the GIL: some 200 µs of work.
-_SLICE = 64
 # Queues whose failures are told one by one; a provider that invents names must not fill the memory.
 _MAX_REPORTED = 1_000
 # Failures that go on until a person changes something.
@@ -81,10 +79,10 @@ class Intake:
     def take(self, collected: Mapping[str, Any]) -> int:
         """Hand samples to the engine; return how many were good. A bad one spoils no other."""
         now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
+        tick = Slices().tick
         good = 0
-        for position, (name, sample) in enumerate(collected.items(), 1):
-            if position % _SLICE == 0:
-                time.sleep(0)
+        for name, sample in collected.items():
+            tick()
             problem, error_type = self._problem(name, sample)
             if problem is None:
                 assert isinstance(sample, QueueStats)  # noqa: S101 - what else has no problem
@@ -114,7 +112,7 @@ class Intake:
     def _settle_cold_queues(self) -> None:
         """Let queues that this poll brought no sample for fall back until the next one."""
         for name in self._engine.queue_names():
-            if self._engine.backlog(name) is None:
+            if name not in self.stats:
                 self._engine.read_failed(name)
 
     def forget(self, queue_name: str) -> None:

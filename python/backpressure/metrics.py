@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeVar, 
 
 from backpressure._pure.counters import DELAY_BUCKETS_NS, REASONS, Totals
 from backpressure._pure.lock import ForkLock
+from backpressure.slices import Slices
 from backpressure.types import OTHER_QUEUES, Priority, Reason
 
 # prometheus-client chooses for good how it stores values when it is first imported: it is imported by the first
@@ -38,8 +39,6 @@ POLL_BUCKETS_NS = tuple(ms * 1_000_000 for ms in (1, 5, 10, 50, 100, 250, 500, 1
 
 T = TypeVar("T")
 
-# Queues or series worked on before other threads are offered the GIL: some 200 µs of work.
-_SLICE = 32
 # Seconds that a fork waits for a flush under way, and by which the age of one sample may seem to jitter.
 _FORK_WAIT = 1.0
 _JITTER = 0.01
@@ -164,9 +163,9 @@ _NO_POLLS = (*Durations().counts, 0)
 
 def _paced(items: Iterable[T]) -> Iterator[T]:
     """Yield `items`, letting producers run in between: who scrapes or flushes must not hold them up."""
-    for position, item in enumerate(items, 1):
-        if position % _SLICE == 0:
-            time.sleep(0)
+    tick = Slices().tick
+    for item in items:
+        tick()
         yield item
 
 

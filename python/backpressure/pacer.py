@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
@@ -28,6 +27,8 @@ class _TaskSleeper:
     """An asyncio event that any thread may set."""
 
     def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - see `backpressure.clock`
+
         self.event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -89,6 +90,8 @@ class Pacer:
 
     async def pause_async(self, seconds: float) -> None:
         """As `pause`, suspending the calling task instead."""
+        import asyncio  # noqa: PLC0415 - see `backpressure.clock`
+
         sleeper = _TaskSleeper()
         with self._registered(sleeper):
             if not self._released():

@@ -164,6 +164,8 @@ def validate_queue_name(name: object) -> str:
         raise InvalidQueueError(msg)
     # A str subclass could compare or hash as it likes; engines only ever see exact strings.
     name = str.__str__(name)
+    if name.isascii() and name.isprintable() and 1 <= len(name) <= _MAX_NAME_BYTES and name != OTHER_QUEUES:
+        return name  # nearly all are so plain
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
         msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
     elif not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:
@@ -228,8 +230,11 @@ class QueueStats:
             >>> QueueStats("email-queue", -1).fault()
             'backlog_count is -1: a provider must give an integer from 0 to 2**53 - 1'
         """
-        for field in ("backlog_count", "processing_count", "delayed_count"):
-            value = getattr(self, field)
+        for field, value in (
+            ("backlog_count", self.backlog_count),
+            ("processing_count", self.processing_count),
+            ("delayed_count", self.delayed_count),
+        ):
             if not (_is_count(value) or (value is None and field != "backlog_count")):
                 return f"{field} is {value!r}: a provider must give an integer from 0 to 2**53 - 1"
         return None

@@ -86,6 +86,6 @@ class Queue:
         self.touched_ns = now_ns
 
     def may_read(self, settings: EngineSettings, now_ns: int) -> bool:
-        """Tell whether a caller may read the provider; after a failure that is the poller's, without one it must rest."""
+        """Tell whether a caller may read the provider: after a failure that is the poller's, without one it rests."""
         failed_ns = self.failed_ns
         return failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns)

@@ -343,47 +343,44 @@ class Reading:
         self._redact = redact
         self._tick = tick
         self._types: dict[Key, str] = {} if types is None else types
-        self._open: list[tuple[str, Steps, tuple[Command, ...]]] = []
+        self._open: list[tuple[str, Layout, Steps, tuple[Command, ...]]] = []
         for name, layout in layouts.items():
-            self._advance(name, self._steps(name, layout, now), None)
+            self._advance(name, layout, layout.read(name, now), None)
 
     def commands(self) -> list[Command]:
         """Return what to send now; empty when every queue has its result."""
-        return [command for _, _, commands in self._open for command in commands]
+        return [command for *_, commands in self._open for command in commands]
 
     def feed(self, replies: Sequence[Any]) -> None:
         """Take the replies to `commands()`, in its order."""
         waiting, self._open = self._open, []
         position = 0
-        for name, steps, commands in waiting:
+        for name, layout, steps, commands in waiting:
             end = position + len(commands)
-            self._advance(name, steps, list(replies[position:end]))
+            self._advance(name, layout, steps, list(replies[position:end]))
             position = end
 
-    def _advance(self, name: str, steps: Steps, replies: list[Any] | None) -> None:
+    def _advance(self, name: str, layout: Layout, steps: Steps, replies: list[Any] | None) -> None:
         self._tick()
         try:
             # send(None) is how a generator starts; its type does not say so.
             commands = steps.send(replies)  # type: ignore[arg-type]
         except StopIteration as finished:
             self.results[name] = finished.value
+            if self._types:
+                self._types.pop(layout.key, None)
+        except _ErrorReply as reply:
+            self._advance(name, layout, self._explain(name, layout, reply.key, reply.error), None)
         except StatsUnavailableError as error:
             error.queue_name = error.queue_name or name
             # Neither context nor frames: they hold redis-py's exceptions, which may quote credentials.
             error.__context__ = None
             self.results[name] = error.with_traceback(None)
         else:
-            self._open.append((name, steps, commands))
+            self._open.append((name, layout, steps, commands))
 
-    def _steps(self, name: str, layout: Layout, now: datetime) -> Steps:
-        try:
-            sample = yield from layout.read(name, now)
-        except _ErrorReply as reply:
-            key, error = reply.key, reply.error
-        else:
-            if self._types:
-                self._types.pop(layout.key, None)
-            return sample
+    def _explain(self, name: str, layout: Layout, key: Key, error: BaseException) -> Steps:
+        """Find out what is wrong with a queue, and raise it."""
         if error_type(error) != "wrongtype":
             what = f"key {_text(key)!r} of queue {name!r}"
             raise unavailable(error, what=what, queue_name=name, redact=self._redact)

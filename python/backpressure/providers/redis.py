@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
@@ -12,10 +11,11 @@ from redis.cluster import RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
 from backpressure.errors import StatsUnavailableError
-from backpressure.providers._redis_base import CHUNK, SLICE, RedisProvider, demoted, fill, is_master
+from backpressure.providers._redis_base import CHUNK, RedisProvider, demoted, fill, is_master
 from backpressure.providers._redis_client import disconnect, is_sentinel_master
 from backpressure.providers._redis_errors import error_type, unavailable
 from backpressure.providers._redis_layouts import ListKey, Reading, StreamKey, ZSetKey
+from backpressure.slices import Slices
 from backpressure.types import QueueStats, utc_now, validate_queue_name
 
 if TYPE_CHECKING:
@@ -34,18 +34,14 @@ class _Read:
     def __init__(self) -> None:
         self.interrupted = False
         self.failure: StatsUnavailableError | None = None
+        self.tick = Slices().tick
         self._pipeline: Any = None
-        self._ticks = 0
-
-    def tick(self) -> None:
-        """Offer the GIL to other threads now and then."""
-        self._ticks += 1
-        if self._ticks % SLICE == 0:
-            time.sleep(0)
 
     def _ticking(self, parse: Callable[..., Any]) -> Callable[..., Any]:
+        tick = self.tick
+
         def parse_and_tick(*args: Any, **options: Any) -> Any:
-            self.tick()
+            tick()
             return parse(*args, **options)
 
         return parse_and_tick
@@ -65,8 +61,7 @@ class _Read:
             for method, key, args in commands:
                 getattr(pipeline, method)(key, *args)
                 self.tick()
-            if len(commands) > SLICE:
-                pipeline.parse_response = self._ticking(pipeline.parse_response)
+            pipeline.parse_response = self._ticking(pipeline.parse_response)
             replies: list[Any] = pipeline.execute(raise_on_error=False)
         finally:
             self._pipeline = None

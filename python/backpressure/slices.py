@@ -1,0 +1,27 @@
+"""Long work in the background, cut into slices: no producer's decision is to wait for the GIL meanwhile."""
+
+from __future__ import annotations
+
+import time
+
+__all__ = ["Slices"]
+
+# Seconds of work between two pauses. A pause lasts as long as it takes another thread to wake up.
+_SLICE = 170e-6
+# Pieces of work between two looks at the clock.
+_PIECES = 8
+
+
+class Slices:
+    """One stretch of work by one thread."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+        self._since = time.perf_counter()
+
+    def tick(self) -> None:
+        """Note that a piece of some microseconds is done; offer the GIL to other threads now and then."""
+        self._pieces += 1
+        if self._pieces % _PIECES == 0 and time.perf_counter() - self._since >= _SLICE:
+            time.sleep(0)
+            self._since = time.perf_counter()
