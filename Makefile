@@ -30,7 +30,7 @@ endif
 .PHONY: help demo test lint fmt docs bench bench-guard wheels lock clean rebuild
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'NATIVE=no leaves out Rust, BACKPRESSURE_ENGINE=auto|native|pure chooses the engine, PYTHON=... the interpreter'
 
 demo: $(INSTALLED) ## watch producers overrun a real server, without and with backpressure (ARGS="--duration 20 --json")

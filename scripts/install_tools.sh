@@ -1,13 +1,17 @@
 #!/bin/sh
-# Installs the programs that tests use beside Python's and Rust's: promtool, of Debian's package prometheus.
+# Installs the programs that tests use beside Python's and Rust's, from Debian: promtool, redis-server and valgrind.
 set -eu
 
-command -v promtool >/dev/null && exit 0
+missing=
+for tool in promtool:prometheus redis-server:redis-server valgrind:valgrind; do
+    command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
+done
+[ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo "error: promtool is missing: install it, on Debian as root: apt-get install prometheus" >&2
+    echo "error: install what is missing, on Debian as root: apt-get install$missing" >&2
     exit 1
 fi
-# The package brings a server with it, which is not to be started. A machine's own rule about that stays.
+# Two of the packages bring a server that is not to be started. A machine's own rule about that stays.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -16,4 +20,5 @@ if [ ! -e "$policy" ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update --quiet --quiet
-apt-get install --quiet --quiet --yes --no-install-recommends prometheus
+# shellcheck disable=SC2086 # they are words
+apt-get install --quiet --quiet --yes --no-install-recommends $missing
