@@ -40,6 +40,12 @@ impl Clock {
         Ok(Self::Injected(now_ns.clone().unbind()))
     }
 
+    /// Tells whether reading it calls nothing of Python's.
+    #[inline]
+    pub fn is_system(&self) -> bool {
+        matches!(self, Self::System(_))
+    }
+
     /// Reads it.
     #[inline]
     pub fn now_ns(&self, _: Python<'_>) -> PyResult<i64> {

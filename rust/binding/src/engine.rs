@@ -330,10 +330,30 @@ impl Engine {
     /// Returns the answer that lies ready, if it is still true, and counts it.
     #[inline]
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let py = priority.py();
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
-        let Some(queue) = self.queue(queue_name)? else { return Ok(None) };
-        Ok(self.hand_out(py, queue.get(), priority, |_| true)?.map(Bound::unbind))
+        let Ok(name) = queue_name.cast::<PyString>() else { return Ok(None) };
+        self.hand_out_by_name(name, priority, |_| true, |_, decision| decision.unbind())
+    }
+
+    /// As `hand_out`; returns what `take`, which must not call out, makes of queue and answer.
+    #[inline]
+    pub fn hand_out_by_name<'py, R>(
+        &self,
+        name: &Bound<'py, PyString>,
+        priority: Priority,
+        accept: impl FnOnce(&Ready) -> bool,
+        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
+    ) -> PyResult<Option<R>> {
+        let look = |queue: &Py<Queue>| {
+            let found = self.hand_out(name.py(), queue.get(), priority, accept)?;
+            Ok(found.map(|decision| take(queue, decision)))
+        };
+        if self.clock.is_system() {
+            // Nothing is called meanwhile, so the table's own reference is enough.
+            self.table.look(name, look)?.unwrap_or(Ok(None))
+        } else {
+            self.queue(name)?.map_or(Ok(None), |queue| look(queue.as_unbound()))
+        }
     }
 
     /// Returns and counts the answer that lies ready for a queue, if it is still true and acceptable. Nothing of
@@ -433,7 +453,8 @@ impl Engine {
     /// Returns the queue of a name, if it has state. Whatever is no string names none.
     #[inline]
     pub fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
-        name.cast::<PyString>().map_or(Ok(None), |name| self.table.get(name))
+        let strong = |queue: &Py<Queue>| queue.bind(name.py()).clone();
+        name.cast::<PyString>().map_or(Ok(None), |name| self.table.look(name, strong))
     }
 
     fn in_order<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {

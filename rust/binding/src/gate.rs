@@ -7,14 +7,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::engine::{Engine, Queue};
+use crate::engine::{Engine, Queue, Ready};
 use crate::guarded::Guarded;
 
 /// An engine's calls for one priority and queue. Thread-safe.
 #[pyclass(frozen, subclass, name = "Gate", module = "backpressure._native")]
 pub struct Gate {
     pub engine: Py<Engine>,
-    pub priority: Priority,
+    priority: Priority,
     // As of the last decision. An eviction voids what lies ready, so an evicted queue answers nothing any more.
     queue: Guarded<Py<Queue>>,
     member: Py<PyAny>,
@@ -24,10 +24,25 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Returns the queue as of the last decision, if it had state then.
+    /// As `Engine::hand_out`; returns what `take`, which must not call out, makes of queue and answer.
     #[inline]
-    pub fn queue<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Queue>> {
-        self.queue.read(|queue| Some(queue.bind(py).clone()))
+    pub fn hand_out<'py, R>(
+        &self,
+        py: Python<'py>,
+        accept: impl FnOnce(&Ready) -> bool,
+        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
+    ) -> PyResult<Option<R>> {
+        let engine = self.engine.get();
+        let look = |queue: &Py<Queue>| {
+            let found = engine.hand_out(py, queue.get(), self.priority, accept)?;
+            Ok(found.map(|decision| take(queue, decision)))
+        };
+        if engine.clock.is_system() {
+            // Nothing is called meanwhile, so the gate's own reference is enough.
+            self.queue.read(|queue| Some(look(queue))).unwrap_or(Ok(None))
+        } else {
+            self.queue.read(|queue| Some(queue.clone_ref(py))).map_or(Ok(None), |queue| look(&queue))
+        }
     }
 
     /// Looks the queue up again: it may have been made, or evicted.

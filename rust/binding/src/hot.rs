@@ -109,8 +109,8 @@ unsafe extern "C" fn suggest_throttle(
             let py = Python::assume_attached();
             (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
         };
-        if let Some((queue, priority)) = find(engine, priority, name) {
-            match engine.hand_out(py, queue.get(), priority, |_| true) {
+        if let Some((name, priority)) = known(engine, name, priority) {
+            match engine.hand_out_by_name(name, priority, |_| true, |_, decision| decision) {
                 Ok(Some(decision)) => return decision.into_ptr(),
                 Ok(None) => {}
                 Err(error) => return raise(py, error),
@@ -134,10 +134,11 @@ unsafe extern "C" fn run(
             let py = Python::assume_attached();
             (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
         };
-        if let Some((queue, priority)) = find(engine, priority, name) {
-            match engine.hand_out(py, queue.get(), priority, |ready| ready.goes) {
+        if let Some((name, priority)) = known(engine, name, priority) {
+            let take = |queue: &Py<Queue>, decision| (queue.bind(py).clone(), decision);
+            match engine.hand_out_by_name(name, priority, |ready| ready.goes, take) {
                 // SAFETY: see above; the third argument is the work, and what follows is for the work.
-                Ok(Some(decision)) => unsafe {
+                Ok(Some((queue, decision))) => unsafe {
                     return perform(engine, &queue, &decision, args.add(2), nargs - 2, names);
                 },
                 Ok(None) => {}
@@ -155,12 +156,10 @@ unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut 
         let py = Python::assume_attached();
         (py, object::<Gate>(py, &slf).get())
     };
-    if let Some(queue) = gate.queue(py) {
-        match gate.engine.get().hand_out(py, queue.get(), gate.priority, |_| true) {
-            Ok(Some(decision)) => return decision.into_ptr(),
-            Ok(None) => {}
-            Err(error) => return raise(py, error),
-        }
+    match gate.hand_out(py, |_| true, |_, decision| decision) {
+        Ok(Some(decision)) => return decision.into_ptr(),
+        Ok(None) => {}
+        Err(error) => return raise(py, error),
     }
     // SAFETY: see above.
     unsafe { pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()) }
@@ -177,11 +176,13 @@ unsafe extern "C" fn gate_run(
         let py = Python::assume_attached();
         (py, object::<Gate>(py, &slf).get())
     };
-    if let Some(queue) = gate.queue(py).filter(|_| nargs >= 1) {
-        let engine = gate.engine.get();
-        match engine.hand_out(py, queue.get(), gate.priority, |ready| ready.goes) {
+    if nargs >= 1 {
+        let take = |queue: &Py<Queue>, decision| (queue.bind(py).clone(), decision);
+        match gate.hand_out(py, |ready| ready.goes, take) {
             // SAFETY: see above; the first argument is the work, and what follows is for the work.
-            Ok(Some(decision)) => return unsafe { perform(engine, &queue, &decision, args, nargs, names) },
+            Ok(Some((queue, decision))) => unsafe {
+                return perform(gate.engine.get(), &queue, &decision, args, nargs, names);
+            },
             Ok(None) => {}
             Err(error) => return raise(py, error),
         }
@@ -206,18 +207,14 @@ unsafe fn object<'a, 'py, T>(py: Python<'py>, pointer: &'a *mut PyObject) -> &'a
     unsafe { Bound::ref_from_ptr(py, pointer).cast_unchecked() }
 }
 
-/// Returns the queue and the priority of a call, where finding them calls nothing of Python's.
+/// Returns name and priority of a call, where looking them up calls nothing of Python's.
 #[inline]
-fn find<'py>(
+fn known<'a, 'py>(
     engine: &Engine,
+    name: &'a Bound<'py, PyAny>,
     priority: &Bound<'py, PyAny>,
-    name: &Bound<'py, PyAny>,
-) -> Option<(Bound<'py, Queue>, Priority)> {
-    if !name.is_exact_instance_of::<PyString>() {
-        return None;
-    }
-    let priority = engine.vocabulary.known_priority(priority)?;
-    engine.queue(name).ok().flatten().map(|queue| (queue, priority))
+) -> Option<(&'a Bound<'py, PyString>, Priority)> {
+    Some((name.cast_exact().ok()?, engine.vocabulary.known_priority(priority)?))
 }
 
 /// Tells whether `max_wait` is among the names of the keyword arguments.

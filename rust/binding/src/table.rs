@@ -22,7 +22,6 @@ mod own {
     pub struct Table(Guarded<HashTable<Entry>>);
 
     struct Entry {
-        hash: u64,
         name: CompactString,
         queue: Py<Queue>,
     }
@@ -34,22 +33,22 @@ mod own {
             Self(table)
         }
 
-        /// Returns the queue of a name, if it has state.
+        /// Looks at the queue of a name, if it has state. `look` must not call out.
         #[inline]
-        pub fn get<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, Queue>>> {
+        pub fn look<R>(&self, name: &Bound<'_, PyString>, look: impl FnOnce(&Py<Queue>) -> R) -> PyResult<Option<R>> {
             let Ok(text) = name.to_str() else { return Ok(None) }; // holds a surrogate, which no queue's name does
             let hash = hash_of(name)?;
-            Ok(self.0.read(|table| {
-                let entry = table.find(hash, |entry| entry.hash == hash && entry.name == text)?;
-                Some(entry.queue.bind(name.py()).clone())
-            }))
+            Ok(self.0.read(|table| table.find(hash, |entry| entry.name == text).map(|entry| look(&entry.queue))))
         }
 
         pub fn insert(&self, name: &Bound<'_, PyString>, queue: Bound<'_, Queue>) -> PyResult<()> {
-            let (hash, name) = (hash_of(name)?, name.to_str()?.into());
-            let entry = Entry { hash, name, queue: queue.unbind() };
+            let py = name.py();
+            let hash = hash_of(name)?;
+            let entry = Entry { name: name.to_str()?.into(), queue: queue.unbind() };
+            // The names are exact strings, whose hashing neither fails nor calls out.
+            let hash_again = |entry: &Entry| hash_of(entry.queue.get().name.bind(py)).unwrap_or_default();
             self.0.change(|table| {
-                table.insert_unique(hash, entry, |entry| entry.hash);
+                table.insert_unique(hash, entry, hash_again);
             });
             Ok(())
         }
@@ -101,11 +100,11 @@ mod of_cpython {
             Self(PyDict::new(py).unbind())
         }
 
-        /// Returns the queue of a name, if it has state.
+        /// Looks at the queue of a name, if it has state.
         #[inline]
-        pub fn get<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, Queue>>> {
-            let found = self.0.bind(name.py()).get_item(name)?;
-            Ok(found.map(Bound::cast_into_exact).transpose()?)
+        pub fn look<R>(&self, name: &Bound<'_, PyString>, look: impl FnOnce(&Py<Queue>) -> R) -> PyResult<Option<R>> {
+            let Some(found) = self.0.bind(name.py()).get_item(name)? else { return Ok(None) };
+            Ok(Some(look(found.cast_exact()?.as_unbound())))
         }
 
         pub fn insert(&self, name: &Bound<'_, PyString>, queue: Bound<'_, Queue>) -> PyResult<()> {
