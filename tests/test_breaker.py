@@ -153,6 +153,15 @@ def test_a_success_starts_the_run_anew(bench: Bench) -> None:
     assert bench.breaker.state() == OPEN
 
 
+def test_a_success_with_nothing_to_forget_does_not_even_read_the_clock(bench: Bench) -> None:
+    bench.breaker.force_close()  # another generation is none of it
+    bench.time.meanwhile = read = lambda: None
+    bench.breaker.record(True)
+    assert bench.time.meanwhile is read
+    bench.fail()
+    assert bench.time.meanwhile is None
+
+
 def test_ticketed_results_count_like_those_without(bench: Bench) -> None:
     tickets = [bench.breaker.try_acquire() for _ in range(3)]
     for ticket in tickets:
