@@ -27,7 +27,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint fmt docs bench bench-guard wheels lock clean rebuild
+.PHONY: help demo test prove soak mutants lint fmt docs bench bench-guard wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,15 @@ ifeq ($(NATIVE),yes)
 	cargo test --locked --quiet --workspace
 endif
 	$(BIN)/python -m pytest $(ARGS)
+
+prove: $(INSTALLED) ## show every property at length, half an hour: one table (ARGS="engines loom" chooses rows)
+	@$(BIN)/python scripts/prove.py $(ARGS)
+
+soak: $(INSTALLED) ## threads, tasks, forks and a flapping server for ten minutes (ARGS="--seconds 60")
+	@PYTHONPATH=tests $(BIN)/python -m scripts.soak $(ARGS)
+
+mutants: $(INSTALLED) ## put small faults into law, cache and breaker, one by one, and see that a test notices each
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
 	$(BIN)/python scripts/check_version.py

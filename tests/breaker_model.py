@@ -11,6 +11,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backpressure.settings import CircuitSettings
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
@@ -28,10 +30,18 @@ class ModelTicket:
 
 
 class BreakerModel:
-    """One queue's breaker. Instants are those of the clock, in nanoseconds."""
+    """One queue's breaker, called as an engine's is. Instants are those of the clock, in nanoseconds."""
 
-    def __init__(self, circuit: CircuitSettings, origin_ns: int) -> None:
+    def __init__(
+        self,
+        circuit: CircuitSettings,
+        now_ns: Callable[[], int],
+        *,
+        origin_ns: int,
+        on_change: Callable[[int, int], object],
+    ) -> None:
         self.circuit = circuit
+        self.now_ns = now_ns
         self.origin_ns = origin_ns
         self.state = CLOSED
         self.forced = False
@@ -44,26 +54,27 @@ class BreakerModel:
         self.leased_ns = origin_ns
         self.last_failure_ns: int | None = None
         self.last_probe_ns: int | None = None
-        self.changes: list[tuple[int, int]] = []
+        self.on_change = on_change
 
     # What callers do.
 
-    def acquire(self, now_ns: int) -> ModelTicket | None:
+    def would_admit(self) -> bool:
+        if self.state == OPEN:
+            return not self.forced and self._passed(self.opened_ns, self.circuit.recovery_timeout_ms)
+        return self.state == CLOSED or self._passed(self.leased_ns, self.circuit.probe_interval_ms)
+
+    def try_acquire(self) -> ModelTicket | None:
+        if not self.would_admit():
+            return None
         if self.state == CLOSED:
             return ModelTicket(self.generation, probe=False)
-        if self.forced:
-            return None
         if self.state == OPEN:
-            if not self._passed(self.opened_ns, self.circuit.recovery_timeout_ms, now_ns):
-                return None
             self._become(HALF_OPEN)
-        elif not self._passed(self.leased_ns, self.circuit.probe_interval_ms, now_ns):
-            return None
         self.lease_outstanding = True
-        self.leased_ns = self.last_probe_ns = now_ns
+        self.leased_ns = self.last_probe_ns = self.now_ns()
         return ModelTicket(self.generation, probe=True)
 
-    def record(self, ok: bool, ticket: ModelTicket | None, now_ns: int) -> bool:
+    def record(self, ok: bool, ticket: ModelTicket | None = None) -> bool:
         """Tell whether the result counted."""
         if ticket is not None and ticket.probe:
             if ticket.used:
@@ -76,14 +87,14 @@ class BreakerModel:
         if ok:
             self._succeed()
         else:
-            self.last_failure_ns = now_ns
-            self._fail(now_ns)
+            self.last_failure_ns = self.now_ns()
+            self._fail()
         return True
 
-    def force_open(self, now_ns: int) -> None:
+    def force_open(self) -> None:
         self._become(OPEN)
         self.forced = True
-        self.opened_ns = now_ns
+        self.opened_ns = self.now_ns()
 
     def force_close(self) -> None:
         self._become(CLOSED)
@@ -128,30 +139,30 @@ class BreakerModel:
         if self.successes == self.circuit.recovery_threshold:
             self._become(CLOSED)
 
-    def _fail(self, now_ns: int) -> None:
+    def _fail(self) -> None:
         if self.state == CLOSED:
-            if self.failures == 0 or self._elapsed_ms(self.run_started_ns, now_ns) > self.circuit.trip_window_ms:
-                self.failures, self.run_started_ns = 0, now_ns
+            if self.failures == 0 or self._elapsed_ms(self.run_started_ns) > self.circuit.trip_window_ms:
+                self.failures, self.run_started_ns = 0, self.now_ns()
             self.failures += 1
             if self.failures < self.circuit.failure_threshold:
                 return
         self._become(OPEN)
-        self.opened_ns = now_ns
+        self.opened_ns = self.now_ns()
 
     def _become(self, state: int) -> None:
-        if state != self.state:
-            self.changes.append((self.state, state))
-        self.state = state
+        old, self.state = self.state, state
         self.forced = self.lease_outstanding = False
         self.failures = self.successes = 0
         self.generation = (self.generation + 1) % 1024
+        if state != old:
+            self.on_change(old, state)
 
     def _stamp(self, instant_ns: int) -> int:
         return min(max(0, math.ceil(Fraction(instant_ns - self.origin_ns, MS))), LAST_MS)
 
-    def _elapsed_ms(self, since_ns: int, now_ns: int) -> int:
-        now_ms = min(max(0, math.floor(Fraction(now_ns - self.origin_ns, MS))), LAST_MS)
+    def _elapsed_ms(self, since_ns: int) -> int:
+        now_ms = min(max(0, math.floor(Fraction(self.now_ns() - self.origin_ns, MS))), LAST_MS)
         return max(0, now_ms - self._stamp(since_ns))
 
-    def _passed(self, since_ns: int, wait_ms: int, now_ns: int) -> bool:
-        return self._elapsed_ms(since_ns, now_ns) >= wait_ms
+    def _passed(self, since_ns: int, wait_ms: int) -> bool:
+        return self._elapsed_ms(since_ns) >= wait_ms

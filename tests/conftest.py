@@ -32,6 +32,7 @@ STALLS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", STALLS, max_examples=100)
 settings.register_profile("ci", STALLS, max_examples=200, derandomize=True)
 settings.register_profile("nightly", STALLS, max_examples=20_000)
+settings.register_profile("prove", STALLS, max_examples=10_000, database=None)
 settings.load_profile(PROFILE)
 
 
@@ -44,9 +45,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = kept
-    if PROFILE == "nightly":
+    if PROFILE in {"nightly", "prove"}:
         for item in items:
-            item.add_marker(pytest.mark.timeout(3_600))
+            item.add_marker(pytest.mark.timeout(3_600), append=False)  # before a limit of its own
 
 
 def _engine_of(item: pytest.Item) -> str | None:

@@ -276,7 +276,7 @@ class Engine:
         until_ns: float = sample.as_of_ns + settings.cache_ttl_ns
         if settings.polling:
             fresh = age_ns <= settings.check_after_ns
-            until_ns = min(until_ns, sample.as_of_ns + settings.check_after_ns if fresh else self._next_check_ns)
+            until_ns = min(until_ns, sample.as_of_ns + settings.check_after_ns if fresh else self._next_check_ns - 1)
         reason = Reason.BACKLOG_RED_SHED if shed else _ZONE_REASONS[zone]
         return _Answer(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns)
 

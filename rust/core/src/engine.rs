@@ -464,7 +464,7 @@ impl<H: Host> Call<'_, H> {
             until_ns = until_ns.min(if fresh {
                 sample.as_of_ns.saturating_add(settings.check_after_ns)
             } else {
-                self.engine.next_check_ns.load(Ordering::Relaxed)
+                self.engine.next_check_ns.load(Ordering::Relaxed).saturating_sub(1)
             });
         }
         let advice = source.advice;

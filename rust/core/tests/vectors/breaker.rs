@@ -1,0 +1,57 @@
+//! Leads breakers through the golden sequences.
+
+use std::sync::Arc;
+
+use backpressure_core::breaker::{Breaker, Change, CircuitSettings, State, Ticket, at};
+use serde_json::{Value, json};
+
+use crate::{boolean, index, integer, list, read, signed, text};
+
+pub fn settings(circuit: &Value) -> Arc<CircuitSettings> {
+    Arc::new(CircuitSettings {
+        failure_threshold: integer(&circuit["failure_threshold"]),
+        recovery_threshold: integer(&circuit["recovery_threshold"]),
+        trip_window_ms: integer(&circuit["trip_window_ms"]),
+        recovery_timeout_ms: integer(&circuit["recovery_timeout_ms"]),
+        probe_interval_ms: integer(&circuit["probe_interval_ms"]),
+        high_attempts: boolean(&circuit["high_attempts"]),
+    })
+}
+
+/// Shows a ticket as the vectors do.
+pub fn shown(ticket: Option<&Ticket>) -> Value {
+    ticket.map_or(Value::Null, |ticket| json!([ticket.generation(), ticket.probe()]))
+}
+
+#[test]
+fn the_breaker_follows_the_golden_sequences() {
+    for life in list(&read("breaker")) {
+        let breaker = Breaker::new(settings(&life["circuit"]), signed(&life["origin_ns"]));
+        let mut tickets = Vec::new();
+        let mut changes = Vec::new();
+        for step in list(&life["steps"]) {
+            let now_ns = signed(&step[0]);
+            let change = match text(&step[1]) {
+                "acquire" => {
+                    let Ok((ticket, change)) = breaker.try_acquire(at(now_ns));
+                    assert_eq!(shown(ticket.as_ref()), step[5], "{step}");
+                    tickets.extend(ticket);
+                    change
+                }
+                "force_open" => breaker.force_open(now_ns),
+                "force_close" => breaker.force_close(),
+                "reset" => breaker.reset(),
+                outcome => {
+                    let ticket: Option<&Ticket> = (!step[2].is_null()).then(|| &tickets[index(&step[2])]);
+                    let Ok(change) = breaker.record(outcome == "success", ticket, at(now_ns));
+                    change
+                }
+            };
+            changes.extend(change.map(|Change { old, new }| json!([old as u8, new as u8])));
+            assert_eq!(breaker.word(), integer(&step[3]), "{step}");
+            let retry_at_ns = (breaker.state() != State::Closed).then(|| breaker.retry_at_ns(breaker.word())).flatten();
+            assert_eq!(json!(retry_at_ns), step[4], "{step}");
+        }
+        assert_eq!(Value::Array(changes), life["changes"]);
+    }
+}

@@ -1,0 +1,283 @@
+//! Leads an engine with one queue through the golden sequences of whole decisions.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use backpressure_core::breaker::{Change, Ticket, at};
+use backpressure_core::cache::{Queue, Ready, Slot};
+use backpressure_core::curve::ThreeZoneLaw;
+use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Mode, Settings};
+use backpressure_core::zone::Zone;
+use backpressure_core::{Priority, Reason};
+use serde_json::{Value, json};
+
+use crate::{boolean, breaker, index, integer, law, list, read, signed, text, triple};
+
+const PRIORITIES: [&str; 3] = ["low", "medium", "high"];
+const ZONES: [&str; 3] = ["green", "yellow", "red"];
+
+fn settings(entry: &Value) -> Arc<Settings> {
+    let reason = text(&entry["fallback_reason"]);
+    Arc::new(Settings {
+        law: ThreeZoneLaw::new(law::settings(&entry["law"])),
+        circuit: breaker::settings(&entry["circuit"]),
+        laws: HashMap::new(),
+        circuits: HashMap::new(),
+        cache_ttl_ns: signed(&entry["cache_ttl_ns"]),
+        check_after_ns: signed(&entry["check_after_ns"]),
+        check_every_ns: signed(&entry["check_every_ns"]),
+        degrade_ns: signed(&entry["degrade_ns"]),
+        fallback_ns: triple(&entry["fallback_ns"], integer),
+        fallback_reason: Reason::ALL.into_iter().find(|(_, name)| *name == reason).expect("a reason").0,
+        polling: boolean(&entry["polling"]),
+        observe: boolean(&entry["observe"]),
+        max_queues: index(&entry["max_queues"]),
+    })
+}
+
+/// A decision as the vectors show it, with its ticket. There is no time of computation.
+#[derive(Clone, Debug)]
+struct Decision {
+    priority: Priority,
+    reason: Reason,
+    delay_ns: u64,
+    shed: bool,
+    zone: Option<Zone>,
+    backlog: Option<i64>,
+    ticket: Option<Rc<Ticket>>,
+    retry_at_ns: Option<i64>,
+    computed: bool,
+    advised: Option<Box<Decision>>,
+}
+
+impl Decision {
+    fn row(&self) -> Value {
+        json!([
+            Reason::ALL[self.reason.index()].1,
+            self.delay_ns,
+            self.shed,
+            self.zone.map(|zone| ZONES[zone.index()]),
+            self.backlog,
+            breaker::shown(self.ticket.as_deref()),
+            self.retry_at_ns,
+            self.advised.as_ref().map(|advised| advised.row()),
+        ])
+    }
+}
+
+/// Writes down what the engine says to its surroundings.
+#[derive(Default)]
+struct Ear(RefCell<Vec<String>>);
+
+impl Ear {
+    fn hear(&self, news: &str) {
+        self.0.borrow_mut().push(news.into());
+    }
+
+    fn hear_change(&self, change: Change) {
+        self.hear(&format!("{} to {}", change.old as u8, change.new as u8));
+    }
+}
+
+impl Host for Ear {
+    type Object = Option<Decision>;
+    type Error = Infallible;
+    type Place = Slot<Ready<Option<Decision>>>;
+
+    fn utc_now(&self) -> Result<Option<Decision>, Infallible> {
+        Ok(None)
+    }
+
+    fn check_poller(&self) -> Result<(), Infallible> {
+        self.hear("check_poller");
+        Ok(())
+    }
+
+    fn circuit_changed(&self, change: Change) -> Result<(), Infallible> {
+        self.hear_change(change);
+        Ok(())
+    }
+
+    fn zone_changed(&self, priority: Priority, old: Zone, new: Zone) -> Result<(), Infallible> {
+        self.hear(&format!("{}: {} to {}", PRIORITIES[priority.index()], ZONES[old.index()], ZONES[new.index()]));
+        Ok(())
+    }
+
+    fn decision(
+        &self,
+        priority: Priority,
+        answer: &Answer<Option<Decision>>,
+        ticket: Option<Ticket>,
+        _: i64,
+        retry_at_ns: Option<i64>,
+    ) -> Result<Option<Decision>, Infallible> {
+        let Answer { reason, delay_ns, shed, zone, backlog, computed, .. } = *answer;
+        let (ticket, advised) = (ticket.map(Rc::new), None);
+        Ok(Some(Decision { priority, reason, delay_ns, shed, zone, backlog, ticket, retry_at_ns, computed, advised }))
+    }
+
+    fn observed(&self, decision: Option<Decision>) -> Result<Option<Decision>, Infallible> {
+        Ok(decision.map(|real| Decision {
+            reason: Reason::ObserveOnly,
+            delay_ns: 0,
+            shed: false,
+            retry_at_ns: None,
+            advised: Some(Box::new(real.clone())),
+            ..real
+        }))
+    }
+
+    fn share(&self, decision: &Option<Decision>) -> Option<Decision> {
+        decision.clone()
+    }
+}
+
+/// One engine with its queue, and what surrounds them.
+struct Life {
+    engine: Engine,
+    queue: Queue<Option<Decision>>,
+    ear: Ear,
+    next_read: (String, i64),
+    decisions: Vec<Decision>,
+    now_ns: i64,
+}
+
+impl Life {
+    fn new(settings: Arc<Settings>, now_ns: i64) -> Self {
+        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), now_ns, now_ns);
+        let engine = Engine::new(settings, now_ns);
+        engine.set_running(true);
+        let next_read = ("fail".into(), 0);
+        Self { engine, queue, ear: Ear::default(), next_read, decisions: Vec::new(), now_ns }
+    }
+
+    fn act(&mut self, act: &str, arguments: &Value, settings: &[Value]) -> Option<Decision> {
+        let (first, second) = (&arguments[0], &arguments[1]);
+        match act {
+            "suggest" | "plan" => Some(self.decide(text(first), act == "suggest")),
+            "admit" => Some(self.admit(&self.decisions[index(first)])),
+            _ => {
+                self.act_silently(act, first, second, settings);
+                None
+            }
+        }
+    }
+
+    fn act_silently(&mut self, act: &str, first: &Value, second: &Value, settings_of: &[Value]) {
+        let breaker = &self.queue.breaker;
+        let change = match act {
+            "record" => {
+                let decision = &self.decisions[index(first)];
+                decision.ticket.as_ref().and_then(|ticket| self.record(boolean(second), Some(ticket)))
+            }
+            "report" => self.record(boolean(first), None),
+            "force_open" => breaker.force_open(self.now_ns),
+            "force_close" => breaker.force_close(),
+            "reset" => breaker.reset(),
+            "sample" => {
+                self.queue.put_sample(signed(first), signed(second));
+                None
+            }
+            "reads" => {
+                self.next_read = (text(first).into(), signed(second));
+                None
+            }
+            "override" => {
+                self.engine.set_override(boolean(first).then(|| signed(second)));
+                None
+            }
+            "emergency" => {
+                self.engine.set_emergency(boolean(first));
+                None
+            }
+            "configure" => {
+                self.engine.configure(&settings(&settings_of[index(first)]));
+                None
+            }
+            unknown => panic!("{unknown} is no act"),
+        };
+        if let Some(change) = change {
+            self.ear.hear_change(change);
+        }
+    }
+
+    fn record(&self, ok: bool, ticket: Option<&Rc<Ticket>>) -> Option<Change> {
+        let Ok(change) = self.queue.breaker.record(ok, ticket.map(AsRef::as_ref), at(self.now_ns));
+        change
+    }
+
+    fn mode(&self) -> Arc<Mode> {
+        let (mode, override_ended) = self.engine.mode_at(self.now_ns);
+        if override_ended {
+            self.ear.hear("override ended");
+        }
+        mode
+    }
+
+    fn call<'a>(&'a self, mode: &'a Mode, priority: Priority) -> Call<'a, Ear> {
+        Call { engine: &self.engine, host: &self.ear, mode, priority, queue: &self.queue, now_ns: self.now_ns }
+    }
+
+    fn decide(&self, priority: &str, admit: bool) -> Decision {
+        let priority = Priority::ALL[PRIORITIES.iter().position(|name| *name == priority).expect("a priority")];
+        let ask = Ask { admit, may_read: true, cold: None };
+        let Ok(decided) = self.call(&self.mode(), priority).decide(ask);
+        let decided = decided.unwrap_or_else(|| {
+            let ask = Ask { may_read: false, cold: self.read(), ..ask };
+            let Ok(decided) = self.call(&self.mode(), priority).decide(ask);
+            decided.expect("only a caller that may read is asked to")
+        });
+        decided.expect("a decision")
+    }
+
+    fn read(&self) -> Option<Reason> {
+        self.ear.hear("read");
+        match (self.next_read.0.as_str(), self.next_read.1) {
+            ("sample", backlog) => self.queue.put_sample(backlog, self.now_ns),
+            ("fail", _) => self.queue.read_failed(self.now_ns),
+            _ => return self.queue.sample().is_none().then_some(Reason::ColdStart),
+        }
+        None
+    }
+
+    fn admit(&self, planned: &Decision) -> Decision {
+        match self.call(&self.mode(), planned.priority).admit() {
+            Ok(Admission::Instead(decision)) => decision.expect("a decision"),
+            Ok(Admission::AsPlanned(ticket)) => {
+                let counters = &self.queue.asked(planned.priority).counters;
+                counters.count(planned.reason, planned.delay_ns, planned.computed);
+                Decision { ticket: ticket.map(Rc::new), ..planned.clone() }
+            }
+        }
+    }
+
+    fn totals(&self) -> Value {
+        json!(Priority::ALL.map(|priority| {
+            let totals = self.queue.seen(priority)?.counters.totals();
+            let counted = totals.reasons.iter().any(|&count| count > 0);
+            counted.then(|| json!([totals.reasons, totals.computed, totals.delays, totals.delay_sum_ns]))
+        }))
+    }
+}
+
+#[test]
+fn the_engine_follows_the_golden_sequences() {
+    let vectors = read("decision");
+    let settings_of = list(&vectors["settings"]);
+    for entry in list(&vectors["lives"]) {
+        let steps = list(&entry["steps"]);
+        let mut life = Life::new(settings(&settings_of[index(&entry["settings"])]), signed(&vectors["origin_ns"]));
+        for step in steps {
+            life.now_ns = signed(&step[0]);
+            let decision = life.act(text(&step[1]), &step[2], settings_of);
+            assert_eq!(json!(decision.as_ref().map(Decision::row)), step[3], "{step}");
+            life.decisions.extend(decision);
+            assert_eq!(json!(life.ear.0.take()), step[4], "{step}");
+            assert_eq!(life.queue.breaker.word(), integer(&step[5]), "{step}");
+        }
+        assert_eq!(life.totals(), entry["totals"]);
+    }
+}

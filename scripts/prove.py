@@ -1,0 +1,120 @@
+"""Show at length what the tests show in short: every property in many cases, one table, exit status 1 on any failure.
+
+`make prove` runs it. Arguments choose rows: `scripts/prove.py engines loom` runs those whose name holds a word given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attrs
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG = ROOT / "target" / "prove.log"
+CORE = ("cargo", "test", "--locked", "--quiet", "--release", "--package", "backpressure-core")
+PYTEST = (sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider")
+# What a property's programs print of their cases, and what pytest and cargo print of their tests.
+CASES = r"(\d+) cases"
+PASSED = r"(\d+) passed"
+SEEDS = ("--hypothesis-seed=1", "--hypothesis-seed=2")  # one a core
+
+
+@attrs.frozen
+class Property:
+    """Something that must hold: commands to be run side by side, and how their output tells the number of cases."""
+
+    name: str
+    commands: list[tuple[str, ...]]
+    pattern: str = CASES
+    each: int = 1  # cases that one counted thing stands for
+    at_least: int = 1
+    env: dict[str, str] = attrs.Factory(dict)
+
+    def run(self) -> tuple[int, str, str]:
+        """Return the number of cases, the result and the output."""
+        env = os.environ | {"CI": "true", "HYPOTHESIS_PROFILE": "prove"} | self.env
+        pipe, both = subprocess.PIPE, subprocess.STDOUT
+        running = [
+            subprocess.Popen(command, cwd=ROOT, env=env, text=True, errors="replace", stdout=pipe, stderr=both)
+            for command in self.commands
+        ]
+        output = "".join(process.communicate()[0] for process in running)
+        cases = self.each * sum(map(int, re.findall(self.pattern, output)))
+        if any(process.returncode for process in running):
+            return cases, "FAILED", output
+        return cases, "holds" if cases >= self.at_least else f"TOO FEW, want {self.at_least:_}", output
+
+
+PROPERTIES = [
+    Property(
+        "engines and model decide alike",
+        [(*PYTEST, "tests/parity/test_engines_agree.py", seed) for seed in SEEDS],
+        at_least=1_000_000,
+    ),
+    Property(
+        "breakers and model agree",
+        [(*PYTEST, "tests/parity/test_breakers_agree.py", seed) for seed in SEEDS],
+        at_least=1_000_000,
+    ),
+    Property(
+        "golden vectors, Python",
+        [(*PYTEST, "tests/parity/test_vectors.py", "tests/test_law.py", "-k", "vectors or breaker or whole_decision")],
+        PASSED,
+    ),
+    Property("golden vectors, Rust", [(*CORE, "--test", "vectors")], PASSED),
+    Property(
+        "law and its formula, Rust",
+        [(*CORE, "--lib", "agrees_with_the_formula")],
+        PASSED,
+        each=2_000_000,
+        env={"PROPTEST_CASES": "2000000"},
+    ),
+    Property(
+        "breaker's word, Rust",
+        [(*CORE, "--lib", "survives_")],
+        PASSED,
+        each=2_000_000,
+        env={"PROPTEST_CASES": "2000000"},
+    ),
+    Property(
+        "law and its promises, Python",
+        [(*PYTEST, "tests/test_law.py", "-k", some) for some in ("oracle or engines", "never or only_low")],
+        PASSED,
+        each=10_000,  # tests/conftest.py says so
+    ),
+    Property(
+        "threads interleaved, loom",
+        [(*CORE, "--target-dir", "target/loom", "--test", "loom", "--", "--nocapture")],
+        r"Completed in (\d+) iterations",
+        env={"RUSTFLAGS": "--cfg loom", "LOOM_LOG": "loom::model=info"},
+    ),
+]
+
+
+def main() -> int:
+    """Run the chosen properties and print the table; the output of what failed goes to the log."""
+    chosen = [row for row in PROPERTIES if not sys.argv[1:] or any(word in row.name for word in sys.argv[1:])]
+    width = max(len(row.name) for row in PROPERTIES)
+    print(f"{'property':{width}}  {'cases':>12}  {'seconds':>7}  result", flush=True)
+    LOG.parent.mkdir(exist_ok=True)
+    failed = 0
+    with LOG.open("w", encoding="utf-8") as log:
+        for row in chosen:
+            start = time.monotonic()
+            cases, result, output = row.run()
+            seconds = time.monotonic() - start
+            print(f"{row.name:{width}}  {cases:12_}  {seconds:7.0f}  {result}", flush=True)
+            log.write(f"==== {row.name}: {result}\n{output}\n")
+            failed += result != "holds"
+    if failed:
+        print(f"{failed} of {len(chosen)} properties failed: see {LOG.relative_to(ROOT)}", file=sys.stderr)
+    return 1 if failed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
