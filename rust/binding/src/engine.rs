@@ -344,39 +344,38 @@ impl Engine {
         accept: impl FnOnce(&Ready) -> bool,
         take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
     ) -> PyResult<Option<R>> {
-        let look = |queue: &Py<Queue>| {
-            let found = self.hand_out(name.py(), queue.get(), priority, accept)?;
-            Ok(found.map(|decision| take(queue, decision)))
-        };
+        let py = name.py();
         if self.clock.is_system() {
             // Nothing is called meanwhile, so the table's own reference is enough.
-            self.table.look(name, look)?.unwrap_or(Ok(None))
+            self.table.look(name, |queue| self.hand_out(py, queue, priority, accept, take))?.unwrap_or(Ok(None))
         } else {
-            self.queue(name)?.map_or(Ok(None), |queue| look(queue.as_unbound()))
+            self.queue(name)?.map_or(Ok(None), |queue| self.hand_out(py, queue.as_unbound(), priority, accept, take))
         }
     }
 
     /// Returns and counts the answer that lies ready for a queue, if it is still true and acceptable. Nothing of
     /// Python's is called but an injected clock.
-    #[inline]
-    pub fn hand_out<'py>(
+    #[expect(clippy::inline_always, reason = "two callers, of which one is hot")]
+    #[inline(always)]
+    pub fn hand_out<'py, R>(
         &self,
         py: Python<'py>,
-        queue: &Queue,
+        found: &Py<Queue>,
         priority: Priority,
         accept: impl FnOnce(&Ready) -> bool,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let queue = &queue.core;
+        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
+    ) -> PyResult<Option<R>> {
+        let queue = &found.get().core;
         let Some(asked) = queue.seen(priority) else { return Ok(None) };
         let (epoch, word, sample) = (self.core.epoch(), queue.breaker.word(), queue.sample_number());
-        let found = asked.ready.read(|ready| {
+        let ready = asked.ready.read(|ready| {
             let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
             (current && accept(ready)).then(|| (ready.decision.bind(py).clone(), ready.until_ns, ready.reason))
         });
-        match found {
+        match ready {
             Some((decision, until_ns, reason)) if self.clock.within(py, until_ns)? => {
-                asked.counters.hit(reason);
-                Ok(Some(decision))
+                asked.count_again(reason);
+                Ok(Some(take(found, decision)))
             }
             _ => Ok(None),
         }

@@ -33,15 +33,13 @@ impl Gate {
         take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
     ) -> PyResult<Option<R>> {
         let engine = self.engine.get();
-        let look = |queue: &Py<Queue>| {
-            let found = engine.hand_out(py, queue.get(), self.priority, accept)?;
-            Ok(found.map(|decision| take(queue, decision)))
-        };
         if engine.clock.is_system() {
             // Nothing is called meanwhile, so the gate's own reference is enough.
-            self.queue.read(|queue| Some(look(queue))).unwrap_or(Ok(None))
+            let found = self.queue.read(|queue| Some(engine.hand_out(py, queue, self.priority, accept, take)));
+            found.unwrap_or(Ok(None))
         } else {
-            self.queue.read(|queue| Some(queue.clone_ref(py))).map_or(Ok(None), |queue| look(&queue))
+            let queue = self.queue.read(|queue| Some(queue.clone_ref(py)));
+            queue.map_or(Ok(None), |queue| engine.hand_out(py, &queue, self.priority, accept, take))
         }
     }
 

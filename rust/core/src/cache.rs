@@ -75,6 +75,11 @@ pub trait Place<T>: Default {
     /// Puts something there. Returns what the caller is to drop, now that the place is free again: what lay there
     /// before, or `thing` itself if another thread was at it.
     fn put(&self, thing: T) -> Option<T>;
+
+    /// Adds one to a counter that lies beside such a place. Whatever keeps the place's threads apart may do so here.
+    fn add_one(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed); // see counters.rs
+    }
 }
 
 /// A place for threads that nothing else keeps apart.
@@ -112,6 +117,14 @@ pub struct Asked<P, S = Slot<Ready<P>>> {
     pub counters: Counters,
     /// The last computation.
     pub computed: ArcSwapOption<Computed<P>>,
+}
+
+impl<P, S: Place<Ready<P>>> Asked<P, S> {
+    /// Counts a decision that was handed out again: all that its first handing-out counted but `computed`.
+    #[inline]
+    pub fn count_again(&self, reason: Reason) {
+        S::add_one(self.counters.of(reason));
+    }
 }
 
 /// One queue's state. Thread-safe.

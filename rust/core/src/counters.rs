@@ -37,14 +37,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a decision that was handed out again: all that its first handing-out counted but `computed`.
-    pub fn hit(&self, reason: Reason) {
-        self.reasons[reason.index()].fetch_add(1, Relaxed);
+    /// Returns what counts the decisions of a reason.
+    #[inline]
+    pub fn of(&self, reason: Reason) -> &AtomicU64 {
+        &self.reasons[reason.index()]
     }
 
     /// Counts one decision; `delay_ns` is 0 for a go and for a refusal.
     pub fn count(&self, reason: Reason, delay_ns: u64, computed: bool) {
-        self.hit(reason);
+        self.of(reason).fetch_add(1, Relaxed);
         if computed {
             self.computed.fetch_add(1, Relaxed);
         }
@@ -100,7 +101,7 @@ mod tests {
     fn a_go_and_a_refusal_are_no_delays() {
         let counters = Counters::default();
         counters.count(Reason::BacklogGreen, 0, true);
-        counters.hit(Reason::BacklogGreen);
+        counters.count(Reason::BacklogGreen, 0, false);
         let totals = counters.totals();
         assert_eq!(totals.reasons[Reason::BacklogGreen.index()], 2);
         assert_eq!((totals.computed, totals.delay_sum_ns), (1, 0));

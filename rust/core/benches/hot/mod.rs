@@ -79,7 +79,7 @@ fn cache() -> Vec<Case> {
                 current.then_some((ready.decision, ready.reason))
             });
             let (decision, reason) = found.expect("nothing has changed");
-            asked.counters.hit(reason);
+            asked.count_again(reason);
             decision
         }),
         case("cache_put", move || replaced.asked(Priority::Medium).ready.put(black_box(ready()))),
@@ -144,9 +144,9 @@ fn breaker() -> Vec<Case> {
 }
 
 fn counters() -> Vec<Case> {
-    let (hit, throttled, read) = (Counters::default(), Counters::default(), Counters::default());
+    let (green, throttled, read) = (Counters::default(), Counters::default(), Counters::default());
     vec![
-        case("counters_hit", move || hit.hit(black_box(Reason::BacklogGreen))),
+        case("counters_green", move || green.count(black_box(Reason::BacklogGreen), black_box(0), black_box(false))),
         case("counters_throttled", move || throttled.count(black_box(Reason::BacklogRed), black_box(7_000_000), true)),
         case("counters_totals", move || read.totals()),
     ]
