@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -333,6 +337,50 @@ class TestRevival:
         controller.suggest_throttle("medium", "empty")
         assert len(checks) == 2
 
+    def test_a_thread_that_cannot_be_had_is_asked_for_again(
+        self,
+        make_controller: MakeController,
+        provider: InMemoryStatsProvider,
+        clock: ManualClock,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        start, refusing = threading.Thread.start, True
+
+        def start_reader(thread: threading.Thread) -> None:
+            if refusing and thread.name == "backpressure-poller":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_reader)
+        controller = make_controller()
+        assert controller.suggest_throttle("low", "empty").reason is Reason.BACKLOG_GREEN
+        assert "can't start new thread" in caplog.text
+        for refusing in (True, False):  # noqa: B007 - read by start_reader
+            assert not controller._poller.alive()
+            clock.advance(15)
+            controller.suggest_throttle("low", "empty")
+        assert controller._poller.alive()
+        assert controller.health()["polling_errors"] == {"heartbeat": 2}
+        provider.set("empty", 7)
+        controller._poller.wake()
+        eventually(lambda: backlog(controller, "empty") == 7)
+
+    def test_an_event_loop_goes_on_without_a_thread_to_read(
+        self, make_controller: MakeController, provider: InMemoryStatsProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        async def ask() -> Reason:
+            return controller.suggest_throttle("low", "new").reason
+
+        controller = make_controller(provider, BackpressureConfig(polling=PollingConfig(enabled=False)))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            assert asyncio.run(ask()) is Reason.COLD_START
+        assert controller._host._flights == {}
+
     @pytest.mark.parametrize("restart", [False, True], ids=["by itself", "by start()"])
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_forked_child_polls_for_itself(self, make_controller: MakeController, restart: bool) -> None:
@@ -362,3 +410,19 @@ class TestRevival:
         os.waitpid(child, 0)
         assert controller._poller.alive()
         assert backlog(controller, "empty") == 0
+
+
+def test_the_interpreter_ends_without_a_poller(engine_name: str, engine_module: object) -> None:
+    """What runs after the controller's own exit finds its thread gone: nobody is left to log to what is closed."""
+    script = f"""
+        import atexit, threading
+        from backpressure import BackpressureController, InMemoryStatsProvider
+
+        atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))
+        controller = BackpressureController(None, InMemoryStatsProvider({{"q": 1}}), _engine={engine_name!r})
+        controller.start()
+        assert any(thread.name == "backpressure-poller" for thread in threading.enumerate())
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "['MainThread']\n", "")

@@ -5,16 +5,17 @@ asyncio takes a quarter of the time that importing this package would take with 
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
-__all__ = ["Clock", "SystemClock", "in_event_loop", "wait", "wait_async"]
+__all__ = ["Clock", "SystemClock", "Wake", "in_event_loop", "wait", "wait_async"]
 
 _SLICE = 0.1
 
@@ -73,6 +74,39 @@ class SystemClock:
     def wait(event: threading.Event, seconds: float, *, background: bool) -> None:  # noqa: ARG004 - see `Clock`
         """Block until `event` is set or `seconds` have passed."""
         event.wait(seconds)
+
+
+class Wake(threading.Event):
+    """An event that one thread waits for, and that may be set at any moment: by a signal handler too.
+
+    Where the handler interrupts a `wait` or `set` of the same thread, a plain event's lock is held already, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False  # by the base's name, for its repr
+        self._shut = threading.Lock()
+        self._shut.acquire()
+
+    def is_set(self) -> bool:
+        """Tell whether it is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Let the waiting thread go, now or when it comes to wait."""
+        self._flag = True
+        with contextlib.suppress(RuntimeError):  # not shut
+            self._shut.release()
+
+    def clear(self) -> None:
+        """Make the next `wait` block again."""
+        self._flag = False
+        self._shut.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until set, for at most `timeout` seconds; tell whether it is set. May end early beside a `clear`."""
+        if not self._flag:
+            self._shut.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        return self._flag
 
 
 def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bool) -> None:

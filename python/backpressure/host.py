@@ -12,7 +12,7 @@ import attrs
 
 from backpressure._pure.counters import MISS_REASONS
 from backpressure.circuit import refuse_coroutine
-from backpressure.clock import in_event_loop
+from backpressure.clock import Wake, in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure.types import CircuitState, Reason, ThrottleDecision, Zone
@@ -56,7 +56,7 @@ class _Flight:
 
     def __init__(self) -> None:
         self.landed = False
-        self.waiting: list[threading.Event] = []
+        self.waiting: list[Wake] = []
 
 
 class ControllerHost:
@@ -275,15 +275,18 @@ class BlockingHost(ControllerHost):
             # An earlier flight may have landed since this caller found no sample.
             read = (cold and self.engine.backlog(key[1]) is not None) or self.poller.read_one(key[1])
         finally:
-            if not read:
-                self.engine.read_failed(key[1])
-            del self._flights[key]
-            flight.landed = True
-            for event in list(flight.waiting):
-                event.set()
+            self._land(key, flight, read)
+
+    def _land(self, key: tuple[int, str], flight: _Flight, read: bool) -> None:
+        if not read:
+            self.engine.read_failed(key[1])
+        del self._flights[key]
+        flight.landed = True
+        for event in list(flight.waiting):
+            event.set()
 
     def _share(self, flight: _Flight) -> None:
-        event = threading.Event()
+        event = Wake()
         flight.waiting.append(event)  # before the look at `landed`, so that no landing is missed
         if not flight.landed:
             wait_on(self._clock, event, self._timeout(), background=True)
@@ -296,7 +299,14 @@ class BlockingHost(ControllerHost):
         else:
             flight = _Flight()
             if self._flights.setdefault(key, flight) is flight:
-                threading.Thread(
-                    target=self._fly, args=(key, flight), kwargs={"cold": cold}, name="backpressure-read", daemon=True
-                ).start()
+                try:
+                    threading.Thread(
+                        target=self._fly,
+                        args=(key, flight),
+                        kwargs={"cold": cold},
+                        name="backpressure-read",
+                        daemon=True,
+                    ).start()
+                except RuntimeError:  # no more threads are to be had
+                    self._land(key, flight, read=False)
         return Reason.COLD_START if cold else None

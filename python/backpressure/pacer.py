@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import threading
 from typing import TYPE_CHECKING, Protocol
 
-from backpressure.clock import in_event_loop, wait
+from backpressure.clock import Wake, in_event_loop, wait
 from backpressure.errors import BackpressureError, ControllerStoppedError
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Pacer:
                 queue_name=queue_name,
                 retry_after=seconds,
             )
-        event = threading.Event()
+        event = Wake()
         with self._registered(event):
             if not self._released():
                 wait(self._clock, event, seconds, background=False)

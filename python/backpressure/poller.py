@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import math
 import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from backpressure.clock import wait
+from backpressure.clock import Wake, wait
 from backpressure.intake import Intake
 from backpressure.reader import Reader
 from backpressure.settings import nanoseconds
@@ -35,7 +37,7 @@ class _Thread:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.wake = threading.Event()
+        self.wake = Wake()
         self.poll_now = False
         self.due_ns: float = 0  # when it will have shown itself again, if it lives
         self.thread: threading.Thread | None = None
@@ -103,6 +105,7 @@ class Poller:
     def stop(self) -> None:
         """End the thread; returns within 1 s whatever the provider does. Idempotent."""
         self._stopped = True
+        atexit.unregister(self._retire)
         self._retire()
 
     def alive(self) -> bool:
@@ -127,8 +130,17 @@ class Poller:
         fresh.poll_now = poll_now
         self._expect(fresh, self._config.timeout)
         self._current = fresh
-        fresh.thread = threading.Thread(target=self._run, args=(fresh,), name="backpressure-poller", daemon=True)
-        fresh.thread.start()
+        try:
+            thread = threading.Thread(target=self._run, args=(fresh,), name="backpressure-poller", daemon=True)
+            thread.start()
+        except RuntimeError as error:  # no more threads are to be had: whoever meets an old sample tries again
+            fresh.due_ns = -math.inf
+            self._announcer.poller_failed(error)
+            return
+        fresh.thread = thread
+        # A daemon at work while its interpreter ends could log to what is closed, and a subinterpreter dies of it.
+        atexit.unregister(self._retire)
+        atexit.register(self._retire)
 
     def _run(self, me: _Thread) -> None:
         while self._current is me:

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from backpressure.clock import wait
+from backpressure.clock import Wake, wait
 from backpressure.errors import StatsUnavailableError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class _Call(Generic[T]):
     def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
         self.done = False
-        self.wake = threading.Event()  # the waiting caller's own, so a clock may set it too
+        self.wake = Wake()  # the waiting caller's own, so a clock may set it too
         self.value: T | None = None
         self.error: BaseException | None = None
 
