@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import attrs
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "target" / "prove.log"
-CORE = ("cargo", "test", "--locked", "--quiet", "--release", "--package", "backpressure-core")
+DEBUG = ("cargo", "test", "--locked", "--quiet", "--package", "backpressure-core")
+CORE = (*DEBUG, "--release")
+HOST = f"{platform.machine()}-unknown-linux-gnu"
 PYTEST = (sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider")
 # What a property's programs print of their cases, and what pytest and cargo print of their tests.
 CASES = r"(\d+) cases"
@@ -92,6 +95,24 @@ PROPERTIES = [
         [(*CORE, "--target-dir", "target/loom", "--test", "loom", "--", "--nocapture")],
         r"Completed in (\d+) iterations",
         env={"RUSTFLAGS": "--cfg loom", "LOOM_LOG": "loom::model=info"},
+    ),
+    Property(
+        "threads under drawn schedules, shuttle",
+        [(*CORE, "--target-dir", "target/shuttle", "--test", "shuttle")],
+        PASSED,
+        each=200_000,
+        env={"RUSTFLAGS": "--cfg shuttle", "SHUTTLE_SCHEDULES": "200000"},
+    ),
+    Property(
+        "threads watched by ThreadSanitizer",
+        [(*DEBUG, "--target", HOST, "--target-dir", "target/tsan", "--test", "stress")],
+        PASSED,
+        each=64_000,  # decisions of the test; functions must have names for its known false alarms
+        env={
+            "RUSTC_BOOTSTRAP": "1",  # the sanitizer is no option of a stable compiler
+            "RUSTFLAGS": "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
+            "TSAN_OPTIONS": f"suppressions={ROOT / 'rust/core/tests/tsan.supp'}",
+        },
     ),
 ]
 

@@ -185,9 +185,9 @@ class Breaker:
         """Return 0 closed, 1 open, 2 half-open. An open circuit is so until its first probe, however long ago."""
         return self.word >> 62
 
-    def admits(self, now_ns: int) -> bool:
-        """Look, without taking anything: would an admission now stand a chance?"""
-        return admits(Word.unpack(self.word), floor_ms(now_ns - self._origin_ns), self.circuit)
+    def admits(self, word: int, now_ns: int) -> bool:
+        """Look, without taking anything: would an admission now stand a chance, if `word` still holds?"""
+        return admits(Word.unpack(word), floor_ms(now_ns - self._origin_ns), self.circuit)
 
     def retry_at_ns(self, word: int) -> int | None:
         """Return when `word`, which must not be closed, admits its next probe; ``None`` while forced open."""

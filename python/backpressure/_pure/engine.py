@@ -210,7 +210,7 @@ class Engine:
         if switch is not None and not forced:
             return self._finish(mode, priority, queue, now_ns, _Answer(switch))
         attempts = priority.value == _HIGH and breaker.circuit.high_attempts and not forced
-        if not (closed or attempts or breaker.admits(now_ns)):
+        if not (closed or attempts or breaker.admits(word, now_ns)):
             return self._reject(mode, priority, queue, now_ns, word, sample)
         answer = self._advise(mode, priority, queue, sample, now_ns, may_read=may_read, cold=cold)
         if answer is None:

@@ -302,9 +302,9 @@ impl Breaker {
         shown(&self.last_probe_ns)
     }
 
-    /// Looks, without taking anything: would an admission now stand a chance?
-    pub fn admits(&self, now_ns: i64) -> bool {
-        admits(Word::unpack(self.word()), self.elapsed_ns(now_ns), &self.circuit)
+    /// Looks, without taking anything: would an admission now stand a chance, if `word` still holds?
+    pub fn admits(&self, word: u64, now_ns: i64) -> bool {
+        admits(Word::unpack(word), self.elapsed_ns(now_ns), &self.circuit)
     }
 
     /// Returns when `word`, which must not be closed, admits its next probe; `None` while forced open.
@@ -524,7 +524,7 @@ mod tests {
         let breaker = opened();
         assert!(acquire(&breaker, ms(5_000) - 1).is_none());
         assert_eq!(breaker.retry_at_ns(breaker.word()), Some(ms(5_000)));
-        assert!(breaker.admits(ms(5_000)));
+        assert!(breaker.admits(breaker.word(), ms(5_000)));
         let (ticket, change) = breaker.try_acquire(at(ms(5_000))).unwrap();
         assert!(ticket.unwrap().probe());
         assert_eq!(change, Some(Change { old: State::Open, new: State::HalfOpen }));
@@ -582,7 +582,7 @@ mod tests {
     fn forced_open_holds_until_it_is_released() {
         let breaker = breaker();
         assert_eq!(breaker.force_open(ms(1)), Some(Change { old: State::Closed, new: State::Open }));
-        assert!(!breaker.admits(i64::MAX));
+        assert!(!breaker.admits(breaker.word(), i64::MAX));
         assert!(acquire(&breaker, i64::MAX).is_none());
         assert_eq!(breaker.retry_at_ns(breaker.word()), None);
         assert_eq!(breaker.reset(), Some(Change { old: State::Open, new: State::Closed }));

@@ -2,16 +2,15 @@
 //!
 //! `P` is the host's object: a decision as its callers get it, and the time of computation as it is shown.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use once_cell::race::OnceBox;
 
 use crate::breaker::{Breaker, CircuitSettings};
 use crate::counters::Counters;
 use crate::curve::Advice;
 use crate::engine::Settings;
+use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::{Priority, Reason};
 
 // No instant of a clock that began in this machine's lifetime.

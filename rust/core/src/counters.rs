@@ -3,9 +3,8 @@
 //! Every operation is relaxed. A counter publishes nothing but itself, and `fetch_add` loses no count whatever its
 //! ordering; a reader that is told of a decision by other means sees it counted, since that telling synchronizes.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use crate::Reason;
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 const MS: u64 = 1_000_000;
 

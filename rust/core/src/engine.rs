@@ -4,14 +4,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-
-use arc_swap::ArcSwap;
 
 use crate::breaker::{Change, CircuitSettings, State, Ticket, at, is_forced, state_of};
 use crate::cache::{Computed, Place, Queue, Ready, Sample};
 use crate::counters::Counters;
 use crate::curve::{Law, ThreeZoneLaw, saturated};
+use crate::sync::{ArcSwap, AtomicI64, AtomicU64, Ordering};
 use crate::zone::Zone;
 use crate::{Priority, Reason};
 
@@ -348,7 +346,7 @@ impl<H: Host> Call<'_, H> {
         }
         let kept = (word, sample.as_ref().map_or(0, |sample| sample.number));
         let attempts = self.attempts(forced);
-        if !(closed || attempts || breaker.admits(self.now_ns)) {
+        if !(closed || attempts || breaker.admits(word, self.now_ns)) {
             return self.reject(kept).map(Some);
         }
         let Some(answer) = self.advise(sample.as_deref(), ask)? else {

@@ -121,9 +121,9 @@ fn breaker() -> Vec<Case> {
     vec![
         case("breaker_look_closed", {
             let closed = Breaker::new(circuit(), 0);
-            move || closed.admits(black_box(9 * MS))
+            move || closed.admits(closed.word(), black_box(9 * MS))
         }),
-        case("breaker_look_open", move || open.admits(black_box(9 * MS))),
+        case("breaker_look_open", move || open.admits(open.word(), black_box(9 * MS))),
         case("breaker_admit_closed", move || acquire(&closed, 9 * MS)),
         case("breaker_admit_open", move || acquire(&rejected, 9 * MS)),
         case("breaker_record_success", move || record(&feeding, true, None)),

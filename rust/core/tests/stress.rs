@@ -1,0 +1,27 @@
+//! The scenario on real threads. `ThreadSanitizer` watches it, too:
+//!
+//! `RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" cargo test
+//! --package backpressure-core --target x86_64-unknown-linux-gnu --target-dir target/tsan --test stress`, with
+//! `TSAN_OPTIONS=suppressions=rust/core/tests/tsan.supp`.
+#![cfg(not(any(loom, shuttle)))]
+
+mod scenario;
+mod world;
+
+use std::thread;
+
+use scenario::Reached;
+
+#[test]
+fn threads_break_nothing() {
+    let mut reached = Reached::default();
+    for _ in 0..40 {
+        reached.add(&scenario::play(4, 400, |works| {
+            let threads: Vec<_> = works.into_iter().map(thread::spawn).collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        }));
+    }
+    reached.assert_everywhere();
+}

@@ -1,0 +1,254 @@
+//! A small world around the core: one engine, one queue, and a host whose decisions tell what they were made from.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use backpressure_core::breaker::{Change, CircuitSettings, State, Ticket, at, state_of};
+use backpressure_core::cache::{Place, Queue, Ready, Slot};
+use backpressure_core::curve::{LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Settings};
+use backpressure_core::zone::{Window, Zone};
+use backpressure_core::{Priority, Reason};
+
+pub const MS: i64 = 1_000_000;
+pub const S: i64 = 1_000 * MS;
+/// Where green ends, and half and a third of where yellow and red do.
+pub const LEVEL: i64 = 1_000_000;
+/// A whole decision of a caller that reads no statistics itself.
+pub const ASK: Ask = Ask { admit: true, may_read: false, cold: None };
+
+/// A decision, and what it was made from. Of the time of a computation nothing is kept.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub priority: Priority,
+    pub reason: Reason,
+    pub delay_ns: u64,
+    pub shed: bool,
+    pub computed: bool,
+    pub backlog: Option<i64>,
+    pub epoch: u64,
+    pub issued_ns: i64,
+    pub retry_at_ns: Option<i64>,
+    pub ticket: Option<Arc<Ticket>>,
+    /// What observe mode stands before.
+    pub advised: Option<Box<Seen>>,
+}
+
+/// How often the host was told something.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub checks: AtomicU64,
+    pub circuit_changes: AtomicU64,
+    pub zone_changes: AtomicU64,
+}
+
+/// The host during one call under the mode of `epoch`.
+#[derive(Debug)]
+pub struct Witness<'a> {
+    told: &'a Told,
+    epoch: u64,
+}
+
+impl Host for Witness<'_> {
+    type Object = Option<Seen>;
+    type Error = Infallible;
+    type Place = Slot<Ready<Option<Seen>>>;
+
+    fn utc_now(&self) -> Result<Option<Seen>, Infallible> {
+        Ok(None)
+    }
+
+    fn check_poller(&self) -> Result<(), Infallible> {
+        self.told.checks.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn circuit_changed(&self, _: Change) -> Result<(), Infallible> {
+        self.told.circuit_changes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn zone_changed(&self, _: Priority, _: Zone, _: Zone) -> Result<(), Infallible> {
+        self.told.zone_changes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn decision(
+        &self,
+        priority: Priority,
+        answer: &Answer<Option<Seen>>,
+        ticket: Option<Ticket>,
+        issued_ns: i64,
+        retry_at_ns: Option<i64>,
+    ) -> Result<Option<Seen>, Infallible> {
+        let Answer { reason, delay_ns, shed, computed, backlog, .. } = *answer;
+        let (epoch, ticket) = (self.epoch, ticket.map(Arc::new));
+        let advised = None;
+        let seen = Seen {
+            priority,
+            reason,
+            delay_ns,
+            shed,
+            computed,
+            backlog,
+            epoch,
+            issued_ns,
+            retry_at_ns,
+            ticket,
+            advised,
+        };
+        Ok(Some(seen))
+    }
+
+    fn observed(&self, decision: Option<Seen>) -> Result<Option<Seen>, Infallible> {
+        Ok(decision.map(|real| Seen {
+            reason: Reason::ObserveOnly,
+            delay_ns: 0,
+            shed: false,
+            retry_at_ns: None,
+            advised: Some(Box::new(real.clone())),
+            ..real
+        }))
+    }
+
+    fn share(&self, decision: &Option<Seen>) -> Option<Seen> {
+        decision.clone()
+    }
+}
+
+/// Settings with one window for all, a quick breaker, and one second as the unit of everything that ages.
+pub fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
+    let window = Window { green_max: LEVEL, yellow_max: 2 * LEVEL, red_max: 3 * LEVEL };
+    let mut settings = Settings {
+        law: ThreeZoneLaw::new(LawSettings {
+            windows: [window; 3],
+            yellow_min_ns: 10_000_000,
+            yellow_max_ns: 500_000_000,
+            red_max_ns: 5_000_000_000,
+            scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
+            shed_permille: 800,
+            scale_yellow: true,
+        }),
+        circuit: Arc::new(CircuitSettings {
+            failure_threshold: 2,
+            recovery_threshold: 2,
+            trip_window_ms: 1_000,
+            recovery_timeout_ms: 20,
+            probe_interval_ms: 10,
+            high_attempts: false,
+        }),
+        laws: HashMap::new(),
+        circuits: HashMap::new(),
+        cache_ttl_ns: 30 * S,
+        check_after_ns: 10 * S,
+        check_every_ns: 5 * S,
+        degrade_ns: 100 * S,
+        fallback_ns: [1_000_000_000, 500_000_000, 100_000_000],
+        fallback_reason: Reason::FallbackConservative,
+        polling: true,
+        observe: false,
+        max_queues: 10,
+    };
+    change(&mut settings);
+    Arc::new(settings)
+}
+
+/// A backlog that tells the number of the sample it is put as; green, yellow, red and red to be shed are levels 0 to 3.
+pub fn backlog(level: i64, number: u64) -> i64 {
+    level * LEVEL + i64::try_from(number).expect("samples are few")
+}
+
+/// The number in a backlog.
+pub fn number_in(backlog: i64) -> u64 {
+    (backlog % LEVEL).unsigned_abs()
+}
+
+/// One engine with one queue. Thread-safe.
+#[derive(Debug)]
+pub struct World {
+    pub engine: Engine,
+    pub queue: Queue<Option<Seen>>,
+    pub told: Told,
+}
+
+impl World {
+    pub fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        let settings = settings(change);
+        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+        for priority in Priority::ALL {
+            queue.asked(priority);
+        }
+        Self { engine: Engine::new(settings, 0), queue, told: Told::default() }
+    }
+
+    fn call<R>(&self, priority: Priority, now_ns: i64, make: impl FnOnce(Call<'_, Witness<'_>>) -> R) -> R {
+        let (mode, _) = self.engine.mode_at(now_ns);
+        let host = Witness { told: &self.told, epoch: mode.epoch };
+        make(Call { engine: &self.engine, host: &host, mode: &mode, priority, queue: &self.queue, now_ns })
+    }
+
+    /// Decides, whatever lies ready; `None` where the caller is to read the queue.
+    pub fn ask(&self, priority: Priority, now_ns: i64, ask: Ask) -> Option<Seen> {
+        self.call(priority, now_ns, |call| call.decide(ask).unwrap().map(|seen| seen.expect("a decision")))
+    }
+
+    /// Decides, whatever lies ready.
+    pub fn decide(&self, priority: Priority, now_ns: i64) -> Seen {
+        self.ask(priority, now_ns, ASK).expect("nobody was asked to read")
+    }
+
+    /// Asks the breaker again for a decision that was waited out: the ticket, or the decision instead of it.
+    pub fn admit(&self, priority: Priority, now_ns: i64) -> Result<Option<Arc<Ticket>>, Seen> {
+        self.call(priority, now_ns, |call| match call.admit().unwrap() {
+            Admission::AsPlanned(ticket) => Ok(ticket.map(Arc::new)),
+            Admission::Instead(seen) => Err(seen.expect("a decision")),
+        })
+    }
+
+    /// Hands out what lies ready as the extension module does, and checks that it was made from what holds.
+    pub fn hit(&self, priority: Priority, now_ns: i64) -> Option<Seen> {
+        let asked = self.queue.asked(priority);
+        let (epoch, word, sample) = (self.engine.epoch(), self.queue.breaker.word(), self.queue.sample_number());
+        let seen = asked.ready.read(|ready| {
+            let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
+            (current && now_ns <= ready.until_ns).then(|| ready.decision.clone().expect("a decision"))
+        })?;
+        asked.count_again(seen.advised.as_ref().map_or(seen.reason, |real| real.reason));
+        let real = seen.advised.as_deref().unwrap_or(&seen);
+        assert_eq!(real.epoch, epoch, "an answer of another mode");
+        assert!(real.backlog.is_none_or(|backlog| number_in(backlog) == sample), "an answer of another sample");
+        match state_of(word) {
+            State::Closed => assert_eq!(real.retry_at_ns, None, "a rejection by an open circuit, now closed"),
+            _ => assert_eq!(real.retry_at_ns, self.queue.breaker.retry_at_ns(word), "an answer of another word"),
+        }
+        assert!(real.ticket.as_ref().is_none_or(|ticket| !ticket.probe()), "a probe's ticket handed out again");
+        Some(seen)
+    }
+
+    /// The whole decision of a caller: what lies ready, else a new answer.
+    pub fn suggest(&self, priority: Priority, now_ns: i64) -> Seen {
+        self.hit(priority, now_ns).unwrap_or_else(|| self.decide(priority, now_ns))
+    }
+
+    /// Takes a lone poller's sample of this number.
+    pub fn poll(&self, level: i64, number: u64, now_ns: i64) {
+        self.queue.put_sample(backlog(level, number), now_ns);
+    }
+
+    pub fn record(&self, ok: bool, ticket: Option<&Ticket>, now_ns: i64) -> Option<Change> {
+        self.queue.breaker.record(ok, ticket, at(now_ns)).unwrap()
+    }
+
+    /// How many decisions were counted.
+    pub fn counted(&self) -> u64 {
+        Priority::ALL.iter().map(|&priority| self.counted_as(priority).iter().sum::<u64>()).sum()
+    }
+
+    /// How many decisions of a priority were counted, by reason.
+    pub fn counted_as(&self, priority: Priority) -> [u64; Reason::ALL.len()] {
+        self.queue.asked(priority).counters.totals().reasons
+    }
+}
