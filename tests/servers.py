@@ -79,7 +79,10 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = _START_SECONDS
 
 
 class Server:
-    """One server process. `options` are configuration directives: ``requirepass="x"`` is ``--requirepass x``."""
+    """One server process. `options` are configuration directives: ``requirepass="x"`` is ``--requirepass x``.
+
+    Words in a value are that directive's arguments.
+    """
 
     def __init__(
         self, *, binary: str | None = None, port: int | None = None, sentinel: str = "", **options: str
@@ -141,7 +144,7 @@ class Server:
             "dir": str(self.folder),
             **self.options,
         }
-        return [argument for name, value in options.items() for argument in (f"--{name}", value)]
+        return [argument for name, value in options.items() for argument in (f"--{name}", *value.split(" "))]
 
     def _answers(self, client: redis.Redis) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -187,8 +190,9 @@ class Server:
 class Cluster:
     """Masters of a Redis Cluster that share the slots evenly."""
 
-    def __init__(self, size: int = 3) -> None:
-        self.nodes = [Server(cluster_enabled="yes", cluster_node_timeout="2000") for _ in range(size)]
+    def __init__(self, size: int = 3, *, binary: str | None = None, **options: str) -> None:
+        options = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", **options}
+        self.nodes = [Server(binary=binary, port=None, sentinel="", **options) for _ in range(size)]
 
     @property
     def url(self) -> str:
@@ -271,13 +275,13 @@ def tls_front(server: Server) -> Listener:
             context.wrap_socket(connection, server_side=True) as secure,
             socket.create_connection((HOST, server.port)) as plain,
         ):
-            threading.Thread(target=_copy, args=(plain, secure), daemon=True).start()
-            _copy(secure, plain)
+            threading.Thread(target=copy, args=(plain, secure), daemon=True).start()
+            copy(secure, plain)
 
     return Listener(handle)
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def copy(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)

@@ -1,0 +1,215 @@
+"""Producers that ask without a break and remember what they were told: on a thread and on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from backpressure import (
+    AsyncBackpressureController,
+    BackpressureConfig,
+    BackpressureController,
+    PollingConfig,
+    Reason,
+    RecoveryStrategy,
+)
+from backpressure.providers import AsyncRedisStatsProvider, RedisStatsProvider
+from controller_fixtures import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from backpressure import ThrottleDecision
+
+QUEUES = ("jobs", "others")
+BACKLOG = 3_500  # red for MEDIUM
+
+# From the last good sample it takes 0.35 s until answers grow stale, and 0.3 s more until they are the fallback.
+CONFIG = BackpressureConfig(
+    polling=PollingConfig(interval=0.15, jitter=0, timeout=0.15, max_backoff=0.2, cache_ttl=0.35),
+    recovery=RecoveryStrategy(graceful_degrade=0.3),
+)
+REPLY_SECONDS = 0.06
+_PAUSE = 0.0005
+
+
+class Producer(threading.Thread):
+    """Asks for each queue in turn."""
+
+    controller: BackpressureController | AsyncBackpressureController
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.ready = threading.Event()
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+        #: By queue: each reason that differs from the one before, and the decisions' delays by reason.
+        self.reasons: dict[str, list[Reason]] = {}
+        self.delays: dict[Reason, set[float]] = {}
+        self.durations_ns: list[int] = []
+        self.polls: list[float] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember from now on."""
+        self.reasons = {queue: [] for queue in QUEUES}
+        self.delays = {reason: set() for reason in Reason}
+        self.durations_ns = []
+        self.polls = []
+
+    def note(self, decision: ThrottleDecision, began_ns: int) -> None:
+        """Remember a decision that was asked for at `began_ns`."""
+        self.durations_ns.append(time.perf_counter_ns() - began_ns)
+        reasons = self.reasons[decision.queue_name]
+        if not reasons or reasons[-1] is not decision.reason:
+            reasons.append(decision.reason)
+        self.delays[decision.reason].add(decision.delay)
+
+    def errors(self) -> dict[str, int]:
+        """Return the failed reads so far, by type."""
+        errors: dict[str, int] = self.controller.health()["polling_errors"]
+        return errors
+
+    def last(self, queue: str) -> Reason | None:
+        """Return what the latest decision was for."""
+        reasons = self.reasons[queue]
+        return reasons[-1] if reasons else None
+
+    def look(self) -> None:
+        """Remember how long the last poll took."""
+        seconds = self.controller.health()["last_poll_seconds"]
+        if seconds is not None and seconds not in self.polls[-1:]:
+            self.polls.append(seconds)
+
+    def run(self) -> None:
+        try:
+            self.ask()
+        except BaseException as error:  # noqa: BLE001 - that none comes is what is tested
+            self.error = error
+        finally:
+            self.ready.set()
+
+    def ask(self) -> None:
+        """Ask until `ended`."""
+        raise NotImplementedError
+
+    def enqueue(self, queue: str, work: Callable[[], object]) -> None:
+        """Run a job of priority HIGH."""
+        raise NotImplementedError
+
+
+class ThreadProducer(Producer):
+    """With the blocking controller and provider."""
+
+    def __init__(self, engine: str, url: str, **options: Any) -> None:
+        super().__init__(f"thread, {engine}")
+        self.provider = RedisStatsProvider(url, QUEUES, timeout=REPLY_SECONDS, **options)
+        self.controller: BackpressureController = BackpressureController(CONFIG, self.provider, _engine=engine)
+
+    def ask(self) -> None:
+        with self.controller as controller:
+            self.ready.set()
+            while not self.ended.wait(_PAUSE):
+                for queue in QUEUES:
+                    began_ns = time.perf_counter_ns()
+                    decision = controller.suggest_throttle("medium", queue)
+                    self.note(decision, began_ns)
+        self.provider.close()
+
+    def enqueue(self, queue: str, work: Callable[[], object]) -> None:
+        self.controller.run("high", queue, work)
+
+
+class LoopProducer(Producer):
+    """With the asyncio controller and provider."""
+
+    def __init__(self, engine: str, url: str, **options: Any) -> None:
+        super().__init__(f"loop, {engine}")
+        self.provider = AsyncRedisStatsProvider(url, QUEUES, timeout=REPLY_SECONDS, **options)
+        self.controller: AsyncBackpressureController = AsyncBackpressureController(
+            CONFIG, self.provider, _engine=engine
+        )
+
+    def ask(self) -> None:
+        asyncio.run(self._ask())
+
+    def enqueue(self, queue: str, work: Callable[[], object]) -> None:
+        async def job() -> None:
+            work()
+
+        running = self.controller.run("high", queue, job)
+        asyncio.run_coroutine_threadsafe(running, self.loop).result(10)
+
+    async def _ask(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        async with self.controller as controller:
+            self.ready.set()
+            while not self.ended.is_set():
+                await asyncio.sleep(_PAUSE)
+                for queue in QUEUES:
+                    began_ns = time.perf_counter_ns()
+                    decision = await controller.suggest_throttle("medium", queue)
+                    self.note(decision, began_ns)
+        await self.provider.aclose()
+
+
+class Crew:
+    """Producers of both kinds on each engine, at work until `dismiss`."""
+
+    def __init__(self, engines: Iterable[str], url: str, **options: Any) -> None:
+        self.producers: Sequence[Producer] = [
+            kind(engine, url, **options) for engine in engines for kind in (ThreadProducer, LoopProducer)
+        ]
+        for producer in self.producers:
+            producer.start()
+        for producer in self.producers:
+            assert producer.ready.wait(10)
+
+    def forget(self) -> None:
+        """Remember from now on."""
+        for producer in self.producers:
+            producer.forget()
+
+    def until(self, condition: Callable[[Producer], object]) -> None:
+        """Wait until it holds for every producer."""
+
+        def holds() -> bool:
+            self.check()
+            for producer in self.producers:
+                producer.look()
+            time.sleep(0.01)  # the processors are the producers'
+            return all(map(condition, self.producers))
+
+        eventually(holds)
+
+    def until_told(self, reason: Reason, *queues: str) -> None:
+        """Wait until `reason` is the latest answer to every producer."""
+        self.until(lambda producer: all(producer.last(queue) is reason for queue in queues or QUEUES))
+
+    def check(self) -> None:
+        """Fail if a decision has raised."""
+        for producer in self.producers:
+            assert producer.error is None, f"{producer.name}: {producer.error!r}"
+
+    def dismiss(self) -> None:
+        """Let everybody end."""
+        for producer in self.producers:
+            producer.ended.set()
+        for producer in self.producers:
+            producer.join(10)
+            assert not producer.is_alive(), f"{producer.name} hangs"
+        self.check()
+
+    def figures(self) -> dict[str, float]:
+        """Return what was measured since `forget`: of decisions in ms, of polls in s."""
+        decisions = [ns / 1e6 for producer in self.producers for ns in producer.durations_ns]
+        polls = [seconds for producer in self.producers for seconds in producer.polls]
+        return {
+            "decisions": len(decisions),
+            "decision_p999_ms": statistics.quantiles(decisions, n=1000)[-1],
+            "decision_max_ms": max(decisions),
+            "poll_max_s": max(polls),
+        }

@@ -1,0 +1,53 @@
+"""A host name of this process alone, which can be forgotten, and whose resolution can hang."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+NAME = "queues.invalid"  # which the system's resolver is bound not to know
+
+
+class Resolver:
+    """Stands before the system's resolver."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._known = True
+        self._answering = threading.Event()
+        self._answering.set()
+        self._system: Any = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._resolve)
+
+    def _resolve(self, host: Any, *args: Any, **options: Any) -> Any:
+        if host == NAME:
+            self._answering.wait()
+            if self._known:
+                host = servers.HOST
+        return self._system(host, *args, **options)
+
+    @contextlib.contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Know the name no longer."""
+        self._known = False
+        try:
+            yield
+        finally:
+            self._known = True
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Answer nobody who asks for the name."""
+        self._answering.clear()
+        try:
+            yield
+        finally:
+            self._answering.set()

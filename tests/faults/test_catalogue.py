@@ -1,0 +1,84 @@
+"""Under every fault of the catalogue producers get answers: from the last sample, the fallback, then fresh ones."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+import pytest
+
+import servers
+from backpressure import Reason
+from faults.catalogue import FAULTS, RIGHTS, Fault, Scene
+from faults.producers import CONFIG, QUEUES, Producer
+from faults.proxy import Proxy
+from faults.resolver import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from faults.conftest import Hire
+
+# A machine under load may count these beside any other.
+STALLS = {"timeout", "deadline"}
+RED, FALLBACK = 2.75, 0.5  # delays, in seconds
+
+
+@pytest.fixture(params=FAULTS, ids=lambda fault: fault.name)
+def fault(request: pytest.FixtureRequest) -> Fault:
+    """Each fault in turn."""
+    fault: Fault = request.param
+    return fault
+
+
+@pytest.fixture
+def scene(fault: Fault, binary: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """A server with the fault's options, its queues full."""
+    with (
+        servers.Server(binary=binary, port=None, sentinel="", user=RIGHTS, **fault.options) as server,
+        Proxy(server.port) as proxy,
+        server.client() as admin,
+    ):
+        scene = Scene(server, proxy, Resolver(monkeypatch), admin)
+        scene.fill()
+        yield scene
+
+
+def test_producers_are_told_what_to_do(
+    fault: Fault, scene: Scene, hire: Hire, record_property: Callable[[str, object], None]
+) -> None:
+    hit = [queue for queue in QUEUES if queue not in fault.spared]
+    crew = hire(scene.url(fault.way))
+    crew.until_told(Reason.BACKLOG_RED)
+
+    crew.forget()  # not later: samples age while a server is on its way down
+    with fault.provoke(scene):
+        crew.until_told(Reason.FALLBACK_CONSERVATIVE, *hit)
+        crew.until(lambda producer: fault.error_types & producer.errors().keys())
+        for name, figure in crew.figures().items():
+            record_property(name, figure)
+        for producer in crew.producers:
+            record_property(producer.name, dict(producer.errors()))
+            check(producer, fault, hit)
+
+    crew.until_told(Reason.BACKLOG_RED)
+    crew.until(lambda producer: producer.controller.health()["provider"] == "ok")
+    for producer in crew.producers:
+        assert {str(state) for state in producer.controller.health()["circuit_states"].values()} == {"closed"}
+
+
+def check(producer: Producer, fault: Fault, hit: list[str]) -> None:
+    """See that `producer` was told what it should be during the fault."""
+    assert producer.errors().keys() <= fault.error_types | STALLS, producer.name
+    assert len(producer.durations_ns) > 100, "decisions went on"
+    # Of several polls, for a machine under load may hold up any one.
+    assert statistics.median(producer.polls) <= CONFIG.polling.timeout + 0.5
+    for queue in hit:
+        told = producer.reasons[queue]
+        first = told.index(Reason.FALLBACK_CONSERVATIVE)
+        assert told[first - 2 : first] == [Reason.BACKLOG_RED, Reason.STATS_STALE], (producer.name, told)
+    for queue in fault.spared:
+        assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons[queue]
+    assert producer.delays[Reason.BACKLOG_RED] == {RED}
+    assert all(FALLBACK <= delay <= RED for delay in producer.delays[Reason.STATS_STALE])
+    assert producer.delays[Reason.FALLBACK_CONSERVATIVE] == {FALLBACK}
