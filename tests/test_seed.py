@@ -26,6 +26,7 @@ MAPPED = sorted({test for entry in ENTRIES.values() for test in entry["tests"]})
 # and processes, or they hold both engines against each other themselves.
 WITHOUT_ENGINE = (
     "tests/cli/",
+    "tests/faults/",  # one test, producers on every engine
     "tests/ops/",
     "tests/parity/",
     "tests/providers/",
