@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from backpressure._pure.counters import Tally
+from backpressure._pure.lock import ForkLock
 from backpressure.types import OTHER_QUEUES, Reason
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ __all__ = ["Compliance"]
 
 # Reporting a little early is no violation: clocks and sleeps are not exact.
 _TOLERANCE = 0.95
+# Evicted queues whose tallies are kept apart, for a thread may be about to count one more.
+_MAX_FORGOTTEN = 1_000
 
 
 class _Tallies:
@@ -30,7 +34,9 @@ class Compliance:
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
         self._queues: dict[str, _Tallies] = {}
-        self._forgotten: list[_Tallies] = []
+        self._lock = ForkLock()  # of the two below
+        self._forgotten: deque[_Tallies] = deque()
+        self._folded = (0, 0)
 
     def honoured(self, decision: ThrottleDecision) -> None:
         """Count advice, throttled, that was waited out by construction."""
@@ -46,16 +52,21 @@ class Compliance:
 
     def forget(self, queue_name: str) -> None:
         """Count an evicted queue's under ``__other__`` from now on."""
-        gone = self._queues.pop(queue_name, None)
-        if gone is not None:
-            self._forgotten.append(gone)
+        with self._lock():
+            gone = self._queues.pop(queue_name, None)
+            if gone is not None:
+                self._forgotten.append(gone)
+            if len(self._forgotten) > _MAX_FORGOTTEN:
+                self._folded = _counts([self._forgotten.popleft()], self._folded)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return by queue how much advice was honoured, and of how much the outcome was reported."""
-        queues = self._queues.copy()
-        other = [*self._forgotten, *([queues.pop(OTHER_QUEUES)] if OTHER_QUEUES in queues else [])]
+        with self._lock():
+            queues, other, folded = self._queues.copy(), list(self._forgotten), self._folded
+        if OTHER_QUEUES in queues:
+            other.append(queues.pop(OTHER_QUEUES))
         counts = {name: _counts([tallies]) for name, tallies in queues.items()}
-        return {**counts, OTHER_QUEUES: _counts(other)} if other else counts
+        return {**counts, OTHER_QUEUES: _counts(other, folded)} if other else counts
 
     def _of(self, decision: ThrottleDecision) -> _Tallies:
         # Names without state are without end.
@@ -63,6 +74,7 @@ class Compliance:
         return self._queues.get(queue_name) or self._queues.setdefault(queue_name, _Tallies())
 
 
-def _counts(many: list[_Tallies]) -> tuple[int, int]:
+def _counts(many: list[_Tallies], more: tuple[int, int] = (0, 0)) -> tuple[int, int]:
     honoured = sum(tallies.honoured.value for tallies in many)
-    return honoured, honoured + sum(tallies.violated.value for tallies in many)
+    reported = honoured + sum(tallies.violated.value for tallies in many)
+    return more[0] + honoured, more[1] + reported

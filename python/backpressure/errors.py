@@ -136,7 +136,8 @@ class ControllerStoppedError(ControllerNotStartedError):
 class StatsUnavailableError(BackpressureError):
     """A provider could not read its statistics. Controllers turn it into their fallback.
 
-    ``error_type`` is the label under which the poller counts the failure (``"timeout"``, ``"auth"``, …).
+    ``error_type`` is the label under which the poller counts the failure (``"timeout"``, ``"auth"``, …): 1 to 64 ASCII
+    letters, digits, ``_``, ``.`` or ``-``; anything else is counted as ``"provider"``.
 
     Example:
         >>> raise StatsUnavailableError("the broker is restarting", error_type="loading")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 from backpressure._pure.counters import Tally
@@ -26,6 +27,9 @@ __all__ = ["Intake"]
 
 # Queues whose failures are told one by one; a provider that invents names must not fill the memory.
 _MAX_REPORTED = 1_000
+# Types of errors that are counted apart: they are labels of a metric, and come from other people's code.
+_MAX_ERROR_TYPES = 50
+_ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 # Failures that go on until a person changes something.
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
 
@@ -95,10 +99,16 @@ class Intake:
             self._report_queue(name, error_type, problem)
         return good
 
-    @staticmethod
-    def _problem(name: object, sample: object) -> tuple[str | None, str]:
+    def _error_type(self, error: Exception) -> str:
+        """Return what to count an error as: its own word for it, where that can be a label."""
+        given: object = getattr(error, "error_type", None)
+        if not (isinstance(error, StatsUnavailableError) and isinstance(given, str) and _ERROR_TYPE.fullmatch(given)):
+            return "provider"
+        return given if given in self._errors or len(self._errors) < _MAX_ERROR_TYPES else "provider"
+
+    def _problem(self, name: object, sample: object) -> tuple[str | None, str]:
         if isinstance(sample, StatsUnavailableError):
-            return str(sample), sample.error_type
+            return str(sample), self._error_type(sample)
         if isinstance(sample, Exception):
             return f"{type(sample).__name__} while reading", "provider"  # its text may hold credentials
         if not isinstance(sample, QueueStats):
@@ -142,7 +152,7 @@ class Intake:
     def _report(self, failure: Exception | None) -> None:
         old, new = self._health, "ok"
         if failure is not None:
-            new = failure.error_type if isinstance(failure, StatsUnavailableError) else "provider"
+            new = self._error_type(failure)
             self.count_error(new)
         self._health = new
         if new == old or (old == "unknown" and new == "ok"):

@@ -369,18 +369,19 @@ def from_env(environ: Mapping[str, str] | None = None, base: BackpressureConfig 
     tables: dict[str, Any] = {}
     faults: list[ConfigurationError] = []
     seen: dict[_Keys, str] = {}
-    for variable, text in sorted((os.environ if environ is None else environ).items()):
-        name = variable.upper()
+    for given, text in sorted((os.environ if environ is None else environ).items()):
+        name = given.upper()
         if not name.startswith(_PREFIX) or name == "BACKPRESSURE_ENGINE" or name.startswith("BACKPRESSURE_TEST_"):
             continue
         keys = tuple(name.removeprefix(_PREFIX).lower().split("__"))
         value: Any = None
+        variable = _path((given[:_MAX_KEY],))
         if keys in seen:
             rule = f"{seen[keys]} and {variable} name the same setting; unset one"
         elif keys[0] == "queues" and len(keys) > 1:
             rule = f"set queues in a file, or unset {variable} and give BACKPRESSURE_QUEUES as a JSON object"
         elif len(keys) > _MAX_LEVELS:
-            keys, rule = keys[:1], f"unset {variable[:_MAX_KEY]}: no setting is {len(keys)} levels deep"
+            keys, rule = keys[:1], f"unset {variable}: no setting is {len(keys)} levels deep"
         elif not text.strip():
             rule = f"give a value or unset {variable}"
         else:

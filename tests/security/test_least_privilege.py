@@ -1,0 +1,91 @@
+"""The Redis user that the guide recommends suffices, and may do nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+import redis_fixtures
+import servers
+from backpressure import RedisStatsProvider, StatsUnavailableError
+from backpressure.providers import ListKey, StreamKey, ZSetKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from backpressure import QueueStats
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text("utf-8")
+RULE = re.findall(r"^ACL SETUSER (.*)$", GUIDE, re.MULTILINE)[0].split()
+FOR_CLUSTERS = re.findall(r"add `(\+cluster[^`]*)`", GUIDE)[0].split()
+USER = f"{RULE[0]}:{RULE[2].removeprefix('>')}"
+QUEUES = {
+    "list": ListKey("queue:list", processing_key="queue:working"),
+    "sorted": ZSetKey("queue:sorted", due="milliseconds"),
+    "stream": StreamKey("queue:stream", "workers"),
+    "gaps": StreamKey("queue:gaps", "workers"),  # its lag is unknown, so entries are counted
+}
+
+
+def fill(client: redis.Redis | redis.RedisCluster) -> None:
+    client.rpush("queue:list", 1, 2)
+    client.zadd("queue:sorted", {"a": 1, "b": 2, "c": 3})
+    for number in range(4):
+        client.xadd("queue:stream", {"n": number}, id=f"{number + 1}-0")
+        client.xadd("queue:gaps", {"n": number}, id=f"{number + 1}-0")
+    client.xgroup_create("queue:stream", "workers", "0")
+    client.xgroup_create("queue:gaps", "workers", "2-0")
+    client.xdel("queue:gaps", "3-0")
+
+
+def backlogs(outcomes: Mapping[str, QueueStats | StatsUnavailableError]) -> dict[str, int | str]:
+    return {
+        name: str(outcome) if isinstance(outcome, StatsUnavailableError) else outcome.backlog_count
+        for name, outcome in outcomes.items()
+    }
+
+
+def test_it_reads_every_kind_and_nothing_else() -> None:
+    with redis_fixtures.start() as server, server.client() as admin:
+        fill(admin)
+        admin.set("queue:text", "x")
+        admin.rpush("other", 1)
+        admin.execute_command("ACL", "SETUSER", *RULE)
+        url = f"redis://{USER}@{servers.HOST}:{server.port}/0"
+        with contextlib.closing(RedisStatsProvider(url, QUEUES)) as provider:
+            assert backlogs(provider.get_all_queue_stats()) == {"list": 2, "sorted": 3, "stream": 4, "gaps": 1}
+        with contextlib.closing(RedisStatsProvider(url, {"text": "queue:text", "other": "other"})) as provider:
+            outcomes = provider.get_all_queue_stats()
+        assert {entry["object"] for entry in admin.acl_log()} - {"client|setinfo"} == {"other"}
+    assert "holds a string" in str(outcomes["text"])
+    assert isinstance(refused := outcomes["other"], StatsUnavailableError)
+    assert refused.error_type == "acl"
+
+
+@pytest.mark.parametrize(
+    "command", ["KEYS *", "SCAN 0", "GET queue:text", "LPOP queue:list", "CONFIG GET *", "EVAL 1 0"]
+)
+def test_it_may_not(redis_server: servers.Server, command: str) -> None:
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", *RULE)
+        refused = admin.execute_command("ACL", "DRYRUN", RULE[0], *command.split())
+    assert b"no permissions" in refused
+
+
+def test_a_cluster_needs_three_more(redis_cluster: servers.Cluster) -> None:
+    for node in redis_cluster.nodes:
+        with node.client() as admin:
+            admin.execute_command("ACL", "SETUSER", *RULE, *FOR_CLUSTERS)
+    with redis.RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port) as client:
+        fill(client)
+        url = redis_cluster.url.replace("//", f"//{USER}@")
+        with contextlib.closing(RedisStatsProvider(url, QUEUES)) as provider:
+            found = backlogs(provider.get_all_queue_stats())
+        for key in ("list", "sorted", "stream", "gaps"):
+            client.delete(f"queue:{key}")
+    assert found == {"list": 2, "sorted": 3, "stream": 4, "gaps": 1}
