@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from backpressure.providers._redis_client import RedisTarget
-    from backpressure.providers._redis_layouts import Command
+    from backpressure.providers.layouts import Command
 
 __all__ = ["AsyncClient", "NodeServer", "PoolServer", "Server", "check_options", "close", "connect", "exchange"]
 

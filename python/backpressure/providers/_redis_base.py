@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
-from backpressure.errors import ConfigurationError, StatsUnavailableError
+import attrs
+
+from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers._redis_client import describe, parse_target, redactor_for
-from backpressure.providers._redis_layouts import Layout, ListKey, StreamKey, ZSetKey
+from backpressure.providers.layouts import (
+    DiscoveringLayout,
+    Layout,
+    ListKey,
+    StreamKey,
+    ZSetKey,
+    is_layout,
+    layout_named,
+)
 from backpressure.types import QueueStats, validate_queue_name
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from backpressure.providers._redis_client import RedisTarget
+    from backpressure.providers.layouts import Steps
 
 __all__ = ["CHUNK", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master"]
 
@@ -25,6 +39,8 @@ SLICE = 64
 
 Outcome: TypeAlias = QueueStats | StatsUnavailableError
 
+_PLAIN = (ListKey, ZSetKey, StreamKey)
+
 
 class RedisProvider:
     """Settings of a provider; how it reads is up to the subclass."""
@@ -32,9 +48,10 @@ class RedisProvider:
     _client_types: ClassVar[tuple[type, ...]]
     _client_names: ClassVar[str]
 
-    def __init__(self, url_or_client: Any, queues: Any, timeout: Any, key: Any) -> None:
+    def __init__(self, url_or_client: Any, queues: Any, timeout: Any, key: Any, layout: Any) -> None:
         seconds = _seconds(timeout)
-        self._key = _template(key)
+        self._layout = _default_layout(key, layout)
+        self._reads_any = key is not None
         self._target: RedisTarget | None = None
         self._given: Any = None
         if isinstance(url_or_client, str):
@@ -49,8 +66,14 @@ class RedisProvider:
                 f"give a URL, {self._client_names}",
                 field="url_or_client",
             )
-        self._layouts = self._read_queues(queues)
-        self._types: dict[str | bytes, str] = {}
+        self._discovers = queues is None
+        self._layouts = {} if self._discovers else self._read_queues(queues)
+        if self._discovers and not isinstance(self._layout, DiscoveringLayout):
+            raise ConfigurationError(
+                f"queues is missing, and {self._layout!r} keeps no list of its queues: give their names",
+                field="queues",
+            )
+        self._types: dict[str, tuple[str | bytes, str]] = {}
         self._closed = False
 
     def _read_queues(self, queues: Any) -> dict[str, Layout]:
@@ -61,25 +84,22 @@ class RedisProvider:
                 value=queues,
             )
         if not isinstance(queues, Mapping):
-            return {name: self._plain(name) for name in map(validate_queue_name, queues)}
+            return {name: _filled(self._layout, name) for name in map(validate_queue_name, queues)}
         layouts: dict[str, Layout] = {}
         for given, layout in queues.items():
             name = validate_queue_name(given)
             if isinstance(layout, (str, bytes)):
                 layouts[name] = ListKey(layout)
-            elif isinstance(layout, (ListKey, ZSetKey, StreamKey)):
+            elif is_layout(layout):
                 layouts[name] = layout
             else:
                 raise ConfigurationError(
-                    f"queues[{name!r}] is {layout!r}: give ListKey(key), ZSetKey(key) or StreamKey(key, group)",
+                    f"queues[{name!r}] is {layout!r}: give ListKey(key), ZSetKey(key), StreamKey(key, group) or "
+                    "another Layout",
                     field=f"queues.{name}",
                     value=layout,
                 )
         return layouts
-
-    def _plain(self, name: str) -> ListKey:
-        # Not str.format: braces are also how Redis Cluster marks the part of a key that decides on its node.
-        return ListKey((self._key or "{queue}").replace("{queue}", name))
 
     def _layouts_of(self, queue_names: Iterable[str]) -> tuple[dict[str, Layout], dict[str, Outcome]]:
         """Return where queues lie, and the errors of those that are not read."""
@@ -88,8 +108,8 @@ class RedisProvider:
         for name in queue_names:
             if name in self._layouts:
                 layouts[name] = self._layouts[name]
-            elif self._key is not None:
-                layouts[name] = self._plain(validate_queue_name(name))
+            elif self._reads_any:
+                layouts[name] = _filled(self._layout, validate_queue_name(name))
             else:
                 refused[name] = StatsUnavailableError(
                     f"queue {name!r} is not among the queues of this provider: add it to queues=, or give key=",
@@ -97,12 +117,34 @@ class RedisProvider:
                 )
         return layouts, refused
 
+    def _found(self, outcomes: Mapping[str, Any]) -> dict[str, Layout]:
+        """Return where the queues lie that a read of `_discovery` found.
+
+        Raises:
+            StatsUnavailableError: it could not be read.
+        """
+        (found,) = outcomes.values()
+        if isinstance(found, StatsUnavailableError):
+            found.queue_name = None
+            raise found
+        layouts: dict[str, Layout] = {}
+        for name in found:
+            # What cannot name a queue is none that a producer could ask about.
+            with contextlib.suppress(InvalidQueueError):
+                layouts[validate_queue_name(name)] = self._layout
+        return layouts
+
+    def _discovery(self) -> dict[str, Layout]:
+        """Return what to read in order to find the queues."""
+        return {"(all)": _Discovery(self._layout)}
+
     def _require_open(self) -> None:
         if self._closed:
             raise StatsUnavailableError("this provider is closed: make a new one")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._where!r}, {len(self._layouts)} queues)"
+        queues = f"queues of {self._layout!r}" if self._discovers else f"{len(self._layouts)} queues"
+        return f"{type(self).__name__}({self._where!r}, {queues})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -135,7 +177,48 @@ def _seconds(timeout: Any) -> float:
     return float(timeout)
 
 
-def _template(key: Any) -> str | None:
-    if key is not None and not (isinstance(key, str) and "{queue}" in key):
-        raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)
-    return key
+@attrs.frozen
+class _Discovery:
+    """Finds queues the way samples are read: its "sample" is their names."""
+
+    layout: Any
+
+    def read(self, queue_name: str, now: datetime) -> Steps:  # noqa: ARG002 - it is no queue
+        steps: Steps = self.layout.discover()
+        return steps
+
+
+def _default_layout(key: Any, layout: Any) -> Layout:
+    """Return where queues lie that are given by their names alone."""
+    if layout is None:
+        if key is not None and not (isinstance(key, str) and "{queue}" in key):
+            raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)
+        return ListKey(key or "{queue}")
+    if key not in {None, "{queue}"}:
+        raise ConfigurationError("key and layout are both given: give one of them", field="layout")
+    if isinstance(layout, str):
+        return layout_named(layout)
+    if not is_layout(layout):
+        raise ConfigurationError(
+            f'layout is {layout!r}: give a Layout, or its name, e.g. "rq"', field="layout", value=layout
+        )
+    if isinstance(layout, _PLAIN) and _filled(layout, "") == layout:
+        raise ConfigurationError(
+            f"layout is {layout!r}, the same for all queues: put {{queue}} into its keys", field="layout", value=layout
+        )
+    known: Layout = layout
+    return known
+
+
+def _filled(layout: Layout, name: str) -> Layout:
+    """Return a layout for one queue: ``{queue}`` in the keys of a plain one is replaced by its name."""
+    if not isinstance(layout, _PLAIN):
+        return layout
+    # Not str.format: braces are also how Redis Cluster marks the part of a key that decides on its node.
+    keys = {field: getattr(layout, field, None) for field in ("key", "processing_key")}
+    filled: dict[str, Any] = {
+        field: key.replace(b"{queue}", name.encode()) if isinstance(key, bytes) else key.replace("{queue}", name)
+        for field, key in keys.items()
+        if key is not None
+    }
+    return attrs.evolve(layout, **filled)

@@ -131,7 +131,10 @@ def _safe_text(error: BaseException, redact: Redactor) -> str:
     text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
     # What redis-py says of sentinels holds the long repr of each client.
     text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
-    text = " ".join(redact(text).split())
+    # Control characters in a log would be orders to the terminal that shows it.
+    text = "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(redact(text).split())
+    )
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 

@@ -15,7 +15,8 @@ from backpressure.errors import StatsUnavailableError
 from backpressure.providers._redis_async_client import NodeServer, PoolServer, check_options, close, connect, exchange
 from backpressure.providers._redis_base import CHUNK, SLICE, RedisProvider, fill
 from backpressure.providers._redis_errors import unavailable
-from backpressure.providers._redis_layouts import ListKey, Reading, StreamKey, ZSetKey
+from backpressure.providers._redis_layouts import Reading
+from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
 from backpressure.types import QueueStats, utc_now, validate_queue_name
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from backpressure.providers._redis_async_client import AsyncClient, Server
     from backpressure.providers._redis_base import Outcome
-    from backpressure.providers._redis_layouts import Command, Layout
+    from backpressure.providers.layouts import Command, Layout
 
 __all__ = ["AsyncRedisStatsProvider", "ListKey", "StreamKey", "ZSetKey"]
 
@@ -47,6 +48,7 @@ class AsyncRedisStatsProvider(RedisProvider):
         queues: as for `RedisStatsProvider`.
         timeout: seconds for each connect and each reply, where a URL is given.
         key: as for `RedisStatsProvider`.
+        layout: as for `RedisStatsProvider`.
 
     It sends the same commands, gives the same samples and has the same errors as values. The nodes of a cluster are
     read at the same time. A read may be cancelled at any point: its connection is closed, so that no later read gets
@@ -57,7 +59,7 @@ class AsyncRedisStatsProvider(RedisProvider):
     before the loop ends. It holds credentials, so it does not pickle; they are in no repr, message or log record.
 
     Raises:
-        ConfigurationError: the URL, a queue, a key or the timeout is impossible.
+        ConfigurationError: the URL, a queue, a key, the layout or the timeout is impossible.
         InvalidQueueError: a queue's name is.
 
     Example:
@@ -71,12 +73,13 @@ class AsyncRedisStatsProvider(RedisProvider):
     def __init__(
         self,
         url_or_client: str | AsyncClient,
-        queues: Iterable[str] | Mapping[str, Layout | str | bytes],
+        queues: Iterable[str] | Mapping[str, Layout | str | bytes] | None = None,
         *,
         timeout: float = 1.0,
         key: str | None = "{queue}",
+        layout: Layout | str | None = None,
     ) -> None:
-        super().__init__(url_or_client, queues, timeout, key)
+        super().__init__(url_or_client, queues, timeout, key, layout)
         if self._target is not None:
             check_options(self._target)
         # A forked child never runs its parent's loops, so it never meets their clients.
@@ -98,12 +101,13 @@ class AsyncRedisStatsProvider(RedisProvider):
         return outcome
 
     async def get_all_queue_stats(self) -> Mapping[str, Outcome]:
-        """Read the queues this provider was made for.
+        """Read the queues this provider was made for, or those it discovers.
 
         Raises:
             StatsUnavailableError: nothing could be read.
         """
-        return await self._read(self._layouts)
+        layouts = self._found(await self._read(self._discovery())) if self._discovers else self._layouts
+        return await self._read(layouts)
 
     async def get_many(self, queue_names: Iterable[str]) -> Mapping[str, Outcome]:
         """Read several queues, listed or not.

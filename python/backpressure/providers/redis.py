@@ -14,7 +14,8 @@ from backpressure.errors import StatsUnavailableError
 from backpressure.providers._redis_base import CHUNK, RedisProvider, demoted, fill, is_master
 from backpressure.providers._redis_client import disconnect, is_sentinel_master
 from backpressure.providers._redis_errors import error_type, unavailable
-from backpressure.providers._redis_layouts import ListKey, Reading, StreamKey, ZSetKey
+from backpressure.providers._redis_layouts import Reading
+from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
 from backpressure.slices import Slices
 from backpressure.types import QueueStats, utc_now, validate_queue_name
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from backpressure.providers._redis_base import Outcome
     from backpressure.providers._redis_client import Client
-    from backpressure.providers._redis_layouts import Command, Layout
+    from backpressure.providers.layouts import Command, Layout
 
 __all__ = ["ListKey", "RedisStatsProvider", "StreamKey", "ZSetKey", "error_type"]
 
@@ -99,17 +100,20 @@ class RedisStatsProvider(RedisProvider):
             ``redis``, ``rediss`` goes with ``+sentinel`` and ``+cluster`` too, and redis-py's options may follow as
             a query. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which is used as it is and never closed:
             give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for redis-py's default tries ten times.
-        queues: what `get_all_queue_stats` reads: names of plain lists, or a mapping from names to `ListKey`,
-            `ZSetKey`, `StreamKey`, or a key (``str`` or ``bytes``) of a plain list.
+        queues: what `get_all_queue_stats` reads: names, or a mapping from names to `ListKey`, `ZSetKey`, `StreamKey`,
+            another layout, or a key (``str`` or ``bytes``) of a plain list. ``None``: those that `layout` discovers.
         timeout: seconds for each connect and each reply, where a URL is given.
         key: key of the plain list of a queue given by its name alone, or asked for without being in `queues`;
             ``{queue}`` in it is replaced by the name. ``None``: a name that is not in `queues` is refused.
+        layout: where queues lie that are given by their names alone: a `backpressure.providers.layouts.Layout`, such as
+            ``CeleryLayout.from_app(app)`` or ``StreamKey("jobs:{queue}", group="workers")``, or the name of a built-in
+            or installed one, such as ``"rq"``.
 
     One read is one non-transactional pipeline of single-key commands per server and 500 commands, two or three of
-    them where streams are read. `LLEN`, `ZCARD`, `ZCOUNT`, `XINFO GROUPS`, `XLEN`, `XRANGE` and `XREVRANGE` are
-    all it sends, `TYPE` once for a key of another type than said, `ROLE` where Sentinel chooses the server (a
-    refusal of these two is ignored), and what redis-py sends to connect. Scores of due jobs are compared with this
-    machine's wall clock.
+    them where streams are read or ages are looked up. `LLEN`, `ZCARD`, `ZCOUNT`, `XINFO GROUPS`, `XLEN`, `XRANGE` and
+    `XREVRANGE` are all it sends for plain keys, and for layouts also what the guide lists; `TYPE` once for a key of
+    another type than said, `ROLE` where Sentinel chooses the server (a refusal of these two is ignored), and what
+    redis-py sends to connect. Scores of due jobs are compared with this machine's wall clock.
 
     A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the queue
     could not be read, the `StatsUnavailableError`; when nothing at all could be read because the server could not
@@ -119,7 +123,7 @@ class RedisStatsProvider(RedisProvider):
     credentials, so it does not pickle; they are in no repr, message or log record.
 
     Raises:
-        ConfigurationError: the URL, a queue, a key or the timeout is impossible.
+        ConfigurationError: the URL, a queue, a key, the layout or the timeout is impossible.
         InvalidQueueError: a queue's name is.
 
     Example:
@@ -134,12 +138,13 @@ class RedisStatsProvider(RedisProvider):
     def __init__(
         self,
         url_or_client: str | Client,
-        queues: Iterable[str] | Mapping[str, Layout | str | bytes],
+        queues: Iterable[str] | Mapping[str, Layout | str | bytes] | None = None,
         *,
         timeout: float = 1.0,
         key: str | None = "{queue}",
+        layout: Layout | str | None = None,
     ) -> None:
-        super().__init__(url_or_client, queues, timeout, key)
+        super().__init__(url_or_client, queues, timeout, key, layout)
         # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
         self._links: dict[int, _Link] = {}
 
@@ -159,12 +164,12 @@ class RedisStatsProvider(RedisProvider):
         return outcome
 
     def get_all_queue_stats(self) -> Mapping[str, Outcome]:
-        """Read the queues this provider was made for.
+        """Read the queues this provider was made for, or those it discovers.
 
         Raises:
             StatsUnavailableError: nothing could be read.
         """
-        return self._read(self._layouts)
+        return self._read(self._found(self._read(self._discovery())) if self._discovers else self._layouts)
 
     def get_many(self, queue_names: Iterable[str]) -> Mapping[str, Outcome]:
         """Read several queues, listed or not.

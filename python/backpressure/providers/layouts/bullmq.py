@@ -1,0 +1,58 @@
+"""BullMQ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from backpressure.providers.layouts._steps import Command, Steps, ask, items, text
+from backpressure.providers.layouts._times import age, number
+from backpressure.types import QueueStats
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["BullMQLayout"]
+
+
+@attrs.frozen
+class BullMQLayout:
+    """Queues of `BullMQ <https://docs.bullmq.io>`_ 5 and 6, in any language.
+
+    Args:
+        prefix: what all keys begin with.
+
+    Waiting are jobs with and without a priority, also those of a paused queue; running the active ones; delayed those
+    that are not due. Parents that wait for their children count as nothing. The age is that of the next job without a
+    priority and of the next one with one, whichever is older.
+
+    Immutable.
+
+    Example:
+        >>> BullMQLayout(prefix="{bull}")
+        BullMQLayout(prefix='{bull}')
+    """
+
+    prefix: str = "bull"
+
+    def read(self, queue_name: str, now: datetime) -> Steps:
+        """Count every state, then find the ages of the next jobs."""
+        queue = f"{self.prefix}:{queue_name}"
+        waiting, paused, prioritized, running, delayed, plain, urgent = yield from ask(
+            Command("llen", f"{queue}:wait"),
+            Command("llen", f"{queue}:paused"),
+            Command("zcard", f"{queue}:prioritized"),
+            Command("llen", f"{queue}:active"),
+            Command("zcard", f"{queue}:delayed"),
+            Command("lindex", f"{queue}:wait", (-1,)),
+            Command("zrange", f"{queue}:prioritized", (0, 0)),
+        )
+        ids = [text(job) for job in (plain, *items(urgent)) if job is not None]
+        times = []
+        if ids:
+            times = yield from ask(*[Command("hget", f"{queue}:{job}", ("timestamp",)) for job in ids])
+        ages = [found for time in times if (found := age(now, number(time, per_second=1000))) is not None]
+        return QueueStats(
+            queue_name, waiting + paused + prioritized, running, delayed, max(ages, default=None), last_updated=now
+        )

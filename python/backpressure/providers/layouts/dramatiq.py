@@ -1,0 +1,53 @@
+"""Dramatiq with a Redis broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from backpressure.providers.layouts._steps import Command, Steps, ask
+from backpressure.providers.layouts._times import age, field, number
+from backpressure.types import QueueStats
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["DramatiqLayout"]
+
+
+@attrs.frozen
+class DramatiqLayout:
+    """Queues of `Dramatiq <https://dramatiq.io>`_.
+
+    Args:
+        namespace: the ``RedisBroker``'s.
+
+    Waiting are the messages that no worker has taken; running those that one has, prefetched ones too; delayed those
+    with a delay still to go. The age is that of the next message since it was first sent, whatever its delays and
+    retries; ``None`` where messages are not encoded as JSON.
+
+    Immutable.
+
+    Example:
+        >>> DramatiqLayout(namespace="{dramatiq}")
+        DramatiqLayout(namespace='{dramatiq}')
+    """
+
+    namespace: str = "dramatiq"
+
+    def read(self, queue_name: str, now: datetime) -> Steps:
+        """Count ids and messages, then find the next message's age."""
+        queue = f"{self.namespace}:{queue_name}"
+        waiting, unacknowledged, delayed, next_id = yield from ask(
+            Command("llen", queue),
+            Command("hlen", f"{queue}.msgs"),
+            # Workers keep the ids of delayed messages in memory, so the list of ids is too short.
+            Command("hlen", f"{queue}.DQ.msgs"),
+            Command("lindex", queue, (0,)),
+        )
+        message = None
+        if next_id is not None:
+            (message,) = yield from ask(Command("hget", f"{queue}.msgs", (next_id,)))
+        sent = number(field(message, "message_timestamp"), per_second=1000)
+        return QueueStats(queue_name, waiting, max(0, unacknowledged - waiting), delayed, age(now, sent), now)

@@ -1,0 +1,69 @@
+"""Huey with Redis, plain or by priority."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
+from backpressure.providers.layouts._times import age
+from backpressure.types import QueueStats
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["HueyLayout"]
+
+_MAX_PRIORITIES = 10
+
+
+@attrs.frozen
+class HueyLayout:
+    """Queues of `Huey <https://huey.readthedocs.io>`_; a queue's name is that of the ``Huey`` object.
+
+    Args:
+        priority: whether it is a ``PriorityRedisHuey``.
+        clean_name: as given to Huey, which by default leaves out all but ASCII letters, digits and underscores.
+
+    Waiting are the tasks of the queue, delayed the scheduled ones. A task with a delay waits in the queue too until a
+    consumer has moved it. Running is ``None``: Huey keeps no account of it. The age is ``None``, but for a
+    ``PriorityRedisHuey`` that of the oldest task among the ten most urgent priorities in use.
+
+    Immutable.
+
+    Example:
+        >>> HueyLayout(priority=True)
+        HueyLayout(priority=True, clean_name=True)
+    """
+
+    priority: bool = False
+    clean_name: bool = True
+
+    def read(self, queue_name: str, now: datetime) -> Steps:
+        """Count the queue and the schedule, then find the oldest task where tasks carry a time."""
+        name = re.sub("[^A-Za-z0-9_]", "", queue_name) if self.clean_name else queue_name
+        queue = f"huey.redis.{name}"
+        waiting, delayed = yield from ask(
+            Command("zcard" if self.priority else "llen", queue), Command("zcard", f"huey.schedule.{name}")
+        )
+        oldest = None
+        if self.priority and waiting:
+            oldest = yield from _oldest(queue)
+        return QueueStats(queue_name, waiting, None, delayed, age(now, oldest), now)
+
+
+def _oldest(queue: str) -> Rounds[float | None]:
+    """Return the Unix time of the oldest task: members of equal score are in the order of their time."""
+    times: list[float] = []
+    above: Any = "-inf"
+    for _ in range(_MAX_PRIORITIES):
+        (found,) = yield from ask(Command("zrangebyscore", queue, (above, "+inf", 0, 1, True)))
+        match found:
+            case [(bytes(task), float(score) | int(score))]:
+                times.append(int.from_bytes(task[:8]) / 1e6)
+                above = f"({score}"
+            case _:
+                break
+    return min(times, default=None)

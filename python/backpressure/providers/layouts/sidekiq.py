@@ -1,0 +1,48 @@
+"""Sidekiq."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask, members
+from backpressure.providers.layouts._times import age, field, number
+from backpressure.types import QueueStats
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["SidekiqLayout"]
+
+# Sidekiq 8 writes integer milliseconds, earlier releases fractions of seconds; no job is from after the year 5000.
+_FIRST_MILLISECOND = 10.0**11
+
+
+@attrs.frozen
+class SidekiqLayout:
+    """Queues of `Sidekiq <https://sidekiq.org>`_ 7 and 8.
+
+    Waiting are the jobs of the queue, and the age is the next job's since it was enqueued. Running and delayed are
+    ``None``: what runs is kept by process, and schedule and retries are shared by all queues. Every queue ever used is
+    discovered.
+
+    Immutable.
+
+    Example:
+        >>> SidekiqLayout()
+        SidekiqLayout()
+    """
+
+    def read(self, queue_name: str, now: datetime) -> Steps:
+        """Count the queue and find the next job's age."""
+        queue = f"queue:{queue_name}"
+        waiting, job = yield from ask(Command("llen", queue), Command("lindex", queue, (-1,)))
+        enqueued = number(field(job, "enqueued_at"))
+        if enqueued is not None and enqueued >= _FIRST_MILLISECOND:
+            enqueued /= 1000
+        return QueueStats(queue_name, waiting, oldest_age=age(now, enqueued), last_updated=now)
+
+    def discover(self) -> Rounds[list[str]]:
+        """Name every queue that a job was ever put into."""
+        return (yield from members("queues"))
