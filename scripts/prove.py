@@ -1,6 +1,7 @@
 """Show at length what the tests show in short: every property in many cases, one table, exit status 1 on any failure.
 
 `make prove` runs it. Arguments choose rows: `scripts/prove.py engines loom` runs those whose name holds a word given.
+What asks services for known vulnerabilities, pip-audit and cargo-deny, is no property: `SECURITY.md` tells.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider")
 # What a property's programs print of their cases, and what pytest and cargo print of their tests.
 CASES = r"(\d+) cases"
 PASSED = r"(\d+) passed"
+RUNS = r"Done (\d+) runs"  # what libFuzzer says
 SEEDS = ("--hypothesis-seed=1", "--hypothesis-seed=2")  # one a core
 
 
@@ -113,6 +115,24 @@ PROPERTIES = [
             "RUSTFLAGS": "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
             "TSAN_OPTIONS": f"suppressions={ROOT / 'rust/core/tests/tsan.supp'}",
         },
+    ),
+    Property(
+        "a million names, flat memory",
+        [(sys.executable, "tests/security/many_names.py", engine, "1000000") for engine in ("pure", "native")],
+        at_least=2_000_000,
+    ),
+    # The next two need Atheris, which has no wheel for some platforms: pip install atheris
+    Property(
+        "fuzzing: configuration",
+        [(sys.executable, "tests/fuzz/run.py", "configuration")],
+        RUNS,
+        at_least=1_000,
+    ),
+    Property(
+        "fuzzing: replies of servers",
+        [(sys.executable, "tests/fuzz/run.py", "replies")],
+        RUNS,
+        at_least=1_000,
     ),
 ]
 
