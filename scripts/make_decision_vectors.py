@@ -204,7 +204,7 @@ class Life:
 
 def text() -> str:
     """Return the file: the configurations, and an array of sequences, one step a line."""
-    dice = random.Random(22)  # noqa: S311 - the file must come out the same each time
+    dice = random.Random(23)  # noqa: S311 - the file must come out the same each time
     entries = []
     for _ in range(40):
         entry = Life(dice).entry(steps=80)

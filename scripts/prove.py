@@ -1,7 +1,7 @@
 """Show at length what the tests show in short: every property in many cases, one table, exit status 1 on any failure.
 
 `make prove` runs it. Arguments choose rows: `scripts/prove.py engines loom` runs those whose name holds a word given.
-What asks services for known vulnerabilities, pip-audit and cargo-deny, is no property: `SECURITY.md` tells.
+What asks services for known vulnerabilities, pip-audit and cargo-deny's advisories, is no property: see `SECURITY.md`.
 """
 
 from __future__ import annotations

@@ -224,6 +224,10 @@ class TestReader:
         with pytest.raises(ZeroDivisionError):
             reader.call(lambda: 1 / 0, 10)
 
+    def test_a_finished_call_leaves_no_thread(self) -> None:
+        reader = Reader(object(), SystemClock())
+        assert not reader.call(threading.current_thread, 10).is_alive()
+
     def test_an_overdue_call_is_interrupted_and_its_result_dropped(self) -> None:
         class Interruptible:
             def __init__(self) -> None:
@@ -410,6 +414,24 @@ class TestRevival:
         os.waitpid(child, 0)
         assert controller._poller.alive()
         assert backlog(controller, "empty") == 0
+
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_a_child_of_a_parent_that_could_not_read_polls_for_itself(self, make_controller: MakeController) -> None:
+        provider = InMemoryStatsProvider({"empty": 0})
+        provider.fail_with(OUTAGE)
+        config = BackpressureConfig(polling=PollingConfig(interval=0.05, jitter=0, timeout=0.05, max_backoff=0.05))
+        controller = make_controller(provider, config, clock=SystemClock())
+        assert controller.suggest_throttle("low", "empty").reason is Reason.FALLBACK_CONSERVATIVE
+        child = os.fork()
+        if child == 0:
+            try:
+                provider.fail_with(None)
+                eventually(lambda: controller.suggest_throttle("low", "empty").reason is Reason.BACKLOG_GREEN)
+                controller.stop()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_interpreter_ends_without_a_poller(engine_name: str, engine_module: object) -> None:

@@ -71,7 +71,8 @@ class Reader:
                 error_type="deadline",
             )
         call = _Call(function)
-        threading.Thread(target=call.run, name="backpressure-read", daemon=True).start()
+        thread = threading.Thread(target=call.run, name="backpressure-read", daemon=True)
+        thread.start()
         try:
             wait(self._clock, call.wake, timeout, background=True)
         except BaseException:
@@ -89,6 +90,7 @@ class Reader:
                 f"reading took longer than {timeout:g} s: look at the server, or raise polling.timeout",
                 error_type="deadline",
             )
+        thread.join()  # at its last instructions; a subinterpreter that ends before them takes the process with it
         if isinstance(call.error, Exception):
             raise call.error
         if call.error is not None:

@@ -32,16 +32,16 @@ ENVIRONMENTS = {
     "rq-2": Environment("rq", ("rq==2.12.0",), "rq_jobs.py"),
     "rq-3": Environment("rq", ("rq==3.0.0",), "rq_jobs.py"),
     "celery": Environment("celery", ("celery[redis]==5.7.0",), "celery_jobs.py"),
-    "celery-5.4": Environment("celery", ("celery[redis]==5.4.0",), "celery_jobs.py"),
+    "celery-5.4": Environment("celery", ("celery[redis]==5.4.0", "packaging"), "celery_jobs.py"),
     "dramatiq": Environment("dramatiq", ("dramatiq[redis]==2.2.1",), "dramatiq_jobs.py"),
     "dramatiq-1": Environment("dramatiq", ("dramatiq[redis]==1.17.1",), "dramatiq_jobs.py"),
     "arq": Environment("arq", ("arq==0.28.0",), "arq_jobs.py"),
     "huey": Environment("huey", ("huey==3.5.4", "redis"), "huey_jobs.py"),
-    "saq": Environment("saq", ("saq[redis]==0.26.4",), "saq_jobs.py"),
+    "saq": Environment("saq", ("saq[redis]==0.26.4", "typing-extensions"), "saq_jobs.py"),
     "taskiq": Environment("taskiq", ("taskiq==0.13.0", "taskiq-redis==1.2.4"), "taskiq_jobs.py"),
     "streaq": Environment("streaq", ("streaq==7.2.0",), "streaq_jobs.py"),
-    "bullmq-5": Environment("bullmq", ("bullmq@5",), "bullmq_jobs.mjs"),
-    "bullmq-6": Environment("bullmq", ("bullmq@6.2.0",), "bullmq_jobs.mjs"),
+    "bullmq-5": Environment("bullmq", ("bullmq@5", "ioredis"), "bullmq_jobs.mjs"),
+    "bullmq-6": Environment("bullmq", ("bullmq@6.2.0", "ioredis"), "bullmq_jobs.mjs"),
 }
 
 

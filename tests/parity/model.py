@@ -278,6 +278,8 @@ class DecisionModel:
             failed_ns = queue.failed_ns
             if failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns):
                 return self._read(name, queue, wait=queue.sample is None)
+            if settings.polling:
+                self._check_poller()
         elif settings.polling and age_ns > settings.check_after_ns:
             self._check_poller()
         return None

@@ -56,7 +56,7 @@ def test_without_a_poller_any_more_callers_read_again_after_a_failure(world: Wor
     world.engine.suggest_throttle("low", "q")
     world.now_ns += SETTINGS.check_every_ns
     world.engine.suggest_throttle("low", "q")
-    assert world.host.told == [("read", "q", True)]  # the next is the poller's
+    assert world.host.told == [("read", "q", True), ("check_poller",)]  # the next read is the poller's
     world.engine.configure(attrs.evolve(SETTINGS, polling=False))
     world.host.next_read = ("sample", 0)
     assert world.engine.suggest_throttle("low", "q").reason is Reason.BACKLOG_GREEN
@@ -68,7 +68,15 @@ def test_with_a_poller_again_callers_leave_reading_to_it(world: World) -> None:
     world.engine.configure(attrs.evolve(SETTINGS, polling=True))
     world.now_ns += SETTINGS.check_every_ns
     world.engine.suggest_throttle("low", "q")
-    assert world.host.told == [("read", "q", True)]
+    assert world.host.told == [("read", "q", True), ("check_poller",)]
+
+
+def test_a_queue_that_never_had_a_sample_has_the_poller_looked_after(world: World) -> None:
+    for _ in range(3):
+        for _ in range(2):
+            world.engine.suggest_throttle("low", "q")
+        world.now_ns += SETTINGS.check_every_ns
+    assert world.host.told == [("read", "q", True)] + 3 * [("check_poller",)]
 
 
 def test_a_queue_that_was_refused_all_the_time_is_not_idle(world: World) -> None:

@@ -248,6 +248,8 @@ class Engine:
         if expired and may_read and queue.may_read(settings, now_ns):
             return None
         if sample is None:
+            if settings.polling and may_read:  # the read that failed left it to the poller
+                self._check_poller(settings, now_ns)
             return self._fallback(settings, priority, settings.fallback_reason)
         age_ns = sample.age_ns(now_ns)
         if settings.polling and age_ns > settings.check_after_ns:

@@ -6,6 +6,7 @@ mod engine;
 mod gate;
 mod guarded;
 mod hot;
+mod interpreter;
 mod law;
 mod settings;
 mod table;
@@ -27,6 +28,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::interpreter::claim(module.py())?;
         module.add("__version__", backpressure_core::VERSION)?;
         module.add("DEBUG", cfg!(debug_assertions))?;
         crate::hot::install(module.py())

@@ -411,6 +411,10 @@ impl<H: Host> Call<'_, H> {
             return Ok(None);
         }
         let Some(sample) = sample else {
+            // The read that failed left it to the poller.
+            if settings.polling && ask.may_read {
+                self.check_poller()?;
+            }
             return Ok(Some(self.fallback()));
         };
         let age_ns = sample.age_ns(self.now_ns);
@@ -826,6 +830,18 @@ mod tests {
             world.decide(Priority::Medium, now_ns);
         }
         assert_eq!(world.host.heard(), ["utc_now", "check_poller", "check_poller"]);
+    }
+
+    #[test]
+    fn a_queue_that_could_not_be_read_makes_callers_check_the_poller() {
+        let world = World::new(|_| {});
+        let ask = Ask { may_read: true, ..ASK };
+        assert_eq!(world.ask(Priority::Low, 0, ask), None);
+        world.queue.read_failed(0);
+        for now_ns in [0, 1, 5 * S] {
+            assert!(world.ask(Priority::Low, now_ns, ask).is_some());
+        }
+        assert_eq!(world.host.heard(), ["check_poller", "check_poller"]);
     }
 
     #[test]

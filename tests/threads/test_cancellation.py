@@ -1,0 +1,173 @@
+"""Cancelling a task at whichever turn of the event loop leaves no permit, count, sleeper or task behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backpressure import AsyncBackpressureController, BatchJob, CircuitState, QueueStats, ThrottleDecision
+from backpressure.testing import ManualClock
+
+if TYPE_CHECKING:
+    from backpressure import StatsUnavailableError
+    from backpressure._engine import EngineModule
+
+Controller = AsyncBackpressureController
+Work = Callable[[], Awaitable[object]]
+
+
+class Provider:
+    """Answers on the second turn of the loop."""
+
+    async def get_queue_stats(self, queue_name: str) -> QueueStats:
+        await asyncio.sleep(0)
+        return QueueStats(queue_name, 1_000)  # medium: yellow
+
+    async def get_all_queue_stats(self) -> dict[str, QueueStats | StatsUnavailableError]:
+        await asyncio.sleep(0)
+        return {}
+
+
+async def run(controller: Controller, work: Work) -> None:
+    await controller.run("medium", "jobs", work)
+
+
+async def gate_run(controller: Controller, work: Work) -> None:
+    await controller.gate("medium", "jobs").run(work)
+
+
+async def gate_enter(controller: Controller, work: Work) -> None:
+    async with controller.gate("medium", "jobs"):
+        await work()
+
+
+async def slot(controller: Controller, work: Work) -> None:
+    async with controller.slot("medium", "jobs"):
+        await work()
+
+
+async def decorated(controller: Controller, work: Work) -> None:
+    @controller.throttled("medium", "jobs")
+    async def enqueue() -> None:
+        await work()
+
+    await enqueue()
+
+
+async def batch(controller: Controller, work: Work) -> None:
+    await controller.process_batch([BatchJob("medium", "jobs", work)])
+
+
+async def suggest_and_wait(controller: Controller, work: Work) -> None:
+    decision: ThrottleDecision = await controller.suggest_throttle("medium", "jobs")
+    try:
+        await decision.wait_async()
+        await work()
+    except BaseException:
+        controller.record_failure(decision)
+        raise
+    controller.record_success(decision)
+
+
+async def cancelled_at(turn: int, running: Coroutine[Any, Any, object]) -> bool:
+    """Cancel `running` after so many turns of the loop; tell whether it ran that long."""
+    task = asyncio.ensure_future(running)
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    cut = task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return cut
+
+
+def turns(cancel_at: Callable[[int], Coroutine[Any, Any, bool]]) -> int:
+    """Cancel at every turn that there is; return how many there were."""
+    return next(turn for turn in itertools.count() if not asyncio.run(cancel_at(turn)))
+
+
+async def no_task_is_left() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert {task.get_name() for task in others} <= {"backpressure-poller"}
+
+
+@contextlib.asynccontextmanager
+async def started(engine_name: str, clock: ManualClock) -> AsyncIterator[Controller]:
+    async with Controller(None, Provider(), clock=clock, _engine=engine_name) as controller:
+        yield controller
+
+
+@pytest.mark.parametrize("way", [run, gate_run, gate_enter, slot, decorated, batch, suggest_and_wait])
+def test_a_job(
+    way: Callable[[Controller, Work], Coroutine[Any, Any, None]], engine_name: str, engine_module: EngineModule
+) -> None:
+    """One that reads its queue, sleeps and probes an open circuit."""
+
+    async def cancel_at(turn: int) -> bool:
+        clock = ManualClock(sleep_advances=True)
+        begun: list[int] = []
+
+        async def work() -> None:
+            begun.append(1)
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        async with started(engine_name, clock) as controller:
+            for _ in range(5):
+                controller.record_failure("jobs")
+            clock.advance(60.002)
+            cut = await cancelled_at(turn, way(controller, work))
+            await no_task_is_left()
+            assert not any(controller._pacer._sleepers.values())
+            assert controller._host._reads == {}
+            if way is not suggest_and_wait:  # which is admitted before it sleeps
+                assert (controller.get_circuit_state("jobs") is CircuitState.OPEN) == (not begun)
+                assert sum(sum(totals.reasons) for totals in controller._engine.totals().values()) == len(begun)
+            clock.advance(60.002)
+            assert await controller.run("medium", "jobs", bool) is False
+        return cut
+
+    assert turns(cancel_at) > 8
+
+
+def test_start(engine_name: str, engine_module: EngineModule) -> None:
+    async def cancel_at(turn: int) -> bool:
+        controller = Controller(None, Provider(), clock=ManualClock(), _engine=engine_name)
+        cut = await cancelled_at(turn, controller.start())
+        if cut:
+            await no_task_is_left()
+            assert not controller._poller.alive()
+        await controller.start()
+        assert await controller.run("high", "jobs", bool) is False
+        await controller.stop()
+        return cut
+
+    assert turns(cancel_at) > 3
+
+
+def test_stop(engine_name: str, engine_module: EngineModule) -> None:
+    async def cancel_at(turn: int) -> bool:
+        async with started(engine_name, ManualClock()) as controller:
+            cut = await cancelled_at(turn, controller.stop())
+            await no_task_is_left()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return cut
+
+    assert turns(cancel_at) > 1
+
+
+def test_refresh(engine_name: str, engine_module: EngineModule) -> None:
+    async def cancel_at(turn: int) -> bool:
+        async with started(engine_name, ManualClock()) as controller:
+            cut = await cancelled_at(turn, controller.refresh("jobs"))
+            await no_task_is_left()
+            assert await controller.refresh("jobs")
+        return cut
+
+    assert turns(cancel_at) > 3
