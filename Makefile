@@ -27,7 +27,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test prove soak mutants lint fmt docs bench bench-guard wheels lock clean rebuild
+.PHONY: help demo test prove soak mutants matrix lint fmt docs bench bench-guard wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,7 +49,13 @@ soak: $(INSTALLED) ## threads, tasks, forks and a flapping server for ten minute
 	@PYTHONPATH=tests $(BIN)/python -m scripts.soak $(ARGS)
 
 mutants: $(INSTALLED) ## put small faults into law, cache and breaker, one by one, and see that a test notices each
-	$(BIN)/python scripts/mutants.py $(ARGS)
+	$(BIN)/python -m scripts.mutants.python $(ARGS)
+ifeq ($(NATIVE),yes)
+	$(BIN)/python -m scripts.mutants.rust
+endif
+
+matrix: $(INSTALLED) ## let real job frameworks fill their queues, each in an environment of its own (ARGS="rq-3 arq")
+	$(BIN)/python tests/layouts/environments.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
 	$(BIN)/python scripts/check_version.py

@@ -48,7 +48,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(collections|datetime|fractions|logging|os|pathlib|prometheus_client|redis|threading|types|typing)\..*",
     ),
-    ("py:class", r"CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
+    ("py:class", r"Steps|Rounds|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.
     ("py:class", r"(backpressure\.\w+\.)?(P|P\.args|P\.kwargs|T)"),

@@ -25,7 +25,7 @@ class BullMQLayout:
 
     Waiting are jobs with and without a priority, also those of a paused queue; running the active ones; delayed those
     that are not due. Parents that wait for their children count as nothing. The age is that of the next job without a
-    priority and of the next one with one, whichever is older.
+    priority, or of the next one with one, whichever is older.
 
     Immutable.
 
@@ -39,16 +39,17 @@ class BullMQLayout:
     def read(self, queue_name: str, now: datetime) -> Steps:
         """Count every state, then find the ages of the next jobs."""
         queue = f"{self.prefix}:{queue_name}"
-        waiting, paused, prioritized, running, delayed, plain, urgent = yield from ask(
+        waiting, paused, prioritized, running, delayed, plain, held, urgent = yield from ask(
             Command("llen", f"{queue}:wait"),
             Command("llen", f"{queue}:paused"),
             Command("zcard", f"{queue}:prioritized"),
             Command("llen", f"{queue}:active"),
             Command("zcard", f"{queue}:delayed"),
             Command("lindex", f"{queue}:wait", (-1,)),
+            Command("lindex", f"{queue}:paused", (-1,)),
             Command("zrange", f"{queue}:prioritized", (0, 0)),
         )
-        ids = [text(job) for job in (plain, *items(urgent)) if job is not None]
+        ids = [text(job) for job in (plain, held, *items(urgent)) if job is not None]
         times = []
         if ids:
             times = yield from ask(*[Command("hget", f"{queue}:{job}", ("timestamp",)) for job in ids])

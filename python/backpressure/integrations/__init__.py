@@ -1,0 +1,1 @@
+"""Producer hooks: a module per job framework, each of which imports its framework, so import only the one in use."""

@@ -1,0 +1,171 @@
+"""What all integrations share: the queue and priority of a job, and one gate for all that an enqueue publishes.
+
+An integration makes a `Hook`, for asyncio an `AsyncHook`, of what its user gave. Where the framework enqueues, it lets
+the call pass if `entered` (it is part of an enqueue that was let in), if the framework itself enqueues (a retry, a
+schedule, a worker: refusing these loses jobs), or if the job is run at once. Else it publishes in
+``with hook.admitted([hook.place(...) for each job])``, before a connection is taken, and lets what that raises out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from backpressure.clock import in_event_loop
+from backpressure.controller import BackpressureController
+from backpressure.errors import ConfigurationError, InvalidPriorityError
+from backpressure.types import Priority
+
+if TYPE_CHECKING:
+    from backpressure.async_controller import AsyncBackpressureController
+
+__all__ = ["MARK", "AsyncHook", "Hook", "Place", "PriorityRule", "QueueRule"]
+
+#: The name under which a job, or the function behind it, carries a priority of its own.
+MARK = "backpressure_priority"
+
+#: A priority for all jobs; a table by the job's name, its queue's or ``"*"``; or what takes the framework's own object.
+PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callable[[Any], Priority | str]
+#: A table of the framework's queue names to the controller's, or what takes the framework's own object.
+QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
+Place: TypeAlias = tuple[Priority, str]
+
+C = TypeVar("C")
+
+_entered: contextvars.ContextVar[object] = contextvars.ContextVar("_entered", default=None)
+
+
+class _Rules(Generic[C]):
+    def __init__(
+        self, controller: C, priority: PriorityRule | None, queue: QueueRule | None, max_wait: float | None
+    ) -> None:
+        if priority is None:
+            raise ConfigurationError(
+                "priority is missing: give one for all jobs, a table by their names, or a function", field="priority"
+            )
+        if isinstance(priority, Mapping):
+            priority = {name: Priority.parse(value) for name, value in priority.items()}
+        elif not callable(priority):
+            priority = Priority.parse(priority)
+        self.controller = controller
+        self._priority = priority
+        self._queue = queue
+        self._max_wait = max_wait
+
+    def place(self, job: Any, *, name: str, queue_name: str, mark: Priority | str | None = None) -> Place:
+        """Return the priority and the controller's queue of a framework's job; its own mark comes first.
+
+        Raises:
+            InvalidPriorityError: neither mark nor rule gives one.
+        """
+        priority = _look_up(self._priority, job, name, queue_name, "*") if mark is None else mark
+        if priority is None:
+            raise InvalidPriorityError(
+                f"job {name!r} has no priority: give it a {MARK}, or its name or '*' a row in the table",
+                queue_name=queue_name,
+            )
+        return Priority.parse(priority), _look_up(self._queue, job, queue_name) or queue_name
+
+    @property
+    def entered(self) -> bool:
+        """Whether this code runs inside `admitted`."""
+        return _entered.get() is self
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        token = _entered.set(self)
+        try:
+            yield
+        finally:
+            _entered.reset(token)
+
+
+class Hook(_Rules["BackpressureController"]):
+    """The hook of a framework whose enqueues block. Thread-safe.
+
+    Raises:
+        ConfigurationError: the controller is of the wrong kind, or there is no priority.
+        InvalidPriorityError: the priority, or one of the table, is none.
+    """
+
+    def __init__(
+        self,
+        controller: BackpressureController,
+        priority: PriorityRule | None,
+        queue: QueueRule | None = None,
+        max_wait: float | None = None,
+    ) -> None:
+        if not isinstance(controller, BackpressureController):
+            raise _wrong_controller(controller, "a BackpressureController")
+        super().__init__(controller, priority, queue, max_wait)
+
+    @contextlib.contextmanager
+    def slots(self, places: Iterable[Place]) -> Iterator[None]:
+        """Wait once for each distinct place, then run the body, whose outcome is reported to all.
+
+        On an event loop nothing waits: what would have to raises `ThrottledError`.
+        """
+        max_wait = 0 if in_event_loop() else self._max_wait
+        with contextlib.ExitStack() as stack:
+            for priority, queue_name in _in_order(places):
+                stack.enter_context(self.controller.slot(priority, queue_name, max_wait=max_wait))
+            yield
+
+    @contextlib.contextmanager
+    def admitted(self, places: Iterable[Place]) -> Iterator[None]:
+        """As `slots`, and let what the body enqueues pass."""
+        with self.slots(places), self._inside():
+            yield
+
+
+class AsyncHook(_Rules["AsyncBackpressureController"]):
+    """As `Hook`, for asyncio. Usable by several tasks."""
+
+    def __init__(
+        self,
+        controller: AsyncBackpressureController,
+        priority: PriorityRule | None,
+        queue: QueueRule | None = None,
+        max_wait: float | None = None,
+    ) -> None:
+        from backpressure.async_controller import AsyncBackpressureController  # noqa: PLC0415 - loads asyncio
+
+        if not isinstance(controller, AsyncBackpressureController):
+            raise _wrong_controller(controller, "an AsyncBackpressureController")
+        super().__init__(controller, priority, queue, max_wait)
+
+    @contextlib.asynccontextmanager
+    async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
+        """Wait once for each distinct place, then run the body, whose outcome is reported to all."""
+        async with contextlib.AsyncExitStack() as stack:
+            for priority, queue_name in _in_order(places):
+                await stack.enter_async_context(self.controller.slot(priority, queue_name, max_wait=self._max_wait))
+            yield
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, places: Iterable[Place]) -> AsyncIterator[None]:
+        """As `slots`, and let what the body enqueues pass."""
+        async with self.slots(places):
+            with self._inside():
+                yield
+
+
+def _look_up(rule: Any, job: Any, *names: str) -> Any:
+    if callable(rule):
+        return rule(job)
+    if isinstance(rule, Mapping):
+        return next((rule[name] for name in names if name in rule), None)
+    return rule
+
+
+def _in_order(places: Iterable[Place]) -> list[Place]:
+    """Return the distinct places, those first that may be shed, so that nobody waits in vain."""
+    return sorted(set(places), key=lambda place: (place[0].value, place[1]))
+
+
+def _wrong_controller(controller: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"controller is of type {type(controller).__name__}: give {wanted}", field="controller", value=controller
+    )

@@ -1,0 +1,65 @@
+"""What tests of hooks share: a controller over a framework's real queues, where five waiting jobs are an overload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from backpressure import BackpressureConfig, BackpressureController, RedisStatsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+
+    from backpressure.providers.layouts import Layout
+    from controller_fixtures import MakeController
+
+OVERLOAD = 5
+CONFIG = BackpressureConfig().evolve(
+    {
+        "thresholds.low_priority.green_max": 1,
+        "thresholds.low_priority.yellow_max": 2,
+        "thresholds.low_priority.red_max": 4,
+        "thresholds.medium_priority.green_max": 1,
+        "thresholds.medium_priority.yellow_max": 2,
+        "thresholds.medium_priority.red_max": 4,
+    }
+)
+
+
+def decided(controller: BackpressureController) -> int:
+    """Return how many decisions a controller has counted."""
+    return sum(sum(totals.cache_requests()) for totals in controller._engine.totals().values())
+
+
+class Watch(Protocol):
+    """Makes a controller that reads queues of a framework now and from now on."""
+
+    def __call__(self, layout: Layout, *queues: str) -> BackpressureController: ...
+
+
+@pytest.fixture
+def watch(make_controller: MakeController, redis_client: redis.Redis, redis_url: str) -> Iterator[Watch]:
+    """Return a maker of controllers for the queues of the server under test, which was emptied."""
+    made: list[tuple[BackpressureController, RedisStatsProvider]] = []
+
+    def watch(layout: Layout, *queues: str) -> BackpressureController:
+        provider = RedisStatsProvider(redis_url, queues, layout=layout)
+        controller = make_controller(provider, CONFIG)
+        made.append((controller, provider))
+        return controller
+
+    yield watch
+    for controller, provider in made:
+        controller.stop()
+        provider.close()
+
+
+@pytest.fixture
+def full_server(redis_client: redis.Redis) -> Iterator[None]:
+    """Have the server refuse every write, as one does that is out of memory."""
+    redis_client.config_set("maxmemory", 1)
+    yield
+    redis_client.config_set("maxmemory", 0)

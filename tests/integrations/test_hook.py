@@ -1,0 +1,130 @@
+"""The part that all hooks share: whose priority and queue, one gate for many jobs, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backpressure import (
+    HIGH,
+    LOW,
+    MEDIUM,
+    AsyncBackpressureController,
+    BackpressureController,
+    ConfigurationError,
+    InvalidPriorityError,
+    JobShedError,
+    ThrottledError,
+)
+from backpressure.integrations._hook import AsyncHook, Hook
+
+if TYPE_CHECKING:
+    from backpressure import InMemoryStatsProvider
+    from backpressure.testing import ManualClock
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("low", LOW),
+        (HIGH, HIGH),
+        ({"send": "low", "mail": "high"}, LOW),
+        ({"mail": "high", "*": "low"}, HIGH),
+        ({"*": "medium"}, MEDIUM),
+        (lambda job: job["priority"], HIGH),
+    ],
+)
+def test_the_rule_gives_the_priority(controller: BackpressureController, rule: Any, expected: object) -> None:
+    hook = Hook(controller, rule)
+    assert hook.place({"priority": "high"}, name="send", queue_name="mail") == (expected, "mail")
+    assert hook.place(None, name="send", queue_name="mail", mark="medium") == (MEDIUM, "mail")
+
+
+def test_no_priority_is_an_error_and_never_low(controller: BackpressureController) -> None:
+    with pytest.raises(ConfigurationError, match="priority is missing"):
+        Hook(controller, None)
+    with pytest.raises(InvalidPriorityError, match="invalid priority 'urgent'"):
+        Hook(controller, {"send": "urgent"})
+    with pytest.raises(InvalidPriorityError, match="job 'send' has no priority"):
+        Hook(controller, {"other": "low"}).place(None, name="send", queue_name="mail")
+
+
+def test_queues_have_other_names(controller: BackpressureController) -> None:
+    table = Hook(controller, "low", {"mail": "mail-eu"})
+    assert table.place(None, name="send", queue_name="mail")[1] == "mail-eu"
+    assert table.place(None, name="send", queue_name="news")[1] == "news"
+    assert Hook(controller, "low", str.upper).place("job", name="send", queue_name="mail")[1] == "JOB"
+
+
+def test_each_place_is_waited_for_once_and_those_that_may_be_shed_first(
+    controller: BackpressureController, clock: ManualClock
+) -> None:
+    hook = Hook(controller, "low")
+    before = clock.monotonic_ns()
+    with pytest.raises(JobShedError), hook.admitted([(MEDIUM, "red"), (LOW, "red")]):
+        pytest.fail("a part was let in")
+    assert clock.monotonic_ns() == before
+    with hook.admitted([(MEDIUM, "red")] * 100):
+        assert (hook.entered, Hook(controller, "low").entered) == (True, False)
+    assert 2.7e9 < clock.monotonic_ns() - before < 3.1e9  # 2.75 s and up to a tenth
+    assert hook.entered is False
+
+
+def test_failures_open_the_circuit(controller: BackpressureController) -> None:
+    hook = Hook(controller, "low")
+    for _ in range(5):
+        with pytest.raises(ConnectionError), hook.admitted([(HIGH, "empty")]):
+            raise ConnectionError
+    assert str(controller.get_circuit_state("empty")) == "open"
+
+
+def test_an_event_loop_is_never_blocked(controller: BackpressureController, clock: ManualClock) -> None:
+    async def enqueue() -> None:
+        with Hook(controller, "low").admitted([(MEDIUM, "red")]):
+            pytest.fail("it went without its delay")
+
+    controller.suggest_throttle("medium", "red")  # a first sight on a loop is let go
+    before = clock.monotonic_ns()
+    with pytest.raises(ThrottledError) as throttled:
+        asyncio.run(enqueue())
+    assert throttled.value.retry_after == 2.75
+    assert clock.monotonic_ns() == before
+
+
+def test_asyncio_has_the_same(engine_name: str, provider: InMemoryStatsProvider, clock: ManualClock) -> None:
+    async def main() -> None:
+        async with AsyncBackpressureController(None, provider, clock=clock, _engine=engine_name) as controller:
+            hook = AsyncHook(controller, "low")
+            async with hook.admitted([(MEDIUM, "red")] * 100):
+                assert hook.entered is True
+            with pytest.raises(JobShedError):
+                async with hook.admitted([(MEDIUM, "red"), (LOW, "red")]):
+                    pytest.fail("a part was let in")
+
+    before = clock.monotonic_ns()
+    asyncio.run(main())
+    assert 2.7e9 < clock.monotonic_ns() - before < 3.1e9
+
+
+def test_the_wrong_kind_of_controller_is_refused(
+    controller: BackpressureController, provider: InMemoryStatsProvider
+) -> None:
+    wrong: Any = AsyncBackpressureController(None, provider)
+    with pytest.raises(ConfigurationError, match="give a BackpressureController"):
+        Hook(wrong, "low")
+    wrong = controller
+    with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
+        AsyncHook(wrong, "low")
+
+
+def test_no_framework_is_loaded_unless_asked_for() -> None:
+    code = (
+        "import sys, backpressure.integrations, backpressure.integrations._hook; print([m for m in sys.modules if "
+        "m.split('.')[0] in {'asyncio', 'rq', 'celery', 'dramatiq', 'huey', 'redis', 'prometheus_client'}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
