@@ -6,8 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import doc_examples
+from integrations.frameworks import required
+
+if TYPE_CHECKING:
+    import redis
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = [block.text for block in doc_examples.blocks(README) if block.language == "python"]
@@ -33,6 +38,15 @@ def test_ways_to_use_it_run(engine_name: str, engine_module: object) -> None:
     exec(setting, names)
     with names["controller"]:
         exec(BLOCKS[2], names)
+
+
+def test_a_hook_takes_two_lines(engine_name: str, redis_client: redis.Redis) -> None:
+    required("rq")
+    names = doc_examples.namespace(engine_name) | {"connection": redis_client}
+    exec("controller = BackpressureController(None, InMemoryStatsProvider({'mail': 0}))", names)
+    with names["controller"]:
+        exec(BLOCKS[3] + "queue.enqueue(print)", names)
+    assert names["queue"].count == 1
 
 
 def test_what_the_readme_names_exists() -> None:
