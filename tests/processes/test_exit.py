@@ -80,3 +80,31 @@ for _ in range(4):
 started.wait()
 """)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("call", ["controller.run('medium', 'jobs', work)", "gate.run(work)"])
+@pytest.mark.parametrize("backlog", [0, 2_000], ids=["in the work", "in a throttle sleep"])
+def test_with_daemons_inside_a_run(python: Python, call: str, backlog: int) -> None:
+    """Before Python 3.14 they are ended by unwinding their stacks, the native engine's frames too."""
+    ended = python(f"""{PRODUCER}
+controller = BackpressureController(config, InMemoryStatsProvider({{"jobs": {backlog}}}))
+controller.start()
+begun = threading.Semaphore(0)
+gate = controller.gate("medium", "jobs")
+
+def work():
+    begun.release()
+
+def decide():
+    while True:
+        {call}
+
+for _ in range(4):
+    threading.Thread(target=decide, daemon=True).start()
+if {backlog}:
+    threading.Event().wait(0.2)  # for all to be asleep
+else:
+    for _ in range(1_000):
+        begun.acquire()
+""")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -101,14 +101,6 @@ impl Engine {
         self.ready_or_decide(priority, queue_name, false)
     }
 
-    /// Run a job: at once where a go lies ready, else as the host does.
-    #[pyo3(signature = (*args, **kwargs))]
-    #[pyo3(text_signature = "($self, priority, queue_name, work, /, *args, max_wait=None, **kwargs)")]
-    fn run(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
-        let py = args.py();
-        Ok(self.host.bind(py).getattr(intern!(py, "run"))?.call(args, kwargs)?.unbind())
-    }
-
     /// Ask the breaker again for a planned decision that was waited out, and count it with its final reason.
     fn admit(&self, planned: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = planned.py();
@@ -476,7 +468,7 @@ impl Engine {
         let text = name.to_str()?;
         let circuit = Arc::clone(settings.circuit_of(text));
         let core = cache::Queue::new(text, circuit, self.core.origin_ns, now_ns);
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let number = self.made.fetch_add(1, Ordering::Relaxed); // relaxed: no two are the same, that is all
         let made = Bound::new(py, Queue { core, name: name.clone().unbind(), number })?;
         // Everything that allocates Python objects was done above, everything that frees or calls follows below.
         let (queue, evicted) = with_critical_section(self.changing.bind(py), || {

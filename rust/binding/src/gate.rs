@@ -5,7 +5,6 @@ use backpressure_core::cache::Place;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
 use crate::engine::{Engine, Queue, Ready};
 use crate::guarded::Guarded;
@@ -20,7 +19,7 @@ pub struct Gate {
     member: Py<PyAny>,
     queue_name: Py<PyAny>,
     // The host's long way of a run, with everything but the work filled in.
-    run_within: Py<PyAny>,
+    pub run_within: Py<PyAny>,
 }
 
 impl Gate {
@@ -44,7 +43,7 @@ impl Gate {
     }
 
     /// Looks the queue up again: it may have been made, or evicted.
-    fn find_queue(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn find_queue(&self, py: Python<'_>) -> PyResult<()> {
         if let Some(queue) = self.engine.get().queue(self.queue_name.bind(py))? {
             drop(self.queue.put(queue.unbind()));
         }
@@ -82,15 +81,6 @@ impl Gate {
         let decision = self.engine.get().ready_or_decide(self.member.bind(py), self.queue_name.bind(py), true)?;
         self.find_queue(py)?;
         Ok(decision)
-    }
-
-    /// Run a job: at once where a go lies ready, else as the host does. All keyword arguments are for the work.
-    #[pyo3(signature = (*args, **kwargs))]
-    #[pyo3(text_signature = "($self, work, /, *args, **kwargs)")]
-    fn run(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
-        let value = self.run_within.bind(args.py()).call(args, kwargs)?.unbind();
-        self.find_queue(args.py())?;
-        Ok(value)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

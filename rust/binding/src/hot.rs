@@ -1,12 +1,17 @@
 //! The hot calls, as `CPython` makes them: no arguments are packed and nothing is set up that they do not need.
 //!
-//! Each of these is also an ordinary method, which does all of it. What stands here serves the case where an answer
-//! lies ready; every other case is passed on to that method, with the arguments as they came.
+//! What stands here serves the case where an answer lies ready. In every other case `suggest_throttle` and `suggest` are
+//! passed on to the ordinary methods of those names, and `run` to the host, with the arguments as they came.
+//!
+//! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding its
+//! stack from the place where it next asks for the interpreter. So between `run` and the job there is no function that
+//! may not be unwound, `PyO3`'s included, and nothing that would be dropped, which takes an interpreter.
 
 #![expect(unsafe_code, reason = "entered by CPython with bare pointers; an ordinary method costs a third more")]
 
 use std::ffi::{CStr, c_int};
-use std::ptr;
+use std::hint::black_box;
+use std::{mem, ptr};
 
 use backpressure_core::Priority;
 use backpressure_core::breaker::is_pristine;
@@ -23,16 +28,14 @@ type Arguments = *const *mut PyObject;
 type Ordinary = PyOnceLock<Py<PyAny>>;
 
 static SUGGEST_THROTTLE: Ordinary = PyOnceLock::new();
-static RUN: Ordinary = PyOnceLock::new();
 static GATE_SUGGEST: Ordinary = PyOnceLock::new();
-static GATE_RUN: Ordinary = PyOnceLock::new();
 
 /// Puts the hot calls before the ordinary methods of the same names.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     let (engine, gate) = (py.get_type::<Engine>(), py.get_type::<Gate>());
     precede(
         &engine,
-        &SUGGEST_THROTTLE,
+        Some(&SUGGEST_THROTTLE),
         c"suggest_throttle",
         fast(suggest_throttle),
         c"\
@@ -40,16 +43,16 @@ suggest_throttle($self, priority, queue_name)\n--\n\nDecide and admit: the whole
     )?;
     precede(
         &engine,
-        &RUN,
+        None,
         c"run",
-        fast(run),
+        unwound(run),
         c"\
 run($self, priority, queue_name, work, /, *args, max_wait=None, **kwargs)\n--\n\n\
 Run a job: at once where a go lies ready, else as the host does.",
     )?;
     precede(
         &gate,
-        &GATE_SUGGEST,
+        Some(&GATE_SUGGEST),
         c"suggest",
         bare(gate_suggest),
         c"\
@@ -57,9 +60,9 @@ suggest($self)\n--\n\nDecide and admit: the whole decision.",
     )?;
     precede(
         &gate,
-        &GATE_RUN,
+        None,
         c"run",
-        fast(gate_run),
+        unwound(gate_run),
         c"\
 run($self, work, /, *args, **kwargs)\n--\n\n\
 Run a job: at once where a go lies ready, else as the host does. All keyword arguments are for the work.",
@@ -72,20 +75,29 @@ fn fast(function: ffi::PyCFunctionFastWithKeywords) -> Entry {
     (ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function }, ffi::METH_FASTCALL | ffi::METH_KEYWORDS)
 }
 
+type MayUnwind = unsafe extern "C-unwind" fn(*mut PyObject, Arguments, Py_ssize_t, *mut PyObject) -> *mut PyObject;
+
+fn unwound(function: MayUnwind) -> Entry {
+    // SAFETY: the two differ in what may come out besides a value, and CPython's own functions let that pass.
+    fast(unsafe { mem::transmute::<MayUnwind, ffi::PyCFunctionFastWithKeywords>(function) })
+}
+
 fn bare(function: ffi::PyCFunction) -> Entry {
     (ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_NOARGS)
 }
 
 fn precede(
     class: &Bound<'_, PyType>,
-    ordinary: &Ordinary,
+    ordinary: Option<&Ordinary>,
     name: &'static CStr,
     (ml_meth, ml_flags): Entry,
     doc: &'static CStr,
 ) -> PyResult<()> {
     let py = class.py();
     let attribute = PyString::new(py, &name.to_string_lossy());
-    ordinary.get_or_try_init(py, || class.getattr(&attribute).map(Bound::unbind))?;
+    if let Some(ordinary) = ordinary {
+        ordinary.get_or_try_init(py, || class.getattr(&attribute).map(Bound::unbind))?;
+    }
     // CPython keeps the pointer for as long as the class lives, which is for ever.
     let definition =
         Box::leak(Box::new(ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth, ml_flags, ml_doc: doc.as_ptr() }));
@@ -121,7 +133,7 @@ unsafe extern "C" fn suggest_throttle(
     unsafe { pass_on(&SUGGEST_THROTTLE, slf, args, nargs, names) }
 }
 
-unsafe extern "C" fn run(
+unsafe extern "C-unwind" fn run(
     slf: *mut PyObject,
     args: Arguments,
     nargs: Py_ssize_t,
@@ -139,7 +151,7 @@ unsafe extern "C" fn run(
             match engine.hand_out_by_name(name, priority, |ready| ready.goes, take) {
                 // SAFETY: see above; the third argument is the work, and what follows is for the work.
                 Ok(Some((queue, decision))) => unsafe {
-                    return perform(engine, &queue, &decision, args.add(2), nargs - 2, names);
+                    return perform(engine, queue, decision, args.add(2), nargs - 2, names);
                 },
                 Ok(None) => {}
                 Err(error) => return raise(py, error),
@@ -147,7 +159,13 @@ unsafe extern "C" fn run(
         }
     }
     // SAFETY: see above.
-    unsafe { pass_on(&RUN, slf, args, nargs, names) }
+    unsafe {
+        let py = Python::assume_attached();
+        match object::<Engine>(py, &slf).get().host.bind(py).getattr(intern!(py, "run")) {
+            Ok(method) => call(method.into_ptr(), args, nargs, names),
+            Err(error) => raise(py, error),
+        }
+    }
 }
 
 unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -165,7 +183,7 @@ unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut 
     unsafe { pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()) }
 }
 
-unsafe extern "C" fn gate_run(
+unsafe extern "C-unwind" fn gate_run(
     slf: *mut PyObject,
     args: Arguments,
     nargs: Py_ssize_t,
@@ -181,14 +199,22 @@ unsafe extern "C" fn gate_run(
         match gate.hand_out(py, |ready| ready.goes, take) {
             // SAFETY: see above; the first argument is the work, and what follows is for the work.
             Ok(Some((queue, decision))) => unsafe {
-                return perform(gate.engine.get(), &queue, &decision, args, nargs, names);
+                return perform(gate.engine.get(), queue, decision, args, nargs, names);
             },
             Ok(None) => {}
             Err(error) => return raise(py, error),
         }
     }
     // SAFETY: see above.
-    unsafe { pass_on(&GATE_RUN, slf, args, nargs, names) }
+    let value = unsafe { call(gate.run_within.clone_ref(py).into_ptr(), args, nargs, names) };
+    if !value.is_null()
+        && let Err(error) = gate.find_queue(py)
+    {
+        // SAFETY: the value is ours.
+        unsafe { ffi::Py_DECREF(value) };
+        return raise(py, error);
+    }
+    value
 }
 
 #[cold]
@@ -241,14 +267,20 @@ unsafe fn has_max_wait(names: *mut PyObject) -> bool {
 #[inline]
 unsafe fn perform(
     engine: &Engine,
-    queue: &Bound<'_, Queue>,
-    decision: &Bound<'_, PyAny>,
+    queue: Bound<'_, Queue>,
+    decision: Bound<'_, PyAny>,
     args: Arguments,
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
+    let (queue, decision) = (queue.into_ptr(), decision.into_ptr()); // not to be dropped by unwinding
     // SAFETY: that is the caller's promise.
-    let value = unsafe { ffi::PyObject_Vectorcall(*args, args.add(1), nargs.cast_unsigned() - 1, names) };
+    let value = unsafe { vectorcall()(*args, args.add(1), nargs.cast_unsigned() - 1, names) };
+    // SAFETY: the thread is attached again; both pointers are ours.
+    let (queue, decision) = unsafe {
+        let py = Python::assume_attached();
+        (Bound::from_owned_ptr(py, queue).cast_into_unchecked::<Queue>(), Bound::from_owned_ptr(py, decision))
+    };
     // SAFETY: a value that is not null is a living object.
     let plain = !value.is_null() && unsafe { ffi::Py_TYPE(value) != &raw mut ffi::PyCoro_Type };
     if plain && is_pristine(queue.get().core.breaker.word()) {
@@ -258,11 +290,35 @@ unsafe fn perform(
     Python::attach(|py| {
         // SAFETY: the value is ours, or null with an exception set.
         let outcome = unsafe { Bound::from_owned_ptr_or_err(py, value) };
-        match report(engine, decision, outcome) {
+        match report(engine, &decision, outcome) {
             Ok(value) => value.into_ptr(),
             Err(error) => raise(py, error),
         }
     })
+}
+
+type Never = unsafe extern "C" fn(*mut PyObject, Arguments, usize, *mut PyObject) -> *mut PyObject;
+type Maybe = unsafe extern "C-unwind" fn(*mut PyObject, Arguments, usize, *mut PyObject) -> *mut PyObject;
+
+/// Returns `PyObject_Vectorcall`, of which `PyO3` tells the compiler that it never unwinds: it must not recognize it.
+#[inline]
+fn vectorcall() -> Maybe {
+    // SAFETY: the two differ in what may come out besides a value, which is what this is for.
+    black_box(unsafe { mem::transmute::<Never, Maybe>(ffi::PyObject_Vectorcall) })
+}
+
+/// Calls a function of the host's, and gives up the reference to it.
+///
+/// # Safety
+/// As for the entries; `function` is ours.
+#[cold]
+unsafe fn call(function: *mut PyObject, args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> *mut PyObject {
+    // SAFETY: that is the caller's promise.
+    unsafe {
+        let value = vectorcall()(function, args, nargs.cast_unsigned(), names);
+        ffi::Py_DECREF(function);
+        value
+    }
 }
 
 fn report<'py>(
