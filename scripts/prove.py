@@ -26,6 +26,15 @@ PYTEST = (sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider")
 CASES = r"(\d+) cases"
 PASSED = r"(\d+) passed"
 RUNS = r"Done (\d+) runs"  # what libFuzzer says
+# What cargo-fuzz gives the compiler: libFuzzer is told of every branch and every comparison.
+SANCOV = "sanitizer-coverage"
+COVERAGE = " ".join(
+    [
+        "-Cpasses=sancov-module -Ccodegen-units=1 --cfg fuzzing",
+        f"-Cllvm-args=-{SANCOV}-level=4 -Cllvm-args=-{SANCOV}-inline-8bit-counters",
+        f"-Cllvm-args=-{SANCOV}-pc-table -Cllvm-args=-{SANCOV}-trace-compares",
+    ]
+)
 SEEDS = ("--hypothesis-seed=1", "--hypothesis-seed=2")  # one a core
 
 
@@ -115,6 +124,20 @@ PROPERTIES = [
             "RUSTFLAGS": "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
             "TSAN_OPTIONS": f"suppressions={ROOT / 'rust/core/tests/tsan.supp'}",
         },
+    ),
+    Property(
+        "fuzzing: a queue's life, Rust",
+        [
+            (
+                *("cargo", "run", "--locked", "--quiet", "--release", "--target", HOST, "--bin", "life"),
+                *("--manifest-path", "rust/core/fuzz/Cargo.toml", "--target-dir", "target/fuzz-core", "--"),
+                *("-max_total_time=60", "-max_len=512", "-create_missing_dirs=1", "-artifact_prefix=target/fuzz/life-"),
+                *("target/fuzz/life", "rust/core/fuzz/corpus/life"),
+            )
+        ],
+        RUNS,
+        at_least=100_000,
+        env={"RUSTFLAGS": COVERAGE},
     ),
     Property(
         "a million names, flat memory",

@@ -422,7 +422,7 @@ pub fn at(now_ns: i64) -> impl FnOnce() -> Result<i64, Infallible> {
     move || Ok(now_ns)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -432,6 +432,7 @@ mod tests {
 
     use super::{
         Breaker, Change, CircuitSettings, MAX_MS, MS, State, Ticket, Word, at, ceil_ms, floor_ms, generation_of,
+        is_pristine,
     };
 
     const ORIGIN: i64 = 7 * 1_000 * MS + 123_456;
@@ -497,6 +498,14 @@ mod tests {
     }
 
     #[test]
+    fn a_pristine_word_holds_nothing_but_a_generation() {
+        assert!(is_pristine(0));
+        for bit in 0..64 {
+            assert_eq!(is_pristine(1 << bit), (40..50).contains(&bit));
+        }
+    }
+
+    #[test]
     fn opens_at_the_threshold_of_consecutive_failures() {
         let breaker = breaker();
         for ok in [false, false, true, false, false] {
@@ -544,6 +553,7 @@ mod tests {
         let change = record(&breaker, true, Some(&second), ms(5_101));
         assert_eq!(change, Some(Change { old: State::HalfOpen, new: State::Closed }));
         assert!(!acquire(&breaker, ms(5_101)).unwrap().probe());
+        assert_eq!(breaker.last_failure_ns(), Some(ms(0)));
     }
 
     #[test]

@@ -1,6 +1,19 @@
 //! What an engine remembers of a queue: its sample, the computed advice, and answers ready to be handed out again.
 //!
 //! `P` is the host's object: a decision as its callers get it, and the time of computation as it is shown.
+//!
+//! # Memory orderings
+//!
+//! A sample is published twice: by the swap of its pointer, which releases it, and then by its number, put up with
+//! release and read with acquire. So whoever sees a number finds that sample or a later one. Of two numbers the larger
+//! stays; the one that comes second carries the release of the first on, since `fetch_max` reads and writes in one step
+//! even where it changes nothing.
+//!
+//! The breaker's word is relaxed (see `breaker.rs`): it is compared as a value, and nothing is reached through it. What
+//! a ready answer refers to is reached through its place, whose lock, or whatever the host has instead, orders it.
+//!
+//! The two instants are relaxed: they stand for themselves. An old `touched_ns` lets a queue look idle that was asked for
+//! a moment ago. An old `failed_ns`, or one that a racing read overwrites, costs one read more or one rest more.
 
 use std::sync::Arc;
 
@@ -291,6 +304,13 @@ mod tests {
             None::<()>
         });
         assert_eq!(slot.read(|ready| Some(ready.decision)), Some("kept"));
+    }
+
+    #[test]
+    fn a_queue_knows_when_it_was_last_asked_for() {
+        let queue = queue();
+        queue.touch(7);
+        assert_eq!(queue.touched_ns(), 7);
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The whole decision: switches, breaker, cached or computed advice, fallback, admission, and the count of it.
 //!
 //! The host keeps the table of queues and makes the objects that callers see; everything between is decided here.
+//!
+//! # Memory orderings
+//!
+//! The mode is published as a sample is (see `cache.rs`): the pointer first, then the epoch with release, read with
+//! acquire; who sees an epoch finds its mode or a later one. The instants of the next check and the next eviction are
+//! relaxed, since they stand for themselves: whoever reads an old one is early, and looks once for nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
