@@ -306,6 +306,28 @@ class TestPolling:
 
 
 class TestCancellation:
+    def test_a_start_that_is_cancelled_leaves_no_thread(self, make: Make) -> None:
+        polls, go_on = threading.Event(), threading.Event()
+
+        class Provider(InMemoryStatsProvider):
+            def get_all_queue_stats(self) -> dict[str, QueueStats]:
+                polls.set()
+                go_on.wait()
+                return {}
+
+        async def main() -> None:
+            controller = make(Provider({}))
+            starting = asyncio.ensure_future(controller.start())
+            await asyncio.to_thread(polls.wait)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            go_on.set()
+            await asyncio.get_running_loop().shutdown_default_executor()  # waits for the poll
+            assert controller._poller.alive() is False
+
+        asyncio.run(main())
+
     @pytest.mark.parametrize("steps", range(12))
     def test_at_any_step_nothing_is_held(self, make: Make, steps: int) -> None:
         """Cancel a first-sight, throttled, probing run after each number of loop turns it can take."""

@@ -46,7 +46,8 @@ class _ThreadSource:
         self.alive = poller.alive
 
     async def start(self) -> None:
-        await asyncio.to_thread(self._poller.start, poll_first=True)
+        await asyncio.to_thread(self._poller.poll_first)
+        self._poller.start(poll_now=False)  # here, for who is cancelled before must not leave a thread behind
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._poller.stop)

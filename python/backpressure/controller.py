@@ -93,7 +93,9 @@ class BackpressureController(Heart):
         """
         if self._state == "stopped":
             raise self._host.not_running()
-        self._poller.start(poll_first=not in_event_loop())
+        if not in_event_loop():
+            self._poller.poll_first()
+        self._poller.start(poll_now=in_event_loop())
         self._set_running()
 
     def stop(self) -> None:

@@ -67,13 +67,18 @@ class Poller:
 
     # ----------------------------------------------------------------------------------------------------- lifecycle
 
-    def start(self, *, poll_first: bool) -> None:
-        """Start the thread, or in a forked child start it anew; with `poll_first` poll in this thread before."""
-        if not self._config.enabled or (self._current is not None and self._current.pid == os.getpid()):
-            return
-        if poll_first:
+    def poll_first(self) -> None:
+        """Poll in this thread, if `start` is to follow."""
+        if self._is_wanted():
             self.poll()
-        self._spawn(poll_now=not poll_first)
+
+    def start(self, *, poll_now: bool) -> None:
+        """Start the thread, or in a forked child start it anew; its first poll is due now, or after the interval."""
+        if self._is_wanted():
+            self._spawn(poll_now=poll_now)
+
+    def _is_wanted(self) -> bool:
+        return self._config.enabled and (self._current is None or self._current.pid != os.getpid())
 
     def check(self) -> None:
         """Replace the thread if it shows no sign of life. Called where samples are older than they may be."""
@@ -97,7 +102,7 @@ class Poller:
         """Poll by `config` from now on."""
         self._config = config
         if config.enabled:
-            self.start(poll_first=False)
+            self.start(poll_now=True)
             self.wake()
         else:
             self._retire()
