@@ -24,7 +24,7 @@ JUDGED = (0, 2, 3)  # its exit status: every mutant killed, some missed, some th
 
 #: Mutants that no test can notice: what cargo-mutants calls them, and why they do the same as the original.
 EQUIVALENT = {
-    "replace | with ^ in Word::pack": "no two fields share a bit, and of such `|` and `^` make the same",
+    "replace | with ^ in Word::pack": "no two fields share a bit, so that either joins them",
 }
 
 

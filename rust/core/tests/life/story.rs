@@ -285,6 +285,7 @@ impl Life {
 
     fn switch(&mut self, how: u8) {
         let engine = &self.world.engine;
+        let epoch = engine.epoch();
         match how % 8 {
             0 | 1 => {
                 self.emergency = how & 1 == 0;
@@ -300,5 +301,6 @@ impl Life {
                 engine.configure(&self.settings);
             }
         }
+        assert_eq!(engine.epoch(), epoch + 1, "what lies ready was not voided");
     }
 }

@@ -214,7 +214,9 @@ impl World {
         let (epoch, word, sample) = (self.engine.epoch(), self.queue.breaker.word(), self.queue.sample_number());
         let seen = asked.ready.read(|ready| {
             let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
-            (current && now_ns <= ready.until_ns).then(|| ready.decision.clone().expect("a decision"))
+            let seen = ready.decision.as_ref().expect("a decision");
+            assert_eq!(ready.goes, !seen.shed, "what lies ready misjudges its decision");
+            (current && now_ns <= ready.until_ns).then(|| seen.clone())
         })?;
         asked.count_again(seen.advised.as_ref().map_or(seen.reason, |real| real.reason));
         let real = seen.advised.as_deref().unwrap_or(&seen);
