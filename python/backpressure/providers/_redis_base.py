@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import attrs
 
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers._arguments import seconds
+from backpressure.providers._linked import Outcome
 from backpressure.providers._redis_client import describe, parse_target, redactor_for
 from backpressure.providers.layouts import (
     DiscoveringLayout,
@@ -20,7 +21,7 @@ from backpressure.providers.layouts import (
     is_layout,
     layout_named,
 )
-from backpressure.types import QueueStats, validate_queue_name
+from backpressure.types import validate_queue_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,8 +38,6 @@ CHUNK = 500
 #: poll of many queues waits for milliseconds, for the GIL or for the event loop.
 SLICE = 64
 
-Outcome: TypeAlias = QueueStats | StatsUnavailableError
-
 _PLAIN = (ListKey, ZSetKey, StreamKey)
 
 
@@ -49,13 +48,13 @@ class RedisProvider:
     _client_names: ClassVar[str]
 
     def __init__(self, url_or_client: Any, queues: Any, timeout: Any, key: Any, layout: Any) -> None:
-        seconds = _seconds(timeout)
+        seconds_each = seconds(timeout)
         self._layout = _default_layout(key, layout)
         self._reads_any = key is not None
         self._target: RedisTarget | None = None
         self._given: Any = None
         if isinstance(url_or_client, str):
-            self._target = parse_target(url_or_client, seconds)
+            self._target = parse_target(url_or_client, seconds_each)
             self._where, self._redact = str(self._target), self._target.redactor()
         elif isinstance(url_or_client, self._client_types):
             self._given = url_or_client
@@ -169,12 +168,6 @@ def demoted() -> StatsUnavailableError:
     return StatsUnavailableError(
         "the server is no longer the master: the next read asks the sentinels again", error_type="failover"
     )
-
-
-def _seconds(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0", field="timeout", value=timeout)
-    return float(timeout)
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from backpressure.errors import ConfigurationError
-from backpressure.providers._redis_errors import Redactor
+from backpressure.providers._failures import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from redis import exceptions as redis
 
 from backpressure.errors import StatsUnavailableError
+from backpressure.providers import _failures
+from backpressure.providers._failures import ADVICE, causes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from backpressure.providers._failures import Redactor
 
-__all__ = ["NOTHING_SECRET", "Redactor", "error_type", "unavailable"]
-
-_MAX_TEXT = 200
-_SHORT_SECRET = 4
+__all__ = ["error_type", "unavailable"]
 
 # Codes with which servers begin an error; redis-py strips those it has a class for.
 _PREFIXES = {
@@ -53,24 +52,12 @@ _CLASSES: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 _ADVICE = {
+    **ADVICE,
     "acl": "grant the user the command on this key",
-    "auth": "check the user name and password",
     "cluster": "for a cluster give a redis+cluster:// URL or a RedisCluster, for a single server neither",
-    "deadline": "the read was ended because it took too long: check the server and the network",
-    "connect": "check that the server runs and that host and port are right",
-    "dns": "check the host name",
     "maxclients": "raise the server's maxclients or close idle clients",
     "protocol": "check that this is a Redis port, and TLS (rediss://) on both sides or on neither",
 }
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
 
 
 def _by_class(error: BaseException) -> str | None:
@@ -93,7 +80,7 @@ def error_type(error: BaseException) -> str:
         return label
     cluster = isinstance(error, redis.RedisClusterException)
     if cluster or isinstance(error, (redis.ConnectionError, OSError)):
-        links = list(_causes(error))
+        links = list(causes(error))
         for link in links:
             if (label := _by_class(link)) is not None:
                 return label
@@ -101,41 +88,6 @@ def error_type(error: BaseException) -> str:
             return "connect"
         return "cluster"
     return "provider"
-
-
-class Redactor:
-    """Takes credentials out of texts; shows none itself."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = {form for secret in secrets for form in (secret, repr(secret)[1:-1]) if form}
-        # Longest first, so that one that contains another goes as a whole. A short one only where it stands alone:
-        # a user called "u" must not garble every word with a u in it.
-        patterns = [
-            re.escape(form) if len(form) >= _SHORT_SECRET else rf"(?<!\w){re.escape(form)}(?!\w)"
-            for form in sorted(forms, key=len, reverse=True)
-        ]
-        self._pattern = re.compile("|".join(patterns)) if patterns else None
-
-    def __call__(self, text: str) -> str:
-        return text if self._pattern is None else self._pattern.sub("***", text)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(...)"
-
-
-NOTHING_SECRET = Redactor()
-
-
-def _safe_text(error: BaseException, redact: Redactor) -> str:
-    # Servers without HELLO or AUTH answer by quoting the command's arguments, the password among them.
-    text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
-    # What redis-py says of sentinels holds the long repr of each client.
-    text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
-    # Control characters in a log would be orders to the terminal that shows it.
-    text = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(redact(text).split())
-    )
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
 def unavailable(
@@ -146,16 +98,17 @@ def unavailable(
     queue_name: str | None = None,
     label: str | None = None,
 ) -> StatsUnavailableError:
-    """Return the error to raise for a failed read of `what`.
-
-    It carries neither cause nor context: redis-py's exceptions quote servers, and those may quote credentials.
-    """
-    if isinstance(error, StatsUnavailableError):  # one failure of a connection is that of every queue read by it
-        return StatsUnavailableError(str(error), error_type=error.error_type, queue_name=queue_name)
-    label = label or error_type(error)
-    message = f"cannot read {what}: {type(error).__name__}"
-    if text := _safe_text(error, redact):
-        message += f": {text}"
-    if advice := _ADVICE.get(label):
-        message += f"; {advice}"
-    return StatsUnavailableError(message, error_type=label, queue_name=queue_name)
+    """Return the error to raise for a failed read of `what`."""
+    # Servers without HELLO or AUTH answer by quoting the command's arguments, the password among them.
+    text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
+    # What redis-py says of sentinels holds the long repr of each client.
+    text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
+    return _failures.unavailable(
+        error,
+        what=what,
+        label=label or error_type(error),
+        redact=redact,
+        advice=_ADVICE,
+        text=text,
+        queue_name=queue_name,
+    )

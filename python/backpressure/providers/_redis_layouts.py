@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backpressure.errors import StatsUnavailableError
-from backpressure.providers._redis_errors import NOTHING_SECRET, Redactor, error_type, unavailable
+from backpressure.providers._failures import NOTHING_SECRET, Redactor
+from backpressure.providers._redis_errors import error_type, unavailable
 from backpressure.providers.layouts._steps import COUNTED, Command, ErrorReply, Layout, text
 from backpressure.providers.layouts.plain import ListKey, ZSetKey
 from backpressure.providers.layouts.stream import StreamKey

@@ -1,0 +1,62 @@
+"""Arguments that providers have in common, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backpressure.errors import ConfigurationError
+from backpressure.types import validate_queue_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["queue_table", "seconds"]
+
+S = TypeVar("S")
+
+
+def seconds(timeout: Any) -> float:
+    """Return a timeout.
+
+    Raises:
+        ConfigurationError: it is no number of seconds above 0.
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0", field="timeout", value=timeout)
+    return float(timeout)
+
+
+def queue_table(queues: Any, source: Callable[[str, Any], S], *, what: str) -> dict[str, S]:
+    """Return where each of `queues` is read: names, or a mapping from names to `what`.
+
+    Args:
+        queues: as the user gave them.
+        source: called with a name and what it was mapped to, or ``None`` where it was given alone; returns where the
+            queue is read, or raises `ValueError` with what to do instead.
+        what: names the values of the mapping in messages, in the plural.
+
+    Raises:
+        ConfigurationError: they are something else.
+        InvalidQueueError: a name cannot name a queue.
+    """
+    if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
+        raise ConfigurationError(
+            f"queues is {queues!r}: give a list of names, or a mapping from names to {what}",
+            field="queues",
+            value=queues,
+        )
+    given = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
+    table: dict[str, S] = {}
+    for name, value in given.items():
+        checked = validate_queue_name(name)
+        try:
+            table[checked] = source(checked, value)
+        except ConfigurationError:
+            raise
+        except ValueError as error:
+            raise ConfigurationError(
+                f"queues[{checked!r}] is {value!r}: {error}", field=f"queues.{checked}", value=value
+            ) from None
+    return table
