@@ -72,7 +72,11 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
 
     @abc.abstractmethod
     def _ask(self, link: L, queues: Mapping[str, S]) -> Mapping[str, Outcome]:
-        """Read queues over a link; give the error of a single queue as its value, and raise what concerns all."""
+        """Read queues over a link; give the error of a single queue as its value, and raise what concerns all.
+
+        A link may have died unused, so what this raises is tried once more over a new one: raise a
+        `StatsUnavailableError`, such as `_failure` makes, where the server has answered.
+        """
 
     @abc.abstractmethod
     def _cut(self, link: L) -> None:
@@ -162,8 +166,10 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
             except BaseException as error:
                 read.link = None
                 self._close_quietly(link)
-                # A link that was kept may have died since the last read. What a new one says is true.
-                if kept and not read.interrupted and isinstance(error, Exception):
+                # A link that was kept may have died since the last read. What a new one says is true, and so is an
+                # answer that the subclass has put in words.
+                answered = isinstance(error, StatsUnavailableError)
+                if kept and not read.interrupted and isinstance(error, Exception) and not answered:
                     continue
                 raise
             read.link = None
