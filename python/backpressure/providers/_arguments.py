@@ -17,15 +17,15 @@ __all__ = ["queue_table", "seconds"]
 S = TypeVar("S")
 
 
-def seconds(timeout: Any) -> float:
-    """Return a timeout.
+def seconds(value: Any, field: str = "timeout") -> float:
+    """Return a duration, that of the argument `field`.
 
     Raises:
         ConfigurationError: it is no number of seconds above 0.
     """
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise ConfigurationError(f"timeout is {timeout!r}: give seconds above 0", field="timeout", value=timeout)
-    return float(timeout)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{field} is {value!r}: give seconds above 0", field=field, value=value)
+    return float(value)
 
 
 def queue_table(queues: Any, source: Callable[[str, Any], S], *, what: str) -> dict[str, S]:
