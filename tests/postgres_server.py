@@ -1,0 +1,211 @@
+"""A real PostgreSQL server on loopback and a unix socket, as a child that dies with this process, and its fixtures.
+
+Its programs refuse to run as root: where the tests do, they run as `postgres` or `nobody`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg
+import pytest
+
+from redis_fixtures import no_server
+from servers import HOST, free_port, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The password of every role that `Postgres.role` makes.
+PASSWORD = "canary-5f3a"
+
+# As in `servers`, but the kernel forgets whom to die with when a process changes its user, so that comes first.
+_AS_USER_AND_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+parent, uid, gid = map(int, sys.argv[1:4])
+if os.getuid() != uid:
+    os.setgroups([]); os.setgid(gid); os.setuid(uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+_SETTINGS = {
+    "listen_addresses": HOST,
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "40",
+    "lc_messages": "C",
+}
+# Roles that tests make come with passwords; the superuser comes through the socket.
+_HBA = f"""
+local all postgres trust
+local all all scram-sha-256
+host refused all {HOST}/32 reject
+host all all {HOST}/32 scram-sha-256
+"""
+
+
+def binaries() -> Path | None:
+    """Return the folder of the newest server that is installed, or None."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
+    return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+def _account() -> tuple[int, int]:
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    names = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = names.get("postgres") or names["nobody"]
+    return entry.pw_uid, entry.pw_gid
+
+
+class Postgres:
+    """One server process with its data."""
+
+    def __init__(self, **settings: str) -> None:
+        folder = binaries()
+        if folder is None:
+            raise RuntimeError("no server: install postgresql")
+        self._bin = folder
+        self._account = _account()
+        self._settings = {**_SETTINGS, **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="bp"))  # short: a socket's path has at most 107 bytes
+        os.chown(self.folder, *self._account)
+        self._make()
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        account = map(str, self._account)
+        start = [sys.executable, "-ISc", _AS_USER_AND_DIE_WITH_PARENT, str(os.getpid()), *account]
+        return [*start, str(self._bin / program), *arguments]
+
+    def _make(self) -> None:
+        arguments = ["-D", "data", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "--auth=trust"]
+        made = subprocess.run(
+            self._command("initdb", *arguments), cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        assert made.returncode == 0, made.stderr
+        (self.folder / "data" / "pg_hba.conf").write_text(_HBA)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def start(self) -> Self:
+        settings = {**self._settings, "port": str(self.port), "unix_socket_directories": str(self.folder)}
+        arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("postgres", "-D", "data", *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        wait_until(self._answers, what=f"postgres on port {self.port}")
+        return self
+
+    def _answers(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"the server ended at once:\n{(self.folder / 'log').read_text()[-2000:]}")
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the server at once, as a crash would; `start` brings it back, on the same port, with its data."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.resume()
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -------------------------------------------------------------------------------------------------------- for tests
+
+    def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection:
+        """Return a superuser's connection for the test's own commands."""
+        options = {"autocommit": True, "connect_timeout": 5, **options}
+        return psycopg.connect(host=str(self.folder), port=self.port, user="postgres", dbname=database, **options)
+
+    def run(self, *commands: str, database: str = "postgres") -> None:
+        with self.connect(database) as connection:
+            for command in commands:
+                connection.execute(command.encode())
+
+    def url(self, database: str = "postgres", role: str = "reader") -> str:
+        return f"postgresql://{role}:{PASSWORD}@{HOST}:{self.port}/{database}"
+
+    def superuser(self, database: str) -> str:
+        """Return what job packages connect with."""
+        return f"host={self.folder} port={self.port} user=postgres dbname={database}"
+
+    def role(self, name: str, *grants: str, database: str = "postgres", options: str = "") -> None:
+        """Make a role that may log in, and what `grants` let it."""
+        self.run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' {options}")
+        self.run(*(f"GRANT {grant} TO {name}" for grant in grants), database=database)
+
+    def _family(self) -> list[int]:
+        # Backends are no process group: each makes itself one.
+        return [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+
+    def freeze(self) -> None:
+        """Stop the server and all its backends, whose sockets stay open."""
+        for pid in self._family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for pid in self._family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The session's own server."""
+    if binaries() is None:
+        no_server("no server: apt-get install postgresql")
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server to stop, freeze and fill."""
+    if binaries() is None:
+        no_server("no server: apt-get install postgresql")
+    with Postgres(max_connections="6", superuser_reserved_connections="2", max_wal_senders="0") as server:
+        yield server
