@@ -326,7 +326,7 @@ class BackpressureDjango:
 
     sync_capable: ClassVar[bool] = True
     async_capable: ClassVar[bool] = True
-    answer: ClassVar[Answer] = staticmethod(refusal)
+    answer: ClassVar[staticmethod[[BaseException], HTTPRefusal | None]] = staticmethod(refusal)
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction  # noqa: PLC0415 - Django's own need
