@@ -1,0 +1,242 @@
+"""A real Apache Kafka on loopback: one node, broker and controller, a child that dies with this process.
+
+Its jars come from `scripts/install_kafka.sh`, which is run where they are not there yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+
+import redis_fixtures
+import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+JARS = ROOT / "target/kafka/lib"
+HOST = servers.HOST
+START_SECONDS = 45.0
+
+# User and password of each client that may connect to the SASL listener. `clerk` may do nothing until it is granted.
+USERS = {"admin": "admin-word", "clerk": "clerk-word"}
+
+# Small and quick to start; it holds a few thousand messages for half a minute.
+_JVM = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true"]
+
+
+def jars() -> Path:
+    """Return the folder of Kafka's jars, fetched if need be, or skip."""
+    result = subprocess.run(["sh", ROOT / "scripts/install_kafka.sh"], capture_output=True, text=True, check=False)
+    if result.returncode:
+        redis_fixtures.no_server(f"no Kafka server: {(result.stderr or result.stdout).strip()}")
+    return JARS
+
+
+class KafkaServer:
+    """A node with several listeners: `address` without and `sasl` with passwords, `tls`, and `lost`.
+
+    Clients that come by `lost` are sent on to a port where nobody listens.
+    """
+
+    def __init__(self) -> None:
+        self._jars = jars()
+        self.folder = Path(tempfile.mkdtemp(prefix="bpkafka"))
+        self._ports = {name: servers.free_port() for name in ("controller", "plain", "sasl", "tls", "lost", "nowhere")}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _address(self, listener: str) -> str:
+        return f"{HOST}:{self._ports[listener]}"
+
+    @property
+    def address(self) -> str:
+        return self._address("plain")
+
+    @property
+    def sasl(self) -> str:
+        return self._address("sasl")
+
+    @property
+    def tls(self) -> str:
+        return self._address("tls")
+
+    @property
+    def lost(self) -> str:
+        return self._address("lost")
+
+    @property
+    def nowhere(self) -> str:
+        """Where `lost` sends its clients."""
+        return self._address("nowhere")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def _configuration(self) -> str:
+        names = ("plain", "sasl", "tls", "lost")
+        entries = " ".join(f'user_{user}="{password}"' for user, password in USERS.items())
+        options = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{self._address('controller')}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": ",".join(f"{name.upper()}://{self._address(name)}" for name in ("controller", *names)),
+            "advertised.listeners": ",".join(
+                f"{name.upper()}://{self.nowhere if name == 'lost' else self._address(name)}" for name in names
+            ),
+            "listener.security.protocol.map": (
+                "CONTROLLER:PLAINTEXT,PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,LOST:PLAINTEXT"
+            ),
+            "inter.broker.listener.name": "PLAIN",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl.plain.sasl.jaas.config": (
+                f"org.apache.kafka.common.security.plain.PlainLoginModule required {entries};"
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": servers.CERTIFICATE,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:admin;User:ANONYMOUS",
+            "log.dirs": self.folder / "data",
+            "num.partitions": 1,
+            "num.network.threads": 1,
+            "num.io.threads": 2,
+            "offsets.topic.num.partitions": 1,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.num.partitions": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+        }
+        return "".join(f"{name}={value}\n" for name, value in options.items())
+
+    def _java(self, *arguments: object) -> list[str]:
+        java = shutil.which("java")
+        assert java is not None
+        return [java, *_JVM, "-cp", f"{self._jars}/*", *map(str, arguments)]
+
+    def start(self) -> Self:
+        file = self.folder / "server.properties"
+        file.write_text(self._configuration())
+        with (self.folder / "log").open("ab") as log:
+            subprocess.run(
+                self._java("kafka.tools.StorageTool", "format", "-t", "backpressure-tests-000", "-c", file),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                check=True,
+                timeout=START_SECONDS,
+            )
+            self._process = subprocess.Popen(
+                [sys.executable, "-ISc", servers._DIE_WITH_PARENT, str(os.getpid()), *self._java("kafka.Kafka", file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        servers.wait_until(self._listens, seconds=START_SECONDS, what=f"Kafka on {self.address}")
+        return self
+
+    def _listens(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"Kafka ended at once:\n{(self.folder / 'log').read_text(errors='replace')[-4000:]}")
+        # Brokers open their listeners once the controller has let them in.
+        with contextlib.suppress(OSError), socket.create_connection((HOST, self._ports["plain"]), timeout=1.0):
+            return True
+        return False
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---------------------------------------------------------------------------------------- what clients do to it
+
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[Any]:
+        client = KafkaAdminClient(bootstrap_servers=self.address)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def create(self, topic: str, partitions: int = 1) -> None:
+        with self.admin() as admin:
+            admin.create_topics(
+                {topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True
+            )
+
+    def produce(self, topic: str, *counts: int, **options: Any) -> None:
+        """Send so many messages to each of the topic's partitions."""
+        producer = KafkaProducer(bootstrap_servers=self.address, **options)
+        try:
+            if options:
+                producer.init_transactions()
+                producer.begin_transaction()
+            sent = [
+                producer.send(topic, b"job", partition=partition)
+                for partition, count in enumerate(counts)
+                for _ in range(count)
+            ]
+            for future in sent:
+                future.get(timeout=10)
+            if options:
+                producer.commit_transaction()
+        finally:
+            producer.close()
+
+    def consume(self, topic: str, group: str, *counts: int) -> None:
+        """Read so many messages of each partition as a member of the group, and commit behind them."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.address,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=10,
+        )
+        try:
+            left = {TopicPartition(topic, partition): count for partition, count in enumerate(counts) if count}
+            consumer.assign(left)
+            while left:
+                for partition, records in consumer.poll(timeout_ms=1000, max_records=max(left.values())).items():
+                    read = records[: left[partition]]
+                    left[partition] -= len(read)
+                    if not left[partition]:
+                        del left[partition]
+                        consumer.pause(partition)
+                        consumer.commit({partition: OffsetAndMetadata(read[-1].offset + 1, "", -1)})
+        finally:
+            consumer.close()
