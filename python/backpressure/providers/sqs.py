@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from backpressure.errors import ConfigurationError, StatsUnavailableError
 from backpressure.providers._arguments import queue_table, seconds
-from backpressure.providers._failures import ADVICE, Redactor
+from backpressure.providers._failures import ADVICE, Redactor, network_label
 from backpressure.providers._linked import LinkedProvider, Outcome
 from backpressure.types import QueueStats
 
@@ -85,7 +85,7 @@ _CODES = {
     "ThrottledException": "busy",
     "TooManyRequestsException": "busy",
 }
-_STATUSES = {401: "auth", 403: "acl", 429: "busy", 503: "busy"}
+_STATUSES = {401: "auth", 403: "acl", 429: "busy", 502: "connect", 503: "busy", 504: "timeout"}
 
 # Failures of one queue that say nothing about the next one.
 _OF_ONE_QUEUE = frozenset({"acl", "missing", "provider"})
@@ -364,6 +364,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         for kind in type(error).__mro__:
             if kind.__name__ in _CLASSES:
                 return _CLASSES[kind.__name__]
+            if kind.__name__ == "HTTPClientError":
+                return network_label(error) or "protocol"
         response = getattr(error, "response", None)
         if not isinstance(response, dict):
             return None
