@@ -44,7 +44,6 @@ _SETTINGS = {
     "listen_addresses": HOST,
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "autovacuum": "off",
     "shared_buffers": "16MB",
     "max_connections": "40",
@@ -172,9 +171,9 @@ class Postgres:
         """Return what job packages connect with."""
         return f"host={self.folder} port={self.port} user=postgres dbname={database}"
 
-    def role(self, name: str, *grants: str, database: str = "postgres", options: str = "") -> None:
+    def role(self, name: str, *grants: str, database: str = "postgres", options: str = "LOGIN") -> None:
         """Make a role that may log in, and what `grants` let it."""
-        self.run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}' {options}")
+        self.run(f"CREATE ROLE {name} PASSWORD '{PASSWORD}' {options}")
         self.run(*(f"GRANT {grant} TO {name}" for grant in grants), database=database)
 
     def _family(self) -> list[int]:
@@ -193,19 +192,31 @@ class Postgres:
                 os.kill(pid, signal.SIGCONT)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def _start(**settings: str) -> Postgres:
+    if binaries() is None:
+        no_server("no server: apt-get install postgresql")
+    return Postgres(**settings)
+
+
+# Named apart from what they give, so that a module that imports them may still take them as arguments.
+
+
+@pytest.fixture(scope="session", name="postgres")
+def session_postgres() -> Iterator[Postgres]:
     """The session's own server."""
-    if binaries() is None:
-        no_server("no server: apt-get install postgresql")
-    with Postgres() as server:
+    with _start() as server:
         yield server
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    """A server to stop, freeze and fill."""
-    if binaries() is None:
-        no_server("no server: apt-get install postgresql")
-    with Postgres(max_connections="6", superuser_reserved_connections="2", max_wal_senders="0") as server:
+@pytest.fixture(scope="session")
+def _fragile() -> Iterator[Postgres]:
+    with _start(max_connections="6", superuser_reserved_connections="2", max_wal_senders="0") as server:
+        server.role("reader")
         yield server
+
+
+@pytest.fixture(name="fragile_postgres")
+def running_postgres(_fragile: Postgres) -> Postgres:
+    """A server to stop, freeze and fill, which the role ``reader`` may enter; it runs when a test begins."""
+    _fragile.stop()
+    return _fragile.start()

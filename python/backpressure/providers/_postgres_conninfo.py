@@ -114,7 +114,9 @@ def _values(options: Iterable[Any]) -> dict[str, str]:
 
 def _shown(options: dict[str, str]) -> str:
     database = f"/{options['dbname']}" if "dbname" in options else ""
-    hosts = [f"{host.get('host') or host.get('hostaddr') or 'socket'}:{host['port']}" for host in _hosts(options)]
+    hosts = [
+        f"{host.get('host') or host.get('hostaddr') or 'socket'}:{host.get('port') or 5432}" for host in _hosts(options)
+    ]
     if "service" in options and "host" not in options:
         return f"postgres service {options['service']}{database}"
     return f"postgres at {','.join(hosts)}{database}"
@@ -127,7 +129,6 @@ def _hosts(options: dict[str, str]) -> list[dict[str, str]]:
     hosts = []
     for index in range(size):
         own = {name: values[index % len(values)] for name, values in lists.items()}
-        own["port"] = own["port"] or "5432"
         hosts.append({**options, **own})
         for name, value in own.items():
             if not value:

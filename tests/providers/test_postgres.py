@@ -1,0 +1,815 @@
+"""`PostgresStatsProvider` against a real server: queries, errors, connections, and what must never be shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import itertools
+import logging
+import os
+import pickle
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import servers
+from backpressure import AsyncBackpressureController, BackpressureConfig, JobShedError, PollingConfig
+from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers._postgres_queries import Rows
+from backpressure.providers.postgres import PROCRASTINATE, PostgresQuery, PostgresStatsProvider
+from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+from controller_fixtures import eventually
+from postgres_server import PASSWORD, Postgres, _fragile, running_postgres, session_postgres  # noqa: F401 - fixtures
+from redis_fixtures import no_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from controller_fixtures import MakeController
+
+pytestmark = pytest.mark.usefixtures("no_log_record")
+
+DATABASE = "shop"
+NAMES = "%(queues)s::text[]"
+WAITING = f"SELECT queue, count(*) AS backlog FROM jobs WHERE queue = ANY ({NAMES}) GROUP BY queue"
+LAST_WORDS = "canary"
+
+
+@pytest.fixture
+def no_log_record(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The provider leaves logging to the poller, and psycopg has nothing to tell."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    records = [record for record in caplog.records if record.name.startswith(("backpressure", "psycopg"))]
+    assert [record for record in records if record.name != "backpressure"] == []
+    assert PASSWORD not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def shop(postgres: Postgres) -> Postgres:
+    """The server, with a table of jobs that the role ``reader`` may read and no more."""
+    postgres.run(f"CREATE DATABASE {DATABASE}")
+    postgres.run(
+        "CREATE TABLE jobs (queue text, state text DEFAULT 'waiting', created timestamptz DEFAULT now())",
+        "CREATE TABLE secrets (word text)",
+        "CREATE SCHEMA hidden",
+        "CREATE TABLE hidden.jobs (queue text)",
+        database=DATABASE,
+    )
+    postgres.role("reader", "SELECT ON jobs", database=DATABASE)
+    return postgres
+
+
+@pytest.fixture
+def jobs(shop: Postgres) -> Iterator[psycopg.Connection]:
+    """A superuser's connection to the empty table."""
+    with shop.connect(DATABASE) as connection:
+        connection.execute("TRUNCATE jobs")
+        yield connection
+
+
+def enqueue(jobs: psycopg.Connection, queue: str, count: int = 1) -> None:
+    jobs.execute("INSERT INTO jobs (queue) SELECT %s FROM generate_series(1, %s)", [queue, count])
+
+
+@contextlib.contextmanager
+def opened(conninfo: Any, queues: Any = ("q",), **options: Any) -> Iterator[PostgresStatsProvider]:
+    provider = PostgresStatsProvider(conninfo, queues, **{"query": WAITING, **options})
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+@pytest.fixture
+def read(shop: Postgres) -> Callable[..., Any]:
+    """Read queues with a query of the test's own."""
+
+    def read(query: Any, queues: Any = ("q",), **options: Any) -> Any:
+        with opened(shop.url(DATABASE), queues, query=query, **options) as provider:
+            return provider.get_all_queue_stats()
+
+    return read
+
+
+def failure(read: Callable[[], object]) -> StatsUnavailableError:
+    """Return what `read` raises, which carries neither cause nor context, nor a password."""
+    with pytest.raises(StatsUnavailableError) as caught:
+        read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert PASSWORD not in "".join(traceback.format_exception(caught.value))
+    return caught.value
+
+
+def sample(outcomes: Any, name: str = "q") -> QueueStats:
+    outcome = outcomes[name]
+    assert isinstance(outcome, QueueStats), outcome
+    return outcome
+
+
+def counts(stats: QueueStats) -> tuple[int, int | None, int | None, float | None]:
+    return stats.backlog_count, stats.processing_count, stats.delayed_count, stats.oldest_age
+
+
+def backlogs(outcomes: Any) -> dict[str, int]:
+    return {name: sample(outcomes, name).backlog_count for name in outcomes}
+
+
+# -------------------------------------------------------------------------------------------------------------- queries
+
+
+def test_is_a_stats_provider(shop: Postgres) -> None:
+    with opened(shop.url(DATABASE)) as provider:
+        assert isinstance(provider, StatsProvider)
+
+
+def test_one_query_reads_all_queues(shop: Postgres, jobs: psycopg.Connection) -> None:
+    enqueue(jobs, "a", 3)
+    enqueue(jobs, "b", 5)
+    enqueue(jobs, "someone else's", 7)
+    with opened(shop.url(DATABASE), ["a", "b", "empty"]) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 3, "b": 5, "empty": 0}
+        assert provider.get_queue_stats("someone else's").backlog_count == 7
+        assert backlogs(provider.get_many(["b", "unlisted"])) == {"b": 5, "unlisted": 0}
+        with pytest.raises(InvalidQueueError):
+            provider.get_queue_stats("a\n")
+        (asked,) = jobs.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'backpressure'")
+    assert asked == (1,)
+
+
+def test_what_a_query_does_not_tell_is_not_known(read: Callable[..., Any]) -> None:
+    assert counts(sample(read("SELECT 'q' AS queue, 1 AS backlog"))) == (1, None, None, None)
+    assert counts(sample(read("SELECT 'x' AS queue, 1 AS backlog"))) == (0, None, None, None)
+
+
+def test_what_a_query_tells(read: Callable[..., Any]) -> None:
+    columns = "0.25 AS oldest_age, 'q' AS queue, 4::numeric AS delayed, 3::smallint AS processing, 2 AS backlog"
+    told = read(f"SELECT {columns}", ["q", "without a row"])
+    assert counts(sample(told)) == (2, 3, 4, 0.25)
+    assert counts(sample(told, "without a row")) == (0, 0, 0, None)
+    nulls = "NULL::int AS processing, NULL::int AS delayed, NULL::float AS oldest_age"
+    assert counts(sample(read(f"SELECT 'q' AS queue, 2 AS backlog, {nulls}"))) == (2, None, None, None)
+
+
+def test_an_age_before_its_time_is_none(read: Callable[..., Any]) -> None:
+    assert sample(read("SELECT 'q' AS queue, 1 AS backlog, -3.5 AS oldest_age")).oldest_age == 0
+
+
+@pytest.mark.parametrize(
+    "name", ['"', "\\", "a,b", "{}", "NULL", "null", " ", "a'b", "%(queues)s", "$1", "größe", "\N{SNOWMAN}" * 85]
+)
+def test_any_name_is_data(shop: Postgres, jobs: psycopg.Connection, name: str) -> None:
+    enqueue(jobs, name, 2)
+    with opened(shop.url(DATABASE), [name, "other"]) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {name: 2, "other": 0}
+
+
+def test_a_queue_may_have_another_name_in_the_database(shop: Postgres, jobs: psycopg.Connection) -> None:
+    enqueue(jobs, "mail_v2", 2)
+    with opened(shop.url(DATABASE), {"mail": "mail_v2", "post": "mail_v2", "sms": "sms"}) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"mail": 2, "post": 2, "sms": 0}
+        assert provider.get_queue_stats("mail").queue_name == "mail"
+
+
+def test_queues_that_the_query_finds(shop: Postgres, jobs: psycopg.Connection) -> None:
+    for queue, count in (("a", 1), ("b", 2)):
+        enqueue(jobs, queue, count)
+    jobs.execute("INSERT INTO jobs (queue) VALUES (NULL)")
+    every = "SELECT queue, count(*) AS backlog FROM jobs GROUP BY queue"
+    with opened(shop.url(DATABASE), None, query=every) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 1, "b": 2}
+        assert backlogs(provider.get_many(["b", "c"])) == {"b": 2, "c": 0}
+    some = PostgresQuery(
+        f"SELECT queue, count(*) AS backlog FROM jobs WHERE {NAMES} IS NULL OR queue = ANY ({NAMES}) GROUP BY queue",
+        discovers=True,
+    )
+    with opened(shop.url(DATABASE), None, query=some) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 1, "b": 2}
+        assert backlogs(provider.get_many(["b", "c"])) == {"b": 2, "c": 0}
+
+
+def test_queues_must_be_named_where_the_query_does_not_find_them() -> None:
+    with pytest.raises(ConfigurationError, match="name the queues"):
+        PostgresStatsProvider("", query=WAITING)
+
+
+def test_prefix() -> None:
+    query = PostgresQuery("SELECT '{}' AS queue, n AS backlog FROM {prefix}jobs").evolve(prefix='"my shop".v2_')
+    assert query.command == "SELECT '{}' AS queue, n AS backlog FROM \"my shop\".v2_jobs"
+    for prefix in ("a.b.", "jobs; DROP TABLE", 'a".', "a b", 5):
+        with pytest.raises(ConfigurationError) as caught:
+            PROCRASTINATE.evolve(prefix=prefix)
+        assert caught.value.field == "prefix"
+    with pytest.raises(ConfigurationError, match=r"no \{prefix\}"):
+        PostgresQuery("SELECT 1 AS backlog", prefix="shop.")
+
+
+@pytest.mark.parametrize("query", ["procrastinates", "", None, 5, PostgresStatsProvider])
+def test_impossible_queries(query: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give one of 'procrastinate', 'pgqueuer', a SELECT") as caught:
+        PostgresStatsProvider("", ["q"], query=query)
+    assert caught.value.field == "query"
+
+
+@pytest.mark.parametrize("sql", ["", " \n", "SELECT '\0'", None])
+def test_impossible_sql(sql: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give a SELECT"):
+        PostgresQuery(sql)
+
+
+@pytest.mark.parametrize(
+    ("queues", "options", "field"),
+    [
+        ("mail", {}, "queues"),
+        (5, {}, "queues"),
+        ({"q": 5}, {}, "queues.q"),
+        ({"q": ""}, {}, "queues.q"),
+        (["q"], {"timeout": 0}, "timeout"),
+        (["q"], {"timeout": "1"}, "timeout"),
+    ],
+)
+def test_impossible_settings(queues: Any, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresStatsProvider("", queues, query=WAITING, **options)
+    assert caught.value.field == field
+
+
+# -------------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("1 AS backlog", "no column 'queue'"),
+        ("'q' AS queue, 1 AS waiting", "no column 'backlog'"),
+        ("'q' AS queue, 1 AS backlog, 1 AS proccessing", "'proccessing' that is unknown or there twice"),
+        ("'q' AS queue, 1 AS backlog, 2 AS backlog", "'backlog' that is unknown or there twice"),
+    ],
+)
+def test_columns_that_do_not_fit(read: Callable[..., Any], columns: str, words: str) -> None:
+    error = failure(lambda: read(f"SELECT {columns}"))
+    assert (error.error_type, words in str(error)) == ("provider", True), error
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("-1 AS backlog", "'-1' as backlog"),
+        ("NULL::int AS backlog", "NULL as backlog"),
+        ("1.5 AS backlog", "'1.5' as backlog"),
+        ("'many' AS backlog", "'many' as backlog"),
+        ("'1_0' AS backlog", "'1_0' as backlog"),
+        ("true AS backlog", "'t' as backlog"),
+        (f"{MAX_BACKLOG + 1} AS backlog", "as backlog: give a count from 0 to 2**53 - 1"),
+        ("1 AS backlog, -1 AS processing", "'-1' as processing"),
+        ("1 AS backlog, 'x' AS delayed", "'x' as delayed"),
+        ("1 AS backlog, interval '5 s' AS oldest_age", "'00:00:05' as oldest_age: give seconds"),
+        ("1 AS backlog, 'NaN'::float AS oldest_age", "'NaN' as oldest_age"),
+        ("generate_series(1, 2) AS backlog", "2 rows: add GROUP BY queue"),
+    ],
+)
+def test_values_that_do_not_fit(read: Callable[..., Any], columns: str, words: str) -> None:
+    error = read(f"SELECT 'q' AS queue, {columns}")["q"]
+    assert isinstance(error, StatsUnavailableError)
+    assert (error.error_type, error.queue_name, words in str(error)) == ("invalid_sample", "q", True), error
+
+
+def test_one_bad_queue_spoils_no_other(read: Callable[..., Any]) -> None:
+    outcomes = read("SELECT * FROM (VALUES ('a', 1), ('b', -1)) AS t (queue, backlog)", ["a", "b", "c"])
+    assert isinstance(outcomes.pop("b"), StatsUnavailableError)
+    assert backlogs(outcomes) == {"a": 1, "c": 0}
+
+
+class Result:
+    """What libpq could have received."""
+
+    def __init__(self, names: list[bytes | None], rows: list[list[bytes | None]]) -> None:
+        self.names, self.rows = names, rows
+        self.nfields, self.ntuples = len(names), len(rows)
+
+    def fname(self, column: int) -> bytes | None:
+        return self.names[column]
+
+    def get_value(self, row: int, column: int) -> bytes | None:
+        return self.rows[row][column]
+
+
+VALUES = st.none() | st.binary(max_size=20) | st.integers().map(lambda n: b"%d" % n) | st.sampled_from([b"q", b"inf"])
+COLUMN_NAMES = st.sampled_from([b"queue", b"backlog", b"processing", b"delayed", b"oldest_age"]) | st.binary(max_size=9)
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_no_answer_gives_anything_but_a_sound_sample_or_the_error(data: st.DataObject) -> None:
+    more = data.draw(st.lists(COLUMN_NAMES, max_size=3))
+    names: list[bytes | None] = [b"queue", b"backlog", *more]
+    rows = data.draw(st.lists(st.lists(VALUES, min_size=len(names), max_size=len(names)), max_size=4))
+    result: Any = Result(names, rows)
+    queues = data.draw(st.none() | st.just({"q": "q", "other": "\N{REPLACEMENT CHARACTER}"}))
+    try:
+        outcomes = Rows(result).outcomes(queues)
+    except StatsUnavailableError:
+        return
+    assert queues is None or list(outcomes) == list(queues)
+    for name, outcome in outcomes.items():
+        if isinstance(outcome, QueueStats):
+            assert outcome.fault() is None
+            assert outcome.oldest_age is None or 0 <= outcome.oldest_age < float("inf")
+        else:
+            assert (outcome.queue_name, outcome.error_type) == (name, "invalid_sample")
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("query", "label", "words"),
+    [
+        ("SELECT queue, 1 AS backlog FROM missing", "provider", 'UndefinedTable: relation "missing" does not exist'),
+        ("SELECT queue, 1 AS backlog FROM jobs WHERE quue = ''", "provider", "Perhaps you meant"),
+        ("SELEKT queue FROM jobs", "provider", "SyntaxError"),
+        ("SELECT 1; SELECT 2", "provider", "cannot insert multiple commands"),
+        ("COPY jobs TO STDOUT", "provider", "COPY_OUT"),
+        ("SELECT word AS queue, 1 AS backlog FROM secrets", "acl", "permission denied for table secrets"),
+        ("SELECT queue, 1 AS backlog FROM hidden.jobs", "acl", "grant the role USAGE on the schema and SELECT"),
+        ("SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(9)", "timeout", "statement timeout; see in pg_stat_activity"),
+    ],
+)
+def test_refused_queries(read: Callable[..., Any], query: str, label: str, words: str) -> None:
+    error = failure(lambda: read(query, timeout=0.5))
+    assert (error.error_type, words in str(error)) == (label, True), error
+
+
+def test_a_query_cannot_write(shop: Postgres, jobs: psycopg.Connection) -> None:
+    """Not even as a role that may, or within a function."""
+    superuser = shop.superuser(DATABASE)
+    jobs.execute("""CREATE OR REPLACE FUNCTION sneak() RETURNS text LANGUAGE plpgsql
+                    AS $$ BEGIN INSERT INTO jobs VALUES ('sneaked'); RETURN 'q'; END $$""")
+    for query in (
+        "INSERT INTO jobs VALUES ('written') RETURNING queue, 1 AS backlog",
+        "SELECT sneak() AS queue, 1 AS backlog",
+    ):
+        with opened(superuser, query=query) as provider:
+            error = failure(provider.get_all_queue_stats)
+        assert (error.error_type, "read-only transaction" in str(error)) == ("provider", True)
+    assert jobs.execute("SELECT * FROM jobs").fetchall() == []
+
+
+def test_settings_last_no_longer_than_the_transaction(read: Callable[..., Any], shop: Postgres) -> None:
+    setting = "SELECT 'q' AS queue, extract(epoch FROM current_setting('statement_timeout')::interval)::int AS backlog"
+    assert sample(read(setting, timeout=7)).backlog_count == 7
+    with opened(shop.url(DATABASE)) as provider:
+        provider.get_all_queue_stats()
+        (link,) = provider._links().idle
+        for name, value in (("statement_timeout", b"0"), ("transaction_read_only", b"off")):
+            assert link.run(f"SHOW {name}").get_value(0, 0) == value
+
+
+def test_what_a_query_raises_as_notice_is_not_printed(
+    read: Callable[..., Any], jobs: psycopg.Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs.execute("""CREATE OR REPLACE FUNCTION tell() RETURNS text LANGUAGE plpgsql
+                    AS $$ BEGIN RAISE WARNING 'look'; RETURN 'q'; END $$""")
+    assert sample(read("SELECT tell() AS queue, 1 AS backlog")).backlog_count == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_not_let_in(shop: Postgres) -> None:
+    shop.run("CREATE DATABASE refused", "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
+    shop.role("nologin_reader", options="NOLOGIN")
+    shop.role("single", options="LOGIN CONNECTION LIMIT 0")
+    port, host = shop.port, servers.HOST
+    cases = {
+        f"postgresql://reader:wrong-word@{host}:{port}/{DATABASE}": ("auth", "check the user name and password"),
+        f"postgresql://nobody:{PASSWORD}@{host}:{port}/{DATABASE}": ("auth", "password authentication failed"),
+        f"host={host} port={port} user=reader dbname={DATABASE} passfile=/dev/null": ("auth", "no password supplied"),
+        shop.url("refused"): ("auth", "pg_hba.conf"),
+        shop.url(DATABASE, "nologin_reader"): ("auth", "not permitted to log in"),
+        shop.url(DATABASE, "single"): ("maxclients", "max_connections or the role's limit"),
+        shop.url("template1"): ("acl", "permission denied for database"),
+        shop.url("missing"): ("provider", 'database "missing" does not exist'),
+        f"{shop.url(DATABASE)}?sslmode=require": ("protocol", "does not support SSL"),
+        f"postgresql://{host}:{servers.free_port()}/{DATABASE}": ("connect", "check that the server runs"),
+        f"host={shop.folder} port=1 dbname={DATABASE}": ("connect", "No such file"),
+        "postgresql://nobody.invalid/shop": ("dns", "check the host name"),
+    }
+    for conninfo, (label, words) in cases.items():
+        with opened(conninfo) as provider:
+            error = failure(provider.get_all_queue_stats)
+        assert (error.error_type, words in str(error)) == (label, True), error
+
+
+def test_all_connections_taken(fragile_postgres: Postgres) -> None:
+    with contextlib.ExitStack() as taken:
+        for _ in range(4):
+            taken.enter_context(fragile_postgres.connect())
+        with opened(fragile_postgres.url()) as provider:
+            error = failure(provider.get_all_queue_stats)
+            assert error.error_type == "maxclients", error
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def says(code: bytes, text: bytes) -> servers.Listener:
+    """Return a server that answers a startup with an error."""
+
+    def handle(connection: socket.socket) -> None:
+        for _ in range(2):  # perhaps a request for TLS or GSSAPI, then the startup
+            start = connection.recv(65536)
+            if not start:
+                return
+            if struct.unpack("!i", start[4:8])[0] >> 16 == 1234:
+                connection.sendall(b"N")
+            else:
+                connection.sendall(message(b"E", b"SFATAL\0VFATAL\0C" + code + b"\0M" + text + b"\0\0"))
+                return
+
+    return servers.Listener(handle)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "label"),
+    [
+        (b"57P03", b"the database system is starting up", "loading"),
+        (b"57P03", b"the database system is not yet accepting connections", "loading"),
+        (b"53300", b"sorry, too many clients already", "maxclients"),
+        (b"08P01", b"no more connections allowed (max_client_conn)", "maxclients"),
+        (b"28P01", b"Passwort-Authentifizierung fehlgeschlagen", "connect"),  # libpq keeps no code of it
+        (b"XX000", b"\xff\xfe what", "connect"),
+    ],
+)
+def test_words_of_a_server_that_does_not_let_us_in(code: bytes, text: bytes, label: str) -> None:
+    with says(code, text) as server, opened(f"postgresql://a:b@{servers.HOST}:{server.port}/c") as provider:
+        error = failure(provider.get_all_queue_stats)
+        assert error.error_type == label, error
+
+
+# ---------------------------------------------------------------------------------------------------------- connections
+
+
+def silent() -> servers.Listener:
+    """Return a server that lets connect and says nothing."""
+
+    def handle(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            pass
+
+    return servers.Listener(handle)
+
+
+def test_the_constructor_does_not_connect() -> None:
+    with servers.Listener(lambda _: pytest.fail("connected")) as server:
+        PostgresStatsProvider(f"host={servers.HOST} port={server.port}", ["q"], query="procrastinate").close()
+
+
+def test_several_hosts_are_tried_in_turn(shop: Postgres, jobs: psycopg.Connection) -> None:
+    enqueue(jobs, "q", 2)
+    with silent() as hung:
+        hosts = (
+            f"nobody.invalid:1,{servers.HOST}:{servers.free_port()},{servers.HOST}:{hung.port},localhost:{shop.port}"
+        )
+        with opened(f"postgresql://reader:{PASSWORD}@{hosts}/{DATABASE}", timeout=0.5) as provider:
+            assert backlogs(provider.get_all_queue_stats()) == {"q": 2}
+            assert repr(provider) == f"PostgresStatsProvider('postgres at {hosts}/{DATABASE}', 1 queues)"
+
+
+def test_what_the_environment_says(
+    shop: Postgres, jobs: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    enqueue(jobs, "q", 2)
+    for name, value in {
+        "PGHOST": servers.HOST,
+        "PGPORT": str(shop.port),
+        "PGUSER": "reader",
+        "PGPASSWORD": PASSWORD,
+        "PGDATABASE": DATABASE,
+    }.items():
+        monkeypatch.setenv(name, value)
+    with opened("") as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 2}
+        assert repr(provider) == f"PostgresStatsProvider('postgres at {servers.HOST}:{shop.port}', 1 queues)"
+    services = tmp_path / "services"
+    services.write_text(f"[here]\nhost={servers.HOST}\nport={shop.port}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    monkeypatch.setenv("PGPORT", "1")
+    with opened("service=here") as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 2}
+        assert repr(provider) == "PostgresStatsProvider('postgres service here', 1 queues)"
+
+
+def test_links_are_kept_and_closed(shop: Postgres, jobs: psycopg.Connection) -> None:
+    def connections() -> int:
+        rows = jobs.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'backpressure'")
+        (count,) = rows.fetchone() or ()
+        return int(count)
+
+    provider = PostgresStatsProvider(
+        shop.url(DATABASE), ["q"], query="SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(0.1)"
+    )
+    threads = [threading.Thread(target=provider.get_all_queue_stats) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    eventually(lambda: connections() == 2)
+    provider.close()
+    provider.close()
+    eventually(lambda: connections() == 0)
+    assert "this provider is closed" in str(failure(provider.get_all_queue_stats))
+
+
+def test_a_kept_link_that_died_is_replaced(shop: Postgres, jobs: psycopg.Connection) -> None:
+    enqueue(jobs, "q", 2)
+    with opened(shop.url(DATABASE)) as provider:
+        provider.get_all_queue_stats()
+        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'backpressure'"
+        assert jobs.execute(ended).fetchall() == [(True,)]
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 2}
+
+
+def test_an_answer_is_not_asked_for_again(
+    shop: Postgres, jobs: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit least of all: the query would run for twice as long."""
+    with opened(shop.url(DATABASE), timeout=0.3) as provider:
+        provider.get_all_queue_stats()
+        with shop.connect(DATABASE, autocommit=False) as locker, monkeypatch.context() as patch:
+            patch.setattr(provider, "_open", lambda: pytest.fail("asked again"))
+            locker.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+            assert failure(provider.get_all_queue_stats).error_type == "timeout"
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 0}
+
+
+def test_a_server_that_restarts(fragile_postgres: Postgres) -> None:
+    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog") as provider:
+        for _ in range(2):
+            assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
+            fragile_postgres.stop()
+            assert failure(provider.get_all_queue_stats).error_type == "connect"
+            fragile_postgres.start()
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
+
+
+def interrupted(provider: PostgresStatsProvider, under_way: Callable[[], object]) -> None:
+    """Interrupt a read once it is under way; it ends within a part of its timeout."""
+    errors: list[StatsUnavailableError] = []
+    reading = threading.Thread(target=lambda: errors.append(failure(provider.get_all_queue_stats)))
+    reading.start()
+    eventually(under_way)
+    began = time.monotonic()
+    provider.interrupt()
+    reading.join()
+    assert time.monotonic() - began < 5
+    assert [error.error_type for error in errors] == ["deadline"]
+
+
+def linked(provider: PostgresStatsProvider) -> Callable[[], bool]:
+    return lambda: any(read.link is not None for read in provider._links().reads)
+
+
+def test_interrupt_ends_a_read_of_a_frozen_server(fragile_postgres: Postgres) -> None:
+    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog", timeout=30) as provider:
+        provider.get_all_queue_stats()
+        fragile_postgres.freeze()
+        try:
+            interrupted(provider, linked(provider))  # over a kept link
+            interrupted(provider, linked(provider))  # in the middle of a connect
+        finally:
+            fragile_postgres.resume()
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
+
+
+def test_interrupt_ends_a_read_that_waits_for_a_lock(shop: Postgres, jobs: psycopg.Connection) -> None:
+    waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'backpressure' AND wait_event_type = 'Lock'"
+    with opened(shop.url(DATABASE), timeout=30) as provider:
+        with shop.connect(DATABASE, autocommit=False) as locker:
+            locker.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+            interrupted(provider, lambda: jobs.execute(waits).fetchone())
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 0}
+
+
+def test_a_frozen_server_is_not_waited_for_without_end(fragile_postgres: Postgres) -> None:
+    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog", timeout=0.1) as provider:
+        provider.get_all_queue_stats()
+        fragile_postgres.freeze()
+        try:
+            began = time.monotonic()
+            for _ in range(2):
+                error = failure(provider.get_all_queue_stats)
+                assert (error.error_type, "no answer within 0.1 s" in str(error)) == ("timeout", True)
+            assert time.monotonic() - began < 5
+        finally:
+            fragile_postgres.resume()
+
+
+def test_a_forked_child_leaves_its_parents_connection_alone(shop: Postgres) -> None:
+    code = """
+import gc, os, sys
+from backpressure.providers.postgres import PostgresStatsProvider
+
+backend = "SELECT 'q' AS queue, pg_backend_pid() AS backlog"
+provider = PostgresStatsProvider(sys.argv[1], ["q"], query=backend)
+mine = provider.get_queue_stats("q").backlog_count
+for goes_on in (True, False):
+    child = os.fork()
+    if child == 0:
+        if goes_on:
+            assert provider.get_queue_stats("q").backlog_count != mine
+        provider.close()
+        del provider
+        gc.collect()
+        sys.exit(0)  # by the long way, which frees all that is left
+    assert os.waitpid(child, 0)[1] == 0
+assert provider.get_queue_stats("q").backlog_count == mine
+provider.close()
+print("all ended")
+"""
+    command = [sys.executable, "-W", "error", "-c", code, shop.url(DATABASE)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "all ended\n", "")
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((servers.HOST, port)) == 0
+
+
+def test_pgbouncer_may_pool_transactions(shop: Postgres, jobs: psycopg.Connection, tmp_path: Any) -> None:
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        no_server("no pgbouncer: apt-get install pgbouncer")
+    assert program is not None
+    enqueue(jobs, "q", 2)
+    port = servers.free_port()
+    # One server connection for all clients, and no startup parameter forgiven.
+    (tmp_path / "users").write_text(f'"reader" "{PASSWORD}"\n')
+    (tmp_path / "ini").write_text(f"""
+[databases]
+{DATABASE} = host={servers.HOST} port={shop.port} pool_size=1
+[pgbouncer]
+listen_addr = {servers.HOST}
+listen_port = {port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {tmp_path}/users
+pool_mode = transaction
+""")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    start = shop._command("postgres")[:-1]
+    process = subprocess.Popen([*start, program, "-q", f"{tmp_path}/ini"], stderr=subprocess.DEVNULL)
+    try:
+        servers.wait_until(lambda: listens(port), what="pgbouncer")
+        url = f"postgresql://reader:{PASSWORD}@{servers.HOST}:{port}/{DATABASE}"
+        with opened(url) as one, opened(url, query="SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(9)") as slow:
+            for _ in range(3):
+                assert backlogs(one.get_all_queue_stats()) == {"q": 2}
+                assert failure(slow.get_all_queue_stats).error_type == "timeout"
+        with psycopg.connect(url, autocommit=True) as other:
+            assert other.execute("SHOW statement_timeout").fetchone() == ("0",)
+    finally:
+        process.kill()
+        process.wait()
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+USER = "canary-role"
+MALFORMED = [
+    f"postgresql://{USER}:{PASSWORD}@h:{PASSWORD}/db",
+    f"postgresql://{USER}:{PASSWORD}/x@h/db",
+    f"postgresql://{USER}:{PASSWORD}?x@h/db",
+    f"postgresql://{USER}:x@{PASSWORD}@h/db",
+    f"postgresql://{USER}:%zz{PASSWORD}@h/db",
+    f"postgresql://{USER}:{PASSWORD}",
+    f"postgresql://{USER}:x@h/db?{PASSWORD}=1",
+    f"postgresql://{USER}:x@h/db?sslmode={PASSWORD}&{PASSWORD}",
+    f"host=h user={USER} password=two {PASSWORD}",
+    f"host=h user={USER} password='{PASSWORD}",
+    f"host=h port={PASSWORD}",
+    f"dbname=postgresql://{USER}:{PASSWORD}@h/db",
+    f"dbname='host=h password={PASSWORD}'",
+    f"mysql://{USER}:{PASSWORD}@h/db",
+    f"{PASSWORD}\0",
+    f"{PASSWORD}\ud800",
+    PASSWORD.encode(),
+    None,
+]
+
+
+@pytest.mark.parametrize("conninfo", MALFORMED)
+def test_a_malformed_connection_string_is_shown_nowhere(conninfo: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresStatsProvider(conninfo, ["q"], query=WAITING)
+    assert (caught.value.field, caught.value.__cause__, caught.value.__context__) == ("conninfo", None, None)
+    shown = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+    assert LAST_WORDS not in shown.replace("test_a_malformed", "")
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    [
+        f"postgresql://{USER}:{PASSWORD}@{{host}}:{{port}}/db",
+        f"postgresql://{{host}}:{{port}}/db?user={USER}&password={PASSWORD}",
+        f"postgresql://{USER}@{{host}}:{{port}}/db?sslpassword={PASSWORD}",
+        f"host={{host}} port={{port}} user={USER} password='{PASSWORD}'",
+    ],
+)
+def test_credentials_are_shown_nowhere(conninfo: str) -> None:
+    """Not even where the server quotes them."""
+    words = f"password authentication failed for user {USER}, who said {PASSWORD}".encode()
+    with says(b"28P01", words) as server:
+        given = conninfo.format(host=servers.HOST, port=server.port)
+        with opened(given) as provider:
+            error = failure(provider.get_all_queue_stats)
+            assert "for user ***" in str(error)
+            link = provider._open()
+            shown = [repr(provider), str(provider), repr(provider._target), str(provider._target), repr(error)]
+            shown += [repr(link), repr(provider._target.hosts), repr(provider._redact), *error.args]
+            assert [text for text in shown if PASSWORD in text or USER in text] == []
+            for way in (pickle.dumps, copy.copy, copy.deepcopy):
+                with pytest.raises(TypeError, match="does not pickle"):
+                    way(provider)
+
+
+def test_the_password_of_the_environment_is_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    server = says(b"28P01", f"who said {PASSWORD}".encode())
+    with server, opened(f"host={servers.HOST} port={server.port}") as provider:
+        assert "who said ***" in str(failure(provider.get_all_queue_stats))
+
+
+def test_control_characters_of_a_server_are_not_passed_on(read: Callable[..., Any]) -> None:
+    error = failure(lambda: read("SELECT 'q' AS queue, E'\\x1b[2J'::int AS backlog"))
+    assert "\x1b" not in str(error)
+    error = read("SELECT 'q' AS queue, E'\\x1b[2J' AS backlog")["q"]
+    assert "\x1b" not in str(error)
+
+
+# ---------------------------------------------------------------------------------------------------------- controllers
+
+
+def test_a_controller_sheds_what_matters_least(
+    make_controller: MakeController, shop: Postgres, jobs: psycopg.Connection
+) -> None:
+    with opened(shop.url(DATABASE), ["mail"]) as provider:
+        controller = make_controller(provider)
+        enqueued = itertools.count()
+        controller.run("low", "mail", next, enqueued)
+        enqueue(jobs, "mail", 3_000)
+        assert controller.refresh("mail")
+        with pytest.raises(JobShedError):
+            controller.run("low", "mail", next, enqueued)
+        controller.run("high", "mail", next, enqueued)
+        assert next(enqueued) == 2
+        jobs.execute("DELETE FROM jobs")
+        assert controller.refresh("mail")
+        assert controller.suggest_throttle("low", "mail").backlog_size == 0
+
+
+def test_a_controller_recovers_with_the_server(make_controller: MakeController, fragile_postgres: Postgres) -> None:
+    fragile_postgres.run(
+        "CREATE TABLE IF NOT EXISTS jobs (queue text)",
+        "INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 5000)",
+        "GRANT SELECT ON jobs TO reader",
+    )
+    with opened(fragile_postgres.url(), ["mail"]) as provider:
+        controller = make_controller(provider)
+        assert controller.suggest_throttle("low", "mail").should_shed
+        fragile_postgres.stop()
+        assert not controller.refresh("mail")
+        fragile_postgres.start()
+        fragile_postgres.run("DELETE FROM jobs")
+        assert controller.refresh("mail")
+        assert controller.suggest_throttle("low", "mail").delay == 0
+
+
+def test_an_asyncio_controller(shop: Postgres, jobs: psycopg.Connection, engine_name: str) -> None:
+    enqueue(jobs, "mail", 3_000)
+
+    async def main() -> None:
+        config = BackpressureConfig(polling=PollingConfig(timeout=5))
+        with opened(shop.url(DATABASE), ["mail"]) as provider:
+            async with AsyncBackpressureController(config, provider, _engine=engine_name) as controller:
+                assert (await controller.suggest_throttle("low", "mail")).should_shed
+                assert not (await controller.suggest_throttle("high", "mail")).should_shed
+                jobs.execute("DELETE FROM jobs")
+                assert await controller.refresh("mail")
+                assert (await controller.suggest_throttle("low", "mail")).delay == 0
+
+    asyncio.run(main())
