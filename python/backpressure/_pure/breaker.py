@@ -203,17 +203,21 @@ class Breaker:
             return Ticket(word.generation, probe=False)
         now_ns = self._now_ns()
         elapsed_ns = now_ns - self._origin_ns
-        with self._lock():
-            word = Word.unpack(self.word)
+
+        def take(word: Word) -> Word | None:
             if not admits(word, floor_ms(elapsed_ns), self.circuit):
                 return None
-            if word.state == CLOSED:
-                return Ticket(word.generation, probe=False)
-            old, word = word.state, leased(word, elapsed_ns)
-            self.word = word.pack()
-        self.last_probe_ns = now_ns
-        self._notify(old, word.state)
-        return Ticket(word.generation, probe=True)
+            return word if word.state == CLOSED else leased(word, elapsed_ns)
+
+        stepped = self._step(take)
+        if stepped is None:
+            return None
+        old, new = stepped
+        probe = old.state != CLOSED
+        if probe:
+            self.last_probe_ns = now_ns
+        self._notify(old.state, new.state)
+        return Ticket(new.generation, probe=probe)
 
     def record(self, ok: bool, ticket: Ticket | None = None) -> None:
         """Take a result into account, or drop it when it is stale."""
@@ -222,16 +226,20 @@ class Breaker:
         if ok and is_pristine(self.word):
             return  # whether or not it counts, nothing changes
         now_ns = self._now_ns()
-        with self._lock():
-            word = Word.unpack(self.word)
+        elapsed_ns = now_ns - self._origin_ns
+
+        def settle(word: Word) -> Word | None:
             if not counts(word, ticket):
-                return
-            old = word.state
-            word = succeeded(word, self.circuit) if ok else failed(word, now_ns - self._origin_ns, self.circuit)
-            self.word = word.pack()
+                return None
+            return succeeded(word, self.circuit) if ok else failed(word, elapsed_ns, self.circuit)
+
+        stepped = self._step(settle)
+        if stepped is None:
+            return
         if not ok:
             self.last_failure_ns = now_ns
-        self._notify(old, word.state)
+        old, new = stepped
+        self._notify(old.state, new.state)
 
     def force_open(self) -> None:
         """Reject everything until `force_close` or `reset`."""
@@ -248,10 +256,30 @@ class Breaker:
 
     def _force(self, state: int, *, forced: bool) -> None:
         stamp_ms = ceil_ms(self._now_ns() - self._origin_ns) if forced else 0
-        with self._lock():
-            old = Word.unpack(self.word)
-            self.word = old.to(state, forced=forced, stamp_ms=stamp_ms).pack()
-        self._notify(old.state, state)
+        stepped = self._step(lambda word: word.to(state, forced=forced, stamp_ms=stamp_ms))
+        assert stepped is not None  # noqa: S101 - only a step that declines gives None
+        self._notify(stepped[0].state, state)
+
+    def _step(self, step: Callable[[Word], Word | None]) -> tuple[Word, Word] | None:
+        """Drive a pure step until it is applied to an unchanged word; return the words before and after, or ``None``
+        where the step declines.
+        """
+        while True:
+            seen = self.word
+            old = Word.unpack(seen)
+            new = step(old)
+            if new is None:
+                return None
+            if self._swap(seen, new.pack()):
+                return old, new
+
+    def _swap(self, old: int, new: int) -> bool:
+        """Put `new` in the place of `old`, if that is still there."""
+        with self._lock():  # against other threads; signal handlers run between calls, never between these two lines
+            if self.word != old:
+                return False
+            self.word = new
+        return True
 
     def _notify(self, old: int, new: int) -> None:
         if self._on_change is not None and old != new:

@@ -456,7 +456,7 @@ class Engine:
                     origin_ns=self.origin_ns,
                     on_change=partial(self._host.circuit_changed, name),
                 )
-                queue = self._queues[name] = Queue(name, breaker, now_ns)
+                queue = self._queues.setdefault(name, Queue(name, breaker, now_ns))
         for gone in evicted:
             self._host.evicted(gone)
         return queue
@@ -475,14 +475,17 @@ class Engine:
             elif now_ns - queue.touched_ns <= idle_ns:
                 self._next_eviction_ns = min(self._next_eviction_ns, queue.touched_ns + idle_ns + 1)
             else:
+                self._queues.pop(name, None)
+                if queue.breaker.state() != 0:  # forced open meanwhile
+                    self._queues.setdefault(name, queue)
+                    continue
                 evicted.append(name)
-                del self._queues[name]
                 for priority in Priority:
                     self._ready[priority].pop(name, None)
                     totals = queue.counters[priority.value].totals()
                     self._evicted[priority.value] = self._evicted[priority.value].plus(totals)
         if evicted:
-            self._mode = self._mode._replace()  # voids all ready answers, as the native engine must
+            self._change()  # voids all ready answers, as the native engine must
         return evicted
 
     def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
@@ -545,18 +548,26 @@ class Engine:
         return self._mode.emergency
 
     def _end_override(self, expired: Mode) -> Mode:
-        with self._lock():
-            ended = self._mode.override_until_ns == expired.override_until_ns
-            if ended:
-                self._mode = self._mode._replace(override_until_ns=None)
-            mode = self._mode
-        if ended:
-            self._host.override_ended()
+        while (mode := self._mode).override_until_ns == expired.override_until_ns:
+            ended = mode._replace(override_until_ns=None)
+            if self._swap(mode, ended):
+                self._host.override_ended()
+                return ended
         return mode
 
     def _change(self, **changes: Any) -> None:
-        with self._lock():
-            self._mode = self._mode._replace(**changes)
+        while True:
+            mode = self._mode
+            if self._swap(mode, mode._replace(**changes)):
+                return
+
+    def _swap(self, old: Mode, new: Mode) -> bool:
+        """Put `new` in the place of `old`, if that is still there."""
+        with self._lock():  # against other threads; signal handlers run between calls, never between these two lines
+            if self._mode is not old:
+                return False
+            self._mode = new
+        return True
 
     # ------------------------------------------------------------------------------------------------------ reading
 

@@ -1,4 +1,4 @@
-"""A lock that a forked child never finds held."""
+"""A lock that neither a forked child nor a signal handler finds held."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import threading
 class ForkLock:
     """Call it to get this process's lock: ``with self._lock(): ...``.
 
-    Fork hooks do not run under every server, so the process id decides; `dict.setdefault` is atomic.
+    Fork hooks do not run under every server, so the process id decides; `dict.setdefault` is atomic. A signal handler
+    that interrupts its holder enters too, so what is done under it must bear that: see `Breaker` and `Engine`.
     """
 
     __slots__ = ("_locks",)
 
     def __init__(self) -> None:
-        self._locks: dict[int, threading.Lock] = {}
+        self._locks: dict[int, threading.RLock] = {}
 
-    def __call__(self) -> threading.Lock:
+    def __call__(self) -> threading.RLock:
         pid = os.getpid()
-        return self._locks.get(pid) or self._locks.setdefault(pid, threading.Lock())
+        return self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())
