@@ -1,0 +1,947 @@
+"""`PrometheusStatsProvider` against a real Prometheus, and against servers that fail in every way of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import pickle
+import socket
+import ssl
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import prometheus_server
+import redis_fixtures
+import servers
+from backpressure import (
+    AsyncBackpressureController,
+    BackpressureConfig,
+    BackpressureController,
+    JobShedError,
+    Reason,
+)
+from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers import _prometheus_api as api
+from backpressure.providers.prometheus import PrometheusStatsProvider
+from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+from controller_fixtures import eventually
+from faults import proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure._engine import EngineModule
+    from controller_fixtures import MakeController
+
+CANARY = "hunter2canary"
+SOON = BackpressureConfig().evolve(
+    {"polling.interval": 0.1, "polling.jitter": 0, "polling.timeout": 0.1, "polling.cache_ttl": 0.4}
+)
+
+
+@contextlib.contextmanager
+def opened(url: str, query: str | None = "depth", **options: Any) -> Iterator[PrometheusStatsProvider]:
+    provider = PrometheusStatsProvider(url, query, **{"timeout": 20, **options})
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+def failure(read: Callable[[], object]) -> StatsUnavailableError:
+    """Return what `read` raises, which carries neither cause nor context."""
+    with pytest.raises(StatsUnavailableError) as caught:
+        read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    return caught.value
+
+
+def backlogs(outcomes: Any) -> dict[str, int | str]:
+    """Return each queue's backlog, or the type of its error."""
+    return {
+        name: outcome.backlog_count if isinstance(outcome, QueueStats) else outcome.error_type
+        for name, outcome in outcomes.items()
+    }
+
+
+def age(outcome: Any) -> float:
+    assert isinstance(outcome, QueueStats), outcome
+    return (datetime.now(UTC) - outcome.last_updated).total_seconds()
+
+
+# ------------------------------------------------------------------------------------------------------ a real server
+
+
+@pytest.fixture(scope="session")
+def session_server() -> Iterator[prometheus_server.Prometheus]:
+    """The session's own Prometheus."""
+    if prometheus_server.binary() is None:
+        redis_fixtures.no_server("no prometheus: apt-get install prometheus")
+    with prometheus_server.Prometheus() as server:
+        yield server
+
+
+class Shown(NamedTuple):
+    """The server, and a way to give it metrics: each of their names is new in this test."""
+
+    server: prometheus_server.Prometheus
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def show(self, metrics: Callable[[], str] | str) -> None:
+        """Return when they have been scraped, all of them at once."""
+        seen = f"seen_{time.monotonic_ns()}"
+        text = metrics if callable(metrics) else metrics.__str__
+        self.server.exporter.metrics = lambda: f"{text()}\n{seen} 1\n"
+        with opened(self.url, None, queues={"q": seen}, timeout=5) as provider:
+            eventually(lambda: backlogs(provider.get_all_queue_stats()) == {"q": 1}, 20)
+
+
+@pytest.fixture
+def prometheus(session_server: prometheus_server.Prometheus) -> Iterator[Shown]:
+    """A server with nothing in it."""
+    shown = Shown(session_server)
+    shown.show("")
+    yield shown
+    session_server.exporter.alive = True
+
+
+def test_finds_every_queue_and_its_number(prometheus: Shown) -> None:
+    prometheus.show('depth{queue="mail"} 12\ndepth{queue="empty"} 0\ndepth{queue="full"} 1.2e+06\nother{queue="x"} 9')
+    with opened(prometheus.url) as provider:
+        assert isinstance(provider, StatsProvider)
+        assert backlogs(provider.get_all_queue_stats()) == {"mail": 12, "empty": 0, "full": 1_200_000}
+        stats = provider.get_queue_stats("mail")
+    assert (stats.queue_name, stats.processing_count, stats.delayed_count, stats.oldest_age) == ("mail", *3 * (None,))
+
+
+def test_reads_the_queues_it_is_given_and_others_when_asked(prometheus: Shown) -> None:
+    prometheus.show('depth{name="a"} 1\ndepth{name="b"} 2\n')
+    with opened(prometheus.url, label="name", queues=["a", "gone"]) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 1, "gone": "missing"}
+        assert backlogs(provider.get_many(["b", "nowhere"])) == {"b": 2, "nowhere": "missing"}
+        error = failure(lambda: provider.get_queue_stats("gone"))
+    assert str(error).startswith(f"queue 'gone' has no series at {prometheus.url}: check the query")
+    assert error.queue_name == "gone"
+    with opened(prometheus.url, queues=[]) as provider:
+        assert provider.get_all_queue_stats() == {}
+
+
+def test_all_the_numbers_of_a_queue(prometheus: Shown) -> None:
+    prometheus.show(
+        'depth{queue="a"} 3\nrunning{queue="a"} 2\nlater{queue="a"} 7\nsince{queue="a"} 4.5\n'
+        'depth{queue="b"} 1\nrunning{queue="b"} NaN\nlater{queue="b"} -1\nsince{queue="b"} +Inf\n'
+        'depth{queue="c"} 1\nrunning{queue="other"} 5'
+    )
+    with opened(prometheus.url, processing="running", delayed="later", oldest_age="since") as provider:
+        outcomes = provider.get_all_queue_stats()
+    told = {
+        name: (stats.backlog_count, stats.processing_count, stats.delayed_count, stats.oldest_age)
+        for name, stats in outcomes.items()
+        if isinstance(stats, QueueStats)
+    }
+    assert told == {"a": (3, 2, 7, 4.5), "b": (1, None, None, None), "c": (1, None, None, None)}
+
+
+def test_fractions_are_rounded_up_and_what_counts_nothing_is_refused(prometheus: Shown) -> None:
+    values = {"whole": "12.0", "part": "2.0001", "nan": "NaN", "inf": "+Inf", "less": "-1", "bit": "-0.5", "zero": "-0"}
+    values |= {"most": str(MAX_BACKLOG), "more": str(MAX_BACKLOG + 1)}
+    prometheus.show("\n".join(f'depth{{queue="{name}"}} {value}' for name, value in values.items()))
+    with opened(prometheus.url) as provider:
+        outcomes = provider.get_all_queue_stats()
+    bad = dict.fromkeys(("nan", "inf", "less", "bit", "more"), "invalid_sample")
+    assert backlogs(outcomes) == {"whole": 12, "part": 3, "zero": 0, "most": MAX_BACKLOG, **bad}
+    assert f"queue 'nan' at {prometheus.url}: its backlog is nan: give a query that counts jobs" == str(outcomes["nan"])
+    assert "its backlog is -1:" in str(outcomes["less"])
+
+
+def test_queries_of_their_own(prometheus: Shown) -> None:
+    prometheus.show('keys{key="a"} 3\nkeys{key="b"} 4\ndepth{queue="mail"} 5')
+    queues = {
+        "plain": 'keys{key="a"}',
+        "sum": "sum(keys)  # both",
+        "scalar": "scalar(sum(keys)) * 2",
+        "common": None,
+        "none": "nothing",
+        "two": "keys",
+        "wrong": "sum(",
+        "range": "keys[1m]",
+        "text": '"x"',
+        "ambiguous": "keys + on() group_left keys",
+    }
+    with opened(prometheus.url, "label_replace(depth, 'queue', 'common', '', '')", queues=queues) as provider:
+        outcomes = provider.get_all_queue_stats()
+    told = {"plain": 3, "sum": 7, "scalar": 14, "common": 5, "none": "missing", "two": "invalid_sample"}
+    assert backlogs(outcomes) == told | dict.fromkeys(("wrong", "range", "text", "ambiguous"), "provider")
+    messages = {name: str(outcome) for name, outcome in outcomes.items() if isinstance(outcome, Exception)}
+    assert "2 series give its backlog: aggregate them, e.g. by max" in messages["two"]
+    start = f"cannot read queue 'wrong' at {prometheus.url}: QueryError: the query for backlog: "
+    assert messages["wrong"].startswith(f"{start}bad_data: ")
+    assert "parse error: unclosed left parenthesis" in messages["wrong"]
+    assert "it gives a matrix: give one that gives a number a series, without [a range]" in messages["range"]
+    assert "it gives a string" in messages["text"]
+    assert "execution: " in messages["ambiguous"]
+
+
+def test_two_series_for_a_queue_are_nobodys_choice(prometheus: Shown) -> None:
+    prometheus.show('depth{queue="a",pod="1"} 3\ndepth{queue="a",pod="2"} 4\ndepth{queue="b",pod="1"} 5')
+    with opened(prometheus.url) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": "invalid_sample", "b": 5}
+    with opened(prometheus.url, "sum by (queue) (depth)") as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 7, "b": 5}
+    with opened(prometheus.url, "max by (queue) (depth)", delayed="depth") as provider:
+        outcomes = provider.get_all_queue_stats()
+    assert backlogs(outcomes) == {"a": "invalid_sample", "b": 5}
+    assert "2 series give its delayed" in str(outcomes["a"])
+
+
+def test_a_label_that_no_series_has_is_told(prometheus: Shown) -> None:
+    prometheus.show('depth{name="a"} 3\nrunning{queue="a"} 3')
+    with opened(prometheus.url) as provider:
+        error = failure(provider.get_all_queue_stats)
+    assert error.error_type == "provider"
+    assert "none of its series has the label 'queue', the first has __name__, instance, job, name: give label=" in str(
+        error
+    )
+    with opened(prometheus.url, "sum(depth)") as provider:
+        assert "the first has none: give label=" in str(failure(provider.get_all_queue_stats))
+    with opened(prometheus.url, label="name", processing="running") as provider:
+        assert "the query for processing: none of its series" in str(failure(provider.get_all_queue_stats))
+
+
+def test_what_cannot_name_a_queue_is_not_found(prometheus: Shown) -> None:
+    prometheus.show(
+        f'depth{{queue="a"}} 3\ndepth{{pod="1"}} 3\ndepth{{queue="{256 * "x"}"}} 3\ndepth{{queue="a\\nb"}} 3'
+    )
+    with opened(prometheus.url) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+
+
+def test_a_query_that_the_server_cannot_evaluate_concerns_all(prometheus: Shown) -> None:
+    prometheus.show('depth{queue="a"} 3')
+    with opened(prometheus.url, "sum by (") as provider:
+        error = failure(provider.get_all_queue_stats)
+        assert error.error_type == "provider"
+        assert "parse error" in str(error)
+        assert failure(lambda: provider.get_queue_stats("a")).error_type == "provider"
+    slow = "count_over_time((sum by (queue) (rate(depth[1m])))[30d:1s])"
+    with opened(prometheus.url, None, queues={"slow": slow, "a": "depth"}, timeout=5) as provider:
+        provider._limits["timeout"] = "5ms"  # the server's own limit; the client would wait
+        outcomes = provider.get_all_queue_stats()
+    assert backlogs(outcomes) == {"slow": "timeout", "a": 3}
+    assert "timeout: query timed out" in str(outcomes["slow"])
+
+
+# --------------------------------------------------------------------------------------------- when a number was true
+
+
+def test_a_sample_is_as_old_as_its_scrape(prometheus: Shown) -> None:
+    # An exporter that gives times of its own; Prometheus shows such samples for five minutes, and
+    # takes none that are older than what it has: the name must be new.
+    prometheus.show(lambda: f'aged{{queue="a"}} 3 {int(time.time() * 1000) - 20_000}\nfresh{{queue="a"}} 3')
+    selectors = ("aged", '{__name__="aged"}', 'aged{queue=~"a|}"}', " aged {queue!='\\''} ")
+    for query in selectors:
+        with opened(prometheus.url, query) as provider:
+            assert 19.9 <= age(provider.get_queue_stats("a")) < 25, query
+    with opened(prometheus.url, None, queues={"q": "aged"}) as provider:
+        assert 19.9 <= age(provider.get_queue_stats("q")) < 25
+    with opened(prometheus.url, "fresh") as provider:
+        assert 0 <= age(provider.get_queue_stats("a")) < 5
+    # What is computed does not tell, unless it is asked.
+    with opened(prometheus.url, "sum by (queue) (aged)") as provider:
+        assert 0 <= age(provider.get_queue_stats("a")) < 5
+    when = "min by (queue) (timestamp(aged))"
+    with opened(prometheus.url, "sum by (queue) (aged)", last_updated=when) as provider:
+        assert 19.9 <= age(provider.get_queue_stats("a")) < 25
+
+
+def test_times_that_are_none_are_refused(prometheus: Shown) -> None:
+    now = time.time()
+    pushed = {"seconds": now - 50, "ms": now * 1000, "ahead": now + 20, "nan": "NaN", "before": -1}
+    lines = [f'pushed{{queue="{name}"}} {value}' for name, value in pushed.items()]
+    prometheus.show("\n".join([*lines, *(f'depth{{queue="{name}"}} 1' for name in (*pushed, "none"))]))
+    with opened(prometheus.url, last_updated="pushed") as provider:
+        outcomes = provider.get_all_queue_stats()
+    refused = dict.fromkeys(("ms", "none", "nan", "before"), "invalid_sample")
+    assert backlogs(outcomes) == {"seconds": 1, "ahead": 1, **refused}
+    assert 50 <= age(outcomes["seconds"]) < 55
+    assert 0 <= age(outcomes["ahead"]) < 5  # a clock that is a little ahead
+    assert "its last_updated is nan: give Unix seconds for each queue" in str(outcomes["none"])
+
+
+def test_a_dead_exporter_takes_its_queues_along(prometheus: Shown) -> None:
+    prometheus.show('depth{queue="a"} 3')
+    with opened(prometheus.url) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+        prometheus.server.exporter.alive = False
+        eventually(lambda: provider.get_all_queue_stats() == {})
+        assert failure(lambda: provider.get_queue_stats("a")).error_type == "missing"
+
+
+# -------------------------------------------------------------------------------------------------------- controllers
+
+
+def test_a_controller_sheds_low_and_passes_high(prometheus: Shown, make_controller: MakeController) -> None:
+    prometheus.show('depth{queue="full"} 5000\ndepth{queue="green"} 7')
+    with opened(prometheus.url) as provider:
+        controller = make_controller(provider)
+        with pytest.raises(JobShedError, match="backlog of 5000"):
+            controller.run("low", "full", int)
+        assert controller.run("high", "full", int) == 0
+        assert controller.suggest_throttle("high", "full").reason is Reason.BACKLOG_YELLOW
+        assert controller.run("low", "green", int) == 0
+        assert controller.suggest_throttle("low", "green").backlog_size == 7
+
+
+def test_an_asyncio_controller_takes_it_too(prometheus: Shown, engine_name: str, engine_module: EngineModule) -> None:
+    prometheus.show('depth{queue="full"} 5000\ndepth{queue="green"} 7')
+
+    async def main(provider: PrometheusStatsProvider) -> None:
+        async with AsyncBackpressureController(None, provider, _engine=engine_name) as controller:
+            with pytest.raises(JobShedError, match="backlog of 5000"):
+                await controller.run("low", "full", int)
+            assert (await controller.suggest_throttle("low", "green")).backlog_size == 7
+
+    with opened(prometheus.url) as provider:
+        asyncio.run(main(provider))
+
+
+def test_a_controller_degrades_when_the_exporter_dies(
+    prometheus: Shown, engine_name: str, engine_module: EngineModule
+) -> None:
+    prometheus.show('depth{queue="full"} 5000')
+    config = SOON.evolve({"recovery.graceful_degrade": 0.2})
+    with (
+        opened(prometheus.url) as provider,
+        BackpressureController(config, provider, _engine=engine_name) as controller,
+    ):
+        eventually(lambda: controller.suggest_throttle("low", "full").should_shed)
+        prometheus.server.exporter.alive = False
+        eventually(lambda: controller.suggest_throttle("low", "full").reason is Reason.STATS_STALE)
+        eventually(lambda: controller.suggest_throttle("low", "full").reason is Reason.FALLBACK_CONSERVATIVE)
+        prometheus.server.exporter.alive = True
+        eventually(lambda: controller.suggest_throttle("low", "full").should_shed)
+
+
+def test_an_old_sample_is_old_for_a_controller_too(
+    prometheus: Shown, engine_name: str, engine_module: EngineModule
+) -> None:
+    prometheus.show(lambda: f'late{{queue="full"}} 5000 {int(time.time() * 1000) - 40_000}')
+    with (
+        opened(prometheus.url, "late") as provider,
+        BackpressureController(None, provider, _engine=engine_name) as controller,
+    ):
+        assert controller.suggest_throttle("low", "full").reason is Reason.STATS_STALE  # 40 s are more than cache_ttl
+
+
+def test_a_frozen_server_holds_a_poll_no_longer_than_its_deadline(
+    prometheus: Shown, make_controller: MakeController
+) -> None:
+    prometheus.show('depth{queue="a"} 3')
+    with opened(prometheus.url) as provider:
+        controller = make_controller(provider, SOON, clock=None)
+        eventually(lambda: controller.suggest_throttle("low", "a").backlog_size == 3)
+        prometheus.server.freeze()
+        try:
+            eventually(lambda: controller.health()["provider"] == "deadline")
+        finally:
+            prometheus.server.resume()
+        eventually(lambda: controller.health()["provider"] == "ok")
+
+
+# ------------------------------------------------------------------------------------------------------- false servers
+
+
+class Request(NamedTuple):
+    head: str
+    form: dict[str, str]
+
+    def header(self, name: str) -> str | None:
+        lines = [line.partition(": ") for line in self.head.split("\r\n")[1:]]
+        return next((value for found, _, value in lines if found.lower() == name), None)
+
+
+def http(body: str | bytes, status: str = "200 OK", *headers: str, kind: str = "application/json") -> bytes:
+    data = body.encode() if isinstance(body, str) else body
+    lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(data)}", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
+def vector(series: dict[str, float | str], at: float = 1_000.0) -> str:
+    result = [{"metric": {"queue": name}, "value": [at, str(value)]} for name, value in series.items()]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+
+def refusal(kind: str, message: str) -> str:
+    return json.dumps({"status": "error", "errorType": kind, "error": message})
+
+
+class Fake(servers.Listener):
+    """Answers each request with what `answer` makes of it, over connections that are kept."""
+
+    def __init__(self, answer: Callable[[Request], bytes] | bytes) -> None:
+        self.answer = answer if callable(answer) else lambda _: answer
+        self.requests: list[Request] = []
+        self.connections = 0
+        super().__init__(self._serve_http)
+
+    @property
+    def url(self) -> str:
+        return f"http://{servers.HOST}:{self.port}"
+
+    def _serve_http(self, connection: socket.socket) -> None:
+        self.connections += 1
+        with connection.makefile("rb") as stream:
+            while head := b"".join(iter(stream.readline, b"\r\n")).decode():
+                request = Request(head, {})
+                body = stream.read(int(request.header("content-length") or 0)).decode()
+                request = Request(head, {name: values[-1] for name, values in parse_qs(body).items()})
+                self.requests.append(request)
+                answer = self.answer(request)
+                connection.sendall(answer)
+                if b"\r\nConnection: close\r\n" in answer:
+                    return
+
+
+def test_asks_for_one_instant_within_limits() -> None:
+    def answer(request: Request) -> bytes:
+        return http(vector({"a": 999.5 if request.form["query"].startswith("timestamp") else 3}, at=1_000.123))
+
+    with Fake(answer) as fake, opened(fake.url, "depth", delayed="later", lookback=20, timeout=2.5) as provider:
+        stats = provider.get_queue_stats("a")
+    assert 0.6 <= age(stats) < 5  # by the server's clock, whatever ours says
+    first, second, third = fake.requests
+    assert first.head.startswith("POST /api/v1/query HTTP/1.1\r\n")
+    common = {"timeout": "2500ms", "lookback_delta": "20000ms", "max_lookback": "20000ms", "nocache": "1"}
+    assert first.form == {"query": "depth", **common}
+    assert second.form == {"query": "later", "time": "1000.123", **common}
+    assert third.form == {"query": "timestamp(depth)", "time": "1000.123", **common}
+
+
+@pytest.mark.parametrize(
+    "query", ["sum(depth)", "depth offset 1m", "depth + 1", "depth{a='b'} or c", "depth # x", "1", "depth{", "a b"]
+)
+def test_only_a_metric_alone_is_asked_for_its_time(query: str) -> None:
+    with Fake(http(vector({"a": 3}))) as fake, opened(fake.url, query) as provider:
+        provider.get_all_queue_stats()
+    assert len(fake.requests) == 1
+
+
+def test_asks_no_more_where_nothing_is_found() -> None:
+    with Fake(http(vector({}))) as fake, opened(fake.url, processing="running") as provider:
+        assert provider.get_all_queue_stats() == {}
+    assert len(fake.requests) == 1
+
+
+def test_what_the_url_says() -> None:
+    with Fake(http(vector({"a": 3}))) as fake:
+        for rest, path in {
+            "": "/api/v1/query",
+            "/": "/api/v1/query",
+            "/select/0/prometheus/": "/select/0/prometheus/api/v1/query",
+            "/p?partial_response=false&x=%20": "/p/api/v1/query?partial_response=false&x=%20",
+        }.items():
+            with opened(fake.url + rest) as provider:
+                provider.get_all_queue_stats()
+                assert "partial" not in repr(provider)
+            assert fake.requests[-1].head.split(" ")[1] == path
+
+
+@pytest.mark.parametrize(
+    ("answer", "label", "text"),
+    [
+        (http(refusal("bad_data", "no"), "400 Bad Request"), "provider", "bad_data: no"),
+        (http(refusal("execution", "no"), "422 Unprocessable"), "provider", "execution: no"),
+        (http(refusal("422", "no"), "422 Unprocessable"), "provider", "422: no"),  # VictoriaMetrics
+        (http(refusal("internal", "no"), "500 Internal"), "provider", "internal: no"),
+        (http(refusal("internal", "no")), "provider", "internal: no"),
+        (http(refusal("timeout", "late"), "503 Service Unavailable"), "timeout", "timeout: late"),
+        (http(refusal("unavailable", "soon"), "503 Service Unavailable"), "busy", "unavailable: soon"),
+        (http(refusal("too_many_requests", "slower"), "429 Too Many"), "busy", "too_many_requests: slower"),
+        (http("no org id", "401 Unauthorized", kind="text/plain"), "auth", "HTTP 401 Unauthorized: no org id"),
+        (http("<html>", "401 Unauthorized", kind="text/html"), "auth", "HTTP 401 Unauthorized; check the user"),
+        (http(refusal("x", "who"), "401 Unauthorized"), "auth", "x: who"),
+        (http("", "403 Forbidden"), "acl", "HTTP 403 Forbidden"),
+        (http("", "429 Too Many Requests"), "busy", "HTTP 429"),
+        (http("<html>", "502 Bad Gateway", kind="text/html"), "connect", "HTTP 502"),
+        (http("", "503 Service Unavailable"), "busy", "HTTP 503"),
+        (http("", "504 Gateway Timeout"), "timeout", "HTTP 504"),
+        (http("404 page not found", "404 Not Found", kind="text/plain"), "protocol", "404 page not found"),
+        (http("<html>sign in</html>", kind="text/html"), "protocol", "HTTP 200 OK; check that this is the URL"),
+        (http("", "204 No Content"), "protocol", "HTTP 204"),
+        (http("", "302 Found", "Location: http://localhost/"), "protocol", "HTTP 302 Found"),
+        (http(b"\xff\xfe\x00", kind="text/plain; charset=x"), "protocol", "HTTP 200"),
+        (http("[" * 100_000), "protocol", "HTTP 200"),
+        (http("1" * 10_000), "protocol", "HTTP 200"),
+        (http('"x"'), "protocol", "HTTP 200"),
+        (http('{"status": "success"}'), "protocol", "not one of Prometheus"),
+        (http('{"status": "success", "data": {"resultType": "vector", "result": [{}]}}'), "protocol", "not one of"),
+        (b"-ERR unknown command 'POST'\r\n", "protocol", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "protocol", "more than 100 headers"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", "protocol", "LineTooLong"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{", "connect", "1 bytes read"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", "connect", "IncompleteRead"),
+        (b"\r\nConnection: close\r\n", "protocol", "BadStatusLine"),
+    ],
+)
+def test_what_servers_answer_instead(answer: bytes, label: str, text: str) -> None:
+    with Fake(answer) as fake, opened(fake.url) as provider:
+        error = failure(provider.get_all_queue_stats)
+        assert (error.error_type, len(fake.requests)) == (label, 1)
+        assert str(error).startswith(f"cannot read {fake.url}: ")
+        assert text in str(error)
+
+
+def test_an_answer_is_asked_for_once() -> None:
+    answers = [http(vector({"a": 3})), http(vector({"a": 900})), http("", "429 Too Many Requests")]
+    with Fake(lambda _: answers.pop(0)) as fake, opened(fake.url) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+        assert failure(provider.get_all_queue_stats).error_type == "busy"
+    assert (fake.connections, len(fake.requests)) == (1, 3)
+
+
+def test_a_refusal_of_the_client_is_not_that_of_a_query() -> None:
+    def answer(request: Request) -> bytes:
+        return http("", "401 Unauthorized") if request.form["query"] == "b" else http(vector({"": 900}))
+
+    with Fake(answer) as fake, opened(fake.url, None, queues={"a": "a", "b": "b", "c": "c"}) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "auth"
+    assert [request.form["query"] for request in fake.requests] == ["a", "timestamp(a)", "b"]
+
+
+def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    def flood(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"100000\r\n" + b" " * 0x100000 + b"\r\n")
+
+    with servers.Listener(flood) as listener, opened(f"http://{servers.HOST}:{listener.port}") as provider:
+        error = failure(provider.get_all_queue_stats)
+    assert error.error_type == "protocol"
+    assert "the answer has more than 16 MiB: narrow or aggregate the query" in str(error)
+
+
+def test_an_answer_that_is_announced_is_not_allocated() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 500000000000\r\nConnection: close\r\n\r\n"
+    with Fake(head) as fake, opened(fake.url) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "connect"
+
+
+def test_native_histograms_are_no_numbers() -> None:
+    result = [{"metric": {"queue": "a"}, "histogram": [1000, {"count": "3", "sum": "4"}]}]
+    body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}, "warnings": ["x"]})
+    with Fake(http(body)) as fake, opened(fake.url, "sum by (queue) (h)") as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"a": "invalid_sample"}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+pairs = st.tuples(st.floats() | json_values, st.sampled_from(["1", "NaN", "-1", "1e999", "x"]) | json_values)
+items = st.fixed_dictionaries({"metric": st.dictionaries(st.just("queue"), json_values) | json_values, "value": pairs})
+documents = st.fixed_dictionaries(
+    {"resultType": st.sampled_from(["vector", "scalar", "matrix"]), "result": st.lists(items | json_values) | pairs}
+)
+
+
+@given(documents | json_values)
+def test_any_answer_ends_in_samples_or_one_known_error(data: Any) -> None:
+    def query(_: api.Link, __: str, ___: Any, *, at: float | None = None) -> list[api.Series]:
+        return api._series(json.loads(json.dumps(data)))
+
+    with pytest.MonkeyPatch.context() as patch, opened("http://localhost", processing="running") as provider:
+        patch.setattr(api.Link, "query", query)
+        try:
+            outcomes = provider.get_all_queue_stats()
+        except StatsUnavailableError as error:
+            assert error.error_type in {"protocol", "provider"}  # noqa: PT017
+        else:
+            for outcome in outcomes.values():
+                assert outcome.error_type == "invalid_sample" if isinstance(outcome, Exception) else not outcome.fault()
+
+
+# --------------------------------------------------------------------------------------------------------- connections
+
+
+def test_a_connection_is_kept_and_renewed_when_the_server_has_closed_it() -> None:
+    with (
+        Fake(http(vector({"a": 3}))) as fake,
+        proxy.Proxy(fake.port) as front,
+        opened(f"http://{servers.HOST}:{front.port}") as provider,
+    ):
+        provider.get_all_queue_stats()
+        provider.get_all_queue_stats()
+        assert fake.connections == 1
+        front.disconnect()
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+        assert fake.connections == 2
+
+
+def test_servers_that_close_after_each_answer() -> None:
+    with Fake(http(vector({"a": 3}), "200 OK", "Connection: close")) as fake, opened(fake.url) as provider:
+        for _ in range(2):
+            assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+    assert fake.connections == 4
+
+
+@pytest.mark.parametrize(
+    ("verb", "label"),
+    [(proxy.hang_up, "connect"), (proxy.reset, "connect"), (proxy.cut, "connect"), (proxy.corrupt, "protocol")],
+)
+def test_faults_of_the_network(verb: proxy.Verb, label: str) -> None:
+    with Fake(http(vector({"a": 3}))) as fake, proxy.Proxy(fake.port) as front:
+        front.verb = verb
+        with opened(f"http://{servers.HOST}:{front.port}") as provider:
+            assert failure(provider.get_all_queue_stats).error_type == label
+            front.verb = proxy.forward
+            assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+
+
+def test_no_server() -> None:
+    with opened(f"http://{servers.HOST}:{servers.free_port()}") as provider:
+        error = failure(provider.get_all_queue_stats)
+    assert error.error_type == "connect"
+    assert "check that the server runs" in str(error)
+    with opened("http://nowhere.invalid") as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "dns"
+
+
+def test_silence_ends_by_the_timeout() -> None:
+    with Fake(b"") as fake, opened(fake.url, timeout=0.05) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == "timeout"
+
+
+def drip(prelude: bytes) -> Callable[[socket.socket], None]:
+    """Return what sends a byte now and then, so that none of them is late, but the answer is."""
+
+    def handle(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(prelude)
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.01)
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        b"HTTP/1.1 200 O",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n",  # http.client has let go of its socket
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n",
+    ],
+    ids=["status", "header", "body", "until-closed", "chunk"],
+)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_an_answer_that_drips_is_cut(prelude: bytes, *, tls: bool) -> None:
+    with servers.Listener(drip(prelude)) as listener, servers.tls_front(listener) as front:  # type: ignore[arg-type]
+        url = f"https://{servers.HOST}:{front.port}" if tls else f"http://{servers.HOST}:{listener.port}"
+        with opened(url, ssl_context=trusting() if tls else None) as provider:
+            assert cut(provider).error_type == "deadline"
+
+
+def test_a_tls_handshake_that_drips_is_cut() -> None:
+    record = b"\x16\x03\x03\x40\x00"  # a record that goes on for 16 KiB
+    with (
+        servers.Listener(drip(record)) as listener,
+        opened(f"https://{servers.HOST}:{listener.port}", ssl_context=trusting()) as provider,
+    ):
+        assert cut(provider).error_type == "deadline"
+
+
+def test_an_interrupt_while_it_connects_begins_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.create_connection
+
+    def interrupted(address: tuple[str, int], *_: object, **__: object) -> socket.socket:
+        connected = connect(address)
+        provider.interrupt()
+        return connected
+
+    with Fake(http(vector({"a": 3}))) as fake, opened(fake.url) as provider:
+        monkeypatch.setattr("urllib3.util.connection.create_connection", interrupted)
+        assert failure(provider.get_all_queue_stats).error_type == "deadline"
+        monkeypatch.undo()
+        assert fake.requests == []
+        assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+
+
+def cut(provider: PrometheusStatsProvider) -> StatsUnavailableError:
+    """Interrupt a read once it reads, and return how it ends."""
+    failures: list[StatsUnavailableError] = []
+
+    def read() -> None:
+        try:
+            provider.get_all_queue_stats()
+        except StatsUnavailableError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    links = provider._links()
+    eventually(lambda: any(read.link is not None and read.link._connection.wire for read in links.reads))
+    time.sleep(0.03)  # into the drip; earlier would be as good
+    provider.interrupt()
+    thread.join(5)
+    assert not thread.is_alive()
+    return failures[0]
+
+
+def trusting() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(servers.CERTIFICATE))
+
+
+def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Fake(http(vector({"a": 3}))) as fake, servers.tls_front(fake) as front:  # type: ignore[arg-type]
+        url = f"https://{servers.HOST}:{front.port}"
+        with opened(url, ssl_context=trusting()) as provider:
+            assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+        with opened(url) as provider:
+            error = failure(provider.get_all_queue_stats)
+            assert error.error_type == "protocol"
+            assert "certificate verify failed" in str(error)
+        with opened(url.replace("https", "http"), timeout=0.2) as provider:
+            assert failure(provider.get_all_queue_stats).error_type in {"protocol", "connect", "timeout"}
+        monkeypatch.setenv("SSL_CERT_FILE", str(servers.CERTIFICATE))
+        with opened(url) as provider:
+            assert backlogs(provider.get_all_queue_stats()) == {"a": 3}
+        with opened(url.replace(servers.HOST, "127.0.0.2")) as provider:  # trusted, but another's
+            assert failure(provider.get_all_queue_stats).error_type in {"protocol", "connect"}
+    with Fake(b"") as fake, opened(f"https://{servers.HOST}:{fake.port}", timeout=0.2) as provider:
+        assert failure(provider.get_all_queue_stats).error_type in {"protocol", "connect", "timeout"}
+
+
+def test_no_redirect_is_followed_and_no_proxy_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Fake(http(vector({"a": 3}))) as target:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, target.url)
+        for status in ("301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"):
+            with Fake(http("", status, f"Location: {target.url}/?{CANARY}")) as fake, opened(fake.url) as provider:
+                error = failure(provider.get_all_queue_stats)
+                assert error.error_type == "protocol"
+                assert CANARY not in str(error)
+        assert target.requests == []
+
+
+def test_a_child_process_opens_connections_of_its_own() -> None:
+    with Fake(http(vector({"a": 3}))) as fake, opened(fake.url) as provider:
+        provider.get_all_queue_stats()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if backlogs(provider.get_all_queue_stats()) == {"a": 3} else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        provider.get_all_queue_stats()
+        assert fake.connections == 2
+
+
+def test_threads_read_at_once() -> None:
+    barrier = threading.Barrier(8, timeout=10)
+
+    def answer(request: Request) -> bytes:
+        if "time" not in request.form:
+            barrier.wait()
+        return http(vector({"a": 3}))
+
+    with Fake(answer) as fake, opened(fake.url, timeout=10) as provider:
+        outcomes: list[Any] = []
+        threads = [
+            threading.Thread(target=lambda: outcomes.append(backlogs(provider.get_all_queue_stats()))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert outcomes == 8 * [{"a": 3}]
+
+
+def test_closed() -> None:
+    with Fake(http(vector({"a": 3}))) as fake, opened(fake.url) as provider:
+        provider.get_all_queue_stats()
+        provider.close()
+        provider.close()
+        assert "closed" in str(failure(provider.get_all_queue_stats))
+        provider.interrupt()
+
+
+# --------------------------------------------------------------------------------------------------------- credentials
+
+
+def test_credentials_are_sent() -> None:
+    with Fake(http(vector({"a": 3}))) as fake:
+        with opened(f"http://us%40er:p%3Aw@{servers.HOST}:{fake.port}") as provider:
+            provider.get_all_queue_stats()
+        assert fake.requests[-1].header("authorization") == "Basic dXNAZXI6cDp3"  # us@er:p:w
+        headers = {"Authorization": "Bearer abc", "X-Scope-OrgID": "tenant"}
+        with opened(f"http://u:p@{servers.HOST}:{fake.port}", headers=headers) as provider:
+            provider.get_all_queue_stats()
+        assert fake.requests[-1].header("authorization") == "Bearer abc"
+        assert fake.requests[-1].header("x-scope-orgid") == "tenant"
+        assert fake.requests[-1].head.lower().count("authorization") == 1
+
+
+def test_tokens_that_change() -> None:
+    tokens = iter(range(10))
+
+    def headers() -> dict[str, str]:
+        return {"Authorization": f"Bearer {CANARY}{next(tokens)}"}
+
+    def answer(request: Request) -> bytes:
+        token = request.header("authorization") or ""
+        if token.endswith("0"):
+            return http(vector({"a": 900}))
+        return http(refusal("x", f"expired: {token.split()[1]} and {CANARY}0"), "401 Unauthorized")
+
+    with Fake(answer) as fake, opened(fake.url, headers=headers) as provider:
+        provider.get_all_queue_stats()
+        error = failure(provider.get_all_queue_stats)
+    assert error.error_type == "auth"
+    assert "expired: *** and ***; check the user name and password, or the token in headers=" in str(error)
+    assert [request.header("authorization") for request in fake.requests] == [
+        *2 * [f"Bearer {CANARY}0"],
+        f"Bearer {CANARY}1",
+    ]
+
+
+def raising() -> dict[str, str]:
+    raise OSError(f"cannot open {CANARY}")
+
+
+@pytest.mark.parametrize(
+    ("headers", "label", "text"),
+    [
+        (raising, "auth", "the function given as headers raised OSError: look there"),
+        (lambda: {"Authorization": f"Bearer {CANARY}\n"}, "provider", "strip a file's"),
+        (lambda: {"Authorization": None}, "provider", "an impossible value for 'Authorization'"),
+        (lambda: {f"{CANARY}:": "x"}, "provider", "an impossible name"),
+        (lambda: CANARY, "provider", "a str: give a mapping"),
+    ],
+)
+def test_a_function_that_gives_no_headers(headers: Any, label: str, text: str) -> None:
+    with Fake(http(vector({"a": 3}))) as fake, opened(fake.url, headers=headers) as provider:
+        error = failure(provider.get_all_queue_stats)
+    assert error.error_type == label
+    assert text in str(error)
+    assert CANARY not in str(error)
+    assert fake.requests == []
+
+
+def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture, make_controller: MakeController) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def quote(request: Request) -> bytes:
+        return http(refusal("bad_data", f"no {request.head} {CANARY}-w or {CANARY}-u"), "400 Bad Request")
+
+    shown: list[str] = []
+    with Fake(quote) as fake, servers.Listener(lambda connection: connection.close()) as dead:
+        for port in (fake.port, dead.port):
+            url = f"http://{CANARY}-u:{CANARY}-w@{servers.HOST}:{port}/p?token={CANARY}-q"
+            with opened(url, headers={"X-Key": f"{CANARY}-h", "Authorization": f"Bearer {CANARY}-b"}) as provider:
+                error = failure(provider.get_all_queue_stats)
+                shown += [repr(provider), str(provider), repr(error), "".join(traceback.format_exception(error))]
+                shown += [repr(provider._server), repr(provider._redact)]
+                controller = make_controller(provider)
+                shown.append(json.dumps(controller.health(), default=str))
+            # By what the URL says, and as the error of a queue.
+            with opened(url, None, queues={"q": "x"}) as provider, contextlib.suppress(StatsUnavailableError):
+                shown.append(str(provider.get_all_queue_stats()))
+    shown += [record.getMessage() for record in caplog.records]
+    assert len(shown) > 10
+    assert [text for text in shown if CANARY in text] == []
+    assert not any("aHVudGVyMmNhbmFyeS11" in text for text in shown)  # the same in Base64
+
+
+def test_does_not_pickle() -> None:
+    with opened("http://localhost") as provider, pytest.raises(TypeError, match="does not pickle"):
+        pickle.dumps(provider)
+    with pytest.raises(TypeError, match="does not pickle"):
+        pickle.dumps(provider._server)
+
+
+# ----------------------------------------------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"http://user:{CANARY}{end}" for end in ("/x@host", "#x@host", "?x@host", "@host:99999", "@host:port", "@")),
+        *(f"{scheme}user:{CANARY}@host" for scheme in ("", "ftp://", "prometheus://", "http:/")),
+        f"http://user:{CANARY}@[::1",
+        f"http://h/#{CANARY}",
+        "",
+        None,
+        9090,
+        b"http://localhost",
+    ],
+)
+def test_urls_that_are_none(url: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PrometheusStatsProvider(url, "depth")
+    text = "".join(traceback.format_exception(caught.value))
+    assert caught.value.field == "url"
+    assert "value withheld" in text
+    assert CANARY not in text.replace(repr(url), "")
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "text"),
+    [
+        ({"query": None}, "query", "query and queues are both missing"),
+        ({"query": None, "queues": ["a"]}, "queues.a", "give its query, or query= for all"),
+        ({"query": None, "queues": {"a": "x"}, "delayed": "y"}, "delayed", "delayed is given without query"),
+        ({"query": " "}, "query", "give PromQL, as a str"),
+        ({"query": 3}, "query", "give PromQL"),
+        ({"processing": ""}, "processing", "give PromQL"),
+        ({"label": ""}, "label", "label is ''"),
+        ({"label": None}, "label", "label is None"),
+        ({"queues": "abc"}, "queues", "give a list of names, or a mapping from names to queries"),
+        ({"queues": {"a": 3}}, "queues.a", "give PromQL"),
+        ({"timeout": 0}, "timeout", "give seconds above 0"),
+        ({"lookback": float("nan")}, "lookback", "lookback is nan: give seconds above 0"),
+        ({"headers": {"X": f"{CANARY}\r\n"}}, "headers", "an impossible value for 'X'"),
+        ({"headers": CANARY}, "headers", "headers is a str: give a mapping"),
+        ({"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}, "ssl_context", "give https://"),
+    ],
+)
+def test_arguments_that_are_none(options: dict[str, Any], field: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        PrometheusStatsProvider(**{"url": "http://localhost", "query": "depth", **options})
+    assert caught.value.field == field
+    assert text in str(caught.value)
+    assert CANARY not in "".join(traceback.format_exception(caught.value)).replace("Traceback", "").split("\n")[-2]
+
+
+def test_a_queue_needs_a_name() -> None:
+    with pytest.raises(InvalidQueueError):
+        PrometheusStatsProvider("http://localhost", "depth", queues=[""])
+
+
+def test_making_one_connects_nowhere_and_shows_where_it_will() -> None:
+    with Fake(b"") as fake:
+        provider = PrometheusStatsProvider(f"http://:secret@{servers.HOST}:{fake.port}/p/", "depth", queues=["a"])
+        assert repr(provider) == f"PrometheusStatsProvider('http://{servers.HOST}:{fake.port}/p', 1 queues)"
+        assert provider.get_many([]) == {}
+        provider.close()
+        assert fake.connections == 0
+    assert (
+        repr(PrometheusStatsProvider("https://[::1]/x", "depth"))
+        == "PrometheusStatsProvider('https://[::1]/x', all queues)"
+    )
