@@ -1,0 +1,169 @@
+"""SAQ: asks a controller before a job is enqueued."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import saq
+from saq.job import get_default_job_key
+
+from backpressure.errors import ConfigurationError
+from backpressure.integrations._hook import MARK, AsyncHook
+from backpressure.integrations._workers import marked
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+    from backpressure.async_controller import AsyncBackpressureController
+    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+
+__all__ = ["protect"]
+
+Q = TypeVar("Q", bound=saq.Queue)
+V = TypeVar("V")
+
+# Besides start, what a worker that was running before this module was imported calls anew.
+_in_worker = marked(saq.Worker, "start", "schedule", "process")
+_protected: weakref.WeakSet[saq.Queue] = weakref.WeakSet()
+
+
+class _Batch:
+    """Jobs enqueued in one ``queue.batch()``: the first of a place is asked for, the others follow it."""
+
+    def __init__(self, hook: AsyncHook) -> None:
+        self.hook = hook
+        self.over = False
+        self._let_in: set[Place] = set()
+        self._asking = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, place: Place) -> AsyncIterator[None]:
+        async with self._asking:
+            if place not in self._let_in:
+                async with self.hook.admitted([place]):
+                    yield
+                self._let_in.add(place)
+                return
+        yield
+
+
+_batch: contextvars.ContextVar[_Batch | None] = contextvars.ContextVar("_batch", default=None)
+# Keys of the jobs that the map under way has enqueued already.
+_mapped: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("_mapped", default=frozenset())
+
+
+def protect(
+    saq_queue: Q,
+    controller: AsyncBackpressureController,
+    *,
+    priority: PriorityRule,
+    queue: QueueRule | None = None,
+    max_wait: float | None = None,
+) -> Q:
+    """Make a ``saq.Queue`` wait, or raise and enqueue nothing, wherever jobs are enqueued. Returns it.
+
+    Args:
+        saq_queue: of Redis, Postgres or HTTP. Protect HTTP queues where they enqueue, not the queue behind a proxy,
+            through which workers enqueue as well.
+        controller: running where jobs are enqueued; workers need none.
+        priority: a priority for all jobs; a table by function name, queue or ``"*"``; or a function of the
+            ``saq.Job``. A job's ``meta["backpressure_priority"]`` comes first. SAQ's own ``priority`` is another
+            matter.
+        queue: a table of SAQ's queue names to the controller's, or a function as for `priority`.
+        max_wait: longest sleep accepted, in seconds.
+
+    Scheduled jobs are gated too. ``map`` asks once for each priority and queue among its jobs, and enqueues all or
+    none. In ``batch()`` the first job of a priority asks for the others as well; if one is shed, SAQ aborts those
+    before it. A job whose key is taken, for which SAQ returns ``None``, is no failure. Cron jobs, and what jobs and a
+    worker's hooks enqueue, are let through; retries are not enqueued. The wait comes before a connection is taken,
+    before other ``before_enqueue`` callbacks, and before SAQ notes ``Job.queued``.
+
+    Usable by several tasks; protect a queue once, before it enqueues. Importing this module has every ``saq.Worker``
+    mark what it runs.
+
+    Raises:
+        ConfigurationError: it is protected already, the controller is a synchronous one, or there is no priority.
+        JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `AsyncBackpressureController.run`.
+    """
+    if saq_queue in _protected:
+        raise ConfigurationError("queue is protected already: call protect() once for each queue", field="saq_queue")
+    hook = AsyncHook(controller, priority, queue, max_wait)
+    _protected.add(saq_queue)
+    enqueue, map_, batch_ = saq_queue.enqueue, saq_queue.map, saq_queue.batch
+
+    def place(job_or_func: str | saq.Job, kwargs: dict[str, Any]) -> Place:
+        job = _job(job_or_func, kwargs)
+        return hook.place(job, name=job.function, queue_name=saq_queue.name, mark=job.meta.get(MARK))
+
+    @functools.wraps(enqueue)
+    async def gated_enqueue(job_or_func: str | saq.Job, **kwargs: Any) -> saq.Job | None:
+        if kwargs.get("key") in _mapped.get():
+            return None
+        if hook.entered or _in_worker.get():
+            return await enqueue(job_or_func, **kwargs)
+        its, batch = place(job_or_func, kwargs), _batch.get()
+        if batch is None or batch.hook is not hook or batch.over:
+            admitted = hook.admitted([its])
+        else:
+            admitted = batch.admitted(its)
+        async with admitted:
+            return await enqueue(job_or_func, **kwargs)
+
+    @functools.wraps(map_)
+    async def gated_map(
+        job_or_func: str | saq.Job,
+        iter_kwargs: Iterable[dict[str, Any]],
+        timeout: float | None = None,  # noqa: ASYNC109 - SAQ's own
+        return_exceptions: bool = False,
+        poll_interval: float = 0.5,
+        **kwargs: Any,
+    ) -> list[Any]:
+        if hook.entered or _in_worker.get():
+            return await map_(job_or_func, list(iter_kwargs), timeout, return_exceptions, poll_interval, **kwargs)
+        jobs = [{"timeout": timeout, "key": get_default_job_key(), **kwargs, **one} for one in iter_kwargs]
+        # Enqueued before SAQ would, which goes on to wait for results: no failure of these is the queue's.
+        async with hook.admitted([place(job_or_func, job) for job in jobs]):
+            await asyncio.gather(*(enqueue(job_or_func, **job) for job in jobs))
+        with _setting(_mapped, frozenset(job["key"] for job in jobs)):
+            return await map_(job_or_func, jobs, timeout, return_exceptions, poll_interval)
+
+    @functools.wraps(batch_)
+    @contextlib.asynccontextmanager
+    async def gated_batch() -> AsyncIterator[None]:
+        batch = _Batch(hook)
+        async with batch_():
+            with _setting(_batch, batch):
+                try:
+                    yield
+                finally:
+                    batch.over = True
+
+    protected: Any = saq_queue
+    protected.enqueue, protected.map, protected.batch = gated_enqueue, gated_map, gated_batch
+    return saq_queue
+
+
+@contextlib.contextmanager
+def _setting(variable: contextvars.ContextVar[V], value: V) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _job(job_or_func: str | saq.Job, kwargs: dict[str, Any]) -> saq.Job:
+    """Return the job that an enqueue will make of these, or a job like the one it will change."""
+    fields = {name: value for name, value in kwargs.items() if name in saq.Job.__dataclass_fields__}
+    arguments = {name: value for name, value in kwargs.items() if name not in fields}
+    if arguments:
+        fields["kwargs"] = {**(fields.get("kwargs") or {}), **arguments}
+    if isinstance(job_or_func, str):
+        return saq.Job(job_or_func, **fields)
+    return dataclasses.replace(job_or_func, **fields)

@@ -1,0 +1,451 @@
+"""SAQ behind a controller, with SAQ's own worker on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from backpressure import (
+    BackpressureController,
+    CircuitOpenError,
+    ConfigurationError,
+    InMemoryStatsProvider,
+    JobShedError,
+    ThrottledError,
+)
+from backpressure.providers.layouts import SAQLayout
+from backpressure.testing import ManualClock
+from integrations.async_watch import OVERLOAD, decided, watching
+from integrations.frameworks import required
+
+required("saq")
+
+import saq  # noqa: E402 - skipped before where it is missing
+from saq.queue import JobError  # noqa: E402
+
+from backpressure.integrations.saq import protect  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import redis
+
+    from backpressure import AsyncBackpressureController
+
+# SAQ calls what redis-py 8 advises against.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
+
+HIGH = {"backpressure_priority": "high"}
+
+
+class Run(Protocol):
+    """Runs a test with a queue, and with a controller that sees an overload in it."""
+
+    def __call__(
+        self, test: Callable[[Any, AsyncBackpressureController], Awaitable[None]], *, clock: ManualClock = ...
+    ) -> None: ...
+
+
+@pytest.fixture
+def run(redis_client: redis.Redis, redis_url: str, engine_name: str, engine_module: object, clock: ManualClock) -> Run:
+    standard = clock
+
+    def run(
+        test: Callable[[Any, AsyncBackpressureController], Awaitable[None]], *, clock: ManualClock = standard
+    ) -> None:
+        async def main() -> None:
+            async with queue(redis_url) as plain:
+                for _ in range(OVERLOAD):
+                    await plain.enqueue("work")
+            async with (
+                queue(redis_url) as mail,
+                watching(engine_name, redis_url, SAQLayout(), "mail", "news", clock=clock) as controller,
+            ):
+                await test(mail, controller)
+
+        asyncio.run(main())
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def queue(url: str, name: str = "mail") -> AsyncIterator[Any]:
+    queue = saq.Queue.from_url(url, name=name)
+    try:
+        yield queue
+    finally:
+        await queue.disconnect()
+
+
+@contextlib.asynccontextmanager
+async def working(queue: saq.Queue, *functions: Any, **options: Any) -> AsyncIterator[saq.Worker[Any]]:
+    """Run a worker."""
+    jobs = [(function.__name__, function) for function in (work, *functions)]
+    worker: saq.Worker[Any] = saq.Worker(queue, jobs, concurrency=2, **options)
+    running = asyncio.create_task(worker.start())
+    try:
+        yield worker
+    finally:
+        worker.event.set()
+        await running
+
+
+async def eventually(predicate: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not predicate():
+            await asyncio.sleep(0.001)
+
+
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def no_runs() -> None:
+    ran.clear()
+
+
+async def work(_: Any, *, name: str = "", fail: bool = False) -> str:
+    ran.append(name)
+    if fail:
+        raise ValueError(name)
+    return name
+
+
+async def nightly(_: Any) -> None:
+    ran.append("cron")
+
+
+def test_under_overload_low_is_shed_and_high_passes(run: Run, redis_client: redis.Redis) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority={"other": "high", "*": "low"})
+        keys = set(redis_client.keys())
+        with pytest.raises(JobShedError):
+            await mail.enqueue("work")
+        assert set(redis_client.keys()) == keys, "a shed job left something behind"
+        await mail.enqueue("other", name="argument")
+        await mail.enqueue("work", meta=HIGH)
+        await mail.enqueue(saq.Job("work", meta=HIGH))
+        assert await mail.count("queued") == OVERLOAD + 3
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "enqueue",
+    [
+        lambda mail: mail.enqueue("work", scheduled=int(time.time()) + 3600),
+        lambda mail: mail.enqueue("work", key="1"),
+        lambda mail: mail.enqueue(saq.Job("work")),
+        lambda mail: mail.enqueue(saq.Job("work", meta=HIGH), meta={}),
+        lambda mail: saq.Job("work").enqueue(mail),
+        lambda mail: mail.apply("work", timeout=1),
+        lambda mail: mail.map("work", [{}], timeout=1),
+    ],
+    ids=["scheduled", "keyed", "job", "changed", "job's own", "apply", "map"],
+)
+def test_every_way_of_enqueueing_is_gated(run: Run, redis_client: redis.Redis, enqueue: Any) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="low")
+        keys = set(redis_client.keys())
+        with pytest.raises(JobShedError):
+            await enqueue(mail)
+        assert set(redis_client.keys()) == keys
+
+    run(test)
+
+
+def test_the_queues_name_may_lead_elsewhere(run: Run, redis_url: str) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        async with queue(redis_url, "news") as news, queue(redis_url, "elsewhere") as elsewhere:
+            protect(news, controller, priority={"mail": "high", "news": "low"})
+            await news.enqueue("work")
+            protect(elsewhere, controller, priority="low", queue={"elsewhere": "mail"})
+            with pytest.raises(JobShedError):
+                await elsewhere.enqueue("work")
+
+    run(test)
+
+
+def test_a_function_is_given_the_job(run: Run) -> None:
+    jobs: list[saq.Job] = []
+
+    def priority(job: saq.Job) -> str:
+        jobs.append(job)
+        return "high"
+
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority=priority)
+        given = {"a": 1}
+        job = await mail.enqueue("work", key="1", kwargs=given, b=2)
+        own = saq.Job("work", key="2")
+        await mail.enqueue(own, timeout=5)
+        assert (job.kwargs, own.timeout) == ({"a": 1, "b": 2}, 5)
+
+    run(test)
+    assert [(job.function, job.key, job.kwargs, job.timeout) for job in jobs] == [
+        ("work", "1", {"a": 1, "b": 2}, 10),
+        ("work", "2", None, 5),
+    ]
+
+
+def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
+    run: Run, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="medium")
+        noted: list[tuple[str, int]] = []
+        get_connection = mail.redis.connection_pool.get_connection
+
+        async def connect(*args: Any, **kwargs: Any) -> Any:
+            noted.append(("connection", clock.monotonic_ns()))
+            return await get_connection(*args, **kwargs)
+
+        async def callback(job: saq.Job) -> None:
+            noted.append(("callback", clock.monotonic_ns()))
+
+        monkeypatch.setattr(mail.redis.connection_pool, "get_connection", connect)
+        mail.register_before_enqueue(callback)
+        began, before = clock.monotonic_ns(), time.time() * 1000
+        job = await mail.enqueue("work")
+        assert [(what, at > began) for what, at in noted[:2]] == [("callback", True), ("connection", True)]
+        assert before - 1 <= job.queued <= time.time() * 1000
+
+    run(test)
+
+
+def test_a_map_is_gated_once_and_enqueued_all_or_none(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="low")
+        with pytest.raises(JobShedError):
+            await mail.map("work", [{"meta": HIGH}, {"name": "low"}], timeout=1)
+        assert await mail.count("incomplete") == OVERLOAD
+        before = decided(controller)
+        names = [str(number) for number in range(10)]
+        async with working(mail):
+            told = await mail.map("work", [{"name": name} for name in names], timeout=20, poll_interval=0.01, meta=HIGH)
+        assert told == names
+        assert decided(controller) == before + 1
+        assert sorted(filter(None, ran)) == names
+
+    run(test)
+
+
+def test_a_job_that_fails_is_no_failure_of_the_queue(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="high")
+        async with working(mail):
+            for _ in range(5):
+                with pytest.raises(JobError):
+                    await mail.apply("work", fail=True, poll_interval=0.001)
+        assert controller.circuit("mail").stats()["failure_count"] == 0
+
+    run(test)
+
+
+def test_a_batch_is_gated_once_for_each_priority(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="medium")
+        before = decided(controller)
+        async with mail.batch():
+            await asyncio.gather(*(mail.enqueue("work") for _ in range(5)))
+            await mail.enqueue("work", meta=HIGH)
+            await mail.enqueue("work", meta=HIGH)
+        assert decided(controller) == before + 2
+        await mail.enqueue("work")
+        assert decided(controller) == before + 3
+        assert await mail.count("queued") == OVERLOAD + 8
+
+    run(test)
+
+
+def test_a_batch_that_is_shed_leaves_no_job(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="low")
+
+        async def both() -> None:
+            async with mail.batch():
+                await mail.enqueue("work", meta=HIGH)
+                await mail.enqueue("work", key="shed")
+
+        with pytest.raises(JobShedError):
+            await both()
+        assert await mail.count("incomplete") == OVERLOAD
+        assert await mail.job("shed") is None
+
+    run(test)
+
+
+def test_a_batch_is_its_own_queues_and_ends(run: Run, redis_url: str) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="high")
+        go = asyncio.Event()
+
+        async def late() -> None:
+            await go.wait()
+            await mail.enqueue("work")
+
+        async with queue(redis_url) as other:
+            protect(other, controller, priority="low")
+            async with mail.batch():
+                await mail.enqueue("work")
+                with pytest.raises(JobShedError):
+                    await other.enqueue("work")
+                outlives = asyncio.create_task(late())
+        before = decided(controller)
+        go.set()
+        await outlives
+        assert decided(controller) == before + 1
+
+    run(test)
+
+
+def test_nothing_of_a_retry_or_of_what_jobs_enqueue_is_lost_under_overload(run: Run, redis_url: str) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def fail_once(context: Any) -> None:
+            ran.append("try")
+            if context["job"].attempts == 1:
+                raise ValueError("once")
+            await mail.enqueue("work", name="from a job")
+            await asyncio.create_task(mail.enqueue("work", name="from a task of a job"))
+            assert await mail.map("work", [{"name": "mapped"}], poll_interval=0.001) == ["mapped"]
+
+        def on_a_thread(_: Any) -> None:
+            asyncio.run_coroutine_threadsafe(mail.enqueue("work", name="from a thread"), loop).result()
+
+        async def hook(_: Any) -> None:
+            await mail.enqueue("work", name="from startup")
+
+        await mail.enqueue("fail_once", retries=2)
+        await mail.enqueue("on_a_thread")
+        protect(mail, controller, priority="low")
+        expected = {"from a job", "from a task of a job", "mapped", "from a thread", "from startup"}
+        # A worker with a queue of its own, whose jobs use the protected one.
+        async with queue(redis_url) as own, working(own, fail_once, on_a_thread, startup=hook):
+            await eventually(lambda: expected <= set(ran))
+            with pytest.raises(JobShedError):  # it was an overload all the while, and here is no worker
+                await mail.enqueue("work")
+        assert ran.count("try") == 2
+
+    run(test)
+
+
+def test_cron_jobs_run_under_overload(run: Run, redis_client: redis.Redis) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="low")
+        jobs: list[saq.CronJob[Any]] = [saq.CronJob(nightly, cron="0 0 * * *")]
+        async with working(mail, cron_jobs=jobs) as worker:
+            await eventually(lambda: redis_client.zscore("saq:mail:incomplete", "saq:job:mail:cron:nightly"))
+            redis_client.zadd("saq:mail:incomplete", {"saq:job:mail:cron:nightly": 1})  # its time has come
+            redis_client.delete("saq:mail:schedule")
+            await worker.queue.schedule()
+            await eventually(lambda: "cron" in ran)
+        with pytest.raises(JobShedError):
+            await mail.enqueue("work")
+
+    run(test)
+
+
+def test_a_worker_driven_by_hand_is_known_too(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        async def send_more(_: Any) -> None:
+            await mail.enqueue("work", name="from a job")
+
+        await mail.redis.delete("saq:mail:queued")
+        await mail.enqueue("send_more")
+        protect(mail, controller, priority="low")
+        functions: Any = [("work", work), ("send_more", send_more)]
+        worker: saq.Worker[Any] = saq.Worker(mail, functions, cron_jobs=[saq.CronJob(nightly, cron="0 0 * * *")])
+        await worker.process()
+        await worker.schedule()
+        await worker.process()
+        assert ran == ["from a job"]
+
+    run(test)
+
+
+def test_a_job_whose_key_is_taken_is_a_success(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="high")
+        assert await mail.enqueue("work", key="once") is not None
+        controller.record_failure("mail")
+        assert await mail.enqueue("work", key="once") is None
+        assert controller.circuit("mail").stats()["failure_count"] == 0
+        assert await mail.count("queued") == OVERLOAD + 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "enqueue",
+    [lambda mail: mail.enqueue("work"), lambda mail: mail.map("work", [{}, {}], timeout=1)],
+    ids=["enqueue", "map"],
+)
+def test_a_server_that_refuses_opens_the_circuit(run: Run, redis_client: redis.Redis, enqueue: Any) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="high")
+        redis_client.config_set("maxmemory", 1)
+        try:
+            for _ in range(5):
+                with pytest.raises(Exception, match="maxmemory"):
+                    await enqueue(mail)
+            with pytest.raises(CircuitOpenError):
+                await enqueue(mail)
+        finally:
+            redis_client.config_set("maxmemory", 0)
+
+    run(test)
+
+
+def test_who_is_cancelled_while_waiting_leaves_nothing_behind(run: Run, redis_client: redis.Redis) -> None:
+    clock = ManualClock()
+
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="medium")
+        keys = set(redis_client.keys())
+        async with mail.batch():
+            waiting = [asyncio.create_task(mail.enqueue("work")) for _ in range(2)]
+            while clock.sleeping() < 2:  # the first, which asks for both, and the poller
+                await asyncio.sleep(0)
+            waiting[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting[0]
+            while clock.sleeping() < 2:  # the second asks in its stead
+                await asyncio.sleep(0)
+            waiting[1].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting[1]
+        assert clock.sleeping() == 1
+        assert set(redis_client.keys()) == keys
+        await mail.enqueue("work", meta=HIGH)
+        assert await mail.count("queued") == OVERLOAD + 1
+
+    run(test, clock=clock)
+
+
+def test_max_wait_bounds_the_wait(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        with pytest.raises(ThrottledError):
+            await protect(mail, controller, priority="medium", max_wait=0.1).enqueue("work")
+
+    run(test)
+
+
+def test_a_queue_is_protected_once_and_by_a_controller_of_asyncio(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        wrong: Any = BackpressureController(None, InMemoryStatsProvider({}))
+        with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
+            protect(mail, wrong, priority="high")
+        protect(mail, controller, priority="high")
+        with pytest.raises(ConfigurationError, match="protected already"):
+            protect(mail, controller, priority="high")
+        before = decided(controller)
+        await mail.enqueue("work")
+        assert decided(controller) == before + 1
+
+    run(test)
