@@ -1,0 +1,457 @@
+"""taskiq behind a controller, with taskiq's own receiver on real brokers: a list and a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backpressure import (
+    HIGH,
+    AsyncBackpressureController,
+    BackpressureController,
+    CircuitOpenError,
+    ConfigurationError,
+    InMemoryStatsProvider,
+    InvalidPriorityError,
+    InvalidQueueError,
+    JobShedError,
+    ThrottledError,
+)
+from backpressure.providers.layouts import TaskiqLayout
+from backpressure.testing import ManualClock
+from integrations.async_watch import OVERLOAD, decided, watching
+from integrations.frameworks import required
+
+required("taskiq")
+required("taskiq_redis")
+
+import taskiq  # noqa: E402 - skipped before where it is missing
+from taskiq.api import run_receiver_task  # noqa: E402
+from taskiq.exceptions import SendTaskError  # noqa: E402
+from taskiq.receiver import Receiver  # noqa: E402
+from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
+
+from backpressure.integrations.taskiq import ENQUEUED_AT, BackpressureMiddleware  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import redis
+
+    from backpressure._engine import EngineModule
+
+KINDS = pytest.mark.parametrize("kind", ["list", "stream"])
+
+
+class Shop:
+    """A broker with its tasks, an overload in its queue ``mail``, and a controller that sees it."""
+
+    def __init__(self, broker: Any, controller: AsyncBackpressureController, server: redis.Redis) -> None:
+        self.broker = broker
+        self.controller = controller
+        self.server = server
+        self.ran: list[str] = []
+        self.labels: list[dict[str, Any]] = []
+
+        async def work(name: str = "") -> None:
+            self.ran.append(name)
+
+        async def fail_once() -> None:
+            self.ran.append("try")
+            if self.ran.count("try") == 1:
+                raise ValueError("once")
+
+        self.work = broker.register_task(work, task_name="work")
+        self.important = broker.register_task(work, task_name="important", backpressure_priority="high")
+        self.fail_once = broker.register_task(fail_once, task_name="fail_once", retry_on_error=True)
+
+    def protect(self, priority: Any = "low", **options: Any) -> BackpressureMiddleware:
+        middleware = BackpressureMiddleware(self.controller, priority=priority, **options)
+        self.broker.add_middlewares(middleware)
+        return middleware
+
+    def length(self, queue: str = "mail") -> int:
+        count = self.server.xlen if self.server.type(queue) == b"stream" else self.server.llen
+        return int(str(count(queue)))
+
+    async def receive(self, count: int) -> None:
+        """Run `count` tasks by taskiq's receiver, without the mark that its command line leaves on the broker."""
+        shop = self
+
+        class Seen(taskiq.TaskiqMiddleware):
+            def pre_execute(self, message: taskiq.TaskiqMessage) -> taskiq.TaskiqMessage:
+                shop.labels.append(dict(message.labels))
+                return message
+
+        self.broker.add_middlewares(Seen())
+        receiver = Receiver(self.broker, max_async_tasks=10, run_startup=False, max_tasks_to_execute=count)
+        await receiver.listen(asyncio.Event())
+
+    async def eventually(self, predicate: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not predicate():
+                await asyncio.sleep(0.001)
+
+
+class OpenShop:
+    """Opens shops on the server under test, on the engine under test."""
+
+    def __init__(self, engine_name: str, url: str, server: redis.Redis) -> None:
+        self.engine_name = engine_name
+        self.url = url
+        self.server = server
+
+    def broker(self, kind: str, queue_name: str, **options: Any) -> Any:
+        if kind == "list":
+            return ListQueueBroker(self.url, queue_name=queue_name, **options)
+        return RedisStreamBroker(self.url, queue_name=queue_name, consumer_id="0", **options)
+
+    @contextlib.asynccontextmanager
+    async def __call__(
+        self, kind: str = "list", *, clock: ManualClock | None = None, **options: Any
+    ) -> AsyncIterator[Shop]:
+        broker = self.broker(kind, "mail", **options)
+        plain = broker.register_task(lambda: None, task_name="plain")
+        for _ in range(OVERLOAD):
+            await plain.kiq()
+        await broker.startup()
+        layout = TaskiqLayout(None if kind == "list" else "taskiq")
+        try:
+            async with watching(self.engine_name, self.url, layout, "mail", "clicks", clock=clock) as controller:
+                yield Shop(broker, controller, self.server)
+        finally:
+            await broker.shutdown()
+
+
+@pytest.fixture
+def open_shop(engine_name: str, engine_module: EngineModule, redis_url: str, redis_client: redis.Redis) -> OpenShop:
+    return OpenShop(engine_name, redis_url, redis_client)
+
+
+@KINDS
+def test_under_overload_low_is_shed_and_high_passes(open_shop: OpenShop, kind: str) -> None:
+    async def main() -> None:
+        async with open_shop(kind) as shop:
+            shop.protect({"fail_once": "high", "*": "low"})
+            keys = set(shop.server.keys())
+            with pytest.raises(JobShedError) as shed:
+                await shop.work.kiq()
+            assert shed.value.queue_name == "mail"
+            assert (shop.length(), set(shop.server.keys())) == (OVERLOAD, keys)
+            await shop.fail_once.kiq()
+            await shop.important.kiq()
+            await shop.work.kicker().with_labels(backpressure_priority="high").kiq()
+            await shop.work.kicker().with_labels(backpressure_priority=HIGH).kiq()
+            assert shop.length() == OVERLOAD + 4
+
+    asyncio.run(main())
+
+
+@KINDS
+def test_the_queue_is_the_label_or_the_brokers(open_shop: OpenShop, kind: str) -> None:
+    async def main() -> None:
+        async with open_shop(kind) as shop:
+            shop.protect({"clicks": "low", "mail": "high"})
+            await shop.work.kicker().with_labels(queue_name="clicks").kiq()
+            await shop.work.kiq()
+            assert (shop.length("clicks"), shop.length()) == (1, OVERLOAD + 1)
+
+    asyncio.run(main())
+
+
+def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            seen: list[Any] = []
+
+            def priority(message: taskiq.TaskiqMessage) -> str:
+                seen.append((message.task_name, message.args))
+                return "low"
+
+            shop.protect(priority, queue={"clicks": "mail"})
+            with pytest.raises(JobShedError):
+                await shop.work.kicker().with_labels(queue_name="clicks").kiq("me")
+            assert seen == [("work", ["me"])]
+        async with open_shop() as shop:
+            shop.protect({"other": "low"}, queue=lambda message: f"{message.task_name}-queue")
+            with pytest.raises(InvalidPriorityError, match="job 'work' has no priority"):
+                await shop.work.kiq()
+            await shop.important.kiq()
+            assert shop.controller.health()["queues"].keys() >= {"important-queue"}
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_names_no_queue_needs_a_function(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.protect(queue={"mail": "mail"})
+            del shop.broker.queue_name
+            with pytest.raises(InvalidQueueError, match="task 'work' names no queue, nor does ListQueueBroker"):
+                await shop.work.kiq()
+            with pytest.raises(JobShedError):
+                await shop.work.kicker().with_labels(queue_name="mail").kiq()
+            shop.broker.middlewares.clear()
+            shop.protect(queue=lambda _: "mail")
+            with pytest.raises(JobShedError):
+                await shop.work.kiq()
+
+    asyncio.run(main())
+
+
+def test_max_wait_bounds_the_sleep(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.protect("medium", max_wait=0.2)
+            with pytest.raises(ThrottledError) as throttled:
+                await shop.work.kiq()
+            assert throttled.value.retry_after == 5.0
+            assert shop.length() == OVERLOAD
+
+    asyncio.run(main())
+
+
+def test_cancelled_at_the_gate_a_task_leaves_nothing_and_holds_no_connection(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        async with open_shop(clock=clock, max_connection_pool_size=1, timeout=1) as shop:
+            shop.protect("medium")
+            await shop.eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
+            tasks = asyncio.all_tasks()
+            waiting = asyncio.create_task(shop.work.kiq())
+            await shop.eventually(lambda: clock.sleeping() == 2)
+            await shop.important.kiq()  # by the one connection
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert (clock.sleeping(), asyncio.all_tasks()) == (1, tasks)
+            assert shop.length() == OVERLOAD + 1
+            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
+
+    asyncio.run(main())
+
+
+@KINDS
+@pytest.mark.parametrize("retry", [taskiq.SimpleRetryMiddleware(), taskiq.SmartRetryMiddleware(default_delay=0)])
+def test_nothing_of_a_retry_or_of_what_tasks_kick_is_lost_under_overload(
+    open_shop: OpenShop, kind: str, retry: Any
+) -> None:
+    async def main() -> None:
+        async with open_shop(kind) as shop:
+            other = open_shop.broker(kind, "clicks")
+            other.add_middlewares(BackpressureMiddleware(shop.controller, priority="low", queue={"clicks": "mail"}))
+            elsewhere = other.register_task(lambda: None, task_name="elsewhere")
+
+            async def kick_more() -> None:
+                await shop.work.kiq("from a task")
+                await elsewhere.kiq()
+
+            shop.broker.add_middlewares(retry)
+            await shop.fail_once.kiq()
+            await shop.broker.register_task(kick_more, task_name="kick_more").kiq()
+            shop.protect()
+            await shop.receive(OVERLOAD + 4)
+            assert sorted(shop.ran) == ["from a task", "try", "try"]
+            assert shop.length("clicks") == 1
+            for task in (shop.work, elsewhere):
+                with pytest.raises(JobShedError):  # it was an overload all the while
+                    await task.kiq()
+            await other.shutdown()
+
+    asyncio.run(main())
+
+
+def test_what_schedulers_send_passes(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            source = ListRedisScheduleSource(open_shop.url)
+            scheduler = taskiq.TaskiqScheduler(shop.broker, [source])
+            shop.broker.add_middlewares(taskiq.SmartRetryMiddleware(default_delay=0, schedule_source=source))
+            await shop.fail_once.kiq()
+            shop.protect()
+            await shop.work.schedule_by_time(source, datetime.now(UTC), "scheduled")
+            receiving = asyncio.create_task(shop.receive(OVERLOAD + 3))
+            while not receiving.done():
+                for due in await source.get_schedules():
+                    await scheduler.on_ready(source, due)
+            assert sorted(shop.ran) == ["scheduled", "try", "try"]
+            with pytest.raises(JobShedError):
+                await shop.work.kiq()
+            await source._connection_pool.disconnect()  # which its shutdown leaves open
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("mark", ["is_worker_process", "is_scheduler_process"])
+def test_processes_of_workers_and_schedulers_pass(open_shop: OpenShop, mark: str) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.protect()
+            setattr(shop.broker, mark, True)
+            await shop.work.kiq()
+            setattr(shop.broker, mark, False)
+            with pytest.raises(JobShedError):
+                await shop.work.kiq()
+            assert shop.length() == OVERLOAD + 1
+
+    asyncio.run(main())
+
+
+def test_a_receiver_in_the_producers_process_opens_its_broker_to_all(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.protect()
+            receiving = asyncio.create_task(run_receiver_task(shop.broker))
+            await shop.eventually(lambda: shop.broker.is_worker_process)
+            await shop.work.kiq("passes")
+            await shop.eventually(lambda: "passes" in shop.ran)
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_broker_in_memory_runs_tasks_whatever_the_backlog(open_shop: OpenShop, in_place: bool) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.protect()
+            broker = taskiq.InMemoryBroker(await_inplace=in_place)
+            stopped = AsyncBackpressureController(None, InMemoryStatsProvider({}))
+            broker.add_middlewares(BackpressureMiddleware(stopped, priority="low"))
+            task: Any = broker.register_task(lambda: shop.ran.append("at once"), task_name="at once")
+            await task.kiq()
+            await broker.wait_all()
+            assert shop.ran == ["at once"]
+            with pytest.raises(JobShedError):  # this is not inside of a task
+                await shop.work.kiq()
+            await broker.shutdown()
+
+    asyncio.run(main())
+
+
+def test_many_tasks_are_gated_once_and_kicked_all_or_none(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            middleware = shop.protect()
+            with pytest.raises(JobShedError):
+                async with middleware.admitted(shop.important, shop.work):
+                    pytest.fail("a part was let in")
+            before = decided(shop.controller)
+            high = shop.work.kicker().with_labels(backpressure_priority=HIGH)
+            async with middleware.admitted(shop.important, high):
+                await asyncio.gather(shop.important.kiq(), *[shop.work.kiq() for _ in range(9)])
+                async with middleware.admitted(shop.work):
+                    await shop.work.kiq()
+            assert decided(shop.controller) == before + 1
+            assert shop.length() == OVERLOAD + 11
+            with pytest.raises(JobShedError):
+                await shop.work.kiq()
+
+    asyncio.run(main())
+
+
+@KINDS
+def test_a_broker_that_refuses_opens_the_circuit(
+    open_shop: OpenShop, kind: str, request: pytest.FixtureRequest
+) -> None:
+    async def main() -> None:
+        async with open_shop(kind) as shop:
+            shop.protect("high")
+            request.getfixturevalue("full_server")
+            for _ in range(5):
+                with pytest.raises(SendTaskError) as failed:
+                    await shop.work.kiq()
+                assert "maxmemory" in str(failed.value.__cause__)
+            with pytest.raises(CircuitOpenError):
+                await shop.work.kiq()
+
+    asyncio.run(main())
+
+
+def test_successes_are_reported_and_only_of_what_the_broker_took(
+    open_shop: OpenShop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.protect("high")
+            for _ in range(4):
+                shop.controller.record_failure("mail")
+            await shop.work.kiq()
+            shop.controller.record_failure("mail")
+            assert str(shop.controller.get_circuit_state("mail")) == "closed"
+
+            for _ in range(5):
+                with pytest.raises(SendTaskError):  # cannot be serialized, which is no fault of the queue
+                    await shop.work.kiq(object())
+            assert str(shop.controller.get_circuit_state("mail")) == "closed"
+            await shop.work.kicker().with_labels(_retries=1).kiq()
+            for _ in range(4):
+                shop.controller.record_failure("mail")
+            assert str(shop.controller.get_circuit_state("mail")) == "open"
+            shop.controller.circuit("mail").reset()
+            with pytest.raises(SendTaskError):
+                await shop.work.kiq(object())
+
+    asyncio.run(main())
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_what_a_broker_runs_at_once_may_kick_again(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+
+            async def kick(message: taskiq.BrokerMessage) -> None:
+                if message.task_name == "work":
+                    await shop.important.kiq()
+                raise ConnectionError
+
+            monkeypatch.setattr(shop.broker, "kick", kick)
+            shop.protect("high")
+            with pytest.raises(SendTaskError):
+                await shop.work.kiq()
+            assert shop.controller.circuit("mail").stats()["failure_count"] == 2
+
+    asyncio.run(main())
+
+
+@KINDS
+def test_tasks_carry_the_time_they_were_first_kicked(open_shop: OpenShop, kind: str) -> None:
+    async def main() -> None:
+        async with open_shop(kind) as shop:
+            shop.broker.add_middlewares(taskiq.SimpleRetryMiddleware())
+            shop.protect("high")
+            before = time.time()
+            await shop.fail_once.kiq()
+            after = time.time()
+            await shop.receive(OVERLOAD + 2)
+            first, second = [labels[ENQUEUED_AT] for labels in shop.labels if "retry_on_error" in labels]
+            assert before <= first <= after
+            assert second == first
+            assert ENQUEUED_AT not in shop.fail_once.labels
+
+    asyncio.run(main())
+
+
+def test_a_broker_is_protected_once_by_a_middleware_of_its_own(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            middleware = shop.protect()
+            with pytest.raises(ConfigurationError, match="protected already"):
+                shop.protect()
+            with pytest.raises(ConfigurationError, match="the middleware is another's"):
+                taskiq.InMemoryBroker().add_middlewares(middleware)
+
+    asyncio.run(main())
+
+
+def test_a_synchronous_controller_is_refused() -> None:
+    wrong: Any = BackpressureController(None, InMemoryStatsProvider({}))
+    with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
+        BackpressureMiddleware(wrong, priority="low")
