@@ -344,7 +344,7 @@ class BackpressureDjango:
         from django.http import HttpResponse  # type: ignore[import-untyped]  # noqa: PLC0415 - loaded by who calls this
         from django.utils.log import log_response  # type: ignore[import-untyped]  # noqa: PLC0415 - likewise
 
-        answer = type(self).answer(error)
+        answer = self.answer(error)
         if answer is None:
             return None
         response = HttpResponse(answer.body, status=answer.status, headers=answer.headers)
