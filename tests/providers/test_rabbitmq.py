@@ -165,24 +165,13 @@ def test_the_default_vhost_has_three_spellings(broker: rabbitmq_server.Broker, c
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many queues were asked for in each round trip."""
     sizes: list[int] = []
-    ask, answer = link_module.Link._ask, link_module.Link._answer
-    answered = True
+    ask = link_module.Link._ask
 
-    def asked(self: Any, queue: str) -> None:
-        nonlocal answered
-        if answered:
-            sizes.append(0)
-        sizes[-1] += 1
-        answered = False
-        ask(self, queue)
+    def noted(self: Any, queues: Any) -> None:
+        sizes.append(len(queues))
+        ask(self, queues)
 
-    def noted(self: Any, queue: str) -> Any:
-        nonlocal answered
-        answered = True
-        return answer(self, queue)
-
-    monkeypatch.setattr(link_module.Link, "_ask", asked)
-    monkeypatch.setattr(link_module.Link, "_answer", noted)
+    monkeypatch.setattr(link_module.Link, "_ask", noted)
     return sizes
 
 
@@ -358,6 +347,18 @@ def test_what_a_network_may_do(
         assert backlogs(provider.get_all_queue_stats()) == {name: 0}
 
 
+def test_an_answer_about_another_queue_is_not_taken_for_this_ones(
+    broker: rabbitmq_server.Broker, channel: Any, name: str
+) -> None:
+    def confuse(_: proxies.Proxy, client: Any, data: bytes) -> None:
+        client.sendall(data.replace(name.encode(), name[::-1].encode()))
+
+    declare(channel, name)
+    with proxies.Proxy(broker.port) as proxy, opened(broker.url(port=proxy.port), [name]) as provider:
+        proxy.verb = confuse
+        assert failure(provider.get_all_queue_stats).error_type == "protocol"
+
+
 def test_an_idle_connection_that_was_closed_is_replaced(
     broker: rabbitmq_server.Broker, channel: Any, name: str
 ) -> None:
@@ -387,7 +388,12 @@ def interrupted(provider: RabbitMQStatsProvider) -> tuple[StatsUnavailableError,
 def test_a_frozen_broker(broker: rabbitmq_server.Broker, channel: Any, name: str, scheme: str, warm: bool) -> None:
     declare(channel, name)
     url = broker.url() if scheme == "amqp" else f"amqps://{servers.HOST}:{broker.tls_port}?verify=verify_none"
-    with opened(url, [name], timeout=HANGS) as provider, opened(url, [name], timeout=0.2) as impatient:
+    with (
+        opened(url, [name], timeout=HANGS) as provider,
+        opened(url, [name], timeout=0.2) as impatient,
+        opened(url, [name], timeout=HANGS) as idle,
+    ):
+        idle.get_all_queue_stats()
         if warm:
             provider.get_all_queue_stats()
             impatient.get_all_queue_stats()
@@ -398,6 +404,7 @@ def test_a_frozen_broker(broker: rabbitmq_server.Broker, channel: Any, name: str
             begun = time.monotonic()
             assert failure(impatient.get_all_queue_stats).error_type == "timeout"
             impatient.close()
+            idle.close()
             assert time.monotonic() - begun < 2
         finally:
             broker.resume()
