@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from backpressure.providers._linked import Outcome
 
-__all__ = ["PGQUEUER", "PROCRASTINATE", "PostgresQuery", "Rows", "array"]
+__all__ = ["PGQUEUER", "PROCRASTINATE", "PostgresQuery", "Rows", "array", "parse_query"]
 
 _QUEUES = "%(queues)s"
 _PREFIX = "{prefix}"
@@ -91,20 +91,6 @@ class PostgresQuery:
         """
         return attrs.evolve(self, **changes)
 
-    @classmethod
-    def of(cls, query: Any) -> PostgresQuery:
-        """Return the query for a preset's name, for SQL, or for one."""
-        if isinstance(query, PostgresQuery):
-            return query
-        if isinstance(query, str) and query in _PRESETS:
-            return _PRESETS[query]
-        if isinstance(query, str) and len(query.split()) > 1:
-            return PostgresQuery(query)
-        names = ", ".join(map(repr, _PRESETS))
-        raise ConfigurationError(
-            f"query is {query!r}: give one of {names}, a SELECT, or a PostgresQuery", field="query", value=query
-        )
-
 
 # Both conditions on the status are those of partial indexes, so that finished jobs are not even looked at.
 
@@ -154,6 +140,24 @@ PGQUEUER = PostgresQuery(
 )
 
 _PRESETS = {"procrastinate": PROCRASTINATE, "pgqueuer": PGQUEUER}
+
+
+def parse_query(query: Any) -> PostgresQuery:
+    """Return the query for a preset's name, for SQL, or for one.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
+    if isinstance(query, PostgresQuery):
+        return query
+    if isinstance(query, str) and query in _PRESETS:
+        return _PRESETS[query]
+    if isinstance(query, str) and len(query.split()) > 1:
+        return PostgresQuery(query)
+    names = ", ".join(map(repr, _PRESETS))
+    raise ConfigurationError(
+        f"query is {query!r}: give one of {names}, a SELECT, or a PostgresQuery", field="query", value=query
+    )
 
 
 def array(names: Iterable[str]) -> str:

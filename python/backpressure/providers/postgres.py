@@ -15,7 +15,7 @@ from backpressure.providers._failures import ADVICE
 from backpressure.providers._linked import LinkedProvider
 from backpressure.providers._postgres_conninfo import parse_target
 from backpressure.providers._postgres_link import Link
-from backpressure.providers._postgres_queries import PGQUEUER, PROCRASTINATE, PostgresQuery, Rows, array
+from backpressure.providers._postgres_queries import PGQUEUER, PROCRASTINATE, PostgresQuery, Rows, array, parse_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,7 +103,7 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
         timeout: float = 1.0,
     ) -> None:
         self._target = parse_target(conninfo)
-        self._query = PostgresQuery.of(query)
+        self._query = parse_query(query)
         self._timeout = seconds(timeout)
         if queues is None and not self._query.discovers:
             raise ConfigurationError(
