@@ -10,7 +10,7 @@ from backpressure.testing import ManualClock
 from integrations.conftest import CONFIG, OVERLOAD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from backpressure.providers.layouts import Layout
 
@@ -19,10 +19,10 @@ __all__ = ["OVERLOAD", "decided", "watching"]
 
 @contextlib.asynccontextmanager
 async def watching(
-    engine_name: str, url: str, layout: Layout, *queues: str, clock: ManualClock | None = None
+    engine_name: str, url: str, queues: Mapping[str, Layout], clock: ManualClock | None = None
 ) -> AsyncIterator[AsyncBackpressureController]:
     """Run a controller that reads `queues` now, and not again: its clock stands still, or is moved by sleeps."""
-    provider = AsyncRedisStatsProvider(url, queues, layout=layout)
+    provider = AsyncRedisStatsProvider(url, queues)
     clock = clock or ManualClock(sleep_advances=True)
     try:
         async with AsyncBackpressureController(CONFIG, provider, clock=clock, _engine=engine_name) as controller:

@@ -122,7 +122,7 @@ class OpenShop:
         await broker.startup()
         layout = TaskiqLayout(None if kind == "list" else "taskiq")
         try:
-            async with watching(self.engine_name, self.url, layout, "mail", "clicks", clock=clock) as controller:
+            async with watching(self.engine_name, self.url, {"mail": layout, "clicks": layout}, clock) as controller:
                 yield Shop(broker, controller, self.server)
         finally:
             await broker.shutdown()
