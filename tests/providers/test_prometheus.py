@@ -698,7 +698,7 @@ def cut(provider: PrometheusStatsProvider) -> StatsUnavailableError:
         except StatsUnavailableError as error:
             failures.append(error)
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
     links = provider._links()
     eventually(lambda: any(read.link is not None and read.link._connection.wire for read in links.reads))
@@ -851,23 +851,28 @@ def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture, make_co
     caplog.set_level(logging.DEBUG)
 
     def quote(request: Request) -> bytes:
-        return http(refusal("bad_data", f"no {request.head} {CANARY}-w or {CANARY}-u"), "400 Bad Request")
+        # Short, for a message has an end: each of them alone, and what the header says.
+        quoted = " ".join(f"{CANARY}-{end}" for end in ("user", "word", "query", "key", "bearer"))
+        return http(refusal("bad_data", f"{quoted} {request.header('authorization')}"), "400 Bad Request")
 
     shown: list[str] = []
     with Fake(quote) as fake, servers.Listener(lambda connection: connection.close()) as dead:
         for port in (fake.port, dead.port):
-            url = f"http://{CANARY}-u:{CANARY}-w@{servers.HOST}:{port}/p?token={CANARY}-q"
-            with opened(url, headers={"X-Key": f"{CANARY}-h", "Authorization": f"Bearer {CANARY}-b"}) as provider:
+            url = f"http://{CANARY}-user:{CANARY}-word@{servers.HOST}:{port}/p?token={CANARY}-query"
+            headers = {"X-Key": f"{CANARY}-key", "Authorization": f"Bearer {CANARY}-bearer"}
+            with opened(url, headers=headers) as provider:
                 error = failure(provider.get_all_queue_stats)
                 shown += [repr(provider), str(provider), repr(error), "".join(traceback.format_exception(error))]
                 shown += [repr(provider._server), repr(provider._redact)]
                 controller = make_controller(provider)
                 shown.append(json.dumps(controller.health(), default=str))
             # By what the URL says, and as the error of a queue.
-            with opened(url, None, queues={"q": "x"}) as provider, contextlib.suppress(StatsUnavailableError):
+            headers = {"X-Key": f"{CANARY}-key", "X-Bearer": f"Bearer {CANARY}-bearer"}
+            asking = opened(url, None, queues={"q": "x"}, headers=headers)
+            with asking as provider, contextlib.suppress(StatsUnavailableError):
                 shown.append(str(provider.get_all_queue_stats()))
     shown += [record.getMessage() for record in caplog.records]
-    assert len(shown) > 10
+    assert sum("*** *** *** *** ***" in text for text in shown) >= 4
     assert [text for text in shown if CANARY in text] == []
     assert not any("aHVudGVyMmNhbmFyeS11" in text for text in shown)  # the same in Base64
 

@@ -44,7 +44,6 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # What servers, and proxies before them, say by the status alone.
 _LABELS = {401: "auth", 403: "acl", 429: "busy", 502: "connect", 503: "busy", 504: "timeout"}
-_ABOUT_THE_CLIENT = {401, 403, 429}
 
 
 class PrometheusError(Exception):
@@ -154,7 +153,9 @@ def headers_from(given: Any) -> Headers:
         if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
             raise ValueError("an impossible name in it: give letters, digits and '-'")
         if not (isinstance(value, str) and _HEADER_VALUE.fullmatch(value)):
-            raise ValueError(f"an impossible value for {name!r}: give a str without line ends, e.g. strip a file's")
+            raise ValueError(
+                f"an impossible value for {name!r}: give a str of Latin-1 without line ends, e.g. strip a file's"
+            )
     return {name.lower(): value for name, value in given.items()}
 
 
@@ -270,8 +271,6 @@ class Link:
 
 def _refusal(status: int, kind: str, message: str) -> PrometheusError:
     text = f"{kind}: {message}"
-    if status in _ABOUT_THE_CLIENT:
-        return PrometheusError(text, _LABELS[status])
     if kind == "timeout":
         return QueryError(text, "timeout")
     if status in _LABELS:

@@ -90,10 +90,11 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
             that is a metric and its labels alone tells the time of its scrape, and one that computes only the time at
             which it did: samples it computes with may be older by `lookback`.
         lookback: seconds, how old a sample may be to be found at all, instead of the server's 5 minutes; above the
-            interval between scrapes. Servers that do not know this parameter (Prometheus before 2.44) keep theirs.
+            interval between scrapes. Prometheus before 2.44 and Mimir before 2026 do not know this parameter.
         timeout: seconds for the connect, for each wait for bytes, and for the server to evaluate one query.
-        headers: sent along, such as ``{"Authorization": "Bearer …"}`` or ``{"X-Scope-OrgID": "tenant"}``; or a function
-            that returns them, called before each read, for tokens that change. They come before what the URL says.
+        headers: sent along, such as ``{"Authorization": "Bearer <token>"}`` or ``{"X-Scope-OrgID": "tenant"}``; or a
+            function that returns them, called before each read, for tokens that change. They come before what the URL
+            says.
         ssl_context: for a server whose authority the machine does not know, or that asks for a certificate.
 
     A backlog that is a fraction is rounded up. One that is NaN, infinite or negative, and two series for one queue, are
