@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -449,6 +450,15 @@ def test_a_broker_is_protected_once_by_a_middleware_of_its_own(open_shop: OpenSh
                 taskiq.InMemoryBroker().add_middlewares(middleware)
 
     asyncio.run(main())
+
+
+def test_errors_hold_no_password() -> None:
+    broker = ListQueueBroker("redis://:canary@localhost:6379/0")
+    controller = AsyncBackpressureController(None, InMemoryStatsProvider({}))
+    broker.add_middlewares(BackpressureMiddleware(controller, priority="low"))
+    with pytest.raises(ConfigurationError) as refused:
+        broker.add_middlewares(BackpressureMiddleware(controller, priority="low"))
+    assert b"canary" not in pickle.dumps(refused.value)
 
 
 def test_a_synchronous_controller_is_refused() -> None:

@@ -82,8 +82,7 @@ class BackpressureMiddleware(TaskiqMiddleware):
         if mine is not None or any(isinstance(other, BackpressureMiddleware) for other in broker.middlewares):
             raise ConfigurationError(
                 "broker is protected already, or the middleware is another's: add one of its own to each broker, once",
-                field="broker",
-                value=broker,
+                field="broker",  # and no value: a broker knows its password
             )
         super().set_broker(broker)
         # taskiq tells middleware of a send that went well, and of no other.
