@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +20,10 @@ if TYPE_CHECKING:
 _CONFIG = """
 global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}
 scrape_configs: [{{job_name: queues, static_configs: [{{targets: ["{host}:{port}"]}}]}}]
+"""
+_WEB = """
+tls_server_config: {{cert_file: {pem}, key_file: {pem}}}
+basic_auth_users: {{{user}: {password_hash}}}
 """
 
 
@@ -47,9 +49,12 @@ class Exporter(servers.Listener):
 
 
 class Prometheus:
-    """One server process and what it scrapes, ten times a second. It begins five seconds after its start."""
+    """One server process and what it scrapes, ten times a second. It begins five seconds after its start.
 
-    def __init__(self) -> None:
+    With a `user` it speaks TLS, and knows him by the bcrypt hash of his password.
+    """
+
+    def __init__(self, *, user: str = "", password_hash: str = "") -> None:
         program = binary()
         if program is None:
             raise RuntimeError("no server: install prometheus")
@@ -58,19 +63,25 @@ class Prometheus:
         self.folder = Path(tempfile.mkdtemp(prefix="bp"))
         self.port = servers.free_port()
         self.exporter = Exporter()
+        self._web = ""
+        if user:
+            self._web = _WEB.format(pem=servers.CERTIFICATE, user=user, password_hash=password_hash)
 
     @property
     def url(self) -> str:
-        return f"http://{servers.HOST}:{self.port}"
+        return f"http{'s' if self._web else ''}://{servers.HOST}:{self.port}"
 
     def start(self) -> Self:
         config = self.folder / "prometheus.yml"
         config.write_text(_CONFIG.format(host=servers.HOST, port=self.exporter.port))
+        web = self.folder / "web.yml"
+        web.write_text(self._web)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-ISc", servers._DIE_WITH_PARENT, str(os.getpid()), self._program),
                     f"--config.file={config}",
+                    f"--web.config.file={web}",
                     f"--storage.tsdb.path={self.folder / 'data'}",
                     f"--web.listen-address={servers.HOST}:{self.port}",
                 ],
@@ -83,14 +94,10 @@ class Prometheus:
         return self
 
     def _answers(self) -> bool:
+        log = (self.folder / "log").read_text(errors="replace")
         if self._process is not None and self._process.poll() is not None:
-            log = (self.folder / "log").read_text(errors="replace")
             raise RuntimeError(f"the server ended at once:\n{log[-2000:]}")
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1):
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
+        return "Server is ready to receive web requests" in log
 
     def freeze(self) -> None:
         assert self._process is not None

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from controller_fixtures import MakeController
 
 CANARY = "hunter2canary"
+HASH = "$2b$04$abcdefghijklmnopqrstuuoD8yw7MmybLKVooaTGGZAt3HXugv2.a"  # of "test"
 SOON = BackpressureConfig().evolve(
     {"polling.interval": 0.1, "polling.jitter": 0, "polling.timeout": 0.1, "polling.cache_ttl": 0.4}
 )
@@ -91,6 +92,19 @@ def session_server() -> Iterator[prometheus_server.Prometheus]:
         redis_fixtures.no_server("no prometheus: apt-get install prometheus")
     with prometheus_server.Prometheus() as server:
         yield server
+
+
+def test_a_real_server_with_tls_and_users() -> None:
+    if prometheus_server.binary() is None:
+        redis_fixtures.no_server("no prometheus: apt-get install prometheus")
+    with prometheus_server.Prometheus(user="eve", password_hash=HASH) as server:
+        url = server.url.replace("//", "//eve:test@")
+        with opened(url, None, queues={"q": "1"}, ssl_context=trusting()) as provider:
+            assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
+        with opened(url.replace("test", CANARY), ssl_context=trusting()) as provider:
+            error = failure(provider.get_all_queue_stats)
+    assert error.error_type == "auth"
+    assert CANARY not in str(error)
 
 
 class Shown(NamedTuple):
