@@ -27,7 +27,7 @@ from integrations.frameworks import required
 required("faststream")
 
 from faststream import BaseMiddleware, PublishCommand  # noqa: E402 - skipped before where it is missing
-from faststream.redis import RedisBroker, RedisRouter, TestRedisBroker  # noqa: E402
+from faststream.redis import RedisBroker, RedisRouter, StreamSub, TestRedisBroker  # noqa: E402
 
 from backpressure.integrations.faststream import BackpressureMiddleware  # noqa: E402
 
@@ -219,7 +219,14 @@ def test_a_request_is_gated_and_its_reply_is_not(open_shop: OpenShop) -> None:
     asyncio.run(main())
 
 
-def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_overload(open_shop: OpenShop) -> None:
+@pytest.mark.parametrize(
+    "jobs", [{"list": "jobs"}, {"stream": StreamSub("jobs", group="shop", consumer="one")}], ids=["list", "stream"]
+)
+def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_overload(
+    open_shop: OpenShop, jobs: dict[str, Any]
+) -> None:
+    to = dict.fromkeys(jobs, "jobs")
+
     async def main() -> None:
         async with open_shop() as shop:
 
@@ -230,11 +237,11 @@ def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_o
                     try:
                         return await call_next(msg)
                     except ValueError:
-                        await broker.publish("second", list="jobs")
+                        await broker.publish("second", **to)
 
                 async def after_processed(self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None) -> bool:
                     if exc_type is KeyError:
-                        await broker.publish("third", list="jobs")
+                        await broker.publish("third", **to)
                     return True
 
             everything_is_mail = shop.protect(queue=lambda _: "mail")
@@ -242,7 +249,7 @@ def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_o
             other = await shop.broker(shop.protect(queue=lambda _: "mail"))
             ran: list[str] = []
 
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+            @broker.subscriber(**jobs)  # type: ignore[untyped-decorator]
             @broker.publisher(list="results")  # type: ignore[untyped-decorator]
             async def work(attempt: str) -> str:
                 ran.append(attempt)
@@ -257,13 +264,13 @@ def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_o
                 return "done"
 
             await broker.start()
-            shop.server.rpush("jobs", "first")
+            await broker.publish("first", **to, headers={"backpressure_priority": "high"})
             await shop.eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
             assert ran == ["first", "second", "third"]
             assert (shop.length("more"), shop.length("elsewhere")) == (3, 1)
             for one in (broker, other):
                 with pytest.raises(JobShedError):  # it was an overload all the while
-                    await one.publish("first", list="jobs")
+                    await one.publish("first", **to)
 
     asyncio.run(main())
 
