@@ -10,7 +10,6 @@ import logging
 import selectors
 import threading
 import warnings
-import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from backpressure.providers._failures import causes, network_label
@@ -126,10 +125,11 @@ class _Selector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._seen: set[Any] = set()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        self._seen.add(fileobj)
+        if fileobj not in self._seen:
+            self._seen = {fileobj, *(seen for seen in self._seen if seen.fileno() >= 0)}
         return super().register(fileobj, events, data)
 
     def close(self) -> None:
@@ -164,13 +164,14 @@ class Link:
         with SILENCE:
             self._future = self.start(ask, *arguments)
             self._net.poll(future=self._future)
-        if self._future.exception is not None:
-            raise self._future.exception
+        future = self._future
+        if future.exception is not None:
+            raise future.exception
         if self.failure is not None:
             # kafka-python remembers who failed, and would refuse to try again.
             self.close()
             self._open()
-        return self._future.value
+        return future.value
 
     def start(self, ask: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Let `ask` run beside others; await what is returned."""
