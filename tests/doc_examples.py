@@ -7,6 +7,8 @@ import contextlib
 import io
 import itertools
 import re
+import sys
+import types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import backpressure
@@ -58,7 +60,9 @@ def namespace(engine_name: str) -> dict[str, Any]:
 
 def run_page(page: Path, replaced: Mapping[str, str]) -> None:
     """Run the Python blocks of a page in order, as one program; what one prints must be the ``text`` block after it."""
-    names: dict[str, Any] = {"__name__": "__page__"}
+    module = types.ModuleType("__page__")
+    sys.modules[module.__name__] = module  # where frameworks look for the functions that they are given
+    names = module.__dict__
     fences = [*blocks(page), Block("", "", 0)]
     for block, after in itertools.pairwise(fences):
         if block.language != "python":
