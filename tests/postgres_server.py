@@ -62,7 +62,7 @@ def binaries() -> Path | None:
     """Return the folder of the newest server that is installed, or None."""
     found = shutil.which("initdb")
     if found is not None:
-        return Path(found).parent
+        return Path(found).resolve().parent
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
 

@@ -44,6 +44,7 @@ pytestmark = pytest.mark.usefixtures("no_log_record")
 DATABASE = "shop"
 NAMES = "%(queues)s::text[]"
 WAITING = f"SELECT queue, count(*) AS backlog FROM jobs WHERE queue = ANY ({NAMES}) GROUP BY queue"
+SLOW = "SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(60)"
 LAST_WORDS = "canary"
 
 
@@ -57,7 +58,7 @@ def no_log_record(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert PASSWORD not in caplog.text
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shop(postgres: Postgres) -> Postgres:
     """The server, with a table of jobs that the role ``reader`` may read and no more."""
     postgres.run(f"CREATE DATABASE {DATABASE}")
@@ -86,7 +87,7 @@ def enqueue(jobs: psycopg.Connection, queue: str, count: int = 1) -> None:
 
 @contextlib.contextmanager
 def opened(conninfo: Any, queues: Any = ("q",), **options: Any) -> Iterator[PostgresStatsProvider]:
-    provider = PostgresStatsProvider(conninfo, queues, **{"query": WAITING, **options})
+    provider = PostgresStatsProvider(conninfo, queues, **{"query": WAITING, "timeout": 10, **options})
     try:
         yield provider
     finally:
@@ -345,11 +346,11 @@ def test_no_answer_gives_anything_but_a_sound_sample_or_the_error(data: st.DataO
         ("COPY jobs TO STDOUT", "provider", "COPY_OUT"),
         ("SELECT word AS queue, 1 AS backlog FROM secrets", "acl", "permission denied for table secrets"),
         ("SELECT queue, 1 AS backlog FROM hidden.jobs", "acl", "grant the role USAGE on the schema and SELECT"),
-        ("SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(9)", "timeout", "statement timeout; see in pg_stat_activity"),
+        (SLOW, "timeout", "statement timeout; see in pg_stat_activity"),
     ],
 )
 def test_refused_queries(read: Callable[..., Any], query: str, label: str, words: str) -> None:
-    error = failure(lambda: read(query, timeout=0.5))
+    error = failure(lambda: read(query, timeout=1 if label == "timeout" else 10))
     assert (error.error_type, words in str(error)) == (label, True), error
 
 
@@ -483,9 +484,21 @@ def test_several_hosts_are_tried_in_turn(shop: Postgres, jobs: psycopg.Connectio
         hosts = (
             f"nobody.invalid:1,{servers.HOST}:{servers.free_port()},{servers.HOST}:{hung.port},localhost:{shop.port}"
         )
-        with opened(f"postgresql://reader:{PASSWORD}@{hosts}/{DATABASE}", timeout=0.5) as provider:
+        with opened(f"postgresql://reader:{PASSWORD}@{hosts}/{DATABASE}", timeout=1) as provider:
             assert backlogs(provider.get_all_queue_stats()) == {"q": 2}
             assert repr(provider) == f"PostgresStatsProvider('postgres at {hosts}/{DATABASE}', 1 queues)"
+
+
+def test_all_addresses_of_a_host_are_tried(
+    shop: Postgres, jobs: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(jobs, "q", 2)
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, shop.port)) for address in ("127.0.0.2", "127.0.0.1")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: {"twofold": found}[host])
+    with opened(f"postgresql://reader:{PASSWORD}@twofold:{shop.port}/{DATABASE}") as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"q": 2}
 
 
 def test_what_the_environment_says(
@@ -546,7 +559,7 @@ def test_an_answer_is_not_asked_for_again(
     shop: Postgres, jobs: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A time limit least of all: the query would run for twice as long."""
-    with opened(shop.url(DATABASE), timeout=0.3) as provider:
+    with opened(shop.url(DATABASE), timeout=1) as provider:
         provider.get_all_queue_stats()
         with shop.connect(DATABASE, autocommit=False) as locker, monkeypatch.context() as patch:
             patch.setattr(provider, "_open", lambda: pytest.fail("asked again"))
@@ -603,9 +616,35 @@ def test_interrupt_ends_a_read_that_waits_for_a_lock(shop: Postgres, jobs: psyco
         assert backlogs(provider.get_all_queue_stats()) == {"q": 0}
 
 
+def test_a_question_too_long_for_a_frozen_server_can_be_cut(fragile_postgres: Postgres) -> None:
+    with opened(fragile_postgres.url(), timeout=30) as provider:
+        link = provider._open()
+        link.connect()
+        fragile_postgres.freeze()
+        try:
+            errors: list[Exception] = []
+
+            def ask() -> None:
+                try:
+                    link.run("SELECT $1", ["x" * 50_000_000])
+                except TimeoutError as error:
+                    errors.append(error)
+
+            asking = threading.Thread(target=ask, daemon=True)
+            asking.start()
+            link.cut()
+            asking.join(10)
+            assert [str(error) for error in errors] == ["interrupted"]
+        finally:
+            fragile_postgres.resume()
+            link.close()
+
+
 def test_a_frozen_server_is_not_waited_for_without_end(fragile_postgres: Postgres) -> None:
-    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog", timeout=0.1) as provider:
+    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog") as provider:
         provider.get_all_queue_stats()
+        (link,) = provider._links().idle
+        link._timeout = provider._timeout = 0.1  # a connect before would have had to be as fast
         fragile_postgres.freeze()
         try:
             began = time.monotonic()
@@ -676,7 +715,7 @@ pool_mode = transaction
     try:
         servers.wait_until(lambda: listens(port), what="pgbouncer")
         url = f"postgresql://reader:{PASSWORD}@{servers.HOST}:{port}/{DATABASE}"
-        with opened(url) as one, opened(url, query="SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(9)") as slow:
+        with opened(url) as one, opened(url, query=SLOW, timeout=1) as slow:
             for _ in range(3):
                 assert backlogs(one.get_all_queue_stats()) == {"q": 2}
                 assert failure(slow.get_all_queue_stats).error_type == "timeout"

@@ -73,7 +73,9 @@ class Store:
 
     @contextlib.contextmanager
     def provider(self, queues: Any = QUEUES) -> Iterator[PostgresStatsProvider]:
-        provider = PostgresStatsProvider(self.server.url(self.database, self.role), queues, query=self.query, timeout=5)
+        provider = PostgresStatsProvider(
+            self.server.url(self.database, self.role), queues, query=self.query, timeout=30
+        )
         with contextlib.closing(provider):
             yield provider
 
@@ -114,7 +116,7 @@ def pgqueuer_ddl(schema: str) -> str:
     return ddl
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stores(postgres: Postgres) -> Callable[[str, str], Store]:
     """Return the store of a package in a schema, made when first asked for."""
     return functools.cache(lambda name, schema: new_store(postgres, name, schema))

@@ -24,7 +24,7 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 # Seconds between two looks whether the link was cut. A flag cannot hit a socket that is someone else's by now.
 _LOOK = 0.05
 # Seconds beyond the timeout for the server's own word about it to arrive.
-_SLACK = 0.2
+_SLACK = 0.5
 
 
 class Link:
