@@ -63,7 +63,7 @@ def run(redis_client: redis.Redis, redis_url: str, engine_name: str, engine_modu
                     await plain.enqueue_job("work")
             async with (
                 pool(redis_url) as own,
-                watching(engine_name, redis_url, ArqLayout(), QUEUE, "news", clock=clock) as controller,
+                watching(engine_name, redis_url, dict.fromkeys((QUEUE, "news"), ArqLayout()), clock) as controller,
             ):
                 await test(own, controller)
 

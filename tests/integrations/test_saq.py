@@ -63,7 +63,7 @@ def run(redis_client: redis.Redis, redis_url: str, engine_name: str, engine_modu
                     await plain.enqueue("work")
             async with (
                 queue(redis_url) as mail,
-                watching(engine_name, redis_url, SAQLayout(), "mail", "news", clock=clock) as controller,
+                watching(engine_name, redis_url, dict.fromkeys(("mail", "news"), SAQLayout()), clock) as controller,
             ):
                 await test(mail, controller)
 

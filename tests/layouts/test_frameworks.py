@@ -1,6 +1,6 @@
 """Each framework's real package fills its queues, with real workers, and the provider reports exactly that split.
 
-A program in ``frameworks/`` does so in an environment of its own and tells what it did: see ``environments.py``, which
+A program in ``frameworks/`` does so in an environment of its own and tells what it did: see ``matrix.py``, which
 `make matrix` runs. Frameworks that are installed beside this package are tested at every run.
 """
 
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import matrix
 from backpressure import AsyncRedisStatsProvider, RedisStatsProvider
 from backpressure.providers.layouts import CeleryLayout, HueyLayout, StreaqLayout, TaskiqLayout
-from layouts import environments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ HERE = [name for name, package in PACKAGES.items() if importlib.util.find_spec(p
 @contextlib.contextmanager
 def filled(name: str, url: str) -> Iterator[list[dict[str, Any]]]:
     """Run an environment's program, and yield what it tells, while its workers are still at work."""
-    command = environments.command(name, url)
+    command = matrix.command(name, url)
     if not MATRIX:
         command[0] = sys.executable
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
@@ -93,7 +93,7 @@ def assert_sample(sample: QueueStats, told: Mapping[str, Any], read: tuple[float
 
 @pytest.mark.parametrize("name", [name for name in MATRIX.split(",") if name] or HERE)
 def test_the_provider_reports_what_the_framework_did(name: str, redis_url: str, redis_client: redis.Redis) -> None:
-    framework = environments.ENVIRONMENTS[name].framework
+    framework = matrix.ENVIRONMENTS[name].framework
     with filled(name, redis_url) as queues:
         for told in queues:
             layout = layout_of(framework, told)
