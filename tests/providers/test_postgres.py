@@ -531,9 +531,8 @@ def test_links_are_kept_and_closed(shop: Postgres, jobs: psycopg.Connection) -> 
         (count,) = rows.fetchone() or ()
         return int(count)
 
-    provider = PostgresStatsProvider(
-        shop.url(DATABASE), ["q"], query="SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(0.1)"
-    )
+    slow = "SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(0.1)"
+    provider = PostgresStatsProvider(shop.url(DATABASE), ["q"], query=slow, timeout=10)
     threads = [threading.Thread(target=provider.get_all_queue_stats) for _ in range(5)]
     for thread in threads:
         thread.start()
