@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import pickle
+import struct
 import threading
 import time
 import traceback
@@ -314,6 +315,57 @@ def test_tls_checks_the_host_name(broker: rabbitmq_server.Broker, monkeypatch: p
 # -------------------------------------------------------------------------------------------------------------- faults
 
 
+def frame(channel: int, method: tuple[int, int], arguments: bytes = b"", end: bytes = b"\xce") -> bytes:
+    payload = struct.pack(">HH", *method) + arguments
+    return struct.pack(">BHI", 1, channel, len(payload)) + payload + end
+
+
+def short(text: str) -> bytes:
+    return bytes([len(text)]) + text.encode()
+
+
+def long(text: bytes) -> bytes:
+    return len(text).to_bytes(4) + text
+
+
+def closing(code: int, text: str) -> bytes:
+    return frame(0, (10, 50), code.to_bytes(2) + short(text) + bytes(4))
+
+
+def start(mechanisms: bytes = b"PLAIN", table: bytes = b"") -> bytes:
+    return frame(0, (10, 10), b"\x00\x09" + long(table) + long(mechanisms) + long(b"en_US"))
+
+
+@pytest.mark.filterwarnings("ignore::amqp.exceptions.AMQPDeprecationWarning")  # so py-amqp calls to connect again
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        (closing(320, "CONNECTION_FORCED - broker forced connection closure"), "connect"),
+        (frame(0, (10, 51)), "connect"),
+        (closing(501, "FRAME_ERROR"), "protocol"),
+        (closing(541, "INTERNAL_ERROR"), "provider"),
+        (closing(530, "NOT_ALLOWED - user connection limit (1) is reached"), "maxclients"),
+        (start(mechanisms=b"EXTERNAL"), "provider"),
+        (start(mechanisms=b"\xff"), "protocol"),
+        (start(table=b"\x01a\xff"), "protocol"),
+        (frame(0, (10, 10), b"\x00"), "protocol"),
+        (frame(0, (10, 10), b"\x00\x09\x00"), "protocol"),
+        (frame(0, (10, 99)), "protocol"),
+        (frame(7, (50, 11)), "protocol"),
+        (frame(0, (10, 10), end=b"!"), "protocol"),
+    ],
+)
+def test_what_only_odd_brokers_say(said: bytes, label: str) -> None:
+    def speak(connection: Any) -> None:
+        connection.recv(8)
+        connection.sendall(said)
+        while connection.recv(65536):
+            pass
+
+    with servers.Listener(speak) as other, opened(f"amqp://{servers.HOST}:{other.port}", timeout=5.0) as provider:
+        assert failure(provider.get_all_queue_stats).error_type == label
+
+
 @pytest.mark.parametrize("warm", [False, True], ids=["connecting", "reading"])
 @pytest.mark.parametrize(
     ("verb", "labels"),
@@ -366,6 +418,8 @@ def test_an_idle_connection_that_was_closed_is_replaced(
     with proxies.Proxy(broker.port) as proxy, opened(broker.url(port=proxy.port), [name]) as provider:
         for _ in range(3):
             assert backlogs(provider.get_all_queue_stats()) == {name: 0}
+            (link,) = provider._links().idle
+            assert link._connection.heartbeat == 0, "nobody would answer it while the connection is idle"
             proxy.disconnect()
 
 
@@ -547,9 +601,7 @@ def test_credentials_are_shown_nowhere(
 
     def quoting(connection: Any) -> None:
         connection.recv(8)
-        text = f"ACCESS_REFUSED - for '{NAME}' with '{CANARY}'".encode()
-        arguments = (403).to_bytes(2) + bytes([len(text)]) + text + bytes(4)
-        connection.sendall(b"\x01\0\0" + (4 + len(arguments)).to_bytes(4) + b"\0\x0a\0\x32" + arguments + b"\xce")
+        connection.sendall(closing(403, f"ACCESS_REFUSED - for '{NAME}' with '{CANARY}'"))
         connection.recv(65536)
 
     declare(channel, name)
