@@ -373,11 +373,14 @@ def test_a_leader_that_cannot_be_asked_spoils_no_other(
         topic.partitions[1].leader_id = leader
         return leaders(topic)
 
+    managers = set()
     with opened(kafka.address, topics, group="workers") as provider:
         with monkeypatch.context() as patch:
             patch.setattr(_kafka_link, "_leaders", elsewhere)
             for _ in range(2):
                 assert list(backlogs(provider).values()) == [3, "failover", "failover"]
+                managers.add(provider._links().idle[0]._manager)
+        assert len(managers) == 2, "kafka-python would refuse to ask again who once refused a password"
         assert list(backlogs(provider).values()) == [3, 3, 3]
 
 
@@ -618,6 +621,7 @@ def test_threads_read_at_once(kafka: KafkaServer, name: str) -> None:
 def test_a_password_is_never_shown(kafka: KafkaServer, name: str, caplog: pytest.LogCaptureFixture) -> None:
     kafka.create(name)
     caplog.set_level(1)
+    caplog.clear()
     shown: list[str] = []
     user = "canary-9f3b-user"
     for where in (kafka.sasl, kafka.nowhere, kafka.address, kafka.tls):
