@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import attrs
 from amqp import Connection, spec  # type: ignore[import-untyped]
-from amqp.exceptions import ChannelError, RecoverableConnectionError, UnexpectedFrame  # type: ignore[import-untyped]
+from amqp.exceptions import ChannelError, UnexpectedFrame  # type: ignore[import-untyped]
 from amqp.sasl import AMQPLAIN, PLAIN  # type: ignore[import-untyped]
 
 from backpressure.errors import ConfigurationError
@@ -143,15 +143,9 @@ def _tls(scheme: str, host: str, options: dict[str, str]) -> dict[str, Any] | No
 
 
 class _Connection(Connection):  # type: ignore[misc]
-    """A connection whose socket is at hand from the moment there is one, and that is not opened twice."""
+    """A connection whose socket is at hand from the moment there is one."""
 
     wire: Any = None
-
-    def connect(self, callback: Any = None) -> Any:
-        # py-amqp connects again, without an end, where a broker closes the connection in the wrong moment.
-        if self.wire is not None:
-            raise RecoverableConnectionError("connection closed by the broker")
-        return super().connect(callback)
 
     def Transport(self, *args: Any, **options: Any) -> Any:  # noqa: N802 - py-amqp's name
         self.wire = super().Transport(*args, **options)

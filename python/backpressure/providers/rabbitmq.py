@@ -25,7 +25,6 @@ __all__ = ["RabbitMQStatsProvider"]
 # What the broker says of the whole connection, and what shows that no broker speaks. Most specific first.
 _LABELS: tuple[tuple[type[Exception], str], ...] = (
     (amqp.AccessRefused, "auth"),
-    (amqp.ConnectionForced, "connect"),
     (amqp.FrameError, "protocol"),
     (amqp.FrameSyntaxError, "protocol"),
     (amqp.UnexpectedFrame, "protocol"),
