@@ -47,7 +47,7 @@ _REFUSALS: dict[type[Exception], tuple[str, str]] = {
 
 
 class RabbitMQStatsProvider(LinkedProvider[str, Link]):
-    """A `StatsProvider` for RabbitMQ 3.8 and later, and for other brokers that speak AMQP 0-9-1 as it does.
+    """A `StatsProvider` for RabbitMQ (tested with 3.10), and for what speaks AMQP 0-9-1 as it does.
 
     Args:
         url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` (TLS). Left out, user and password are
@@ -58,7 +58,7 @@ class RabbitMQStatsProvider(LinkedProvider[str, Link]):
         timeout: seconds for the connect and for each reply.
 
     One read is a passive ``queue.declare`` for each queue, many to a round trip, over one connection that is kept for
-    the next one. It needs no permission on the queues, creates none, and takes no message.
+    the next one. It creates no queue and takes no message, and RabbitMQ asks for no permission but to enter the vhost.
 
     ``backlog_count`` is the queue's ready messages, and all that AMQP tells: those that consumers have taken and not
     acknowledged are not counted, and ``processing_count``, ``delayed_count`` and ``oldest_age`` are ``None``. With a
@@ -66,7 +66,8 @@ class RabbitMQStatsProvider(LinkedProvider[str, Link]):
     or in another queue for their time to expire, are not counted either. Of a stream, and of a quorum queue while it
     has no leader, RabbitMQ says that 0 messages are ready: give no streams.
 
-    A queue that does not exist is an error of that queue, never 0: it must be declared before it is read.
+    A queue that does not exist is an error of that queue, never 0: declare it before it is read. Each read of one costs
+    a round trip, and a line in the broker's log.
 
     A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the broker
     refuses to tell, the `StatsUnavailableError`; when nothing could be read, that error is raised instead.
