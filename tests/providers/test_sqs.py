@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import io
     import socket
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from controller_fixtures import MakeController
 
@@ -63,16 +64,19 @@ LOW_IS_SHED = BackpressureConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Credentials of the tests' own, and nothing of the machine's."""
-    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
+    folder = tmp_path_factory.mktemp("aws")
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+            environment.delenv(name)
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        environment.setenv("AWS_CONFIG_FILE", str(folder / "config"))
+        environment.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
+        for name, value in SECRETS.items():
+            environment.setenv(name, value)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +153,7 @@ class Queue:
 
 
 @pytest.fixture(scope="module")
-def moto_client(moto_url: str) -> Iterator[Any]:
+def moto_client(aws: None, moto_url: str) -> Iterator[Any]:
     """A client of the tests' own. moto asks nobody for credentials."""
     session = boto3.session.Session("key", "secret")
     with contextlib.closing(session.client("sqs", region_name=REGION, endpoint_url=moto_url)) as client:
@@ -738,6 +742,27 @@ def test_a_failure_stops_the_other_threads(fake: Fake) -> None:
     assert len(fake.requests) <= 8
 
 
+def test_ctrl_c_ends_the_other_threads() -> None:
+    asked: list[str] = []
+    ended = threading.Event()
+
+    class Client:
+        def get_queue_attributes(self, QueueUrl: str, AttributeNames: list[str]) -> Any:  # noqa: N803 - SQS's names
+            asked.append(QueueUrl)
+            if threading.current_thread() is threading.main_thread():
+                ended.set()
+                raise KeyboardInterrupt
+            ended.wait(10)
+            time.sleep(0.002)  # lets the other thread go on
+            return {"Attributes": dict.fromkeys(AttributeNames, "1")}
+
+    provider = SQSStatsProvider({f"q{number}": f"http://sqs/1/q{number}" for number in range(1_000)}, client=Client())
+    with pytest.raises(KeyboardInterrupt):
+        provider.get_all_queue_stats()
+    assert len(asked) < 500
+    assert [thread for thread in threading.enumerate() if thread.name == "backpressure-sqs"] == []
+
+
 def test_first_readers_at_once_share_a_client(fake: Fake) -> None:
     with opened(fake.url) as provider, ThreadPoolExecutor(8) as pool:
         reads = [pool.submit(provider.get_queue_stats, "mail") for _ in range(32)]
@@ -802,13 +827,18 @@ def test_close_ends_the_connections_and_is_final(fake: Fake) -> None:
 
 
 def test_close_during_a_read_ends_its_connection_afterwards(fake: Fake) -> None:
-    def answer(request: Request, _: object) -> bytes:
-        provider.close()
-        return good(request)
+    with opened(fake.url, ["a", "b"]) as provider:
+        provider.get_all_queue_stats()
+        [(_client, connections)] = provider._clients.values()  # kept, lest it is collected
 
-    with opened(fake.url) as provider:
+        def answer(request: Request, _: object) -> bytes:
+            if request.name == "a":
+                provider.close()
+            return good(request)
+
         fake.answer = answer
-        assert types(provider.get_all_queue_stats()) == {"mail": "ok"}
+        assert types(provider.get_all_queue_stats()) == {"a": "ok", "b": "ok"}
+        assert connections == set()
         eventually(lambda: len(fake.ended) == len(fake.connections()))
 
 
@@ -934,12 +964,15 @@ def test_credentials_are_shown_nowhere(
     assert [text for text in shown for secret in SECRETS.values() if secret in text] == []
 
 
-def test_a_program_that_gives_credentials_is_not_quoted(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_gives_credentials_is_not_quoted(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in SECRETS:
         monkeypatch.delenv(name)
     program = f"{sys.executable} -c 'import sys; sys.exit(\"canary-4d1f-secret\")'"
-    with open(os.environ["AWS_CONFIG_FILE"], "w", encoding="utf-8") as file:  # noqa: PTH123
-        file.write(f"[default]\ncredential_process = {program}\n")
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     with opened(fake.url) as provider:
         error = failure(provider.get_all_queue_stats)
     assert (error.error_type, "canary" in str(error)) == ("auth", False)
