@@ -25,7 +25,7 @@ from integrations.frameworks import required
 required("arq")
 
 from arq import Retry, Worker, create_pool, cron, func  # type: ignore[import-not-found] # noqa: E402
-from arq.connections import RedisSettings  # type: ignore[import-not-found] # noqa: E402
+from arq.connections import ArqRedis, RedisSettings  # type: ignore[import-not-found] # noqa: E402
 
 from backpressure.integrations.arq import protect  # noqa: E402
 
@@ -220,6 +220,22 @@ def test_nothing_of_a_retry_or_of_what_jobs_enqueue_is_lost_under_overload(run: 
         assert ran.count("from a task of a job") == 2
         with pytest.raises(JobShedError):  # it was an overload all the while, and here is no worker
             await protected.enqueue_job("work")
+
+    run(test)
+
+
+def test_what_an_enqueue_enqueues_follows_it(run: Run, redis_client: redis.Redis) -> None:
+    class Audited(ArqRedis):  # type: ignore[misc]
+        async def enqueue_job(self, function: str, **options: Any) -> Any:
+            if function != "audit":
+                await self.enqueue_job("audit")
+            return await super().enqueue_job(function, **options)
+
+    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+        audited = Audited(pool.connection_pool)
+        protect(audited, controller, priority={"audit": "low", "work": "high"})
+        await audited.enqueue_job("work")
+        assert redis_client.zcard(QUEUE) == OVERLOAD + 2
 
     run(test)
 

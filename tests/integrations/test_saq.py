@@ -234,6 +234,39 @@ def test_a_map_is_gated_once_and_enqueued_all_or_none(run: Run) -> None:
     run(test)
 
 
+def test_a_map_takes_what_saqs_takes(run: Run) -> None:
+    timeouts: list[int] = []
+
+    async def note(job: saq.Job) -> None:
+        timeouts.append(job.timeout)
+
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="high")
+        mail.register_before_enqueue(note)
+        async with working(mail):
+            told = await mail.map("work", iter([{"fail": True}, {"name": "done"}]), 15, True, 0.001)
+        assert isinstance(told[0], JobError)
+        assert told[1:] == ["done"]
+        assert await mail.map("work", []) == []
+
+    run(test)
+    assert timeouts == [15, 15]
+
+
+def test_what_an_enqueue_enqueues_follows_it(run: Run) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        async def audit(job: saq.Job) -> None:
+            if job.function == "work":
+                await mail.enqueue("audit")
+
+        protect(mail, controller, priority={"audit": "low", "work": "high"})
+        mail.register_before_enqueue(audit)
+        await mail.enqueue("work")
+        assert await mail.count("queued") == OVERLOAD + 2
+
+    run(test)
+
+
 def test_a_job_that_fails_is_no_failure_of_the_queue(run: Run) -> None:
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
         protect(mail, controller, priority="high")
@@ -289,16 +322,16 @@ def test_a_batch_is_its_own_queues_and_ends(run: Run, redis_url: str) -> None:
             await mail.enqueue("work")
 
         async with queue(redis_url) as other:
-            protect(other, controller, priority="low")
+            protect(other, controller, priority="high")
+            before = decided(controller)
             async with mail.batch():
                 await mail.enqueue("work")
-                with pytest.raises(JobShedError):
-                    await other.enqueue("work")
+                await other.enqueue("work")
                 outlives = asyncio.create_task(late())
-        before = decided(controller)
+            assert decided(controller) == before + 2
         go.set()
         await outlives
-        assert decided(controller) == before + 1
+        assert decided(controller) == before + 3
 
     run(test)
 
@@ -313,7 +346,12 @@ def test_nothing_of_a_retry_or_of_what_jobs_enqueue_is_lost_under_overload(run: 
                 raise ValueError("once")
             await mail.enqueue("work", name="from a job")
             await asyncio.create_task(mail.enqueue("work", name="from a task of a job"))
-            assert await mail.map("work", [{"name": "mapped"}], poll_interval=0.001) == ["mapped"]
+            jobs = [{"name": "mapped"}, {"fail": True}]
+            told = await mail.map("work", jobs, return_exceptions=True, poll_interval=0.001, ttl=60)
+            assert told[0] == "mapped"
+            assert isinstance(told[1], JobError)
+            assert told[1].job.ttl == 60
+            ran.append("all told")
 
         def on_a_thread(_: Any) -> None:
             asyncio.run_coroutine_threadsafe(mail.enqueue("work", name="from a thread"), loop).result()
@@ -324,7 +362,7 @@ def test_nothing_of_a_retry_or_of_what_jobs_enqueue_is_lost_under_overload(run: 
         await mail.enqueue("fail_once", retries=2)
         await mail.enqueue("on_a_thread")
         protect(mail, controller, priority="low")
-        expected = {"from a job", "from a task of a job", "mapped", "from a thread", "from startup"}
+        expected = {"from a job", "from a task of a job", "all told", "from a thread", "from startup"}
         # A worker with a queue of its own, whose jobs use the protected one.
         async with queue(redis_url) as own, working(own, fail_once, on_a_thread, startup=hook):
             await eventually(lambda: expected <= set(ran))

@@ -18,7 +18,7 @@ from backpressure.integrations._hook import MARK, AsyncHook
 from backpressure.integrations._workers import marked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
@@ -101,11 +101,14 @@ def protect(
         job = _job(job_or_func, kwargs)
         return hook.place(job, name=job.function, queue_name=saq_queue.name, mark=job.meta.get(MARK))
 
+    def passes() -> bool:
+        return hook.entered or _in_worker.get()
+
     @functools.wraps(enqueue)
     async def gated_enqueue(job_or_func: str | saq.Job, **kwargs: Any) -> saq.Job | None:
         if kwargs.get("key") in _mapped.get():
             return None
-        if hook.entered or _in_worker.get():
+        if passes():
             return await enqueue(job_or_func, **kwargs)
         its, batch = place(job_or_func, kwargs), _batch.get()
         if batch is None or batch.hook is not hook or batch.over:
@@ -118,14 +121,14 @@ def protect(
     @functools.wraps(map_)
     async def gated_map(
         job_or_func: str | saq.Job,
-        iter_kwargs: Iterable[dict[str, Any]],
+        iter_kwargs: Sequence[dict[str, Any]],
         timeout: float | None = None,  # noqa: ASYNC109 - SAQ's own
         return_exceptions: bool = False,
         poll_interval: float = 0.5,
         **kwargs: Any,
     ) -> list[Any]:
-        if hook.entered or _in_worker.get():
-            return await map_(job_or_func, list(iter_kwargs), timeout, return_exceptions, poll_interval, **kwargs)
+        if passes():
+            return await map_(job_or_func, iter_kwargs, timeout, return_exceptions, poll_interval, **kwargs)
         jobs = [{"timeout": timeout, "key": get_default_job_key(), **kwargs, **one} for one in iter_kwargs]
         # Enqueued before SAQ would, which goes on to wait for results: no failure of these is the queue's.
         async with hook.admitted([place(job_or_func, job) for job in jobs]):
