@@ -9,13 +9,14 @@ import json
 import logging
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import boto3.session  # type: ignore[import-untyped]
 import pytest
@@ -47,7 +48,6 @@ from controller_fixtures import eventually
 
 if TYPE_CHECKING:
     import io
-    import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -295,7 +295,8 @@ class Fake:
         self.requests: list[Request] = []
         self.ended: list[int] = []
         self._listener = servers.Listener(self._handle)
-        self.url = f"http://{servers.HOST}:{self._listener.port}"
+        self.port = self._listener.port
+        self.url = f"http://{servers.HOST}:{self.port}"
 
     def _handle(self, connection: socket.socket) -> None:
         number = connection.getpeername()[1]
@@ -652,6 +653,51 @@ def test_a_dripping_server_is_cut_off(fake: Fake, over: threading.Event, padding
         assert error.error_type == "deadline"
         fake.answer = lambda request, _: good(request)
         assert set(types(provider.get_all_queue_stats()).values()) == {"ok"}, "an interrupt lasts"
+
+
+def test_tls(fake: Fake, monkeypatch: pytest.MonkeyPatch, over: threading.Event) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(servers.CERTIFICATE))
+    with (
+        servers.tls_front(cast("servers.Server", fake)) as front,
+        opened(f"https://localhost:{front.port}") as provider,
+    ):
+        assert counts(provider.get_all_queue_stats()) == (5, 3, 2)
+        fake.answer = drip(http(200, " " * 2_000), over)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(provider.get_all_queue_stats)
+            eventually(lambda: len(fake.requests) == 3)
+            provider.interrupt()
+            error = reading.exception(5)
+        assert isinstance(error, StatsUnavailableError)
+        assert error.error_type == "deadline"
+
+
+def test_an_interrupt_while_connecting(fake: Fake, monkeypatch: pytest.MonkeyPatch, over: threading.Event) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(servers.CERTIFICATE))
+    shaking_hands, go_on = threading.Event(), threading.Event()
+    fake.answer = drip(http(200, " " * 2_000), over)
+
+    def handle(connection: socket.socket) -> None:
+        shaking_hands.set()
+        go_on.wait(10)
+        with socket.create_connection((servers.HOST, front.port)) as plain:
+            threading.Thread(target=servers.copy, args=(plain, connection), daemon=True).start()
+            servers.copy(connection, plain)
+
+    with (
+        servers.tls_front(cast("servers.Server", fake)) as front,
+        servers.Listener(handle) as slow,
+        opened(f"https://localhost:{slow.port}", timeout=10) as provider,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        reading = pool.submit(provider.get_all_queue_stats)
+        assert shaking_hands.wait(10)
+        provider.interrupt()
+        go_on.set()
+        error = reading.exception(5)
+        assert isinstance(error, StatsUnavailableError)
+        assert error.error_type == "deadline"
+        assert fake.requests == []
 
 
 def test_a_poll_of_a_dripping_server_ends_in_time(

@@ -145,8 +145,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         queues: names of queues, or a mapping from the controller's names to names, URLs or ARNs in SQS.
         client: a ``boto3.client("sqs")``, which is used as it is and never closed. Give it
             ``Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})``, for by default botocore
-            waits a minute and tries five times. ``None`` makes one of this provider's own when it first reads, from a
-            session of its own, with the credentials that boto3 finds.
+            waits a minute and tries five times; an interrupt ends its reads between requests. ``None`` makes one of
+            this provider's own when it first reads, from a session of its own, with the credentials that boto3 finds.
         timeout: seconds for each connect and each reply, where no client is given.
         region_name: where the queues are; ``None``: as boto3 is configured, e.g. by ``AWS_REGION``.
         endpoint_url: of a VPC endpoint, or of another server that speaks SQS.
@@ -262,7 +262,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
     def _cut(self, link: _Round) -> None:
         link.cut = True
         for connection in link.connections.copy():
-            with contextlib.suppress(Exception):  # it may have no socket, or none any more
+            link.connections.discard(connection)
+            with contextlib.suppress(Exception):  # it may have no socket yet, or none any more
                 # Below TLS: its own end would wait for an answer.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
@@ -429,7 +430,7 @@ def _place(name: str, given: object, region: str | None) -> _Place:
 
 
 def _noted_connections(client: Any) -> set[Any]:
-    """Return a set that holds the connections of `client` while they are open.
+    """Return a set that holds the connections of `client` while they are open; who takes one out ends its opening.
 
     botocore has no public way to them. Should its inside change, reads end between requests and by their timeouts.
     """
@@ -440,6 +441,9 @@ def _noted_connections(client: Any) -> set[Any]:
             def connect(self) -> None:
                 connections.add(self)
                 super().connect()
+                if self not in connections:
+                    self.close()
+                    raise ConnectionAbortedError("interrupted")
 
             def close(self) -> None:
                 connections.discard(self)
