@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +28,7 @@ required("arq")
 from arq import Retry, Worker, create_pool, cron, func  # type: ignore[import-not-found] # noqa: E402
 from arq.connections import ArqRedis, RedisSettings  # type: ignore[import-not-found] # noqa: E402
 
+from backpressure.integrations import arq as integration  # noqa: E402
 from backpressure.integrations.arq import protect  # noqa: E402
 
 if TYPE_CHECKING:
@@ -173,6 +175,8 @@ def test_a_function_is_given_the_job(run: Run) -> None:
 
     run(test)
     assert [(job.function, job.args, job.kwargs, job.job_id) for job in jobs] == [("work", (1,), {"size": 2}, "id")]
+    known = inspect.signature(ArqRedis.enqueue_job).parameters
+    assert {name for name in known if known[name].kind is inspect.Parameter.KEYWORD_ONLY} == integration._OPTIONS
 
 
 def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(

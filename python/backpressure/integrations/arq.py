@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import weakref
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,9 +27,7 @@ P = TypeVar("P", bound=ArqRedis)
 # Besides main and close, what a worker that was running before this module was imported calls anew.
 _in_worker = marked(Worker, "main", "close", "run_cron", "run_job")
 # What of an enqueue's keywords is not passed to the job.
-_OPTIONS = {
-    name for name, one in inspect.signature(ArqRedis.enqueue_job).parameters.items() if one.kind is one.KEYWORD_ONLY
-}
+_OPTIONS = {"_job_id", "_queue_name", "_defer_until", "_defer_by", "_expires", "_job_try"}
 _protected: weakref.WeakSet[ArqRedis] = weakref.WeakSet()
 
 
