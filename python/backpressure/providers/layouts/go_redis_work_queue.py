@@ -27,7 +27,8 @@ class GoRedisWorkQueueLayout:
         queues: ``worker.queues`` of its configuration: name -> key. Any other name is a key itself.
 
     Waiting are the jobs of the list, and the age is the next job's since it was created, which retries keep. Running is
-    ``None``: each worker has a list of its own. It knows no delayed jobs. The configured queues are discovered.
+    ``None``: each worker has a list of its own. It knows no delayed jobs. Jobs with an ordering key are not counted:
+    each key has a list of its own, that all queues share. The configured queues are discovered.
 
     Immutable.
 

@@ -21,11 +21,11 @@ _FIRST_MILLISECOND = 10.0**11
 
 @attrs.frozen
 class SidekiqLayout:
-    """Queues of `Sidekiq <https://sidekiq.org>`_ 7 and 8.
+    """Queues of `Sidekiq <https://sidekiq.org>`_ 6, 7 and 8.
 
-    Waiting are the jobs of the queue, and the age is the next job's since it was enqueued. Running and delayed are
-    ``None``: what runs is kept by process, and schedule and retries are shared by all queues. Every queue ever used is
-    discovered.
+    Waiting are the jobs of the queue, and the age is the next job's since it was enqueued, which a job that a stopped
+    worker gives back keeps. Running and delayed are ``None``: what runs is kept by process, and schedule and retries
+    are shared by all queues. Every queue ever used is discovered.
 
     Immutable.
 
