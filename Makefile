@@ -54,8 +54,8 @@ ifeq ($(NATIVE),yes)
 	$(BIN)/python -m scripts.mutants.rust
 endif
 
-matrix: $(INSTALLED) ## let real job frameworks fill their queues, each in an environment of its own (ARGS="rq-3 arq")
-	$(BIN)/python tests/layouts/environments.py $(ARGS)
+matrix: $(INSTALLED) ## real job frameworks fill their queues and meet their hooks, each release by itself (ARGS="rq-3 arq")
+	$(BIN)/python tests/matrix.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
 	$(BIN)/python scripts/check_version.py

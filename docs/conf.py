@@ -32,6 +32,7 @@ html_show_copyright = False
 html_show_sphinx = False
 
 add_module_names = False
+autodoc_mock_imports = ["arq"]  # it excludes the redis that all the others want
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {
@@ -46,14 +47,22 @@ nitpick_ignore_regex = [
     # Documented elsewhere; their inventories cannot be had where there is no network.
     (
         "py:.*",
-        r"(collections|datetime|fractions|logging|os|pathlib|prometheus_client|redis|threading|types|typing)\..*",
+        r"(collections|datetime|fractions|logging|os|pathlib|prometheus_client|redis|ssl|threading|types|typing)\..*",
+    ),
+    ("py:.*", r"(celery|dramatiq|faststream|huey|rq|saq|taskiq)\..*"),
+    (
+        "py:class",
+        r"(Async)?(Broker|Kicker|Message|TaskiqDecoratedTask)|PublishCommand|StartResponse|WSGI\w+|ASGIApplication",
     ),
     ("py:class", r"Steps|Rounds|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.
-    ("py:class", r"(backpressure\.\w+\.)?(P|P\.args|P\.kwargs|T)"),
+    ("py:class", r"(backpressure\.\w+\.)?(A|H|Q|P|P\.args|P\.kwargs|T)"),
     # Opaque to users, or spelled out in the text.
-    ("py:class", r"(backpressure\.[\w.]+\.)?(Client|AsyncClient|Key|Kind|Layout|MetricsSource|Outcome|Status|Ticket)"),
+    (
+        "py:class",
+        r"(backpressure\.[\w.]+\.)?(Answer|Client|AsyncClient|Headers|Key|Kind|Layout|MetricsSource|Outcome|Status|Ticket|\w+Rule)",
+    ),
 ]
 
 

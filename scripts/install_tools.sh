@@ -1,17 +1,22 @@
 #!/bin/sh
-# Installs the programs that tests use beside Python's and Rust's, from Debian: promtool, redis-server and valgrind.
+# Installs the programs that tests use beside Python's and Rust's, from Debian: servers of queues, promtool, valgrind.
+# Arguments are more of them, as program:package.
 set -eu
 
 missing=
-for tool in promtool:prometheus redis-server:redis-server valgrind:valgrind; do
+for tool in promtool:prometheus redis-server:redis-server valgrind:valgrind java:default-jre-headless mvn:maven "$@"; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
 done
+# Off the path of many.
+[ -x /usr/sbin/rabbitmq-server ] || missing="$missing rabbitmq-server"
+[ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo "error: install what is missing, on Debian as root: apt-get install$missing" >&2
     exit 1
 fi
-# Two of the packages bring a server that is not to be started. A machine's own rule about that stays.
+# Most of the packages bring a server that is not to be started. A machine's own rule about that stays.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT

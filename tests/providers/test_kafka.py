@@ -209,7 +209,7 @@ def test_a_missing_topic_spoils_no_other_and_is_not_created(kafka: KafkaServer, 
             outcomes = provider.get_all_queue_stats()
             error = outcomes["missing"]
             assert isinstance(error, StatsUnavailableError)
-            assert (error.queue_name, error.error_type) == ("missing", "provider")
+            assert (error.queue_name, error.error_type) == ("missing", "missing")
             assert "there is no topic 'missing'" in str(error)
             assert "create it, or check its name" in str(error)
             assert backlogs(provider)[name] == 3

@@ -339,7 +339,7 @@ def test_no_answer_gives_anything_but_a_sound_sample_or_the_error(data: st.DataO
 @pytest.mark.parametrize(
     ("query", "label", "words"),
     [
-        ("SELECT queue, 1 AS backlog FROM missing", "provider", 'UndefinedTable: relation "missing" does not exist'),
+        ("SELECT queue, 1 AS backlog FROM missing", "missing", 'UndefinedTable: relation "missing" does not exist'),
         ("SELECT queue, 1 AS backlog FROM jobs WHERE quue = ''", "provider", "Perhaps you meant"),
         ("SELEKT queue FROM jobs", "provider", "SyntaxError"),
         ("SELECT 1; SELECT 2", "provider", "cannot insert multiple commands"),
@@ -401,7 +401,7 @@ def test_not_let_in(shop: Postgres) -> None:
         shop.url(DATABASE, "nologin_reader"): ("auth", "not permitted to log in"),
         shop.url(DATABASE, "single"): ("maxclients", "max_connections or the role's limit"),
         shop.url("template1"): ("acl", "permission denied for database"),
-        shop.url("missing"): ("provider", 'database "missing" does not exist'),
+        shop.url("missing"): ("missing", 'database "missing" does not exist'),
         f"{shop.url(DATABASE)}?sslmode=require": ("protocol", "does not support SSL"),
         f"postgresql://{host}:{servers.free_port()}/{DATABASE}": ("connect", "check that the server runs"),
         f"host={shop.folder} port=1 dbname={DATABASE}": ("connect", "No such file"),

@@ -438,7 +438,7 @@ OF_ALL = {
     ("OverLimit", 403): "busy",
     ("SlowDown", 429): "busy",
     ("ServiceUnavailable", 503): "busy",
-    ("InternalFailure", 500): "server",
+    ("InternalFailure", 500): "busy",
     ("BadGateway", 502): "connect",
     ("GatewayTimeout", 504): "timeout",
 }
@@ -614,7 +614,7 @@ def test_credentials_are_looked_for_anew(fake: Fake, monkeypatch: pytest.MonkeyP
 def test_no_region(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(fake.url, region_name=None) as provider:
         error = failure(provider.get_all_queue_stats)
-        assert (error.error_type, "NoRegionError; set AWS_REGION or region_name" in str(error)) == ("config", True)
+        assert (error.error_type, "NoRegionError; set AWS_REGION or region_name" in str(error)) == ("provider", True)
         monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
         assert types(provider.get_all_queue_stats()) == {"mail": "ok"}
 
@@ -622,7 +622,7 @@ def test_no_region(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_such_profile(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with opened(fake.url) as provider:
-        assert failure(provider.get_all_queue_stats).error_type == "config"
+        assert failure(provider.get_all_queue_stats).error_type == "provider"
 
 
 # ----------------------------------------------------------------------------------------------- threads and interrupts

@@ -1,1 +1,4 @@
-"""Producer hooks: a module per job framework, each of which imports its framework, so import only the one in use."""
+"""Producer hooks: a module per job framework, each of which imports its framework, so import only the one in use.
+
+`web` answers web requests whose jobs were refused, and imports none.
+"""

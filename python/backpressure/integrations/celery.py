@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENQUEUED_AT", "protect", "publish"]
 
-#: The header that tells when a task was first sent, in Unix seconds: ``task.request.backpressure_enqueued_at``.
+#: The header that tells when a task was first sent, in Unix seconds, read as ``task.request.backpressure_enqueued_at``.
 ENQUEUED_AT = "backpressure_enqueued_at"
 
 A = TypeVar("A", bound=celery.Celery)

@@ -7,10 +7,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import dramatiq.worker
 from dramatiq.asyncio import EventLoopThread
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
-from dramatiq.worker import ConsumerThread, WorkerThread
 
 from backpressure.errors import BackpressureError, CircuitOpenError, JobShedError, ThrottledError
 from backpressure.integrations._hook import MARK, Hook
@@ -31,6 +31,10 @@ __all__ = [
     "DramatiqThrottledError",
     "group",
 ]
+
+# Dramatiq 1 has their names with an underscore.
+_module = vars(dramatiq.worker)
+_WORKERS = tuple(_module.get(name) or _module[f"_{name}"] for name in ("ConsumerThread", "WorkerThread"))
 
 # Dramatiq logs what a middleware raises and enqueues all the same, unless it is a MiddlewareError.
 
@@ -163,7 +167,7 @@ def _stopping() -> Iterator[None]:
 
 
 def _in_worker() -> bool:
-    return isinstance(threading.current_thread(), (ConsumerThread, WorkerThread, EventLoopThread))
+    return isinstance(threading.current_thread(), (*_WORKERS, EventLoopThread))
 
 
 def _heads(part: Any) -> Iterator[Message[Any]]:

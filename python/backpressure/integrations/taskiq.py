@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENQUEUED_AT", "BackpressureMiddleware"]
 
-#: The label that tells when a task was first kicked, in Unix seconds: ``context.message.labels[ENQUEUED_AT]``.
+#: The label that tells when a task was first kicked, in Unix seconds, read as ``context.message.labels[ENQUEUED_AT]``.
 ENQUEUED_AT = "backpressure_enqueued_at"
 
 # Whether a worker runs this code: a task, or a middleware that kicks it anew.

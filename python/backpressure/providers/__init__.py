@@ -1,6 +1,6 @@
-"""Where controllers read their queues: in-memory samples, and Redis or Valkey.
+"""Where controllers read their queues: in-memory samples, Redis or Valkey, and what else holds jobs.
 
-The Redis names load redis-py when first used; `InMemoryStatsProvider` needs nothing.
+`InMemoryStatsProvider` needs nothing. Each of the others loads its client library when it is first used.
 """
 
 from __future__ import annotations
@@ -12,20 +12,51 @@ from backpressure.providers.memory import InMemoryStatsProvider
 
 if TYPE_CHECKING:
     from backpressure.providers.async_redis import AsyncRedisStatsProvider
+    from backpressure.providers.kafka import ConsumerLag, KafkaStatsProvider
+    from backpressure.providers.postgres import PGQUEUER, PROCRASTINATE, PostgresQuery, PostgresStatsProvider
+    from backpressure.providers.prometheus import PrometheusStatsProvider
+    from backpressure.providers.rabbitmq import RabbitMQStatsProvider
     from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
+    from backpressure.providers.sqs import SQSStatsProvider
 
 __all__ = [
+    "PGQUEUER",
+    "PROCRASTINATE",
     "AsyncRedisStatsProvider",
+    "ConsumerLag",
     "InMemoryStatsProvider",
+    "KafkaStatsProvider",
     "ListKey",
+    "PostgresQuery",
+    "PostgresStatsProvider",
+    "PrometheusStatsProvider",
+    "RabbitMQStatsProvider",
     "RedisStatsProvider",
+    "SQSStatsProvider",
     "StreamKey",
     "ZSetKey",
 ]
 
+_MODULES = {
+    "PGQUEUER": "postgres",
+    "PROCRASTINATE": "postgres",
+    "AsyncRedisStatsProvider": "async_redis",
+    "ConsumerLag": "kafka",
+    "KafkaStatsProvider": "kafka",
+    "ListKey": "redis",
+    "PostgresQuery": "postgres",
+    "PostgresStatsProvider": "postgres",
+    "PrometheusStatsProvider": "prometheus",
+    "RabbitMQStatsProvider": "rabbitmq",
+    "RedisStatsProvider": "redis",
+    "SQSStatsProvider": "sqs",
+    "StreamKey": "redis",
+    "ZSetKey": "redis",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "async_redis" if name == "AsyncRedisStatsProvider" else "redis"
     return getattr(importlib.import_module(f"backpressure.providers.{module}"), name)

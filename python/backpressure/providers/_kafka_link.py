@@ -44,6 +44,7 @@ _MANY_GROUPS = 8
 _LABELS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     ((kafka.SaslAuthenticationFailedError, kafka.UnsupportedSaslMechanismError, kafka.IllegalSaslStateError), "auth"),
     (kafka.AuthorizationError, "acl"),
+    (kafka.UnknownTopicOrPartitionError, "missing"),
     ((kafka.KafkaTimeoutError, kafka.RequestTimedOutError), "timeout"),
     ((kafka.CoordinatorLoadInProgressError, kafka.CoordinatorNotAvailableError), "loading"),
     (

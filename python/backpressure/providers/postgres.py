@@ -28,6 +28,7 @@ _LABELS = {
     "28000": "auth",
     "28P01": "auth",
     "42501": "acl",
+    "42P01": "missing",
     "53300": "maxclients",
     "57014": "timeout",
     "57P01": "connect",  # the server was told to stop
@@ -43,7 +44,7 @@ _WORDS = (
     (r"permission denied for database", "acl"),
     (r"too many (clients|connections)|connection slots are reserved|no more connections allowed", "maxclients"),
     (r"is (starting up|shutting down|in recovery mode|not yet accepting connections)", "loading"),
-    (r'database ".*" does not exist', "provider"),
+    (r'database ".*" does not exist', "missing"),
     (r"\bSSL\b", "protocol"),
 )
 
@@ -88,8 +89,9 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
             "acl": "grant the role USAGE on the schema and SELECT on the tables of the query",
             "loading": "it answers when it has started or recovered",
             "maxclients": "raise the server's max_connections or the role's limit, or put a pooler before it",
-            "provider": "run the query by hand as the same role, and check that its tables are on the search_path, "
+            "missing": "check the name of the database, and that the query's tables are on the role's search_path, "
             "or name their schema",
+            "provider": "run the query by hand as the same role",
             "timeout": "see in pg_stat_activity whether the query is slow or waits for a lock, or raise timeout",
         }
     )

@@ -44,12 +44,12 @@ _CLASSES = {
     "SSOError": "auth",
     "RefreshWithMFAUnsupportedError": "auth",
     "UnknownCredentialError": "auth",
-    "NoRegionError": "config",
-    "InvalidRegionError": "config",
-    "ProfileNotFound": "config",
-    "ConfigNotFound": "config",
-    "ConfigParseError": "config",
-    "InvalidConfigError": "config",
+    "NoRegionError": "provider",
+    "InvalidRegionError": "provider",
+    "ProfileNotFound": "provider",
+    "ConfigNotFound": "provider",
+    "ConfigParseError": "provider",
+    "InvalidConfigError": "provider",
     # These are OSErrors too, by way of what botocore once was.
     "ReadTimeoutError": "timeout",
     "ConnectTimeoutError": "timeout",
@@ -155,7 +155,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
     approximate: they come from a distributed system and are right within about a minute after producers and workers
     stop. The age of the oldest message is known to CloudWatch alone, so `oldest_age` is ``None``.
 
-    SQS tells of one queue at a time: a read is one `GetQueueAttributes` a queue, and `GetQueueUrl` the first time for
+    SQS tells of one queue at a time: a read is one ``GetQueueAttributes`` a queue, and ``GetQueueUrl`` the first time for
     queues not given by URL. Up to eight queues are read one after the other, more of them on one more thread for
     each eight, at most eight in all; the threads end with the read. Requests cost money, see the guide. It needs
     ``sqs:GetQueueAttributes`` and ``sqs:GetQueueUrl`` on the queues, and no other queue is asked for.
@@ -184,7 +184,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         "acl": "allow sqs:GetQueueAttributes and sqs:GetQueueUrl on it",
         "auth": "check that boto3 finds credentials, that they have not expired, and the clock",
         "busy": "it is asked too often: raise polling.interval",
-        "config": "set AWS_REGION or region_name, and check the AWS configuration",
+        "provider": "set AWS_REGION or region_name, and check the AWS configuration",
         "connect": "check the network, the proxy and endpoint_url",
         "dns": "check the region and endpoint_url",
         "missing": "create it, or check its name, account and region",
@@ -229,7 +229,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
             if self._given_to != pid:
                 raise StatsUnavailableError(
                     "the client given to this provider was used before the fork: make both in each process",
-                    error_type="config",
+                    error_type="provider",
                 )
             return _Round(self._given, set())
         # Two first readers may each make one; both work, and the one not kept is collected.
@@ -374,7 +374,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         if (label := _CODES.get(code.rpartition(".")[2])) is not None:
             return label
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return _STATUSES.get(status, "server" if status >= 500 else None)
+        return _STATUSES.get(status, "busy" if status >= 500 else None)
 
 
 def _checked_host(endpoint_url: object) -> str:
