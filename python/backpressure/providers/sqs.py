@@ -155,8 +155,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
     approximate: they come from a distributed system and are right within about a minute after producers and workers
     stop. The age of the oldest message is known to CloudWatch alone, so `oldest_age` is ``None``.
 
-    SQS tells of one queue at a time: a read is one ``GetQueueAttributes`` a queue, and ``GetQueueUrl`` the first time for
-    queues not given by URL. Up to eight queues are read one after the other, more of them on one more thread for
+    SQS tells of one queue at a time: a read is one ``GetQueueAttributes`` a queue, and ``GetQueueUrl`` the first time
+    for queues not given by URL. Up to eight queues are read one after the other, more of them on one more thread for
     each eight, at most eight in all; the threads end with the read. Requests cost money, see the guide. It needs
     ``sqs:GetQueueAttributes`` and ``sqs:GetQueueUrl`` on the queues, and no other queue is asked for.
 
