@@ -28,5 +28,6 @@ def campaign() -> list[int]:
 
 
 if __name__ == "__main__":
+    # A SimpleWorker runs jobs itself; rq's default forks for each, which a campaign of a second would feel.
     with shop.worker("rq.cli", "worker", "mail", "--url", shop.URL, "--quiet", "--worker-class", "rq.SimpleWorker"):
         shop.report(campaign())
