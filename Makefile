@@ -27,7 +27,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test prove soak mutants matrix lint fmt docs bench bench-guard wheels lock clean rebuild
+.PHONY: help demo example test prove soak mutants matrix lint fmt docs bench bench-guard wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +35,9 @@ help: ## show this list
 
 demo: $(INSTALLED) ## watch producers overrun a real server, without and with backpressure (ARGS="--duration 20 --json")
 	@$(BIN)/backpressure demo $(ARGS)
+
+example: $(INSTALLED) ## run a job framework's example on a server of its own (ARGS=rq)
+	@$(BIN)/python examples/run.py $(ARGS)
 
 test: lint docs ## lint, docs, then the Rust and the Python tests
 ifeq ($(NATIVE),yes)
@@ -100,7 +103,7 @@ lock: $(VENV)/.python ## renew requirements/dev.txt
 clean: ## remove everything that was built, the environment too
 	rm -rf $(VENV) target dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	rm -f python/backpressure/_native*.so
-	find python tests benches scripts -name __pycache__ -prune -exec rm -rf {} +
+	find python tests benches examples scripts -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step, so that a step is taken again only when what it reads has changed.
 

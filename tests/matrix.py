@@ -2,9 +2,9 @@
 each other.
 
 ``python tests/matrix.py`` makes all environments under ``target/matrix``, has ``layouts/test_frameworks.py`` read the
-queues that the frameworks fill, and runs the tests of their hooks, ``integrations/test_<framework>.py``, inside them;
-``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is Debian's, which root installs; where
-it cannot be had it is left out, unless it is asked for.
+queues that the frameworks fill, and runs the tests of their hooks, ``integrations/test_<framework>.py``, and their
+examples inside them; ``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is Debian's, which
+root installs; where it cannot be had it is left out, unless it is asked for.
 """
 
 from __future__ import annotations
@@ -138,20 +138,22 @@ def check_providers(names: list[str]) -> bool:
 
 
 def check_hooks(name: str) -> bool:
-    """Run the tests of a framework's hook inside its environment, with the package from the tree."""
-    tests = ENVIRONMENTS[name].hook_tests
+    """Run a framework's example and the tests of its hook inside its environment, with the package from the tree."""
+    framework, tests = ENVIRONMENTS[name].framework, ENVIRONMENTS[name].hook_tests
     if tests is None:
         return True
     print(f"testing the hook in {name}", flush=True)
-    return _pytest(str(python(name)), tests, BACKPRESSURE_MATRIX=name, PYTHONPATH=str(ROOT / "python"))
+    variables = {"BACKPRESSURE_MATRIX": name, "PYTHONPATH": str(ROOT / "python")}
+    example = f"{TESTS / 'test_examples.py'}::test_an_example_sheds_only_low_jobs_and_loses_none[{framework}]"
+    return _pytest(str(python(name)), tests, example, **variables)
 
 
-def _pytest(interpreter: str, tests: Path, **variables: str) -> bool:
+def _pytest(interpreter: str, *tests: Path | str, **variables: str) -> bool:
     # Old releases call what newer ones of their libraries advise against.
     quiet = [
         word for kind in ("Deprecation", "PendingDeprecation", "Resource") for word in ("-W", f"ignore::{kind}Warning")
     ]
-    command = [interpreter, "-m", "pytest", "-p", "no:cacheprovider", *quiet, str(tests)]
+    command = [interpreter, "-m", "pytest", "-p", "no:cacheprovider", *quiet, *map(str, tests)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False).returncode == 0
 
 

@@ -341,8 +341,9 @@ def test_django_looks_through_causes_and_faults_stay_faults(server: str) -> None
 @pytest.mark.parametrize("server", ["wsgi", "asgi"])
 @pytest.mark.usefixtures("django_shop")
 def test_admins_get_no_mail_for_each_shed(server: str, caplog: pytest.LogCaptureFixture) -> None:
-    posted(server, "/sync/low/full")
-    posted(server, "/fault")
+    with caplog.at_level(logging.WARNING):  # an embedded worker of Celery may have raised it
+        posted(server, "/sync/low/full")
+        posted(server, "/fault")
     records = [record for record in caplog.records if record.name == "django.request"]
     assert [record.levelno for record in records] == [logging.WARNING, logging.ERROR]
     assert records[0].getMessage() == "Service Unavailable: /sync/low/full"

@@ -385,8 +385,8 @@ def test_without_the_tables_the_error_says_where_to_look(postgres: Postgres) -> 
     provider = PostgresStatsProvider(postgres.superuser("template1"), QUEUES, query="pgqueuer")
     with contextlib.closing(provider), pytest.raises(StatsUnavailableError) as caught:
         provider.get_all_queue_stats()
-    assert caught.value.error_type == "provider"
-    assert 'UndefinedTable: relation "pgqueuer" does not exist; run the query by hand' in str(caught.value)
+    assert caught.value.error_type == "missing"
+    assert 'UndefinedTable: relation "pgqueuer" does not exist; check the name of the database' in str(caught.value)
 
 
 JOBS = 30_000
