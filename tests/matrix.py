@@ -3,8 +3,8 @@ each other.
 
 ``python tests/matrix.py`` makes all environments under ``target/matrix``, has ``layouts/test_frameworks.py`` read the
 queues that the frameworks fill, and runs the tests of their hooks, ``integrations/test_<framework>.py``, and their
-examples inside them; ``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is Debian's, which
-root installs; where it cannot be had it is left out, unless it is asked for.
+examples inside them; ``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is Debian's,
+which root installs; where it cannot be had it is left out, unless it is asked for.
 """
 
 from __future__ import annotations

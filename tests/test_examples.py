@@ -89,7 +89,8 @@ def test_an_example_sheds_only_low_jobs_and_loses_none(name: str, run: Run, tmp_
     assert process.returncode == 0
     assert "Traceback" not in err
     assert left(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    # Dramatiq 1 keeps metrics of its own, and leaves them there.
+    assert {path.name for path in tmp_path.iterdir()} <= {"dramatiq-prometheus"}
     rows = dict(re.findall(r"^\w+ +(low|high) +(\d+ +\d+ +\d+ +\d+)$", out, re.MULTILINE))
     low, high = (Row(*map(int, rows[priority].split())) for priority in ("low", "high"))
     assert low.jobs == low.shed + low.done
