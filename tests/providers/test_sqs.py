@@ -16,6 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import boto3.session  # type: ignore[import-untyped]
@@ -774,7 +775,9 @@ def test_without_more_threads_one_does_it_all(fake: Fake, monkeypatch: pytest.Mo
     names = [f"q{number}" for number in range(20)]
     with opened(fake.url, names) as provider:
         provider.get_many(names[:1])
-        monkeypatch.setattr("backpressure.providers.sqs.threading.Thread", NoThread)
+        # There alone, for the server needs threads too.
+        without = SimpleNamespace(**{**vars(threading), "Thread": NoThread})
+        monkeypatch.setattr("backpressure.providers.sqs.threading", without)
         outcomes = provider.get_all_queue_stats()
         monkeypatch.undo()
     assert set(types(outcomes).values()) == {"ok"}

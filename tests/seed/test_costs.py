@@ -135,13 +135,15 @@ def test_memory_is_taken_by_queues_and_first_decisions_and_never_by_hits(
     known = allocated()
     assert controller._poller.poll()
     sizes.append(sizes[-1] + allocated() - known)
-    for _ in range(2):
+    asking = []
+    for _ in range(4):
         asked = allocated()
         for name in names:
             controller.suggest_throttle("low", name)
-        sizes.append(sizes[-1] + allocated() - asked)
+        asking.append(allocated() - asked)
 
-    base, queues, decisions, hits = (after - before for before, after in itertools.pairwise(sizes))
+    base, queues = (after - before for before, after in itertools.pairwise(sizes))
+    decisions, hits = asking[0], min(asking[1:])  # other threads of the process may take some meanwhile
     assert base < 50_000
     assert queues / len(names) < 3_000
     assert decisions / len(names) < 1_500
