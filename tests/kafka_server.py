@@ -6,13 +6,9 @@ Its jars come from `scripts/install_kafka.sh`, which is run where they are not t
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 JARS = ROOT / "target/kafka/lib"
 HOST = servers.HOST
-START_SECONDS = 100.0  # three are enough where nothing else runs
 
 # User and password of each client that may connect to the SASL listener. `clerk` may do nothing until it is granted.
 USERS = {"admin": "admin-word", "clerk": "clerk-word"}
@@ -50,17 +45,18 @@ def jars() -> Path:
     return JARS
 
 
-class KafkaServer:
+class KafkaServer(servers.Child):
     """A node with several listeners: `address` without and `sasl` with passwords, `tls`, and `lost`.
 
     Clients that come by `lost` are sent on to a port where nobody listens.
     """
 
+    start_seconds = 100.0  # three are enough where nothing else runs
+
     def __init__(self) -> None:
         self._jars = jars()
-        self.folder = Path(tempfile.mkdtemp(prefix="bpkafka"))
+        super().__init__()
         self._ports = {name: servers.free_port() for name in ("controller", "plain", "sasl", "tls", "lost", "nowhere")}
-        self._process: subprocess.Popen[bytes] | None = None
 
     def _address(self, listener: str) -> str:
         return f"{HOST}:{self._ports[listener]}"
@@ -85,11 +81,6 @@ class KafkaServer:
     def nowhere(self) -> str:
         """Where `lost` sends its clients."""
         return self._address("nowhere")
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
 
     def _configuration(self) -> str:
         names = ("plain", "sasl", "tls", "lost")
@@ -138,55 +129,24 @@ class KafkaServer:
     def start(self) -> Self:
         file = self.folder / "server.properties"
         file.write_text(self._configuration())
-        with (self.folder / "log").open("ab") as log:
+        with self._log() as log:
             subprocess.run(
                 self._java("kafka.tools.StorageTool", "format", "-t", "backpressure-tests-000", "-c", file),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 check=True,
-                timeout=START_SECONDS,
+                timeout=self.start_seconds,
             )
-            self._process = subprocess.Popen(
-                [sys.executable, "-ISc", servers._DIE_WITH_PARENT, str(os.getpid()), *self._java("kafka.Kafka", file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
-        servers.wait_until(self._listens, seconds=START_SECONDS, what=f"Kafka on {self.address}")
+        self._spawn(*self._java("kafka.Kafka", file))
+        self._wait(self._listens, f"Kafka on {self.address}")
         return self
 
     def _listens(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(f"Kafka ended at once:\n{(self.folder / 'log').read_text(errors='replace')[-4000:]}")
         # Brokers open their listeners once the controller has let them in.
         with contextlib.suppress(OSError), socket.create_connection((HOST, self._ports["plain"]), timeout=1.0):
             return True
         return False
-
-    def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # ---------------------------------------------------------------------------------------- what clients do to it
 

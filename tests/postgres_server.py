@@ -11,8 +11,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +18,7 @@ import psycopg
 import pytest
 
 from redis_fixtures import no_server
-from servers import HOST, free_port, wait_until
+from servers import HOST, Child, dying_with_parent, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,18 +26,6 @@ if TYPE_CHECKING:
 #: The password of every role that `Postgres.role` makes.
 PASSWORD = "canary-5f3a"
 
-# As in `servers`, but the kernel forgets whom to die with when a process changes its user, so that comes first.
-_AS_USER_AND_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-parent, uid, gid = map(int, sys.argv[1:4])
-if os.getuid() != uid:
-    os.setgroups([]); os.setgid(gid); os.setuid(uid)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the parent is gone")
-os.execv(sys.argv[4], sys.argv[4:])
-"""
 _SETTINGS = {
     "listen_addresses": HOST,
     "fsync": "off",
@@ -67,90 +53,59 @@ def binaries() -> Path | None:
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
 
 
-def _account() -> tuple[int, int]:
+def _account() -> tuple[int, int] | None:
     if os.getuid() != 0:
-        return os.getuid(), os.getgid()
+        return None
     names = {entry.pw_name: entry for entry in pwd.getpwall()}
     entry = names.get("postgres") or names["nobody"]
     return entry.pw_uid, entry.pw_gid
 
 
-class Postgres:
+class Postgres(Child):
     """One server process with its data."""
 
     def __init__(self, **settings: str) -> None:
         folder = binaries()
         if folder is None:
             raise RuntimeError("no server: install postgresql")
+        super().__init__()
         self._bin = folder
-        self._account = _account()
         self._settings = {**_SETTINGS, **settings}
-        self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="bp"))  # short: a socket's path has at most 107 bytes
-        os.chown(self.folder, *self._account)
+        self.account = _account()
+        if self.account is not None:
+            os.chown(self.folder, *self.account)
         self._make()
-
-    def _command(self, program: str, *arguments: str) -> list[str]:
-        account = map(str, self._account)
-        start = [sys.executable, "-ISc", _AS_USER_AND_DIE_WITH_PARENT, str(os.getpid()), *account]
-        return [*start, str(self._bin / program), *arguments]
 
     def _make(self) -> None:
         arguments = ["-D", "data", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "--auth=trust"]
-        made = subprocess.run(
-            self._command("initdb", *arguments), cwd=self.folder, capture_output=True, text=True, check=False
-        )
+        command = dying_with_parent(str(self._bin / "initdb"), *arguments, account=self.account)
+        made = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
         (self.folder / "data" / "pg_hba.conf").write_text(_HBA)
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
 
     def start(self) -> Self:
         settings = {**self._settings, "port": str(self.port), "unix_socket_directories": str(self.folder)}
         arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command("postgres", "-D", "data", *arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
-        wait_until(self._answers, what=f"postgres on port {self.port}")
+        self._spawn(str(self._bin / "postgres"), "-D", "data", *arguments)
+        self._wait(self._answers, f"postgres on port {self.port}")
         return self
 
     def _answers(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(f"the server ended at once:\n{(self.folder / 'log').read_text()[-2000:]}")
         try:
             self.connect().close()
         except psycopg.OperationalError:
             return False
         return True
 
-    def stop(self) -> None:
-        """End the server at once, as a crash would; `start` brings it back, on the same port, with its data."""
-        if self._process is not None:
+    def kill(self) -> None:
+        # A signal that it hears, for it has children and shared memory to take along.
+        if self._processes:
             with contextlib.suppress(ProcessLookupError):
                 self.resume()
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            process = self._processes.pop()
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
 
     # -------------------------------------------------------------------------------------------------------- for tests
 
@@ -218,5 +173,5 @@ def _fragile() -> Iterator[Postgres]:
 @pytest.fixture(name="fragile_postgres")
 def running_postgres(_fragile: Postgres) -> Postgres:
     """A server to stop, freeze and fill, which the role ``reader`` may enter; it runs when a test begins."""
-    _fragile.stop()
+    _fragile.kill()
     return _fragile.start()

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import servers
@@ -48,7 +42,7 @@ class Exporter(servers.Listener):
             connection.sendall(f"{head}\r\n\r\n".encode() + body)
 
 
-class Prometheus:
+class Prometheus(servers.Child):
     """One server process and what it scrapes, ten times a second. It begins five seconds after its start.
 
     With a `user` it speaks TLS, and knows him by the bcrypt hash of his password.
@@ -58,9 +52,8 @@ class Prometheus:
         program = binary()
         if program is None:
             raise RuntimeError("no server: install prometheus")
+        super().__init__()
         self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="bp"))
         self.port = servers.free_port()
         self.exporter = Exporter()
         self._web = ""
@@ -76,47 +69,19 @@ class Prometheus:
         config.write_text(_CONFIG.format(host=servers.HOST, port=self.exporter.port))
         web = self.folder / "web.yml"
         web.write_text(self._web)
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-ISc", servers._DIE_WITH_PARENT, str(os.getpid()), self._program),
-                    f"--config.file={config}",
-                    f"--web.config.file={web}",
-                    f"--storage.tsdb.path={self.folder / 'data'}",
-                    f"--web.listen-address={servers.HOST}:{self.port}",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
-        servers.wait_until(self._answers, what=f"{self._program} on port {self.port}")
+        self._spawn(
+            self._program,
+            f"--config.file={config}",
+            f"--web.config.file={web}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
+            f"--web.listen-address={servers.HOST}:{self.port}",
+        )
+        self._wait(self._answers, f"{self._program} on port {self.port}")
         return self
 
     def _answers(self) -> bool:
-        log = (self.folder / "log").read_text(errors="replace")
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(f"the server ended at once:\n{log[-2000:]}")
-        return "Server is ready to receive web requests" in log
+        return "Server is ready to receive web requests" in self.output()
 
-    def freeze(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+    def stop(self) -> None:
+        super().stop()
         self.exporter.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -6,10 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
 
 # Not what Debian puts on the path: that goes to the package's user and directories.
 _BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-_START_SECONDS = 45.0
 
 
 def binary() -> str | None:
@@ -31,12 +27,14 @@ def binary() -> str | None:
     return str(_BINARY) if _BINARY.exists() else shutil.which("rabbitmq-server")
 
 
-class Broker:
+class Broker(servers.Child):
     """A RabbitMQ node, and an epmd for it alone. A restart keeps durable queues and persistent messages.
 
     Besides ``guest`` there are the users, with their passwords, and the vhosts that are given; ``guest`` may do
     everything, the others nothing but enter ``/``. ``limits`` maps vhosts to the connections that they admit.
     """
+
+    start_seconds = 45.0
 
     def __init__(
         self,
@@ -49,10 +47,9 @@ class Broker:
         program = binary()
         if program is None:
             raise RuntimeError("no broker: apt-get install rabbitmq-server")
+        super().__init__()
         self.binary: str = program
-        self.folder = Path(tempfile.mkdtemp(prefix="bp"))
         self.port, self.tls_port, self._dist_port, self._epmd_port = (servers.free_port() for _ in range(4))
-        self._processes: list[subprocess.Popen[bytes]] = []
         self._write_configuration(users or {}, strangers or {}, ("/", *vhosts), limits or {})
 
     def _write_configuration(
@@ -84,11 +81,6 @@ class Broker:
             f"ssl_options.keyfile = {servers.CERTIFICATE}\n"
             f"load_definitions = {self.folder / 'definitions.json'}\n"
         )
-
-    @property
-    def pid(self) -> int:
-        assert self._processes, "the broker is not running"
-        return self._processes[-1].pid
 
     def url(self, user: str = "guest:guest", vhost: str = "/", *, port: int | None = None) -> str:
         return f"amqp://{user}@{servers.HOST}:{port or self.port}/{quote(vhost, safe='')}"
@@ -122,66 +114,20 @@ class Broker:
         }
 
     def start(self) -> Self:
-        self._spawn(shutil.which("epmd") or "epmd", "-port", str(self._epmd_port))
-        self._spawn(self.binary)
-        servers.wait_until(self._answers, seconds=_START_SECONDS, what=f"{self.binary} on port {self.port}")
+        environment = self._environment
+        self._spawn(shutil.which("epmd") or "epmd", "-port", str(self._epmd_port), env=environment)
+        self._spawn(self.binary, env=environment)
+        self._wait(self._answers, f"{self.binary} on port {self.port}")
         return self
 
-    def _spawn(self, *command: str) -> None:
-        with (self.folder / "output").open("ab") as output:
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-ISc", servers._DIE_WITH_PARENT, str(os.getpid()), *command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    cwd=self.folder,
-                    env=self._environment,
-                )
-            )
-
     def _answers(self) -> bool:
-        if any(process.poll() is not None for process in self._processes):
-            raise RuntimeError(f"the broker ended at once:\n{self.output()[-2000:]}")
         try:
             with self.channel():
                 return True
         except (OSError, amqp.AMQPError):
             return False
 
-    def output(self) -> str:
-        """Return what it has logged."""
-        return (self.folder / "output").read_text(errors="replace")
-
     def control(self, *command: str) -> None:
         """Run rabbitmqctl, which takes a second or two."""
         program = Path(self.binary).with_name("rabbitmqctl")
         subprocess.run([program, "--quiet", *command], check=True, env=self._environment, cwd=self.folder)
-
-    def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it as a crash would; `start` brings it back on the same port, with what was on disk."""
-        while self._processes:
-            process = self._processes.pop()
-            process.kill()
-            process.wait()
-
-    def stop(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

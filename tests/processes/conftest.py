@@ -49,7 +49,7 @@ def launch(environ: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
             redis_fixtures.no_server(f"no {program}: pip install {program}")
         with (tmp_path / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-ISc", servers._DIE_WITH_PARENT, str(os.getpid()), str(found), *arguments],
+                servers.dying_with_parent(str(found), *arguments),
                 env={**environ, **env},
                 cwd=tmp_path,
                 stdin=subprocess.DEVNULL,

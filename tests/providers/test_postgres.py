@@ -571,7 +571,7 @@ def test_a_server_that_restarts(fragile_postgres: Postgres) -> None:
     with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog") as provider:
         for _ in range(2):
             assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
-            fragile_postgres.stop()
+            fragile_postgres.kill()
             assert failure(provider.get_all_queue_stats).error_type == "connect"
             fragile_postgres.start()
         assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
@@ -709,8 +709,8 @@ pool_mode = transaction
 """)
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    start = shop._command("postgres")[:-1]
-    process = subprocess.Popen([*start, program, "-q", f"{tmp_path}/ini"], stderr=subprocess.DEVNULL)
+    command = servers.dying_with_parent(program, "-q", f"{tmp_path}/ini", account=shop.account)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         servers.wait_until(lambda: listens(port), what="pgbouncer")
         url = f"postgresql://reader:{PASSWORD}@{servers.HOST}:{port}/{DATABASE}"
@@ -829,7 +829,7 @@ def test_a_controller_recovers_with_the_server(make_controller: MakeController, 
     with opened(fragile_postgres.url(), ["mail"]) as provider:
         controller = make_controller(provider)
         assert controller.suggest_throttle("low", "mail").should_shed
-        fragile_postgres.stop()
+        fragile_postgres.kill()
         assert not controller.refresh("mail")
         fragile_postgres.start()
         fragile_postgres.run("DELETE FROM jobs")
