@@ -25,11 +25,13 @@ from backpressure import AsyncBackpressureController, BackpressureConfig, JobShe
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import _kafka_link
 from backpressure.providers.kafka import ConsumerLag, KafkaStatsProvider
-from backpressure.types import QueueStats, StatsProvider
+from backpressure.types import StatsProvider
 from controller_fixtures import eventually
+from providers import checks
+from providers.checks import failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from backpressure._engine import EngineModule
     from controller_fixtures import MakeController
@@ -69,21 +71,8 @@ def opened(where: str, queues: Any = (), **options: Any) -> Iterator[KafkaStatsP
         provider.close()
 
 
-def failure(read: Callable[[], object]) -> StatsUnavailableError:
-    """Return what `read` raises, which carries neither cause nor context."""
-    with pytest.raises(StatsUnavailableError) as caught:
-        read()
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    return caught.value
-
-
 def backlogs(provider: KafkaStatsProvider) -> dict[str, int | str]:
-    """Return each queue's backlog, or the type of its error."""
-    return {
-        name: outcome.backlog_count if isinstance(outcome, QueueStats) else outcome.error_type
-        for name, outcome in provider.get_all_queue_stats().items()
-    }
+    return checks.backlogs(provider.get_all_queue_stats())
 
 
 def login(user: str, password: str = "", mechanism: str = "PLAIN") -> dict[str, str]:
@@ -551,21 +540,23 @@ def test_an_async_controller_reads_it_on_a_thread(
 # ------------------------------------------------------------------------------------------------- what is left behind
 
 
-def descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def held() -> set[object]:
+    """Return this process's files and threads. What other tests left may go at any time, so look for new ones only."""
+    links = Path("/proc/self/fd").iterdir()
+    files = {str(link.readlink()) for link in links if link.is_symlink()}
+    return {*files, *threading.enumerate()}
 
 
 def test_neither_threads_nor_sockets_are_left_behind(kafka: KafkaServer, name: str) -> None:
     kafka.create(name)
-    threads, before = threading.enumerate(), descriptors()
+    before = held()
     with opened(kafka.address, [name], group="workers") as provider:
         assert backlogs(provider) == {name: 0}
-        while_open = descriptors()
+        while_open = held()
         for _ in range(20):
             assert backlogs(provider) == {name: 0}
-        assert descriptors() == while_open
-        assert threading.enumerate() == threads
-    assert descriptors() == before
+        assert held() - while_open == set()
+    assert held() - before == set()
     provider.close()
     assert "closed" in str(failure(provider.get_all_queue_stats))
 
@@ -576,12 +567,11 @@ def test_failed_reads_leave_no_socket_behind(kafka: KafkaServer, where: str) -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         failure(provider.get_all_queue_stats)  # the first may open what the process keeps
-        threads, before = threading.enumerate(), descriptors()
+        before = held()
         for _ in range(5):
             failure(provider.get_all_queue_stats)
-            assert descriptors() == before
+            assert held() - before == set()
     assert caught == []
-    assert threading.enumerate() == threads
 
 
 def test_a_forked_child_opens_connections_of_its_own(kafka: KafkaServer, name: str) -> None:

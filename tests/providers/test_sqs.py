@@ -40,12 +40,13 @@ from backpressure import (
     InvalidQueueError,
     JobShedError,
     PollingConfig,
-    QueueStats,
     StatsProvider,
     StatsUnavailableError,
 )
 from backpressure.providers.sqs import SQSStatsProvider
 from controller_fixtures import eventually
+from providers import checks
+from providers.checks import failure
 
 if TYPE_CHECKING:
     import io
@@ -98,18 +99,8 @@ def given_client(url: str, **options: Any) -> Any:
     return boto3.session.Session().client("sqs", region_name=REGION, endpoint_url=url, config=Config(**options))
 
 
-def failure(read: Callable[[], object]) -> StatsUnavailableError:
-    """Return what `read` raises, which carries neither cause nor context."""
-    with pytest.raises(StatsUnavailableError) as caught:
-        read()
-    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
-    return caught.value
-
-
 def counts(outcomes: Any, name: str = "mail") -> tuple[int, int | None, int | None]:
-    stats = outcomes[name]
-    assert isinstance(stats, QueueStats), stats
-    return stats.backlog_count, stats.processing_count, stats.delayed_count
+    return checks.counts(checks.sample(outcomes, name))
 
 
 def types(outcomes: Any) -> dict[str, str]:
@@ -758,9 +749,8 @@ def test_many_queues_are_read_on_few_threads(fake: Fake, queues: int, threads: i
     fake.answer = answer
     names = [f"q{number}" for number in range(queues)]
     with opened(fake.url, {name: f"{fake.url}/1/{name}" for name in names}, timeout=20) as provider:
-        before = threading.active_count()
         outcomes = provider.get_all_queue_stats()
-        assert threading.active_count() <= before + threads, "only the server's threads stay"
+        assert [thread for thread in threading.enumerate() if thread.name == "backpressure-sqs"] == []
     assert {name: counts(outcomes, name)[0] for name in names} == {name: len(name) for name in names}
     assert list(outcomes) == names
     assert most == len(fake.connections()) == threads
