@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backpressure import AsyncBackpressureController, AsyncRedisStatsProvider
+import pytest
+
+from backpressure import (
+    AsyncBackpressureController,
+    AsyncRedisStatsProvider,
+    BackpressureController,
+    CircuitOpenError,
+    ConfigurationError,
+    InMemoryStatsProvider,
+)
 from backpressure.testing import ManualClock
 from integrations.conftest import CONFIG, OVERLOAD
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    import redis
 
     from backpressure.providers.layouts import Layout
 
-__all__ = ["OVERLOAD", "decided", "watching"]
+    Test = Callable[[Any, AsyncBackpressureController], Awaitable[None]]
+
+__all__ = ["OVERLOAD", "Run", "decided", "eventually", "length", "opens_the_circuit", "protects_once", "watching"]
 
 
 @contextlib.asynccontextmanager
@@ -34,3 +49,81 @@ async def watching(
 def decided(controller: AsyncBackpressureController) -> int:
     """Return how many decisions a controller has counted."""
     return sum(sum(totals.cache_requests()) for totals in controller._engine.totals().values())
+
+
+class Run:
+    """Runs a test with what `opened` opens, and with a controller that sees an overload in the first of `queues`."""
+
+    def __init__(
+        self,
+        engine_name: str,
+        url: str,
+        clock: ManualClock,
+        *,
+        opened: Callable[[str], AbstractAsyncContextManager[Any]],
+        overload: Callable[[Any], Awaitable[object]],
+        queues: Mapping[str, Layout],
+    ) -> None:
+        self._engine_name = engine_name
+        self._url = url
+        self._clock = clock
+        self._opened = opened
+        self._overload = overload
+        self._queues = queues
+
+    def __call__(self, test: Test, *, clock: ManualClock | None = None) -> None:
+        asyncio.run(self._run(test, clock or self._clock))
+
+    async def _run(self, test: Test, clock: ManualClock) -> None:
+        async with self._opened(self._url) as plain:
+            for _ in range(OVERLOAD):
+                await self._overload(plain)
+        async with (
+            self._opened(self._url) as own,
+            watching(self._engine_name, self._url, self._queues, clock) as controller,
+        ):
+            await test(own, controller)
+
+
+async def eventually(predicate: Callable[[], object]) -> None:
+    """Return as soon as `predicate` holds."""
+    async with asyncio.timeout(20):
+        while not predicate():
+            await asyncio.sleep(0.001)
+
+
+def length(server: redis.Redis, key: str) -> int:
+    """Return how many jobs a list or a stream holds."""
+    count = server.xlen if server.type(key) == b"stream" else server.llen
+    return int(str(count(key)))
+
+
+async def opens_the_circuit(enqueue: Callable[[], Awaitable[object]], server: redis.Redis) -> None:
+    """Assert that enqueueing at a server that is out of memory fails, and in the end is not tried."""
+    server.config_set("maxmemory", 1)
+    try:
+        for _ in range(5):
+            with pytest.raises(Exception, match="maxmemory"):
+                await enqueue()
+        with pytest.raises(CircuitOpenError):
+            await enqueue()
+    finally:
+        server.config_set("maxmemory", 0)
+
+
+async def protects_once(
+    protect: Callable[..., object],
+    enqueuer: Any,
+    enqueue: Callable[[], Awaitable[object]],
+    controller: AsyncBackpressureController,
+) -> None:
+    """Assert that `enqueuer` can be protected by a controller of asyncio only, and by one."""
+    wrong = BackpressureController(None, InMemoryStatsProvider({}))
+    with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
+        protect(enqueuer, wrong, priority="high")
+    protect(enqueuer, controller, priority="high")
+    with pytest.raises(ConfigurationError, match="protected already"):
+        protect(enqueuer, controller, priority="high")
+    before = decided(controller)
+    await enqueue()
+    assert decided(controller) == before + 1

@@ -6,21 +6,14 @@ import asyncio
 import contextlib
 import inspect
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import (
-    BackpressureController,
-    CircuitOpenError,
-    ConfigurationError,
-    InMemoryStatsProvider,
-    JobShedError,
-    ThrottledError,
-)
+from backpressure import JobShedError, ThrottledError
 from backpressure.providers.layouts import ArqLayout
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, decided, watching
+from integrations.async_watch import OVERLOAD, Run, opens_the_circuit, protects_once
 from integrations.frameworks import required
 
 required("arq")
@@ -32,7 +25,7 @@ from backpressure.integrations import arq as integration  # noqa: E402
 from backpressure.integrations.arq import protect  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     import redis
 
@@ -44,34 +37,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:Depreca
 QUEUE = "arq:queue"
 
 
-class Run(Protocol):
-    """Runs a test with a pool, and with a controller that sees an overload in its queue."""
-
-    def __call__(
-        self, test: Callable[[Any, AsyncBackpressureController], Awaitable[None]], *, clock: ManualClock = ...
-    ) -> None: ...
-
-
 @pytest.fixture
 def run(redis_client: redis.Redis, redis_url: str, engine_name: str, engine_module: object, clock: ManualClock) -> Run:
-    standard = clock
-
-    def run(
-        test: Callable[[Any, AsyncBackpressureController], Awaitable[None]], *, clock: ManualClock = standard
-    ) -> None:
-        async def main() -> None:
-            async with pool(redis_url) as plain:
-                for _ in range(OVERLOAD):
-                    await plain.enqueue_job("work")
-            async with (
-                pool(redis_url) as own,
-                watching(engine_name, redis_url, dict.fromkeys((QUEUE, "news"), ArqLayout()), clock) as controller,
-            ):
-                await test(own, controller)
-
-        asyncio.run(main())
-
-    return run
+    """Run a test with a pool, and with a controller that sees an overload in its queue."""
+    queues = dict.fromkeys((QUEUE, "news"), ArqLayout())
+    return Run(engine_name, redis_url, clock, opened=pool, overload=lambda own: own.enqueue_job("work"), queues=queues)
 
 
 @contextlib.asynccontextmanager
@@ -295,15 +265,7 @@ def test_a_job_that_exists_is_a_success(run: Run, redis_client: redis.Redis) -> 
 def test_a_server_that_refuses_opens_the_circuit(run: Run, redis_client: redis.Redis) -> None:
     async def test(pool: Any, controller: AsyncBackpressureController) -> None:
         protect(pool, controller, priority="high")
-        redis_client.config_set("maxmemory", 1)
-        try:
-            for _ in range(5):
-                with pytest.raises(Exception, match="maxmemory"):
-                    await pool.enqueue_job("work")
-            with pytest.raises(CircuitOpenError):
-                await pool.enqueue_job("work")
-        finally:
-            redis_client.config_set("maxmemory", 0)
+        await opens_the_circuit(lambda: pool.enqueue_job("work"), redis_client)
 
     run(test)
 
@@ -338,14 +300,6 @@ def test_max_wait_bounds_the_wait(run: Run) -> None:
 
 def test_a_pool_is_protected_once_and_by_a_controller_of_asyncio(run: Run) -> None:
     async def test(pool: Any, controller: AsyncBackpressureController) -> None:
-        wrong: Any = BackpressureController(None, InMemoryStatsProvider({}))
-        with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
-            protect(pool, wrong, priority="high")
-        protect(pool, controller, priority="high")
-        with pytest.raises(ConfigurationError, match="protected already"):
-            protect(pool, controller, priority="high")
-        before = decided(controller)
-        await pool.enqueue_job("work")
-        assert decided(controller) == before + 1
+        await protects_once(protect, pool, lambda: pool.enqueue_job("work"), controller)
 
     run(test)

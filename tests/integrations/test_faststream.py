@@ -21,7 +21,7 @@ from backpressure import (
 )
 from backpressure.providers.layouts import ListKey, StreamKey
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, decided, watching
+from integrations.async_watch import OVERLOAD, decided, eventually, length, watching
 from integrations.frameworks import required
 
 required("faststream")
@@ -32,7 +32,7 @@ from faststream.redis import RedisBroker, RedisRouter, StreamSub, TestRedisBroke
 from backpressure.integrations.faststream import BackpressureMiddleware  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     import redis
 
@@ -63,13 +63,7 @@ class Shop:
         return broker
 
     def length(self, key: str = "mail") -> int:
-        count = self.server.xlen if self.server.type(key) == b"stream" else self.server.llen
-        return int(str(count(key)))
-
-    async def eventually(self, predicate: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
-            while not predicate():
-                await asyncio.sleep(0.001)
+        return length(self.server, key)
 
 
 class OpenShop:
@@ -265,7 +259,7 @@ def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_o
 
             await broker.start()
             await broker.publish("first", **to, headers={"backpressure_priority": "high"})
-            await shop.eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
+            await eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
             assert ran == ["first", "second", "third"]
             assert (shop.length("more"), shop.length("elsewhere")) == (3, 1)
             for one in (broker, other):
@@ -313,10 +307,10 @@ def test_cancelled_at_the_gate_a_message_leaves_nothing(open_shop: OpenShop) -> 
         clock = ManualClock()
         async with open_shop(clock=clock) as shop:
             broker = await shop.broker(shop.protect("medium"))
-            await shop.eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
+            await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
             tasks = asyncio.all_tasks()
             waiting = asyncio.create_task(broker.publish("hello", list="mail"))
-            await shop.eventually(lambda: clock.sleeping() == 2)
+            await eventually(lambda: clock.sleeping() == 2)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting

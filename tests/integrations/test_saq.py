@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import (
-    BackpressureController,
-    CircuitOpenError,
-    ConfigurationError,
-    InMemoryStatsProvider,
-    JobShedError,
-    ThrottledError,
-)
+from backpressure import JobShedError, ThrottledError
 from backpressure.providers.layouts import SAQLayout
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, decided, watching
+from integrations.async_watch import OVERLOAD, Run, decided, eventually, opens_the_circuit, protects_once
 from integrations.frameworks import required
 
 required("saq")
@@ -30,7 +23,7 @@ from saq.queue import JobError  # noqa: E402
 from backpressure.integrations.saq import protect  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     import redis
 
@@ -42,34 +35,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWa
 HIGH = {"backpressure_priority": "high"}
 
 
-class Run(Protocol):
-    """Runs a test with a queue, and with a controller that sees an overload in it."""
-
-    def __call__(
-        self, test: Callable[[Any, AsyncBackpressureController], Awaitable[None]], *, clock: ManualClock = ...
-    ) -> None: ...
-
-
 @pytest.fixture
 def run(redis_client: redis.Redis, redis_url: str, engine_name: str, engine_module: object, clock: ManualClock) -> Run:
-    standard = clock
-
-    def run(
-        test: Callable[[Any, AsyncBackpressureController], Awaitable[None]], *, clock: ManualClock = standard
-    ) -> None:
-        async def main() -> None:
-            async with queue(redis_url) as plain:
-                for _ in range(OVERLOAD):
-                    await plain.enqueue("work")
-            async with (
-                queue(redis_url) as mail,
-                watching(engine_name, redis_url, dict.fromkeys(("mail", "news"), SAQLayout()), clock) as controller,
-            ):
-                await test(mail, controller)
-
-        asyncio.run(main())
-
-    return run
+    """Run a test with a queue, and with a controller that sees an overload in it."""
+    queues = dict.fromkeys(("mail", "news"), SAQLayout())
+    return Run(engine_name, redis_url, clock, opened=queue, overload=lambda mail: mail.enqueue("work"), queues=queues)
 
 
 @contextlib.asynccontextmanager
@@ -92,12 +62,6 @@ async def working(queue: saq.Queue, *functions: Any, **options: Any) -> AsyncIte
     finally:
         worker.event.set()
         await running
-
-
-async def eventually(predicate: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not predicate():
-            await asyncio.sleep(0.001)
 
 
 ran: list[Any] = []
@@ -427,15 +391,7 @@ def test_a_job_whose_key_is_taken_is_a_success(run: Run) -> None:
 def test_a_server_that_refuses_opens_the_circuit(run: Run, redis_client: redis.Redis, enqueue: Any) -> None:
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
         protect(mail, controller, priority="high")
-        redis_client.config_set("maxmemory", 1)
-        try:
-            for _ in range(5):
-                with pytest.raises(Exception, match="maxmemory"):
-                    await enqueue(mail)
-            with pytest.raises(CircuitOpenError):
-                await enqueue(mail)
-        finally:
-            redis_client.config_set("maxmemory", 0)
+        await opens_the_circuit(lambda: enqueue(mail), redis_client)
 
     run(test)
 
@@ -476,14 +432,6 @@ def test_max_wait_bounds_the_wait(run: Run) -> None:
 
 def test_a_queue_is_protected_once_and_by_a_controller_of_asyncio(run: Run) -> None:
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
-        wrong: Any = BackpressureController(None, InMemoryStatsProvider({}))
-        with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
-            protect(mail, wrong, priority="high")
-        protect(mail, controller, priority="high")
-        with pytest.raises(ConfigurationError, match="protected already"):
-            protect(mail, controller, priority="high")
-        before = decided(controller)
-        await mail.enqueue("work")
-        assert decided(controller) == before + 1
+        await protects_once(protect, mail, lambda: mail.enqueue("work"), controller)
 
     run(test)

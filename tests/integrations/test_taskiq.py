@@ -25,7 +25,7 @@ from backpressure import (
 )
 from backpressure.providers.layouts import TaskiqLayout
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, decided, watching
+from integrations.async_watch import OVERLOAD, decided, eventually, length, watching
 from integrations.frameworks import required
 
 required("taskiq")
@@ -40,7 +40,7 @@ from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBr
 from backpressure.integrations.taskiq import ENQUEUED_AT, BackpressureMiddleware  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     import redis
 
@@ -77,8 +77,7 @@ class Shop:
         return middleware
 
     def length(self, queue: str = "mail") -> int:
-        count = self.server.xlen if self.server.type(queue) == b"stream" else self.server.llen
-        return int(str(count(queue)))
+        return length(self.server, queue)
 
     async def receive(self, count: int) -> None:
         """Run `count` tasks by taskiq's receiver, without the mark that its command line leaves on the broker."""
@@ -92,11 +91,6 @@ class Shop:
         self.broker.add_middlewares(Seen())
         receiver = Receiver(self.broker, max_async_tasks=10, run_startup=False, max_tasks_to_execute=count)
         await receiver.listen(asyncio.Event())
-
-    async def eventually(self, predicate: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
-            while not predicate():
-                await asyncio.sleep(0.001)
 
 
 class OpenShop:
@@ -222,10 +216,10 @@ def test_cancelled_at_the_gate_a_task_leaves_nothing_and_holds_no_connection(ope
         clock = ManualClock()
         async with open_shop(clock=clock, max_connection_pool_size=1, timeout=1) as shop:
             shop.protect("medium")
-            await shop.eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
+            await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
             tasks = asyncio.all_tasks()
             waiting = asyncio.create_task(shop.work.kiq())
-            await shop.eventually(lambda: clock.sleeping() == 2)
+            await eventually(lambda: clock.sleeping() == 2)
             await shop.important.kiq()  # by the one connection
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -308,9 +302,9 @@ def test_a_receiver_in_the_producers_process_opens_its_broker_to_all(open_shop: 
         async with open_shop() as shop:
             shop.protect()
             receiving = asyncio.create_task(run_receiver_task(shop.broker))
-            await shop.eventually(lambda: shop.broker.is_worker_process)
+            await eventually(lambda: shop.broker.is_worker_process)
             await shop.work.kiq("passes")
-            await shop.eventually(lambda: "passes" in shop.ran)
+            await eventually(lambda: "passes" in shop.ran)
             receiving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await receiving
