@@ -6,6 +6,8 @@ PYTHON ?=
 CARGO := $(shell command -v cargo 2>/dev/null)
 NATIVE ?= $(if $(CARGO),yes,no)
 ARGS ?=
+# Each process of the tests starts servers of its own; one that is given to all can serve one process only.
+PARALLEL := $(if $(BACKPRESSURE_TEST_REDIS_URL),,-n auto --dist loadfile)
 
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 EXTENSION := $(wildcard python/backpressure/_native*.so)
@@ -43,7 +45,7 @@ test: lint docs ## lint, docs, then the Rust and the Python tests
 ifeq ($(NATIVE),yes)
 	cargo test --locked --quiet --workspace
 endif
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 prove: $(INSTALLED) ## show every property at length, half an hour: one table (ARGS="engines loom" chooses rows)
 	@$(BIN)/python scripts/prove.py $(ARGS)
