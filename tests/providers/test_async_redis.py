@@ -32,6 +32,7 @@ from backpressure.providers import async_redis as module
 from backpressure.providers.async_redis import AsyncRedisStatsProvider
 from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
 from backpressure.types import AsyncStatsProvider, QueueStats
+from providers.checks import counts, sample
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -58,16 +59,6 @@ async def failure(reading: Awaitable[object]) -> StatsUnavailableError:
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     return caught.value
-
-
-def sample(outcomes: Any, name: str = "q") -> QueueStats:
-    outcome = outcomes[name]
-    assert isinstance(outcome, QueueStats), outcome
-    return outcome
-
-
-def counts(stats: QueueStats) -> tuple[int, int | None, int | None]:
-    return stats.backlog_count, stats.processing_count, stats.delayed_count
 
 
 def read_all(url: Any, queues: Any, **options: Any) -> dict[str, Any]:

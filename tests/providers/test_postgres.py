@@ -32,6 +32,8 @@ from backpressure.providers.postgres import PROCRASTINATE, PostgresQuery, Postgr
 from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
 from controller_fixtures import eventually
 from postgres_server import PASSWORD, Postgres, _fragile, running_postgres, session_postgres  # noqa: F401 - fixtures
+from providers import checks
+from providers.checks import sample
 from redis_fixtures import no_server
 
 if TYPE_CHECKING:
@@ -107,18 +109,9 @@ def read(shop: Postgres) -> Callable[..., Any]:
 
 def failure(read: Callable[[], object]) -> StatsUnavailableError:
     """Return what `read` raises, which carries neither cause nor context, nor a password."""
-    with pytest.raises(StatsUnavailableError) as caught:
-        read()
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    assert PASSWORD not in "".join(traceback.format_exception(caught.value))
-    return caught.value
-
-
-def sample(outcomes: Any, name: str = "q") -> QueueStats:
-    outcome = outcomes[name]
-    assert isinstance(outcome, QueueStats), outcome
-    return outcome
+    error = checks.failure(read)
+    assert PASSWORD not in "".join(traceback.format_exception(error))
+    return error
 
 
 def counts(stats: QueueStats) -> tuple[int, int | None, int | None, float | None]:

@@ -37,6 +37,7 @@ from backpressure.providers.prometheus import PrometheusStatsProvider
 from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
 from controller_fixtures import eventually
 from faults import proxy
+from providers.checks import backlogs, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,23 +59,6 @@ def opened(url: str, query: str | None = "depth", **options: Any) -> Iterator[Pr
         yield provider
     finally:
         provider.close()
-
-
-def failure(read: Callable[[], object]) -> StatsUnavailableError:
-    """Return what `read` raises, which carries neither cause nor context."""
-    with pytest.raises(StatsUnavailableError) as caught:
-        read()
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    return caught.value
-
-
-def backlogs(outcomes: Any) -> dict[str, int | str]:
-    """Return each queue's backlog, or the type of its error."""
-    return {
-        name: outcome.backlog_count if isinstance(outcome, QueueStats) else outcome.error_type
-        for name, outcome in outcomes.items()
-    }
 
 
 def age(outcome: Any) -> float:

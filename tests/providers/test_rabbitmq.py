@@ -25,11 +25,11 @@ from backpressure import AsyncBackpressureController, BackpressureConfig, JobShe
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import _rabbitmq_link as link_module
 from backpressure.providers.rabbitmq import RabbitMQStatsProvider
-from backpressure.types import QueueStats
 from controller_fixtures import eventually
 from faults import proxy as proxies
 from faults.resolver import NAME as ANOTHER_NAME
 from faults.resolver import Resolver
+from providers.checks import backlogs, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,23 +85,6 @@ def declare(channel: Any, name: str, kind: str = "classic", **options: Any) -> N
 def publish(channel: Any, name: str, count: int) -> None:
     for _ in range(count):
         channel.basic_publish(amqp.Message(b"job", delivery_mode=2), routing_key=name)
-
-
-def failure(read: Callable[[], object]) -> StatsUnavailableError:
-    """Return what `read` raises, which carries neither cause nor context."""
-    with pytest.raises(StatsUnavailableError) as caught:
-        read()
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    return caught.value
-
-
-def backlogs(outcomes: Any) -> dict[str, int | str]:
-    """Return the backlog of each queue, or the type of its error."""
-    return {
-        name: outcome.backlog_count if isinstance(outcome, QueueStats) else outcome.error_type
-        for name, outcome in outcomes.items()
-    }
 
 
 # -------------------------------------------------------------------------------------------------------------- counts

@@ -33,6 +33,7 @@ from backpressure.providers._redis_errors import error_type
 from backpressure.providers._redis_layouts import Reading
 from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
 from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+from providers.checks import counts, failure, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,25 +60,6 @@ def opened(url_or_client: Any, queues: Any = ("q",), **options: Any) -> Iterator
         yield provider
     finally:
         provider.close()
-
-
-def failure(read: Callable[[], object]) -> StatsUnavailableError:
-    """Return what `read` raises, which carries neither cause nor context."""
-    with pytest.raises(StatsUnavailableError) as caught:
-        read()
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None
-    return caught.value
-
-
-def sample(outcomes: Any, name: str = "q") -> QueueStats:
-    outcome = outcomes[name]
-    assert isinstance(outcome, QueueStats), outcome
-    return outcome
-
-
-def counts(stats: QueueStats) -> tuple[int, int | None, int | None]:
-    return stats.backlog_count, stats.processing_count, stats.delayed_count
 
 
 def commands_called(client: Any) -> dict[str, int]:
