@@ -15,8 +15,10 @@ import struct
 import subprocess
 import sys
 import threading
+import tempfile
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -680,7 +682,15 @@ def listens(port: int) -> bool:
         return probe.connect_ex((servers.HOST, port)) == 0
 
 
-def test_pgbouncer_may_pool_transactions(shop: Postgres, jobs: psycopg.Connection, tmp_path: Any) -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Return a folder that other users may enter, where they may read what is in it."""
+    with tempfile.TemporaryDirectory(prefix="bp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_pgbouncer_may_pool_transactions(shop: Postgres, jobs: psycopg.Connection, folder: Path) -> None:
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         no_server("no pgbouncer: apt-get install pgbouncer")
@@ -688,8 +698,8 @@ def test_pgbouncer_may_pool_transactions(shop: Postgres, jobs: psycopg.Connectio
     enqueue(jobs, "q", 2)
     port = servers.free_port()
     # One server connection for all clients, and no startup parameter forgiven.
-    (tmp_path / "users").write_text(f'"reader" "{PASSWORD}"\n')
-    (tmp_path / "ini").write_text(f"""
+    (folder / "users").write_text(f'"reader" "{PASSWORD}"\n')
+    (folder / "ini").write_text(f"""
 [databases]
 {DATABASE} = host={servers.HOST} port={shop.port} pool_size=1
 [pgbouncer]
@@ -697,12 +707,10 @@ listen_addr = {servers.HOST}
 listen_port = {port}
 unix_socket_dir =
 auth_type = plain
-auth_file = {tmp_path}/users
+auth_file = {folder}/users
 pool_mode = transaction
 """)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    command = servers.dying_with_parent(program, "-q", f"{tmp_path}/ini", account=shop.account)
+    command = servers.dying_with_parent(program, "-q", f"{folder}/ini", account=shop.account)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         servers.wait_until(lambda: listens(port), what="pgbouncer")
