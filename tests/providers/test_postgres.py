@@ -14,8 +14,8 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
