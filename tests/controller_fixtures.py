@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +38,20 @@ def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail("it did not come true")
         time.sleep(0.001)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Return a list of the threads that the test's own thread starts from now on."""
+    mine, threads, start = threading.current_thread(), list[threading.Thread](), threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        if threading.current_thread() is mine:
+            threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+    return threads
 
 
 @pytest.fixture

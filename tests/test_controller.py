@@ -91,10 +91,11 @@ class TestLifeCycle:
         with pytest.raises(ControllerStoppedError):
             controller.start()
 
-    def test_start_and_stop_are_idempotent(self, controller: BackpressureController) -> None:
-        threads = set(threading.enumerate())  # others' may end meanwhile
+    def test_start_and_stop_are_idempotent(
+        self, controller: BackpressureController, started: list[threading.Thread]
+    ) -> None:
         controller.start()
-        assert set(threading.enumerate()) <= threads
+        assert started == []
         controller.stop()
         controller.stop()
 
