@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from redis_fixtures import no_server
-from servers import HOST, Child, dying_with_parent, free_port
+from servers import HOST, Child, dying_with_parent, free_port, freeze
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +139,7 @@ class Postgres(Child):
         """Stop the server and all its backends, whose sockets stay open."""
         for pid in self._family():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+                freeze(pid)
 
     def resume(self) -> None:
         for pid in self._family():

@@ -89,6 +89,19 @@ def dying_with_parent(*command: str, account: tuple[int, int] | None = None) -> 
     return [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), who, *command]
 
 
+def freeze(pid: int) -> None:
+    """Stop a process; return when all its threads have stopped, which may answer for a moment yet."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: all(map(_is_stopped, Path(f"/proc/{pid}/task").glob("*/stat"))), what=f"process {pid} to stop")
+
+
+def _is_stopped(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] in "TZX"
+    except OSError:
+        return True  # it has ended
+
+
 class Child:
     """A server whose processes die with this one, and a folder of its own. Subclasses say how it starts and answers."""
 
@@ -137,7 +150,7 @@ class Child:
         return (self.folder / "output").read_text(errors="replace")
 
     def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

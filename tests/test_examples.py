@@ -58,6 +58,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - background jobs ignore it
         )
         started.append(process)
         return process
