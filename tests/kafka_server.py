@@ -56,7 +56,8 @@ class KafkaServer(servers.Child):
     def __init__(self) -> None:
         self._jars = jars()
         super().__init__()
-        self._ports = {name: servers.free_port() for name in ("controller", "plain", "sasl", "tls", "lost", "nowhere")}
+        self._ports = {name: servers.free_port() for name in ("controller", "plain", "sasl", "tls", "lost")}
+        self._ports["nowhere"] = servers.dead_port()
 
     def _address(self, listener: str) -> str:
         return f"{HOST}:{self._ports[listener]}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -65,13 +68,26 @@ def default_binary() -> str | None:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on now, low enough for a cluster bus 10000 above."""
+    """Return a port for a server of ours to come: nobody listens on it now.
+
+    It is below those that systems hand out unasked, so that no stranger gets it in between; a cluster's bus, 10000
+    above, is so too.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
+        port = random.SystemRandom().randrange(10_240, 22_768)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
             return port
+
+
+@functools.cache
+def dead_port() -> int:
+    """Return a port that refuses connections as long as this process lives: it is taken, and nobody listens."""
+    taken = socket.socket()
+    atexit.register(taken.close)
+    taken.bind((HOST, 0))
+    port: int = taken.getsockname()[1]
+    return port
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = _START_SECONDS, what: str = "condition") -> None:
@@ -291,13 +307,18 @@ class Cluster:
 
 
 class Listener:
-    """A loopback TCP server whose connections are handled by `handle(socket)`, each on a daemon thread."""
+    """A loopback TCP server whose connections are handled by `handle(socket)`, each on a daemon thread.
+
+    It ends with its connections, so that nothing of it is left to the tests that follow.
+    """
 
     def __init__(self, handle: Callable[[socket.socket], None]) -> None:
         self._handle = handle
         self._socket = socket.create_server((HOST, 0))
+        self._open: set[socket.socket] = set()
         self.port: int = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def _accept(self) -> None:
         while True:
@@ -305,19 +326,27 @@ class Listener:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             self._handle(connection)
+        self._open.discard(connection)
+
+    def disconnect(self) -> None:
+        """End the connections there are; new ones are accepted."""
+        for connection in self._open.copy():
+            end(connection)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        end(self._socket)  # wakes the thread that accepts
         self._socket.close()
+        self._accepting.join(1)
+        self.disconnect()
 
 
 def tls_front(server: Server) -> Listener:
@@ -327,7 +356,7 @@ def tls_front(server: Server) -> Listener:
 
     def handle(connection: socket.socket) -> None:
         with (
-            context.wrap_socket(connection, server_side=True) as secure,
+            context.wrap_socket(connection.dup(), server_side=True) as secure,
             socket.create_connection((HOST, server.port)) as plain,
         ):
             threading.Thread(target=copy, args=(plain, secure), daemon=True).start()
@@ -337,6 +366,15 @@ def tls_front(server: Server) -> Listener:
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:
+    """Pass bytes on until either end has gone, then end both."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
+    end(source)
+    end(target)
+
+
+def end(connection: socket.socket) -> None:
+    """End a connection, so that a thread that waits for it goes on."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

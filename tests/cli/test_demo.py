@@ -233,7 +233,7 @@ def test_a_refused_address_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_says_when_the_server_does_not_answer() -> None:
-    server = OwnServer(f"redis://:hunter2@127.0.0.1:{servers.free_port()}")
+    server = OwnServer(f"redis://:hunter2@127.0.0.1:{servers.dead_port()}")
     with pytest.raises(DemoError, match="does not answer") as caught:
         server.check()
     assert "hunter2" not in str(caught.value)

@@ -214,7 +214,7 @@ def test_a_key_that_is_no_queue_is_a_finding(run: Run, redis_client: redis.Redis
     ],
 )
 def test_without_a_server_the_fallback_is_explained(run_on_engine: Run, mode: str, delay: float, why: str) -> None:
-    url = f"redis://somebody:hunter2@127.0.0.1:{servers.free_port()}"
+    url = f"redis://somebody:hunter2@127.0.0.1:{servers.dead_port()}"
     arguments = ("explain", "--queue", "email-queue", "--redis-url", url, "--set", f"recovery.fallback_mode={mode}")
     result = run_on_engine(*arguments, "--json")
 

@@ -135,7 +135,7 @@ def test_a_queue_that_cannot_be_read_spoils_no_other(
 
 
 def test_without_a_server_one_look_is_a_finding_and_shows_no_password(run_on_engine: Run) -> None:
-    url = f"redis://somebody:hunter2@127.0.0.1:{servers.free_port()}"
+    url = f"redis://somebody:hunter2@127.0.0.1:{servers.dead_port()}"
     arguments = ("top", "--queue", "busy", "--once")
     result = run_on_engine(*arguments, "--json", REDIS_URL=url)
 

@@ -242,7 +242,7 @@ def a_script_that_does_not_end(scene: Scene) -> Iterator[None]:
 
 @fault("masterdown", replica_serve_stale_data="no")
 def a_replica_without_its_master(scene: Scene) -> Iterator[None]:
-    scene.admin.replicaof(servers.HOST, servers.free_port())
+    scene.admin.replicaof(servers.HOST, servers.dead_port())
     yield
     scene.admin.replicaof("NO", "ONE")
 

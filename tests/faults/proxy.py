@@ -26,7 +26,6 @@ class Proxy(servers.Listener):
         self.target = port
         self.verb: Verb = forward
         self.closed = threading.Event()  # ends a verb that waits
-        self._open: set[socket.socket] = set()
         super().__init__(self._pass_on)
 
     def _pass_on(self, client: socket.socket) -> None:
@@ -34,33 +33,18 @@ class Proxy(servers.Listener):
             return
         with socket.create_connection((servers.HOST, self.target), _CONNECT_SECONDS) as server:
             server.settimeout(None)
-            self._open.add(client)
             threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
-            try:
-                servers.copy(client, server)
-            finally:
-                self._open.discard(client)
+            servers.copy(client, server)
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
                 self.verb(self, client, data)
-        _end(client)
-
-    def disconnect(self) -> None:
-        """Close the connections there are; new ones are accepted."""
-        for client in self._open.copy():
-            _end(client)
+        servers.end(client)
 
     def __exit__(self, *_: object) -> None:
         self.closed.set()
-        self.disconnect()
         super().__exit__()
-
-
-def _end(client: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        client.shutdown(socket.SHUT_RDWR)
 
 
 def forward(_: Proxy, client: socket.socket, data: bytes) -> None:

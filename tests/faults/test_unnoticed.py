@@ -52,7 +52,7 @@ def polls_since(at_ns: int) -> Callable[[Producer], bool]:
 
 def demote(admin: redis.Redis) -> None:
     """Make it a replica whose master is not there: it serves what it has, and writes nothing."""
-    admin.replicaof(servers.HOST, servers.free_port())
+    admin.replicaof(servers.HOST, servers.dead_port())
 
 
 def fill_memory(admin: redis.Redis) -> None:

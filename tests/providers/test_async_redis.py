@@ -263,7 +263,7 @@ def test_sentinel() -> None:
         async with opened(f"redis+sentinel://:secret@{servers.HOST}:{port}/main/0") as provider:
             assert (await provider.get_queue_stats("q")).backlog_count == 1
             # Demoted behind the sentinel's back: its answers are those of a replica without a master.
-            client.execute_command("REPLICAOF", servers.HOST, servers.free_port())
+            client.execute_command("REPLICAOF", servers.HOST, servers.dead_port())
             assert (await failure(provider.get_queue_stats("q"))).error_type == "failover"
             client.execute_command("REPLICAOF", "NO", "ONE")
             assert (await provider.get_queue_stats("q")).backlog_count == 1
@@ -380,7 +380,7 @@ def test_cluster_whose_server_closes_idle_connections(redis_cluster: servers.Clu
 
 def test_cluster_that_is_gone_or_none(redis_server: servers.Server) -> None:
     async def main() -> None:
-        async with opened(f"redis+cluster://{servers.HOST}:{servers.free_port()}", timeout=0.5) as provider:
+        async with opened(f"redis+cluster://{servers.HOST}:{servers.dead_port()}", timeout=0.5) as provider:
             assert (await failure(provider.get_all_queue_stats())).error_type == "connect"
         async with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=0.5) as provider:
             assert (await failure(provider.get_all_queue_stats())).error_type == "cluster"
@@ -572,7 +572,7 @@ def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None
             connection.sendall(b"-ERR what is this: %s\r\n" % b" ".join(b"'%s'" % word for word in words) * 4)
 
     who = f"{NAME}:{CANARY}@{servers.HOST}"
-    dead = servers.free_port()
+    dead = servers.dead_port()
     with redis_fixtures.start(requirepass="another") as server, servers.Listener(quoting) as other:
         for url in (
             *(f"redis://{who}:{port}/0" for port in (dead, server.port, other.port)),

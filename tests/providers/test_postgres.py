@@ -398,7 +398,7 @@ def test_not_let_in(shop: Postgres) -> None:
         shop.url("template1"): ("acl", "permission denied for database"),
         shop.url("missing"): ("missing", 'database "missing" does not exist'),
         f"{shop.url(DATABASE)}?sslmode=require": ("protocol", "does not support SSL"),
-        f"postgresql://{host}:{servers.free_port()}/{DATABASE}": ("connect", "check that the server runs"),
+        f"postgresql://{host}:{servers.dead_port()}/{DATABASE}": ("connect", "check that the server runs"),
         f"host={shop.folder} port=1 dbname={DATABASE}": ("connect", "No such file"),
         "postgresql://nobody.invalid/shop": ("dns", "check the host name"),
     }
@@ -477,7 +477,7 @@ def test_several_hosts_are_tried_in_turn(shop: Postgres, jobs: psycopg.Connectio
     enqueue(jobs, "q", 2)
     with silent() as hung:
         hosts = (
-            f"nobody.invalid:1,{servers.HOST}:{servers.free_port()},{servers.HOST}:{hung.port},localhost:{shop.port}"
+            f"nobody.invalid:1,{servers.HOST}:{servers.dead_port()},{servers.HOST}:{hung.port},localhost:{shop.port}"
         )
         with opened(f"postgresql://reader:{PASSWORD}@{hosts}/{DATABASE}", timeout=1) as provider:
             assert backlogs(provider.get_all_queue_stats()) == {"q": 2}

@@ -69,9 +69,9 @@ def age(outcome: Any) -> float:
 # ------------------------------------------------------------------------------------------------------ a real server
 
 
-@pytest.fixture(scope="session")
-def session_server() -> Iterator[prometheus_server.Prometheus]:
-    """The session's own Prometheus."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[prometheus_server.Prometheus]:
+    """One Prometheus for all tests here, and no longer: it scrapes this process ten times a second."""
     if prometheus_server.binary() is None:
         redis_fixtures.no_server("no prometheus: apt-get install prometheus")
     with prometheus_server.Prometheus() as server:
@@ -110,12 +110,12 @@ class Shown(NamedTuple):
 
 
 @pytest.fixture
-def prometheus(session_server: prometheus_server.Prometheus) -> Iterator[Shown]:
+def prometheus(server: prometheus_server.Prometheus) -> Iterator[Shown]:
     """A server with nothing in it."""
-    shown = Shown(session_server)
+    shown = Shown(server)
     shown.show("")
     yield shown
-    session_server.exporter.alive = True
+    server.exporter.alive = True
 
 
 def test_finds_every_queue_and_its_number(prometheus: Shown) -> None:
@@ -620,7 +620,7 @@ def test_faults_of_the_network(verb: proxy.Verb, label: str) -> None:
 
 
 def test_no_server() -> None:
-    with opened(f"http://{servers.HOST}:{servers.free_port()}") as provider:
+    with opened(f"http://{servers.HOST}:{servers.dead_port()}") as provider:
         error = failure(provider.get_all_queue_stats)
     assert error.error_type == "connect"
     assert "check that the server runs" in str(error)

@@ -91,7 +91,7 @@ def publish(channel: Any, name: str, count: int) -> None:
 
 
 def test_is_a_stats_provider_and_connects_to_nothing_when_made() -> None:
-    with opened(f"amqp://{servers.HOST}:{servers.free_port()}", timeout=HANGS) as provider:
+    with opened(f"amqp://{servers.HOST}:{servers.dead_port()}", timeout=HANGS) as provider:
         assert isinstance(provider, StatsProvider)
 
 
@@ -259,7 +259,7 @@ def test_a_broker_that_lets_nobody_in(
 
 
 def test_nobody_there() -> None:
-    with opened(f"amqp://{servers.HOST}:{servers.free_port()}") as provider:
+    with opened(f"amqp://{servers.HOST}:{servers.dead_port()}") as provider:
         error = failure(provider.get_all_queue_stats)
         assert (error.error_type, "check that the server runs" in str(error)) == ("connect", True)
     with opened("amqp://nobody.invalid") as provider:
@@ -599,7 +599,7 @@ def test_credentials_are_shown_nowhere(
             broker.url(user),
             *(broker.url(wrong) for wrong in (f"{NAME}:{CANARY}-not", f"stranger:{CANARY}", f"{CANARY}:{NAME}")),
             broker.url(user, "elsewhere"),
-            *(broker.url(user, port=port) for port in (servers.free_port(), other.port, proxy.port)),
+            *(broker.url(user, port=port) for port in (servers.dead_port(), other.port, proxy.port)),
             f"amqps://{user}@{servers.HOST}:{broker.tls_port}?verify=verify_none",
             f"amqps://{user}@{servers.HOST}:{broker.tls_port}",
             f"amqps://{user}@{servers.HOST}:{broker.port}",

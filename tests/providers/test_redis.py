@@ -707,7 +707,7 @@ def test_cluster_with_a_frozen_node_still_reads_the_others(
 
 
 def test_cluster_that_is_gone() -> None:
-    port = servers.free_port()
+    port = servers.dead_port()
     with opened(f"redis+cluster://{servers.HOST}:{port}", timeout=0.5) as provider:
         assert failure(provider.get_all_queue_stats).error_type == "connect"
 
@@ -722,7 +722,7 @@ def test_sentinel() -> None:
         rules = f"sentinel monitor main {servers.HOST} {master.port} 1\nsentinel auth-pass main secret"
         with servers.Server(sentinel=rules) as sentinel, master.client() as client:
             client.rpush("q", "x")
-            nobody = servers.free_port()
+            nobody = servers.dead_port()
             hosts = f"{servers.HOST}:{nobody},{servers.HOST}:{sentinel.port}"
             with opened(f"redis+sentinel://:secret@{hosts}/main/0") as provider:
                 assert provider.get_queue_stats("q").backlog_count == 1
@@ -919,7 +919,7 @@ def test_server_that_loads_its_data() -> None:
 
 def test_replica_without_its_master() -> None:
     with redis_fixtures.start(replica_serve_stale_data="no") as server, server.client() as client:
-        client.execute_command("REPLICAOF", servers.HOST, servers.free_port())
+        client.execute_command("REPLICAOF", servers.HOST, servers.dead_port())
         with opened(server.url) as provider:
             error = provider.get_all_queue_stats()["q"]
             assert isinstance(error, StatsUnavailableError)
@@ -1027,7 +1027,7 @@ def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None
             shown.append(str(caught.value))
 
     who = f"{NAME}:{CANARY}@{servers.HOST}"
-    dead = servers.free_port()
+    dead = servers.dead_port()
     with (
         redis_fixtures.start(requirepass="another") as server,
         servers.Listener(quoting(b"unknown command 'HELLO', with args beginning with")) as old,

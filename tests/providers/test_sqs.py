@@ -541,7 +541,7 @@ def test_a_number_that_is_no_count_is_left_to_the_controller(make_controller: Ma
 
 
 def test_nobody_listens() -> None:
-    with opened(f"http://{servers.HOST}:{servers.free_port()}") as provider:
+    with opened(f"http://{servers.HOST}:{servers.dead_port()}") as provider:
         assert failure(provider.get_all_queue_stats).error_type == "connect"
 
 

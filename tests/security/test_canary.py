@@ -65,7 +65,7 @@ def quote(connection: socket.socket) -> None:
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
     with redis_fixtures.start(requirepass="another") as server, servers.Listener(quote) as quoting:
-        yield {"dead": servers.free_port(), "server": server.port, "quoting": quoting.port}
+        yield {"dead": servers.dead_port(), "server": server.port, "quoting": quoting.port}
 
 
 @pytest.fixture
