@@ -857,7 +857,7 @@ def test_close_ends_the_connections_and_is_final(fake: Fake) -> None:
     with opened(fake.url) as provider:
         provider.get_queue_stats("mail")
         [(_, connections)] = provider._clients.values()
-        assert len(connections) == 1, "botocore's inside has changed: see _noted_connections"
+        assert len(connections) == 1, "botocore's inside has changed: see _sqs_client.py"
         for _ in range(2):
             provider.close()
         assert (connections, provider._clients) == (set(), {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +12,10 @@ from urllib.parse import urlsplit
 
 from backpressure.errors import ConfigurationError, StatsUnavailableError
 from backpressure.providers._arguments import queue_table, seconds
-from backpressure.providers._failures import ADVICE, Redactor, network_label
+from backpressure.providers._failures import ADVICE
 from backpressure.providers._linked import LinkedProvider, Outcome
+from backpressure.providers._sqs_client import cut, make_client
+from backpressure.providers._sqs_errors import CodesAlone, label
 from backpressure.types import QueueStats
 
 if TYPE_CHECKING:
@@ -34,59 +35,6 @@ _WAITING = "ApproximateNumberOfMessages"
 _RUNNING = "ApproximateNumberOfMessagesNotVisible"
 _DELAYED = "ApproximateNumberOfMessagesDelayed"
 
-# Exceptions of botocore, by name: to name their classes it would have to be imported.
-_CLASSES = {
-    "NoCredentialsError": "auth",
-    "PartialCredentialsError": "auth",
-    "CredentialRetrievalError": "auth",
-    "TokenRetrievalError": "auth",
-    "NoAuthTokenError": "auth",
-    "SSOError": "auth",
-    "RefreshWithMFAUnsupportedError": "auth",
-    "UnknownCredentialError": "auth",
-    "NoRegionError": "provider",
-    "InvalidRegionError": "provider",
-    "ProfileNotFound": "provider",
-    "ConfigNotFound": "provider",
-    "ConfigParseError": "provider",
-    "InvalidConfigError": "provider",
-    # These are OSErrors too, by way of what botocore once was.
-    "ReadTimeoutError": "timeout",
-    "ConnectTimeoutError": "timeout",
-    "SSLError": "protocol",
-    "ProxyConnectionError": "connect",
-}
-
-# Error codes by their last word: what comes before it depends on the protocol that botocore speaks.
-_CODES = {
-    "AuthFailure": "auth",
-    "ExpiredToken": "auth",
-    "ExpiredTokenException": "auth",
-    "IncompleteSignature": "auth",
-    "IncompleteSignatureException": "auth",
-    "InvalidAccessKeyId": "auth",
-    "InvalidClientTokenId": "auth",
-    "InvalidSignatureException": "auth",
-    "MissingAuthenticationToken": "auth",
-    "MissingAuthenticationTokenException": "auth",
-    "RequestExpired": "auth",
-    "SignatureDoesNotMatch": "auth",
-    "UnrecognizedClientException": "auth",
-    "AccessDenied": "acl",
-    "AccessDeniedException": "acl",
-    "NonExistentQueue": "missing",
-    "QueueDoesNotExist": "missing",
-    "InvalidAddress": "missing",
-    "OverLimit": "busy",
-    "RequestThrottled": "busy",
-    "RequestThrottledException": "busy",
-    "Throttling": "busy",
-    "ThrottlingException": "busy",
-    "ThrottledException": "busy",
-    "TooManyRequestsException": "busy",
-}
-_STATUSES = {401: "auth", 403: "acl", 429: "busy", 502: "connect", 503: "busy", 504: "timeout"}
-
 # Failures of one queue that say nothing about the next one.
 _OF_ONE_QUEUE = frozenset({"acl", "missing", "provider"})
 
@@ -97,21 +45,6 @@ class _Place(NamedTuple):
     name: str = ""
     account: str = ""
     url: str = ""
-
-
-class _CodesAlone(Redactor):
-    """Leaves of a message which code SQS answered to which operation.
-
-    The rest may be anything: SQS explains a wrong signature with the session token, `credential_process` with what its
-    program wrote.
-    """
-
-    def __call__(self, text: str) -> str:
-        # A key's id is of capitals and digits, so it is not taken for a code.
-        found = re.match(
-            r"An error occurred \((?:\d{3}|(?=[A-Za-z.]*[a-z])[A-Za-z.]{1,64})\) when calling the \w+ operation", text
-        )
-        return found[0] if found else ""
 
 
 class _Round:
@@ -218,7 +151,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         table = queue_table(
             queues, lambda name, given: _place(name, given, region_name), what="names, URLs or ARNs in SQS"
         )
-        super().__init__(f"SQS ({where})" if where else "SQS", table, _CodesAlone())
+        super().__init__(f"SQS ({where})" if where else "SQS", table, CodesAlone())
 
     # ---------------------------------------------------------------------------------------------------------- links
 
@@ -233,27 +166,16 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
                 )
             return _Round(self._given, set())
         # Two first readers may each make one; both work, and the one not kept is collected.
-        held = self._clients.get(pid) or self._clients.setdefault(pid, self._make_client())
-        return _Round(*held)
-
-    def _make_client(self) -> tuple[Any, set[Any]]:
-        import boto3.session  # noqa: PLC0415 - slow, and not everyone's
-        import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415
-
-        import backpressure  # noqa: PLC0415 - it is being imported when this module is
-
-        config = botocore.config.Config(
-            connect_timeout=self._timeout,
-            read_timeout=self._timeout,
-            # The mode too, for AWS_RETRY_MODE may say "adaptive", which sleeps.
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            max_pool_connections=2 * _MAX_THREADS,
-            user_agent_extra=f"producer-backpressure/{backpressure.__version__}",
+        held = self._clients.get(pid) or self._clients.setdefault(
+            pid,
+            make_client(
+                timeout=self._timeout,
+                region_name=self._region,
+                endpoint_url=self._endpoint,
+                connections=2 * _MAX_THREADS,
+            ),
         )
-        # Clients may be shared between threads, sessions may not: neither boto3's default one, nor one among threads.
-        session = boto3.session.Session()
-        client = session.client("sqs", region_name=self._region, endpoint_url=self._endpoint, config=config)
-        return client, _noted_connections(client)
+        return _Round(*held)
 
     def _keep(self, _: object, link: _Round) -> None:
         # What is worth keeping is the client. A link is one read, so that none is repeated: requests cost money.
@@ -261,11 +183,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
 
     def _cut(self, link: _Round) -> None:
         link.cut = True
-        for connection in link.connections.copy():
-            link.connections.discard(connection)
-            with contextlib.suppress(Exception):  # it may have no socket yet, or none any more
-                # Below TLS: its own end would wait for an answer.
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+        cut(link.connections)
 
     def _close(self, link: _Round) -> None:
         if self._closed and self._given is None:
@@ -356,25 +274,13 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         self._urls[place] = url
         return url
 
+    def _label(self, error: Exception) -> str | None:
+        return label(error)
+
     def _nonsense(self) -> StatsUnavailableError:
         return StatsUnavailableError(
             f"{self._where} answers, but not as SQS does; {self._advice['protocol']}", error_type="protocol"
         )
-
-    def _label(self, error: Exception) -> str | None:
-        for kind in type(error).__mro__:
-            if kind.__name__ in _CLASSES:
-                return _CLASSES[kind.__name__]
-            if kind.__name__ == "HTTPClientError":
-                return network_label(error) or "protocol"
-        response = getattr(error, "response", None)
-        if not isinstance(response, dict):
-            return None
-        code = str(response.get("Error", {}).get("Code", ""))
-        if (label := _CODES.get(code.rpartition(".")[2])) is not None:
-            return label
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return _STATUSES.get(status, "busy" if status >= 500 else None)
 
 
 def _checked_host(endpoint_url: object) -> str:
@@ -427,32 +333,3 @@ def _place(name: str, given: object, region: str | None) -> _Place:
             )
         return _Place(url=text)
     raise ValueError("give a name in SQS (up to 80 letters, digits, - and _, perhaps .fifo), a URL or an ARN")
-
-
-def _noted_connections(client: Any) -> set[Any]:
-    """Return a set that holds the connections of `client` while they are open; who takes one out ends its opening.
-
-    botocore has no public way to them. Should its inside change, reads end between requests and by their timeouts.
-    """
-    connections: set[Any] = set()
-
-    def noting(kind: Any) -> Any:
-        class Noted(kind):  # type: ignore[misc]
-            def connect(self) -> None:
-                connections.add(self)
-                super().connect()
-                if self not in connections:
-                    self.close()
-                    raise ConnectionAbortedError("interrupted")
-
-            def close(self) -> None:
-                connections.discard(self)
-                super().close()
-
-        return Noted
-
-    with contextlib.suppress(AttributeError):
-        pools = client._endpoint.http_session._pool_classes_by_scheme  # noqa: SLF001
-        for scheme, pool in pools.items():
-            pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": noting(pool.ConnectionCls)})
-    return connections
