@@ -262,7 +262,7 @@ class Cluster:
     """Masters of a Redis Cluster that share the slots evenly."""
 
     def __init__(self, size: int = 3, *, binary: str | None = None, **options: str) -> None:
-        options = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", **options}
+        options = {"cluster_enabled": "yes", "cluster_node_timeout": "15000", **options}
         self.nodes = [Server(binary=binary, port=None, sentinel="", **options) for _ in range(size)]
 
     @property

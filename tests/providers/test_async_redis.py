@@ -345,7 +345,7 @@ def test_cluster_with_a_frozen_node_still_reads_the_others(redis_cluster: server
     frozen = redis_cluster.nodes[1]
 
     async def main() -> None:
-        async with opened(redis_cluster.url, names, timeout=0.2) as provider:
+        async with opened(redis_cluster.url, names, timeout=1) as provider:
             await provider.get_all_queue_stats()
             frozen.freeze()
             try:
@@ -380,9 +380,9 @@ def test_cluster_whose_server_closes_idle_connections(redis_cluster: servers.Clu
 
 def test_cluster_that_is_gone_or_none(redis_server: servers.Server) -> None:
     async def main() -> None:
-        async with opened(f"redis+cluster://{servers.HOST}:{servers.dead_port()}", timeout=0.5) as provider:
+        async with opened(f"redis+cluster://{servers.HOST}:{servers.dead_port()}", timeout=2) as provider:
             assert (await failure(provider.get_all_queue_stats())).error_type == "connect"
-        async with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=0.5) as provider:
+        async with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=2) as provider:
             assert (await failure(provider.get_all_queue_stats())).error_type == "cluster"
 
     asyncio.run(main())
@@ -467,7 +467,7 @@ def test_cancelled_reads_of_a_frozen_server_leave_no_reply_behind(given_client: 
                 begun = time.monotonic()
                 reads = [asyncio.create_task(asyncio.wait_for(provider.get_all_queue_stats(), 0.2)) for _ in range(3)]
                 done, _ = await asyncio.wait(reads)
-                assert time.monotonic() - begun < 2
+                assert time.monotonic() - begun < 10
                 assert all(isinstance(task.exception(), TimeoutError) for task in done)
                 server.resume()
                 # Replies to the cancelled reads would be taken for these.

@@ -369,7 +369,7 @@ def test_what_a_network_may_do(
     declare(channel, name)
     with (
         proxies.Proxy(broker.port) as proxy,
-        opened(broker.url(port=proxy.port), [name], timeout=0.3) as provider,
+        opened(broker.url(port=proxy.port), [name], timeout=1) as provider,
     ):
         if warm:
             provider.get_all_queue_stats()
@@ -427,7 +427,7 @@ def test_a_frozen_broker(broker: rabbitmq_server.Broker, channel: Any, name: str
     url = broker.url() if scheme == "amqp" else f"amqps://{servers.HOST}:{broker.tls_port}?verify=verify_none"
     with (
         opened(url, [name], timeout=HANGS) as provider,
-        opened(url, [name], timeout=0.2) as impatient,
+        opened(url, [name], timeout=1) as impatient,
         opened(url, [name], timeout=HANGS) as idle,
     ):
         idle.get_all_queue_stats()
@@ -437,12 +437,12 @@ def test_a_frozen_broker(broker: rabbitmq_server.Broker, channel: Any, name: str
         broker.freeze()
         try:
             error, seconds = interrupted(provider)
-            assert (error.error_type, seconds < 2) == ("deadline", True), seconds
+            assert (error.error_type, seconds < 10) == ("deadline", True), seconds
             begun = time.monotonic()
             assert failure(impatient.get_all_queue_stats).error_type == "timeout"
             impatient.close()
             idle.close()
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 10
         finally:
             broker.resume()
         assert backlogs(provider.get_all_queue_stats()) == {name: 0}
@@ -452,13 +452,13 @@ def test_a_frozen_broker(broker: rabbitmq_server.Broker, channel: Any, name: str
 def test_a_dripping_broker(broker: rabbitmq_server.Broker, crowd: dict[str, int], warm: bool) -> None:
     with (
         proxies.Proxy(broker.port) as proxy,
-        opened(broker.url(port=proxy.port), list(crowd), timeout=0.5) as provider,
+        opened(broker.url(port=proxy.port), list(crowd), timeout=2) as provider,
     ):
         if warm:
             provider.get_all_queue_stats()
         proxy.verb = proxies.drip
         error, seconds = interrupted(provider)
-        assert (error.error_type, seconds < 2) == ("deadline", True), seconds
+        assert (error.error_type, seconds < 10) == ("deadline", True), seconds
         proxy.verb = proxies.forward
         assert backlogs(provider.get_all_queue_stats()) == crowd
 

@@ -685,7 +685,7 @@ def test_cluster_with_a_frozen_node_still_reads_the_others(
         return execute(self, *args, **options)
 
     monkeypatch.setattr(redis.client.Pipeline, "execute", noted)
-    with opened(redis_cluster.url, names, timeout=0.2) as provider:
+    with opened(redis_cluster.url, names, timeout=1) as provider:
         assert all(isinstance(outcome, QueueStats) for outcome in provider.get_all_queue_stats().values())
         frozen = next(node for node in redis_cluster.nodes if node.port == asked[0])
         frozen.freeze()
@@ -694,7 +694,7 @@ def test_cluster_with_a_frozen_node_still_reads_the_others(
                 asked.clear()
                 begun = time.monotonic()
                 outcomes = provider.get_all_queue_stats()
-                assert time.monotonic() - begun < 3
+                assert time.monotonic() - begun < 15
                 errors = [outcome for outcome in outcomes.values() if isinstance(outcome, StatsUnavailableError)]
                 assert 0 < len(errors) < 40
                 assert {error.error_type for error in errors} <= {"timeout", "connect"}
@@ -708,12 +708,12 @@ def test_cluster_with_a_frozen_node_still_reads_the_others(
 
 def test_cluster_that_is_gone() -> None:
     port = servers.dead_port()
-    with opened(f"redis+cluster://{servers.HOST}:{port}", timeout=0.5) as provider:
+    with opened(f"redis+cluster://{servers.HOST}:{port}", timeout=2) as provider:
         assert failure(provider.get_all_queue_stats).error_type == "connect"
 
 
 def test_cluster_url_for_a_single_server(redis_server: servers.Server) -> None:
-    with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=0.5) as provider:
+    with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=2) as provider:
         assert failure(provider.get_all_queue_stats).error_type == "cluster"
 
 
@@ -733,7 +733,7 @@ def test_sentinel() -> None:
                 assert provider.get_queue_stats("q").backlog_count == 1
             with opened(f"redis+sentinel://:secret@{servers.HOST}:{sentinel.port}/other") as provider:
                 assert failure(lambda: provider.get_queue_stats("q")).error_type == "failover"
-    with opened(f"redis+sentinel://:secret@{servers.HOST}:{nobody}/main", timeout=0.5) as provider:
+    with opened(f"redis+sentinel://:secret@{servers.HOST}:{nobody}/main", timeout=2) as provider:
         assert failure(lambda: provider.get_queue_stats("q")).error_type == "connect"
 
 
@@ -748,7 +748,7 @@ def test_dead_server_and_its_return() -> None:
         error = failure(provider.get_all_queue_stats)
         assert error.error_type == "connect"
         assert f"redis://{servers.HOST}:{server.port}/0" in str(error)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 5
         server.start()
         assert provider.get_queue_stats("q").backlog_count == 0
 
