@@ -14,7 +14,7 @@ from backpressure.testing import ManualClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure import BackpressureConfig, StatsProvider
+    from backpressure import AsyncBackpressureController, BackpressureConfig, StatsProvider
     from backpressure._engine import EngineModule
 
 
@@ -38,6 +38,14 @@ def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail("it did not come true")
         time.sleep(0.001)
+
+
+def at_rest(controller: BackpressureController | AsyncBackpressureController, clock: ManualClock, polls: int) -> bool:
+    """Tell whether the poller has ended so many polls and waits for the next one, and nobody else waits.
+
+    While it reads, it waits too: for the deadline.
+    """
+    return sum(controller._poller.intake.durations.counts) == polls and clock.sleeping() == 1
 
 
 @pytest.fixture

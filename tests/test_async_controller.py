@@ -29,7 +29,7 @@ from backpressure import (
     ThrottledError,
 )
 from backpressure.testing import ManualClock
-from controller_fixtures import eventually
+from controller_fixtures import at_rest, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -255,16 +255,16 @@ class TestPolling:
         async def main() -> None:
             provider = AsyncProvider()
             async with make(provider, BackpressureConfig(polling=PollingConfig(jitter=0)), clock=clock) as controller:
-                await until(lambda: clock.sleeping() == 1)
+                await until(lambda: at_rest(controller, clock, 1))
                 provider.backlogs["empty"] = 5
                 clock.advance(5)
                 await until(lambda: (controller._engine.backlog("empty") or (0,))[0] == 5)
                 provider.error = OUTAGE
-                await until(lambda: clock.sleeping() == 1)
+                await until(lambda: at_rest(controller, clock, 2))
                 clock.advance(5)
                 await until(lambda: controller.health()["provider"] == "connect")
                 provider.error = None
-                await until(lambda: clock.sleeping() == 1)
+                await until(lambda: at_rest(controller, clock, 3))
                 clock.advance(10)
                 await until(lambda: controller.health()["provider"] == "ok")
 

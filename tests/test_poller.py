@@ -24,7 +24,7 @@ from backpressure import (
 from backpressure.clock import SystemClock
 from backpressure.reader import Reader
 from backpressure.testing import ManualClock
-from controller_fixtures import eventually
+from controller_fixtures import at_rest, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,7 +58,7 @@ class TestTiming:
     ) -> None:
         controller = make_controller(None, BackpressureConfig(polling=PollingConfig(jitter=0)))
         for count in range(1, 4):
-            eventually(lambda: clock.sleeping() == 1)
+            eventually(lambda count=count: at_rest(controller, clock, count))  # type: ignore[misc]
             provider.set("empty", count)
             clock.advance(4.999)
             assert backlog(controller, "empty") == count - 1
