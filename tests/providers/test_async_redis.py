@@ -453,6 +453,10 @@ def test_authentication() -> None:
         asyncio.run(main(server))
 
 
+async def close_connections(link: Any) -> None:
+    await _redis_async_client.close(link.client)
+
+
 @pytest.mark.parametrize("given_client", [False, True], ids=["url", "client"])
 @pytest.mark.parametrize("warm", [True, False], ids=["reading", "connecting"])
 def test_cancelled_reads_of_a_frozen_server_leave_no_reply_behind(given_client: bool, warm: bool) -> None:
@@ -483,6 +487,34 @@ def test_cancelled_reads_of_a_frozen_server_leave_no_reply_behind(given_client: 
             for number in range(100):
                 direct.rpush(f"q{number}", *range(number + 1))
         asyncio.run(main(server))
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["reading", "connecting"])
+@pytest.mark.parametrize("kind", ["server", "cluster"])
+def test_a_read_of_a_frozen_server_can_be_cancelled_at_every_turn(kind: str, warm: bool) -> None:
+    async def main(server: servers.Server, url: str) -> None:
+        for turn in range(60):
+            async with opened(url, ["q"], timeout=HANGS) as provider:
+                if warm or kind == "cluster":  # which cannot be met without an answer
+                    await provider.get_all_queue_stats()
+                server.freeze()
+                if not warm:
+                    await asyncio.gather(*map(close_connections, provider._links.values()))
+                read = asyncio.create_task(provider.get_all_queue_stats())
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                read.cancel()
+                await asyncio.wait({read}, timeout=5)
+                server.resume()
+                assert read.cancelled(), turn
+
+    with contextlib.ExitStack() as stack:
+        if kind == "cluster":
+            cluster = stack.enter_context(servers.Cluster(1))
+            asyncio.run(main(cluster.nodes[0], cluster.url))
+        else:
+            server = stack.enter_context(redis_fixtures.start())
+            asyncio.run(main(server, server.url))
 
 
 def test_a_read_cancelled_between_replies_closes_its_connection(

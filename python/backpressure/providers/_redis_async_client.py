@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -21,14 +21,28 @@ from backpressure.providers._redis_base import SLICE, demoted, is_master
 from backpressure.providers._redis_client import is_sentinel_master
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from backpressure.providers._redis_client import RedisTarget
     from backpressure.providers.layouts import Command
 
-__all__ = ["AsyncClient", "NodeServer", "PoolServer", "Server", "check_options", "close", "connect", "exchange"]
+__all__ = [
+    "AsyncClient",
+    "NodeServer",
+    "PoolServer",
+    "Server",
+    "cancellable",
+    "check_options",
+    "close",
+    "connect",
+    "exchange",
+]
 
 AsyncClient: TypeAlias = Redis | RedisCluster
+
+T = TypeVar("T")
+
+_AGAIN = 0.05  # seconds after which a cancellation that seems forgotten is repeated
 
 # Partly untyped in redis-py, and differently in each release.
 _new_cluster: Any = RedisCluster
@@ -198,8 +212,32 @@ async def _is_spoilt(connection: Any) -> bool:
         return True
 
 
+async def cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; a cancellation is repeated until it has ended.
+
+    redis-py sends by `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes just when the bytes are
+    out (python/cpython#86296); the read would then wait for the reply of a server that may be frozen.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):  # another one asks for what is being done
+                await asyncio.wait({task}, timeout=_AGAIN)
+        if not task.cancelled():
+            task.exception()  # nobody else looks at it, which asyncio would complain of
+        raise
+    return task.result()
+
+
 async def exchange(server: Server, commands: Sequence[Command]) -> list[Any]:
     """Exchange commands for their replies, in one round trip; a refused command has its error as reply."""
+    return await cancellable(_exchange(server, commands))
+
+
+async def _exchange(server: Server, commands: Sequence[Command]) -> list[Any]:
     recorder = _new_recorder(None, {}, transaction=False, shard_hint=None)
     if server.check_role:
         recorder.role()

@@ -12,7 +12,15 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
 from backpressure.errors import StatsUnavailableError
-from backpressure.providers._redis_async_client import NodeServer, PoolServer, check_options, close, connect, exchange
+from backpressure.providers._redis_async_client import (
+    NodeServer,
+    PoolServer,
+    cancellable,
+    check_options,
+    close,
+    connect,
+    exchange,
+)
 from backpressure.providers._redis_base import CHUNK, SLICE, RedisProvider, fill
 from backpressure.providers._redis_errors import unavailable
 from backpressure.providers._redis_layouts import Reading
@@ -228,9 +236,9 @@ class AsyncRedisStatsProvider(RedisProvider):
 
     async def _find_slots(self, link: _Link, cluster: Any) -> None:
         try:
-            await cluster.initialize()
+            await cancellable(cluster.initialize())
             if link.stale_slots:
-                await cluster.nodes_manager.initialize()
+                await cancellable(cluster.nodes_manager.initialize())
         except Exception:
             # None of the nodes known so far answers: begin again from those of the URL.
             is_held = link.client is cluster
