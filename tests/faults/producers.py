@@ -6,7 +6,7 @@ import asyncio
 import statistics
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backpressure import (
     AsyncBackpressureController,
@@ -27,13 +27,20 @@ if TYPE_CHECKING:
 QUEUES = ("jobs", "others")
 BACKLOG = 3_500  # red for MEDIUM
 
-# From the last good sample it takes 0.35 s until answers grow stale, and 0.3 s more until they are the fallback.
+# From the last good sample it takes 0.9 s until answers grow stale, and 0.4 s more until they are the fallback.
 CONFIG = BackpressureConfig(
-    polling=PollingConfig(interval=0.15, jitter=0, timeout=0.15, max_backoff=0.2, cache_ttl=0.35),
-    recovery=RecoveryStrategy(graceful_degrade=0.3),
+    polling=PollingConfig(interval=0.3, jitter=0, timeout=0.3, max_backoff=0.4, cache_ttl=0.9),
+    recovery=RecoveryStrategy(graceful_degrade=0.4),
 )
-REPLY_SECONDS = 0.06
+REPLY_SECONDS = 0.15
 _PAUSE = 0.0005
+
+
+class Told(NamedTuple):
+    """Why a decision was as it was, and the seconds since the producer asked before."""
+
+    reason: Reason
+    gap: float
 
 
 class Producer(threading.Thread):
@@ -46,26 +53,29 @@ class Producer(threading.Thread):
         self.ready = threading.Event()
         self.ended = threading.Event()
         self.error: BaseException | None = None
-        #: By queue: each reason that differs from the one before, and the decisions' delays by reason.
-        self.reasons: dict[str, list[Reason]] = {}
+        #: By queue what was told that differs from what was told before, and the delays by reason.
+        self.told: dict[str, list[Told]] = {}
         self.delays: dict[Reason, set[float]] = {}
         self.durations_ns: list[int] = []
         self.polls: list[float] = []
+        self._asked_ns: dict[str, int] = {}
         self.forget()
 
     def forget(self) -> None:
         """Remember from now on."""
-        self.reasons = {queue: [] for queue in QUEUES}
+        self.told = {queue: [] for queue in QUEUES}
         self.delays = {reason: set() for reason in Reason}
         self.durations_ns = []
         self.polls = []
 
     def note(self, decision: ThrottleDecision, began_ns: int) -> None:
         """Remember a decision that was asked for at `began_ns`."""
+        queue = decision.queue_name
         self.durations_ns.append(time.perf_counter_ns() - began_ns)
-        reasons = self.reasons[decision.queue_name]
-        if not reasons or reasons[-1] is not decision.reason:
-            reasons.append(decision.reason)
+        told = self.told[queue]
+        if not told or told[-1].reason is not decision.reason:
+            told.append(Told(decision.reason, (began_ns - self._asked_ns.get(queue, began_ns)) / 1e9))
+        self._asked_ns[queue] = began_ns
         self.delays[decision.reason].add(decision.delay)
 
     def errors(self) -> dict[str, int]:
@@ -75,8 +85,12 @@ class Producer(threading.Thread):
 
     def last(self, queue: str) -> Reason | None:
         """Return what the latest decision was for."""
-        reasons = self.reasons[queue]
-        return reasons[-1] if reasons else None
+        told = self.told[queue]
+        return told[-1].reason if told else None
+
+    def reasons(self, queue: str) -> list[Reason]:
+        """Return each reason that differs from the one before."""
+        return [told.reason for told in self.told[queue]]
 
     def look(self) -> None:
         """Remember how long the last poll took."""

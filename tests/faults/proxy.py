@@ -59,10 +59,10 @@ def delay(proxy: Proxy, client: socket.socket, data: bytes) -> None:
 
 
 def drip(proxy: Proxy, client: socket.socket, data: bytes) -> None:
-    """Send a byte every 20 ms, so that none of them is late, but the reply is."""
+    """Send a byte every 50 ms, so that none of them is late, but the reply is."""
     for byte in data:
         client.sendall(bytes([byte]))
-        proxy.closed.wait(0.02)
+        proxy.closed.wait(0.05)
 
 
 def drop(_proxy: Proxy, _client: socket.socket, _data: bytes) -> None:

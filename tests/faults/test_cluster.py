@@ -64,7 +64,7 @@ def test_only_queues_that_lie_there_fall_back(
         crew.until_told(Reason.FALLBACK_CONSERVATIVE, "jobs")
         for producer in crew.producers:
             assert error_types & producer.errors().keys()
-            assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons["others"], producer.name
+            assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons("others"), producer.name
     crew.until_told(Reason.BACKLOG_RED)
 
 

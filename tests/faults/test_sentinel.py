@@ -40,7 +40,7 @@ class Watched:
             [
                 f"sentinel myid {own_port:040}",
                 f"sentinel monitor main {servers.HOST} {self.master.port} 2",
-                "sentinel down-after-milliseconds main 300",
+                "sentinel down-after-milliseconds main 1500",
                 "sentinel failover-timeout main 3000",
                 f"sentinel known-replica main {servers.HOST} {self.replica.port}",
                 *(f"sentinel known-sentinel main {servers.HOST} {port} {port:040}" for port in others),

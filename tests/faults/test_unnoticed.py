@@ -106,7 +106,7 @@ def test_closed_idle_connections_cost_no_sample(server: servers.Server, admin: r
         admin.client_kill_filter(_type="normal", skipme=True)
         crew.until(polls_since(time.monotonic_ns()))
     for producer in crew.producers:
-        assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons["jobs"]
+        assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons("jobs")
         # Not idle, but just being read when it was closed.
         assert producer.errors().keys() <= {"connect", "timeout", "deadline"}
 
