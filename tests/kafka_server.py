@@ -1,4 +1,4 @@
-"""A real Apache Kafka on loopback: one node, broker and controller, a child that dies with this process.
+"""A real Apache Kafka on loopback, of one node or more, as children that die with this process.
 
 Its jars come from `scripts/install_kafka.sh`, which is run where they are not there yet.
 """
@@ -48,13 +48,15 @@ def jars() -> Path:
 class KafkaServer(servers.Child):
     """A node with several listeners: `address` without and `sasl` with passwords, `tls`, and `lost`.
 
-    Clients that come by `lost` are sent on to a port where nobody listens.
+    Clients that come by `lost` are sent on to a port where nobody listens. The node is broker and controller, or joins
+    the cluster that `first` controls, as its second broker.
     """
 
     start_seconds = 100.0  # three are enough where nothing else runs
 
-    def __init__(self) -> None:
+    def __init__(self, first: KafkaServer | None = None) -> None:
         self._jars = jars()
+        self._first = first or self
         super().__init__()
         self._ports = {name: servers.free_port() for name in ("controller", "plain", "sasl", "tls", "lost")}
         self._ports["nowhere"] = servers.dead_port()
@@ -85,13 +87,15 @@ class KafkaServer(servers.Child):
 
     def _configuration(self) -> str:
         names = ("plain", "sasl", "tls", "lost")
+        controls = self._first is self
+        listeners = ("controller", *names) if controls else names
         entries = " ".join(f'user_{user}="{password}"' for user, password in USERS.items())
         options = {
-            "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.voters": f"1@{self._address('controller')}",
+            "process.roles": "broker,controller" if controls else "broker",
+            "node.id": 1 if controls else 2,
+            "controller.quorum.voters": f"1@{self._first._address('controller')}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": ",".join(f"{name.upper()}://{self._address(name)}" for name in ("controller", *names)),
+            "listeners": ",".join(f"{name.upper()}://{self._address(name)}" for name in listeners),
             "advertised.listeners": ",".join(
                 f"{name.upper()}://{self.nowhere if name == 'lost' else self._address(name)}" for name in names
             ),
@@ -143,6 +147,12 @@ class KafkaServer(servers.Child):
         self._wait(self._listens, f"Kafka on {self.address}")
         return self
 
+    def leave(self) -> None:
+        """End as an operator ends a node: others lead its partitions first, where there are replicas."""
+        (process,) = self._processes
+        process.terminate()
+        process.wait(self.start_seconds)
+
     def _listens(self) -> bool:
         # Brokers open their listeners once the controller has let them in.
         with contextlib.suppress(OSError), socket.create_connection((HOST, self._ports["plain"]), timeout=1.0):
@@ -164,10 +174,15 @@ class KafkaServer(servers.Child):
             client.close()
 
     def create(self, topic: str, partitions: int = 1) -> None:
+        self._create(topic, {"num_partitions": partitions, "replication_factor": 1}, partitions)
+
+    def spread(self, topic: str, *replicas: list[int]) -> None:
+        """Create a topic whose partitions lie on these nodes each; the first of them leads."""
+        self._create(topic, {"assignments": dict(enumerate(replicas))}, len(replicas))
+
+    def _create(self, topic: str, how: dict[str, Any], partitions: int) -> None:
         with self.admin() as admin:
-            admin.create_topics(
-                {topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True
-            )
+            admin.create_topics({topic: how}, wait_for_metadata=True)
             # The broker tells of a partition a moment before it serves it.
             admin.list_partition_offsets({TopicPartition(topic, index): LATEST for index in range(partitions)})
 

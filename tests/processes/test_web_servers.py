@@ -17,12 +17,12 @@ from processes.conftest import end
 if TYPE_CHECKING:
     from processes.conftest import Launch, Waiting
 
-# Ways to run Python that differ in whether threads live between requests, and whether fork hooks are called. Where
-# uWSGI's master lets threads run it may fork in the midst of one, and the worker hangs in uWSGI's own code: there a
-# controller is started after the fork.
+# Ways to run Python that differ in whether threads live between requests, and whether fork hooks are called. uWSGI's
+# master may fork in the midst of another thread, and the worker hangs in uWSGI's own code: there a controller is
+# started after the fork.
 UWSGI = {
     "threads": ("request", "--master", "--processes=2", "--enable-threads"),
-    "no threads": ("import", "--master", "--processes=2"),
+    "threads unasked": ("request", "--master", "--processes=2"),  # since 2.0.27
     "one process": ("import",),
     "fork hooks": ("request", "--master", "--processes=2", "--enable-threads", "--py-call-osafterfork"),
     "lazy apps": ("import", "--master", "--processes=2", "--enable-threads", "--lazy-apps"),

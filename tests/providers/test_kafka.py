@@ -348,6 +348,46 @@ def test_tls_and_passwords(kafka: KafkaServer, name: str) -> None:
             assert backlogs(provider) == {name: 2}
 
 
+@pytest.fixture
+def brokers() -> Iterator[tuple[KafkaServer, KafkaServer]]:
+    """Two brokers of one cluster. The first controls it and keeps the groups' offsets."""
+    with kafka_server.KafkaServer() as first:
+        first.create("first")
+        first.produce("first", 1)
+        first.consume("first", "workers", 1)
+        with kafka_server.KafkaServer(first) as second:
+            yield first, second
+
+
+def test_each_broker_answers_for_the_partitions_that_it_leads(brokers: tuple[KafkaServer, KafkaServer]) -> None:
+    first, second = brokers
+    leaders = {"here": ([1],), "there": ([2],), "both": ([1], [2], [1], [2]), "moves": ([2, 1],)}
+    for topic, replicas in leaders.items():
+        first.spread(topic, *replicas)
+        first.produce(topic, *range(10, 10 + len(replicas)))
+        first.consume(topic, "workers", *range(1, 1 + len(replicas)))
+    lag = {"here": 9, "there": 9, "both": 46 - 10, "moves": 9}
+    with (
+        opened(first.address, list(leaders), group="workers") as provider,
+        opened(second.address, list(leaders), group="workers") as by_the_second,
+        opened(first.address, list(leaders), group="workers", timeout=2) as impatient,
+    ):
+        assert backlogs(provider) == backlogs(by_the_second) == lag
+        second.freeze()
+        try:
+            found = backlogs(impatient)
+            assert found == {"here": 9, "there": "timeout", "both": "timeout", "moves": "timeout"}
+        finally:
+            second.resume()
+        eventually(lambda: backlogs(provider) == lag)
+        second.leave()
+        eventually(lambda: backlogs(provider)["moves"] == 9, 30)
+        found = backlogs(provider)
+        assert (found["here"], found["moves"]) == (9, 9)
+        assert {found["there"], found["both"]} <= {"failover", "connect"}
+        assert set(backlogs(impatient).values()) <= {9, "failover", "connect"}
+
+
 def test_a_leader_that_cannot_be_asked_spoils_no_other(
     kafka: KafkaServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
