@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import os
 import random
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
 
 import redis
 from redis.backoff import NoBackoff
@@ -68,16 +69,30 @@ def default_binary() -> str | None:
 
 
 def free_port() -> int:
-    """Return a port for a server of ours to come: nobody listens on it now.
+    """Return a port for a server of ours to come: nobody listens on it now, nor is it given out again.
 
     It is below those that systems hand out unasked, so that no stranger gets it in between; a cluster's bus, 10000
-    above, is so too.
+    above, is so too. Other processes that test at the same time leave it alone until this one has ended.
     """
     while True:
         port = random.SystemRandom().randrange(10_240, 22_768)
         with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             probe.bind((HOST, port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
+
+
+_given: set[int] = set()
+
+
+@functools.cache
+def _claims() -> TextIO:
+    """Open the file in which each port has a byte, to be locked."""
+    file = (Path(tempfile.gettempdir()) / f"backpressure-test-ports-{os.getuid()}").open("a")
+    atexit.register(file.close)
+    return file
 
 
 @functools.cache
