@@ -199,9 +199,11 @@ class Crew:
 
         eventually(holds)
 
-    def until_told(self, reason: Reason, *queues: str) -> None:
-        """Wait until `reason` is the latest answer to every producer."""
-        self.until(lambda producer: all(producer.last(queue) is reason for queue in queues or QUEUES))
+    def until_told(self, reason: Reason, *queues: str, others: Reason | None = None) -> None:
+        """Wait until `reason` is the latest answer to every producer; of queues not named, `others`."""
+        wanted = dict.fromkeys(QUEUES, others if queues else reason)
+        wanted.update(dict.fromkeys(queues, reason))
+        self.until(lambda producer: all(why in {None, producer.last(queue)} for queue, why in wanted.items()))
 
     def check(self) -> None:
         """Fail if a decision has raised."""

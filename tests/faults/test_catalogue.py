@@ -55,7 +55,7 @@ def test_producers_are_told_what_to_do(
 
     crew.forget()  # not later: samples age while a server is on its way down
     with fault.provoke(scene):
-        crew.until_told(Reason.FALLBACK_CONSERVATIVE, *hit)
+        crew.until_told(Reason.FALLBACK_CONSERVATIVE, *hit, others=Reason.BACKLOG_RED)
         crew.until(lambda producer: fault.error_types & producer.errors().keys())
         for name, figure in crew.figures().items():
             record_property(name, figure)
@@ -81,8 +81,6 @@ def check(producer: Producer, fault: Fault, hit: list[str]) -> None:
         # Where the machine has held it up for so long that it may have missed the glide, there is none to see.
         if producer.told[queue][first].gap < CONFIG.recovery.graceful_degrade / 2:
             assert told[max(0, first - 2) : first] in GLIDES, (producer.name, told)
-    for queue in fault.spared:
-        assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons(queue)
     assert producer.delays[Reason.BACKLOG_RED] <= {RED}
     assert all(FALLBACK <= delay <= RED for delay in producer.delays[Reason.STATS_STALE])
     assert producer.delays[Reason.FALLBACK_CONSERVATIVE] == {FALLBACK}

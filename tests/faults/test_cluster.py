@@ -61,10 +61,9 @@ def test_only_queues_that_lie_there_fall_back(
     crew.until_told(Reason.BACKLOG_RED)
     with fault(cluster.nodes[HOME]):
         crew.forget()
-        crew.until_told(Reason.FALLBACK_CONSERVATIVE, "jobs")
+        crew.until_told(Reason.FALLBACK_CONSERVATIVE, "jobs", others=Reason.BACKLOG_RED)
         for producer in crew.producers:
             assert error_types & producer.errors().keys()
-            assert Reason.FALLBACK_CONSERVATIVE not in producer.reasons("others"), producer.name
     crew.until_told(Reason.BACKLOG_RED)
 
 
