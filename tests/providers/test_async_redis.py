@@ -45,7 +45,7 @@ HANGS = 30.0
 
 @contextlib.asynccontextmanager
 async def opened(url_or_client: Any, queues: Any = ("q",), **options: Any) -> AsyncIterator[AsyncRedisStatsProvider]:
-    provider = AsyncRedisStatsProvider(url_or_client, queues, **options)
+    provider = AsyncRedisStatsProvider(url_or_client, queues, **{"timeout": 10.0, **options})  # machines stall
     try:
         yield provider
     finally:

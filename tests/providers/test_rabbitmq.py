@@ -71,7 +71,7 @@ def channel(broker: rabbitmq_server.Broker) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def opened(url: str, queues: Any = ("q",), **options: Any) -> Iterator[RabbitMQStatsProvider]:
-    provider = RabbitMQStatsProvider(url, queues, **options)
+    provider = RabbitMQStatsProvider(url, queues, **{"timeout": 10.0, **options})  # machines stall
     try:
         yield provider
     finally:

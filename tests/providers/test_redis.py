@@ -55,7 +55,7 @@ def no_log_record(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(url_or_client: Any, queues: Any = ("q",), **options: Any) -> Iterator[RedisStatsProvider]:
-    provider = RedisStatsProvider(url_or_client, queues, **options)
+    provider = RedisStatsProvider(url_or_client, queues, **{"timeout": 10.0, **options})  # machines stall
     try:
         yield provider
     finally:

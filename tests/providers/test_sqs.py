@@ -89,7 +89,7 @@ def no_thread_is_left() -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(url: str, queues: Any = ("mail",), **options: Any) -> Iterator[SQSStatsProvider]:
-    options = {"region_name": REGION, "endpoint_url": url, **options}
+    options = {"region_name": REGION, "endpoint_url": url, "timeout": 10.0, **options}  # machines stall
     with contextlib.closing(SQSStatsProvider(queues, **options)) as provider:
         yield provider
 
