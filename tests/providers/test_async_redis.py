@@ -365,6 +365,29 @@ def test_cluster_with_a_frozen_node_still_reads_the_others(redis_cluster: server
     asyncio.run(main())
 
 
+def test_a_cluster_whose_first_read_is_cancelled_twice_leaves_no_connection(redis_cluster: servers.Cluster) -> None:
+    async def main() -> None:
+        for turn in range(80):
+            async with opened(redis_cluster.url) as provider:
+                read = asyncio.create_task(provider.get_all_queue_stats())
+                for turns in (turn, 1):
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    read.cancel()
+                await asyncio.wait({read})
+                await asyncio.sleep(0.002)  # what it has asked for may come
+
+    asyncio.run(main())
+    gc.collect()
+    for node in redis_cluster.nodes:
+        with node.client() as client:
+            # The nodes' own links count as clients.
+            servers.wait_until(
+                lambda own=client: len(own.client_list(_type="normal")) == 1,  # type: ignore[misc]
+                what="the server to see them closed",
+            )
+
+
 def test_cluster_whose_server_closes_idle_connections(redis_cluster: servers.Cluster) -> None:
     async def main() -> None:
         async with opened(redis_cluster.url) as provider:

@@ -42,7 +42,7 @@ AsyncClient: TypeAlias = Redis | RedisCluster
 
 T = TypeVar("T")
 
-_AGAIN = 0.05  # seconds after which a cancellation that seems forgotten is repeated
+_AGAIN = 0.2  # seconds after which a cancellation that seems forgotten is repeated
 
 # Partly untyped in redis-py, and differently in each release.
 _new_cluster: Any = RedisCluster
@@ -103,15 +103,21 @@ def check_options(target: RedisTarget) -> None:
 
 async def close(client: AsyncClient) -> None:
     """Close all of a client's connections, also those in use by other tasks. Raises nothing redis-py raises."""
-    closing: list[Any] = [client]
-    if not isinstance(client, RedisCluster):
-        closing = [client.connection_pool]
+    closing: list[Any]
+    if isinstance(client, RedisCluster):
+        manager: Any = client.nodes_manager
+        # The client closes nothing itself where its first look at the cluster was cut short.
+        closing = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
+        with contextlib.suppress(Exception):
+            await client.aclose()
+    else:
+        manager = client.connection_pool
+        closing = [manager]
         if is_sentinel_master(client):
-            manager: Any = client.connection_pool
             closing += [sentinel.connection_pool for sentinel in manager.sentinel_manager.sentinels]
     for each in closing:
         with contextlib.suppress(Exception):
-            await (each.aclose() if isinstance(each, RedisCluster) else each.disconnect())
+            await each.disconnect()
 
 
 class Server(Protocol):
