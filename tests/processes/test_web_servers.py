@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,18 @@ from processes.conftest import end
 if TYPE_CHECKING:
     from processes.conftest import Launch, Waiting
 
-# Ways to run Python that differ in whether threads live between requests, and whether fork hooks are called. uWSGI's
+# Ways to run Python that differ in whether threads live between requests, and in what Python is told of forks. uWSGI's
 # master may fork in the midst of another thread, and the worker hangs in uWSGI's own code: there a controller is
-# started after the fork.
+# started after the fork, or Python told before it.
 UWSGI = {
     "threads": ("request", "--master", "--processes=2", "--enable-threads"),
-    "threads unasked": ("request", "--master", "--processes=2"),  # since 2.0.27
     "one process": ("import",),
-    "fork hooks": ("request", "--master", "--processes=2", "--enable-threads", "--py-call-osafterfork"),
+    "fork hooks": ("import", "--master", "--processes=2", "--enable-threads", "--py-call-uwsgi-fork-hooks"),
+    "child hook": ("request", "--master", "--processes=2", "--enable-threads", "--py-call-osafterfork"),
     "lazy apps": ("import", "--master", "--processes=2", "--enable-threads", "--lazy-apps"),
 }
+if sys.version_info >= (3, 13):
+    del UWSGI["child hook"]  # with it uWSGI's workers die at once, whatever they run
 
 
 def ask(port: int) -> tuple[int, int | None] | None:
