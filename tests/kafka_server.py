@@ -21,6 +21,10 @@ with warnings.catch_warnings():
     # It reads its schemas with a function that Python 3.11 and 3.12 call deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
+    from kafka.errors import (  # type: ignore[import-untyped]
+        NotLeaderForPartitionError,
+        UnknownTopicOrPartitionError,
+    )
     from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
@@ -183,8 +187,15 @@ class KafkaServer(servers.Child):
     def _create(self, topic: str, how: dict[str, Any], partitions: int) -> None:
         with self.admin() as admin:
             admin.create_topics({topic: how}, wait_for_metadata=True)
-            # The broker tells of a partition a moment before it serves it.
-            admin.list_partition_offsets({TopicPartition(topic, index): LATEST for index in range(partitions)})
+            wanted = {TopicPartition(topic, index): LATEST for index in range(partitions)}
+
+            def served() -> bool:
+                with contextlib.suppress(UnknownTopicOrPartitionError, NotLeaderForPartitionError):
+                    return bool(admin.list_partition_offsets(wanted))
+                return False
+
+            # A broker tells of a partition a moment before the one that leads it serves it.
+            servers.wait_until(served, what=f"topic {topic} to be served")
 
     def produce(self, topic: str, *counts: int) -> None:
         """Send so many messages to each of the topic's partitions."""

@@ -32,6 +32,7 @@ def interrupt(work: Callable[[], object], handler: Callable[[], object], instruc
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one that wants them when tracing begins
     sys.settrace(trace)
     try:
         work()

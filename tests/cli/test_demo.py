@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import backpressure.cli
 import redis_fixtures
 import servers
 from backpressure.cli import _demo_picture
-from backpressure.cli._demo_proxy import OwnServer
+from backpressure.cli._demo_proxy import OwnServer, Proxy
 from backpressure.cli._demo_result import Counts, RunResult, Transition, check
 from backpressure.cli._demo_run import RUNS, Run, config_for
 from backpressure.cli._demo_server import DemoError
@@ -230,6 +231,25 @@ def test_a_refused_address_is_wrong_usage(tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert "--redis-url" in err
     assert "hunter2" not in err
+
+
+def test_a_cut_ends_the_connection_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = asyncio.open_connection
+
+    async def cut_meanwhile(*address: Any) -> Any:
+        ends = await connect(*address)
+        await proxy._cut()
+        return ends
+
+    def wait(connection: socket.socket) -> None:
+        connection.recv(1)
+
+    monkeypatch.setattr(asyncio, "open_connection", cut_meanwhile)
+    with servers.Listener(wait) as server:
+        proxy = Proxy(servers.HOST, server.port)
+        with socket.create_connection((servers.HOST, proxy.port), timeout=10) as client:
+            assert client.recv(1) == b""
+        proxy.close()
 
 
 def test_says_when_the_server_does_not_answer() -> None:

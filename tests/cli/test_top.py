@@ -53,7 +53,7 @@ def interrupted_after(looks: int, monkeypatch: pytest.MonkeyPatch) -> list[float
         if len(pauses) == looks:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(top, "pause", pause)
+    monkeypatch.setattr(top, "_pause", pause)
     return pauses
 
 
@@ -257,6 +257,16 @@ def test_it_leaves_at_once_with_a_clean_terminal(
     assert HIDE_CURSOR not in said
     assert "Traceback" not in said
     assert "1,250" in said, "the last look stays on the screen"
+
+
+def test_no_nap_is_long_enough_to_keep_a_signal_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes between Python's last look for signals and the sleep itself does not end that sleep."""
+    naps: list[float] = []
+    monkeypatch.setattr(top, "monotonic", lambda: sum(naps))
+    monkeypatch.setattr(top, "sleep", naps.append)
+    top._pause(60)
+    assert sum(naps) == pytest.approx(60)
+    assert max(naps) <= 0.2
 
 
 def read_until(terminal: int, text: str) -> str:

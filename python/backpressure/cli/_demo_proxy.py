@@ -67,17 +67,21 @@ class Proxy:
         await asyncio.sleep(0)  # lets the copies see it
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            their_reader, their_writer = await asyncio.open_connection(*self._address)
-            self._pipes |= {writer, their_writer}
-            try:
-                if self._server is None:
-                    return  # cut while it was being connected
+        try:
+            with contextlib.suppress(OSError):
+                await self._pass_on(reader, writer)
+        finally:
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        their_reader, their_writer = await asyncio.open_connection(*self._address)
+        self._pipes |= {writer, their_writer}
+        try:
+            if self._server is not None:  # else it was cut while this was being connected
                 await asyncio.gather(self._copy(reader, their_writer), self._copy(their_reader, writer))
-            finally:
-                self._pipes -= {writer, their_writer}
-                their_writer.close()
-        writer.close()
+        finally:
+            self._pipes -= {writer, their_writer}
+            their_writer.close()
 
     @staticmethod
     async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from time import sleep as pause
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +31,8 @@ backpressure top --queue email-queue --config backpressure.toml --interval 5
 backpressure top --queue email --key 'rq:queue:{queue}'
 backpressure top --queue email-queue --once --json | jq .queues[0].backlog
 """
+
+_NAP = 0.2  # seconds
 
 
 def top(
@@ -70,10 +72,17 @@ def top(
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:
-                    pause(interval)
+                    _pause(interval)
                     show(watch.look())
             if problems := snapshot.problems():
                 raise Finding(problems[-1], *problems[:-1])
+
+
+def _pause(seconds: float) -> None:
+    """Sleep in naps, because a signal that comes just before a sleep begins is noticed when it has ended."""
+    end = monotonic() + seconds
+    while (left := end - monotonic()) > 0:
+        sleep(min(left, _NAP))
 
 
 @contextlib.contextmanager
