@@ -271,7 +271,8 @@ class Link:
 
 def _refusal(status: int, kind: str, message: str) -> PrometheusError:
     text = f"{kind}: {message}"
-    if kind == "timeout":
+    # Time that ran out while series were read is an error of the execution, in the words of Go.
+    if kind == "timeout" or message.endswith("context deadline exceeded"):
         return QueryError(text, "timeout")
     if status in _LABELS:
         return PrometheusError(text, _LABELS[status])
