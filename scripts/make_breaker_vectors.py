@@ -23,16 +23,21 @@ from breaker_model import CLOSED, MS, BreakerModel, ModelTicket  # noqa: E402 - 
 
 VECTORS = TESTS / "vectors" / "breaker.json"
 ORIGIN_NS = 5_000_000_123
-ACTS = ["acquire"] * 12 + ["success"] * 9 + ["failure"] * 9 + ["force_open", "force_close", "reset"]
+ACTS = ["acquire"] * 12 + ["success"] * 9 + ["failure"] * 9 + ["ignored"] * 3 + ["look", "hasten"]
+ACTS += ["force_open", "force_close", "reset"]
 
 
 class Life:
-    """One breaker's sequence. A step: instant, act, ticket's number; then word, next probe and ticket granted."""
+    """One breaker's sequence.
+
+    A step: instant, act, ticket's number or end of a forced opening; then word, next probe and ticket granted; last,
+    when a failed attempt began.
+    """
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
         self._now_ns = ORIGIN_NS
-        self._changes: list[tuple[int, int]] = []
+        self._changes: list[tuple[str, str]] = []
         self._tickets: list[ModelTicket] = []
         probe_ms, recovery_ms = sorted(dice.choices([10, 11, 500, 5_000], k=2))
         self._circuit = CircuitSettings(
@@ -63,20 +68,26 @@ class Life:
     def _step(self) -> list[Any]:
         dice, model = self._dice, self._model
         self._pass_time()
-        act, number, granted = dice.choice(ACTS), None, None
+        act, number, granted, began_ns = dice.choice(ACTS), None, None, None
         if act == "acquire":
             ticket = model.try_acquire()
             if ticket is not None:
                 self._tickets.append(ticket)
                 granted = [ticket.generation, ticket.probe]
-        elif act in {"success", "failure"}:
+        elif act in {"success", "failure", "ignored"}:
             if self._tickets and dice.random() < 0.6:
                 number = max(0, len(self._tickets) - dice.choice([1, 1, 1, 2, 3]))
-            model.record(act == "success", None if number is None else self._tickets[number])
+            if act == "failure" and dice.random() < 0.3:
+                began_ns = self._now_ns - dice.choice([MS, 500 * MS, 60_000 * MS])
+            ok = {"success": True, "failure": False}.get(act)
+            model.record(ok, None if number is None else self._tickets[number], began_ns)
+        elif act == "force_open":
+            number = dice.choice([None, self._now_ns, self._now_ns + MS, self._now_ns + 500 * MS])
+            model.force_open(number)
         else:
             getattr(model, act)()
         retry_at_ns = None if model.state == CLOSED else model.retry_at_ns()
-        return [self._now_ns, act, number, model.word(), retry_at_ns, granted]
+        return [self._now_ns, act, number, model.word(), retry_at_ns, granted, began_ns]
 
     def _pass_time(self) -> None:
         dice, edge_ns = self._dice, self._model.retry_at_ns()

@@ -79,6 +79,9 @@ ACTS = {
     "force_open": 1,
     "force_close": 2,
     "reset": 1,
+    "hasten": 3,
+    "forget": 2,
+    "suspend": 4,
 }
 
 
@@ -149,12 +152,16 @@ class Life:
     _plan = _suggest
 
     def _admit(self) -> list[Any]:
-        waiting = [n for n, answer in enumerate(self._answers) if answer.delay_ns > 0 and answer.ticket is None]
-        return [self._dice.choice(waiting[-2:])] if waiting else []
+        planned = [n for n, answer in enumerate(self._answers) if not answer.shed]
+        return [self._dice.choice(planned[-2:])] if planned else []
 
     def _record(self) -> list[Any]:
         count = len(self._answers)
-        return [max(0, count - self._dice.randint(1, 4)), self._dice.random() < 0.6] if count else []
+        if not count:
+            return []
+        ok = self._dice.choices([True, False, None], [5, 4, 1])[0]
+        began_ns = self._now_ns - self._dice.choice([0, 3 * SECOND]) if ok is False else None
+        return [max(0, count - self._dice.randint(1, 4)), ok, began_ns]
 
     def _report(self) -> list[Any]:
         return [self._dice.random() < 0.3]
@@ -171,6 +178,12 @@ class Life:
     def _emergency(self) -> list[Any]:
         return [self._dice.random() < 0.2]
 
+    def _force_open(self) -> list[Any]:
+        return [self._dice.choice([None, self._now_ns + 300 * MS])]
+
+    def _suspend(self) -> list[Any]:
+        return [self._dice.random() < 0.5]
+
     def _configure(self) -> list[Any]:
         return [self._dice.randrange(len(SETTINGS))]
 
@@ -183,8 +196,8 @@ class Life:
                 self._answers.append(model.plan(priority, QUEUE))
             case "admit", [number]:
                 self._answers.append(model.admit(self._answers[number]))
-            case "record", [number, ok]:
-                model.record(self._answers[number], ok)
+            case "record", [number, ok, began_ns]:
+                model.record(self._answers[number], ok, began_ns)
             case "report", [ok]:
                 model.record_queue(QUEUE, ok)
             case "sample", [backlog, as_of_ns]:
@@ -195,11 +208,15 @@ class Life:
                 model.set_override(enabled, until_ns)
             case "emergency", [enabled]:
                 model.set_emergency(enabled)
+            case "forget", []:
+                model.forget_samples()
+            case "suspend", [read_first]:
+                model.read_first = read_first
             case "configure", [number]:
                 # Another object each time, since that is another configuration.
                 model.configure(attrs.evolve(SETTINGS[number]))
             case _:
-                getattr(self._breaker, act)()
+                getattr(self._breaker, act)(*arguments)
 
 
 def text() -> str:

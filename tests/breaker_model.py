@@ -26,6 +26,7 @@ class ModelTicket:
 
     generation: int
     probe: bool
+    issued_ns: int
     used: bool = False
 
 
@@ -38,20 +39,23 @@ class BreakerModel:
         now_ns: Callable[[], int],
         *,
         origin_ns: int,
-        on_change: Callable[[int, int], object],
+        on_change: Callable[[str, str], object],
     ) -> None:
         self.circuit = circuit
         self.now_ns = now_ns
         self.origin_ns = origin_ns
         self.state = CLOSED
         self.forced = False
+        self.forced_until_ns: int | None = None  # without an end
+        self.due = False  # whether the next probe may go at once
         self.generation = 0
         self.failures = 0  # in a row, while closed
-        self.run_started_ns = origin_ns
+        self.failed_ns = origin_ns  # when the last of them ended
         self.opened_ns = origin_ns
         self.successes = 0  # of probes, while half-open
         self.lease_outstanding = False
         self.leased_ns = origin_ns
+        self.last_failure: str | None = None
         self.last_failure_ns: int | None = None
         self.last_probe_ns: int | None = None
         self.on_change = on_change
@@ -59,23 +63,49 @@ class BreakerModel:
     # What callers do.
 
     def would_admit(self) -> bool:
+        if self.forced:
+            return False
+        if self.state == CLOSED or self.due:
+            return True
         if self.state == OPEN:
-            return not self.forced and self._passed(self.opened_ns, self.circuit.recovery_timeout_ms)
-        return self.state == CLOSED or self._passed(self.leased_ns, self.circuit.probe_interval_ms)
+            return self._passed(self.opened_ns, self.circuit.recovery_timeout_ms)
+        return self._passed(self.leased_ns, self.circuit.probe_interval_ms)
 
     def try_acquire(self) -> ModelTicket | None:
+        self.look()
         if not self.would_admit():
             return None
         if self.state == CLOSED:
-            return ModelTicket(self.generation, probe=False)
+            return ModelTicket(self.generation, False, self.now_ns())
         if self.state == OPEN:
             self._become(HALF_OPEN)
-        self.lease_outstanding = True
+        self.lease_outstanding, self.due = True, False
         self.leased_ns = self.last_probe_ns = self.now_ns()
-        return ModelTicket(self.generation, probe=True)
+        return ModelTicket(self.generation, True, self.now_ns())
 
-    def record(self, ok: bool, ticket: ModelTicket | None = None) -> bool:
+    def honours(self, ticket: ModelTicket) -> bool:
+        """Tell whether a ticket given out before still lets its holder go."""
+        if ticket.generation != self.generation:
+            return False
+        if not ticket.probe:
+            return self.state == CLOSED
+        return self._holds(ticket) and not self.would_admit()
+
+    def _holds(self, ticket: ModelTicket) -> bool:
+        """Tell whether the outstanding lease is this ticket's, as far as a millisecond tells."""
+        same = self._stamp(self.leased_ns) == self._stamp(ticket.issued_ns)
+        return self.state == HALF_OPEN and self.lease_outstanding and same
+
+    def record(
+        self,
+        ok: bool | None,
+        ticket: ModelTicket | None = None,
+        began_ns: int | None = None,
+        failure: str | None = None,
+    ) -> bool:
         """Tell whether the result counted."""
+        if ok is None and not (ticket and ticket.probe):
+            return False
         if ticket is not None and ticket.probe:
             if ticket.used:
                 return False
@@ -84,31 +114,49 @@ class BreakerModel:
             return False
         if self.state == HALF_OPEN and ticket is None and not self.lease_outstanding:
             return False
-        if ok:
+        if ok is None:
+            assert ticket is not None
+            if not self._holds(ticket):
+                return False
+            self.lease_outstanding, self.due = False, True
+        elif ok:
             self._succeed()
         else:
-            self.last_failure_ns = self.now_ns()
-            self._fail()
+            self.last_failure_ns, self.last_failure = self.now_ns(), failure
+            if began_ns is None:
+                began_ns = self.now_ns() if ticket is None else ticket.issued_ns
+            self._fail(began_ns)
         return True
 
-    def force_open(self) -> None:
-        self._become(OPEN)
-        self.forced = True
-        self.opened_ns = self.now_ns()
+    def hasten(self) -> None:
+        self.due = self.due or (self.state == OPEN and not self.forced)
+
+    def force_open(self, until_ns: int | None = None) -> None:
+        self._become(OPEN, forced=True)
+        self.forced_until_ns = until_ns
 
     def force_close(self) -> None:
         self._become(CLOSED)
 
     def reset(self) -> None:
+        self.last_failure = self.last_failure_ns = self.last_probe_ns = None
         self._become(CLOSED)
-        self.last_failure_ns = self.last_probe_ns = None
+
+    def look(self) -> int:
+        """Return the state; looking ends a forced opening whose time is up."""
+        if self.forced and self.forced_until_ns is not None and self._now_ms() >= self._stamp(self.forced_until_ns):
+            self._become(CLOSED)
+        return self.state
 
     # What can be seen.
 
     def retry_at_ns(self) -> int | None:
-        """Return the first nanosecond that admits a probe, while not closed."""
+        """Return the first nanosecond that admits a probe, or ends a forced opening, while not closed."""
         if self.forced:
-            return None
+            end_ns = self.forced_until_ns
+            return None if end_ns is None else self.origin_ns + self._stamp(end_ns) * MS
+        if self.due:
+            return self.origin_ns
         since, wait_ms = (
             (self.opened_ns, self.circuit.recovery_timeout_ms)
             if self.state == OPEN
@@ -119,10 +167,14 @@ class BreakerModel:
     def word(self) -> int:
         """Write the state down as the engines keep it: 2 + 1 + 1 + 10 + 10 + 40 bits."""
         count, stamp = {
-            CLOSED: (self.failures, self._stamp(self.run_started_ns) if self.failures else 0),
+            CLOSED: (self.failures, self._stamp(self.failed_ns) if self.failures else 0),
             OPEN: (0, self._stamp(self.opened_ns)),
             HALF_OPEN: (self.successes, self._stamp(self.leased_ns)),
         }[self.state]
+        if self.forced:
+            stamp = LAST_MS if self.forced_until_ns is None else self._stamp(self.forced_until_ns)
+        elif self.due:
+            stamp = LAST_MS
         bits = (
             f"{self.state:02b}{self.forced:b}{self.lease_outstanding:b}{count:010b}{self.generation:010b}{stamp:040b}"
         )
@@ -139,30 +191,44 @@ class BreakerModel:
         if self.successes == self.circuit.recovery_threshold:
             self._become(CLOSED)
 
-    def _fail(self) -> None:
+    def _fail(self, began_ns: int) -> None:
         if self.state == CLOSED:
-            if self.failures == 0 or self._elapsed_ms(self.run_started_ns) > self.circuit.trip_window_ms:
-                self.failures, self.run_started_ns = 0, self.now_ns()
-            self.failures += 1
+            idle_ms = self._reading(began_ns) - self._stamp(self.failed_ns)
+            if self.failures == 0 or idle_ms > self.circuit.trip_window_ms:
+                self.failures = 0
+            self.failures, self.failed_ns = self.failures + 1, self.now_ns()
             if self.failures < self.circuit.failure_threshold:
                 return
         self._become(OPEN)
         self.opened_ns = self.now_ns()
 
-    def _become(self, state: int) -> None:
-        old, self.state = self.state, state
-        self.forced = self.lease_outstanding = False
+    def _become(self, state: int, *, forced: bool = False) -> None:
+        old, was_forced = self.state, self.forced
+        self.state, self.forced = state, forced
+        self.lease_outstanding = self.due = False
         self.failures = self.successes = 0
         self.generation = (self.generation + 1) % 1024
-        if state != old:
-            self.on_change(old, state)
+        if state != old or forced or was_forced:
+            self.on_change(shown(old, was_forced), shown(state, forced))
 
     def _stamp(self, instant_ns: int) -> int:
-        return min(max(0, math.ceil(Fraction(instant_ns - self.origin_ns, MS))), LAST_MS)
+        return min(max(0, math.ceil(Fraction(instant_ns - self.origin_ns, MS))), LAST_MS - 1)
 
-    def _elapsed_ms(self, since_ns: int) -> int:
-        now_ms = min(max(0, math.floor(Fraction(self.now_ns() - self.origin_ns, MS))), LAST_MS)
-        return max(0, now_ms - self._stamp(since_ns))
+    def _reading(self, instant_ns: int) -> int:
+        return min(max(0, math.floor(Fraction(instant_ns - self.origin_ns, MS))), LAST_MS)
+
+    def _now_ms(self) -> int:
+        return self._reading(self.now_ns())
 
     def _passed(self, since_ns: int, wait_ms: int) -> bool:
-        return self._elapsed_ms(since_ns) >= wait_ms
+        return self._now_ms() - self._stamp(since_ns) >= wait_ms
+
+
+def shown(state: int, forced: bool) -> str:
+    """Write a state as news of it do."""
+    return f"{state} forced" if forced else f"{state}"
+
+
+def shown_word(word: int) -> str:
+    """Write the state in an engine's word likewise."""
+    return shown(word >> 62, bool(word >> 61 & 1))

@@ -18,6 +18,7 @@ from backpressure import (
     CircuitOpenError,
     ConfigurationError,
     ControllerNotStartedError,
+    ControllerStoppedError,
     CurveConfig,
     InMemoryStatsProvider,
     InvalidPriorityError,
@@ -177,7 +178,109 @@ def test_an_interrupt_ends_the_batch_at_once(process: Process, log: Log) -> None
     jobs = [log.job("a", "high", "empty"), BatchJob("medium", "empty", interrupt), log.job("c", "low", "empty")]
     with pytest.raises(KeyboardInterrupt) as raised:
         process(jobs)
-    assert statuses(raised.value.batch_result) == ["succeeded", "not_started", "not_started"]  # type: ignore[attr-defined]
+    assert statuses(raised.value.batch_result) == ["succeeded", "interrupted", "not_started"]  # type: ignore[attr-defined]
+
+
+def test_a_cancelled_batch_tells_what_had_begun(
+    engine_name: str, engine_module: EngineModule, provider: InMemoryStatsProvider
+) -> None:
+    begun: list[int] = []
+
+    async def hang(n: int) -> None:
+        begun.append(n)
+        await asyncio.Event().wait()
+
+    async def main() -> BatchResult:
+        async with AsyncBackpressureController(NO_JITTER, provider, _engine=engine_name) as controller:
+            jobs = [BatchJob("high", "empty", functools.partial(hang, n)) for n in range(2)]
+            task = asyncio.create_task(controller.process_batch(jobs))
+            while not begun:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as raised:
+                await task
+            result: BatchResult = raised.value.batch_result  # type: ignore[attr-defined]
+            return result
+
+    assert statuses(asyncio.run(main())) == ["interrupted", "not_started"]
+    assert begun == [0]
+
+
+def test_an_interrupted_wait_has_begun_nothing(process: Process, log: Log, clock: ManualClock) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    def prepare(controller: Any) -> None:
+        controller._pacer.pause = controller._pacer.pause_async = lambda *_: interrupt(0)
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        process([log.job("a", "medium", "red"), log.job("b", "low", "empty")], prepare=prepare)
+    assert statuses(raised.value.batch_result) == ["not_started", "succeeded"]  # type: ignore[attr-defined]
+
+
+class TestTheBreakerIsAskedRightBeforeTheWork:
+    """Whatever a job's delay: other jobs, and other threads, may have run since it was decided."""
+
+    def test_not_through_a_circuit_forced_open_meanwhile(self, process: Process, log: Log) -> None:
+        controllers: list[Any] = []
+        jobs = [
+            BatchJob("high", "green", lambda: controllers[0].circuit("empty").force_open()),
+            log.job("b", "low", "empty"),
+        ]
+        result = process(jobs, prepare=controllers.append)
+        assert statuses(result) == ["succeeded", "circuit_open"]
+        assert isinstance(result.outcomes[1].error, CircuitOpenError)
+        assert log.ran == []
+
+    def test_not_through_a_circuit_that_tripped_meanwhile(self, process: Process, log: Log) -> None:
+        controllers: list[Any] = []
+
+        def trip() -> None:
+            for _ in range(5):
+                controllers[0].record_failure("empty")
+
+        result = process([BatchJob("high", "green", trip), log.job("b", "low", "empty")], prepare=controllers.append)
+        assert statuses(result) == ["succeeded", "circuit_open"]
+
+    def test_never_after_stop(self, process: Process, log: Log) -> None:
+        controllers: list[Any] = []
+
+        def stop() -> None:
+            controllers[0]._set_stopped()
+
+        jobs = [BatchJob("high", "green", stop), log.job("b", "low", "empty"), log.job("c", "medium", "red")]
+        result = process(jobs, prepare=controllers.append)
+        assert statuses(result) == ["succeeded", "not_started", "not_started"]
+        assert [type(outcome.error) for outcome in result.outcomes[1:]] == [ControllerStoppedError] * 2
+        assert log.ran == []
+
+    def test_a_probe_goes_by_a_lease_that_runs(self, process: Process, clock: ManualClock) -> None:
+        controllers: list[Any] = []
+        left: list[float] = []
+
+        def prepare(controller: Any) -> None:
+            controllers.append(controller)
+            for _ in range(5):
+                controller.record_failure("empty")
+            clock.advance(60)
+
+        jobs = [
+            BatchJob("high", "green", lambda: clock.advance(60)),
+            BatchJob("low", "empty", lambda: left.append(stats()["time_until_recovery"])),
+        ]
+
+        def stats() -> dict[str, Any]:
+            found: dict[str, Any] = controllers[0].circuit("empty").stats()
+            return found
+
+        assert statuses(process(jobs, prepare=prepare)) == ["succeeded"] * 2
+        assert left == [5.0]
+
+    def test_a_go_is_counted_once(self, process: Process, log: Log) -> None:
+        controllers: list[Any] = []
+        process([log.job(str(n), "low", "empty") for n in range(10)], prepare=controllers.append)
+        (totals,) = controllers[0]._engine.totals().values()
+        assert sum(totals.reasons) == 10
 
 
 def test_an_override_lets_all_go_at_once(process: Process, log: Log) -> None:

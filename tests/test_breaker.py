@@ -73,8 +73,8 @@ class Bench:
         self.breaker = engine.Breaker(circuit, self.time, on_change=self.heard, **options)
 
     def heard(self, old: int, new: int) -> None:
-        assert self.breaker.state() == new
-        self.changes.append((old, new))
+        assert self.breaker.word == new
+        self.changes.append((old >> 62, new >> 62))
 
     def fail(self, times: int = 1) -> None:
         for _ in range(times):
@@ -207,6 +207,7 @@ def test_the_windows_edge_to_the_nanosecond(bench: Bench) -> None:
     assert fields(bench.breaker).count == 1
 
     bench.breaker.record(True)
+    assert fields(bench.breaker).stamp_ms == 0
     bench.time.now_ns = ORIGIN + 1
     bench.fail(2)
     bench.time.now_ns = ORIGIN + TRIP_WINDOW + 2 * MS - 1
@@ -225,13 +226,49 @@ def test_a_late_failure_is_the_first_of_a_new_run(bench: Bench) -> None:
     assert bench.breaker.state() == OPEN
 
 
-def test_the_window_is_measured_from_the_first_failure_not_the_last(bench: Bench) -> None:
+def test_the_window_is_measured_from_the_last_failure_not_the_first(bench: Bench) -> None:
     bench.fail()
     bench.time.now_ns += TRIP_WINDOW
     bench.fail()
-    bench.time.now_ns += MS
+    bench.time.now_ns += TRIP_WINDOW
     bench.fail()
-    assert bench.breaker.state() == CLOSED
+    assert bench.breaker.state() == OPEN
+
+
+def test_failing_time_is_no_idle_time(bench: Bench) -> None:
+    for _ in range(3):
+        ticket, began_ns = bench.breaker.try_acquire(), bench.time.now_ns
+        bench.time.now_ns += 2 * TRIP_WINDOW
+        bench.breaker.record(False, ticket, began_ns)
+    assert bench.breaker.state() == OPEN
+
+
+@pytest.mark.parametrize(("idle_ms", "state"), [(30_000, OPEN), (30_001, CLOSED)])
+def test_idle_time_before_a_slow_failure_ends_the_run(bench: Bench, idle_ms: int, state: int) -> None:
+    bench.fail(2)
+    bench.time.now_ns += idle_ms * MS
+    began_ns = bench.time.now_ns
+    bench.time.now_ns += 58_800 * MS
+    bench.breaker.record(False, bench.breaker.try_acquire(), began_ns)
+    assert bench.breaker.state() == state
+
+
+def test_attempts_that_fail_slowly_side_by_side_are_one_run(bench: Bench) -> None:
+    tickets = [bench.breaker.try_acquire() for _ in range(3)]
+    for ticket in tickets:
+        bench.time.now_ns += 2 * TRIP_WINDOW
+        bench.breaker.record(False, ticket)
+    assert bench.breaker.state() == OPEN
+
+
+def test_an_attempt_began_when_its_ticket_was_issued_if_nobody_knows_better(bench: Bench) -> None:
+    bench.fail(2)
+    bench.time.now_ns += TRIP_WINDOW
+    ticket = bench.breaker.try_acquire()
+    assert ticket.issued_ns == bench.time.now_ns
+    bench.time.now_ns += 2 * TRIP_WINDOW
+    bench.breaker.record(False, ticket)
+    assert bench.breaker.state() == OPEN
 
 
 # ----------------------------------------------------------------------------------------------------------- open
@@ -471,10 +508,124 @@ def test_each_bumps_the_generation_from_every_state(bench: Bench, act: str, stat
     expected = OPEN if act == "force_open" else CLOSED
     assert after.generation == before.generation + 1
     assert (after.state, after.forced, after.leased, after.count) == (expected, expected == OPEN, 0, 0)
-    assert bench.changes[told:] == ([(state, expected)] if state != expected else [])
+    assert bench.changes[told:] == ([(state, expected)] if state != expected or act == "force_open" else [])
     for ticket in tickets:
         bench.breaker.record(False, ticket)
         assert fields(bench.breaker) == after
+
+
+def test_forced_open_for_a_time_is_closed_by_the_first_look_after_it(bench: Bench) -> None:
+    bench.trip()
+    bench.breaker.force_open(ORIGIN + 600 * SECOND)
+    assert bench.retry_at() == ORIGIN + 600 * SECOND
+    bench.time.now_ns = ORIGIN + 600 * SECOND - 1
+    assert bench.breaker.try_acquire() is None
+    assert bench.breaker.state() == OPEN
+    bench.time.now_ns += 1
+    assert bench.breaker.state() == CLOSED
+    assert bench.breaker.try_acquire() is not None
+    assert bench.changes == [(CLOSED, OPEN), (OPEN, OPEN), (OPEN, CLOSED)]
+
+
+def test_asking_is_a_look_too(bench: Bench) -> None:
+    bench.breaker.force_open(ORIGIN + SECOND)
+    bench.time.now_ns = ORIGIN + SECOND
+    ticket = bench.breaker.try_acquire()
+    assert (ticket.probe, ticket.generation) == (False, 2)
+
+
+@pytest.mark.parametrize("until_ns", [-(10**30), 0, ORIGIN - 1, ORIGIN])
+def test_forced_open_until_the_past_is_over_at_once(bench: Bench, until_ns: int) -> None:
+    bench.breaker.force_open(until_ns)
+    assert bench.breaker.state() == CLOSED
+
+
+def test_forced_open_for_longer_than_any_clock_runs_holds(bench: Bench) -> None:
+    bench.breaker.force_open(10**30)
+    bench.time.now_ns = ORIGIN + 1_000_000 * RECOVERY
+    assert bench.breaker.state() == OPEN
+
+
+def test_the_last_forcing_holds(bench: Bench) -> None:
+    bench.breaker.force_open(ORIGIN + SECOND)
+    bench.breaker.force_open()
+    bench.time.now_ns += 1_000 * RECOVERY
+    assert bench.breaker.state() == OPEN
+    bench.breaker.force_open(bench.time.now_ns + SECOND)
+    bench.time.now_ns += SECOND
+    assert bench.breaker.state() == CLOSED
+
+
+# ------------------------------------------------------------------------------------------------- hastened, given back
+
+
+def test_a_hastened_circuit_admits_its_first_probe_at_once(bench: Bench) -> None:
+    bench.trip()
+    bench.breaker.hasten()
+    assert bench.breaker.state() == OPEN
+    assert bench.retry_at() <= bench.time.now_ns
+    assert bench.breaker.try_acquire().probe
+    assert bench.breaker.try_acquire() is None
+    assert bench.changes == [(CLOSED, OPEN), (OPEN, HALF_OPEN)]
+
+
+def test_only_an_open_circuit_is_hastened_and_none_that_is_forced(bench: Bench) -> None:
+    for prepare in (list, bench.half_open, bench.breaker.force_open):
+        prepare()
+        word = bench.breaker.word
+        bench.breaker.hasten()
+        assert bench.breaker.word == word
+
+
+def test_a_failed_probe_after_hastening_waits_the_whole_timeout(bench: Bench) -> None:
+    bench.trip()
+    bench.breaker.hasten()
+    bench.breaker.record(False, bench.breaker.try_acquire())
+    assert bench.retry_at() == bench.time.now_ns + RECOVERY
+
+
+def test_a_probe_that_came_to_nothing_gives_its_lease_back(bench: Bench) -> None:
+    bench.breaker.record(None, bench.half_open())
+    assert fields(bench.breaker)[:5] == (HALF_OPEN, 0, 0, 0, 2)
+    probe = bench.breaker.try_acquire()
+    assert probe.probe
+    assert bench.breaker.try_acquire() is None
+    bench.breaker.record(True, probe)
+    assert fields(bench.breaker).count == 1
+
+
+def test_a_lease_is_given_back_once_and_by_its_holder_alone(bench: Bench) -> None:
+    late = bench.half_open()
+    probe = bench.next_probe()
+    word = bench.breaker.word
+    bench.breaker.record(None, late)
+    bench.breaker.record(None)
+    assert bench.breaker.word == word
+    bench.breaker.record(None, probe)
+    bench.breaker.record(True, probe)
+    assert fields(bench.breaker)[:4] == (HALF_OPEN, 0, 0, 0)
+
+
+def test_what_says_nothing_changes_nothing_in_a_closed_circuit(bench: Bench) -> None:
+    bench.fail(2)
+    word = bench.breaker.word
+    ticket = bench.breaker.try_acquire()
+    bench.breaker.record(None, ticket)
+    assert bench.breaker.word == word
+    bench.breaker.record(False, ticket)
+    assert bench.breaker.state() == OPEN
+
+
+def test_the_last_failure_that_counted_is_remembered_by_name(bench: Bench) -> None:
+    ticket = bench.breaker.try_acquire()
+    for failure in ("OSError", "TimeoutError", "ConnectionError"):
+        bench.breaker.record(False, ticket, None, failure)
+    assert (bench.breaker.state(), bench.breaker.last_failure) == (OPEN, "ConnectionError")
+    bench.breaker.record(False, ticket, None, "came too late to count")
+    bench.breaker.record(True, ticket)
+    assert bench.breaker.last_failure == "ConnectionError"
+    bench.breaker.reset()
+    assert bench.breaker.last_failure is None
 
 
 def test_force_close_forgets_a_run_of_failures(bench: Bench) -> None:
@@ -546,10 +697,10 @@ def test_a_clock_that_goes_back_makes_nothing_early(bench: Bench) -> None:
 def test_milliseconds_saturate_and_never_wrap(engine_module: Any, past_ms: int) -> None:
     bench = Bench(engine_module, origin_ns=0, now_ns=(LAST_MS + past_ms) * MS)
     bench.fail(2)
-    assert fields(bench.breaker) == Fields(CLOSED, forced=0, leased=0, count=2, generation=0, stamp_ms=LAST_MS)
+    assert fields(bench.breaker) == Fields(CLOSED, forced=0, leased=0, count=2, generation=0, stamp_ms=LAST_MS - 1)
     bench.time.now_ns += TRIP_WINDOW // 2
     bench.fail()
-    assert fields(bench.breaker) == Fields(OPEN, forced=0, leased=0, count=0, generation=1, stamp_ms=LAST_MS)
+    assert fields(bench.breaker) == Fields(OPEN, forced=0, leased=0, count=0, generation=1, stamp_ms=LAST_MS - 1)
     bench.time.now_ns += 10 * RECOVERY
     assert bench.breaker.try_acquire() is None  # time stands still there: rather closed for ever than early
     bench.breaker.force_close()
@@ -560,7 +711,7 @@ def test_the_last_recovery_before_saturation_works(engine_module: Any) -> None:
     bench = Bench(engine_module, origin_ns=0, now_ns=LAST_MS * MS - RECOVERY)
     bench.half_open()
     assert bench.time.now_ns == LAST_MS * MS
-    assert fields(bench.breaker).stamp_ms == LAST_MS
+    assert fields(bench.breaker).stamp_ms == LAST_MS - 1
 
 
 @pytest.mark.parametrize("act", ["force_open", "force_close", "reset"])
@@ -571,7 +722,8 @@ def test_the_generation_wraps_without_touching_its_neighbours(bench: Bench, act:
     bench.fail(2)
     getattr(bench.breaker, act)()
     expected = OPEN if act == "force_open" else CLOSED
-    assert fields(bench.breaker) == (expected, expected == OPEN, 0, 0, 0, 0)
+    stamp_ms = LAST_MS if act == "force_open" else 0
+    assert fields(bench.breaker) == (expected, expected == OPEN, 0, 0, 0, stamp_ms)
 
 
 def test_rounds_go_on_across_the_wrap(bench: Bench) -> None:

@@ -80,6 +80,7 @@ def test_stats(breaker: CircuitBreaker, clock: ManualClock) -> None:
         "state": "closed",
         "failure_count": 0,
         "success_count": 0,
+        "last_failure": None,
         "last_failure_time": None,
         "last_probe_time": None,
         "failure_threshold": 2,

@@ -164,6 +164,7 @@ class TestLog:
         lines = [(record.levelname, record.getMessage(), vars(record)["change"]) for record in caplog.records]
         assert lines == [
             ("WARNING", "queue 'red' is red for medium jobs, was green", "zone"),
+            ("WARNING", "circuit of queue 'empty' is forced open until it is released", "forced"),
             ("WARNING", "circuit of queue 'empty' is open, was closed", "circuit"),
             ("INFO", "manual override is on", "override"),
             ("WARNING", "statistics cannot be read: down", "provider"),

@@ -52,6 +52,7 @@ class FakeSource:
         self.counters: dict[tuple[str, int], Counters] = {}
         self.moved: dict[tuple[str, int], Totals] = {}
         self.states: dict[str, int] = {}
+        self.forced: set[str] = set()
         self.samples: dict[str, tuple[int, float]] = {}
         self.failures: dict[str, int] = {}
         self.durations = Durations()
@@ -74,8 +75,8 @@ class FakeSource:
     def totals(self) -> dict[tuple[str, int], Totals]:
         return {**self.moved, **{key: counters.totals() for key, counters in self.counters.items()}}
 
-    def circuit_states(self) -> dict[str, int]:
-        return self.states
+    def circuits(self) -> dict[str, tuple[int, bool]]:
+        return {name: (state, name in self.forced) for name, state in self.states.items()}
 
     def backlogs(self) -> dict[str, tuple[int, float]]:
         return self.samples
@@ -102,9 +103,10 @@ class ControllerSource:
     def totals(self) -> dict[tuple[str, int], Totals]:
         return self._controller._engine.totals()
 
-    def circuit_states(self) -> dict[str, int]:
-        names = self._controller.health()["circuit_states"]
-        return {name: self._controller.get_circuit_state(name).value for name in names}
+    def circuits(self) -> dict[str, tuple[int, bool]]:
+        health = self._controller.health()
+        names = health["circuit_states"]
+        return {name: (self._controller.get_circuit_state(name).value, name in health["forced"]) for name in names}
 
     def backlogs(self) -> dict[str, tuple[int, float]]:
         queues = self._controller.health()["queues"].items()

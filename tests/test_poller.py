@@ -328,7 +328,12 @@ class TestRevival:
         controller = make_controller()
         checks: list[int] = []
         provider.fail_with(OUTAGE)
-        controller._host.check_poller = lambda: checks.append(clock.monotonic_ns())  # type: ignore[method-assign]
+
+        def check() -> bool:
+            checks.append(clock.monotonic_ns())
+            return False
+
+        controller._host.check_poller = check  # type: ignore[method-assign]
         clock.advance(9.001)
         for _ in range(3):
             controller.suggest_throttle("low", "empty")

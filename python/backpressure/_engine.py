@@ -36,6 +36,11 @@ class Ticket(Protocol):
         """Whether it holds a half-open circuit's lease."""
         ...
 
+    @property
+    def issued_ns(self) -> int:
+        """Instant at which it was given out."""
+        ...
+
 
 class Breaker(Protocol):
     """One queue's circuit breaker; instants are monotonic nanoseconds, states those of `CircuitState`."""
@@ -43,6 +48,11 @@ class Breaker(Protocol):
     @property
     def word(self) -> int:
         """The 64-bit word that transitions read."""
+        ...
+
+    @property
+    def last_failure(self) -> str | None:
+        """What failed when the last failure counted: the class of its error, where that is known."""
         ...
 
     @property
@@ -58,8 +68,11 @@ class Breaker(Protocol):
     def state(self) -> int: ...
     def retry_at_ns(self, word: int) -> int | None: ...
     def try_acquire(self) -> Ticket | None: ...
-    def record(self, ok: bool, ticket: Ticket | None = None) -> None: ...
-    def force_open(self) -> None: ...
+    def record(
+        self, ok: bool | None, ticket: Ticket | None = None, began_ns: int | None = None, failure: str | None = None
+    ) -> None: ...
+    def hasten(self) -> None: ...
+    def force_open(self, until_ns: int | None = None) -> None: ...
     def force_close(self) -> None: ...
     def reset(self) -> None: ...
 
@@ -144,8 +157,8 @@ class Host(Protocol):
         """Take what the work of a job returned that the engine ran itself; raises where that is a coroutine."""
         ...
 
-    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
-        """Take what the work of a job raised that the engine ran itself."""
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
+        """Take what the work of a job raised that the engine ran itself, having begun at `began_ns` or before."""
         ...
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
@@ -156,12 +169,12 @@ class Host(Protocol):
         """
         ...
 
-    def check_poller(self) -> None:
-        """Look after the poller: samples have not been renewed in time."""
+    def check_poller(self) -> bool:
+        """Look after the poller: samples have not been renewed in time. Tell whether the caller is to read first."""
         ...
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
-        """A breaker changed its state."""
+        """A breaker changed its state, or was forced or released; its words before and after."""
         ...
 
     def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
@@ -207,19 +220,31 @@ class Engine(Protocol):
         ...
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
-        """Ask the breaker again for a planned decision that was waited out, and count it with its final reason."""
+        """Ask the breaker again for a planned decision, right before its work; one that waited is counted here.
+
+        A go that was admitted when it was planned stays as it is while its circuit is closed or its lease runs.
+        """
         ...
 
     def count(self, planned: ThrottleDecision) -> None:
         """Count a planned decision that is handed to the caller instead of being waited out."""
         ...
 
-    def record(self, decision: ThrottleDecision, ok: bool) -> None:
-        """Feed the breaker with the outcome of a decided job."""
+    def record(
+        self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None = None, failure: str | None = None
+    ) -> None:
+        """Feed the breaker with the outcome of a decided job; ``None`` says nothing, and gives a probe's lease back.
+
+        `began_ns` is when the attempt began, by default when its decision was made; `failure` the error's class.
+        """
         ...
 
-    def record_queue(self, queue_name: str, ok: bool) -> None:
+    def record_queue(self, queue_name: str, ok: bool, failure: str | None = None) -> None:
         """Feed the breaker with an outcome that belongs to no decision."""
+        ...
+
+    def hasten(self, queue_name: str) -> None:
+        """Let the next admission of the queue's open circuit be its first probe; does nothing if it is forced."""
         ...
 
     def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
@@ -228,6 +253,10 @@ class Engine(Protocol):
 
     def read_failed(self, queue_name: str) -> None:
         """A read on a caller's path failed: answer with the fallback until the next poll."""
+        ...
+
+    def forget_samples(self) -> None:
+        """Drop all samples: they are another process's, and every queue is to be read anew."""
         ...
 
     def configure(self, settings: EngineSettings) -> None: ...

@@ -77,12 +77,13 @@ class AsyncHost(ControllerHost):
 
     async def perform(self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run the work of an admitted job, await it if need be, and report its outcome."""
+        began_ns = self.desk.now_ns()
         try:
             value = work(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
         except BaseException as error:
-            self.desk.report_error(decision, error)
+            self.desk.report_error(decision, error, began_ns)
             raise
         self.desk.report_success(decision)
         return value

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "BatchJob", "BatchResult", "JobOutcome", "Plan", "Sleep", "Step", "Work", "steps"]
 
-Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started"]
+Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started", "interrupted"]
 
 
 def _priority(value: object) -> Priority:
@@ -69,7 +69,9 @@ class JobOutcome:
 
     Attributes:
         status: ``"succeeded"`` (with `value`), ``"failed"`` (with `error`), ``"shed"`` or ``"circuit_open"`` (with the
-            `error` that stands for it), ``"not_started"``.
+            `error` that stands for it), ``"not_started"`` (its work was not called; with the `error` that kept it from
+            that, if there was one), or ``"interrupted"`` (its work was called, and the batch cut short before its
+            outcome was known).
         value: what the job's work returned.
         error: what it raised, or the error that stands for its rejection.
         retry_after: seconds after which trying again makes sense, where that is known.
@@ -96,6 +98,7 @@ class JobOutcome:
 
 
 _NOT_STARTED = JobOutcome("not_started")
+_INTERRUPTED = JobOutcome("interrupted")
 _SUCCEEDED = JobOutcome("succeeded")
 
 
@@ -168,7 +171,8 @@ def steps(
     """Drive a batch; fills in `outcomes`, which begins as ``not_started`` for each job.
 
     Jobs of one queue and priority form a stream. A job is decided when it heads its stream, and due at that instant
-    plus its delay; due jobs run one at a time, earliest first, then by priority, then in input order.
+    plus its delay; due jobs run one at a time, earliest first, then by priority, then in input order. Others may have
+    run since a job was decided, so right before its work the breaker is asked again.
     """
     decide, now_ns = desk.decide, desk.now_ns
     deadline_ns = math.inf if timeout is None else now_ns() + round(timeout * 1e9)
@@ -197,16 +201,15 @@ def steps(
             waits = advance(stream, (yield Plan(waits)))
     while heads and heads[0][0] <= deadline_ns:
         due_ns, _, place, stream, decision = heads[0]
-        ended = None
-        if decision.delay > 0:
-            ahead_ns = due_ns - now_ns()
-            ended = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
-            ended = ended or desk.readmit(decision)
+        ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0
+        answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
+        answer = answer or desk.readmit(decision)
         heapq.heappop(heads)
-        if ended is None or (isinstance(ended, ThrottleDecision) and not ended.should_shed):
-            outcomes[place] = yield Work(jobs[place], ended or decision)
+        if type(answer) is ThrottleDecision and not answer.should_shed:
+            outcomes[place] = _INTERRUPTED  # until it is told otherwise
+            outcomes[place] = yield Work(jobs[place], answer)
         else:
-            outcomes[place] = _refused(ended)
+            outcomes[place] = _refused(answer)
         waits = advance(stream)
         while waits is not None:
             waits = advance(stream, (yield Plan(waits)))
@@ -232,10 +235,10 @@ def _refused(answer: _Answer) -> JobOutcome:
     if isinstance(answer, ThrottleDecision):
         status: Status = "shed" if answer.reason is Reason.BACKLOG_RED_SHED else "circuit_open"
         return JobOutcome(status, error=answer.rejection(), retry_after=answer.retry_after)
-    if isinstance(answer, ThrottledError):
-        return JobOutcome("not_started", error=answer, retry_after=answer.retry_after)
+    # Throttled beyond its `max_wait`, in no position to wait, or the controller was stopped: its work was not called.
     assert not isinstance(answer, JobShedError)  # noqa: S101 - sheds come as decisions
-    return JobOutcome("failed", error=answer)
+    retry_after = answer.retry_after if isinstance(answer, ThrottledError) else None
+    return JobOutcome("not_started", error=answer, retry_after=retry_after)
 
 
 class Batch:

@@ -7,11 +7,12 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from backpressure._engine import load
-from backpressure._pure.breaker import Word
+from backpressure._pure.breaker import Word, state_of
+from backpressure.arguments import check_seconds
 from backpressure.clock import SystemClock
 from backpressure.config import CircuitConfig
 from backpressure.errors import BackpressureError, CircuitOpenError
-from backpressure.settings import CircuitSettings
+from backpressure.settings import CircuitSettings, nanoseconds
 from backpressure.types import CircuitState
 
 if TYPE_CHECKING:
@@ -143,30 +144,43 @@ class CircuitBreaker:
         breaker.record(True, ticket)
         return value
 
-    def force_open(self) -> None:
-        """Reject everything until `force_close` or `reset`, whatever else is set.
+    def force_open(self, *, for_: float | None = None) -> None:
+        """Reject everything until `force_close` or `reset`, or for `for_` seconds, whatever else is set.
+
+        When its time is up, the circuit is closed, as by `force_close`.
+
+        Raises:
+            ConfigurationError: `for_` is no number of seconds from 0.
 
         Example:
-            >>> breaker = CircuitBreaker()
-            >>> breaker.force_open()
+            >>> clock = ManualClock()
+            >>> breaker = CircuitBreaker(clock=clock)
+            >>> breaker.force_open(for_=600)
             >>> breaker.allow(), breaker.stats()["forced"]
             (False, True)
+            >>> clock.advance(600)
+            >>> breaker.allow(), breaker.stats()["forced"]
+            (True, False)
         """
-        self._breaker().force_open()
+        until_ns = None
+        if for_ is not None:
+            until_ns = self._clock.monotonic_ns() + nanoseconds(check_seconds(for_, "for_"))
+        self._breaker().force_open(until_ns)
 
     def force_close(self) -> None:
         """Close the circuit now; further failures open it again."""
         self._breaker().force_close()
 
     def reset(self) -> None:
-        """Return to the clean state: closed, nothing counted."""
+        """Return to the clean state: closed, nothing counted, no failure remembered."""
         self._breaker().reset()
 
     def stats(self) -> dict[str, Any]:
         """Return the breaker's state, counts and settings.
 
-        Durations in seconds, times as aware datetimes or ``None``. ``time_until_recovery`` is the time until a
-        probe may go: 0 when it may, ``None`` when closed or forced open.
+        Durations in seconds, times as aware datetimes or ``None``. ``last_failure`` is the class of the last error that
+        counted, by name, where it is known. ``time_until_recovery`` is the time until a probe may go, or a forced
+        circuit is closed: 0 when it may, ``None`` when closed, or forced open without an end.
 
         Example:
             >>> breaker = CircuitBreaker()
@@ -176,6 +190,8 @@ class CircuitBreaker:
             ('closed', 1, 5)
         """
         breaker = self._resolve(False)
+        if breaker is not None:
+            breaker.state()  # looking ends a forced opening whose time is up
         word = breaker.word if breaker else 0
         unpacked = Word.unpack(word)
         state = CircuitState(unpacked.state)
@@ -184,6 +200,7 @@ class CircuitBreaker:
             "state": str(state),
             "failure_count": unpacked.count if state is CircuitState.CLOSED else 0,
             "success_count": unpacked.count if state is CircuitState.HALF_OPEN else 0,
+            "last_failure": breaker.last_failure if breaker else None,
             "last_failure_time": self._wall_time(breaker.last_failure_ns if breaker else None),
             "last_probe_time": self._wall_time(breaker.last_probe_ns if breaker else None),
             "failure_threshold": config.failure_threshold,
@@ -193,7 +210,7 @@ class CircuitBreaker:
             "probe_interval": config.probe_interval,
             "forced": unpacked.forced,
             "generation": unpacked.generation,
-            "time_until_recovery": self._until_recovery(breaker, word) if breaker and unpacked.state else None,
+            "time_until_recovery": self._until_recovery(breaker, word) if breaker and state_of(word) else None,
         }
 
     def __repr__(self) -> str:
@@ -211,10 +228,16 @@ class CircuitBreaker:
 
     def _rejection(self, breaker: Breaker) -> CircuitOpenError:
         word = breaker.word
-        retry_after = self._until_recovery(breaker, word) if word >> 62 else 0.0
-        when = "retry once it is released" if retry_after is None else f"retry in {retry_after:.3f} s"
-        state = CircuitState(word >> 62) if word >> 62 else CircuitState.HALF_OPEN
-        return CircuitOpenError(f"circuit is {state}: {when}", queue_name=self._queue_name, retry_after=retry_after)
+        closed = state_of(word) == CircuitState.CLOSED.value  # by now: it was not when it rejected
+        retry_after = 0.0 if closed else self._until_recovery(breaker, word)
+        state = CircuitState.HALF_OPEN if closed else CircuitState(state_of(word))
+        return CircuitOpenError.of(
+            "circuit",
+            str(state),
+            last_failure=breaker.last_failure,
+            queue_name=self._queue_name,
+            retry_after=retry_after,
+        )
 
     def _until_recovery(self, breaker: Breaker, word: int) -> float | None:
         at_ns = breaker.retry_at_ns(word)

@@ -377,7 +377,7 @@ class CircuitConfig(_Section):
     Args:
         failure_threshold: consecutive failures that open the circuit.
         recovery_threshold: successful probes that close it.
-        trip_window: seconds within which those failures must lie, first to last.
+        trip_window: seconds without an attempt, from the end of a failure on, that end a row of failures.
         recovery_timeout: seconds an open circuit rejects everything before its first probe.
         probe_interval: seconds between probes of a half-open circuit.
         excluded_exceptions: exception classes that are no failure (settable in code only).

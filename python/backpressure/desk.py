@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import TYPE_CHECKING, Any
 
+from backpressure.arguments import check_seconds
 from backpressure.circuit import is_failure
-from backpressure.errors import ConfigurationError, ThrottledError
+from backpressure.errors import ThrottledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backpressure.pacer import Pacer
     from backpressure.types import ThrottleDecision
 
-__all__ = ["Desk", "check_seconds"]
+__all__ = ["Desk"]
 
 
 class Desk:
@@ -65,27 +65,28 @@ class Desk:
             self._compliance.honoured(decision)
         self._engine.record(decision, True)
 
-    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
         """Note that a decision was kept to and its job raised."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        if is_failure(error, self._excluded(decision.queue_name)):
-            self._engine.record(decision, False)
+        failed = is_failure(error, self._excluded(decision.queue_name))
+        self._engine.record(decision, False if failed else None, began_ns, type(error).__name__)
 
-    def report(self, decision: ThrottleDecision, error: BaseException | None) -> None:
+    def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int) -> None:
         """Note that a decision was kept to, and how its job went."""
         if error is None:
             self.report_success(decision)
         else:
-            self.report_error(decision, error)
+            self.report_error(decision, error, began_ns)
 
     @contextlib.contextmanager
     def reporting(self, decision: ThrottleDecision) -> Iterator[None]:
         """Report how the body went."""
+        began_ns = self.now_ns()
         try:
             yield
         except BaseException as error:
-            self.report_error(decision, error)
+            self.report_error(decision, error, began_ns)
             raise
         self.report_success(decision)
 
@@ -120,9 +121,3 @@ def raise_rejection(decision: ThrottleDecision) -> None:
     if decision.should_shed:
         error: Any = decision.rejection()
         raise error
-
-
-def check_seconds(value: object, name: str = "max_wait") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ConfigurationError(f"{name} is {value!r}: give seconds from 0", field=name, value=value)
-    return value

@@ -85,7 +85,9 @@ class JobShedError(BackpressureError):
 class CircuitOpenError(JobShedError):
     """The job was refused because the queue's circuit breaker is open or its probe is taken.
 
-    ``retry_after`` is the time in seconds to the next probe; ``None`` when the circuit was forced open.
+    ``retry_after`` is the time in seconds to the next probe, or to the end of a forced opening; ``None`` when the
+    circuit was forced open without an end. ``last_failure`` names the class of the last error that counted against the
+    queue, ``None`` where that is not known; never its text, which may hold secrets.
 
     Example:
         >>> breaker = CircuitBreaker()
@@ -95,6 +97,17 @@ class CircuitOpenError(JobShedError):
             ...
         backpressure.errors.CircuitOpenError: circuit is open: retry once it is released
     """
+
+    last_failure: str | None = None
+
+    @classmethod
+    def of(cls, what: str, state: str, *, last_failure: str | None, retry_after: float | None, **about: Any) -> Self:
+        """Return the error of `what`, a circuit in `state`; `retry_after` in seconds, `about` the base's arguments."""
+        because = f" (last failure: {last_failure})" if last_failure else ""
+        when = "retry once it is released" if retry_after is None else f"retry in {retry_after:.3f} s"
+        error = cls(f"{what} is {state}{because}: {when}", retry_after=retry_after, **about)
+        error.last_failure = last_failure
+        return error
 
 
 class ThrottledError(BackpressureError):

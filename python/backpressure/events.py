@@ -20,7 +20,16 @@ __all__ = ["Announcer", "StateChange"]
 logging.getLogger("backpressure").addHandler(logging.NullHandler())
 
 Kind = Literal[
-    "zone", "circuit", "provider", "queue_stats", "override", "emergency", "configuration", "poller", "eviction"
+    "zone",
+    "circuit",
+    "forced",
+    "provider",
+    "queue_stats",
+    "override",
+    "emergency",
+    "configuration",
+    "poller",
+    "eviction",
 ]
 
 

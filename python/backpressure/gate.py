@@ -7,7 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from backpressure._engine import load
-from backpressure.desk import check_seconds
+from backpressure.arguments import check_seconds
 from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class Gate(_Gate):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._host.desk.report(_leave(self), error)
+        decision = _leave(self)
+        self._host.desk.report(decision, error, decision._issued_ns)  # noqa: SLF001
 
 
 @functools.cache
@@ -165,7 +166,8 @@ class AsyncGate(_Gate):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._host.desk.report(_leave(self), error)
+        decision = _leave(self)
+        self._host.desk.report(decision, error, decision._issued_ns)  # noqa: SLF001
 
     async def _turn(self) -> ThrottleDecision:
         return await self._host.turn(self.priority, self.queue_name, self.max_wait)

@@ -8,20 +8,22 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from backpressure._engine import ENGINE, load
+from backpressure._pure.breaker import is_forced
 from backpressure._pure.counters import Totals
 from backpressure._pure.lock import ForkLock
+from backpressure.arguments import check_seconds
 from backpressure.batch import Batch
 from backpressure.circuit import CircuitBreaker
 from backpressure.clock import SystemClock
 from backpressure.compliance import Compliance
 from backpressure.config import BackpressureConfig
-from backpressure.desk import Desk, check_seconds
+from backpressure.desk import Desk
 from backpressure.errors import ConfigurationError
 from backpressure.events import Announcer
 from backpressure.metrics import MetricsCollector
 from backpressure.metrics_source import ControllerSource
 from backpressure.pacer import Pacer
-from backpressure.settings import EngineSettings
+from backpressure.settings import EngineSettings, nanoseconds
 from backpressure.types import CircuitState, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
@@ -198,7 +200,7 @@ class Heart:
         _check_switch("enabled", enabled)
         until_ns = None
         if for_ is not None and enabled:
-            until_ns = self._clock.monotonic_ns() + round(check_seconds(for_, "for_") * 1e9)
+            until_ns = self._clock.monotonic_ns() + nanoseconds(check_seconds(for_, "for_"))
         old = self._engine.override()
         self._engine.set_override(enabled, until_ns)
         self._release_sleepers()
@@ -298,6 +300,7 @@ class Heart:
             "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
             "cache_size": self._engine.cache_size(),
             "circuit_states": {name: str(self.get_circuit_state(name)) for name in names},
+            "forced": [name for name in names if self._is_forced(name)],
             "polling_enabled": self._config.polling.enabled,
             "last_fallback": None if fallback is None else fallback.isoformat(),
             "engine": self._engine_name,
@@ -310,10 +313,15 @@ class Heart:
             "queues": {name: self._queue_health(name) for name in names},
         }
 
+    def _is_forced(self, name: str) -> bool:
+        breaker = self._engine.breaker(name, False)
+        return breaker is not None and is_forced(breaker.word)
+
     def _queue_health(self, name: str) -> dict[str, Any]:
         sample = self._engine.backlog(name)
         stats = self._poller.intake.stats.get(name)
         return {
+            "forced": self._is_forced(name),
             "backlog": None if sample is None else sample[0],
             "sample_age": None if sample is None else max(0, self._clock.monotonic_ns() - sample[1]) / 1e9,
             "processing": None if stats is None else stats.processing_count,

@@ -6,16 +6,18 @@ import logging
 import math
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
+from backpressure._pure.breaker import is_forced, state_of
 from backpressure._pure.counters import MISS_REASONS
 from backpressure.circuit import refuse_coroutine
 from backpressure.clock import Wake, in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
-from backpressure.types import CircuitState, Reason, ThrottleDecision, Zone
+from backpressure.types import CIRCUIT_REASONS, CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +123,7 @@ class ControllerHost:
             retry_at_ns,
             None if retry_delay_ns is None else retry_delay_ns / 1e9,
             computed,
+            self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None,
         )
 
     def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
@@ -168,20 +171,42 @@ class ControllerHost:
         refuse_coroutine(value, _USE_ASYNC)
         self.desk.report_success(decision)
 
-    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        self.desk.report_error(decision, error)
+        self.desk.report_error(decision, error, began_ns)
 
-    def check_poller(self) -> None:
+    def check_poller(self) -> bool:
         """Look after the poller: samples have not been renewed in time."""
         self.poller.check()
+        return False
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
-        """Announce a breaker's new state."""
-        before, after = CircuitState(old), CircuitState(new)
-        level = logging.WARNING if after is CircuitState.OPEN else logging.INFO
-        message = f"circuit of queue {queue_name!r} is {after}, was {before}"
-        self._announcer.announce("circuit", str(before), str(after), message, queue_name=queue_name, level=level)
+        """Announce a breaker's new state, and what was done to it by hand."""
+        announce = partial(self._announcer.announce, queue_name=queue_name)
+        before, after = CircuitState(state_of(old)), CircuitState(state_of(new))
+        forced = is_forced(new)
+        if forced or is_forced(old):
+            on_off = ("on" if is_forced(old) else "off", "on" if forced else "off")
+            message = f"circuit of queue {queue_name!r} is {self._hold(queue_name, new) if forced else 'released'}"
+            announce("forced", *on_off, message, level=logging.WARNING)
+        if before is not after:
+            failure = None if forced else self._last_failure(queue_name)
+            because = f": {failure} was the last failure" if failure and after is CircuitState.OPEN else ""
+            message = f"circuit of queue {queue_name!r} is {after}, was {before}{because}"
+            level = logging.WARNING if after is CircuitState.OPEN else logging.INFO
+            announce("circuit", str(before), str(after), message, level=level)
+
+    def _hold(self, queue_name: str, word: int) -> str:
+        """Say until when a word is forced open."""
+        breaker = self.engine.breaker(queue_name, False)
+        end_ns = None if breaker is None else breaker.retry_at_ns(word)
+        if end_ns is None:
+            return "forced open until it is released"
+        return f"forced open for {max(0, end_ns - self._clock.monotonic_ns()) / 1e9:g} s"
+
+    def _last_failure(self, queue_name: str) -> str | None:
+        breaker = self.engine.breaker(queue_name, False)
+        return None if breaker is None else breaker.last_failure
 
     def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
         """Announce another zone."""
@@ -248,10 +273,11 @@ class BlockingHost(ControllerHost):
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""
+        began_ns = self.desk.now_ns()
         try:
             value = work(*args, **kwargs)
         except BaseException as error:
-            self.desk.report_error(decision, error)
+            self.desk.report_error(decision, error, began_ns)
             raise
         self.report_success(decision, value)
         return value

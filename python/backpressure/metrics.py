@@ -75,6 +75,7 @@ _ALL = (
         "backpressure_throttle_delay_seconds", "Delays advised, above zero.", DELAY_BUCKETS_NS, "priority", "queue"
     ),
     _gauge("backpressure_circuit_breaker_state", "Circuit: 0 closed, 1 open, 2 half-open.", "livemax", "queue"),
+    _gauge("backpressure_circuit_forced", "Whether the circuit is forced open by hand.", "livemax", "queue"),
     _gauge("backpressure_queue_backlog_size", "Waiting jobs in the latest sample.", "mostrecent", "queue"),
     _gauge(
         "backpressure_producer_compliance_ratio",
@@ -127,8 +128,8 @@ class MetricsSource(Protocol):
         """Return what was counted of every (queue, value of the priority)."""
         ...
 
-    def circuit_states(self) -> Mapping[str, int]:
-        """Return the value of the `CircuitState` of every queue."""
+    def circuits(self) -> Mapping[str, tuple[int, bool]]:
+        """Return the value of the `CircuitState` of every queue, and whether it is forced open."""
         ...
 
     def backlogs(self) -> Mapping[str, tuple[int, float]]:
@@ -278,7 +279,7 @@ def _ratios(counts: Counts) -> Iterator[_Series]:
 class _Now(NamedTuple):
     """The present condition of all sources: the worst state, the newest backlog, the oldest age."""
 
-    circuits: dict[str, int]
+    circuits: dict[str, tuple[int, bool]]
     backlogs: dict[str, tuple[int, float]]
     ages: dict[str, float]
     switches: tuple[bool, ...]
@@ -287,8 +288,9 @@ class _Now(NamedTuple):
     def of(cls, sources: Iterable[MetricsSource]) -> Self:
         now = cls({}, {}, {}, (False, False, False))
         for source in sources:
-            for queue, state in source.circuit_states().items():
-                now.circuits[queue] = max(state, now.circuits.get(queue, 0))
+            for queue, (state, forced) in source.circuits().items():
+                worst, also_forced = now.circuits.get(queue, (0, False))
+                now.circuits[queue] = max(state, worst), forced or also_forced
             for queue, (backlog, age) in source.backlogs().items():
                 if queue not in now.backlogs or age < now.backlogs[queue][1]:
                     now.backlogs[queue] = backlog, age
@@ -301,8 +303,9 @@ class _Now(NamedTuple):
             yield _Series("backpressure_queue_backlog_size", (queue,), backlog)
 
     def worst_series(self) -> Iterator[_Series]:
-        for queue, state in self.circuits.items():
+        for queue, (state, forced) in self.circuits.items():
             yield _Series("backpressure_circuit_breaker_state", (queue,), state)
+            yield _Series("backpressure_circuit_forced", (queue,), forced)
         for queue, age in self.ages.items():
             yield _Series("backpressure_sample_age_seconds", (queue,), age)
         for name, on in zip(("manual_override", "emergency_mode", "observe_mode"), self.switches, strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backpressure._pure.breaker import is_forced
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,9 +39,9 @@ class ControllerSource:
         self.errors: Callable[[], dict[str, int]] = intake.errors
         self.compliance: Callable[[], dict[str, tuple[int, int]]] = compliance.counts
 
-    def circuit_states(self) -> dict[str, int]:
+    def circuits(self) -> dict[str, tuple[int, bool]]:
         breakers = ((name, self._engine.breaker(name, False)) for name in self._engine.queue_names())
-        return {name: breaker.state() for name, breaker in breakers if breaker is not None}
+        return {name: (breaker.state(), is_forced(breaker.word)) for name, breaker in breakers if breaker is not None}
 
     def backlogs(self) -> dict[str, tuple[int, float]]:
         now_ns = self._clock.monotonic_ns()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["CircuitSettings", "EngineSettings", "LawSettings"]
 
 _MS = 1_000_000
+_MAX_NS = 2**63 - 1
 _NO_DELAY = (0, 0, 0)
 # LOW, MEDIUM, HIGH: every triple in this file is ordered by the value of `Priority`.
 _CONSERVATIVE = (1_000 * _MS, 500 * _MS, 100 * _MS)
@@ -27,8 +28,8 @@ _FALLBACKS = {
 
 
 def nanoseconds(seconds: float) -> int:
-    """Round seconds to whole nanoseconds."""
-    return round(seconds * 1e9)
+    """Round seconds to whole nanoseconds, of which no more than a clock of 64 bits tells: some 292 years."""
+    return round(min(seconds * 1e9, _MAX_NS))
 
 
 def _milliseconds_up(seconds: float) -> int:

@@ -150,6 +150,9 @@ class Reason(StrEnum):
     UNTRACKED = "untracked"
 
 
+CIRCUIT_REASONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
+
+
 def validate_queue_name(name: object) -> str:
     """Return `name` if it may name a queue.
 
@@ -343,6 +346,7 @@ class ThrottleDecision:
     _retry_at_ns: int | None = _private()
     _retry_delay: float | None = _private()
     _computed: bool = _private(default=False)
+    _last_failure: str | None = _private()
 
     @property
     def retry_after(self) -> float | None:
@@ -364,12 +368,10 @@ class ThrottleDecision:
             "priority": self.priority,
             "retry_after": self.retry_after,
         }
-        if self.reason in {Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN}:
-            return CircuitOpenError(
-                f"circuit of queue {self.queue_name!r} is {self.reason.removeprefix('circuit_').replace('_', '-')}: "
-                f"{_when(about['retry_after'])}",
-                **about,
-            )
+        if self.reason in CIRCUIT_REASONS:
+            state = self.reason.removeprefix("circuit_").replace("_", "-")
+            circuit = f"circuit of queue {self.queue_name!r}"
+            return CircuitOpenError.of(circuit, state, last_failure=self._last_failure, **about)
         return JobShedError(
             f"{self.priority} job for queue {self.queue_name!r} was shed at a backlog of {self.backlog_size}: "
             f"drop it, or {_when(about['retry_after'])}",

@@ -12,6 +12,7 @@ import attrs
 
 from backpressure.errors import ControllerNotStartedError
 from backpressure.types import Priority, Reason, ThrottleDecision, Zone
+from breaker_model import shown_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class FakeHost:
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self.now_ns: Callable[[], int] | None = now_ns
         self.next_read: tuple[str, int] = ("fail", 0)
+        self.read_first = False
         self.built: list[tuple[object, ...]] = []
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
@@ -94,10 +96,11 @@ class FakeHost:
             decision = self.engine.admit(decision)
         if decision.should_shed:
             raise RuntimeError(decision.reason)
+        began_ns = self._clock()
         try:
             value = work(*args, **kwargs)
         except Exception as error:
-            self.report_error(decision, error)
+            self.report_error(decision, error, began_ns)
             raise
         self.report_success(decision, value)
         return value
@@ -105,8 +108,8 @@ class FakeHost:
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         self.engine.record(decision, True)
 
-    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
-        self.engine.record(decision, False)
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
+        self.engine.record(decision, False, began_ns, type(error).__name__)
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         self.told.append(("read", queue_name, wait))
@@ -117,11 +120,12 @@ class FakeHost:
             self.engine.read_failed(queue_name)
         return Reason.COLD_START if outcome == "cold" and wait else None
 
-    def check_poller(self) -> None:
+    def check_poller(self) -> bool:
         self.told.append(("check_poller",))
+        return self.read_first
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
-        self.told.append((f"{old} to {new}", queue_name))
+        self.told.append((f"{shown_word(old)} to {shown_word(new)}", queue_name))
 
     def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
         self.told.append((f"{priority}: {old} to {new}", queue_name))

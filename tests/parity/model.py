@@ -118,6 +118,7 @@ class DecisionModel:
         self.checked_ns: int | None = None
         self.counts: dict[tuple[str, Priority], Counts] = {}
         self.next_read: tuple[str, int] = ("fail", 0)
+        self.read_first = False  # what the next look after the poller comes to
         self.results = 0  # of decisions, that counted
         self.looked_ns: float = -math.inf  # for idle queues
         self.evicted_by_engines: set[str] = set()
@@ -142,11 +143,27 @@ class DecisionModel:
             return planned  # counted when it was planned
         queue = self._queue(planned.queue_name)
         # Who lost the queue's state while sleeping, and finds no room for another, goes as planned; a choice.
+        if queue is None:
+            if planned.delay_ns:
+                self.count(planned)
+            return planned
+        if planned.delay_ns == 0:
+            return self._admit_again(planned, queue)
         answer = self._before_the_law(planned.priority, planned.queue_name, queue)
-        if queue is not None and answer is not None:
+        if answer is not None:
             return self._give(answer)
         self.count(planned)
         return self._admitted(planned, queue)
+
+    def _admit_again(self, planned: Answer, queue: Queue) -> Answer:
+        """Ask the breaker again for a go, which was admitted and counted when it was planned."""
+        queue.breaker.look()
+        if not queue.breaker.forced:
+            kept = planned.ticket is not None and queue.breaker.honours(planned.ticket)
+            if kept or planned.reason is Reason.OBSERVE_ONLY or self.override() or self.in_emergency:
+                return planned
+        answer = self._before_the_law(planned.priority, planned.queue_name, queue)
+        return replace(planned, ticket=queue.breaker.try_acquire()) if answer is None else self._give(answer)
 
     def count(self, planned: Answer) -> None:
         if planned.reason is not Reason.UNTRACKED:
@@ -159,10 +176,11 @@ class DecisionModel:
             answer = self.admit(answer)
         if answer.shed:
             raise RuntimeError(answer.reason)
+        began_ns = self.now_ns()
         try:
             value = work(*args, **kwargs)
-        except Exception:
-            self.record(answer, False)
+        except Exception as error:
+            self.record(answer, False, began_ns, type(error).__name__)
             raise
         self.record(answer, True)
         return value
@@ -185,8 +203,10 @@ class DecisionModel:
 
     def _before_the_law(self, priority: Priority, name: str, queue: Queue | None) -> Answer | None:
         breaker = queue.breaker if queue else None
+        if breaker:
+            breaker.look()
         if breaker and breaker.forced:
-            return Answer(priority, name, Reason.CIRCUIT_OPEN, shed=True)
+            return self._rejected(priority, name, breaker)
         if self.override():  # of both switches the one that ends; a choice
             return Answer(priority, name, Reason.MANUAL_OVERRIDE)
         if self.in_emergency:
@@ -242,7 +262,9 @@ class DecisionModel:
     def _give(self, answer: Answer) -> Answer:
         """Count the decision and, where it is only observed, hand out a go with the decision beside it."""
         self._count(answer)
-        if not self.settings.observe:
+        queue = self.queues.get(answer.queue_name)
+        held_open = answer.reason is Reason.CIRCUIT_OPEN and queue is not None and queue.breaker.forced
+        if held_open or not self.settings.observe:
             return answer
         about = Answer(
             answer.priority, answer.queue_name, Reason.OBSERVE_ONLY, backlog=answer.backlog, zone=answer.zone
@@ -251,15 +273,19 @@ class DecisionModel:
 
     # Outcomes.
 
-    def record(self, answer: Answer, ok: bool) -> None:
+    def record(self, answer: Answer, ok: bool | None, began_ns: int | None = None, failure: str | None = None) -> None:
         queue = self.queues.get(answer.queue_name)
         if queue is not None and answer.ticket is not None:
-            self.results += queue.breaker.record(ok, answer.ticket)
+            self.results += queue.breaker.record(ok, answer.ticket, began_ns, failure)
 
-    def record_queue(self, name: str, ok: bool) -> None:
+    def record_queue(self, name: str, ok: bool, failure: str | None = None) -> None:
         queue = self._queue(validate_queue_name(name))
         if queue is not None:
-            queue.breaker.record(ok)
+            queue.breaker.record(ok, failure=failure)
+
+    def hasten(self, name: str) -> None:
+        if name in self.queues:
+            self.queues[name].breaker.hasten()
 
     # Statistics.
 
@@ -270,6 +296,10 @@ class DecisionModel:
         queue.sample, queue.failed_ns = Sample(backlog, as_of_ns), None
         return True
 
+    def forget_samples(self) -> None:
+        for queue in self.queues.values():
+            queue.sample = queue.failed_ns = None
+
     def _refresh(self, name: str, queue: Queue) -> Reason | None:
         """Read on the caller's path where nobody else does, and look after a poller that seems to be dead."""
         settings, now_ns = self.settings, self.now_ns()
@@ -278,10 +308,10 @@ class DecisionModel:
             failed_ns = queue.failed_ns
             if failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns):
                 return self._read(name, queue, wait=queue.sample is None)
-            if settings.polling:
-                self._check_poller()
-        elif settings.polling and age_ns > settings.check_after_ns:
-            self._check_poller()
+            if settings.polling and self._check_poller():
+                return self._read(name, queue, wait=True)
+        elif settings.polling and age_ns > settings.check_after_ns and self._check_poller():
+            return self._read(name, queue, wait=True)
         return None
 
     def _read(self, name: str, queue: Queue, *, wait: bool) -> Reason | None:
@@ -293,11 +323,14 @@ class DecisionModel:
             queue.failed_ns = self.now_ns()
         return Reason.COLD_START if outcome == "cold" and wait else None
 
-    def _check_poller(self) -> None:
+    def _check_poller(self) -> bool:
+        """Tell whether the caller is to read first."""
         now_ns = self.now_ns()
         if self.checked_ns is None or now_ns - self.checked_ns >= self.settings.check_every_ns:
             self.checked_ns = now_ns
             self.told.append(("check_poller",))
+            return self.read_first
+        return False
 
     def _tell_zone(self, queue: Queue, priority: Priority, name: str, zone: Zone) -> None:
         old = queue.zones.get(priority, Zone.GREEN)

@@ -70,8 +70,8 @@ SETTINGS = EngineSettings(
     max_queues=3,
 )
 # Bounds of the zones and both sides of them; yellow, the narrowest, has more than its share.
-BACKLOGS = [0, 1, 2, 10, 11, 15, 20, 21, 100, 101, 102, 120, 150, 180, 200, 400, 1_000, 1_001, 1_500, 2_000, 2_001]
-BACKLOGS += [4_000, 2**53 - 1]
+BACKLOGS = [0, 1, 2, 10, 11, 13, 15, 18, 20, 21, 100, 101, 102, 120, 150, 180, 200, 400, 1_000, 1_001, 1_500, 2_000]
+BACKLOGS += [2_001, 4_000, 2**53 - 1]
 # From one case of a call into another: durations of the breaker, ages of samples, idleness.
 SPANS = [edge * MS for edge in (0, 50, 300, 400, 700, 1_000, 2_000, 3_000, 5_000, 20_000)]
 NAMES = ["q", "own", "über", "r", "s"]
@@ -225,20 +225,24 @@ class Life(RuleBasedStateMachine):
     @rule(priority=priorities, name=names)
     def plan(self, priority: Any, name: str) -> None:
         answers = self.decide(lambda engine, _: engine.plan(priority, name))
-        if isinstance(answers[-1], Answer) and answers[-1].delay_ns > 0:
+        if isinstance(answers[-1], Answer) and not answers[-1].shed:
             self.planned.append(answers)
 
     @precondition(lambda self: self.planned)
     @rule(pick=picks, span_ns=spans)
     def admit(self, pick: int, span_ns: int) -> None:
         self.now_ns += span_ns
-        self.decide(lambda engine, planned: engine.admit(planned), self.planned[-1 - pick % len(self.planned)])
+        planned = self.planned[-1 - pick % len(self.planned)]
+        answers = self.decide(lambda engine, planned: engine.admit(planned), planned)
         self.happened["admitted"] += 1
+        self.happened["go admitted again"] += planned[-1].delay_ns == 0
+        self.happened["go admitted anew"] += planned[-1].delay_ns == 0 and answers[-1] is not planned[-1]
 
-    @precondition(lambda self: self.planned)
+    @precondition(lambda self: any(planned[-1].delay_ns for planned in self.planned))
     @rule(pick=picks)
     def count(self, pick: int) -> None:
-        self.each(lambda engine, planned: engine.count(planned), self.planned[-1 - pick % len(self.planned)])
+        waits = [planned for planned in self.planned if planned[-1].delay_ns]  # a go is counted by now
+        self.each(lambda engine, planned: engine.count(planned), waits[-1 - pick % len(waits)])
 
     # Jobs, whose work may meddle with the queue.
 
@@ -277,37 +281,75 @@ class Life(RuleBasedStateMachine):
     # Outcomes.
 
     @precondition(lambda self: self.decided)
-    @rule(pick=picks, ok=st.booleans())
-    def record(self, pick: int, ok: bool) -> None:
+    @rule(pick=picks, ok=st.sampled_from([True, False, False, None]), span_ns=spans | st.none())
+    def record(self, pick: int, ok: bool | None, span_ns: int | None) -> None:
         decided = self.decided[-1 - pick % len(self.decided)]
         counted = self.model.results
-        self.each(lambda engine, decision: engine.record(decision, ok), decided)
+        began_ns = None if span_ns is None else self.now_ns - span_ns
+        self.each(lambda engine, decision: engine.record(decision, ok, began_ns, f"after {span_ns}"), decided)
         self.happened["result counted" if self.model.results > counted else "result dropped"] += 1
 
     @rule(name=names, ok=st.booleans())
     def record_queue(self, name: str, ok: bool) -> None:
         self.all(lambda engine: engine.record_queue(name, ok))
 
-    @rule(name=st.sampled_from(["q", "own"]), priority=priorities, off_ns=offsets, ok=st.booleans())
-    def break_and_probe(self, name: str, priority: Any, off_ns: int, ok: bool) -> None:
+    @rule(
+        name=st.sampled_from(["q", "own"]),
+        priority=priorities,
+        off_ns=offsets,
+        ok=st.sampled_from([True, False, None]),
+        hastened=st.sampled_from([False, False, False, True]),
+    )
+    def break_and_probe(self, name: str, priority: Any, off_ns: int, ok: bool | None, hastened: bool) -> None:
         for _ in range(CIRCUIT.failure_threshold):
             self.all(lambda engine: engine.record_queue(name, False))
         self.suggest(priority, name, 1)  # a refusal that lies ready until the instant tried next
         breaker = self.model.breaker(name, False)
         if breaker is not None and breaker.state:
             self.now_ns = max(self.now_ns, (breaker.retry_at_ns() or 0) + off_ns)
+        if hastened:
+            self.all(lambda engine: engine.hasten(name))
         answers = self.decide(lambda engine, _: engine.suggest_throttle(priority, name))
         self.decide(lambda engine, _: engine.suggest_throttle("low", name))
         if isinstance(answers[-1], Answer):
             self.each(lambda engine, decision: engine.record(decision, ok), answers)
+            self.suggest(priority, name, 1)  # a probe where the last one came to nothing
 
-    @rule(name=names, act=st.sampled_from(["force_open", "force_close", "reset", "try_acquire"]))
+    @rule(name=names, act=st.sampled_from(["force_close", "reset", "try_acquire", "hasten"]))
     def handle(self, name: str, act: str) -> None:
         def call(engine: Any) -> object:
             breaker = engine.breaker(name, True)
             return None if breaker is None else getattr(breaker, act)()
 
         self.all(call)
+
+    @rule(priority=priorities, name=names, act=st.sampled_from(["force_close", "force_open"]), span_ns=spans)
+    def plan_and_meddle(self, priority: Any, name: str, act: str, span_ns: int) -> None:
+        self.put_sample(name, 0, 0)
+        self.plan(priority, name)
+        if self.planned:
+            self.handle(name, act)
+            self.admit(0, span_ns)
+            self.handle(name, "force_close")
+
+    @rule(
+        name=names, for_ns=spans | st.none(), priority=priorities, off_ns=offsets, broken=st.sampled_from([False, True])
+    )
+    def force_open(self, name: str, for_ns: int | None, priority: Any, off_ns: int, broken: bool) -> None:
+        for _ in range(CIRCUIT.failure_threshold if broken else 0):
+            self.record_queue(name, False)
+        until_ns = None if for_ns is None else self.now_ns + for_ns
+
+        def call(engine: Any) -> None:
+            breaker = engine.breaker(name, True)
+            if breaker is not None:
+                breaker.force_open(until_ns)
+
+        self.all(call)
+        self.suggest(priority, name, 2)
+        if until_ns is not None:
+            self.now_ns = max(self.now_ns, until_ns + off_ns)
+            self.suggest(priority, name, 1)
 
     # Statistics and time.
 
@@ -327,6 +369,17 @@ class Life(RuleBasedStateMachine):
         self.model.next_read = read
         for subject in self.subjects:
             subject.host.next_read = read
+
+    @rule(read_first=st.sampled_from([False, False, True]))
+    def have_them_read_first(self, read_first: bool) -> None:
+        self.model.read_first = read_first
+        for subject in self.subjects:
+            subject.host.read_first = read_first
+
+    @rule(priority=priorities, name=names)
+    def forget_samples(self, priority: Any, name: str) -> None:
+        self.all(lambda engine: engine.forget_samples())
+        self.suggest(priority, name, 1)
 
     @rule(span_ns=spans)
     def advance(self, span_ns: int) -> None:
@@ -403,8 +456,8 @@ class Life(RuleBasedStateMachine):
             assert expected is None
             return
         assert breaker.word == expected.word()
-        assert breaker.state() == expected.state
-        assert (breaker.last_failure_ns, breaker.last_probe_ns) == (expected.last_failure_ns, expected.last_probe_ns)
+        assert (breaker.last_failure, breaker.last_failure_ns) == (expected.last_failure, expected.last_failure_ns)
+        assert breaker.last_probe_ns == expected.last_probe_ns
         if expected.state:
             assert breaker.retry_at_ns(breaker.word) == expected.retry_at_ns()
 
@@ -433,6 +486,8 @@ def _job(engine: Any, name: str, outcome: str) -> Callable[..., str]:
 
 EVENTS = (
     *("0 to 1", "1 to 0", "1 to 2", "2 to 0", "2 to 1"),
+    *("0 to 1 forced", "1 to 1 forced", "1 forced to 1 forced", "1 forced to 0"),
+    *("go admitted again", "go admitted anew"),
     *("admitted", "check_poller", "evicted", "override ended", "read", "result counted", "result dropped"),
     *(f"{off_ns} from an edge" for off_ns in (-MS, -1, 0, 1, MS)),
     *(f"{priority}: green to {zone}" for priority in Priority for zone in (Zone.YELLOW, Zone.RED)),

@@ -13,6 +13,7 @@ import pytest
 from backpressure._pure.counters import Totals
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
 from backpressure.types import Reason
+from breaker_model import shown_word
 from parity.host import FakeHost
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def test_vectors_are_what_the_script_writes(name: str) -> None:
 
 def test_vectors_reach_everything() -> None:
     changes = Counter(tuple(change) for life in read("breaker") for change in life["changes"])
-    assert min(changes[change] for change in ((0, 1), (1, 0), (1, 2), (2, 0), (2, 1))) >= 10, changes
+    wanted = {("0", "1"), ("1", "2"), ("2", "0"), ("2", "1"), ("0", "1 forced"), ("1 forced", "0")}
+    assert min(changes[change] for change in wanted) >= 10, changes
     answers = [step[3] for life in read("decision")["lives"] for step in life["steps"] if step[3]]
     reasons = Counter(answer[0] for answer in answers) + Counter(answer[7][0] for answer in answers if answer[7])
     # A second queue, for which there is no room, is the machine's to try.
@@ -46,26 +48,29 @@ def test_vectors_reach_everything() -> None:
 def test_breaker(engine_module: Any) -> None:
     for life in read("breaker"):
         now_ns = life["origin_ns"]
-        changes: list[list[int]] = []
+        changes: list[list[str]] = []
         breaker = engine_module.Breaker(
             CircuitSettings(**life["circuit"]),
             lambda: now_ns,  # noqa: B023 - it is the time of this life's steps
             origin_ns=life["origin_ns"],
-            on_change=lambda old, new: changes.append([old, new]),  # noqa: B023
+            on_change=lambda old, new: changes.append([shown_word(old), shown_word(new)]),  # noqa: B023
         )
         tickets: list[Any] = []
         for step in life["steps"]:
-            now_ns, act, number, word, retry_at_ns, granted = step
+            now_ns, act, number, word, retry_at_ns, granted, began_ns = step
             if act == "acquire":
                 ticket = breaker.try_acquire()
                 assert (ticket and [ticket.generation, ticket.probe]) == granted, step
                 tickets += [ticket] if ticket else []
-            elif act in {"success", "failure"}:
-                breaker.record(act == "success", None if number is None else tickets[number])
+            elif act in {"success", "failure", "ignored"}:
+                ok = {"success": True, "failure": False}.get(act)
+                breaker.record(ok, None if number is None else tickets[number], began_ns)
+            elif act == "force_open":
+                breaker.force_open(number)
             else:
-                getattr(breaker, act)()
+                getattr(breaker, {"look": "state"}.get(act, act))()
             assert breaker.word == word, step
-            assert (breaker.retry_at_ns(word) if breaker.state() else None) == retry_at_ns, step
+            assert (breaker.retry_at_ns(word) if word >> 62 else None) == retry_at_ns, step
         assert changes == life["changes"]
 
 
@@ -119,8 +124,8 @@ class Life:
                 return engine.plan(priority, QUEUE)
             case "admit", [number]:
                 return engine.admit(self.decisions[number])
-            case "record", [number, ok]:
-                engine.record(self.decisions[number], ok)
+            case "record", [number, ok, began_ns]:
+                engine.record(self.decisions[number], ok, began_ns)
             case "report", [ok]:
                 engine.record_queue(QUEUE, ok)
             case "sample", [backlog, as_of_ns]:
@@ -131,10 +136,14 @@ class Life:
                 engine.set_override(enabled, until_ns)
             case "emergency", [enabled]:
                 engine.set_emergency(enabled)
+            case "forget", []:
+                engine.forget_samples()
+            case "suspend", [read_first]:
+                self.host.read_first = read_first
             case "configure", [number]:
                 engine.configure(engine_settings(self.entries[number]))
             case _:
-                getattr(self.breaker, act)()
+                getattr(self.breaker, act)(*arguments)
         return None
 
 

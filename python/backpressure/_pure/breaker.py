@@ -2,8 +2,10 @@
 
 Word, from the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
 The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
-from the engine's first clock reading: start of the failure run, opening, or issue of the last probe's lease. Stamps
-and durations round up, `now` rounds down, so nothing happens early and everything at most 2 ms late.
+from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
+while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced open
+without an end. Stamps and durations round up, instants held against them down, so nothing happens early and everything
+at most 2 ms late.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _MS = 1_000_000
 _MAX_MS = 2**40 - 1
 _MAX_COUNT = 2**10 - 1
 _MAX_GENERATION = 2**10 - 1
+# The stamp of a word whose next probe may go at once, and that of one that is forced open without an end.
+DUE = UNENDING = _MAX_MS
 # The word of a circuit that is closed and has no failures to forget, but for its generation.
 _PRISTINE = ~(_MAX_GENERATION << 40)
 
@@ -54,17 +58,32 @@ class Word(NamedTuple):
     def unpack(cls, word: int) -> Word:
         """Read a 64-bit integer."""
         return cls(
-            word >> 62,
-            bool(word >> 61 & 1),
+            state_of(word),
+            is_forced(word),
             bool(word >> 60 & 1),
             word >> 50 & _MAX_COUNT,
-            word >> 40 & _MAX_GENERATION,
+            generation_of(word),
             word & _MAX_MS,
         )
 
     def to(self, state: int, *, forced: bool = False, leased: bool = False, stamp_ms: int = 0) -> Word:
         """Return the word after a transition: a new generation, counting from zero."""
         return Word(state, forced, leased, 0, (self.generation + 1) & _MAX_GENERATION, stamp_ms)
+
+
+def state_of(word: int) -> int:
+    """Return the state in a packed word."""
+    return word >> 62
+
+
+def is_forced(word: int) -> bool:
+    """Tell whether a packed word is held open by hand."""
+    return bool(word >> 61 & 1)
+
+
+def generation_of(word: int) -> int:
+    """Return the generation in a packed word."""
+    return word >> 40 & _MAX_GENERATION
 
 
 def is_pristine(word: int) -> bool:
@@ -76,12 +95,14 @@ class Ticket:
     """Permission to do one piece of work, to be handed back with its result.
 
     A probe's ticket settles once. A closed circuit's may be shared: it stands for the generation alone.
+    `issued_ns` is when it was given out, which is when the work began if nobody knows better.
     """
 
-    __slots__ = ("_settle", "generation", "probe")
+    __slots__ = ("_settle", "generation", "issued_ns", "probe")
 
-    def __init__(self, generation: int, *, probe: bool) -> None:
+    def __init__(self, generation: int, issued_ns: int, *, probe: bool) -> None:
         self.generation = generation
+        self.issued_ns = issued_ns
         self.probe = probe
         self._settle = itertools.count().__next__  # atomic, unlike a test and a store
 
@@ -98,9 +119,9 @@ def floor_ms(elapsed_ns: int) -> int:
     return min(max(elapsed_ns, 0) // _MS, _MAX_MS)
 
 
-def ceil_ms(elapsed_ns: int) -> int:
-    """Round a stamp up to whole milliseconds, saturating."""
-    return min(-(-max(elapsed_ns, 0) // _MS), _MAX_MS)
+def stamp_ms(elapsed_ns: int) -> int:
+    """Round a stamp up to whole milliseconds, saturating below those that are no instant."""
+    return min(-(-max(elapsed_ns, 0) // _MS), _MAX_MS - 1)
 
 
 def wait_ms(word: Word, circuit: CircuitSettings) -> int:
@@ -112,15 +133,21 @@ def admits(word: Word, now_ms: int, circuit: CircuitSettings) -> bool:
     """Tell whether a caller may go, or may try for the probe's lease."""
     if word.state == CLOSED:
         return True
-    return not word.forced and now_ms - word.stamp_ms >= wait_ms(word, circuit)
+    if word.forced:
+        return False
+    return word.stamp_ms == DUE or now_ms - word.stamp_ms >= wait_ms(word, circuit)
+
+
+def is_over(word: Word, now_ms: int) -> bool:
+    """Tell whether the word was forced open for a time that is up."""
+    return word.forced and word.stamp_ms != UNENDING and now_ms >= word.stamp_ms
 
 
 def leased(word: Word, elapsed_ns: int) -> Word:
     """Return the word with a probe's lease taken; only for a word that admits and is not closed."""
-    stamp_ms = ceil_ms(elapsed_ns)
     if word.state == OPEN:
-        return word.to(HALF_OPEN, leased=True, stamp_ms=stamp_ms)
-    return word._replace(leased=True, stamp_ms=stamp_ms)
+        return word.to(HALF_OPEN, leased=True, stamp_ms=stamp_ms(elapsed_ns))
+    return word._replace(leased=True, stamp_ms=stamp_ms(elapsed_ns))
 
 
 def succeeded(word: Word, circuit: CircuitSettings) -> Word:
@@ -132,14 +159,24 @@ def succeeded(word: Word, circuit: CircuitSettings) -> Word:
     return word._replace(count=word.count + 1, leased=False)
 
 
-def failed(word: Word, elapsed_ns: int, circuit: CircuitSettings) -> Word:
-    """Return the word after a failure that counts."""
+def failed(word: Word, began_ns: int, elapsed_ns: int, circuit: CircuitSettings) -> Word:
+    """Return the word after a failure that counts, of an attempt that began at `began_ns` since the origin.
+
+    Idle time ends a run of failures, failing time does not: attempts may take longer than the window to fail.
+    """
     if word.state == CLOSED:
-        same_run = word.count > 0 and floor_ms(elapsed_ns) - word.stamp_ms <= circuit.trip_window_ms
-        count, stamp_ms = (word.count + 1, word.stamp_ms) if same_run else (1, ceil_ms(elapsed_ns))
+        same_run = word.count > 0 and floor_ms(began_ns) - word.stamp_ms <= circuit.trip_window_ms
+        count = word.count + 1 if same_run else 1
         if count < circuit.failure_threshold:
-            return word._replace(count=count, stamp_ms=stamp_ms)
-    return word.to(OPEN, stamp_ms=ceil_ms(elapsed_ns))
+            return word._replace(count=count, stamp_ms=stamp_ms(elapsed_ns))
+    return word.to(OPEN, stamp_ms=stamp_ms(elapsed_ns))
+
+
+def given_back(word: Word, issued_ns: int) -> Word | None:
+    """Return the word after the lease taken at `issued_ns` since the origin was given back, if it is that one's."""
+    if word.state == HALF_OPEN and word.leased and word.stamp_ms == stamp_ms(issued_ns):
+        return word._replace(leased=False, stamp_ms=DUE)
+    return None
 
 
 def counts(word: Word, ticket: Ticket | None) -> bool:
@@ -158,10 +195,21 @@ def counts(word: Word, ticket: Ticket | None) -> bool:
 class Breaker:
     """One queue's breaker. Thread-safe.
 
-    `on_change(old, new)` is told of every change of state, after it, in the thread that caused it.
+    `on_change(old, new)` is told the words before and after every change of state, and every forcing, after it, in the
+    thread that caused it.
     """
 
-    __slots__ = ("_lock", "_now_ns", "_on_change", "_origin_ns", "circuit", "last_failure_ns", "last_probe_ns", "word")
+    __slots__ = (
+        "_lock",
+        "_now_ns",
+        "_on_change",
+        "_origin_ns",
+        "circuit",
+        "last_failure",
+        "last_failure_ns",
+        "last_probe_ns",
+        "word",
+    )
 
     def __init__(
         self,
@@ -175,6 +223,7 @@ class Breaker:
         self._on_change = on_change
         self.word = 0
         # For display only; no transition reads them.
+        self.last_failure: str | None = None
         self.last_failure_ns: int | None = None
         self.last_probe_ns: int | None = None
         self._now_ns = now_ns or time.monotonic_ns
@@ -182,26 +231,42 @@ class Breaker:
         self._lock = ForkLock()
 
     def state(self) -> int:
-        """Return 0 closed, 1 open, 2 half-open. An open circuit is so until its first probe, however long ago."""
-        return self.word >> 62
+        """Return 0 closed, 1 open, 2 half-open. An open circuit is so until its first probe, however long ago.
+
+        Unless it was forced open for a time: then looking is enough to end that.
+        """
+        if is_forced(self.word):
+            self.lapse(self._now_ns())
+        return state_of(self.word)
 
     def admits(self, word: int, now_ns: int) -> bool:
         """Look, without taking anything: would an admission now stand a chance, if `word` still holds?"""
         return admits(Word.unpack(word), floor_ms(now_ns - self._origin_ns), self.circuit)
 
     def retry_at_ns(self, word: int) -> int | None:
-        """Return when `word`, which must not be closed, admits its next probe; ``None`` while forced open."""
+        """Return when `word`, which must not be closed, admits again; ``None`` where it is forced open without end."""
         unpacked = Word.unpack(word)
         if unpacked.forced:
-            return None
+            return None if unpacked.stamp_ms == UNENDING else self._origin_ns + unpacked.stamp_ms * _MS
+        if unpacked.stamp_ms == DUE:
+            return self._origin_ns
         return self._origin_ns + (unpacked.stamp_ms + wait_ms(unpacked, self.circuit)) * _MS
+
+    def honours(self, word: int, ticket: Ticket | None, now_ns: int) -> bool:
+        """Tell whether a ticket given out before still lets its holder go: a probe's while its lease runs."""
+        if ticket is None or ticket.generation != generation_of(word):
+            return False
+        unpacked = Word.unpack(word)
+        if not ticket.probe:
+            return unpacked.state == CLOSED
+        own = unpacked.leased and unpacked.stamp_ms == stamp_ms(ticket.issued_ns - self._origin_ns)
+        return own and not self.admits(word, now_ns)
 
     def try_acquire(self) -> Ticket | None:
         """Admit a caller: a ticket, or ``None`` when it must not go."""
-        word = Word.unpack(self.word)
-        if word.state == CLOSED:
-            return Ticket(word.generation, probe=False)
         now_ns = self._now_ns()
+        if is_forced(self.word):
+            self.lapse(now_ns)
         elapsed_ns = now_ns - self._origin_ns
 
         def take(word: Word) -> Word | None:
@@ -209,6 +274,9 @@ class Breaker:
                 return None
             return word if word.state == CLOSED else leased(word, elapsed_ns)
 
+        seen = self.word
+        if state_of(seen) == CLOSED:
+            return Ticket(generation_of(seen), now_ns, probe=False)
         stepped = self._step(take)
         if stepped is None:
             return None
@@ -216,49 +284,75 @@ class Breaker:
         probe = old.state != CLOSED
         if probe:
             self.last_probe_ns = now_ns
-        self._notify(old.state, new.state)
-        return Ticket(new.generation, probe=probe)
+        self._notify(old, new)
+        return Ticket(new.generation, now_ns, probe=probe)
 
-    def record(self, ok: bool, ticket: Ticket | None = None) -> None:
-        """Take a result into account, or drop it when it is stale."""
+    def record(
+        self, ok: bool | None, ticket: Ticket | None = None, began_ns: int | None = None, failure: str | None = None
+    ) -> None:
+        """Take a result into account, or drop it when it is stale.
+
+        ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began,
+        else when its ticket was issued, else now; `failure` names what failed, for display.
+        """
+        if ok is None and (ticket is None or not ticket.probe):
+            return  # nothing was taken
         if ticket is not None and not ticket.settle():
             return
         if ok and is_pristine(self.word):
             return  # whether or not it counts, nothing changes
         now_ns = self._now_ns()
+        if began_ns is None:
+            began_ns = now_ns if ticket is None else ticket.issued_ns
+        began_ns -= self._origin_ns
         elapsed_ns = now_ns - self._origin_ns
 
         def settle(word: Word) -> Word | None:
             if not counts(word, ticket):
                 return None
-            return succeeded(word, self.circuit) if ok else failed(word, elapsed_ns, self.circuit)
+            if ok is None:
+                assert ticket is not None  # noqa: S101 - see above
+                return given_back(word, ticket.issued_ns - self._origin_ns)
+            return succeeded(word, self.circuit) if ok else failed(word, began_ns, elapsed_ns, self.circuit)
 
         stepped = self._step(settle)
         if stepped is None:
             return
-        if not ok:
+        if ok is False:
             self.last_failure_ns = now_ns
-        old, new = stepped
-        self._notify(old.state, new.state)
+            self.last_failure = failure
+        self._notify(*stepped)
 
-    def force_open(self) -> None:
-        """Reject everything until `force_close` or `reset`."""
-        self._force(OPEN, forced=True)
+    def hasten(self) -> None:
+        """Let the next admission of an open circuit be its first probe, unless it is forced open."""
+        self._step(lambda word: word._replace(stamp_ms=DUE) if word.state == OPEN and not word.forced else None)
+
+    def force_open(self, until_ns: int | None = None) -> None:
+        """Reject everything until `force_close`, `reset` or the instant `until_ns`."""
+        end_ms = UNENDING if until_ns is None else stamp_ms(until_ns - self._origin_ns)
+        self._notify(*self._force(OPEN, forced=True, stamp_ms=end_ms))
 
     def force_close(self) -> None:
         """Close now; later failures open it again."""
-        self._force(CLOSED, forced=False)
+        self._notify(*self._force(CLOSED))
 
     def reset(self) -> None:
-        """Close now and forget the times of past failures and probes."""
-        self._force(CLOSED, forced=False)
-        self.last_failure_ns = self.last_probe_ns = None
+        """Close now and forget past failures and probes."""
+        stepped = self._force(CLOSED)
+        self.last_failure = self.last_failure_ns = self.last_probe_ns = None
+        self._notify(*stepped)
 
-    def _force(self, state: int, *, forced: bool) -> None:
-        stamp_ms = ceil_ms(self._now_ns() - self._origin_ns) if forced else 0
+    def lapse(self, now_ns: int) -> None:
+        """Close a circuit that was forced open for a time that is up."""
+        now_ms = floor_ms(now_ns - self._origin_ns)
+        stepped = self._step(lambda word: word.to(CLOSED) if is_over(word, now_ms) else None)
+        if stepped is not None:
+            self._notify(*stepped)
+
+    def _force(self, state: int, *, forced: bool = False, stamp_ms: int = 0) -> tuple[Word, Word]:
         stepped = self._step(lambda word: word.to(state, forced=forced, stamp_ms=stamp_ms))
         assert stepped is not None  # noqa: S101 - only a step that declines gives None
-        self._notify(stepped[0].state, state)
+        return stepped
 
     def _step(self, step: Callable[[Word], Word | None]) -> tuple[Word, Word] | None:
         """Drive a pure step until it is applied to an unchanged word; return the words before and after, or ``None``
@@ -281,6 +375,6 @@ class Breaker:
             self.word = new
         return True
 
-    def _notify(self, old: int, new: int) -> None:
-        if self._on_change is not None and old != new:
-            self._on_change(old, new)
+    def _notify(self, old: Word, new: Word) -> None:
+        if self._on_change is not None and (old.state != new.state or old.forced or new.forced):
+            self._on_change(old.pack(), new.pack())

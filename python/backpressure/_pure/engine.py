@@ -8,7 +8,16 @@ from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from backpressure._pure.breaker import Breaker, Ticket, is_pristine
+from backpressure._pure.breaker import (
+    CLOSED,
+    OPEN,
+    Breaker,
+    Ticket,
+    generation_of,
+    is_forced,
+    is_pristine,
+    state_of,
+)
 from backpressure._pure.cache import Computed, Queue, Ready, Sample
 from backpressure._pure.counters import Counters, Totals
 from backpressure._pure.curve import ThreeZoneLaw
@@ -53,7 +62,10 @@ class Mode(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """Advice with where it came from; `until_ns` is how long it stays true, ``None`` where that is not known."""
+    """Advice with where it came from; `until_ns` is how long it stays true, ``None`` where that is not known.
+
+    `forced` is the refusal of a circuit that is held open by hand, which observe mode keeps to.
+    """
 
     reason: Reason
     delay_ns: int = 0
@@ -63,6 +75,7 @@ class _Answer(NamedTuple):
     timestamp: datetime | None = None
     computed: bool = False
     until_ns: float | None = None
+    forced: bool = False
 
 
 class Engine:
@@ -139,10 +152,12 @@ class Engine:
     def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the work of a job whose answer lies ready."""
         ready.count()
+        # Where there was no failure to forget, any that is found later came meanwhile.
+        began_ns = self.origin_ns if is_pristine(ready.word) else self.now_ns()
         try:
             value = work(*args, **kwargs)
         except BaseException as error:
-            self._host.report_error(ready.decision, error)
+            self._host.report_error(ready.decision, error, began_ns)
             raise
         # Into a pristine circuit a success need not be reported.
         if not is_pristine(ready.breaker.word) or type(value) is CoroutineType:
@@ -175,7 +190,8 @@ class Engine:
                 return self._decide_untracked(mode, priority, name, now_ns)
         decision = self._decide_tracked(mode, priority, queue, now_ns, admit=admit, may_read=True, cold=None)
         if decision is None:
-            cold = self._host.read(queue.name, queue.sample is None)
+            # Where there is a poller, only who must not go by what there is gets here.
+            cold = self._host.read(queue.name, queue.sample is None or mode.settings.polling)
             mode, now_ns = self._look()
             decision = self._decide_tracked(mode, priority, queue, now_ns, admit=admit, may_read=False, cold=cold)
             assert decision is not None  # noqa: S101 - only a caller that may read is asked to
@@ -204,8 +220,9 @@ class Engine:
     ) -> ThrottleDecision | None:
         """Decide for a queue that has state; ``None`` asks the caller to read the queue first."""
         queue.touched_ns = now_ns
-        breaker, word, sample = queue.breaker, queue.breaker.word, queue.sample
-        closed, forced = word >> 62 == 0, word >> 61 & 1
+        breaker, sample = queue.breaker, queue.sample
+        word = _look_at(breaker, now_ns)
+        closed, forced = state_of(word) == CLOSED, is_forced(word)
         switch = mode.switch()
         if switch is not None and not forced:
             return self._finish(mode, priority, queue, now_ns, _Answer(switch))
@@ -222,7 +239,7 @@ class Engine:
             return self._build(priority, queue.name, now_ns, answer)
         if closed:
             ready = (word, sample) if answer.delay_ns == 0 else None
-            ticket: Ticket | None = Ticket(word >> 40 & 1023, probe=False)
+            ticket: Ticket | None = Ticket(generation_of(word), now_ns, probe=False)
             return self._finish(mode, priority, queue, now_ns, answer, ticket=ticket, ready=ready)
         ticket = breaker.try_acquire()
         if ticket is None and not attempts:
@@ -248,12 +265,13 @@ class Engine:
         if expired and may_read and queue.may_read(settings, now_ns):
             return None
         if sample is None:
-            if settings.polling and may_read:  # the read that failed left it to the poller
-                self._check_poller(settings, now_ns)
+            # The read that failed left it to the poller.
+            if settings.polling and may_read and self._check_poller(settings, now_ns):
+                return None
             return self._fallback(settings, priority, settings.fallback_reason)
         age_ns = sample.age_ns(now_ns)
-        if settings.polling and age_ns > settings.check_after_ns:
-            self._check_poller(settings, now_ns)
+        if settings.polling and age_ns > settings.check_after_ns and self._check_poller(settings, now_ns) and may_read:
+            return None
         if age_ns <= settings.cache_ttl_ns:
             return self._law_answer(mode, priority, queue, sample, age_ns)
         over_ns = age_ns - settings.cache_ttl_ns
@@ -295,7 +313,8 @@ class Engine:
         switch = mode.switch()
         answer = _Answer(switch) if switch else self._fallback(mode.settings, priority, Reason.UNTRACKED)
         self._untracked[priority.value].count(answer.reason, delay_ns=answer.delay_ns, computed=False)
-        return self._deliver(mode, self._build(priority, name, now_ns, answer))
+        decision = self._build(priority, name, now_ns, answer)
+        return self._observed(decision) if mode.settings.observe else decision
 
     # ---------------------------------------------------------------------------------------------------- admission
 
@@ -305,20 +324,27 @@ class Engine:
         if planned.reason is Reason.UNTRACKED:
             return planned  # it was counted when made, and has no breaker
         priority = planned.priority
+        counted = planned.delay == 0  # when made; then only the breaker may have changed
         queue = self._queues.get(planned.queue_name) or self._track(planned.queue_name, now_ns, evict=True)
         if queue is None:
-            self.count(planned)
+            if not counted:
+                self.count(planned)
             return planned
-        breaker, word = queue.breaker, queue.breaker.word
-        forced = word >> 61 & 1
+        breaker = queue.breaker
+        word = _look_at(breaker, now_ns)
+        forced = is_forced(word)
         switch = mode.switch()
         if switch is not None and not forced:
-            return self._finish(mode, priority, queue, now_ns, _Answer(switch))
+            return planned if counted else self._finish(mode, priority, queue, now_ns, _Answer(switch))
+        held = planned._ticket  # noqa: SLF001 - tickets are the engine's own
+        if counted and not forced and (planned.reason is Reason.OBSERVE_ONLY or breaker.honours(word, held, now_ns)):
+            return planned
         ticket = breaker.try_acquire()
         attempts = priority.value == _HIGH and breaker.circuit.high_attempts and not forced
         if ticket is None and not attempts:
             return self._reject(mode, priority, queue, now_ns, breaker.word, queue.sample)
-        self.count(planned)
+        if not counted:
+            self.count(planned)
         return self._host.admitted(planned, ticket)
 
     def count(self, planned: ThrottleDecision) -> None:
@@ -329,18 +355,26 @@ class Engine:
         counters = (self._untracked if queue is None else queue.counters)[planned.priority.value]
         counters.count(planned.reason, delay_ns=round(planned.delay * 1e9), computed=planned._computed)  # noqa: SLF001
 
-    def record(self, decision: ThrottleDecision, ok: bool) -> None:
+    def record(
+        self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None = None, failure: str | None = None
+    ) -> None:
         """See `backpressure._engine.Engine`."""
         ticket = decision._ticket  # noqa: SLF001 - tickets are the engine's own
         queue = self._queues.get(decision.queue_name)
         if ticket is not None and queue is not None:
-            queue.breaker.record(ok, ticket)
+            queue.breaker.record(ok, ticket, began_ns, failure)
 
-    def record_queue(self, queue_name: str, ok: bool) -> None:
+    def record_queue(self, queue_name: str, ok: bool, failure: str | None = None) -> None:
         """See `backpressure._engine.Engine`."""
         breaker = self.breaker(queue_name, True)
         if breaker is not None:
-            breaker.record(ok)
+            breaker.record(ok, failure=failure)
+
+    def hasten(self, queue_name: str) -> None:
+        """See `backpressure._engine.Engine`."""
+        breaker = self.breaker(queue_name, False)
+        if breaker is not None:
+            breaker.hasten()
 
     # ------------------------------------------------------------------------------------------------------ answers
 
@@ -348,14 +382,13 @@ class Engine:
         self, mode: Mode, priority: Priority, queue: Queue, now_ns: int, word: int, sample: Sample | None
     ) -> ThrottleDecision:
         """Refuse on behalf of `word`, which may have closed by now: the loser of a race is still refused."""
-        half_open = word >> 62 != 1
-        retry_at_ns = queue.breaker.retry_at_ns(word) if word >> 62 else now_ns
-        reason = Reason.CIRCUIT_HALF_OPEN if half_open else Reason.CIRCUIT_OPEN
+        retry_at_ns = now_ns if state_of(word) == CLOSED else queue.breaker.retry_at_ns(word)
+        reason = Reason.CIRCUIT_OPEN if state_of(word) == OPEN else Reason.CIRCUIT_HALF_OPEN
         # No longer than a sample is believed: an answer that lies ready does not note that its queue is asked for.
         until_ns = now_ns + mode.settings.cache_ttl_ns
         if retry_at_ns is not None:
             until_ns = min(until_ns, retry_at_ns - 1)
-        answer = _Answer(reason, shed=True, until_ns=until_ns)
+        answer = _Answer(reason, shed=True, until_ns=until_ns, forced=is_forced(word))
         return self._finish(mode, priority, queue, now_ns, answer, ready=(word, sample), retry_at_ns=retry_at_ns)
 
     def _finish(
@@ -374,7 +407,8 @@ class Engine:
         counters = queue.counters[priority.value]
         counters.count(answer.reason, delay_ns=0 if answer.shed else answer.delay_ns, computed=answer.computed)
         decision = self._build(priority, queue.name, now_ns, answer, ticket=ticket, retry_at_ns=retry_at_ns)
-        decision = self._deliver(mode, decision)
+        if mode.settings.observe and not answer.forced:
+            decision = self._observed(decision)
         if ready is not None and answer.until_ns is not None and answer.until_ns >= now_ns and mode.switch() is None:
             word, sample = ready
             self._ready[priority][queue.name] = Ready(
@@ -418,10 +452,8 @@ class Engine:
             answer.computed,
         )
 
-    def _deliver(self, mode: Mode, decision: ThrottleDecision) -> ThrottleDecision:
-        """Return what the caller is given: in observe mode a go, with the real decision beside it."""
-        if not mode.settings.observe:
-            return decision
+    def _observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        """Return what observe mode gives its caller: a go, with the real decision beside it."""
         return self._host.decision(
             decision.priority,
             decision.queue_name,
@@ -470,13 +502,13 @@ class Engine:
         evicted = []
         self._next_eviction_ns = now_ns + idle_ns + 1  # of the queue that takes the room
         for name, queue in list(self._queues.items()):
-            if queue.breaker.state() != 0:
+            if state_of(queue.breaker.word) != CLOSED:
                 self._next_eviction_ns = min(self._next_eviction_ns, now_ns + settings.cache_ttl_ns)
             elif now_ns - queue.touched_ns <= idle_ns:
                 self._next_eviction_ns = min(self._next_eviction_ns, queue.touched_ns + idle_ns + 1)
             else:
                 self._queues.pop(name, None)
-                if queue.breaker.state() != 0:  # forced open meanwhile
+                if state_of(queue.breaker.word) != CLOSED:  # forced open meanwhile
                     self._queues.setdefault(name, queue)
                     continue
                 evicted.append(name)
@@ -503,14 +535,21 @@ class Engine:
         if queue is not None:
             queue.failed_ns = self.now_ns()
 
-    def _check_poller(self, settings: EngineSettings, now_ns: int) -> None:
+    def forget_samples(self) -> None:
+        """See `backpressure._engine.Engine`."""
+        for queue in list(self._queues.values()):
+            queue.sample = queue.failed_ns = None
+        self._change()  # voids all ready answers
+
+    def _check_poller(self, settings: EngineSettings, now_ns: int) -> bool:
+        """Look after the poller, now and then; tell whether the queue is to be read first."""
         if now_ns < self._next_check_ns:
-            return
+            return False
         with self._lock():
             if now_ns < self._next_check_ns:
-                return
+                return False
             self._next_check_ns = now_ns + settings.check_every_ns
-        self._host.check_poller()
+        return self._host.check_poller()
 
     def breaker(self, queue_name: object, create: bool) -> Breaker | None:
         """See `backpressure._engine.Engine`."""
@@ -609,6 +648,13 @@ class Gate:
         gate.suggest = partial(engine.suggest_throttle, priority, queue_name)
         gate.run = partial(engine.run_within, priority, queue_name, max_wait)
         return gate
+
+
+def _look_at(breaker: Breaker, now_ns: int) -> int:
+    """Return the breaker's word; looking ends a forced opening whose time is up."""
+    if is_forced(breaker.word):
+        breaker.lapse(now_ns)
+    return breaker.word
 
 
 def _mode(settings: EngineSettings) -> Mode:

@@ -1,11 +1,14 @@
 //! The circuit breaker's Python face: one that stands alone, or a handle on a queue's.
 
-use backpressure_core::breaker::{self, Change};
+use backpressure_core::breaker::{self, Change, Outcome, is_forced};
+use backpressure_core::cache::Place;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::clock::{Clock, Ns};
 use crate::engine::{Engine, Queue};
+use crate::guarded::Guarded;
 use crate::settings::CircuitSettings;
 
 /// Permission to do one piece of work, to be handed back with its result.
@@ -26,18 +29,27 @@ impl Ticket {
         self.0.probe()
     }
 
+    /// Instant at which it was given out.
+    #[getter]
+    fn issued_ns(&self) -> i64 {
+        self.0.issued_ns()
+    }
+
     fn __repr__(&self) -> String {
         let probe = if self.0.probe() { "True" } else { "False" };
         format!("Ticket(generation={}, probe={probe})", self.0.generation())
     }
 }
 
+/// The class of the last error that counted, by name, if it is known. For display; no transition reads it.
+pub type Failure = Guarded<Option<Py<PyString>>>;
+
 /// One queue's breaker. Thread-safe.
 #[pyclass(frozen, name = "Breaker", module = "backpressure._native")]
 pub struct Breaker(Home);
 
 enum Home {
-    Alone { breaker: breaker::Breaker, clock: Clock, on_change: Option<Py<PyAny>> },
+    Alone { breaker: breaker::Breaker, clock: Clock, on_change: Option<Py<PyAny>>, last_failure: Failure },
     Queue { engine: Py<Engine>, queue: Py<Queue> },
 }
 
@@ -61,12 +73,28 @@ impl Breaker {
         }
     }
 
+    fn failure(&self) -> &Failure {
+        match &self.0 {
+            Home::Alone { last_failure, .. } => last_failure,
+            Home::Queue { queue, .. } => &queue.get().last_failure,
+        }
+    }
+
+    /// Ends a forced opening whose time is up.
+    fn lapse(&self, py: Python<'_>) -> PyResult<()> {
+        if is_forced(self.core().word()) {
+            let change = self.core().lapse(self.now_ns(py)?);
+            self.notify(py, change)?;
+        }
+        Ok(())
+    }
+
     fn notify(&self, py: Python<'_>, change: Option<Change>) -> PyResult<()> {
-        let Some(change) = change else { return Ok(()) };
+        let Some(change) = change.filter(Change::is_news) else { return Ok(()) };
         match &self.0 {
             Home::Alone { on_change: None, .. } => Ok(()),
             Home::Alone { on_change: Some(on_change), .. } => {
-                on_change.call1(py, (change.old as u8, change.new as u8)).map(drop)
+                on_change.call1(py, (change.old.pack(), change.new.pack())).map(drop)
             }
             Home::Queue { engine, queue } => engine.get().circuit_changed(queue.get().name.bind(py), change),
         }
@@ -89,13 +117,19 @@ impl Breaker {
             None => clock.now_ns(now_ns.py())?,
         };
         let breaker = breaker::Breaker::new(circuit.into(), origin_ns);
-        Ok(Self(Home::Alone { breaker, clock, on_change }))
+        Ok(Self(Home::Alone { breaker, clock, on_change, last_failure: Failure::default() }))
     }
 
     /// The 64-bit word that transitions read.
     #[getter]
     fn word(&self) -> u64 {
         self.core().word()
+    }
+
+    /// What failed when the last failure counted: the class of its error, where that is known.
+    #[getter]
+    fn last_failure(&self, py: Python<'_>) -> Option<Py<PyString>> {
+        self.failure().read(|failure| failure.as_ref().map(|name| name.clone_ref(py)))
     }
 
     /// Instant of the last failure that counted.
@@ -111,33 +145,61 @@ impl Breaker {
     }
 
     /// Return 0 closed, 1 open, 2 half-open. An open circuit is so until its first probe, however long ago.
-    fn state(&self) -> u8 {
-        self.core().state() as u8
+    ///
+    /// Unless it was forced open for a time: then looking is enough to end that.
+    fn state(&self, py: Python<'_>) -> PyResult<u8> {
+        self.lapse(py)?;
+        Ok(self.core().state() as u8)
     }
 
-    /// Return when `word`, which must not be closed, admits its next probe; ``None`` while forced open.
+    /// Return when `word`, which must not be closed, admits again; ``None`` where it is forced open without end.
     fn retry_at_ns(&self, word: u64) -> Option<i64> {
         self.core().retry_at_ns(word)
     }
 
     /// Admit a caller: a ticket, or ``None`` when it must not go.
     fn try_acquire(&self, py: Python<'_>) -> PyResult<Option<Ticket>> {
-        let (ticket, change) = self.core().try_acquire(|| self.now_ns(py))?;
+        self.lapse(py)?;
+        let (ticket, change) = self.core().try_acquire(self.now_ns(py)?);
         self.notify(py, change)?;
         Ok(ticket.map(Ticket))
     }
 
     /// Take a result into account, or drop it when it is stale.
-    #[pyo3(signature = (ok, ticket=None))]
-    pub fn record(&self, py: Python<'_>, ok: bool, ticket: Option<&Bound<'_, Ticket>>) -> PyResult<()> {
+    ///
+    /// ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began, else
+    /// when its ticket was issued, else now; `failure` names what failed, for display.
+    #[pyo3(signature = (ok, ticket=None, began_ns=None, failure=None))]
+    pub fn record(
+        &self,
+        py: Python<'_>,
+        ok: Option<bool>,
+        ticket: Option<&Bound<'_, Ticket>>,
+        began_ns: Option<Ns>,
+        failure: Option<Py<PyString>>,
+    ) -> PyResult<()> {
         let ticket = ticket.map(|ticket| &ticket.get().0);
-        let change = self.core().record(ok, ticket, || self.now_ns(py))?;
+        let outcome = match ok {
+            Some(true) => Outcome::Success,
+            Some(false) => Outcome::Failure(began_ns.map(|Ns(began_ns)| began_ns)),
+            None => Outcome::Ignored,
+        };
+        let change = self.core().record(outcome, ticket, || self.now_ns(py))?;
+        if change.is_some() && ok == Some(false) {
+            drop(self.failure().put(failure));
+        }
         self.notify(py, change)
     }
 
-    /// Reject everything until `force_close` or `reset`.
-    fn force_open(&self, py: Python<'_>) -> PyResult<()> {
-        let change = self.core().force_open(self.now_ns(py)?);
+    /// Let the next admission of an open circuit be its first probe, unless it is forced open.
+    fn hasten(&self) {
+        self.core().hasten();
+    }
+
+    /// Reject everything until `force_close`, `reset` or the instant `until_ns`.
+    #[pyo3(signature = (until_ns=None))]
+    fn force_open(&self, py: Python<'_>, until_ns: Option<Ns>) -> PyResult<()> {
+        let change = self.core().force_open(until_ns.map(|Ns(until_ns)| until_ns));
         self.notify(py, change)
     }
 
@@ -146,9 +208,11 @@ impl Breaker {
         self.notify(py, self.core().force_close())
     }
 
-    /// Close now and forget the times of past failures and probes.
+    /// Close now and forget past failures and probes.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
-        self.notify(py, self.core().reset())
+        let change = self.core().reset();
+        drop(self.failure().put(None));
+        self.notify(py, change)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use backpressure_core::breaker::{Change, Ticket as CoreTicket, is_pristine};
 use backpressure_core::cache::{self, Place};
 use backpressure_core::counters::Totals;
-use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Settings};
+use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Planned, Settings};
 use backpressure_core::zone::Zone;
 use backpressure_core::{Priority, Reason};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
 
-use crate::breaker::{Breaker, Ticket};
+use crate::breaker::{Breaker, Failure, Ticket};
 use crate::clock::{Clock, Ns};
 use crate::guarded::Guarded;
 use crate::settings::EngineSettings;
@@ -34,6 +34,7 @@ pub type Ready = cache::Ready<Py<PyAny>>;
 pub struct Queue {
     pub core: cache::Queue<Py<PyAny>, Guarded<Ready>>,
     pub name: Py<PyString>,
+    pub last_failure: Failure,
     // In the order in which they were made.
     number: u64,
 }
@@ -85,7 +86,7 @@ impl Engine {
 
     /// Where its milliseconds begin: its first clock reading.
     #[getter]
-    fn origin_ns(&self) -> i64 {
+    pub fn origin_ns(&self) -> i64 {
         self.core.origin_ns
     }
 
@@ -101,7 +102,7 @@ impl Engine {
         self.ready_or_decide(priority, queue_name, false)
     }
 
-    /// Ask the breaker again for a planned decision that was waited out, and count it with its final reason.
+    /// Ask the breaker again for a planned decision, right before its work; one that waited is counted here.
     fn admit(&self, planned: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let py = planned.py();
         let (mode, now_ns) = self.look(py)?;
@@ -110,17 +111,30 @@ impl Engine {
         }
         let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
         let name = planned.getattr(intern!(py, "queue_name"))?.cast_into::<PyString>()?;
+        let waited = planned.getattr(intern!(py, "delay"))?.extract::<f64>()? > 0.0;
         let Some(queue) = self.track(&name, now_ns, true)? else {
-            self.count(planned)?;
+            if waited {
+                self.count(planned)?;
+            }
             return Ok(planned.clone().unbind());
         };
         let queue = queue.get();
         let host = Border { engine: self, name: queue.name.bind(py) };
         let call = Call { engine: &self.core, host: &host, mode: &mode, priority, queue: &queue.core, now_ns };
-        match call.admit()? {
+        let ticket = planned.getattr(intern!(py, "_ticket"))?;
+        let held = if ticket.is_none() { None } else { Some(ticket.cast::<Ticket>()?) };
+        let asked = match self.reason_of(planned)? {
+            _ if waited => Planned::Wait,
+            Reason::ObserveOnly => Planned::Observed,
+            _ => Planned::Go(held.map(|held| &held.get().0)),
+        };
+        match call.admit(asked)? {
             Admission::Instead(decision) => Ok(decision),
+            Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
-                self.count(planned)?;
+                if waited {
+                    self.count(planned)?;
+                }
                 let ticket = ticket.map(Ticket);
                 self.host.call_method1(py, intern!(py, "admitted"), (planned, ticket))
             }
@@ -148,26 +162,48 @@ impl Engine {
         Ok(())
     }
 
-    /// Feed the breaker with the outcome of a decided job.
-    fn record(slf: &Bound<'_, Self>, decision: &Bound<'_, PyAny>, ok: bool) -> PyResult<()> {
+    /// Feed the breaker with the outcome of a decided job; ``None`` says nothing, and gives a probe's lease back.
+    #[pyo3(signature = (decision, ok, began_ns=None, failure=None))]
+    fn record(
+        slf: &Bound<'_, Self>,
+        decision: &Bound<'_, PyAny>,
+        ok: Option<bool>,
+        began_ns: Option<Ns>,
+        failure: Option<Py<PyString>>,
+    ) -> PyResult<()> {
         let py = slf.py();
         let Some(queue) = slf.get().queue(&decision.getattr(intern!(py, "queue_name"))?)? else { return Ok(()) };
-        if ok && is_pristine(queue.get().core.breaker.word()) {
+        if ok == Some(true) && is_pristine(queue.get().core.breaker.word()) {
             return Ok(()); // whether or not it counts, nothing changes
         }
         let ticket = decision.getattr(intern!(py, "_ticket"))?;
         if ticket.is_none() {
             return Ok(());
         }
-        Breaker::of_queue(slf.clone().unbind(), queue.unbind()).record(py, ok, Some(ticket.cast::<Ticket>()?))
+        let breaker = Breaker::of_queue(slf.clone().unbind(), queue.unbind());
+        breaker.record(py, ok, Some(ticket.cast::<Ticket>()?), began_ns, failure)
     }
 
     /// Feed the breaker with an outcome that belongs to no decision.
-    fn record_queue(slf: &Bound<'_, Self>, queue_name: &Bound<'_, PyAny>, ok: bool) -> PyResult<()> {
+    #[pyo3(signature = (queue_name, ok, failure=None))]
+    fn record_queue(
+        slf: &Bound<'_, Self>,
+        queue_name: &Bound<'_, PyAny>,
+        ok: bool,
+        failure: Option<Py<PyString>>,
+    ) -> PyResult<()> {
         match Self::breaker(slf, queue_name, true)? {
-            Some(breaker) => breaker.record(slf.py(), ok, None),
+            Some(breaker) => breaker.record(slf.py(), Some(ok), None, None, failure),
             None => Ok(()),
         }
+    }
+
+    /// Let the next admission of the queue's open circuit be its first probe; does nothing if it is forced.
+    fn hasten(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(queue) = self.queue(queue_name)? {
+            queue.get().core.breaker.hasten();
+        }
+        Ok(())
     }
 
     // -------------------------------------------------------------------------------------------------------- queues
@@ -190,6 +226,13 @@ impl Engine {
             queue.get().core.read_failed(self.clock.now_ns(queue_name.py())?);
         }
         Ok(())
+    }
+
+    /// Drop all samples: they are another process's, and every queue is to be read anew.
+    fn forget_samples(&self, py: Python<'_>) {
+        for queue in self.table.all(py) {
+            queue.get().core.forget_sample();
+        }
     }
 
     /// Return a queue's breaker, made if need be where `create` is true and there is room.
@@ -395,7 +438,8 @@ impl Engine {
         if let Some(decision) = decide(&mode, now_ns, Ask { admit, may_read: true, cold: None })? {
             return Ok(decision);
         }
-        let wait = queue.sample().is_none();
+        // Where there is a poller, only who must not go by what there is gets here.
+        let wait = queue.sample().is_none() || mode.settings.polling;
         let cold = self.host.bind(py).call_method1(intern!(py, "read"), (name, wait))?;
         let cold = if cold.is_none() { None } else { Some(self.vocabulary.reason(&cold)?) };
         let (mode, now_ns) = self.look(py)?;
@@ -434,10 +478,10 @@ impl Engine {
         self.vocabulary.reason(&decision.getattr(intern!(decision.py(), "reason"))?)
     }
 
-    /// Tells the host that a queue's breaker changed its state.
+    /// Tells the host of a change of a queue's breaker that is news.
     pub fn circuit_changed(&self, name: &Bound<'_, PyString>, change: Change) -> PyResult<()> {
         let py = name.py();
-        let args = (name, change.old as u8, change.new as u8);
+        let args = (name, change.old.pack(), change.new.pack());
         self.host.call_method1(py, intern!(py, "circuit_changed"), args).map(drop)
     }
 
@@ -469,7 +513,8 @@ impl Engine {
         let circuit = Arc::clone(settings.circuit_of(text));
         let core = cache::Queue::new(text, circuit, self.core.origin_ns, now_ns);
         let number = self.made.fetch_add(1, Ordering::Relaxed); // relaxed: no two are the same, that is all
-        let made = Bound::new(py, Queue { core, name: name.clone().unbind(), number })?;
+        let made =
+            Bound::new(py, Queue { core, name: name.clone().unbind(), last_failure: Failure::default(), number })?;
         // Everything that allocates Python objects was done above, everything that frees or calls follows below.
         let (queue, evicted) = with_critical_section(self.changing.bind(py), || {
             if let Some(queue) = self.queue(name)? {
@@ -532,9 +577,9 @@ impl core::Host for Border<'_, '_> {
         self.engine.host.call_method0(py, intern!(py, "utc_now"))
     }
 
-    fn check_poller(&self) -> PyResult<()> {
+    fn check_poller(&self) -> PyResult<bool> {
         let py = self.name.py();
-        self.engine.host.call_method0(py, intern!(py, "check_poller")).map(drop)
+        self.engine.host.call_method0(py, intern!(py, "check_poller"))?.is_truthy(py)
     }
 
     fn circuit_changed(&self, change: Change) -> PyResult<()> {

@@ -273,6 +273,15 @@ unsafe fn perform(
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
+    // Where there was no failure to forget, any that is found later came meanwhile.
+    let began_ns = if is_pristine(queue.get().core.breaker.word()) {
+        engine.origin_ns()
+    } else {
+        match engine.clock.now_ns(queue.py()) {
+            Ok(now_ns) => now_ns,
+            Err(error) => return raise(queue.py(), error),
+        }
+    };
     let (queue, decision) = (queue.into_ptr(), decision.into_ptr()); // not to be dropped by unwinding
     // SAFETY: that is the caller's promise.
     let value = unsafe { vectorcall()(*args, args.add(1), nargs.cast_unsigned() - 1, names) };
@@ -290,7 +299,7 @@ unsafe fn perform(
     Python::attach(|py| {
         // SAFETY: the value is ours, or null with an exception set.
         let outcome = unsafe { Bound::from_owned_ptr_or_err(py, value) };
-        match report(engine, &decision, outcome) {
+        match report(engine, &decision, outcome, began_ns) {
             Ok(value) => value.into_ptr(),
             Err(error) => raise(py, error),
         }
@@ -325,11 +334,14 @@ fn report<'py>(
     engine: &Engine,
     decision: &Bound<'_, PyAny>,
     outcome: PyResult<Bound<'py, PyAny>>,
+    began_ns: i64,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = decision.py();
     match &outcome {
         Ok(value) => engine.host.call_method1(py, intern!(py, "report_success"), (decision, value))?,
-        Err(error) => engine.host.call_method1(py, intern!(py, "report_error"), (decision, error.value(py)))?,
+        Err(error) => {
+            engine.host.call_method1(py, intern!(py, "report_error"), (decision, error.value(py), began_ns))?
+        }
     };
     outcome
 }

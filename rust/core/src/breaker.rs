@@ -2,8 +2,10 @@
 //!
 //! Word, from the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
 //! The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
-//! from the engine's first clock reading: start of the failure run, opening, or issue of the last probe's lease.
-//! Stamps and durations round up, `now` rounds down, so nothing happens early and everything at most 2 ms late.
+//! from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
+//! while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced
+//! open without an end. Stamps and durations round up, instants held against them down, so nothing happens early and
+//! everything at most 2 ms late.
 //!
 //! # Memory orderings
 //!
@@ -25,6 +27,10 @@ const MAX_COUNT: u64 = (1 << 10) - 1;
 const MAX_GENERATION: u64 = (1 << 10) - 1;
 /// The word of a circuit that is closed and has no failures to forget, but for its generation.
 const PRISTINE: u64 = !(MAX_GENERATION << 40);
+/// The stamp of a word whose next probe may go at once.
+const DUE: u64 = MAX_MS;
+/// The stamp of a word that is forced open without an end.
+const UNENDING: u64 = MAX_MS;
 /// Stands for "never" in the display times.
 const NEVER: i64 = i64::MIN;
 
@@ -46,7 +52,7 @@ pub struct CircuitSettings {
     pub failure_threshold: u64,
     /// Successful probes that close it.
     pub recovery_threshold: u64,
-    /// Span within which those failures must lie.
+    /// Longest time without an attempt between two of those failures.
     pub trip_window_ms: u64,
     /// Time from opening to the first probe.
     pub recovery_timeout_ms: u64,
@@ -132,9 +138,9 @@ fn floor_ms(elapsed_ns: i64) -> u64 {
     (elapsed_ns.max(0) / MS).unsigned_abs().min(MAX_MS)
 }
 
-/// Rounds a stamp up to whole milliseconds, saturating.
-fn ceil_ms(elapsed_ns: i64) -> u64 {
-    elapsed_ns.max(0).unsigned_abs().div_ceil(MS.unsigned_abs()).min(MAX_MS)
+/// Rounds a stamp up to whole milliseconds, saturating below those that are no instant.
+fn stamp_ms(elapsed_ns: i64) -> u64 {
+    elapsed_ns.max(0).unsigned_abs().div_ceil(MS.unsigned_abs()).min(MAX_MS - 1)
 }
 
 /// Returns how long after its stamp the word admits a probe.
@@ -149,14 +155,20 @@ fn since_stamp(word: Word, elapsed_ns: i64) -> Option<u64> {
 
 /// Tells whether a caller may go, or may try for the probe's lease.
 fn admits(word: Word, elapsed_ns: i64, circuit: &CircuitSettings) -> bool {
-    word.state == State::Closed
-        || (!word.forced && since_stamp(word, elapsed_ns).is_some_and(|ms| ms >= wait_ms(word, circuit)))
+    let is_due =
+        || word.stamp_ms == DUE || since_stamp(word, elapsed_ns).is_some_and(|ms| ms >= wait_ms(word, circuit));
+    word.state == State::Closed || (!word.forced && is_due())
+}
+
+/// Tells whether the word was forced open for a time that is up.
+fn is_over(word: Word, elapsed_ns: i64) -> bool {
+    word.forced && word.stamp_ms != UNENDING && floor_ms(elapsed_ns) >= word.stamp_ms
 }
 
 /// Returns the word with a probe's lease taken; only for a word that admits and is not closed.
 fn leased(word: Word, elapsed_ns: i64) -> Word {
     let word = if word.state == State::Open { word.to(State::HalfOpen) } else { word };
-    Word { leased: true, stamp_ms: ceil_ms(elapsed_ns), ..word }
+    Word { leased: true, stamp_ms: stamp_ms(elapsed_ns), ..word }
 }
 
 /// Returns the word after a success that counts.
@@ -170,21 +182,25 @@ fn succeeded(word: Word, circuit: &CircuitSettings) -> Word {
     Word { count: word.count + 1, leased: false, ..word }
 }
 
-/// Returns the word after a failure that counts.
-fn failed(word: Word, elapsed_ns: i64, circuit: &CircuitSettings) -> Word {
+/// Returns the word after a failure that counts, of an attempt that began at `began_ns` since the origin.
+///
+/// Idle time ends a run of failures, failing time does not: attempts may take longer than the window to fail.
+fn failed(word: Word, began_ns: i64, elapsed_ns: i64, circuit: &CircuitSettings) -> Word {
+    let stamp_ms = stamp_ms(elapsed_ns);
     if word.state == State::Closed {
-        let same_run = word.count > 0 && since_stamp(word, elapsed_ns).is_none_or(|ms| ms <= circuit.trip_window_ms);
-        let (count, stamp_ms) = if same_run { (word.count + 1, word.stamp_ms) } else { (1, ceil_ms(elapsed_ns)) };
+        let same_run = word.count > 0 && since_stamp(word, began_ns).is_none_or(|ms| ms <= circuit.trip_window_ms);
+        let count = if same_run { word.count + 1 } else { 1 };
         if count < circuit.failure_threshold {
             return Word { count, stamp_ms, ..word };
         }
     }
-    Word { stamp_ms: ceil_ms(elapsed_ns), ..word.to(State::Open) }
+    Word { stamp_ms, ..word.to(State::Open) }
 }
 
-/// Returns the word after it was forced open.
-fn forced_open(word: Word, elapsed_ns: i64) -> Word {
-    Word { forced: true, stamp_ms: ceil_ms(elapsed_ns), ..word.to(State::Open) }
+/// Returns the word after the lease taken at `issued_ns` since the origin was given back, if it is that one's.
+fn given_back(word: Word, issued_ns: i64) -> Option<Word> {
+    let own = word.state == State::HalfOpen && word.leased && word.stamp_ms == stamp_ms(issued_ns);
+    own.then_some(Word { leased: false, stamp_ms: DUE, ..word })
 }
 
 /// Tells whether a result may change the word.
@@ -205,18 +221,24 @@ fn counts(word: Word, ticket: Option<&Ticket>) -> bool {
 #[derive(Debug)]
 pub struct Ticket {
     generation: u64,
+    issued_ns: i64,
     probe: bool,
     settled: AtomicBool,
 }
 
 impl Ticket {
-    fn new(generation: u64, probe: bool) -> Self {
-        Self { generation, probe, settled: AtomicBool::new(false) }
+    fn new(generation: u64, issued_ns: i64, probe: bool) -> Self {
+        Self { generation, issued_ns, probe, settled: AtomicBool::new(false) }
     }
 
     /// Returns the ticket of a caller that found the circuit closed.
-    pub fn of_closed(word: u64) -> Self {
-        Self::new(generation_of(word), false)
+    pub fn of_closed(word: u64, issued_ns: i64) -> Self {
+        Self::new(generation_of(word), issued_ns, false)
+    }
+
+    /// When it was given out, which is when the work began if nobody knows better.
+    pub fn issued_ns(&self) -> i64 {
+        self.issued_ns
     }
 
     /// Generation of the breaker that issued it.
@@ -235,25 +257,37 @@ impl Ticket {
     }
 }
 
-/// A change of state that a call caused, to be told to whoever watches the circuit.
+/// What work came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It went well.
+    Success,
+    /// It failed, having begun at the instant given, if that is known.
+    Failure(Option<i64>),
+    /// It says nothing of the queue: a probe's lease is given back.
+    Ignored,
+}
+
+/// A change that a call made to the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The state before.
-    pub old: State,
-    /// The state after.
-    pub new: State,
+    /// The word before.
+    pub old: Word,
+    /// The word after.
+    pub new: Word,
 }
 
 impl Change {
-    fn between(old: Word, new: Word) -> Option<Self> {
-        (old.state != new.state).then_some(Self { old: old.state, new: new.state })
+    /// Tells whether whoever watches the circuit is to hear of it: another state, or something done by hand.
+    pub fn is_news(&self) -> bool {
+        self.old.state != self.new.state || self.old.forced || self.new.forced
     }
 }
 
 /// One queue's breaker. Thread-safe and lock-free.
 ///
-/// Calls that can change the state return the change, and take the present instant as a closure, called only where the
-/// answer depends on it.
+/// Calls that can change the word return the change, and some take the present instant as a closure, called only where
+/// the answer depends on it.
 #[derive(Debug)]
 #[repr(C)] // the word first: callers find it beside what else they look at
 pub struct Breaker {
@@ -307,39 +341,45 @@ impl Breaker {
         admits(Word::unpack(word), self.elapsed_ns(now_ns), &self.circuit)
     }
 
-    /// Returns when `word`, which must not be closed, admits its next probe; `None` while forced open.
+    /// Returns when `word`, which must not be closed, admits again; `None` where it is forced open without end.
     pub fn retry_at_ns(&self, word: u64) -> Option<i64> {
         let word = Word::unpack(word);
-        let due_ms = word.stamp_ms.saturating_add(wait_ms(word, &self.circuit));
+        let due_ms = match word.stamp_ms {
+            UNENDING if word.forced => return None,
+            until_ms if word.forced => until_ms,
+            DUE => 0,
+            stamp_ms => stamp_ms.saturating_add(wait_ms(word, &self.circuit)),
+        };
         let after_origin = i64::try_from(due_ms).unwrap_or(i64::MAX).saturating_mul(MS);
-        (!word.forced).then(|| self.origin_ns.saturating_add(after_origin))
+        Some(self.origin_ns.saturating_add(after_origin))
+    }
+
+    /// Tells whether a ticket given out before still lets its holder go: a probe's while its lease runs.
+    pub fn honours(&self, word: u64, ticket: &Ticket, now_ns: i64) -> bool {
+        let unpacked = Word::unpack(word);
+        let own = unpacked.leased && unpacked.stamp_ms == stamp_ms(self.elapsed_ns(ticket.issued_ns));
+        ticket.generation == unpacked.generation
+            && if ticket.probe { own && !self.admits(word, now_ns) } else { unpacked.state == State::Closed }
     }
 
     /// Admits a caller: a ticket, or `None` when it must not go.
-    ///
-    /// # Errors
-    /// Whatever `now_ns` fails with; then nothing was changed.
-    pub fn try_acquire<E>(
-        &self,
-        now_ns: impl FnOnce() -> Result<i64, E>,
-    ) -> Result<(Option<Ticket>, Option<Change>), E> {
+    pub fn try_acquire(&self, now_ns: i64) -> (Option<Ticket>, Option<Change>) {
         let word = self.word();
         if state_of(word) == State::Closed {
-            return Ok((Some(Ticket::of_closed(word)), None));
+            return (Some(Ticket::of_closed(word, now_ns)), None);
         }
-        let now_ns = now_ns()?;
         let elapsed_ns = self.elapsed_ns(now_ns);
-        let Some((old, new)) = self.step(|word| {
+        let Some(change) = self.step(|word| {
             let taken = if word.state == State::Closed { word } else { leased(word, elapsed_ns) };
             admits(word, elapsed_ns, &self.circuit).then_some(taken)
         }) else {
-            return Ok((None, None));
+            return (None, None);
         };
-        let probe = old.state != State::Closed;
+        let probe = change.old.state != State::Closed;
         if probe {
             self.last_probe_ns.store(now_ns, Relaxed);
         }
-        Ok((Some(Ticket::new(new.generation, probe)), Change::between(old, new)))
+        (Some(Ticket::new(change.new.generation, now_ns, probe)), Some(change))
     }
 
     /// Takes a result into account, or drops it when it is stale.
@@ -348,38 +388,54 @@ impl Breaker {
     /// Whatever `now_ns` fails with; then the result is lost.
     pub fn record<E>(
         &self,
-        ok: bool,
+        outcome: Outcome,
         ticket: Option<&Ticket>,
         now_ns: impl FnOnce() -> Result<i64, E>,
     ) -> Result<Option<Change>, E> {
+        if outcome == Outcome::Ignored && ticket.is_none_or(|ticket| !ticket.probe) {
+            return Ok(None); // nothing was taken
+        }
         if ticket.is_some_and(|ticket| !ticket.settle()) {
             return Ok(None);
         }
-        if ok && is_pristine(self.word()) {
+        if outcome == Outcome::Success && is_pristine(self.word()) {
             return Ok(None); // whether or not it counts, nothing changes
         }
         let now_ns = now_ns()?;
-        let elapsed_ns = self.elapsed_ns(now_ns);
-        let Some((old, new)) = self.step(|word| {
-            counts(word, ticket)
-                .then(|| if ok { succeeded(word, &self.circuit) } else { failed(word, elapsed_ns, &self.circuit) })
-        }) else {
-            return Ok(None);
-        };
-        if !ok {
+        let issued_ns = self.elapsed_ns(ticket.map_or(now_ns, |ticket| ticket.issued_ns));
+        let change = self.step(|word| {
+            if !counts(word, ticket) {
+                return None;
+            }
+            match outcome {
+                Outcome::Success => Some(succeeded(word, &self.circuit)),
+                Outcome::Failure(began_ns) => {
+                    let began_ns = began_ns.map_or(issued_ns, |began_ns| self.elapsed_ns(began_ns));
+                    Some(failed(word, began_ns, self.elapsed_ns(now_ns), &self.circuit))
+                }
+                Outcome::Ignored => given_back(word, issued_ns),
+            }
+        });
+        if change.is_some() && matches!(outcome, Outcome::Failure(_)) {
             self.last_failure_ns.store(now_ns, Relaxed);
         }
-        Ok(Change::between(old, new))
+        Ok(change)
     }
 
-    /// Rejects everything until [`Self::force_close`] or [`Self::reset`].
-    pub fn force_open(&self, now_ns: i64) -> Option<Change> {
-        self.force(|word| forced_open(word, self.elapsed_ns(now_ns)))
+    /// Lets the next admission of an open circuit be its first probe, unless it is forced open.
+    pub fn hasten(&self) {
+        self.step(|word| (word.state == State::Open && !word.forced).then_some(Word { stamp_ms: DUE, ..word }));
+    }
+
+    /// Rejects everything until [`Self::force_close`], [`Self::reset`] or the instant given.
+    pub fn force_open(&self, until_ns: Option<i64>) -> Option<Change> {
+        let end_ms = until_ns.map_or(UNENDING, |until_ns| stamp_ms(self.elapsed_ns(until_ns)));
+        self.step(|word| Some(Word { forced: true, stamp_ms: end_ms, ..word.to(State::Open) }))
     }
 
     /// Closes now; later failures open it again.
     pub fn force_close(&self) -> Option<Change> {
-        self.force(|word| word.to(State::Closed))
+        self.step(|word| Some(word.to(State::Closed)))
     }
 
     /// Closes now and forgets the times of past failures and probes.
@@ -390,19 +446,20 @@ impl Breaker {
         change
     }
 
-    fn force(&self, to: impl Fn(Word) -> Word) -> Option<Change> {
-        self.step(|word| Some(to(word))).and_then(|(old, new)| Change::between(old, new))
+    /// Closes a circuit that was forced open for a time that is up.
+    pub fn lapse(&self, now_ns: i64) -> Option<Change> {
+        let elapsed_ns = self.elapsed_ns(now_ns);
+        self.step(|word| is_over(word, elapsed_ns).then(|| word.to(State::Closed)))
     }
 
-    /// Drives a pure step until it is applied to an unchanged word; returns the words before and after, or `None`
-    /// where the step declines.
-    fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<(Word, Word)> {
+    /// Drives a pure step until it is applied to an unchanged word; returns the change, or `None` where it declines.
+    fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<Change> {
         let mut seen = self.word();
         loop {
             let old = Word::unpack(seen);
             let new = step(old)?;
             match self.word.compare_exchange_weak(seen, new.pack(), Relaxed, Relaxed) {
-                Ok(_) => return Some((old, new)),
+                Ok(_) => return Some(Change { old, new }),
                 Err(other) => seen = other,
             }
         }
@@ -431,8 +488,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        Breaker, Change, CircuitSettings, MAX_MS, MS, State, Ticket, Word, at, ceil_ms, floor_ms, generation_of,
-        is_pristine,
+        Breaker, Change, CircuitSettings, DUE, MAX_MS, MS, Outcome, State, Ticket, Word, at, floor_ms, generation_of,
+        is_pristine, stamp_ms,
     };
 
     const ORIGIN: i64 = 7 * 1_000 * MS + 123_456;
@@ -456,11 +513,16 @@ mod tests {
     }
 
     fn acquire(breaker: &Breaker, now_ns: i64) -> Option<Ticket> {
-        breaker.try_acquire(at(now_ns)).unwrap().0
+        breaker.try_acquire(now_ns).0
     }
 
     fn record(breaker: &Breaker, ok: bool, ticket: Option<&Ticket>, now_ns: i64) -> Option<Change> {
-        breaker.record(ok, ticket, at(now_ns)).unwrap()
+        let outcome = if ok { Outcome::Success } else { Outcome::Failure(None) };
+        breaker.record(outcome, ticket, at(now_ns)).unwrap()
+    }
+
+    fn states(change: Option<Change>) -> Option<(State, State)> {
+        change.filter(Change::is_news).map(|change| (change.old.state, change.new.state))
     }
 
     fn opened() -> Breaker {
@@ -488,11 +550,11 @@ mod tests {
 
         #[test]
         fn stamps_round_up_and_readings_down(elapsed_ns: i64) {
-            let (floor, ceil) = (floor_ms(elapsed_ns), ceil_ms(elapsed_ns));
-            prop_assert!(floor <= ceil && ceil <= MAX_MS && ceil - floor <= 1);
-            if elapsed_ns >= 0 && ceil < MAX_MS {
+            let (floor, stamp) = (floor_ms(elapsed_ns), stamp_ms(elapsed_ns));
+            prop_assert!(floor.min(MAX_MS - 1) <= stamp && stamp < DUE && stamp.saturating_sub(floor) <= 1);
+            if elapsed_ns >= 0 && stamp < MAX_MS - 1 {
                 let ns = elapsed_ns.unsigned_abs();
-                prop_assert!(floor * 1_000_000 <= ns && ns <= ceil * 1_000_000);
+                prop_assert!(floor * 1_000_000 <= ns && ns <= stamp * 1_000_000);
             }
         }
     }
@@ -509,23 +571,121 @@ mod tests {
     fn opens_at_the_threshold_of_consecutive_failures() {
         let breaker = breaker();
         for ok in [false, false, true, false, false] {
-            assert_eq!(record(&breaker, ok, None, ms(1)), None);
+            assert_eq!(states(record(&breaker, ok, None, ms(1))), None);
         }
         let change = record(&breaker, false, None, ms(1));
-        assert_eq!(change, Some(Change { old: State::Closed, new: State::Open }));
+        assert_eq!(states(change), Some((State::Closed, State::Open)));
         assert_eq!(breaker.last_failure_ns(), Some(ms(1)));
         assert_eq!(generation_of(breaker.word()), 1);
     }
 
     #[test]
-    fn a_run_of_failures_must_fit_its_window() {
-        for (last_ms, state) in [(1_000, State::Open), (1_001, State::Closed)] {
+    fn idle_time_ends_a_run_of_failures() {
+        for (last_ms, state) in [(2_000, State::Open), (2_001, State::Closed)] {
             let breaker = breaker();
-            for now_ms in [0, 500, last_ms] {
+            for now_ms in [500, 1_000, last_ms] {
                 record(&breaker, false, None, ms(now_ms));
             }
             assert_eq!(breaker.state(), state);
         }
+    }
+
+    #[test]
+    fn failing_time_does_not() {
+        for (idle_ms, state) in [(0, State::Open), (1_000, State::Open), (1_001, State::Closed)] {
+            let breaker = breaker();
+            let mut now_ms = 0;
+            for idle_ms in [0, 0, idle_ms] {
+                let began_ms = now_ms + idle_ms;
+                now_ms = began_ms + 58_800;
+                breaker.record(Outcome::Failure(Some(ms(began_ms))), None, at(ms(now_ms))).unwrap();
+            }
+            assert_eq!(breaker.state(), state);
+        }
+    }
+
+    #[test]
+    fn an_attempt_begins_when_its_ticket_is_issued_if_nobody_knows_better() {
+        let breaker = breaker();
+        for began_ms in [0, 58_800, 117_600] {
+            let ticket = acquire(&breaker, ms(began_ms));
+            record(&breaker, false, ticket.as_ref(), ms(began_ms + 58_800));
+        }
+        assert_eq!(breaker.state(), State::Open);
+    }
+
+    #[test]
+    fn a_probe_that_came_to_nothing_gives_its_lease_back() {
+        let breaker = opened();
+        let probe = acquire(&breaker, ms(5_000)).unwrap();
+        breaker.record(Outcome::Ignored, Some(&probe), at(ms(5_001))).unwrap();
+        assert_eq!(breaker.retry_at_ns(breaker.word()), Some(ORIGIN));
+        let next = acquire(&breaker, ms(5_001)).unwrap();
+        assert!(next.probe());
+        assert!(acquire(&breaker, ms(5_101) - 1).is_none());
+        record(&breaker, true, Some(&probe), ms(5_002));
+        assert_eq!(Word::unpack(breaker.word()).count, 0);
+    }
+
+    #[test]
+    fn a_lease_that_is_another_probes_by_now_is_not_given_back() {
+        let breaker = opened();
+        let late = acquire(&breaker, ms(5_000)).unwrap();
+        acquire(&breaker, ms(5_100)).unwrap();
+        let word = breaker.word();
+        breaker.record(Outcome::Ignored, Some(&late), at(ms(5_101))).unwrap();
+        assert_eq!(breaker.word(), word);
+    }
+
+    #[test]
+    fn a_ticket_is_honoured_while_its_circuit_is_closed_or_its_lease_runs() {
+        let breaker = breaker();
+        let ticket = acquire(&breaker, ms(0)).unwrap();
+        assert!(breaker.honours(breaker.word(), &ticket, ms(90_000)));
+        breaker.force_close();
+        assert!(!breaker.honours(breaker.word(), &ticket, ms(1)));
+        let breaker = opened();
+        let probe = acquire(&breaker, ms(5_000)).unwrap();
+        assert!(breaker.honours(breaker.word(), &probe, ms(5_100) - 1));
+        assert!(!breaker.honours(breaker.word(), &probe, ms(5_100)));
+        acquire(&breaker, ms(5_100)).unwrap();
+        assert!(!breaker.honours(breaker.word(), &probe, ms(5_101)));
+    }
+
+    #[test]
+    fn a_hastened_circuit_admits_its_probe_at_once() {
+        let breaker = opened();
+        breaker.hasten();
+        assert_eq!((breaker.state(), generation_of(breaker.word())), (State::Open, 1));
+        assert!(acquire(&breaker, ms(1)).unwrap().probe());
+        let word = breaker.word();
+        breaker.hasten();
+        assert_eq!(breaker.word(), word);
+        breaker.force_open(None);
+        breaker.hasten();
+        assert!(acquire(&breaker, ms(90_000)).is_none());
+    }
+
+    #[test]
+    fn forced_open_for_a_time_closes_when_that_is_up() {
+        let breaker = breaker();
+        breaker.force_open(Some(ms(600)));
+        assert_eq!(breaker.retry_at_ns(breaker.word()), Some(ms(600)));
+        assert_eq!(breaker.lapse(ms(600) - 1), None);
+        assert!(acquire(&breaker, ms(600) - 1).is_none());
+        assert_eq!(states(breaker.lapse(ms(600))), Some((State::Open, State::Closed)));
+        assert_eq!(breaker.lapse(ms(600)), None);
+        breaker.force_open(Some(i64::MAX));
+        assert_eq!(breaker.lapse(ms(1 << 39)), None);
+    }
+
+    #[test]
+    fn whatever_is_forced_is_news() {
+        let breaker = opened();
+        assert!(breaker.force_open(None).is_some_and(|change| change.is_news()));
+        assert!(breaker.force_open(Some(ms(9))).is_some_and(|change| change.is_news()));
+        assert!(breaker.force_close().is_some_and(|change| change.is_news()));
+        assert!(!breaker.force_close().is_some_and(|change| change.is_news()));
     }
 
     #[test]
@@ -534,9 +694,9 @@ mod tests {
         assert!(acquire(&breaker, ms(5_000) - 1).is_none());
         assert_eq!(breaker.retry_at_ns(breaker.word()), Some(ms(5_000)));
         assert!(breaker.admits(breaker.word(), ms(5_000)));
-        let (ticket, change) = breaker.try_acquire(at(ms(5_000))).unwrap();
+        let (ticket, change) = breaker.try_acquire(ms(5_000));
         assert!(ticket.unwrap().probe());
-        assert_eq!(change, Some(Change { old: State::Open, new: State::HalfOpen }));
+        assert_eq!(states(change), Some((State::Open, State::HalfOpen)));
         assert!(acquire(&breaker, ms(5_100) - 1).is_none());
         assert!(acquire(&breaker, ms(5_100)).unwrap().probe());
         assert_eq!(breaker.last_probe_ns(), Some(ms(5_100)));
@@ -551,7 +711,7 @@ mod tests {
         assert_eq!(breaker.state(), State::HalfOpen);
         let second = acquire(&breaker, ms(5_100)).unwrap();
         let change = record(&breaker, true, Some(&second), ms(5_101));
-        assert_eq!(change, Some(Change { old: State::HalfOpen, new: State::Closed }));
+        assert_eq!(states(change), Some((State::HalfOpen, State::Closed)));
         assert!(!acquire(&breaker, ms(5_101)).unwrap().probe());
         assert_eq!(breaker.last_failure_ns(), Some(ms(0)));
     }
@@ -591,11 +751,11 @@ mod tests {
     #[test]
     fn forced_open_holds_until_it_is_released() {
         let breaker = breaker();
-        assert_eq!(breaker.force_open(ms(1)), Some(Change { old: State::Closed, new: State::Open }));
+        assert_eq!(states(breaker.force_open(None)), Some((State::Closed, State::Open)));
         assert!(!breaker.admits(breaker.word(), i64::MAX));
         assert!(acquire(&breaker, i64::MAX).is_none());
         assert_eq!(breaker.retry_at_ns(breaker.word()), None);
-        assert_eq!(breaker.reset(), Some(Change { old: State::Open, new: State::Closed }));
+        assert_eq!(states(breaker.reset()), Some((State::Open, State::Closed)));
         assert_eq!((breaker.last_failure_ns(), breaker.last_probe_ns()), (None, None));
         assert_eq!(generation_of(breaker.word()), 2);
     }
@@ -613,8 +773,7 @@ mod tests {
     fn a_clock_that_fails_changes_nothing() {
         let breaker = opened();
         let word = breaker.word();
-        assert_eq!(breaker.try_acquire(|| Err("no clock")).unwrap_err(), "no clock");
-        assert_eq!(breaker.record(false, None, || Err("no clock")), Err("no clock"));
+        assert_eq!(breaker.record(Outcome::Failure(None), None, || Err("no clock")), Err("no clock"));
         assert_eq!(breaker.word(), word);
     }
 

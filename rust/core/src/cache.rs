@@ -38,6 +38,8 @@ pub struct Sample {
     pub backlog: i64,
     /// When that was true.
     pub as_of_ns: i64,
+    // Whether it was dropped. It stays for its number, so that no later sample is taken for an earlier one.
+    forgotten: bool,
 }
 
 impl Sample {
@@ -172,12 +174,12 @@ impl<P, S: Default> Queue<P, S> {
         }
     }
 
-    /// Returns the last sample.
+    /// Returns the last sample, unless it was forgotten.
     pub fn sample(&self) -> Option<Arc<Sample>> {
-        self.sample.load_full()
+        self.sample.load_full().filter(|sample| !sample.forgotten)
     }
 
-    /// Returns the number of a sample that holds, 0 for none. What was made from that sample is current.
+    /// Returns the number of the last sample, 0 for none. What was made from that sample is current.
     pub fn sample_number(&self) -> u64 {
         // Acquire pairs with the release in `put_sample`: who sees a number sees its sample.
         self.sample_number.load(Ordering::Acquire)
@@ -185,9 +187,18 @@ impl<P, S: Default> Queue<P, S> {
 
     /// Takes a sample.
     pub fn put_sample(&self, backlog: i64, as_of_ns: i64) {
+        self.replace_sample(backlog, as_of_ns, false);
+    }
+
+    /// Drops the sample, as if the queue had never been read.
+    pub fn forget_sample(&self) {
+        self.replace_sample(0, 0, true);
+    }
+
+    fn replace_sample(&self, backlog: i64, as_of_ns: i64, forgotten: bool) {
         let previous = self.sample.rcu(|old| {
             let number = old.as_ref().map_or(0, |sample| sample.number) + 1;
-            Some(Arc::new(Sample { number, backlog, as_of_ns }))
+            Some(Arc::new(Sample { number, backlog, as_of_ns, forgotten }))
         });
         let number = previous.map_or(0, |sample| sample.number) + 1;
         // The largest, not the last: of two threads the one whose sample was overtaken may come here second.

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::breaker::{Change, CircuitSettings, State, Ticket, at, is_forced, state_of};
+use crate::breaker::{Change, CircuitSettings, State, Ticket, is_forced, state_of};
 use crate::cache::{Computed, Place, Queue, Ready, Sample};
 use crate::counters::Counters;
 use crate::curve::{Law, ThreeZoneLaw, saturated};
@@ -101,6 +101,8 @@ pub struct Answer<P> {
     pub computed: bool,
     /// How long it stays true, if that is known.
     pub until_ns: Option<i64>,
+    /// Whether it is the refusal of a circuit held open by hand, which observe mode keeps to.
+    pub forced: bool,
 }
 
 impl<P> Answer<P> {
@@ -109,7 +111,17 @@ impl<P> Answer<P> {
     }
 
     fn wait(reason: Reason, delay_ns: u64) -> Self {
-        Self { reason, delay_ns, shed: false, zone: None, backlog: None, source: None, computed: false, until_ns: None }
+        Self {
+            reason,
+            delay_ns,
+            shed: false,
+            zone: None,
+            backlog: None,
+            source: None,
+            computed: false,
+            until_ns: None,
+            forced: false,
+        }
     }
 }
 
@@ -128,13 +140,13 @@ pub trait Host {
     /// The host's own, as of every method here.
     fn utc_now(&self) -> Result<Self::Object, Self::Error>;
 
-    /// Looks after the poller: samples have not been renewed in time.
+    /// Looks after the poller: samples have not been renewed in time. Tells whether the caller is to read first.
     ///
     /// # Errors
     /// See [`Self::utc_now`].
-    fn check_poller(&self) -> Result<(), Self::Error>;
+    fn check_poller(&self) -> Result<bool, Self::Error>;
 
-    /// Hears that the queue's breaker changed its state.
+    /// Hears of a change of the queue's breaker that is news.
     ///
     /// # Errors
     /// See [`Self::utc_now`].
@@ -180,10 +192,23 @@ pub struct Ask {
     pub cold: Option<Reason>,
 }
 
+/// A decision that is about to be kept to.
+#[derive(Clone, Copy, Debug)]
+pub enum Planned<'a> {
+    /// It advised a delay, and is neither admitted nor counted yet.
+    Wait,
+    /// It is a go, admitted by this ticket, if any, and counted.
+    Go(Option<&'a Ticket>),
+    /// It is observe mode's go.
+    Observed,
+}
+
 /// What comes of asking the breaker again.
 #[derive(Debug)]
 pub enum Admission<P> {
-    /// The caller goes as planned. It is yet to be counted.
+    /// The caller goes as planned, by the ticket that it has, if any.
+    AsItIs,
+    /// The caller goes as planned, by this ticket.
     AsPlanned(Option<Ticket>),
     /// This is the decision instead. It is counted.
     Instead(P),
@@ -345,12 +370,13 @@ impl<H: Host> Call<'_, H> {
     /// Those of the host.
     pub fn decide(&self, ask: Ask) -> Result<Option<H::Object>, H::Error> {
         self.queue.touch(self.now_ns);
-        let (breaker, word, sample) = (&self.queue.breaker, self.queue.breaker.word(), self.queue.sample());
+        let (breaker, word) = (&self.queue.breaker, self.look()?);
+        let (number, sample) = (self.queue.sample_number(), self.queue.sample()); // in this order: no later number
         let (closed, forced) = (state_of(word) == State::Closed, is_forced(word));
         if let Some(switch) = self.mode.switch().filter(|_| !forced) {
             return self.finish(&Answer::go(switch), None, None, None).map(Some);
         }
-        let kept = (word, sample.as_ref().map_or(0, |sample| sample.number));
+        let kept = (word, sample.as_ref().map_or(number, |sample| sample.number));
         let attempts = self.attempts(forced);
         if !(closed || attempts || breaker.admits(word, self.now_ns)) {
             return self.reject(kept).map(Some);
@@ -366,7 +392,7 @@ impl<H: Host> Call<'_, H> {
         }
         if closed {
             let kept = (answer.delay_ns == 0).then_some(kept);
-            return self.finish(&answer, Some(Ticket::of_closed(word)), None, kept).map(Some);
+            return self.finish(&answer, Some(Ticket::of_closed(word, self.now_ns)), None, kept).map(Some);
         }
         match self.acquire()? {
             None if !attempts => self.reject((breaker.word(), kept.1)).map(Some),
@@ -374,18 +400,32 @@ impl<H: Host> Call<'_, H> {
         }
     }
 
-    /// Asks the breaker again for a planned decision that was waited out.
+    /// Asks the breaker again for a planned decision, right before its work.
+    ///
+    /// One that advised a delay is counted here or, if it goes as planned, by the caller; a go was when it was planned.
     ///
     /// # Errors
     /// Those of the host.
-    pub fn admit(&self) -> Result<Admission<H::Object>, H::Error> {
-        let forced = is_forced(self.queue.breaker.word());
+    pub fn admit(&self, planned: Planned<'_>) -> Result<Admission<H::Object>, H::Error> {
+        let word = self.look()?;
+        let forced = is_forced(word);
         if let Some(switch) = self.mode.switch().filter(|_| !forced) {
-            return self.finish(&Answer::go(switch), None, None, None).map(Admission::Instead);
+            return match planned {
+                Planned::Wait => self.finish(&Answer::go(switch), None, None, None).map(Admission::Instead),
+                Planned::Observed | Planned::Go(_) => Ok(Admission::AsItIs),
+            };
+        }
+        let holds = match planned {
+            Planned::Wait => false,
+            Planned::Observed => !forced,
+            Planned::Go(held) => held.is_some_and(|held| self.queue.breaker.honours(word, held, self.now_ns)),
+        };
+        if holds {
+            return Ok(Admission::AsItIs);
         }
         match self.acquire()? {
             None if !self.attempts(forced) => {
-                let kept = (self.queue.breaker.word(), self.queue.sample().map_or(0, |sample| sample.number));
+                let kept = (self.queue.breaker.word(), self.queue.sample_number());
                 self.reject(kept).map(Admission::Instead)
             }
             ticket => Ok(Admission::AsPlanned(ticket)),
@@ -397,12 +437,23 @@ impl<H: Host> Call<'_, H> {
         self.priority == Priority::High && self.queue.breaker.circuit().high_attempts && !forced
     }
 
-    fn acquire(&self) -> Result<Option<Ticket>, H::Error> {
-        let Ok((ticket, change)) = self.queue.breaker.try_acquire(at(self.now_ns));
-        if let Some(change) = change {
-            self.host.circuit_changed(change)?;
+    /// Returns the breaker's word; looking ends a forced opening whose time is up.
+    fn look(&self) -> Result<u64, H::Error> {
+        let breaker = &self.queue.breaker;
+        if is_forced(breaker.word()) {
+            self.tell(breaker.lapse(self.now_ns))?;
         }
+        Ok(breaker.word())
+    }
+
+    fn acquire(&self) -> Result<Option<Ticket>, H::Error> {
+        let (ticket, change) = self.queue.breaker.try_acquire(self.now_ns);
+        self.tell(change)?;
         Ok(ticket)
+    }
+
+    fn tell(&self, change: Option<Change>) -> Result<(), H::Error> {
+        change.filter(Change::is_news).map_or(Ok(()), |change| self.host.circuit_changed(change))
     }
 
     /// Returns what the queue's sample, or the want of one, advises; `None` asks the caller to read.
@@ -418,14 +469,14 @@ impl<H: Host> Call<'_, H> {
         }
         let Some(sample) = sample else {
             // The read that failed left it to the poller.
-            if settings.polling && ask.may_read {
-                self.check_poller()?;
+            if settings.polling && ask.may_read && self.check_poller()? {
+                return Ok(None);
             }
             return Ok(Some(self.fallback()));
         };
         let age_ns = sample.age_ns(self.now_ns);
-        if settings.polling && age_ns > settings.check_after_ns {
-            self.check_poller()?;
+        if settings.polling && age_ns > settings.check_after_ns && self.check_poller()? && ask.may_read {
+            return Ok(None);
         }
         if age_ns <= settings.cache_ttl_ns {
             return self.law_answer(sample, age_ns).map(Some);
@@ -491,6 +542,7 @@ impl<H: Host> Call<'_, H> {
             source: Some(source),
             computed,
             until_ns: Some(until_ns),
+            forced: false,
         })
     }
 
@@ -499,7 +551,8 @@ impl<H: Host> Call<'_, H> {
         Answer::wait(settings.fallback_reason, settings.fallback_ns[self.priority.index()])
     }
 
-    fn check_poller(&self) -> Result<(), H::Error> {
+    /// Looks after the poller, now and then; tells whether the queue is to be read first.
+    fn check_poller(&self) -> Result<bool, H::Error> {
         let next_check_ns = &self.engine.next_check_ns;
         let due_ns = next_check_ns.load(Ordering::Relaxed);
         let next_ns = self.now_ns.saturating_add(self.mode.settings.check_every_ns);
@@ -507,7 +560,7 @@ impl<H: Host> Call<'_, H> {
         if self.now_ns < due_ns
             || next_check_ns.compare_exchange(due_ns, next_ns, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
-            return Ok(());
+            return Ok(false);
         }
         self.host.check_poller()
     }
@@ -523,7 +576,8 @@ impl<H: Host> Call<'_, H> {
         // No longer than a sample is believed: an answer that lies ready does not note that its queue is asked for.
         let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
         let until_ns = retry_at_ns.map_or(ready_ns, |retry_at_ns| ready_ns.min(retry_at_ns.saturating_sub(1)));
-        let answer = Answer { shed: true, until_ns: Some(until_ns), ..Answer::go(reason) };
+        let forced = is_forced(kept.0);
+        let answer = Answer { shed: true, until_ns: Some(until_ns), forced, ..Answer::go(reason) };
         self.finish(&answer, None, retry_at_ns, Some(kept))
     }
 
@@ -539,12 +593,13 @@ impl<H: Host> Call<'_, H> {
         let asked = self.queue.asked(self.priority);
         asked.counters.count(answer.reason, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);
         let decision = self.host.decision(self.priority, answer, ticket, self.now_ns, retry_at_ns)?;
-        let decision = if self.mode.settings.observe { self.host.observed(decision)? } else { decision };
+        let observed = self.mode.settings.observe && !answer.forced;
+        let decision = if observed { self.host.observed(decision)? } else { decision };
         let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
         if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
             let epoch = self.mode.epoch;
             let kept = self.host.share(&decision);
-            let goes = self.mode.settings.observe || !answer.shed;
+            let goes = observed || !answer.shed;
             drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, reason: answer.reason, goes }));
         }
         Ok(decision)
@@ -553,14 +608,14 @@ impl<H: Host> Call<'_, H> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::collections::HashMap;
     use std::convert::Infallible;
     use std::sync::Arc;
     use std::thread;
 
-    use super::{Admission, Answer, Ask, Call, Engine, Host, NEVER, Settings};
-    use crate::breaker::{Breaker, Change, CircuitSettings, State, Ticket, Word, at};
+    use super::{Admission, Answer, Ask, Call, Engine, Host, NEVER, Planned, Settings};
+    use crate::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at};
     use crate::cache::{Place, Queue, Ready, Slot};
     use crate::curve::{LawSettings, Scale, ThreeZoneLaw};
     use crate::zone::{Window, Zone};
@@ -581,11 +636,16 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Fake(RefCell<Vec<String>>);
+    struct Fake(RefCell<Vec<String>>, Cell<bool>);
 
     impl Fake {
         fn heard(&self) -> Vec<String> {
             self.0.take()
+        }
+
+        /// Has callers that find an old sample read first.
+        fn has_them_read_first(&self) {
+            self.1.set(true);
         }
     }
 
@@ -599,13 +659,13 @@ mod tests {
             Ok(Seen { reason: None, delay_ns: 0, shed: false, ticket: false, retry_at_ns: None, computed: false })
         }
 
-        fn check_poller(&self) -> Result<(), Infallible> {
+        fn check_poller(&self) -> Result<bool, Infallible> {
             self.0.borrow_mut().push("check_poller".into());
-            Ok(())
+            Ok(self.1.get())
         }
 
         fn circuit_changed(&self, change: Change) -> Result<(), Infallible> {
-            self.0.borrow_mut().push(format!("{:?} -> {:?}", change.old, change.new));
+            self.0.borrow_mut().push(format!("{:?} -> {:?}", change.old.state, change.new.state));
             Ok(())
         }
 
@@ -703,7 +763,7 @@ mod tests {
         }
 
         fn open(&self, now_ns: i64) {
-            self.queue.breaker.record(false, None, at(now_ns)).unwrap();
+            self.queue.breaker.record(Outcome::Failure(None), None, at(now_ns)).unwrap();
         }
 
         fn count(&self, priority: Priority, reason: Reason) -> u64 {
@@ -774,7 +834,7 @@ mod tests {
         };
         let changes: [&dyn Fn(); 5] = [
             &|| world.queue.put_sample(10, 0),
-            &|| assert_eq!(world.queue.breaker.force_close(), None),
+            &|| assert!(!world.queue.breaker.force_close().unwrap().is_news()),
             &|| world.engine.set_emergency(false),
             &|| world.engine.set_override(None),
             &|| world.engine.configure(&settings(|_| {})),
@@ -873,7 +933,7 @@ mod tests {
         assert_eq!(world.reason(Priority::Low, 5 * S - 1), Reason::ManualOverride);
         assert_eq!(world.reason(Priority::Low, 5 * S), Reason::EmergencyMode);
         assert_eq!(world.engine.mode().override_until_ns, None);
-        world.queue.breaker.force_open(6 * S);
+        world.queue.breaker.force_open(None);
         let refused = world.decide(Priority::High, i64::MAX);
         assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), None));
     }
@@ -921,8 +981,44 @@ mod tests {
         let attempt = world.decide(Priority::High, 1);
         assert_eq!((attempt.reason, attempt.ticket), (Some(Reason::BacklogGreen), false));
         assert_eq!(world.reason(Priority::Medium, 1), Reason::CircuitOpen);
-        world.queue.breaker.force_open(1);
+        world.queue.breaker.force_open(None);
         assert_eq!(world.reason(Priority::High, 1), Reason::CircuitOpen);
+    }
+
+    #[test]
+    fn a_forced_opening_ends_at_the_first_look_after_its_time() {
+        let world = World::new(|_| {});
+        world.queue.put_sample(10, 0);
+        world.queue.breaker.force_open(Some(5 * S));
+        let refused = world.decide(Priority::Medium, 1);
+        assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), Some(5 * S)));
+        assert!(world.is_ready(5 * S - 1) && !world.is_ready(5 * S));
+        assert_eq!(world.reason(Priority::Medium, 5 * S), Reason::BacklogGreen);
+        assert_eq!(world.host.heard(), ["utc_now", "Open -> Closed", "utc_now"][1..]);
+    }
+
+    #[test]
+    fn who_finds_an_old_sample_reads_first_where_the_host_says_so() {
+        let world = World::new(|_| {});
+        let ask = Ask { may_read: true, ..ASK };
+        world.queue.put_sample(10, 0);
+        world.host.has_them_read_first();
+        assert_eq!(world.ask(Priority::Medium, 10 * S + 1, ask), None);
+        assert!(world.ask(Priority::Medium, 10 * S + 2, ask).is_some());
+        assert!(world.ask(Priority::Medium, 40 * S, ASK).is_some());
+    }
+
+    #[test]
+    fn a_forgotten_sample_is_read_again() {
+        let world = World::new(|_| {});
+        world.queue.put_sample(10, 0);
+        world.decide(Priority::Medium, 1);
+        world.queue.read_failed(1);
+        world.queue.forget_sample();
+        assert!(!world.is_ready(1));
+        assert_eq!(world.ask(Priority::Medium, 1, Ask { may_read: true, ..ASK }), None);
+        world.queue.put_sample(600, 1);
+        assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogRed);
     }
 
     #[test]
@@ -932,7 +1028,7 @@ mod tests {
         let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
         assert_eq!((planned.reason, planned.ticket), (Some(Reason::BacklogYellow), false));
         assert_eq!(world.count(Priority::Medium, Reason::BacklogYellow), 0);
-        let admit = || world.call(Priority::Medium, 2, |call| call.admit().unwrap());
+        let admit = || world.call(Priority::Medium, 2, |call| call.admit(Planned::Wait).unwrap());
         assert!(matches!(admit(), Admission::AsPlanned(Some(_))));
         world.open(2);
         let Admission::Instead(refused) = admit() else { panic!("an open circuit admitted") };
@@ -943,11 +1039,38 @@ mod tests {
     }
 
     #[test]
+    fn a_planned_go_stands_while_its_circuit_is_closed() {
+        let world = World::new(|_| {});
+        let ticket = Ticket::of_closed(world.queue.breaker.word(), 1);
+        let admit = |held| world.call(Priority::Medium, 2, |call| call.admit(Planned::Go(held)).unwrap());
+        assert!(matches!(admit(Some(&ticket)), Admission::AsItIs));
+        world.queue.breaker.force_close();
+        assert!(matches!(admit(Some(&ticket)), Admission::AsPlanned(Some(_))));
+        assert!(matches!(admit(None), Admission::AsPlanned(Some(_))));
+        world.open(2);
+        assert!(matches!(admit(Some(&ticket)), Admission::Instead(_)));
+        world.engine.set_emergency(true);
+        assert!(matches!(admit(Some(&ticket)), Admission::AsItIs));
+    }
+
+    #[test]
     fn observe_mode_hands_out_a_go_and_counts_the_truth() {
         let world = World::new(|settings| settings.observe = true);
         world.queue.put_sample(1_000, 0);
         assert_eq!(world.reason(Priority::Low, 1), Reason::ObserveOnly);
         assert_eq!(world.count(Priority::Low, Reason::BacklogRedShed), 1);
+    }
+
+    #[test]
+    fn observe_mode_keeps_to_a_circuit_held_open() {
+        let world = World::new(|settings| settings.observe = true);
+        let admit = || world.call(Priority::Low, 1, |call| call.admit(Planned::Observed).unwrap());
+        world.open(0);
+        assert_eq!(world.reason(Priority::Low, 1), Reason::ObserveOnly);
+        assert!(matches!(admit(), Admission::AsItIs));
+        world.queue.breaker.force_open(None);
+        assert_eq!(world.reason(Priority::Low, 1), Reason::CircuitOpen);
+        assert!(matches!(admit(), Admission::Instead(_)));
     }
 
     #[test]

@@ -26,8 +26,8 @@ impl Host for Numbers {
         Ok(0)
     }
 
-    fn check_poller(&self) -> Result<(), Infallible> {
-        Ok(())
+    fn check_poller(&self) -> Result<bool, Infallible> {
+        Ok(false)
     }
 
     fn circuit_changed(&self, _: Change) -> Result<(), Infallible> {

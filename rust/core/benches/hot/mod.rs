@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, CircuitSettings, Ticket, at};
+use backpressure_core::breaker::{Breaker, CircuitSettings, Outcome, Ticket, at};
 use backpressure_core::cache::{Place, Queue, Ready};
 use backpressure_core::counters::Counters;
 use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
@@ -97,12 +97,12 @@ fn law() -> Vec<Case> {
 }
 
 fn acquire(breaker: &Breaker, now_ns: i64) -> Option<Ticket> {
-    let Ok::<_, Infallible>((ticket, _)) = breaker.try_acquire(at(black_box(now_ns)));
-    ticket
+    breaker.try_acquire(black_box(now_ns)).0
 }
 
 fn record(breaker: &Breaker, ok: bool, ticket: Option<&Ticket>) {
-    let Ok::<_, Infallible>(change) = breaker.record(black_box(ok), ticket, at(black_box(9 * MS)));
+    let outcome = if black_box(ok) { Outcome::Success } else { Outcome::Failure(None) };
+    let Ok::<_, Infallible>(change) = breaker.record(outcome, ticket, at(black_box(9 * MS)));
     black_box(change);
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{State, Ticket, Word};
+use backpressure_core::breaker::{Change, Outcome, State, Ticket, Word};
 use backpressure_core::curve::Law;
 use backpressure_core::engine::{Ask, NEVER, Settings};
 use backpressure_core::{Priority, Reason};
@@ -54,6 +54,9 @@ struct Life {
     tickets: Vec<Arc<Ticket>>,
     // When the breaker came into its state, or let its last probe go; and what was recorded since then.
     since_ns: i64,
+    // Whether its next probe may go at once, and when a forced opening ends.
+    due: bool,
+    forced_until_ns: Option<i64>,
     failures: u64,
     successes: u64,
     counted: u64,
@@ -70,6 +73,8 @@ impl Life {
             sample: None,
             tickets: Vec::new(),
             since_ns: 0,
+            due: false,
+            forced_until_ns: None,
             failures: 0,
             successes: 0,
             counted: 0,
@@ -77,6 +82,7 @@ impl Life {
     }
 
     fn step(&mut self, what: u8, how: u8) {
+        self.end_forcing();
         let before = self.word();
         match what % 12 {
             0 | 1 => self.now_ns += STEPS_NS[usize::from(how) % STEPS_NS.len()],
@@ -103,8 +109,18 @@ impl Life {
         } else {
             assert_eq!(after.generation, (before.generation + 1) % 1024);
             (self.since_ns, self.failures, self.successes) = (self.now_ns, 0, 0);
+            self.due = false;
         }
         after
+    }
+
+    /// Ends a forced opening whose time is up, and none before.
+    fn end_forcing(&mut self) {
+        let before = self.word();
+        let lapsed = self.world.queue.breaker.lapse(self.now_ns).is_some();
+        let until_ns = self.forced_until_ns.filter(|_| before.forced);
+        assert_eq!(lapsed, until_ns.is_some_and(|until_ns| (until_ns + MS - 1) / MS <= self.now_ns / MS));
+        assert!(!lapsed || self.turned(before).state == State::Closed);
     }
 
     // ------------------------------------------------------------------------------------------------------ decisions
@@ -156,7 +172,7 @@ impl Life {
         if seen.advised.is_some() {
             assert_eq!((seen.reason, seen.delay_ns, seen.shed), (ObserveOnly, 0, false));
         }
-        assert_eq!(seen.advised.is_some(), self.settings.observe);
+        assert_eq!(seen.advised.is_some(), self.settings.observe && !before.forced);
         let real = seen.advised.as_deref().unwrap_or(seen);
         if let Some(reason) = self.switched(before) {
             assert_eq!((real.reason, real.delay_ns, real.shed), (reason, 0, false));
@@ -190,9 +206,10 @@ impl Life {
         let state = if seen.reason == Reason::CircuitOpen { State::Open } else { State::HalfOpen };
         assert_eq!((before.state, seen.shed, seen.delay_ns), (state, true, 0));
         assert!(seen.ticket.is_none() && !self.attempts(seen.priority));
-        assert_eq!(seen.retry_at_ns.is_none(), before.forced);
+        assert!(!self.due, "a probe that may go at once was refused");
+        assert_eq!(seen.retry_at_ns.is_none(), before.forced && self.forced_until_ns.is_none());
         if let Some(retry_at_ns) = seen.retry_at_ns {
-            let due_ns = self.since_ns + self.wait_ns(before);
+            let due_ns = self.forced_until_ns.filter(|_| before.forced).unwrap_or(self.since_ns + self.wait_ns(before));
             assert!((due_ns..due_ns + MS).contains(&retry_at_ns), "a probe is promised for another time");
             assert!(self.now_ns < due_ns + LATE_NS, "a probe is overdue");
         }
@@ -201,10 +218,11 @@ impl Life {
     fn take(&mut self, before: Word, ticket: &Arc<Ticket>) {
         if ticket.probe() {
             assert!(before.state != State::Closed && !before.forced);
-            assert!(self.now_ns - self.since_ns >= self.wait_ns(before), "two probes within one interval");
+            let waited = self.now_ns - self.since_ns >= self.wait_ns(before);
+            assert!(waited || self.due, "two probes within one interval");
             let after = self.turned(before);
             assert_eq!((after.state, after.leased), (State::HalfOpen, true));
-            self.since_ns = self.now_ns;
+            (self.since_ns, self.due) = (self.now_ns, false);
         } else {
             assert_eq!((before.state, ticket.generation()), (State::Closed, before.generation));
         }
@@ -236,13 +254,18 @@ impl Life {
 
     fn record(&mut self, before: Word, how: u8) {
         let ok = how & 1 == 0;
-        let newest_first = usize::from(how >> 1);
+        let newest_first = usize::from(how >> 1 & 31);
         let ticket = newest_first.checked_sub(1).and_then(|index| self.tickets.iter().rev().nth(index)).cloned();
-        let change = self.world.record(ok, ticket.as_deref(), self.now_ns);
+        if how >> 6 == 3 {
+            return self.give_back(before, ticket.as_deref());
+        }
+        let began_ns = (how >> 6 == 2).then_some(self.now_ns - S);
+        let outcome = if ok { Outcome::Success } else { Outcome::Failure(began_ns) };
+        let change = self.world.record(outcome, ticket.as_deref(), self.now_ns).filter(Change::is_news);
         let stale = ticket.as_ref().is_some_and(|ticket| ticket.generation() != before.generation);
         let (failures, successes) = (self.failures + 1, self.successes + 1);
         let after = self.turned(before);
-        assert_eq!(change.map(|change| (change.old, change.new)), {
+        assert_eq!(change.map(|change| (change.old.state, change.new.state)), {
             (before.state != after.state).then_some((before.state, after.state))
         });
         let circuit = self.world.queue.breaker.circuit();
@@ -261,6 +284,23 @@ impl Life {
         }
     }
 
+    /// Hands a ticket back with an outcome that says nothing.
+    fn give_back(&mut self, before: Word, ticket: Option<&Ticket>) {
+        let since_ns = self.since_ns;
+        let own = |ticket: &Ticket| {
+            ticket.probe() && ticket.generation() == before.generation && ticket.issued_ns() == since_ns
+        };
+        let change = self.world.record(Outcome::Ignored, ticket, self.now_ns);
+        let after = self.turned(before);
+        assert!(!change.is_some_and(|change| change.is_news()));
+        if change.is_some() {
+            assert!(ticket.is_some_and(own) && before.leased && !after.leased, "gave back what it did not hold");
+            self.due = true;
+        } else {
+            assert_eq!(before, after);
+        }
+    }
+
     fn sample(&mut self, how: u8) {
         if how % 8 == 7 {
             return self.world.queue.read_failed(self.now_ns);
@@ -273,8 +313,17 @@ impl Life {
 
     fn force(&mut self, before: Word, how: u8) {
         let breaker = &self.world.queue.breaker;
+        if how % 16 == 15 {
+            breaker.hasten();
+            self.due |= before.state == State::Open && !before.forced;
+            assert_eq!(self.turned(before).state, before.state);
+            return;
+        }
+        if how.is_multiple_of(3) {
+            self.forced_until_ns = (how & 1 == 1).then_some(self.now_ns + S + 1);
+        }
         match how % 3 {
-            0 => breaker.force_open(self.now_ns),
+            0 => breaker.force_open(self.forced_until_ns),
             1 => breaker.force_close(),
             _ => breaker.reset(),
         };

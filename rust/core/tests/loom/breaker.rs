@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, Change, CircuitSettings, State, Ticket, Word, at};
+use backpressure_core::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at};
 
 use crate::{assert_ends, race};
 
@@ -21,11 +21,12 @@ fn breaker(failure_threshold: u64, recovery_threshold: u64) -> Arc<Breaker> {
 }
 
 fn acquire(breaker: &Breaker, now_ns: i64) -> Option<Ticket> {
-    breaker.try_acquire(at(now_ns)).unwrap().0
+    breaker.try_acquire(now_ns).0
 }
 
 fn record(breaker: &Breaker, ok: bool, ticket: Option<&Ticket>) -> Option<Change> {
-    breaker.record(ok, ticket, at(SECOND)).unwrap()
+    let outcome = if ok { Outcome::Success } else { Outcome::Failure(None) };
+    breaker.record(outcome, ticket, at(SECOND)).unwrap().filter(Change::is_news)
 }
 
 fn word(breaker: &Breaker) -> Word {
@@ -87,7 +88,7 @@ fn a_result_that_races_a_forced_opening_never_closes_it() {
         let probed = Arc::new(probed(1));
         race(
             &probed,
-            [|(breaker, ticket)| record(breaker, true, Some(ticket)), |(breaker, _)| breaker.force_open(3 * SECOND)],
+            [|(breaker, ticket)| record(breaker, true, Some(ticket)), |(breaker, _)| breaker.force_open(None)],
         );
         let word = word(&probed.0);
         word.state == State::Open && word.forced
@@ -103,7 +104,7 @@ fn a_success_and_a_failure_both_take_effect_unless_the_failure_comes_first() {
             &probed,
             [
                 |(breaker, ticket)| record(breaker, true, Some(ticket)),
-                |(breaker, _)| breaker.record(false, None, at(3 * SECOND)).unwrap(),
+                |(breaker, _)| breaker.record(Outcome::Failure(None), None, at(3 * SECOND)).unwrap(),
             ],
         );
         assert_eq!(probed.0.state(), State::Open);
@@ -115,7 +116,7 @@ fn a_success_and_a_failure_both_take_effect_unless_the_failure_comes_first() {
 fn a_late_result_does_not_touch_the_next_generation() {
     assert_ends([true], || {
         let (breaker, late) = probed(1);
-        breaker.force_open(2 * SECOND);
+        breaker.force_open(None);
         breaker.force_close();
         let world = Arc::new((breaker, late));
         race(&world, [|(breaker, late)| record(breaker, false, Some(late)), |(breaker, _)| breaker.force_close()]);
@@ -137,5 +138,74 @@ fn a_result_counts_whether_it_comes_before_the_next_lease_or_after() {
         );
         let word = word(&probed.0);
         (word.count, word.leased)
+    });
+}
+
+#[test]
+fn a_lease_that_is_given_back_is_taken_once() {
+    // By who comes while it is out, nobody; by who comes after, one.
+    assert_ends([0, 1], || {
+        let probed = Arc::new(probed(2));
+        let taken = race(
+            &probed,
+            [
+                |(breaker, ticket): &(Arc<Breaker>, Ticket)| {
+                    assert!(breaker.record(Outcome::Ignored, Some(ticket), at(2 * SECOND)).unwrap().is_some());
+                    None
+                },
+                |(breaker, _)| acquire(breaker, 2 * SECOND + 1_000_000),
+                |(breaker, _)| acquire(breaker, 2 * SECOND + 1_000_000),
+            ],
+        );
+        let taken = taken.iter().flatten().count();
+        assert_eq!(word(&probed.0).leased, taken == 1);
+        taken
+    });
+}
+
+#[test]
+fn a_lease_given_back_late_is_not_the_next_probes() {
+    assert_ends([true], || {
+        let probed = Arc::new(probed(2));
+        race(
+            &probed,
+            [
+                |(breaker, ticket): &(Arc<Breaker>, Ticket)| {
+                    breaker.record(Outcome::Ignored, Some(ticket), at(3 * SECOND)).unwrap();
+                },
+                |(breaker, _)| assert!(acquire(breaker, 3 * SECOND).is_some()),
+            ],
+        );
+        word(&probed.0).leased
+    });
+}
+
+#[test]
+fn a_forced_opening_ends_once_and_never_takes_the_next_one_with_it() {
+    assert_ends([(0, true), (1, true)], || {
+        let breaker = breaker(1, 1);
+        breaker.force_open(Some(SECOND));
+        let changes = race(
+            &breaker,
+            [
+                |breaker| breaker.lapse(2 * SECOND),
+                |breaker| breaker.lapse(2 * SECOND),
+                |breaker| {
+                    breaker.force_open(None);
+                    None
+                },
+            ],
+        );
+        (changes.iter().flatten().count(), word(&breaker).forced)
+    });
+}
+
+#[test]
+fn hastening_wins_no_race_against_a_forcing() {
+    assert_ends([true], || {
+        let breaker = breaker(1, 1);
+        record(&breaker, false, None);
+        race(&breaker, [|breaker| breaker.hasten(), |breaker| drop(breaker.force_open(None))]);
+        word(&breaker).forced && acquire(&breaker, 90 * SECOND).is_none()
     });
 }

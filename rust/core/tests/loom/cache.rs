@@ -83,7 +83,7 @@ fn what_lies_ready_is_of_the_word_that_holds() {
             [
                 |world: &World| world.hit(Medium, 2).map(|seen| seen.reason.index()),
                 |world| {
-                    world.queue.breaker.force_open(1);
+                    world.queue.breaker.force_open(None);
                     None
                 },
             ],
@@ -106,7 +106,7 @@ fn an_answer_made_while_the_word_changes_is_of_one_word() {
                     world.hit(Medium, 2).map(|seen| seen.reason.index())
                 },
                 |world| {
-                    world.queue.breaker.force_open(1);
+                    world.queue.breaker.force_open(None);
                     None
                 },
             ],
@@ -186,8 +186,8 @@ fn the_poller_is_checked_once_per_interval() {
 fn of_two_callers_one_is_the_probe_and_the_other_is_refused() {
     assert_ends([0, 1].map(Some), || {
         let world = answered();
-        world.record(false, None, 0);
-        world.record(false, None, 0);
+        world.record(Outcome::Failure(None), None, 0);
+        world.record(Outcome::Failure(None), None, 0);
         let seen = race(&world, [|world: &World| world.decide(Medium, S); 2]);
         let refused = seen.iter().filter(|seen| seen.reason == Reason::CircuitHalfOpen).count();
         assert_eq!((refused, world.counted()), (1, 3));

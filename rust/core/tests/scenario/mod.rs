@@ -1,9 +1,10 @@
 //! Producers, a poller and an operator at one queue at once, and what no schedule of them may break.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use backpressure_core::breaker::Outcome;
 use backpressure_core::{Priority, Reason};
 
 use crate::world::{MS, Seen, World, number_in, settings};
@@ -66,6 +67,8 @@ struct Scene {
     reached: Mutex<Reached>,
     // Instants of the probes of each generation.
     probes: Mutex<BTreeMap<u64, Vec<i64>>>,
+    // Instants of those that came to nothing.
+    given_back: Mutex<BTreeSet<i64>>,
 }
 
 impl Scene {
@@ -86,7 +89,15 @@ impl Scene {
             let number = seen.backlog.map(number_in);
             assert!(number.is_none_or(|number| number >= known), "sample {number:?} where {known} was known");
             if let Some(ticket) = &seen.ticket {
-                self.world.record(turn % 8 < 5, Some(ticket), self.now_ns());
+                let outcome = match turn % 8 {
+                    0..=4 => Outcome::Success,
+                    5 | 6 => Outcome::Failure(Some(now_ns)),
+                    _ => Outcome::Ignored,
+                };
+                if outcome == Outcome::Ignored {
+                    self.given_back.lock().unwrap().insert(ticket.issued_ns());
+                }
+                self.world.record(outcome, Some(ticket), self.now_ns());
             }
         }
     }
@@ -120,13 +131,13 @@ impl Scene {
         let World { engine, queue, .. } = &self.world;
         for round in 0..rounds {
             match round % 8 {
-                0 => drop(queue.breaker.force_open(self.now_ns())),
+                0 => drop(queue.breaker.force_open(None)),
                 1 => drop(queue.breaker.force_close()),
                 2 => engine.set_emergency(true),
                 3 => engine.set_emergency(false),
                 4 => engine.set_override(Some(self.now_ns() + 2 * MS)),
                 5 => engine.configure(&settings(|_| {})),
-                6 => engine.void_ready(),
+                6 => queue.breaker.hasten(),
                 _ => drop(queue.breaker.reset()),
             }
             for _ in 0..8 {
@@ -141,7 +152,8 @@ impl Scene {
         for instants in self.probes.lock().unwrap().values_mut() {
             instants.sort_unstable();
             for pair in instants.windows(2) {
-                assert!(pair[1] - pair[0] >= interval_ns, "two probes within one interval: {pair:?}");
+                let freed = self.given_back.lock().unwrap().contains(&pair[0]);
+                assert!(freed || pair[1] - pair[0] >= interval_ns, "two probes within one interval: {pair:?}");
             }
         }
     }
@@ -155,6 +167,7 @@ pub fn play(producers: u64, rounds: u64, on_threads: impl FnOnce(Vec<Work>)) -> 
         answers: AtomicU64::new(0),
         reached: Mutex::default(),
         probes: Mutex::default(),
+        given_back: Mutex::default(),
     });
     let work = |does: Box<dyn FnOnce(&Scene) + Send>| -> Work {
         let scene = Arc::clone(&scene);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, Change, CircuitSettings, State, Ticket, at};
+use backpressure_core::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at};
 use serde_json::{Value, json};
 
 use crate::{boolean, index, integer, list, read, signed, text};
@@ -23,6 +23,16 @@ pub fn shown(ticket: Option<&Ticket>) -> Value {
     ticket.map_or(Value::Null, |ticket| json!([ticket.generation(), ticket.probe()]))
 }
 
+/// Writes the state of a word as news of it do.
+pub fn shown_word(word: Word) -> String {
+    format!("{}{}", word.state as u8, if word.forced { " forced" } else { "" })
+}
+
+/// Shows a change as the vectors do, if it is news.
+fn news(change: Option<Change>) -> Option<Value> {
+    change.filter(Change::is_news).map(|Change { old, new }| json!([shown_word(old), shown_word(new)]))
+}
+
 #[test]
 fn the_breaker_follows_the_golden_sequences() {
     for life in list(&read("breaker")) {
@@ -33,21 +43,33 @@ fn the_breaker_follows_the_golden_sequences() {
             let now_ns = signed(&step[0]);
             let change = match text(&step[1]) {
                 "acquire" => {
-                    let Ok((ticket, change)) = breaker.try_acquire(at(now_ns));
+                    let lapsed = breaker.lapse(now_ns);
+                    changes.extend(news(lapsed));
+                    let (ticket, change) = breaker.try_acquire(now_ns);
                     assert_eq!(shown(ticket.as_ref()), step[5], "{step}");
                     tickets.extend(ticket);
                     change
                 }
-                "force_open" => breaker.force_open(now_ns),
+                "force_open" => breaker.force_open(step[2].as_i64()),
                 "force_close" => breaker.force_close(),
                 "reset" => breaker.reset(),
+                "look" => breaker.lapse(now_ns),
+                "hasten" => {
+                    breaker.hasten();
+                    None
+                }
                 outcome => {
                     let ticket: Option<&Ticket> = (!step[2].is_null()).then(|| &tickets[index(&step[2])]);
-                    let Ok(change) = breaker.record(outcome == "success", ticket, at(now_ns));
+                    let outcome = match outcome {
+                        "success" => Outcome::Success,
+                        "failure" => Outcome::Failure(step[6].as_i64()),
+                        _ => Outcome::Ignored,
+                    };
+                    let Ok(change) = breaker.record(outcome, ticket, at(now_ns));
                     change
                 }
             };
-            changes.extend(change.map(|Change { old, new }| json!([old as u8, new as u8])));
+            changes.extend(news(change));
             assert_eq!(breaker.word(), integer(&step[3]), "{step}");
             let retry_at_ns = (breaker.state() != State::Closed).then(|| breaker.retry_at_ns(breaker.word())).flatten();
             assert_eq!(json!(retry_at_ns), step[4], "{step}");

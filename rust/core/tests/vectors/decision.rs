@@ -1,15 +1,15 @@
 //! Leads an engine with one queue through the golden sequences of whole decisions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Change, Ticket, at};
+use backpressure_core::breaker::{Change, Outcome, Ticket, at};
 use backpressure_core::cache::{Queue, Ready, Slot};
 use backpressure_core::curve::ThreeZoneLaw;
-use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Mode, Settings};
+use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Mode, Planned, Settings};
 use backpressure_core::zone::Zone;
 use backpressure_core::{Priority, Reason};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ impl Decision {
 
 /// Writes down what the engine says to its surroundings.
 #[derive(Default)]
-struct Ear(RefCell<Vec<String>>);
+struct Ear(RefCell<Vec<String>>, Cell<bool>);
 
 impl Ear {
     fn hear(&self, news: &str) {
@@ -78,7 +78,9 @@ impl Ear {
     }
 
     fn hear_change(&self, change: Change) {
-        self.hear(&format!("{} to {}", change.old as u8, change.new as u8));
+        if change.is_news() {
+            self.hear(&format!("{} to {}", breaker::shown_word(change.old), breaker::shown_word(change.new)));
+        }
     }
 }
 
@@ -91,9 +93,9 @@ impl Host for Ear {
         Ok(None)
     }
 
-    fn check_poller(&self) -> Result<(), Infallible> {
+    fn check_poller(&self) -> Result<bool, Infallible> {
         self.hear("check_poller");
-        Ok(())
+        Ok(self.1.get())
     }
 
     fn circuit_changed(&self, change: Change) -> Result<(), Infallible> {
@@ -155,26 +157,45 @@ impl Life {
     }
 
     fn act(&mut self, act: &str, arguments: &Value, settings: &[Value]) -> Option<Decision> {
-        let (first, second) = (&arguments[0], &arguments[1]);
+        let first = &arguments[0];
         match act {
             "suggest" | "plan" => Some(self.decide(text(first), act == "suggest")),
             "admit" => Some(self.admit(&self.decisions[index(first)])),
             _ => {
-                self.act_silently(act, first, second, settings);
+                self.act_silently(act, arguments, settings);
                 None
             }
         }
     }
 
-    fn act_silently(&mut self, act: &str, first: &Value, second: &Value, settings_of: &[Value]) {
+    fn act_silently(&mut self, act: &str, arguments: &Value, settings_of: &[Value]) {
+        let (first, second) = (&arguments[0], &arguments[1]);
         let breaker = &self.queue.breaker;
         let change = match act {
             "record" => {
                 let decision = &self.decisions[index(first)];
-                decision.ticket.as_ref().and_then(|ticket| self.record(boolean(second), Some(ticket)))
+                let outcome = match second.as_bool() {
+                    Some(true) => Outcome::Success,
+                    Some(false) => Outcome::Failure(arguments[2].as_i64()),
+                    None => Outcome::Ignored,
+                };
+                decision.ticket.as_ref().and_then(|ticket| self.record(outcome, Some(ticket)))
             }
-            "report" => self.record(boolean(first), None),
-            "force_open" => breaker.force_open(self.now_ns),
+            "report" if boolean(first) => self.record(Outcome::Success, None),
+            "report" => self.record(Outcome::Failure(None), None),
+            "force_open" => breaker.force_open(first.as_i64()),
+            "hasten" => {
+                breaker.hasten();
+                None
+            }
+            "forget" => {
+                self.queue.forget_sample();
+                None
+            }
+            "suspend" => {
+                self.ear.1.set(boolean(first));
+                None
+            }
             "force_close" => breaker.force_close(),
             "reset" => breaker.reset(),
             "sample" => {
@@ -204,8 +225,8 @@ impl Life {
         }
     }
 
-    fn record(&self, ok: bool, ticket: Option<&Rc<Ticket>>) -> Option<Change> {
-        let Ok(change) = self.queue.breaker.record(ok, ticket.map(AsRef::as_ref), at(self.now_ns));
+    fn record(&self, outcome: Outcome, ticket: Option<&Rc<Ticket>>) -> Option<Change> {
+        let Ok(change) = self.queue.breaker.record(outcome, ticket.map(AsRef::as_ref), at(self.now_ns));
         change
     }
 
@@ -238,17 +259,28 @@ impl Life {
         match (self.next_read.0.as_str(), self.next_read.1) {
             ("sample", backlog) => self.queue.put_sample(backlog, self.now_ns),
             ("fail", _) => self.queue.read_failed(self.now_ns),
-            _ => return self.queue.sample().is_none().then_some(Reason::ColdStart),
+            _ => {
+                let waits = self.queue.sample().is_none() || self.mode().settings.polling;
+                return waits.then_some(Reason::ColdStart);
+            }
         }
         None
     }
 
     fn admit(&self, planned: &Decision) -> Decision {
-        match self.call(&self.mode(), planned.priority).admit() {
+        let asked = match planned.reason {
+            _ if planned.delay_ns > 0 => Planned::Wait,
+            Reason::ObserveOnly => Planned::Observed,
+            _ => Planned::Go(planned.ticket.as_deref()),
+        };
+        match self.call(&self.mode(), planned.priority).admit(asked) {
             Ok(Admission::Instead(decision)) => decision.expect("a decision"),
+            Ok(Admission::AsItIs) => planned.clone(),
             Ok(Admission::AsPlanned(ticket)) => {
-                let counters = &self.queue.asked(planned.priority).counters;
-                counters.count(planned.reason, planned.delay_ns, planned.computed);
+                if planned.delay_ns > 0 {
+                    let counters = &self.queue.asked(planned.priority).counters;
+                    counters.count(planned.reason, planned.delay_ns, planned.computed);
+                }
                 Decision { ticket: ticket.map(Rc::new), ..planned.clone() }
             }
         }

@@ -6,10 +6,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use backpressure_core::breaker::{Change, CircuitSettings, State, Ticket, at, state_of};
+use backpressure_core::breaker::{Change, CircuitSettings, Outcome, State, Ticket, at, state_of};
 use backpressure_core::cache::{Place, Queue, Ready, Slot};
 use backpressure_core::curve::{LawSettings, Scale, ThreeZoneLaw};
-use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Settings};
+use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Planned, Settings};
 use backpressure_core::zone::{Window, Zone};
 use backpressure_core::{Priority, Reason};
 
@@ -61,9 +61,9 @@ impl Host for Witness<'_> {
         Ok(None)
     }
 
-    fn check_poller(&self) -> Result<(), Infallible> {
+    fn check_poller(&self) -> Result<bool, Infallible> {
         self.told.checks.fetch_add(1, SeqCst);
-        Ok(())
+        Ok(false)
     }
 
     fn circuit_changed(&self, _: Change) -> Result<(), Infallible> {
@@ -202,7 +202,8 @@ impl World {
 
     /// Asks the breaker again for a decision that was waited out: the ticket, or the decision instead of it.
     pub fn admit(&self, priority: Priority, now_ns: i64) -> Result<Option<Arc<Ticket>>, Seen> {
-        self.call(priority, now_ns, |call| match call.admit().unwrap() {
+        self.call(priority, now_ns, |call| match call.admit(Planned::Wait).unwrap() {
+            Admission::AsItIs => panic!("who waited holds nothing yet"),
             Admission::AsPlanned(ticket) => Ok(ticket.map(Arc::new)),
             Admission::Instead(seen) => Err(seen.expect("a decision")),
         })
@@ -240,8 +241,8 @@ impl World {
         self.queue.put_sample(backlog(level, number), now_ns);
     }
 
-    pub fn record(&self, ok: bool, ticket: Option<&Ticket>, now_ns: i64) -> Option<Change> {
-        self.queue.breaker.record(ok, ticket, at(now_ns)).unwrap()
+    pub fn record(&self, outcome: Outcome, ticket: Option<&Ticket>, now_ns: i64) -> Option<Change> {
+        self.queue.breaker.record(outcome, ticket, at(now_ns)).unwrap()
     }
 
     /// How many decisions were counted.
