@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use backpressure_core::Priority::Medium;
 use backpressure_core::Reason;
+use backpressure_core::breaker::Outcome;
 use backpressure_core::cache::{Place, Slot};
 use loom::sync::atomic::{AtomicBool, Ordering};
 
