@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backpressure import CircuitBreaker, CircuitConfig, CircuitOpenError
-from backpressure.circuit import is_failure
+from backpressure.foreign import Foreign
+from backpressure.outcome import is_failure
 
 if TYPE_CHECKING:
     from backpressure._engine import EngineModule
@@ -127,5 +128,5 @@ def test_forcing(breaker: CircuitBreaker, clock: ManualClock) -> None:
     "error", [KeyboardInterrupt(), SystemExit(), GeneratorExit(), CircuitOpenError("x"), KeyError()]
 )
 def test_what_is_no_failure(error: BaseException) -> None:
-    assert not is_failure(error, (KeyError,))
-    assert is_failure(ValueError(), (KeyError,))
+    assert not is_failure(error, CONFIG, Foreign())
+    assert is_failure(ValueError(), CONFIG, Foreign())

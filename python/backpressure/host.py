@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import attrs
 
 from backpressure._pure.counters import MISS_REASONS
-from backpressure.circuit import refuse_coroutine
 from backpressure.clock import Wake, in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure.outcome import runs_on_a_loop
 from backpressure.types import CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
 T = TypeVar("T")
 
 _USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
+_AWAIT_IT = "await it inside the work"
 
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
@@ -163,14 +164,28 @@ class ControllerHost:
         """As `run`, with every keyword argument for the work."""
         raise NotImplementedError
 
+    async def perform_async(
+        self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run the work of an admitted job, await it if need be, and report its outcome."""
+        began_ns = self.desk.now_ns()
+        try:
+            value = work(*args, **kwargs)
+            if runs_on_a_loop(value):
+                value = await value
+        except BaseException as error:
+            self.desk.report_error(decision, error, began_ns)
+            raise
+        self.desk.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
+        return value
+
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        refuse_coroutine(value, _USE_ASYNC)
-        self.desk.report_success(decision)
+        self.desk.report_value(decision, value, None, instead=_USE_ASYNC)
 
-    def report_error(self, decision: ThrottleDecision, error: BaseException) -> None:
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int | None = None) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        self.desk.report_error(decision, error)
+        self.desk.report_error(decision, error, began_ns)
 
     def check_poller(self) -> None:
         """Look after the poller: samples have not been renewed in time."""
@@ -248,12 +263,13 @@ class BlockingHost(ControllerHost):
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""
+        began_ns = self.desk.now_ns()
         try:
             value = work(*args, **kwargs)
         except BaseException as error:
-            self.desk.report_error(decision, error)
+            self.desk.report_error(decision, error, began_ns)
             raise
-        self.report_success(decision, value)
+        self.desk.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
         return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
