@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import threading
@@ -24,14 +25,15 @@ _RAISE = opmap["RAISE_VARARGS"]
 def raised_by_signal(error: BaseException) -> bool:
     """Tell whether a signal handler raised `error`, which is then meant for whoever was interrupted.
 
-    Handlers run in the main thread and are called with the frame that they interrupt, as nothing else is. Python's own
-    for Ctrl-C has no frame, but its ``KeyboardInterrupt`` comes of no ``raise`` statement.
+    Handlers run in the main thread and are called with a number and the frame that they interrupt, as nothing else is.
+    Python's own for Ctrl-C has no frame, but its ``KeyboardInterrupt`` comes of no ``raise`` statement.
     """
     trace = error.__traceback__
     if trace is None or threading.current_thread() is not threading.main_thread():
         return False
     while trace.tb_next is not None:
-        if any(value is trace.tb_frame for value in _arguments(trace.tb_next.tb_frame)):
+        pairs = itertools.pairwise(_arguments(trace.tb_next.tb_frame))
+        if any(frame is trace.tb_frame and isinstance(number, int) for number, frame in pairs):
             return True
         trace = trace.tb_next
     return isinstance(error, KeyboardInterrupt) and not _at_raise(trace)

@@ -11,7 +11,7 @@ import inspect
 import itertools
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, NoneType
 from typing import TYPE_CHECKING, Any
 
 from backpressure.errors import BackpressureError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UnfinishedWorkError", "is_failure", "is_plain", "name_of", "runs_on_a_loop", "take"]
 
+# Looked at first, for most work returns one of these.
+_USUAL = frozenset({NoneType, bool, int, float, str, bytes, tuple, list, dict})
 _UNSTARTED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
@@ -33,7 +35,7 @@ class UnfinishedWorkError(BackpressureError, TypeError):
 
 def is_plain(kind: type) -> bool:
     """Tell whether a value of this type is all that its work came to."""
-    return not (
+    return kind in _USUAL or not (
         issubclass(kind, _UNSTARTED)
         or hasattr(kind, "__await__")
         or hasattr(kind, "add_done_callback")
