@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backpressure import CircuitBreaker, CircuitConfig, CircuitOpenError
-from backpressure.circuit import is_failure
+from backpressure.foreign import Foreign
+from backpressure.outcome import is_failure
 
 if TYPE_CHECKING:
     from backpressure._engine import EngineModule
@@ -32,7 +33,7 @@ def test_calls_pass_and_failures_open_it(breaker: CircuitBreaker, clock: ManualC
         with pytest.raises(RuntimeError):
             breaker.call(fail)
     assert str(breaker.state) == "open"
-    with pytest.raises(CircuitOpenError, match=r"circuit is open: retry in 10\.00") as raised:
+    with pytest.raises(CircuitOpenError, match=r"circuit is open \(last failure: RuntimeError\): retry in 10\.00") as raised:
         breaker.call(pow, 2, 3)
     assert raised.value.retry_after == pytest.approx(10, abs=0.002)
     clock.advance(10.002)
@@ -128,5 +129,5 @@ def test_forcing(breaker: CircuitBreaker, clock: ManualClock) -> None:
     "error", [KeyboardInterrupt(), SystemExit(), GeneratorExit(), CircuitOpenError("x"), KeyError()]
 )
 def test_what_is_no_failure(error: BaseException) -> None:
-    assert not is_failure(error, (KeyError,))
-    assert is_failure(ValueError(), (KeyError,))
+    assert not is_failure(error, CONFIG, Foreign())
+    assert is_failure(ValueError(), CONFIG, Foreign())

@@ -95,7 +95,9 @@ INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (CircuitConfig, {"probe_interval": 0.010}),
     (CircuitConfig, {"recovery_timeout": 0.010, "probe_interval": 0.010}),
     (CircuitConfig, {"excluded_exceptions": (ValueError, KeyboardInterrupt)}),
+    (CircuitConfig, {"is_failure": callable}),
     (CircuitConfig, {"high_priority": "attempt"}),
+    (CircuitConfig, {"probe_on_recovery": False}),
     (polling, {"interval": 0.050, "jitter": 0, "timeout": 0.050}),
     (polling, {"jitter": 0}),
     (polling, {"jitter": 5.0}),
@@ -119,7 +121,15 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     (window, "yellow_max", "give an integer from 0 to 9007199254740991", {"yellow_max": 20.0}),
     (window, "yellow_max", "must be above green_max (20)", {"green_max": 20}),
     (window, "red_max", "must be above yellow_max (30)", {"yellow_max": 30}),
-    (CurveConfig, "curve.yellow_min_delay", "must not be negative", {"yellow_min_delay": -NS}),
+    (CurveConfig, "curve.yellow_min_delay", "must be from 0 to 1 h", {"yellow_min_delay": -NS}),
+    (CurveConfig, "curve.yellow_min_delay", "must be at most yellow_max_delay (0.5 s)", {"yellow_min_delay": 0.6}),
+    (CurveConfig, "curve.yellow_max_delay", "must be at most red_max_delay (5.0 s)", {"yellow_max_delay": 6.0}),
+    (
+        CurveConfig,
+        "curve.yellow_max_delay",
+        "must be at least yellow_min_delay (0.6 s)",
+        {"yellow_min_delay": 0.6, "yellow_max_delay": 0.5},
+    ),
     (
         CurveConfig,
         "curve.yellow_max_delay",
@@ -135,7 +145,7 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     (
         CurveConfig,
         "curve.red_max_delay",
-        "must be from yellow_max_delay (0.5 s) to 1 h",
+        "must be from 0 to 1 h",
         {"red_max_delay": HOUR + NS * 1_000},
     ),
     *(
@@ -159,13 +169,19 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
         CurveConfig,
         "curve.scale_medium",
         "must be at least scale_high (11/10): a higher priority never waits longer",
+        {"scale_high": 1.1, "scale_medium": 1},
+    ),
+    (
+        CurveConfig,
+        "curve.scale_high",
+        "must be at most scale_medium (1): a higher priority never waits longer",
         {"scale_high": 1.1},
     ),
     (
         CurveConfig,
         "curve.scale_low",
         "must be at least scale_medium (2): a higher priority never waits longer",
-        {"scale_medium": 2},
+        {"scale_medium": 2, "scale_low": 1.5},
     ),
     (CurveConfig, "curve.shed_permille", "give an integer from 0 to 1000", {"shed_permille": -1}),
     (CurveConfig, "curve.shed_permille", "give an integer from 0 to 1000", {"shed_permille": 1_001}),
@@ -179,7 +195,12 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     ),
     (CircuitConfig, "circuit.trip_window", "must be from 10 ms to 24 h", {"trip_window": 0.010 - NS}),
     (CircuitConfig, "circuit.trip_window", "must be from 10 ms to 24 h", {"trip_window": DAY + 0.001}),
-    (CircuitConfig, "circuit.recovery_timeout", "must be at most 24 h", {"recovery_timeout": DAY + 0.001}),
+    (CircuitConfig, "circuit.recovery_timeout", "must be from 10 ms to 24 h", {"recovery_timeout": DAY + 0.001}),
+    *(
+        (CircuitConfig, "circuit.recovery_timeout", "must be from 10 ms to 24 h", {"recovery_timeout": value} | more)
+        for value in (0, -5, 0.010 - NS, 1e12)
+        for more in ({}, {"probe_interval": 0.010})
+    ),
     (
         CircuitConfig,
         "circuit.probe_interval",
@@ -189,14 +210,14 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     (
         CircuitConfig,
         "circuit.probe_interval",
-        "must be from 10 ms to recovery_timeout (60.0 s)",
+        "must be from 10 ms to 24 h",
         {"probe_interval": 0.010 - NS},
     ),
     (
         CircuitConfig,
         "circuit.probe_interval",
         "must be from 10 ms to recovery_timeout (4.999 s)",
-        {"recovery_timeout": 4.999},
+        {"recovery_timeout": 4.999, "probe_interval": 5},
     ),
     *(
         (
@@ -207,14 +228,25 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
         )
         for bad in ([ValueError], ValueError, (ValueError(),), (int,), ("ValueError",), None)
     ),
+    *(
+        (CircuitConfig, "circuit.is_failure", "give a function of an exception, or None", {"is_failure": bad})
+        for bad in ("ValueError", (ValueError,), False)
+    ),
     (CircuitConfig, "circuit.high_priority", 'give "reject" or "attempt"', {"high_priority": "Attempt"}),
-    (polling, "polling.interval", "must be at least 50 ms", {"interval": 0.050 - NS}),
+    (polling, "polling.interval", "must be from 50 ms to 24 h", {"interval": 0.050 - NS}),
+    (polling, "polling.interval", "must be from 50 ms to 24 h", {"interval": DAY + 0.001}),
+    (
+        PollingConfig,
+        "polling.interval",
+        "with jitter and timeout (3601.0 s) it must be at most 1 h, the longest cache_ttl",
+        {"interval": 3_597.0},
+    ),
     (polling, "polling.jitter", "must be from 0 to half the interval (5.0 s)", {"jitter": 5 + NS}),
-    (polling, "polling.jitter", "must be from 0 to half the interval (5.0 s)", {"jitter": -NS}),
-    (polling, "polling.timeout", "must be from 10 ms to the interval (10.0 s)", {"timeout": 0.010 - NS}),
+    (polling, "polling.jitter", "must not be negative", {"jitter": -NS}),
+    (polling, "polling.timeout", "must be at least 10 ms", {"timeout": 0.010 - NS}),
     (polling, "polling.timeout", "must be from 10 ms to the interval (10.0 s)", {"timeout": 10 + NS}),
     (polling, "polling.max_backoff", "must be from the interval (10.0 s) to 24 h", {"max_backoff": 10 - NS}),
-    (polling, "polling.max_backoff", "must be from the interval (10.0 s) to 24 h", {"max_backoff": DAY + 0.001}),
+    (polling, "polling.max_backoff", "must be at most 24 h", {"max_backoff": DAY + 0.001}),
     (polling, "polling.cache_ttl", "must be from 0 to 1 h", {"cache_ttl": HOUR + 0.001}),
     (polling, "polling.cache_ttl", "must be from 0 to 1 h", {"cache_ttl": -NS, "enabled": False}),
     (
@@ -272,6 +304,40 @@ def test_only_keywords_are_taken(build: Build) -> None:
         build(1, 2, 3)
 
 
+# --------------------------------------------------------------------------------------- what follows until it is set
+
+FOLLOWS: list[tuple[Build, dict[str, Any], dict[str, float]]] = [
+    (CircuitConfig, {"recovery_timeout": 1}, {"probe_interval": 1}),
+    (CircuitConfig, {"recovery_timeout": 300}, {"probe_interval": 5}),
+    (CircuitConfig, {"recovery_timeout": "10ms"}, {"probe_interval": 0.010}),
+    (PollingConfig, {"interval": 0.1}, {"jitter": 0.05, "timeout": 0.1, "max_backoff": 60, "cache_ttl": 30}),
+    (PollingConfig, {"interval": 120}, {"jitter": 1, "timeout": 3, "max_backoff": 120, "cache_ttl": 124}),
+    (PollingConfig, {"interval": 20, "timeout": 20}, {"jitter": 1, "cache_ttl": 41}),
+    (PollingConfig, {"interval": 5_000, "enabled": False}, {"max_backoff": 5_000, "cache_ttl": 30}),
+]
+
+
+@pytest.mark.parametrize(("build", "values", "expected"), FOLLOWS)
+def test_what_is_not_set_follows(build: Build, values: dict[str, Any], expected: dict[str, float]) -> None:
+    built = build(**values)
+    for part in (built, attrs.evolve(built), copy.deepcopy(built), pickle.loads(pickle.dumps(built))):
+        assert {name: getattr(part, name) for name in expected} == expected
+        assert part == build(**values, **expected)  # which sets them
+
+
+def test_what_follows_goes_on_following() -> None:
+    short = pickle.loads(pickle.dumps(CircuitConfig(recovery_timeout=1)))
+    assert attrs.evolve(short, recovery_timeout=30).probe_interval == 5
+    assert refused(lambda: attrs.evolve(CircuitConfig(probe_interval=5), recovery_timeout=1)).field == (
+        "circuit.probe_interval"
+    )
+
+
+def test_each_value_is_checked_before_any_pair() -> None:
+    refuses(CircuitConfig, "circuit.recovery_timeout", "must be from 10 ms to 24 h", recovery_timeout=0, trip_window=1)
+    refuses(PollingConfig, "polling.cache_ttl", "must be from 0 to 1 h", cache_ttl=-1, jitter=5)
+
+
 # -------------------------------------------------------------------------------------- what passes for a number
 
 DURATIONS: list[tuple[Build, str]] = [
@@ -289,6 +355,7 @@ INTEGERS: list[tuple[Build, str]] = [
 FRACTIONS: list[tuple[Build, str]] = [(CurveConfig, name) for name in ("scale_high", "scale_medium", "scale_low")]
 BOOLEANS: list[tuple[Build, str]] = [
     (CurveConfig, "scale_yellow"),
+    (CircuitConfig, "probe_on_recovery"),
     (PollingConfig, "enabled"),
     (RecoveryStrategy, "manual_override"),
     (RecoveryStrategy, "emergency_mode"),
@@ -333,7 +400,7 @@ def test_a_day_in_seconds_is_no_suspect(value: float) -> None:
 
 
 def test_a_large_float_meets_the_fields_own_rule() -> None:
-    refuses(CircuitConfig, "circuit.recovery_timeout", "must be at most 24 h", recovery_timeout=86_401.0)
+    refuses(CircuitConfig, "circuit.recovery_timeout", "must be from 10 ms to 24 h", recovery_timeout=86_401.0)
 
 
 @pytest.mark.parametrize(("build", "name"), INTEGERS)
@@ -363,7 +430,7 @@ def test_refuses_what_is_no_boolean(build: Build, name: str, value: Any) -> None
 
 def test_every_setting_is_among_those_tried() -> None:
     tried = {name for _, name in (*DURATIONS, *INTEGERS, *FRACTIONS, *BOOLEANS)}
-    others = {"delay_jitter", "excluded_exceptions", "high_priority", "fallback_mode"}
+    others = {"delay_jitter", "excluded_exceptions", "is_failure", "high_priority", "fallback_mode"}
     for kind in (BacklogWindow, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy):
         assert {field.name for field in attrs.fields(kind)} <= tried | others
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
+import gc
 import inspect
 import threading
 import weakref
@@ -34,7 +37,7 @@ from backpressure import (
 from backpressure._pure.counters import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from backpressure import ThrottleDecision
     from backpressure.clock import Clock
@@ -67,6 +70,22 @@ def run(request: pytest.FixtureRequest, controller: BackpressureController) -> C
     if request.param == "gate":
         return controller.gate("low", "empty").run
     return lambda *args, **kwargs: controller.run("low", "empty", *args, **kwargs)
+
+
+@pytest.fixture(params=["here", "another context", "another thread"])
+def leave(request: pytest.FixtureRequest) -> Callable[[Callable[[], object]], object]:
+    """Call something somewhere."""
+
+    def elsewhere(function: Callable[[], object]) -> object:
+        with ThreadPoolExecutor() as pool:
+            return pool.submit(function).result(10)
+
+    ways: dict[str, Callable[[Callable[[], object]], object]] = {
+        "here": lambda function: function(),
+        "another context": lambda function: contextvars.Context().run(function),
+        "another thread": elsewhere,
+    }
+    return ways[request.param]
 
 
 def fail() -> None:
@@ -229,6 +248,128 @@ class TestGate:
         with pytest.raises(CircuitOpenError), gate:
             pytest.fail("the body must not run")
 
+    def test_what_is_entered_here_may_be_left_anywhere(
+        self, controller: BackpressureController, leave: Callable[[Callable[[], object]], object]
+    ) -> None:
+        gate = controller.gate("low", "empty")
+
+        def body() -> Generator[None, None, None]:
+            with gate:
+                yield
+
+        other, broken = body(), body()
+        next(other)
+        next(broken)
+        with gate:  # left first, though entered last
+            pass
+
+        def throw() -> None:
+            with pytest.raises(OSError, match="no server") as raised:
+                broken.throw(OSError("no server"))
+            assert raised.value.__context__ is None
+
+        leave(throw)
+        assert controller.get_circuit_state("empty") is CircuitState.OPEN
+        leave(other.close)
+
+    def test_each_entrance_is_left_by_its_own_decision(
+        self, make_controller: MakeController, clock: ManualClock, leave: Callable[[Callable[[], object]], object]
+    ) -> None:
+        config = BackpressureConfig(circuit=CircuitConfig(failure_threshold=1, recovery_threshold=1))
+        controller = make_controller(None, config.evolve({"polling.enabled": False}))
+        gate, circuit = controller.gate("low", "empty"), controller.circuit("empty")
+
+        def body() -> Generator[None, None, None]:
+            with gate:
+                yield
+
+        early, probe = body(), body()
+        next(early)
+        circuit.record_failure()
+        clock.advance(61)
+        next(probe)
+        leave(early.close)  # of an earlier period
+        assert str(circuit.state) == "half-open"
+        with pytest.raises(StopIteration):
+            leave(lambda: next(probe))
+        assert str(circuit.state) == "closed"
+
+    def test_the_collector_may_leave_it(self, controller: BackpressureController) -> None:
+        gate = controller.gate("low", "empty")
+        seen: list[bool] = []
+
+        def body(_: list[object]) -> Iterator[None]:
+            try:
+                with gate:
+                    yield
+            finally:
+                seen.append(True)
+
+        cycle: list[object] = []
+        cycle.append(body(cycle))
+        next(cycle[0])  # type: ignore[call-overload]
+        del cycle
+        gc.collect()
+        assert seen == [True]
+
+    def test_stacks_and_calls_by_hand_leave_it_too(
+        self, controller: BackpressureController, leave: Callable[[Callable[[], object]], object]
+    ) -> None:
+        gate, circuit = controller.gate("low", "empty"), controller.circuit("empty")
+
+        class Wrapper:
+            def __enter__(self) -> object:
+                return gate.__enter__()
+
+            def __exit__(self, *error: object) -> None:
+                gate.__exit__(*error)  # type: ignore[arg-type]
+
+        def by_stack(manager: Any) -> Callable[[], object]:
+            stack = contextlib.ExitStack()
+            stack.enter_context(manager)
+
+            def close() -> None:
+                with stack.pop_all():
+                    fail()
+
+            return close
+
+        def by_hand() -> Callable[[], object]:
+            gate.__enter__()
+            return lambda: gate.__exit__(OSError, OSError(), None)
+
+        for enter in (functools.partial(by_stack, gate), functools.partial(by_stack, Wrapper()), by_hand):
+            close = enter()
+            with contextlib.suppress(OSError):
+                leave(close)
+            assert circuit.state is CircuitState.OPEN
+            circuit.reset()
+        gate.__exit__(None, None, None)  # nobody is inside
+
+    def test_nothing_is_kept_of_who_never_leaves(self, controller: BackpressureController) -> None:
+        gate = controller.gate("low", "empty")
+
+        class Event:
+            pass
+
+        def abandon() -> weakref.ref[Event]:
+            event = Event()
+            gate.__enter__()
+            return weakref.ref(event)
+
+        assert all(abandon()() is None for _ in range(3_000))
+        assert len(gate._entrances._by_hand) == 1_000
+        gate.__exit__(None, None, None)
+        assert len(gate._entrances._by_hand) == 999
+
+    def test_a_look_at_the_exit_enters_nothing(self, controller: BackpressureController) -> None:
+        gate = controller.gate("low", "empty")
+        assert hasattr(gate, "__exit__")
+        assert isinstance(gate, contextlib.AbstractContextManager)
+        with contextlib.suppress(OSError), gate:
+            fail()
+        assert controller.get_circuit_state("empty") is CircuitState.OPEN
+
     def test_threads_may_be_inside_at_once(self, make_controller: MakeController) -> None:
         controller = make_controller()
         gate = controller.gate("low", "empty")
@@ -335,3 +476,49 @@ class TestAsyncGate:
                     await controller.gate("medium", "red", max_wait=1).run(pytest.fail)
 
         asyncio.run(main())
+
+    def test_may_be_left_in_another_task_or_by_nobody(
+        self, clock: ManualClock, provider: InMemoryStatsProvider, engine_name: str, engine_module: Any
+    ) -> None:
+        async def main() -> None:
+            async with AsyncBackpressureController(
+                ONE_FAILURE, provider, clock=clock, _engine=engine_name
+            ) as controller:
+                gate, circuit = controller.gate("low", "empty"), controller.circuit("empty")
+
+                async def rows() -> AsyncIterator[int]:
+                    async with gate:
+                        yield 1
+
+                async def stack() -> Any:
+                    stack = contextlib.AsyncExitStack()
+                    await stack.enter_async_context(gate)
+                    return stack.__aexit__
+
+                for _ in range(2):
+                    stream = rows()
+                    await asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+                    await stream.aclose()  # type: ignore[attr-defined]
+                    assert circuit.state is CircuitState.CLOSED
+                stream = rows()
+                await asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+                with pytest.raises(OSError, match="no server") as raised:
+                    await stream.athrow(OSError("no server"))  # type: ignore[attr-defined]
+                assert raised.value.__context__ is None
+                assert circuit.state is CircuitState.OPEN
+                circuit.reset()
+                close = await asyncio.create_task(stack())
+                assert not await close(OSError, OSError(), None)
+                assert circuit.state is CircuitState.OPEN
+                circuit.reset()
+                await asyncio.create_task(gate.__aenter__())
+                await gate.__aexit__(OSError, OSError(), None)
+                assert circuit.state is CircuitState.OPEN
+                circuit.reset()
+                abandoned.append(rows())
+                await anext(abandoned[0])
+
+        abandoned: list[Any] = []
+        asyncio.run(main())
+        abandoned.clear()
+        gc.collect()

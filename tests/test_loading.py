@@ -115,11 +115,12 @@ def fields(error: ConfigurationError) -> list[str]:
 
 # ------------------------------------------------------------------------------------------- just inside, outside
 
-LOADABLE_INSIDE = [case for case in INSIDE if "excluded_exceptions" not in case[1]]
+IN_CODE = {"excluded_exceptions", "is_failure"}
+LOADABLE_INSIDE = [case for case in INSIDE if IN_CODE.isdisjoint(case[1])]
 LOADABLE_OUTSIDE = [
     case
     for case in OUTSIDE
-    if case[0] in SECTIONS and "excluded_exceptions" not in case[3] and not re.match("give a [A-Z]", case[2])
+    if case[0] in SECTIONS and IN_CODE.isdisjoint(case[3]) and not re.match("give a [A-Z]", case[2])
 ]
 
 
@@ -152,12 +153,49 @@ def test_just_outside_for_one_queue(build: Build, path: str, rule: str, values: 
     assert str(error) == f'queues."e.mail".{path} is {error.value!r}: {rule}'
 
 
+# ---------------------------------------------------------------------------------------------- what nobody has set
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_what_is_not_set_follows(load: Load, tmp_path: Path) -> None:
+    config = load({"circuit.recovery_timeout": "2s", "polling.interval": "100ms"}, tmp_path)
+    assert config.circuit == CircuitConfig(recovery_timeout=2, probe_interval=2)
+    assert config.polling == PollingConfig(interval=0.1, jitter=0.05, timeout=0.1)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_what_was_set_is_to_blame(load: Load, tmp_path: Path) -> None:
+    settings = {
+        "thresholds.low_priority.green_max": 600,
+        "curve.yellow_max_delay": "6s",
+        "curve.scale_medium": 2,
+        "circuit.probe_interval": "2m",
+        "polling.timeout": "6s",
+    }
+    assert sorted(fields(refused(load, settings, tmp_path))) == sorted(settings)
+
+
+def test_later_layers_go_on_following() -> None:
+    base = BackpressureConfig.from_env({"BACKPRESSURE_CIRCUIT__RECOVERY_TIMEOUT": "1s"})
+    assert base.evolve({"circuit.recovery_timeout": "30s"}).circuit == CircuitConfig(recovery_timeout=30)
+    own = base.evolve({"queues.mail.circuit.recovery_timeout": "100ms"}).circuit_of("mail")
+    assert own == CircuitConfig(recovery_timeout=0.1, probe_interval=0.1)
+    fixed = BackpressureConfig.from_mapping({"circuit": {"probe_interval": "5s"}})
+    error = refused(fixed.evolve, {"queues.mail.circuit.recovery_timeout": "1s"})
+    assert fields(error) == ['queues."mail".circuit.probe_interval']
+
+
+def test_a_fault_is_told_without_those_that_would_follow_from_it() -> None:
+    mapping = {"polling": {"interval": "1s", "jitter": "soon"}, "circuit": {"recovery_timeout": -5}}
+    assert fields(refused(BackpressureConfig.from_mapping, mapping)) == ["circuit.recovery_timeout", "polling.jitter"]
+
+
 def test_every_rule_is_tried() -> None:
     tried = {(build, path.rpartition(".")[2]) for build, path, *_ in LOADABLE_OUTSIDE}
     ruled = {
         (build, name)
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
-        for name, _ in getattr(cls, "_rules", ())
+        for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
     assert ruled
     assert ruled <= tried
@@ -247,6 +285,21 @@ def test_evolving_changes_a_copy() -> None:
     )
     assert (FULL.max_queues, FULL.queues["mail"].curve) == (1_000, None)
     assert changed.evolve({"queues.mail.curve": None, "max_queues": 1_000}) == FULL
+
+
+def test_a_predicate_is_code() -> None:
+    config = BackpressureConfig().evolve({"circuit.is_failure": callable, "queues.mail.circuit.is_failure": bool})
+    assert (config.circuit.is_failure, config.circuit_of("mail").is_failure) == (callable, bool)
+    assert config.evolve({"circuit.failure_threshold": 7}).circuit == CircuitConfig(
+        failure_threshold=7, is_failure=callable
+    )
+    assert all("is_failure" not in part["circuit"] for part in (config.to_dict(), config.to_dict()["queues"]["mail"]))
+
+
+def test_a_dict_tells_no_marks() -> None:
+    tables = BackpressureConfig().to_dict()
+    kinds = {type(value) for part in ("curve", "polling", "circuit") for value in tables[part].values()}
+    assert kinds | {type(value) for value in tables["thresholds"]["low_priority"].values()} == {str, float, int, bool}
 
 
 def test_a_dict_is_ready_for_json_and_comes_back() -> None:
@@ -345,6 +398,10 @@ def test_a_queue_does_not_repeat_the_faults_it_inherits() -> None:
         (
             {"circuit": {"excluded_exceptions": ["KeyError"]}},
             "circuit.excluded_exceptions is ['KeyError']: settable in code only, as a tuple of exception classes",
+        ),
+        (
+            {"circuit": {"is_failure": "throttled"}},
+            "circuit.is_failure is 'throttled': settable in code only, as a function of an exception",
         ),
         (
             {"circuit": {"excluded_exceptions": (int,)}},

@@ -154,7 +154,7 @@ class Host(Protocol):
         ...
 
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
-        """Take what the work of a job returned that the engine ran itself; raises where that is a coroutine."""
+        """Take what the work of a job returned that the engine ran itself; raises where that only promises."""
         ...
 
     def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:

@@ -172,6 +172,8 @@ class AsyncBackpressureController(Heart):
     ) -> Any:
         """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
 
+        Of a future that it came to, the outcome is reported once that is done.
+
         Arguments and errors as those of `BackpressureController.run`.
         """
         return await self._host.perform(await self._host.turn(priority, queue_name, max_wait), work, *args, **kwargs)
@@ -216,8 +218,8 @@ class AsyncBackpressureController(Heart):
             @wraps(function)
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:
                 decision = await self._host.turn(checked_priority, checked_name, max_wait)
-                with self._desk.reporting(decision):
-                    return await function(*args, **kwargs)
+                value: T = await self._host.perform(decision, function, *args, **kwargs)
+                return value
 
             return call
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backpressure.desk import Desk
@@ -75,18 +74,7 @@ class AsyncHost(ControllerHost):
             decision = self.desk.admit(decision)
         return decision
 
-    async def perform(self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run the work of an admitted job, await it if need be, and report its outcome."""
-        began_ns = self.desk.now_ns()
-        try:
-            value = work(*args, **kwargs)
-            if inspect.isawaitable(value):
-                value = await value
-        except BaseException as error:
-            self.desk.report_error(decision, error, began_ns)
-            raise
-        self.desk.report_success(decision)
-        return value
+    perform = ControllerHost.perform_async
 
     # ---------------------------------------------------------------------------------------------------------- reads
 

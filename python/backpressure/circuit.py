@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from backpressure import outcome
 from backpressure._engine import load
 from backpressure._pure.breaker import Word, state_of
 from backpressure.arguments import check_seconds
 from backpressure.clock import SystemClock
 from backpressure.config import CircuitConfig
 from backpressure.errors import BackpressureError, CircuitOpenError
+from backpressure.foreign import Foreign, GuardedClock
 from backpressure.settings import CircuitSettings, nanoseconds
 from backpressure.types import CircuitState
 
@@ -22,29 +23,12 @@ if TYPE_CHECKING:
     from backpressure._engine import Breaker, Ticket
     from backpressure.clock import Clock
 
-__all__ = ["CircuitBreaker", "is_failure", "refuse_coroutine"]
+__all__ = ["CircuitBreaker"]
+
+_REPORT_IT = "await it, and report with try_acquire() and record_success() or record_failure()"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def is_failure(error: BaseException, excluded: tuple[type[BaseException], ...]) -> bool:
-    """Tell whether `error`, raised by a job, counts against its queue.
-
-    Cancellation, interrupts and exits say nothing of the queue, nor do this package's own errors.
-    """
-    return isinstance(error, Exception) and not isinstance(error, (BackpressureError, *excluded))
-
-
-class _CoroutineRefusedError(BackpressureError, TypeError):
-    """A caller's mistake, and so no failure of the queue."""
-
-
-def refuse_coroutine(value: object, instead: str) -> None:
-    """Raise `TypeError` if a synchronous call returned a coroutine: its outcome lies in the future."""
-    if type(value) is CoroutineType:
-        value.close()
-        raise _CoroutineRefusedError(f"{value.__qualname__} is a coroutine function: {instead}")
 
 
 class CircuitBreaker:
@@ -73,18 +57,25 @@ class CircuitBreaker:
         self, config: CircuitConfig | None = None, *, clock: Clock | None = None, _engine: str | None = None
     ) -> None:
         self._config = config or CircuitConfig()
-        self._clock: Clock = clock or SystemClock()
-        breaker = load(_engine).Breaker(CircuitSettings.of(self._config), clock.monotonic_ns if clock else None)
+        self._foreign = Foreign()
+        self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
+        breaker = load(_engine).Breaker(CircuitSettings.of(self._config), self._clock.monotonic_ns if clock else None)
         self._queue_name: str | None = None
         self._resolve: Callable[[bool], Breaker | None] = lambda create: breaker  # noqa: ARG005
 
     @classmethod
     def of_queue(
-        cls, queue_name: str, config: CircuitConfig, clock: Clock, resolve: Callable[[bool], Breaker | None]
+        cls,
+        queue_name: str,
+        config: CircuitConfig,
+        clock: Clock,
+        foreign: Foreign,
+        resolve: Callable[[bool], Breaker | None],
     ) -> CircuitBreaker:
         """Return the handle of a controller's breaker, which `resolve(create)` looks up at every use."""
         self = cls.__new__(cls)
-        self._config, self._clock, self._queue_name, self._resolve = config, clock, queue_name, resolve
+        self._config, self._clock, self._foreign = config, clock, foreign
+        self._queue_name, self._resolve = queue_name, resolve
         return self
 
     @property
@@ -119,11 +110,11 @@ class CircuitBreaker:
         self._breaker().record(False, ticket)
 
     def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `fn` and report how it went.
+        """Call `fn` and report how it went; of a future that it returns, once that is done.
 
         Raises:
             CircuitOpenError: nothing was called; ``retry_after`` tells in how many seconds a probe may go.
-            TypeError: `fn` is a coroutine function.
+            TypeError: `fn` returned a generator or an awaitable, whose work is still to be done.
             Exception: whatever `fn` raises.
 
         Example:
@@ -134,15 +125,26 @@ class CircuitBreaker:
         ticket = breaker.try_acquire()
         if ticket is None:
             raise self._rejection(breaker)
+        began_ns = self._clock.monotonic_ns()
+
+        def report(error: BaseException | None) -> None:
+            self._settle(breaker, ticket, error, began_ns)
+
         try:
             value = fn(*args, **kwargs)
         except BaseException as error:
-            if is_failure(error, self._config.excluded_exceptions):
-                breaker.record(False, ticket)
+            report(error)
             raise
-        refuse_coroutine(value, "await it, and report with try_acquire() and record_success() or record_failure()")
-        breaker.record(True, ticket)
+        outcome.take(value, report, self._foreign, work=fn, instead=_REPORT_IT)
         return value
+
+    def _settle(self, breaker: Breaker, ticket: Ticket, error: BaseException | None, began_ns: int) -> None:
+        """Give the outcome of a call to the breaker; one that says nothing of what was called gives a lease back."""
+        if error is None:
+            breaker.record(True, ticket)
+        else:
+            failed = outcome.is_failure(error, self._config, self._foreign)
+            breaker.record(False if failed else None, ticket, began_ns, type(error).__name__)
 
     def force_open(self, *, for_: float | None = None) -> None:
         """Reject everything until `force_close` or `reset`, or for `for_` seconds, whatever else is set.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from fractions import Fraction
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -35,6 +35,7 @@ __all__ = [
     "RecoveryStrategy",
 ]
 
+_TICK = 0.010
 _HOUR = 3_600.0
 _DAY = 86_400.0
 _SECOND_NS = 1_000_000_000
@@ -52,8 +53,30 @@ _MAX_SCALE = 1_000
 _MAX_DENOMINATOR = 1_000_000
 _MAX_SHOWN = 500
 
-# A field's name, and a function of the finished object (or of its sound part): True, or the rule that it breaks.
+# A field's name, and a function: True, or the rule that is broken. It is a function of the value alone, or of the
+# finished object (or of its sound part).
 _Rules = tuple[tuple[str, Callable[[Any], bool | str]], ...]
+
+
+class Unset:
+    """A default, which nobody has set: it gives way to what was. Kept by copies, and by what is laid over them."""
+
+    __slots__ = ()
+
+
+class _UnsetInteger(Unset, int):
+    __slots__ = ()
+
+
+class _UnsetSeconds(Unset, float):
+    __slots__ = ()
+
+
+class _UnsetFraction(Unset, Fraction):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Fraction({self.numerator}, {self.denominator})"
 
 
 def shown(value: object) -> str:
@@ -77,6 +100,8 @@ def _is_number(value: object) -> bool:
 
 
 def _to_seconds(value: object, owner: object, field: attrs.Attribute[Any]) -> float:
+    if isinstance(value, _UnsetSeconds):
+        return value
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, str):
@@ -128,11 +153,11 @@ def _converted(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def _duration(default: float) -> Any:
-    return _converted(_to_seconds, default=default)
+    return _converted(_to_seconds, default=_UnsetSeconds(default))
 
 
 def _fraction(default: Fraction) -> Any:
-    return _converted(_to_fraction, default=default)
+    return _converted(_to_fraction, default=_UnsetFraction(default))
 
 
 def _checked(default: Any, check: Callable[[Any], bool], rule: str) -> Any:
@@ -171,8 +196,22 @@ def check_field(cls: type[Any], field: attrs.Attribute[Any], value: object) -> A
     return value
 
 
-def broken_rules(cls: type[Any], values: object) -> Iterator[ConfigurationError]:
-    """Yield the first broken rule of each field; rules about fields that `values` lacks are passed over."""
+def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
+    """Yield the first broken rule of each field: of each value for itself, then of pairs that are sound so far.
+
+    In between, fields of `values` that nobody has set follow those that they depend on. What `values` lacks, or is
+    broken, is taken away, and rules about it are passed over.
+    """
+    for name, rule in cls._own_rules:
+        if (value := getattr(values, name, None)) is not None and (verdict := rule(value)) is not True:
+            delattr(values, name)
+            yield _fail(cls, name, value, verdict)
+    for name, follow in cls._follow.items():
+        if isinstance(getattr(values, name, None), Unset):
+            try:
+                setattr(values, name, _UnsetSeconds(follow(attrs.fields_dict(cls)[name].default, values)))
+            except AttributeError:
+                delattr(values, name)
     broken: set[str] = set()
     for name, rule in cls._rules:
         try:
@@ -184,17 +223,40 @@ def broken_rules(cls: type[Any], values: object) -> Iterator[ConfigurationError]
             yield _fail(cls, name, getattr(values, name), verdict)
 
 
+def _ordered(low: str, high: str, low_rule: str, high_rule: str, *, strictly: bool = False) -> _Rules:
+    """Return the rules that field `low` is not above `high`; where nobody set the one, the other is to blame."""
+
+    def blames_low(it: Any) -> bool:
+        return isinstance(getattr(it, high), Unset) and not isinstance(getattr(it, low), Unset)
+
+    def in_order(it: Any) -> bool:
+        lower, higher = getattr(it, low), getattr(it, high)
+        return bool(lower < higher or (lower == higher and not strictly))
+
+    return (
+        (low, lambda it: in_order(it) or not blames_low(it) or low_rule.format(getattr(it, high))),
+        (high, lambda it: in_order(it) or blames_low(it) or high_rule.format(getattr(it, low))),
+    )
+
+
 class _Section:
-    """What all parts share: a place in the tree and rules between their fields."""
+    """What all parts share: a place in the tree, rules of their fields and between them, and who follows whom."""
 
     __slots__ = ()
 
     _path: ClassVar[str] = ""
+    _own_rules: ClassVar[_Rules] = ()
     _rules: ClassVar[_Rules] = ()
+    #: Fields that follow others until they are set: functions of their defaults and of the object, in this order.
+    _follow: ClassVar[Mapping[str, Callable[[float, Any], float]]] = {}
 
     def __attrs_post_init__(self) -> None:
-        for error in broken_rules(type(self), self):
+        cls: type[Any] = type(self)
+        values = SimpleNamespace(**{field.name: getattr(self, field.name) for field in attrs.fields(cls)})
+        for error in broken_rules(cls, values):
             raise error
+        for name in cls._follow:
+            object.__setattr__(self, name, getattr(values, name))
 
 
 class FallbackMode(StrEnum):
@@ -238,13 +300,15 @@ class BacklogWindow(_Section):
     yellow_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
     red_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
 
-    _rules = (
-        ("yellow_max", lambda it: it.yellow_max > it.green_max or f"must be above green_max ({it.green_max})"),
-        ("red_max", lambda it: it.red_max > it.yellow_max or f"must be above yellow_max ({it.yellow_max})"),
+    _rules = tuple(
+        rule
+        for low, high in (("green_max", "yellow_max"), ("yellow_max", "red_max"))
+        for rule in _ordered(low, high, f"must be below {high} ({{}})", f"must be above {low} ({{}})", strictly=True)
     )
 
 
 def _window(green: int, yellow: int, red: int) -> Any:
+    green, yellow, red = map(_UnsetInteger, (green, yellow, red))
     return _instance(BacklogWindow, BacklogWindow(green_max=green, yellow_max=yellow, red_max=red))
 
 
@@ -274,6 +338,10 @@ class BacklogThresholds(_Section):
     def window(self, priority: Priority) -> BacklogWindow:
         """Return the window of `priority`."""
         return (self.low_priority, self.medium_priority, self.high_priority)[priority.value]
+
+
+def _is_delay(delay: float) -> bool | str:
+    return 0 <= delay <= _HOUR or "must be from 0 to 1 h"
 
 
 def _is_scale(scale: Fraction) -> bool | str:
@@ -324,38 +392,32 @@ class CurveConfig(_Section):
         0.1, lambda value: _is_number(value) and 0 <= value <= 1, "give a number from 0 to 1"
     )
 
+    _own_rules = (
+        *((name, _is_delay) for name in ("yellow_min_delay", "yellow_max_delay", "red_max_delay")),
+        *((name, _is_scale) for name in ("scale_high", "scale_medium", "scale_low")),
+    )
     _rules = (
-        ("yellow_min_delay", lambda it: it.yellow_min_delay >= 0 or "must not be negative"),
-        (
+        *_ordered(
+            "yellow_min_delay",
             "yellow_max_delay",
-            lambda it: (
-                it.yellow_max_delay >= it.yellow_min_delay
-                or f"must be at least yellow_min_delay ({it.yellow_min_delay} s)"
-            ),
+            "must be at most yellow_max_delay ({} s)",
+            "must be at least yellow_min_delay ({} s)",
         ),
-        (
+        *_ordered(
+            "yellow_max_delay",
             "red_max_delay",
-            lambda it: (
-                it.yellow_max_delay <= it.red_max_delay <= _HOUR
-                or f"must be from yellow_max_delay ({it.yellow_max_delay} s) to 1 h"
-            ),
+            "must be at most red_max_delay ({} s)",
+            "must be from yellow_max_delay ({} s) to 1 h",
         ),
-        ("scale_high", lambda it: _is_scale(it.scale_high)),
-        ("scale_medium", lambda it: _is_scale(it.scale_medium)),
-        ("scale_low", lambda it: _is_scale(it.scale_low)),
-        (
-            "scale_medium",
-            lambda it: (
-                it.scale_medium >= it.scale_high
-                or f"must be at least scale_high ({it.scale_high}): a higher priority never waits longer"
-            ),
-        ),
-        (
-            "scale_low",
-            lambda it: (
-                it.scale_low >= it.scale_medium
-                or f"must be at least scale_medium ({it.scale_medium}): a higher priority never waits longer"
-            ),
+        *(
+            rule
+            for low, high in (("scale_high", "scale_medium"), ("scale_medium", "scale_low"))
+            for rule in _ordered(
+                low,
+                high,
+                f"must be at most {high} ({{}}): a higher priority never waits longer",
+                f"must be at least {low} ({{}}): a higher priority never waits longer",
+            )
         ),
     )
 
@@ -381,7 +443,13 @@ class CircuitConfig(_Section):
         recovery_timeout: seconds an open circuit rejects everything before its first probe.
         probe_interval: seconds between probes of a half-open circuit.
         excluded_exceptions: exception classes that are no failure (settable in code only).
+        is_failure: asked about each other `Exception`: ``False`` for one that is no failure (settable in code only).
+            Must be thread-safe; what it raises is logged once, and the exception counts.
         high_priority: ``"attempt"`` lets HIGH through an open circuit; ``"reject"`` blocks all priorities.
+        probe_on_recovery: where statistics and enqueues share a server and reads failed since the circuit opened, the
+            first good read of the queue makes its next admission the probe.
+
+    `probe_interval` follows a shorter `recovery_timeout` unless it is set.
 
     Raises:
         ConfigurationError: a value is impossible.
@@ -401,17 +469,24 @@ class CircuitConfig(_Section):
     excluded_exceptions: tuple[type[BaseException], ...] = _checked(
         (), _are_exceptions, "give a tuple of exception classes"
     )
+    is_failure: Callable[[Exception], bool] | None = _checked(
+        None, lambda value: value is None or callable(value), "give a function of an exception, or None"
+    )
     high_priority: Literal["reject", "attempt"] = _checked(
         "reject", lambda value: value in ("reject", "attempt"), 'give "reject" or "attempt"'
     )
+    probe_on_recovery: bool = _boolean(default=True)
 
+    _own_rules = tuple(
+        (name, lambda seconds: _TICK <= seconds <= _DAY or "must be from 10 ms to 24 h")
+        for name in ("trip_window", "recovery_timeout", "probe_interval")
+    )
+    _follow = MappingProxyType({"probe_interval": lambda default, it: min(default, it.recovery_timeout)})
     _rules = (
-        ("trip_window", lambda it: 0.010 <= it.trip_window <= _DAY or "must be from 10 ms to 24 h"),
-        ("recovery_timeout", lambda it: it.recovery_timeout <= _DAY or "must be at most 24 h"),
         (
             "probe_interval",
             lambda it: (
-                0.010 <= it.probe_interval <= it.recovery_timeout
+                it.probe_interval <= it.recovery_timeout
                 or f"must be from 10 ms to recovery_timeout ({it.recovery_timeout} s)"
             ),
         ),
@@ -435,12 +510,15 @@ class PollingConfig(_Section):
         cache_ttl: age up to which a sample is believed.
         enabled: ``False`` reads on the caller's path whenever a sample has expired.
 
+    What is not set follows `interval`: `jitter` and `timeout` a shorter one, `max_backoff` and `cache_ttl` a longer.
+
     Raises:
         ConfigurationError: a value is impossible, or does not fit another.
 
     Example:
-        >>> PollingConfig(interval="2s", jitter="500ms", timeout=1).cache_ttl
-        30.0
+        >>> polling = PollingConfig(interval="500ms")
+        >>> polling.jitter, polling.timeout, polling.cache_ttl
+        (0.25, 0.5, 30.0)
     """
 
     _path = "polling"
@@ -452,23 +530,43 @@ class PollingConfig(_Section):
     cache_ttl: float = _duration(30.0)
     enabled: bool = _boolean(default=True)
 
+    _own_rules = (
+        ("interval", lambda interval: 0.050 <= interval <= _DAY or "must be from 50 ms to 24 h"),
+        ("jitter", lambda jitter: jitter >= 0 or "must not be negative"),
+        ("timeout", lambda timeout: timeout >= _TICK or "must be at least 10 ms"),
+        ("max_backoff", lambda longest: longest <= _DAY or "must be at most 24 h"),
+        ("cache_ttl", lambda ttl: 0 <= ttl <= _HOUR or "must be from 0 to 1 h"),
+    )
+    _follow = MappingProxyType(
+        {
+            "jitter": lambda default, it: min(default, it.interval / 2),
+            "timeout": lambda default, it: min(default, it.interval),
+            "max_backoff": lambda default, it: max(default, it.interval),
+            "cache_ttl": lambda default, it: max(default, _longest_gap(it)) if it.enabled else default,
+        }
+    )
     _rules = (
-        ("interval", lambda it: it.interval >= 0.050 or "must be at least 50 ms"),
         (
-            "jitter",
+            "interval",
             lambda it: (
-                0 <= it.jitter <= it.interval / 2 or f"must be from 0 to half the interval ({it.interval / 2} s)"
+                not it.enabled
+                or isinstance(it.interval, Unset)
+                or _longest_gap(it) <= _HOUR
+                or f"with jitter and timeout ({_longest_gap(it)} s) it must be at most 1 h, the longest cache_ttl"
             ),
         ),
         (
+            "jitter",
+            lambda it: it.jitter <= it.interval / 2 or f"must be from 0 to half the interval ({it.interval / 2} s)",
+        ),
+        (
             "timeout",
-            lambda it: 0.010 <= it.timeout <= it.interval or f"must be from 10 ms to the interval ({it.interval} s)",
+            lambda it: it.timeout <= it.interval or f"must be from 10 ms to the interval ({it.interval} s)",
         ),
         (
             "max_backoff",
-            lambda it: it.interval <= it.max_backoff <= _DAY or f"must be from the interval ({it.interval} s) to 24 h",
+            lambda it: it.interval <= it.max_backoff or f"must be from the interval ({it.interval} s) to 24 h",
         ),
-        ("cache_ttl", lambda it: 0 <= it.cache_ttl <= _HOUR or "must be from 0 to 1 h"),
         (
             "cache_ttl",
             lambda it: (
@@ -507,7 +605,7 @@ class RecoveryStrategy(_Section):
     manual_override: bool = _boolean(default=False)
     emergency_mode: bool = _boolean(default=False)
 
-    _rules = (("graceful_degrade", lambda it: 0 <= it.graceful_degrade <= _DAY or "must be from 0 to 24 h"),)
+    _own_rules = (("graceful_degrade", lambda seconds: 0 <= seconds <= _DAY or "must be from 0 to 24 h"),)
 
 
 def _optional(kind: type[Any]) -> Any:
@@ -670,7 +768,10 @@ class BackpressureConfig(_Section):
         return loading.evolve(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but ``excluded_exceptions`` ready for JSON and `from_mapping`: seconds, scales as text."""
+        """Return everything ready for JSON and `from_mapping`: seconds, scales as text.
+
+        All but ``excluded_exceptions`` and ``is_failure``, which only code can hold.
+        """
         from backpressure import loading  # noqa: PLC0415 - cattrs is slow to load
 
         return loading.to_dict(self)

@@ -153,6 +153,8 @@ class BackpressureController(Heart):
     ) -> T:
         """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
 
+        Of a future that `work` returns, the outcome is reported once it is done.
+
         Args:
             max_wait: longest sleep accepted, in seconds; beyond it `ThrottledError` is raised at once.
 
@@ -160,7 +162,7 @@ class BackpressureController(Heart):
             JobShedError: the backlog is too large; `work` was not called.
             CircuitOpenError: the queue's circuit is open; `work` was not called.
             ThrottledError: the advised delay exceeds `max_wait`; `work` was not called.
-            TypeError: `work` is a coroutine function.
+            TypeError: `work` returned a generator or an awaitable, whose work is still to be done.
             Exception: whatever `work` raises.
 
         Example:
@@ -237,9 +239,7 @@ class BackpressureController(Heart):
 
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    decision = await self._turn_async(gate)
-                    with self._desk.reporting(decision):
-                        return await function(*args, **kwargs)
+                    return await self._host.perform_async(await self._turn_async(gate), function, *args, **kwargs)
 
                 return cast("Callable[P, T]", call_async)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from backpressure import outcome
 from backpressure.arguments import check_seconds
-from backpressure.circuit import is_failure
 from backpressure.errors import ThrottledError
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from backpressure._engine import Engine
     from backpressure.batch import BatchJob
     from backpressure.compliance import Compliance
+    from backpressure.config import CircuitConfig
+    from backpressure.foreign import Foreign
     from backpressure.pacer import Pacer
     from backpressure.types import ThrottleDecision
 
@@ -22,19 +24,21 @@ __all__ = ["Desk"]
 
 
 class Desk:
-    """Thread-safe. `excluded` returns the exceptions that are no failures of a queue."""
+    """Thread-safe. `circuit_of` tells what counts as a failure of a queue."""
 
     def __init__(
         self,
         engine: Engine,
         pacer: Pacer,
         compliance: Compliance,
-        excluded: Callable[[str], tuple[type[BaseException], ...]],
+        circuit_of: Callable[[str], CircuitConfig],
+        foreign: Foreign,
     ) -> None:
         self._engine = engine
         self._pacer = pacer
         self._compliance = compliance
-        self._excluded = excluded
+        self._circuit_of = circuit_of
+        self._foreign = foreign
         self.now_ns = pacer.now_ns
 
     def accept(self, decision: ThrottleDecision, max_wait: float | None) -> ThrottleDecision:
@@ -59,20 +63,47 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
+    def report_value(
+        self,
+        decision: ThrottleDecision,
+        value: object,
+        began_ns: int | None,
+        *,
+        instead: str,
+        work: Callable[..., object] | None = None,
+        awaited: bool = False,
+    ) -> None:
+        """Note what a job's work returned; see `backpressure.outcome.take`.
+
+        `began_ns` is when it began, for the outcome of a future; ``None`` for about now.
+
+        Raises:
+            TypeError: the work has only begun.
+        """
+        if outcome.is_plain(type(value)):
+            self.report_success(decision)
+            return
+        since_ns = self.now_ns() if began_ns is None else began_ns
+
+        def report(error: BaseException | None) -> None:
+            self.report(decision, error, since_ns)
+
+        outcome.take(value, report, self._foreign, work=work, instead=instead, awaited=awaited)
+
     def report_success(self, decision: ThrottleDecision) -> None:
         """Note that a decision was kept to and its job went well."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        self._engine.record(decision, True)
+        self._settle(decision, True, None, None)
 
-    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
-        """Note that a decision was kept to and its job raised."""
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int | None) -> None:
+        """Note that a decision was kept to and that its job, which began at `began_ns`, raised."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        failed = is_failure(error, self._excluded(decision.queue_name))
-        self._engine.record(decision, False if failed else None, began_ns, type(error).__name__)
+        failed = outcome.is_failure(error, self._circuit_of(decision.queue_name), self._foreign)
+        self._settle(decision, False if failed else None, began_ns, error)
 
-    def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int) -> None:
+    def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int | None) -> None:
         """Note that a decision was kept to, and how its job went."""
         if error is None:
             self.report_success(decision)
@@ -81,7 +112,7 @@ class Desk:
 
     @contextlib.contextmanager
     def reporting(self, decision: ThrottleDecision) -> Iterator[None]:
-        """Report how the body went."""
+        """Report how the body went. A body has no value, and so no future whose outcome comes later."""
         began_ns = self.now_ns()
         try:
             yield
@@ -89,6 +120,12 @@ class Desk:
             self.report_error(decision, error, began_ns)
             raise
         self.report_success(decision)
+
+    def _settle(
+        self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None, error: BaseException | None
+    ) -> None:
+        """Give an outcome to the breaker: success, failure, or ``None`` for one that says nothing of the queue."""
+        self._engine.record(decision, ok, began_ns, None if error is None else type(error).__name__)
 
     # -------------------------------------------------------------------------------------------------------- batches
 

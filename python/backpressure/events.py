@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure.clock import Clock
+    from backpressure.foreign import Foreign
     from backpressure.types import Priority
 
 __all__ = ["Announcer", "StateChange"]
@@ -65,21 +66,26 @@ class StateChange:
 
 
 class Announcer:
-    """Logs changes and tells listeners of them. Thread-safe: listeners run in the thread that caused the change."""
+    """Logs changes and tells listeners of them. Thread-safe: listeners run in the thread that caused the change.
 
-    def __init__(self, logger: logging.Logger | None, clock: Clock) -> None:
-        self.logger = logger or logging.getLogger("backpressure")
+    Nothing that a log handler or a listener raises gets out of here, see `backpressure.foreign`: the change has
+    happened, and whose call caused it has a job to do.
+    """
+
+    def __init__(self, foreign: Foreign, clock: Clock) -> None:
+        self._foreign = foreign
         self._clock = clock
         self._listeners: tuple[Callable[[StateChange], object], ...] = ()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
-        """Call `listener` with every later change; one that raises is logged and harms nobody."""
+        """Call `listener` with every later change; one that raises is logged once and harms nobody."""
         self._listeners = (*self._listeners, listener)
 
     def poller_failed(self, error: Exception) -> None:
-        """Log an exception that nobody expected: a defect of ours, or a clock that raises."""
+        """Log an exception that nobody expected: a defect of ours."""
         fields = {"change": None, "queue_name": None}
-        self.logger.error("the poller failed unexpectedly; it goes on", exc_info=error, extra=fields)
+        message = "the poller failed unexpectedly; it goes on"
+        self._foreign.log(logging.ERROR, message, kind="poller failed", exc_info=error, extra=fields)
 
     def announce(
         self,
@@ -97,12 +103,11 @@ class Announcer:
         fields = {"change": kind, "queue_name": queue_name, "old": old, "new": new, **extra}
         if priority is not None:
             fields["priority"] = str(priority)
-        self.logger.log(level, "%s", message, extra=fields)
+        self._foreign.log(level, "%s", message, kind=kind, extra=fields)
         change = StateChange(kind, queue_name, old, new, self._clock.utc_now(), priority)
-        for listener in self._listeners:
+        for number, listener in enumerate(self._listeners):
             try:
                 listener(change)
-            except Exception:
-                self.logger.exception(
-                    "listener %r raised on a change of %s; it stays registered", listener, kind, extra=fields
-                )
+            except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
+                told = "listener %r raised on a change of %s; it stays registered, and this is told once"
+                self._foreign.raised(error, ("listener", number, kind), told, listener, kind, **fields)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from backpressure._engine import load
 from backpressure.arguments import check_seconds
+from backpressure.entrances import Entrance, Entrances, per_entrance
 from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from backpressure._engine import Engine
     from backpressure.async_host import AsyncHost
+    from backpressure.desk import Desk
     from backpressure.host import BlockingHost
 
 __all__ = ["AsyncGate", "Gate", "checked", "gate_class"]
@@ -33,32 +35,20 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
 
 
 class _Gate:
-    def __init__(self, priority: Priority, queue_name: str, max_wait: float | None) -> None:
+    def __init__(self, desk: Desk, priority: Priority, queue_name: str, max_wait: float | None) -> None:
         self.priority = priority
         self.queue_name = queue_name
         self.max_wait = max_wait
+        self._desk = desk
+        self._entrances = Entrances()
+
+    def _leave(self, entrance: Entrance, error: BaseException | None) -> None:
+        entered = entrance.take() or self._entrances.take()
+        if entered is not None:
+            self._desk.report(entered.decision, error, entered.began_ns)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.priority} jobs for queue {self.queue_name!r}>"
-
-
-# The gates that the running thread or task is inside of, innermost last, each with the decision that let it in.
-# Gates are shared, so what belongs to one entrance cannot lie in the gate; a tuple, so that tasks do not share it.
-_inside: contextvars.ContextVar[tuple[tuple[_Gate, ThrottleDecision], ...]] = contextvars.ContextVar(
-    "_inside", default=()
-)
-
-
-def _enter(gate: _Gate, decision: ThrottleDecision) -> ThrottleDecision:
-    _inside.set((*_inside.get(), (gate, decision)))
-    return decision
-
-
-def _leave(gate: _Gate) -> ThrottleDecision:
-    entered = _inside.get()
-    index = max(index for index, (other, _) in enumerate(entered) if other is gate)
-    _inside.set(entered[:index] + entered[index + 1 :])
-    return entered[index][1]
 
 
 class Gate(_Gate):
@@ -69,7 +59,8 @@ class Gate(_Gate):
         queue_name: what they are enqueued to.
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
 
-    Thread-safe; one gate may be shared, and entered by several threads at once.
+    Thread-safe; one gate may be shared, and entered by several threads at once. A ``with`` may end in another thread,
+    task or context than it began in. Its body has no value: what it only starts counts as a success when it ends.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 0})) as controller:
@@ -89,7 +80,7 @@ class Gate(_Gate):
         queue_name: str,
         max_wait: float | None,
     ) -> None:
-        super().__init__(priority, queue_name, max_wait)
+        super().__init__(host.desk, priority, queue_name, max_wait)
         self._host = host
 
     def suggest(self) -> ThrottleDecision:
@@ -104,13 +95,21 @@ class Gate(_Gate):
         raise NotImplementedError  # likewise
 
     def __enter__(self) -> ThrottleDecision:
-        return _enter(self, self._host.turn(self.priority, self.queue_name, self.max_wait))
+        entrance = self._entrances.loaded_in(sys._getframe(1))  # noqa: SLF001 - the frame with the `with`
+        decision = self._host.turn(self.priority, self.queue_name, self.max_wait)
+        self._entrances.fill(entrance, decision, self._desk.now_ns())
+        return decision
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    def _exit(
+        self,
+        entrance: Entrance,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
-        decision = _leave(self)
-        self._host.desk.report(decision, error, decision._issued_ns)  # noqa: SLF001
+        self._leave(entrance, error)
+
+    __exit__ = per_entrance(_exit)
 
 
 @functools.cache
@@ -128,7 +127,8 @@ class AsyncGate(_Gate):
         queue_name: what they are enqueued to.
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
 
-    One gate may be shared, and entered by several tasks at once.
+    One gate may be shared, and entered by several tasks at once. An ``async with`` may end in another task or context
+    than it began in. Its body has no value: what it only starts counts as a success when it ends.
 
     Example:
         >>> async def main():
@@ -140,7 +140,7 @@ class AsyncGate(_Gate):
     """
 
     def __init__(self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
-        super().__init__(priority, queue_name, max_wait)
+        super().__init__(host.desk, priority, queue_name, max_wait)
         self._host = host
 
     async def suggest(self) -> ThrottleDecision:
@@ -160,14 +160,24 @@ class AsyncGate(_Gate):
         """
         return await self._host.perform(await self._turn(), work, *args, **kwargs)
 
-    async def __aenter__(self) -> ThrottleDecision:
-        return _enter(self, await self._turn())
+    def __aenter__(self) -> Coroutine[Any, Any, ThrottleDecision]:
+        return self._enter(self._entrances.loaded_in(sys._getframe(1)))  # noqa: SLF001 - the frame with the `with`
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    async def _enter(self, entrance: Entrance | None) -> ThrottleDecision:
+        decision = await self._turn()
+        self._entrances.fill(entrance, decision, self._desk.now_ns())
+        return decision
+
+    async def _aexit(
+        self,
+        entrance: Entrance,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
     ) -> None:
-        decision = _leave(self)
-        self._host.desk.report(decision, error, decision._issued_ns)  # noqa: SLF001
+        self._leave(entrance, error)
+
+    __aexit__ = per_entrance(_aexit)
 
     async def _turn(self) -> ThrottleDecision:
         return await self._host.turn(self.priority, self.queue_name, self.max_wait)

@@ -20,8 +20,10 @@ from backpressure.config import BackpressureConfig
 from backpressure.desk import Desk
 from backpressure.errors import ConfigurationError
 from backpressure.events import Announcer
+from backpressure.foreign import Foreign, GuardedClock
 from backpressure.metrics import MetricsCollector
 from backpressure.metrics_source import ControllerSource
+from backpressure.outcome import name_of
 from backpressure.pacer import Pacer
 from backpressure.settings import EngineSettings, nanoseconds
 from backpressure.types import CircuitState, ThrottleDecision, validate_queue_name
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from backpressure.batch import BatchJob
     from backpressure.clock import Clock
+    from backpressure.config import CircuitConfig
     from backpressure.events import StateChange
     from backpressure.host import AnyPoller, ControllerHost
 
@@ -67,22 +70,21 @@ class Heart:
                 field="stats_provider",
             )
         self._config = config or BackpressureConfig()
-        self._clock: Clock = clock or SystemClock()
+        self._foreign = Foreign(logger)
+        self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
         self._engine_name = engine or ENGINE
         self._state: Literal["new", "running", "stopped"] = "new"
         self._lock = ForkLock()
         self._pacer = Pacer(
             self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
         )
-        self._announcer = Announcer(logger, self._clock)
+        self._announcer = Announcer(self._foreign, self._clock)
         self._host = make_host(
             self._clock, clock is not None, self._pacer, self._announcer, lambda: self._config.polling.timeout
         )
         self._engine = load(engine).Engine(EngineSettings.of(self._config), self._host)
         self._compliance = Compliance(self._clock.monotonic_ns)
-        self._desk = make_desk(
-            self._engine, self._pacer, self._compliance, lambda name: self._config.circuit_of(name).excluded_exceptions
-        )
+        self._desk = make_desk(self._engine, self._pacer, self._compliance, self._circuit_of, self._foreign)
         self._host.serve(self._engine, self._desk, self._compliance)
         self._registry = registry
         self._metrics: MetricsCollector | None = None
@@ -107,7 +109,7 @@ class Heart:
                 observing=lambda: self._config.mode == "observe",
             )
             self._metrics.add(self._source)
-            self._poller.intake.after_poll = self._metrics.flush
+            self._poller.intake.after_poll = self._flush
         with self._lock():
             if self._state == "new":
                 self._state = "running"
@@ -121,7 +123,18 @@ class Heart:
         self._pacer.stop()
         if self._metrics is not None and self._source is not None:
             self._metrics.remove(self._source)
-            self._metrics.flush()
+            self._flush()
+
+    def _circuit_of(self, queue_name: str) -> CircuitConfig:
+        return self._config.circuit_of(queue_name)
+
+    def _flush(self) -> None:
+        """Write the metrics of multiprocess mode; a full disk is no matter of who polls or stops."""
+        try:
+            if self._metrics is not None:
+                self._metrics.flush()
+        except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
+            self._foreign.raised(error, "flush", "metrics could not all be written to the files of multiprocess mode")
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
@@ -178,7 +191,11 @@ class Heart:
         """
         name = validate_queue_name(queue_name)
         return CircuitBreaker.of_queue(
-            name, self._config.circuit_of(name), self._clock, lambda create: self._engine.breaker(name, create)
+            name,
+            self._config.circuit_of(name),
+            self._clock,
+            self._foreign,
+            lambda create: self._engine.breaker(name, create),
         )
 
     # ------------------------------------------------------------------------------------------------------- controls
@@ -266,7 +283,8 @@ class Heart:
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
         """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.
 
-        One that raises is logged, stays registered and harms nobody.
+        One that raises harms nobody and stays registered; it is logged once for each kind of change. Only what a signal
+        handler raises while it runs goes through.
 
         Example:
             >>> controller = BackpressureController(None, InMemoryStatsProvider())
@@ -346,5 +364,5 @@ def refuse_generator(function: Callable[..., object]) -> None:
     """Raise `TypeError` for a function whose work happens after the call."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"{function.__qualname__} is a generator function, whose work happens after the call: use slot() inside it"
+            f"{name_of(function)} is a generator function, whose work happens after the call: use slot() inside it"
         )

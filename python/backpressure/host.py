@@ -13,10 +13,10 @@ import attrs
 
 from backpressure._pure.breaker import is_forced, state_of
 from backpressure._pure.counters import MISS_REASONS
-from backpressure.circuit import refuse_coroutine
 from backpressure.clock import Wake, in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure.outcome import runs_on_a_loop
 from backpressure.types import CIRCUIT_REASONS, CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
 T = TypeVar("T")
 
 _USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
+_AWAIT_IT = "await it inside the work"
 
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
@@ -166,10 +167,24 @@ class ControllerHost:
         """As `run`, with every keyword argument for the work."""
         raise NotImplementedError
 
+    async def perform_async(
+        self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run the work of an admitted job, await it if need be, and report its outcome."""
+        began_ns = self.desk.now_ns()
+        try:
+            value = work(*args, **kwargs)
+            if runs_on_a_loop(value):
+                value = await value
+        except BaseException as error:
+            self.desk.report_error(decision, error, began_ns)
+            raise
+        self.desk.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
+        return value
+
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        refuse_coroutine(value, _USE_ASYNC)
-        self.desk.report_success(decision)
+        self.desk.report_value(decision, value, None, instead=_USE_ASYNC)
 
     def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
         """Report the outcome of a job that the engine ran itself."""
@@ -279,7 +294,7 @@ class BlockingHost(ControllerHost):
         except BaseException as error:
             self.desk.report_error(decision, error, began_ns)
             raise
-        self.report_success(decision, value)
+        self.desk.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
         return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:

@@ -34,6 +34,7 @@ from backpressure.config import (
     PollingConfig,
     QueueConfig,
     RecoveryStrategy,
+    Unset,
     broken_rules,
     check_field,
     shown,
@@ -98,9 +99,11 @@ def _structure_queues(queues: Any, _: object) -> Any:
 
 def _value_hook(cls: type[Any], field: attrs.Attribute[Any]) -> _Hook:
     def structure(value: object, _: object) -> Any:
-        # Only code can hold classes: what is no tuple came from a file, or from one who thinks of files.
+        # Only code can hold classes and functions: what is none came from a file, or from one who thinks of files.
         if field.name == "excluded_exceptions" and not isinstance(value, tuple):
             raise _fault((), value, "settable in code only, as a tuple of exception classes")
+        if field.name == "is_failure" and not (value is None or callable(value)):
+            raise _fault((), value, "settable in code only, as a function of an exception")
         return check_field(cls, field, value)
 
     return structure
@@ -127,7 +130,7 @@ def _table_hook(cls: type[Any]) -> _Hook:
             of_fields, others = error.group_exceptions()
             # Building stops at the first broken rule and is not even tried beside a faulty field.
             sound = SimpleNamespace()
-            for name, hook in hooks.items() if cls._rules else ():
+            for name, hook in hooks.items() if cls._own_rules or cls._rules else ():
                 with contextlib.suppress(ConfigurationError):
                     setattr(sound, name, hook(table[name], None))
             faults = [
@@ -141,13 +144,13 @@ def _table_hook(cls: type[Any]) -> _Hook:
 
 
 _converter = Converter()
-_converter.register_unstructure_hook(Fraction, str)
+_converter.register_unstructure_hook(Fraction, lambda scale: scale if isinstance(scale, Unset) else str(scale))
 _converter.register_unstructure_hook(FallbackMode, attrgetter("value"))
+# What only code can hold stays as it is.
+_AS_IT_IS = override(unstruct_hook=lambda value: value)
 _converter.register_unstructure_hook(
     CircuitConfig,
-    make_dict_unstructure_fn(
-        CircuitConfig, _converter, excluded_exceptions=override(unstruct_hook=lambda classes: classes)
-    ),
+    make_dict_unstructure_fn(CircuitConfig, _converter, excluded_exceptions=_AS_IT_IS, is_failure=_AS_IT_IS),
 )
 _converter.register_structure_hook(_QueueName, _structure_queue_name)
 # Leaves first: a class needs the hooks of those that it is made of.
@@ -273,8 +276,19 @@ def to_dict(config: BackpressureConfig) -> dict[str, Any]:
     for name, own in queues.items():
         queues[name] = {part: settings for part, settings in own.items() if settings is not None}
     for owner in (tables, *queues.values()):
-        owner.get("circuit", {}).pop("excluded_exceptions", None)
-    return tables
+        for name in ("excluded_exceptions", "is_failure"):
+            owner.get("circuit", {}).pop(name, None)
+    bare: dict[str, Any] = _bare(tables)
+    return bare
+
+
+def _bare(value: Any) -> Any:
+    """Return tables without the marks of what nobody has set."""
+    if isinstance(value, dict):
+        return {key: _bare(of_key) for key, of_key in value.items()}
+    if isinstance(value, Fraction):
+        return str(value)
+    return value.real if isinstance(value, Unset) and isinstance(value, int | float) else value
 
 
 def validate(config: BackpressureConfig) -> None:

@@ -55,7 +55,7 @@ class LawSettings:
         """Flatten one queue's thresholds and curve."""
         windows = [thresholds.window(priority) for priority in Priority]
         return cls(
-            windows=tuple((window.green_max, window.yellow_max, window.red_max) for window in windows),
+            windows=tuple((int(it.green_max), int(it.yellow_max), int(it.red_max)) for it in windows),
             yellow_min_ns=nanoseconds(curve.yellow_min_delay),
             yellow_max_ns=nanoseconds(curve.yellow_max_delay),
             red_max_ns=nanoseconds(curve.red_max_delay),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from backpressure import (
 from backpressure.integrations._hook import AsyncHook, Hook
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from backpressure import InMemoryStatsProvider
     from backpressure.testing import ManualClock
 
@@ -108,6 +111,48 @@ def test_asyncio_has_the_same(engine_name: str, provider: InMemoryStatsProvider,
     before = clock.monotonic_ns()
     asyncio.run(main())
     assert 2.7e9 < clock.monotonic_ns() - before < 3.1e9
+
+
+def test_what_is_entered_here_may_be_left_in_another_context(controller: BackpressureController) -> None:
+    hook, other = Hook(controller, "low"), Hook(controller, "low")
+
+    def body(hook: Hook) -> Iterator[None]:
+        with hook.admitted([(HIGH, "empty")]):
+            yield
+
+    with other.admitted([(HIGH, "empty")]):
+        for _ in range(3):
+            inside = body(hook)
+            next(inside)
+            assert (hook.entered, other.entered) == (True, False)
+            contextvars.Context().run(inside.close)  # type: ignore[attr-defined]
+            assert (hook.entered, other.entered) == (False, True)
+    failing = body(hook)
+    next(failing)
+    with pytest.raises(ConnectionError) as raised:
+        contextvars.Context().run(failing.throw, ConnectionError())  # type: ignore[attr-defined]
+    assert raised.value.__context__ is None
+    assert controller.circuit("empty").stats()["failure_count"] == 1
+    assert hook.entered is False
+
+
+def test_asyncio_may_leave_in_another_task(
+    engine_name: str, provider: InMemoryStatsProvider, clock: ManualClock
+) -> None:
+    async def main() -> None:
+        async with AsyncBackpressureController(None, provider, clock=clock, _engine=engine_name) as controller:
+            hook = AsyncHook(controller, "low")
+
+            async def body() -> AsyncIterator[bool]:
+                async with hook.admitted([(HIGH, "empty")]):
+                    yield hook.entered
+
+            inside: Any = body()
+            assert await anext(inside) is hook.entered is True
+            await asyncio.create_task(inside.aclose())
+            assert hook.entered is False
+
+    asyncio.run(main())
 
 
 def test_the_wrong_kind_of_controller_is_refused(

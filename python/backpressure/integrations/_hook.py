@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
 from backpressure.errors import ConfigurationError, InvalidPriorityError
+from backpressure.integrations._context import setting
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
@@ -34,7 +35,25 @@ Place: TypeAlias = tuple[Priority, str]
 
 C = TypeVar("C")
 
-_entered: contextvars.ContextVar[object] = contextvars.ContextVar("_entered", default=None)
+
+class _Entrance:
+    """One `admitted` of a hook: over when it is left, also for contexts that it was copied to or is not left in."""
+
+    def __init__(self, hook: object) -> None:
+        self.hook = hook
+        self.over = False
+        self.outer = _innermost()
+
+
+_entered: contextvars.ContextVar[_Entrance | None] = contextvars.ContextVar("_entered", default=None)
+
+
+def _innermost() -> _Entrance | None:
+    """Return the last entrance that this code runs inside of."""
+    entrance = _entered.get()
+    while entrance is not None and entrance.over:
+        entrance = entrance.outer
+    return entrance
 
 
 class _Rules(Generic[C]):
@@ -71,15 +90,17 @@ class _Rules(Generic[C]):
     @property
     def entered(self) -> bool:
         """Whether this code runs inside `admitted`."""
-        return _entered.get() is self
+        entrance = _innermost()
+        return entrance is not None and entrance.hook is self
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
-        token = _entered.set(self)
+        entrance = _Entrance(self)
         try:
-            yield
+            with setting(_entered, entrance):
+                yield
         finally:
-            _entered.reset(token)
+            entrance.over = True
 
 
 class Hook(_Rules["BackpressureController"]):

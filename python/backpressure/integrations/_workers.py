@@ -6,6 +6,8 @@ import contextvars
 import functools
 from typing import TYPE_CHECKING, Any
 
+from backpressure.integrations._context import setting
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -31,10 +33,7 @@ def _marking(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(method)
     async def marking(*args: Any, **kwargs: Any) -> Any:
-        token = inside.set(True)
-        try:
+        with setting(inside, True):
             return await method(*args, **kwargs)
-        finally:
-            inside.reset(token)
 
     return marking

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from faststream import BaseMiddleware, PublishCommand, PublishType
 
 from backpressure.errors import BackpressureError
+from backpressure.integrations._context import restore
 from backpressure.integrations._hook import MARK, AsyncHook
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class _Middleware(BaseMiddleware[Any, Any]):
         exc_val: BaseException | None = None,  # noqa: ARG002
         exc_tb: TracebackType | None = None,  # noqa: ARG002
     ) -> bool | None:
-        _handling.reset(self._token)
+        restore(_handling, self._token)
         return False
 
     async def publish_scope(self, call_next: Callable[[Any], Awaitable[Any]], cmd: Any) -> Any:

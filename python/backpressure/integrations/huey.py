@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import huey
 
+from backpressure.integrations._context import setting
 from backpressure.integrations._hook import MARK, Hook
 
 if TYPE_CHECKING:
@@ -67,11 +68,8 @@ def protect(
 
     @functools.wraps(execute)
     def in_task(*args: Any, **kwargs: Any) -> Any:
-        token = _in_task.set(True)
-        try:
+        with setting(_in_task, True):
             return execute(*args, **kwargs)
-        finally:
-            _in_task.reset(token)
 
     app.enqueue = gated
     app.execute = in_task

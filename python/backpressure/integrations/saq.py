@@ -14,11 +14,12 @@ import saq
 from saq.job import get_default_job_key
 
 from backpressure.errors import ConfigurationError
+from backpressure.integrations._context import setting
 from backpressure.integrations._hook import MARK, AsyncHook
 from backpressure.integrations._workers import marked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["protect"]
 
 Q = TypeVar("Q", bound=saq.Queue)
-V = TypeVar("V")
 
 # Besides start, what a worker that was running before this module was imported calls anew.
 _in_worker = marked(saq.Worker, "start", "schedule", "process")
@@ -133,7 +133,7 @@ def protect(
         # Enqueued before SAQ would, which goes on to wait for results: no failure of these is the queue's.
         async with hook.admitted([place(job_or_func, job) for job in jobs]):
             await asyncio.gather(*(enqueue(job_or_func, **job) for job in jobs))
-        with _setting(_mapped, frozenset(job["key"] for job in jobs)):
+        with setting(_mapped, frozenset(job["key"] for job in jobs)):
             return await map_(job_or_func, jobs, timeout, return_exceptions, poll_interval)
 
     @functools.wraps(batch_)
@@ -141,7 +141,7 @@ def protect(
     async def gated_batch() -> AsyncIterator[None]:
         batch = _Batch(hook)
         async with batch_():
-            with _setting(_batch, batch):
+            with setting(_batch, batch):
                 try:
                     yield
                 finally:
@@ -150,15 +150,6 @@ def protect(
     protected: Any = saq_queue
     protected.enqueue, protected.map, protected.batch = gated_enqueue, gated_map, gated_batch
     return saq_queue
-
-
-@contextlib.contextmanager
-def _setting(variable: contextvars.ContextVar[V], value: V) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
 
 
 def _job(job_or_func: str | saq.Job, kwargs: dict[str, Any]) -> saq.Job:

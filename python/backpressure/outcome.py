@@ -1,0 +1,186 @@
+"""What a job came to: what its work returned or raised, and what that says of its queue.
+
+Work that only promises is no success. Generators and awaitables are refused; of a future the outcome is reported when
+it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, NoneType
+from typing import TYPE_CHECKING, Any
+
+from backpressure.errors import BackpressureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure.config import CircuitConfig
+    from backpressure.foreign import Foreign
+
+__all__ = ["UnfinishedWorkError", "is_failure", "is_plain", "name_of", "runs_on_a_loop", "take"]
+
+# Looked at first, for most work returns one of these.
+_USUAL = frozenset({NoneType, bool, int, float, str, bytes, tuple, list, dict})
+_UNSTARTED = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+class UnfinishedWorkError(BackpressureError, TypeError):
+    """Work that has only begun when it returns: a caller's mistake, and so no failure of the queue."""
+
+
+def is_plain(kind: type) -> bool:
+    """Tell whether a value of this type is all that its work came to."""
+    return kind in _USUAL or not (
+        issubclass(kind, _UNSTARTED)
+        or hasattr(kind, "__await__")
+        or hasattr(kind, "add_done_callback")
+        or _takes_callbacks(kind)
+    )
+
+
+def _takes_callbacks(kind: type) -> bool:
+    # As kafka-python's futures, which are awaitable too, but not by asyncio.
+    return hasattr(kind, "add_callback") and hasattr(kind, "add_errback")
+
+
+def runs_on_a_loop(value: object) -> bool:
+    """Tell whether an event loop is to await `value` for its outcome."""
+    return inspect.isawaitable(value) and not _takes_callbacks(type(value))
+
+
+def take(
+    value: object,
+    report: Callable[[BaseException | None], object],
+    foreign: Foreign,
+    *,
+    work: Callable[..., object] | None,
+    instead: str,
+    awaited: bool = False,
+) -> None:
+    """Report the outcome of work that returned `value`, exactly once: now, or when `value` is done.
+
+    Args:
+        report: is told the error, or ``None`` for success; of a future in whatever thread completes it.
+        work: what returned it, for the message.
+        instead: what to do with an awaitable.
+        awaited: whether a loop runs here, so that its futures tell when they are done.
+
+    Raises:
+        UnfinishedWorkError: it is a generator or an awaitable; reported, and closed where that can be.
+    """
+    kind = type(value)
+    if is_plain(kind):
+        report(None)
+        return
+    is_future = hasattr(kind, "add_done_callback") and (awaited or not hasattr(kind, "__await__"))
+    if not (is_future or _takes_callbacks(kind)):
+        refusal = _refusal(value, work, instead)
+        report(refusal)
+        raise refusal
+    first = itertools.count().__next__  # atomic, unlike a test and a store
+
+    def once(error: BaseException | None) -> None:
+        if first() == 0:
+            report(error)
+
+    try:
+        _watch(value, once)
+    except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
+        message = "%s cannot be asked for its outcome, which says nothing of the queue, then"
+        foreign.raised(error, ("future", kind.__qualname__), message, kind.__qualname__)
+        once(CancelledError())
+
+
+def _watch(future: Any, report: Callable[[BaseException | None], None]) -> None:
+    if _takes_callbacks(type(future)):
+        future.add_callback(lambda *_: report(None))
+        future.add_errback(lambda error=None, *_: report(_as_error(error)))
+        return
+    # Those of a loop call back in its next round only.
+    done = getattr(future, "done", None)
+    if callable(done) and done() is True:
+        report(_error_of(future))
+    else:
+        future.add_done_callback(lambda future: report(_error_of(future)))
+
+
+def _error_of(future: Any) -> BaseException | None:
+    """Return what a future that is done has failed with; its cancellation, where it was cancelled."""
+    try:
+        if not hasattr(future, "exception"):
+            future.result()
+            return None
+        error = future.exception()
+    except BaseException as raised:  # noqa: BLE001 - a cancelled future raises here
+        return raised
+    return None if error is None else _as_error(error)
+
+
+def _as_error(error: object) -> BaseException:
+    return error if isinstance(error, BaseException) else RuntimeError(f"a future failed with {type(error).__name__}")
+
+
+def _refusal(value: Any, work: Callable[..., object] | None, instead: str) -> UnfinishedWorkError:
+    kind = type(value)
+    name = getattr(value, "__qualname__", None)
+    if isinstance(value, Coroutine | GeneratorType):
+        with contextlib.suppress(Exception):  # one that has begun may refuse
+            value.close()
+    if issubclass(kind, GeneratorType | AsyncGeneratorType):
+        return UnfinishedWorkError(
+            f"{name} is a generator function, whose work happens after the call: use slot() inside it, or run what "
+            "consumes it"
+        )
+    if kind is CoroutineType:
+        return UnfinishedWorkError(f"{name} is a coroutine function: {instead}")
+    returned = "the work" if work is None else name_of(work)
+    return UnfinishedWorkError(f"{returned} returned an awaitable {kind.__qualname__}, not its outcome: {instead}")
+
+
+def name_of(function: object) -> str:
+    """Return what a message calls a function: also one that has no name of its own, such as a partial."""
+    while not isinstance(name := getattr(function, "__qualname__", None), str):
+        inner = getattr(function, "func", None)
+        if inner is None:
+            return type(function).__qualname__
+        function = inner
+    return name
+
+
+# ------------------------------------------------------------------------------------------------------------- failures
+
+
+def is_failure(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> bool:
+    """Tell whether `error`, raised by a job, counts against its queue: a group does if one of its leaves does.
+
+    Cancellation, interrupts and exits say nothing of the queue, nor do this package's own errors, those excluded and
+    those that `CircuitConfig.is_failure` refuses.
+    """
+    try:
+        return any(_judge(leaf, circuit) for leaf in _leaves(error, circuit.excluded_exceptions))
+    except BaseException as raised:  # noqa: BLE001 - whatever its class, see `Foreign`
+        message = "is_failure raised; what it is asked about counts as a failure then"
+        foreign.raised(raised, ("is_failure", id(circuit)), message)
+    return True
+
+
+def _judge(error: Exception, circuit: CircuitConfig) -> bool:
+    return circuit.is_failure is None or bool(circuit.is_failure(error))
+
+
+def _leaves(error: BaseException, excluded: tuple[type[BaseException], ...]) -> Iterator[Exception]:
+    """Yield the errors that may count, out of `error` and of the groups within."""
+    pending = [error]
+    while pending:
+        link = pending.pop()
+        if isinstance(link, (BackpressureError, CancelledError, *excluded)):
+            continue
+        if isinstance(link, BaseExceptionGroup):
+            pending.extend(link.exceptions)
+        elif isinstance(link, Exception):
+            yield link
