@@ -156,8 +156,12 @@ class Host(Protocol):
         """
         ...
 
-    def check_poller(self) -> None:
-        """Look after the poller: samples have not been renewed in time."""
+    def check_poller(self) -> bool:
+        """Look after the poller: samples have not been renewed in time.
+
+        ``True`` asks the caller to read its queue first, as at first sight: in a forked child, and after the process
+        was suspended, nobody can have read.
+        """
         ...
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
@@ -228,6 +232,10 @@ class Engine(Protocol):
 
     def read_failed(self, queue_name: str) -> None:
         """A read on a caller's path failed: answer with the fallback until the next poll."""
+        ...
+
+    def forget_samples(self) -> None:
+        """Take every queue for one that was never read."""
         ...
 
     def configure(self, settings: EngineSettings) -> None: ...

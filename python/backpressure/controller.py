@@ -14,6 +14,7 @@ from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
 from backpressure.host import BlockingHost
 from backpressure.poller import Poller
+from backpressure.sights import GRACE
 from backpressure.types import StatsProvider, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
@@ -72,8 +73,11 @@ class BackpressureController(Heart):
     ) -> None:
         super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
         self._host: BlockingHost
-        self._poller: Poller = Poller(stats_provider, self._engine, self._config.polling, self._clock, self._announcer)
+        self._poller = Poller(
+            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._intake
+        )
         self._host.poller = self._poller
+        self._host.sights = self._poller.sights()
         # The hot paths without a Python frame. A subclass that overrides a method keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
             self.suggest_throttle = self._engine.suggest_throttle  # type: ignore[method-assign]
@@ -91,17 +95,14 @@ class BackpressureController(Heart):
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
         """
-        if self._state == "stopped":
-            raise self._host.not_running()
-        if not in_event_loop():
-            self._poller.poll_first()
-        self._poller.start(poll_now=in_event_loop())
-        self._set_running()
+        with self._starting() as first_poll:
+            if first_poll is not None and not in_event_loop():
+                first_poll.wait(self._clock, self._config.polling.timeout + GRACE)
 
     def stop(self) -> None:
         """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent."""
         self._set_stopped()
-        self._poller.stop()
+        self._poller.stop()()
 
     def __enter__(self) -> Self:
         self.start()
@@ -324,4 +325,4 @@ class BackpressureController(Heart):
                 f"refreshing queue {name!r} would block the running event loop: use AsyncBackpressureController",
                 queue_name=name,
             )
-        return self._poller.read_one(name)
+        return self._poller.read([name]) == 1

@@ -117,8 +117,9 @@ class FakeHost:
             self.engine.read_failed(queue_name)
         return Reason.COLD_START if outcome == "cold" and wait else None
 
-    def check_poller(self) -> None:
+    def check_poller(self) -> bool:
         self.told.append(("check_poller",))
+        return False
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         self.told.append((f"{old} to {new}", queue_name))

@@ -503,6 +503,11 @@ class Engine:
         if queue is not None:
             queue.failed_ns = self.now_ns()
 
+    def forget_samples(self) -> None:
+        """See `backpressure._engine.Engine`."""
+        for queue in list(self._queues.values()):
+            queue.sample = queue.failed_ns = None
+
     def _check_poller(self, settings: EngineSettings, now_ns: int) -> None:
         if now_ns < self._next_check_ns:
             return
