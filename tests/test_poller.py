@@ -359,14 +359,14 @@ class TestRevival:
         assert current is not None
         eventually(lambda: at_rest(controller, clock, 1))
         # It waits for what never comes, as by a defect of ours.
-        poller._turn = lambda me: release.wait(30)  # type: ignore[method-assign,assignment,return-value]
+        poller._turn = lambda me: release.wait(30)  # type: ignore[method-assign,assignment]
         current.wake.set()
         eventually(lambda: clock.sleeping() == 0)
         clock._now_ns += 11_000_000_000
         assert poller.check()
         clock._now_ns += 5_000_000_000
         assert not poller.check()  # it has its timeout, and some slack, to show itself
-        del poller._turn  # type: ignore[attr-defined]
+        del poller._turn
         clock._now_ns += 1
         assert poller.check()
         assert poller._current is not current
@@ -486,6 +486,45 @@ class TestRevival:
                 os._exit(1)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_a_forked_childs_first_answer_rests_on_a_read_of_its_own(
+        self, make_controller: MakeController, clock: ManualClock, enabled: bool
+    ) -> None:
+        provider = InMemoryStatsProvider({"empty": 0})
+        controller = make_controller(provider, BackpressureConfig(polling=PollingConfig(enabled=enabled)))
+        if not hasattr(controller._engine, "forget_samples"):
+            pytest.skip("this engine forgets nothing yet")
+        controller.suggest_throttle("low", "empty")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                provider.set("empty", 77)
+                first = controller.suggest_throttle("low", "empty").backlog_size
+                status = 0 if (first, controller._poller.alive()) == (77, enabled) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert backlog(controller, "empty") == 0
+
+    def test_where_fork_hooks_do_not_run_the_process_id_has_the_caller_read_first(
+        self, make_controller: MakeController, clock: ManualClock
+    ) -> None:
+        controller = make_controller()
+        poller = controller._poller
+        parents = poller._current
+        assert parents is not None
+        assert not poller.check()
+        parents.pid += 1  # as if the parent had started it
+        assert not poller.alive()
+        assert poller.check()
+        assert poller.alive()
+        assert poller._current is not parents
+        assert controller.health()["polling_errors"] == {}
+        parents.pid -= 1
+        parents.wake.set()
 
 
 def test_the_interpreter_ends_without_a_poller(engine_name: str, engine_module: object) -> None:

@@ -124,6 +124,9 @@ class Heart:
                 if self._state == "new":
                     self._state = "running"
                     self._engine.set_running(True)
+                if self._host.stopped:  # by a signal handler, which no lock keeps out, since the look at the state
+                    self._state = "stopped"
+                    self._engine.set_running(False)
         except BaseException:
             if self._state == "new" and self._starts == 1:  # nobody else is about to run
                 self._poller.retire()
@@ -151,8 +154,8 @@ class Heart:
 
     def _set_stopped(self) -> None:
         with self._lock():
-            self._state = "stopped"
             self._host.stopped = True
+            self._state = "stopped"
             self._engine.set_running(False)
         self._pacer.stop()
         if self._metrics is not None and self._source is not None:
