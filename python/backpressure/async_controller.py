@@ -44,7 +44,8 @@ class AsyncBackpressureController(Heart):
 
     Args:
         config: thresholds and everything else; ``None`` for the defaults.
-        stats_provider: an `AsyncStatsProvider`, or a `StatsProvider`, which is read on a thread.
+        stats_provider: an `AsyncStatsProvider`, read on an event loop of the controller's own unless it is bound to its
+            callers' loops; or a `StatsProvider`, read on threads. Never closed by the controller.
         logger: default ``logging.getLogger("backpressure")``.
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
@@ -74,13 +75,14 @@ class AsyncBackpressureController(Heart):
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
-        #: Whether the provider is read on the callers' loops: then there is no background reader.
-        self._bound = bool(getattr(stats_provider, "loop_bound", False))
+        provider: Any = stats_provider
+        awaited = inspect.iscoroutinefunction(getattr(provider, "get_queue_stats", None))
+        # Whether it is read on the callers' loops: then there is no background reader.
+        self._bound = awaited and bool(getattr(provider, "loop_bound", False))
         super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncDesk)
         self._host: AsyncHost
-        provider: Any = stats_provider
         self._loop_reads: LoopReads | None = None
-        if inspect.iscoroutinefunction(provider.get_queue_stats) and not self._bound:
+        if awaited and not self._bound:
             provider = self._loop_reads = LoopReads(provider)
         self._poller = Poller(
             provider,

@@ -47,8 +47,8 @@ class BackpressureController(Heart):
         clock: source of time for tests; ``None`` reads the system's inside the engine.
 
     Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
-    All methods are thread-safe. After a fork the child goes on with the parent's samples and circuits and starts a
-    poller of its own when these grow old, or when `start` is called.
+    All methods are thread-safe. After a fork the child goes on with its parent's circuits, and starts a poller of its
+    own when it first reads a queue, or when `start` is called.
 
     Raises:
         ConfigurationError: `config` or `stats_provider` is no such thing.
@@ -89,8 +89,9 @@ class BackpressureController(Heart):
     def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
-        A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll
-        is left to the background. Running already: nothing happens, except that a forked child gets its poller.
+        A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll is
+        not waited for. What else fails or interrupts it leaves nothing behind. Running already: nothing happens, except
+        that a forked child gets its poller.
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
