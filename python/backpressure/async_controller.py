@@ -112,7 +112,9 @@ class AsyncBackpressureController(Heart):
         return settings
 
     def _end_reads(self) -> threading.Thread | None:
-        return None if self._loop_reads is None else self._loop_reads.end()
+        if self._loop_reads is None:
+            return None
+        return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
 
     # ----------------------------------------------------------------------------------------------------- life cycle
 
@@ -134,8 +136,6 @@ class AsyncBackpressureController(Heart):
         Who is cancelled has stopped, and waits for nothing any more.
         """
         self._set_stopped()
-        if self._loop_reads is not None:
-            self._loop_reads.close()
         await on_thread(self._poller.stop())
 
     async def __aenter__(self) -> Self:

@@ -98,6 +98,7 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         self._ending: asyncio.Event | None = None
         self._end_asked = False
+        self._is_ending = False
         self.reads: set[_Read] = set()
         self.over = False
         self.thread: threading.Thread | None = None
@@ -115,12 +116,19 @@ class _Loop:
         """Run `read`; called on another thread, which waits."""
         self.reads.add(read)
         try:
-            self._call(read.begin)
+            self._call(lambda: self._begin(read))
             if self.over:  # it may have ended before it saw this read
-                read.fail(StatsUnavailableError("the event loop of the reads has ended: the next read makes another"))
+                read.fail(_ended())
             return read.outcome()
         finally:
             self.reads.discard(read)
+
+    def _begin(self, read: _Read) -> None:
+        # A task that is made when the loop ends would never run.
+        if self._is_ending:
+            read.fail(_ended())
+        else:
+            read.begin()
 
     def cut(self) -> None:
         """Cancel what is read."""
@@ -150,13 +158,14 @@ class _Loop:
             self.over = True
             for read in self.reads.copy():
                 if not read.done:
-                    read.fail(StatsUnavailableError("the event loop of the reads has ended"))
+                    read.fail(_ended())
             self._loop.close()
 
     async def _live(self) -> None:
         self._ending = asyncio.Event()
         if not self._end_asked:
             await self._ending.wait()
+        self._is_ending = True
         # What swallows its cancellation is waited for: a loop must not be closed under it.
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
@@ -218,10 +227,10 @@ class LoopReads:
         loop.end()
         return loop.thread
 
-    def close(self) -> None:
-        """As `end`; later reads raise `StatsUnavailableError`."""
+    def close(self) -> threading.Thread | None:
+        """As `end`, for good: later reads raise `StatsUnavailableError`."""
         self._closed = True
-        self.end()
+        return self.end()
 
     def _call(self, make: Callable[[], Awaitable[Any]]) -> Any:
         loop, read = self._loop(), _Read(make)
@@ -260,6 +269,10 @@ class LoopReads:
                 self._left.setdefault(pid, []).append(loop)
                 del self._loops[pid]
         loop.end()
+
+
+def _ended() -> StatsUnavailableError:
+    return StatsUnavailableError("the event loop of the reads has ended: the next read makes another")
 
 
 def _overran() -> StatsUnavailableError:
