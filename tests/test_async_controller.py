@@ -254,8 +254,6 @@ class TestPolling:
         async def main() -> None:
             provider = AsyncProvider()
             async with make(provider, BackpressureConfig(polling=PollingConfig(jitter=0)), clock=clock) as controller:
-                for _ in range(3):
-                    await asyncio.sleep(0)  # what start() waited on is off the clock then
                 await until(lambda: at_rest(controller, clock, 1))
                 provider.backlogs["empty"] = 5
                 clock.advance(5)

@@ -137,6 +137,7 @@ class TaskWake:
         finally:
             timer.cancel()
             woken.cancel()
+        await asyncio.sleep(0)  # in which they end, so that who returns from here leaves no task behind
 
 
 def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bool) -> None:

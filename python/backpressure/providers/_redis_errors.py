@@ -77,7 +77,7 @@ def error_type(error: BaseException) -> str:
         return "auth"
     if "max number of clients" in text:
         return "maxclients"
-    if type(error).__name__ == "MaxConnectionsError" or text in _POOL_FULL:
+    if isinstance(error, redis.ConnectionError) and text in _POOL_FULL:
         return "pool"
     if type(error).__name__ == "MasterNotFoundError" and " : " not in text:
         return "failover"  # the sentinels answered, but know of no usable master
