@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from backpressure import AsyncBackpressureController, BackpressureConfig, StatsProvider
     from backpressure._engine import EngineModule
+    from backpressure.sights import Sight
 
 
 class MakeController(Protocol):
@@ -46,6 +47,12 @@ def at_rest(controller: BackpressureController | AsyncBackpressureController, cl
     While it reads, it waits too: for the deadline.
     """
     return sum(controller._poller.intake.durations.counts) == polls and clock.sleeping() == 1
+
+
+def being_read(controller: BackpressureController | AsyncBackpressureController) -> dict[str, Sight]:
+    """Return the queues that callers have had read, and that are not yet."""
+    fields = list(controller._host.sights._fields.values())
+    return {name: sight for field in fields for name, sight in (*field.pending.items(), *field.flying.items())}
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ def test_calls_pass_and_failures_open_it(breaker: CircuitBreaker, clock: ManualC
         with pytest.raises(RuntimeError):
             breaker.call(fail)
     assert str(breaker.state) == "open"
-    with pytest.raises(CircuitOpenError, match=r"circuit is open \(last failure: RuntimeError\): retry in 10\.00") as raised:
+    told = r"circuit is open \(last failure: RuntimeError\): retry in 10\.00"
+    with pytest.raises(CircuitOpenError, match=told) as raised:
         breaker.call(pow, 2, 3)
     assert raised.value.retry_after == pytest.approx(10, abs=0.002)
     clock.advance(10.002)

@@ -39,7 +39,7 @@ from backpressure import (
     Zone,
 )
 from backpressure.testing import ManualClock
-from controller_fixtures import eventually
+from controller_fixtures import being_read, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -59,10 +59,6 @@ def open_circuit(controller: BackpressureController, queue_name: str = "empty") 
     for _ in range(5):
         controller.record_failure(queue_name)
     assert controller.get_circuit_state(queue_name) is CircuitState.OPEN
-
-
-def flights(controller: BackpressureController) -> dict[Any, Any]:
-    return controller._host._flights
 
 
 def reasons(controller: BackpressureController, queue_name: str, priority: Priority) -> dict[str, int]:
@@ -289,8 +285,8 @@ class TestFirstSight:
         controller = make_controller(Slow())
         with ThreadPoolExecutor(8) as pool:
             asking = [pool.submit(controller.suggest_throttle, "medium", "new") for _ in range(8)]
-            eventually(lambda: len(flights(controller)) == 1)
-            eventually(lambda: len(next(iter(flights(controller).values())).waiting) == 7)
+            eventually(lambda: len(being_read(controller)) == 1)
+            eventually(lambda: len(being_read(controller)["new"].waiting) == 8)
             release.set()
             assert {future.result(10).backlog_size for future in asking} == {700}
         assert reads == ["new"]

@@ -24,7 +24,7 @@ from backpressure import (
 from backpressure.clock import SystemClock
 from backpressure.reader import Reader
 from backpressure.testing import ManualClock
-from controller_fixtures import at_rest, eventually
+from controller_fixtures import at_rest, being_read, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -117,7 +117,8 @@ class TestSamples:
         provider.fail_with(error() if isinstance(error, type) else error)
         poller = controller._poller
         before = controller.health()["polling_errors"]
-        poller.wake()
+        assert poller._current is not None
+        poller._wake(poller._current)
         eventually(lambda: controller.health()["polling_errors"] != before)
         assert controller.health()["polling_errors"] == {"provider": 1}
         assert poller.alive()
@@ -322,6 +323,56 @@ class TestRevival:
         assert controller.health()["polling_errors"] == {"heartbeat": 1}
         eventually(lambda: backlog(controller, "empty") == 7)
 
+    def test_a_poller_that_was_not_seen_in_time_is_woken_before_it_is_called_dead(
+        self, make_controller: MakeController, clock: ManualClock
+    ) -> None:
+        """As after the process was suspended: all of it comes late, the one that looks first too."""
+        controller = make_controller(None, BackpressureConfig(polling=PollingConfig(jitter=0)))
+        poller = controller._poller
+        current = poller._current
+        assert current is not None
+        eventually(lambda: at_rest(controller, clock, 1))
+        clock._now_ns += 40_000_000_000  # without waking anybody
+        assert not poller.alive()
+        assert poller.check()
+        eventually(lambda: at_rest(controller, clock, 2))
+        assert poller._current is current
+        assert poller.alive()
+        assert not poller.check()
+        assert controller.health()["polling_errors"] == {}
+
+    def test_a_poller_that_does_not_show_itself_when_woken_is_replaced(
+        self, make_controller: MakeController, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        release = threading.Event()
+
+        class Stuck(InMemoryStatsProvider):
+            def get_all_queue_stats(self) -> Any:
+                stuck.wait(30)
+                return super().get_all_queue_stats()
+
+        stuck = threading.Event()
+        stuck.set()
+        controller = make_controller(Stuck({"empty": 0}), BackpressureConfig(polling=PollingConfig(jitter=0)))
+        poller = controller._poller
+        current = poller._current
+        assert current is not None
+        eventually(lambda: at_rest(controller, clock, 1))
+        # It waits for what never comes, as by a defect of ours.
+        poller._turn = lambda me: release.wait(30)  # type: ignore[method-assign,assignment]
+        current.wake.set()
+        eventually(lambda: clock.sleeping() == 0)
+        clock._now_ns += 11_000_000_000
+        assert poller.check()
+        clock._now_ns += 5_000_000_000
+        assert not poller.check()  # it has its timeout, and some slack, to show itself
+        del poller._turn
+        clock._now_ns += 1
+        assert poller.check()
+        assert poller._current is not current
+        assert controller.health()["polling_errors"] == {"heartbeat": 1}
+        release.set()
+
     def test_overdue_samples_have_the_poller_checked_once_per_interval(
         self, make_controller: MakeController, provider: InMemoryStatsProvider, clock: ManualClock
     ) -> None:
@@ -329,11 +380,11 @@ class TestRevival:
         checks: list[int] = []
         provider.fail_with(OUTAGE)
 
-        def check() -> bool:
+        def note() -> bool:
             checks.append(clock.monotonic_ns())
             return False
 
-        controller._host.check_poller = check  # type: ignore[method-assign]
+        controller._host.check_poller = note  # type: ignore[method-assign]
         clock.advance(9.001)
         for _ in range(3):
             controller.suggest_throttle("low", "empty")
@@ -371,9 +422,7 @@ class TestRevival:
             controller.suggest_throttle("low", "empty")
         assert controller._poller.alive()
         assert controller.health()["polling_errors"] == {"heartbeat": 2}
-        provider.set("empty", 7)
-        controller._poller.wake()
-        eventually(lambda: backlog(controller, "empty") == 7)
+        eventually(lambda: controller.health()["last_poll_seconds"] is not None)
 
     def test_an_event_loop_goes_on_without_a_thread_to_read(
         self, make_controller: MakeController, provider: InMemoryStatsProvider, monkeypatch: pytest.MonkeyPatch
@@ -388,7 +437,7 @@ class TestRevival:
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
             assert asyncio.run(ask()) is Reason.COLD_START
-        assert controller._host._flights == {}
+        assert being_read(controller) == {}
 
     @pytest.mark.parametrize("restart", [False, True], ids=["by itself", "by start()"])
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -437,6 +486,45 @@ class TestRevival:
                 os._exit(1)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
+
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_a_forked_childs_first_answer_rests_on_a_read_of_its_own(
+        self, make_controller: MakeController, clock: ManualClock, enabled: bool
+    ) -> None:
+        provider = InMemoryStatsProvider({"empty": 0})
+        controller = make_controller(provider, BackpressureConfig(polling=PollingConfig(enabled=enabled)))
+        if not hasattr(controller._engine, "forget_samples"):
+            pytest.skip("this engine forgets nothing yet")
+        controller.suggest_throttle("low", "empty")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                provider.set("empty", 77)
+                first = controller.suggest_throttle("low", "empty").backlog_size
+                status = 0 if (first, controller._poller.alive()) == (77, enabled) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert backlog(controller, "empty") == 0
+
+    def test_where_fork_hooks_do_not_run_the_process_id_has_the_caller_read_first(
+        self, make_controller: MakeController, clock: ManualClock
+    ) -> None:
+        controller = make_controller()
+        poller = controller._poller
+        parents = poller._current
+        assert parents is not None
+        assert not poller.check()
+        parents.pid += 1  # as if the parent had started it
+        assert not poller.alive()
+        assert poller.check()
+        assert poller.alive()
+        assert poller._current is not parents
+        assert controller.health()["polling_errors"] == {}
+        parents.pid -= 1
+        parents.wake.set()
 
 
 def test_the_interpreter_ends_without_a_poller(engine_name: str, engine_module: object) -> None:

@@ -170,7 +170,11 @@ class Host(Protocol):
         ...
 
     def check_poller(self) -> bool:
-        """Look after the poller: samples have not been renewed in time. Tell whether the caller is to read first."""
+        """Look after the poller: samples have not been renewed in time.
+
+        ``True`` asks the caller to read its queue first, as at first sight: in a forked child, and after the process
+        was suspended, nobody can have read.
+        """
         ...
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-from backpressure.async_host import AsyncDesk, AsyncHost
-from backpressure.async_poller import AsyncPoller
+import attrs
+
+from backpressure.async_host import AsyncDesk, AsyncHost, on_thread
 from backpressure.batch import BatchResult, JobOutcome, Plan, Work
+from backpressure.caller_loop import CallerLoopReads
 from backpressure.gate import AsyncGate, checked
 from backpressure.heart import Heart, refuse_generator
+from backpressure.loop_reads import LoopReads
 from backpressure.poller import Poller
+from backpressure.sights import GRACE
 from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
     import logging
+    import threading
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
     from types import TracebackType
 
     from prometheus_client import CollectorRegistry
 
-    from backpressure.async_host import AsyncSource
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
-    from backpressure.config import BackpressureConfig
+    from backpressure.config import BackpressureConfig, PollingConfig
+    from backpressure.settings import EngineSettings
     from backpressure.types import AsyncStatsProvider, StatsProvider
 
 __all__ = ["AsyncBackpressureController"]
@@ -35,33 +39,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _ThreadSource:
-    """A poller of a synchronous provider, kept off the event loop."""
-
-    def __init__(self, poller: Poller) -> None:
-        self._poller = poller
-        self.intake = poller.intake
-        self.check = poller.check
-        self.configure = poller.configure
-        self.alive = poller.alive
-
-    async def start(self) -> None:
-        await asyncio.to_thread(self._poller.poll_first)
-        self._poller.start(poll_now=False)  # here, for who is cancelled before must not leave a thread behind
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self._poller.stop)
-
-    async def read_one(self, queue_name: str) -> bool:
-        return await asyncio.to_thread(self._poller.read_one, queue_name)
-
-
 class AsyncBackpressureController(Heart):
     """`BackpressureController` for asyncio: the same names, what may wait as coroutines.
 
     Args:
         config: thresholds and everything else; ``None`` for the defaults.
-        stats_provider: an `AsyncStatsProvider`, or a `StatsProvider`, which is read on a thread.
+        stats_provider: an `AsyncStatsProvider`, read on an event loop of the controller's own unless it is bound to its
+            callers' loops; or a `StatsProvider`, read on threads. Never closed by the controller.
         logger: default ``logging.getLogger("backpressure")``.
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
@@ -81,8 +65,6 @@ class AsyncBackpressureController(Heart):
         'sent'
     """
 
-    _poller: AsyncSource
-
     def __init__(
         self,
         config: BackpressureConfig | None,
@@ -93,33 +75,68 @@ class AsyncBackpressureController(Heart):
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
+        provider: Any = stats_provider
+        awaited = inspect.iscoroutinefunction(getattr(provider, "get_queue_stats", None))
+        # Whether it is read on the callers' loops: then there is no background reader.
+        self._bound = awaited and bool(getattr(provider, "loop_bound", False))
         super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncDesk)
         self._host: AsyncHost
-        provider: Any = stats_provider
-        common = (self._engine, self._config.polling, self._clock, self._announcer)
-        if inspect.iscoroutinefunction(provider.get_queue_stats):
-            self._poller = AsyncPoller(provider, *common)
-        else:
-            self._poller = _ThreadSource(Poller(provider, *common))
+        self._loop_reads: LoopReads | None = None
+        if awaited and not self._bound:
+            provider = self._loop_reads = LoopReads(provider)
+        self._poller = Poller(
+            provider,
+            self._engine,
+            self._polling(self._config),
+            self._clock,
+            self._announcer,
+            self._intake,
+            self._end_reads,
+        )
         self._host.poller = self._poller
+        self._read: Callable[[list[str]], Awaitable[int | None]]
+        if self._bound:
+            reads = CallerLoopReads(provider, self._intake, self._clock, lambda: self._config.polling.timeout)
+            self._host.sights, self._read = reads, reads.read
+        else:
+            self._host.sights = self._poller.sights()
+            self._read = lambda names: on_thread(partial(self._poller.read, names))
+
+    def _polling(self, config: BackpressureConfig) -> PollingConfig:
+        return attrs.evolve(config.polling, enabled=False) if self._bound else config.polling
+
+    def _settings(self, config: BackpressureConfig) -> EngineSettings:
+        settings = super()._settings(config)
+        if self._bound:  # who finds a sample older than the interval reads it
+            settings = attrs.evolve(settings, polling=False, cache_ttl_ns=settings.check_every_ns)
+        return settings
+
+    def _end_reads(self) -> threading.Thread | None:
+        if self._loop_reads is None:
+            return None
+        return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
 
     # ----------------------------------------------------------------------------------------------------- life cycle
 
     async def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
+        A failing first poll is logged and counted, not raised. Who is cancelled has not started.
+
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
         """
-        if self._state == "stopped":
-            raise self._host.not_running()
-        await self._poller.start()
-        self._set_running()
+        with self._starting() as first_poll:
+            if first_poll is not None:
+                await first_poll.wait_async(self._clock, self._config.polling.timeout + GRACE)
 
     async def stop(self) -> None:
-        """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent."""
+        """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent.
+
+        Who is cancelled has stopped, and waits for nothing any more.
+        """
         self._set_stopped()
-        await self._poller.stop()
+        await on_thread(self._poller.stop())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -234,7 +251,7 @@ class AsyncBackpressureController(Heart):
         name = validate_queue_name(queue_name)
         if self._state != "running":
             raise self._host.not_running()
-        return await self._poller.read_one(name)
+        return await self._read([name]) == 1
 
     async def process_batch(
         self,

@@ -6,20 +6,24 @@ user; the read is awaited, and the decision asked for again.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from backpressure.clock import TaskWake
 from backpressure.desk import Desk
-from backpressure.host import AnyPoller, ControllerHost
+from backpressure.host import ControllerHost
+from backpressure.threads import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure.batch import BatchJob
+    from backpressure.sights import Sights
     from backpressure.types import Priority, Reason, ThrottleDecision
 
-__all__ = ["AsyncDesk", "AsyncHost", "AsyncSource"]
+__all__ = ["AsyncDesk", "AsyncHost", "on_thread"]
+
+T = TypeVar("T")
 
 # Whether this call has awaited its read already, and must be answered with what there is.
 _has_read = contextvars.ContextVar("_has_read", default=False)
@@ -43,22 +47,10 @@ class AsyncDesk(Desk):
         return None if isinstance(answer, _UnreadError) else answer
 
 
-class AsyncSource(AnyPoller, Protocol):
-    """What drives the reads, seen from an event loop."""
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    async def read_one(self, queue_name: str) -> bool: ...
-
-
 class AsyncHost(ControllerHost):
     """The host of callers that await a read."""
 
-    poller: AsyncSource
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._reads: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[None]] = {}
+    sights: Sights[Any, Any]
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         """Have the caller await the read, unless it has."""
@@ -106,22 +98,29 @@ class AsyncHost(ControllerHost):
             _has_read.reset(token)
 
     async def _read(self, unread: _UnreadError) -> None:
-        """Have the queue read: one task reads, every caller of this loop shares it."""
-        loop = asyncio.get_running_loop()
-        key = (loop, unread.queue_name)
-        task = self._reads.get(key)
-        if task is None:
-            task = self._reads[key] = loop.create_task(self._read_queue(unread.queue_name))
-            task.add_done_callback(lambda _: self._reads.pop(key, None))
-        elif not unread.wait:
-            return
-        # Shielded, so that a caller that is cancelled does not take the read away from the others.
-        await asyncio.shield(task)
+        """Have the queue read, and await it if need be."""
+        self.poller.revive()
+        sight, first = self.sights.ask(unread.queue_name)
+        if unread.wait or first:
+            await self.sights.wait_async(sight, self._clock, self._timeout())
 
-    async def _read_queue(self, queue_name: str) -> None:
-        read = False
+
+async def on_thread(work: Callable[[], T]) -> T | None:
+    """Return what `work` returns on a thread of its own, ``None`` where there is no thread to be had.
+
+    Not by the loop's executor, which an application may keep busy or have closed. Who is cancelled leaves it behind.
+    """
+    wake, outcomes = TaskWake(), list[T]()
+
+    def run() -> None:
         try:
-            read = await self.poller.read_one(queue_name)
+            outcomes.append(work())
         finally:
-            if not read:
-                self.engine.read_failed(queue_name)
+            wake.set()
+
+    try:
+        spawn(run, "backpressure-wait")
+    except RuntimeError:
+        return None
+    await wake.wait()
+    return outcomes[0] if outcomes else None

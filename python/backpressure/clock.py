@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-__all__ = ["Clock", "SystemClock", "Wake", "in_event_loop", "wait", "wait_async"]
+__all__ = ["Clock", "SystemClock", "TaskWake", "Wake", "in_event_loop", "wait", "wait_async"]
 
 _SLICE = 0.1
 
@@ -107,6 +107,37 @@ class Wake(threading.Event):
         if not self._flag:
             self._shut.acquire(timeout=-1 if timeout is None else max(timeout, 0))
         return self._flag
+
+
+class TaskWake:
+    """What a task waits for, and any thread may set."""
+
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - see the head of this file
+
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        """Let the waiting task go, now or when it comes to wait."""
+        with contextlib.suppress(RuntimeError):  # its loop was closed, so nobody waits
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, limit: Coroutine[Any, Any, object] | None = None) -> None:
+        """Suspend the calling task until it is set or `limit` has ended."""
+        if limit is None:
+            await self._event.wait()
+            return
+        import asyncio  # noqa: PLC0415 - see the head of this file
+
+        timer = asyncio.ensure_future(limit)
+        woken = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            woken.cancel()
+        await asyncio.sleep(0)  # in which they end, so that who returns from here leaves no task behind
 
 
 def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bool) -> None:

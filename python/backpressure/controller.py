@@ -14,6 +14,7 @@ from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
 from backpressure.host import BlockingHost
 from backpressure.poller import Poller
+from backpressure.sights import GRACE
 from backpressure.types import StatsProvider, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class BackpressureController(Heart):
         clock: source of time for tests; ``None`` reads the system's inside the engine.
 
     Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
-    All methods are thread-safe. After a fork the child goes on with the parent's samples and circuits and starts a
-    poller of its own when these grow old, or when `start` is called.
+    All methods are thread-safe. After a fork the child goes on with its parent's circuits, and starts a poller of its
+    own when it first reads a queue, or when `start` is called.
 
     Raises:
         ConfigurationError: `config` or `stats_provider` is no such thing.
@@ -72,8 +73,11 @@ class BackpressureController(Heart):
     ) -> None:
         super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
         self._host: BlockingHost
-        self._poller: Poller = Poller(stats_provider, self._engine, self._config.polling, self._clock, self._announcer)
+        self._poller = Poller(
+            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._intake
+        )
         self._host.poller = self._poller
+        self._host.sights = self._poller.sights()
         # The hot paths without a Python frame. A subclass that overrides a method keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
             self.suggest_throttle = self._engine.suggest_throttle  # type: ignore[method-assign]
@@ -85,23 +89,21 @@ class BackpressureController(Heart):
     def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
-        A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll
-        is left to the background. Running already: nothing happens, except that a forked child gets its poller.
+        A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll is
+        not waited for. What else fails or interrupts it leaves nothing behind. Running already: nothing happens, except
+        that a forked child gets its poller.
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
         """
-        if self._state == "stopped":
-            raise self._host.not_running()
-        if not in_event_loop():
-            self._poller.poll_first()
-        self._poller.start(poll_now=in_event_loop())
-        self._set_running()
+        with self._starting() as first_poll:
+            if first_poll is not None and not in_event_loop():
+                first_poll.wait(self._clock, self._config.polling.timeout + GRACE)
 
     def stop(self) -> None:
         """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent."""
         self._set_stopped()
-        self._poller.stop()
+        self._poller.stop()()
 
     def __enter__(self) -> Self:
         self.start()
@@ -324,4 +326,4 @@ class BackpressureController(Heart):
                 f"refreshing queue {name!r} would block the running event loop: use AsyncBackpressureController",
                 queue_name=name,
             )
-        return self._poller.read_one(name)
+        return self._poller.read([name]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -21,6 +22,7 @@ from backpressure.desk import Desk
 from backpressure.errors import ConfigurationError
 from backpressure.events import Announcer
 from backpressure.foreign import Foreign, GuardedClock
+from backpressure.intake import Intake
 from backpressure.metrics import MetricsCollector
 from backpressure.metrics_source import ControllerSource
 from backpressure.outcome import name_of
@@ -30,15 +32,17 @@ from backpressure.types import CircuitState, ThrottleDecision, validate_queue_na
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
 
     from backpressure.batch import BatchJob
     from backpressure.clock import Clock
-    from backpressure.config import CircuitConfig
+    from backpressure.config import CircuitConfig, PollingConfig
     from backpressure.events import StateChange
-    from backpressure.host import AnyPoller, ControllerHost
+    from backpressure.host import ControllerHost
+    from backpressure.poller import Poller
+    from backpressure.sights import Landing
 
 __all__ = ["Heart", "refuse_generator"]
 
@@ -46,7 +50,7 @@ __all__ = ["Heart", "refuse_generator"]
 class Heart:
     """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
 
-    _poller: AnyPoller
+    _poller: Poller
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Heart:
         self._engine_name = engine or ENGINE
         self._state: Literal["new", "running", "stopped"] = "new"
         self._lock = ForkLock()
+        self._starts = 0
         self._pacer = Pacer(
             self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
         )
@@ -82,10 +87,17 @@ class Heart:
         self._host = make_host(
             self._clock, clock is not None, self._pacer, self._announcer, lambda: self._config.polling.timeout
         )
-        self._engine = load(engine).Engine(EngineSettings.of(self._config), self._host)
+        self._engine = load(engine).Engine(self._settings(self._config), self._host)
         self._compliance = Compliance(self._clock.monotonic_ns)
         self._desk = make_desk(self._engine, self._pacer, self._compliance, self._circuit_of, self._foreign)
         self._host.serve(self._engine, self._desk, self._compliance)
+        shares_server = getattr(stats_provider, "shares_server", False)
+        self._intake = Intake(
+            self._engine,
+            self._clock,
+            self._announcer,
+            hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
+        )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
         self._source: ControllerSource | None = None
@@ -97,28 +109,56 @@ class Heart:
 
     # ----------------------------------------------------------------------------------------------------- life cycle
 
-    def _set_running(self) -> None:
-        if self._metrics is None and self._state == "new":
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[Landing | None]:
+        """Start the poller for the body, which waits for its first poll; then run. Who fails leaves nothing behind.
+
+        Raises:
+            ControllerStoppedError: it was stopped.
+        """
+        if self._state == "stopped":
+            raise self._host.not_running()
+        with self._lock():
+            self._starts += 1
+        try:
+            self._export()
+            yield self._poller.start()
+            with self._lock():
+                if self._state == "new":
+                    self._state = "running"
+                    self._engine.set_running(True)
+                if self._host.stopped:  # by a signal handler, which no lock keeps out, since the look at the state
+                    self._state = "stopped"
+                    self._engine.set_running(False)
+        except BaseException:
+            if self._state == "new" and self._starts == 1:  # nobody else is about to run
+                self._poller.retire()
+            raise
+        finally:
+            with self._lock():
+                self._starts -= 1
+
+    def _export(self) -> None:
+        """Have the metrics collected. Raises what prometheus-client does where their names are taken."""
+        with self._lock():
+            if self._metrics is not None or self._state != "new":
+                return
             # Imports prometheus-client, which chooses then and there how it stores values.
             self._metrics = MetricsCollector(self._registry)
             self._source = ControllerSource(
                 self._engine,
-                self._poller.intake,
+                self._intake,
                 self._compliance,
                 self._clock,
                 observing=lambda: self._config.mode == "observe",
             )
             self._metrics.add(self._source)
-            self._poller.intake.after_poll = self._flush
-        with self._lock():
-            if self._state == "new":
-                self._state = "running"
-                self._engine.set_running(True)
+            self._intake.after_poll = self._flush
 
     def _set_stopped(self) -> None:
         with self._lock():
-            self._state = "stopped"
             self._host.stopped = True
+            self._state = "stopped"
             self._engine.set_running(False)
         self._pacer.stop()
         if self._metrics is not None and self._source is not None:
@@ -135,6 +175,14 @@ class Heart:
                 self._metrics.flush()
         except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
             self._foreign.raised(error, "flush", "metrics could not all be written to the files of multiprocess mode")
+
+    def _polling(self, config: BackpressureConfig) -> PollingConfig:
+        """Return how the poller is to poll."""
+        return config.polling
+
+    def _settings(self, config: BackpressureConfig) -> EngineSettings:
+        """Return what the engine is to decide by."""
+        return EngineSettings.of(config)
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
@@ -275,9 +323,8 @@ class Heart:
             )
         with self._lock():
             self._config = config
-            self._engine.configure(EngineSettings.of(config))
-        if self._state == "running":
-            self._poller.configure(config.polling)
+            self._engine.configure(self._settings(config))
+        self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
@@ -325,9 +372,9 @@ class Heart:
             "mode": self._config.mode,
             "pid": os.getpid(),
             "poller_alive": self._poller.alive(),
-            "provider": self._poller.intake.health(),
-            "polling_errors": self._poller.intake.errors(),
-            "last_poll_seconds": self._poller.intake.last_poll_seconds,
+            "provider": self._provider_health(),
+            "polling_errors": self._intake.errors(),
+            "last_poll_seconds": self._intake.last_poll_seconds,
             "queues": {name: self._queue_health(name) for name in names},
         }
 
@@ -335,9 +382,17 @@ class Heart:
         breaker = self._engine.breaker(name, False)
         return breaker is not None and is_forced(breaker.word)
 
+    def _provider_health(self) -> str:
+        """Say what the last read did; an answer older than samples may be says nothing about the provider any more."""
+        health, answered_ns, polling = self._intake.health(), self._intake.answered_ns, self._config.polling
+        if health != "ok" or answered_ns is None:
+            return health
+        limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
+        return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
+
     def _queue_health(self, name: str) -> dict[str, Any]:
         sample = self._engine.backlog(name)
-        stats = self._poller.intake.stats.get(name)
+        stats = self._intake.stats.get(name)
         return {
             "forced": self._is_forced(name),
             "backlog": None if sample is None else sample[0],

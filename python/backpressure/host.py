@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from backpressure._pure.breaker import is_forced, state_of
 from backpressure._pure.counters import MISS_REASONS
-from backpressure.clock import Wake, in_event_loop
-from backpressure.clock import wait as wait_on
+from backpressure.clock import in_event_loop
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure.outcome import runs_on_a_loop
 from backpressure.types import CIRCUIT_REASONS, CircuitState, Reason, ThrottleDecision, Zone
@@ -26,15 +23,14 @@ if TYPE_CHECKING:
     from backpressure._engine import Engine, Ticket
     from backpressure.clock import Clock
     from backpressure.compliance import Compliance
-    from backpressure.config import PollingConfig
     from backpressure.desk import Desk
     from backpressure.events import Announcer
-    from backpressure.intake import Intake
     from backpressure.pacer import Pacer
     from backpressure.poller import Poller
+    from backpressure.sights import ThreadSights
     from backpressure.types import Priority
 
-__all__ = ["AnyPoller", "BlockingHost", "ControllerHost"]
+__all__ = ["BlockingHost", "ControllerHost"]
 
 T = TypeVar("T")
 
@@ -44,31 +40,13 @@ _AWAIT_IT = "await it inside the work"
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
 
-class AnyPoller(Protocol):
-    """What a host needs of a poller, whatever drives it."""
-
-    intake: Intake
-
-    def check(self) -> None: ...
-    def configure(self, config: PollingConfig) -> None: ...
-    def alive(self) -> bool: ...
-
-
-class _Flight:
-    """A read under way, which later callers share."""
-
-    def __init__(self) -> None:
-        self.landed = False
-        self.waiting: list[Wake] = []
-
-
 class ControllerHost:
     """See `backpressure._engine.Host`."""
 
     engine: Engine
     desk: Desk
     compliance: Compliance
-    poller: AnyPoller
+    poller: Poller
 
     def __init__(
         self, clock: Clock, injected: bool, pacer: Pacer, announcer: Announcer, timeout: Callable[[], float]
@@ -191,9 +169,8 @@ class ControllerHost:
         self.desk.report_error(decision, error, began_ns)
 
     def check_poller(self) -> bool:
-        """Look after the poller: samples have not been renewed in time."""
-        self.poller.check()
-        return False
+        """Look after the poller; see `backpressure._engine.Host`."""
+        return self.poller.check()
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         """Announce a breaker's new state, and what was done to it by hand."""
@@ -246,11 +223,7 @@ class ControllerHost:
 class BlockingHost(ControllerHost):
     """The host of callers that may wait for a read."""
 
-    poller: Poller
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._flights: dict[tuple[int, str], _Flight] = {}
+    sights: ThreadSights
 
     def turn(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
@@ -298,56 +271,11 @@ class BlockingHost(ControllerHost):
         return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
-        """Read a queue on the caller's path: one caller reads, the others share what it gets."""
+        """Have a queue read, and wait for it if need be; an event loop does not wait."""
+        self.poller.revive()
+        sight, first = self.sights.ask(queue_name)
         if in_event_loop():
-            return self._read_behind(queue_name, cold=wait)
-        key = (os.getpid(), queue_name)
-        mine = _Flight()
-        flight = self._flights.setdefault(key, mine)
-        if flight is mine:
-            self._fly(key, flight, cold=wait)
-        elif wait:
-            self._share(flight)
+            return Reason.COLD_START if wait and self.engine.backlog(queue_name) is None else None
+        if wait or first:
+            self.sights.wait(sight, self._clock, self._timeout())
         return None
-
-    def _fly(self, key: tuple[int, str], flight: _Flight, *, cold: bool) -> None:
-        read = False
-        try:
-            # An earlier flight may have landed since this caller found no sample.
-            read = (cold and self.engine.backlog(key[1]) is not None) or self.poller.read_one(key[1])
-        finally:
-            self._land(key, flight, read)
-
-    def _land(self, key: tuple[int, str], flight: _Flight, read: bool) -> None:
-        if not read:
-            self.engine.read_failed(key[1])
-        del self._flights[key]
-        flight.landed = True
-        for event in list(flight.waiting):
-            event.set()
-
-    def _share(self, flight: _Flight) -> None:
-        event = Wake()
-        flight.waiting.append(event)  # before the look at `landed`, so that no landing is missed
-        if not flight.landed:
-            wait_on(self._clock, event, self._timeout(), background=True)
-
-    def _read_behind(self, queue_name: str, *, cold: bool) -> Reason | None:
-        """Have the queue read by another thread: an event loop must not wait for it."""
-        key = (os.getpid(), queue_name)
-        if self.poller.alive():
-            self.poller.wake()
-        else:
-            flight = _Flight()
-            if self._flights.setdefault(key, flight) is flight:
-                try:
-                    threading.Thread(
-                        target=self._fly,
-                        args=(key, flight),
-                        kwargs={"cold": cold},
-                        name="backpressure-read",
-                        daemon=True,
-                    ).start()
-                except RuntimeError:  # no more threads are to be had
-                    self._land(key, flight, read=False)
-        return Reason.COLD_START if cold else None

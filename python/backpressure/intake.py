@@ -16,7 +16,7 @@ from backpressure.slices import Slices
 from backpressure.types import QueueStats, validate_queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from backpressure._engine import Engine
     from backpressure.clock import Clock
@@ -34,31 +34,46 @@ _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
 
 
+def _never(_queue_name: str) -> bool:
+    return False
+
+
 class Intake:
-    """Stands between a poller, whatever drives it, and the engine. Thread-safe."""
+    """Stands between those who read and the engine. Thread-safe.
+
+    Args:
+        hastens: tells whether the return of a queue's statistics lets its circuit be probed at once.
+    """
 
     def __init__(
         self,
         engine: Engine,
         clock: Clock,
         announcer: Announcer,
+        *,
+        hastens: Callable[[str], bool] = _never,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._announcer = announcer
         self._uniform = uniform
+        self._hastens = hastens
         self._failures = 0
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
         self._queue_health: dict[str, str] = {}
+        # Queues that could not be read while their circuits were open, nor since.
+        self._lost: set[str] = set()
+        #: Monotonic nanoseconds of the last answer of the provider, ``None`` before the first.
+        self.answered_ns: int | None = None
         #: The last good sample of each queue, for display.
         self.stats: dict[str, QueueStats] = {}
         #: Seconds that the last poll took, ``None`` before the first.
         self.last_poll_seconds: float | None = None
         #: How long all polls took.
         self.durations = Durations()
-        #: Called by the poller after every poll, off any event loop.
+        #: Called by the poller after every poll, on its thread.
         self.after_poll: Callable[[], object] = bool
 
     def pause(self, config: PollingConfig) -> float:
@@ -72,19 +87,43 @@ class Intake:
 
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
-        self.take(collected)
+        good = self.take(collected)
         self._settle_cold_queues()
         self.last_poll_seconds = seconds
         self.durations = self.durations.plus(nanoseconds(seconds))
         self._failures = 0 if failure is None else self._failures + 1
+        if failure is not None:
+            self.count_error(self._error_type(failure))
+            self._note_lost(set(self._engine.queue_names()) - good)
         self._report(failure)
         return failure is None
 
-    def take(self, collected: Mapping[str, Any]) -> int:
-        """Hand samples to the engine; return how many were good. A bad one spoils no other."""
+    def sighted(
+        self, queue_names: Iterable[str], collected: Mapping[str, Any], failure: Exception | None, *, polled: bool
+    ) -> int:
+        """Take over what was read for callers, where `failure` may have cut it short; return how many were good.
+
+        Unless the provider is `polled` too, this says how it is.
+        """
+        names = set(queue_names)
+        if failure is not None and len(names) == 1:
+            collected = dict.fromkeys(names, failure)  # for all that is known it concerns this queue alone
+        elif failure is not None:
+            self.count_error(self._error_type(failure))
+        good = self.take(collected) & names
+        for name in names - good:
+            self._engine.read_failed(name)
+        if failure is not None:
+            self._note_lost(names - good)
+        if not polled and (good or failure is not None):
+            self._report(None if good else failure)
+        return len(good)
+
+    def take(self, collected: Mapping[str, Any]) -> set[str]:
+        """Hand samples to the engine; return whose were good. A bad one spoils no other."""
         now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
         tick = Slices().tick
-        good = 0
+        good: set[str] = set()
         for name, sample in collected.items():
             tick()
             problem, error_type = self._problem(name, sample)
@@ -93,11 +132,29 @@ class Intake:
                 lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
                 if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns):
                     self.stats[name] = sample
-                    good += 1
+                    good.add(name)
+                    self._note_found(name)
             else:
                 self.count_error(error_type)
+                self._note_lost((name,))
             self._report_queue(name, error_type, problem)
         return good
+
+    def _note_lost(self, names: Iterable[object]) -> None:
+        """Remember which queues could not be read while their circuits were not closed."""
+        for name in names:
+            with contextlib.suppress(InvalidQueueError):  # a provider may invent names
+                valid = validate_queue_name(name)
+                breaker = self._engine.breaker(valid, False)
+                if breaker is not None and breaker.state() != 0:
+                    self._lost.add(valid)
+
+    def _note_found(self, name: str) -> None:
+        """Let a queue that can be read again be probed, where enqueues fail and return with its statistics."""
+        if name in self._lost:
+            self._lost.discard(name)
+            if self._hastens(name):
+                self._engine.hasten(name)
 
     def _error_type(self, error: Exception) -> str:
         """Return what to count an error as: its own word for it, where that can be a label."""
@@ -129,6 +186,16 @@ class Intake:
         """Drop what is kept for display of an evicted queue."""
         self.stats.pop(queue_name, None)
         self._queue_health.pop(queue_name, None)
+        self._lost.discard(queue_name)
+
+    def forget_all(self) -> None:
+        """Begin anew in a forked child, which has read nothing yet."""
+        self.stats.clear()
+        self._queue_health.clear()
+        self._lost.clear()
+        self._failures = 0
+        self._health = "unknown"
+        self.answered_ns = None
 
     # ---------------------------------------------------------------------------------------------------------- reports
 
@@ -150,11 +217,10 @@ class Intake:
         self._announcer.announce("poller", "running", "restarted", message, level=logging.ERROR)
 
     def _report(self, failure: Exception | None) -> None:
-        old, new = self._health, "ok"
-        if failure is not None:
-            new = self._error_type(failure)
-            self.count_error(new)
+        old, new = self._health, "ok" if failure is None else self._error_type(failure)
         self._health = new
+        if failure is None:
+            self.answered_ns = self._clock.monotonic_ns()
         if new == old or (old == "unknown" and new == "ok"):
             return
         if failure is None:

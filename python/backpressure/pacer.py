@@ -7,7 +7,7 @@ import os
 import random
 from typing import TYPE_CHECKING, Protocol
 
-from backpressure.clock import Wake, in_event_loop, wait
+from backpressure.clock import TaskWake, Wake, in_event_loop, wait
 from backpressure.errors import BackpressureError, ControllerStoppedError
 
 if TYPE_CHECKING:
@@ -20,20 +20,6 @@ __all__ = ["Pacer"]
 
 class _Sleeper(Protocol):
     def set(self) -> None: ...
-
-
-class _TaskSleeper:
-    """An asyncio event that any thread may set."""
-
-    def __init__(self) -> None:
-        import asyncio  # noqa: PLC0415 - see `backpressure.clock`
-
-        self.event = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    def set(self) -> None:
-        with contextlib.suppress(RuntimeError):  # its loop was closed, so nobody waits
-            self._loop.call_soon_threadsafe(self.event.set)
 
 
 class Pacer:
@@ -89,18 +75,10 @@ class Pacer:
 
     async def pause_async(self, seconds: float) -> None:
         """As `pause`, suspending the calling task instead."""
-        import asyncio  # noqa: PLC0415 - see `backpressure.clock`
-
-        sleeper = _TaskSleeper()
+        sleeper = TaskWake()
         with self._registered(sleeper):
             if not self._released():
-                timer = asyncio.ensure_future(self._clock.async_sleep(seconds))
-                woken = asyncio.ensure_future(sleeper.event.wait())
-                try:
-                    await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    timer.cancel()
-                    woken.cancel()
+                await sleeper.wait(self._clock.async_sleep(seconds))
         self._released()
 
     def stop(self) -> None:

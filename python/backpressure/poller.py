@@ -5,14 +5,19 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import sys
 import threading
 import time
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
+from backpressure._pure.lock import ForkLock
 from backpressure.clock import Wake, wait
-from backpressure.intake import Intake
 from backpressure.reader import Reader
 from backpressure.settings import nanoseconds
+from backpressure.sights import Landing, ThreadSights
+from backpressure.threads import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,14 +27,19 @@ if TYPE_CHECKING:
     from backpressure.config import PollingConfig
     from backpressure.errors import StatsUnavailableError
     from backpressure.events import Announcer
+    from backpressure.intake import Intake
     from backpressure.types import QueueStats, StatsProvider
 
 __all__ = ["Poller"]
 
-# Seconds beyond its own plans after which the thread counts as dead.
+# Seconds beyond its own plans after which the thread is in doubt.
 _SLACK = 2.0
-# Seconds that stop() waits for the thread; it is a daemon, so nothing hangs on it.
-_JOIN = 0.5
+# Seconds that the end of each thread is waited for; they are daemons, so nothing hangs on them.
+_JOIN = 0.4
+
+
+def _nothing() -> None:
+    """End no reads but those that end by themselves."""
 
 
 class _Thread:
@@ -38,9 +48,19 @@ class _Thread:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.wake = Wake()
-        self.poll_now = False
+        self.poll_now = True
+        self.first_poll = Landing()
         self.due_ns: float = 0  # when it will have shown itself again, if it lives
+        self.doubted = False  # it was not seen in time, and woken to show itself
         self.thread: threading.Thread | None = None
+
+    def is_own(self) -> bool:
+        """Tell whether this process started it."""
+        return self.pid == os.getpid()
+
+    def is_dead(self) -> bool:
+        """Tell whether it has ended; that it has not says nothing under all servers."""
+        return self.thread is not None and not self.thread.is_alive()
 
 
 class Poller:
@@ -53,146 +73,222 @@ class Poller:
         config: PollingConfig,
         clock: Clock,
         announcer: Announcer,
+        intake: Intake,
+        end_reads: Callable[[], threading.Thread | None] = _nothing,
     ) -> None:
         self._provider = provider
         self._engine = engine
         self._config = config
         self._clock = clock
         self._announcer = announcer
-        self.intake = Intake(engine, clock, announcer)
+        self.intake = intake
         self.reader = Reader(provider, clock)
+        self._end_reads = end_reads
         self._current: _Thread | None = None
+        self._lock = ForkLock()
+        self._begun = False
         self._stopped = False
         self._rotation = 0
+        _pollers.add(self)
 
     # ----------------------------------------------------------------------------------------------------- lifecycle
 
-    def poll_first(self) -> None:
-        """Poll in this thread, if `start` is to follow."""
-        if self._is_wanted():
-            self.poll()
-
-    def start(self, *, poll_now: bool) -> None:
-        """Start the thread, or in a forked child start it anew; its first poll is due now, or after the interval."""
-        if self._is_wanted():
-            self._spawn(poll_now=poll_now)
-
-    def _is_wanted(self) -> bool:
-        return self._config.enabled and (self._current is None or self._current.pid != os.getpid())
-
-    def check(self) -> None:
-        """Replace the thread if it shows no sign of life. Called where samples are older than they may be."""
+    def start(self) -> Landing | None:
+        """Start the thread, in a forked child anew, and return the end of its first poll; ``None`` without a poller."""
+        self._begun = True
+        # A daemon at work while its interpreter ends could log to what is closed, and a subinterpreter dies of it.
+        atexit.unregister(self._at_exit)
+        atexit.register(self._at_exit)
+        self._ensure()
         current = self._current
-        if self._stopped or not self._config.enabled:
-            return
-        if current is None or current.pid != os.getpid():
-            self._spawn(poll_now=True)  # a child process: threads do not survive a fork
-        elif self._clock.monotonic_ns() > current.due_ns:
+        return None if current is None else current.first_poll
+
+    def _ensure(self) -> bool:
+        """Start the thread if polling is wanted and this process has none; tell whether that was so."""
+        current = self._current
+        wanted = self._begun and self._config.enabled and not self._stopped and not sys.is_finalizing()
+        if not wanted or (current is not None and current.is_own()):
+            return False
+        self._spawn(current)
+        return True
+
+    def check(self) -> bool:
+        """Look after the thread, where samples are older than they may be; tell whether the caller should read first.
+
+        It should where nobody can have read: in a forked child, and after the whole process stood still.
+        """
+        if self._ensure():
+            return True
+        current = self._current
+        if current is None or not current.is_own() or sys.is_finalizing():
+            return False
+        dead = current.is_dead()
+        if not dead and self._clock.monotonic_ns() <= current.due_ns:
+            return False
+        if dead or current.doubted:
             self.intake.note_restart()
-            self._spawn(poll_now=True)
-
-    def wake(self) -> None:
-        """Make the thread poll now, whatever the back-off."""
-        current = self._current
-        if current is not None and current.pid == os.getpid():
-            current.poll_now = True
-            current.wake.set()
+            self._spawn(current)
+        else:
+            # Perhaps it was not to be seen because this process was suspended, and is only waking up itself.
+            current.doubted = True
+            current.due_ns = self._due_ns(self._config.timeout)
+            self._wake(current)
+        return True
 
     def configure(self, config: PollingConfig) -> None:
-        """Poll by `config` from now on."""
+        """Poll by `config` from now on; before `start`, from then on."""
         self._config = config
-        if config.enabled:
-            self.start(poll_now=True)
-            self.wake()
-        else:
-            self._retire()
+        if not config.enabled:
+            self._dismiss()
+        elif not self._ensure() and self._current is not None:
+            self._wake(self._current)
 
-    def stop(self) -> None:
-        """End the thread; returns within 1 s whatever the provider does. Idempotent."""
+    def retire(self) -> Callable[[], object]:
+        """End the thread and what it reads; return what waits for that, for less than a second.
+
+        `start` may come again.
+        """
+        self._begun = False
+        atexit.unregister(self._at_exit)
+        current = self._dismiss()
+        self.reader.interrupt()
+        return partial(_join, current, self._end_reads())
+
+    def stop(self) -> Callable[[], object]:
+        """As `retire`, for good. Idempotent."""
         self._stopped = True
-        atexit.unregister(self._retire)
-        self._retire()
+        return self.retire()
 
     def alive(self) -> bool:
         """Tell whether this process has a poller that shows itself."""
         current = self._current
-        return current is not None and current.pid == os.getpid() and self._clock.monotonic_ns() <= current.due_ns
+        return (
+            current is not None
+            and current.is_own()
+            and not current.is_dead()
+            and self._clock.monotonic_ns() <= current.due_ns
+        )
 
-    def _retire(self) -> None:
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child: what its parent read says what was, not what is."""
+        self._engine.forget_samples()
+        self.intake.forget_all()
+
+    def revive(self) -> None:
+        """Start a forked child's thread, when it comes to read its first queue."""
+        self._ensure()
+
+    def _dismiss(self) -> threading.Thread | None:
+        """Have the thread end when it next looks; return it."""
         current, self._current = self._current, None
-        if current is None or current.pid != os.getpid():
-            return
+        if current is None or not current.is_own():
+            return None
         current.wake.set()
-        self.reader.interrupt()
-        thread = current.thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_JOIN)
+        return current.thread
 
-    def _spawn(self, *, poll_now: bool) -> None:
-        if self._stopped:
-            return  # stop() came while start() was polling
+    def _at_exit(self) -> None:
+        self.retire()()
+
+    @staticmethod
+    def _wake(current: _Thread) -> None:
+        current.poll_now = True
+        current.wake.set()
+
+    def _spawn(self, old: _Thread | None) -> None:
+        """Start a thread in the place of `old`, unless another caller has."""
         fresh = _Thread()
-        fresh.poll_now = poll_now
-        self._expect(fresh, self._config.timeout)
-        self._current = fresh
+        fresh.due_ns = self._due_ns(self._config.timeout)
+        with self._lock():
+            if self._current is not old:
+                return
+            self._current = fresh
+        if old is not None and old.is_own():
+            old.wake.set()
         try:
-            thread = threading.Thread(target=self._run, args=(fresh,), name="backpressure-poller", daemon=True)
-            thread.start()
+            fresh.thread = spawn(partial(self._run, fresh), "backpressure-poller")
         except RuntimeError as error:  # no more threads are to be had: whoever meets an old sample tries again
             fresh.due_ns = -math.inf
+            fresh.doubted = True
+            fresh.first_poll.land()
             self._announcer.poller_failed(error)
             return
-        fresh.thread = thread
-        # A daemon at work while its interpreter ends could log to what is closed, and a subinterpreter dies of it.
-        atexit.unregister(self._retire)
-        atexit.register(self._retire)
+        if self._stopped:
+            self._dismiss()  # stop() came after this was begun
+
+    def _is_wanted(self, me: _Thread) -> bool:
+        return self._current is me and not self._stopped
 
     def _run(self, me: _Thread) -> None:
-        while self._current is me:
-            try:
-                if not me.poll_now:
-                    pause = self.intake.pause(self._config)
-                    self._expect(me, pause + self._config.timeout)
-                    wait(self._clock, me.wake, pause, background=True)
-                    me.wake.clear()
-                    if self._current is not me:
-                        return
-                me.poll_now = False
-                self._expect(me, self._config.timeout)
-                self.poll()
-            except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
-                self._announcer.poller_failed(error)
-                self.intake.count_error("provider")
-                wait(self._clock, me.wake, self._config.interval, background=True)
+        try:
+            while self._is_wanted(me):
+                self._turn(me)
+        finally:
+            me.first_poll.land()
+            if self._current is None:
+                self._end_reads()  # it may have begun to read when that was ended already
+
+    def _turn(self, me: _Thread) -> None:
+        """Wait for the next poll, and poll."""
+        try:
+            if not me.poll_now:
+                pause = self.intake.pause(self._config)
+                self._expect(me, pause + self._config.timeout)
+                wait(self._clock, me.wake, pause, background=True)
                 me.wake.clear()
+                if not self._is_wanted(me):
+                    return
+            me.poll_now = False
+            self._expect(me, self._config.timeout)
+            self.poll()
+        except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
+            self._announcer.poller_failed(error)
+            self.intake.count_error("provider")
+            wait(self._clock, me.wake, self._config.interval, background=True)
+            me.wake.clear()
+        me.first_poll.land()
 
     def _expect(self, me: _Thread, seconds: float) -> None:
-        me.due_ns = self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)
+        me.due_ns = self._due_ns(seconds)
+        me.doubted = False
 
-    # --------------------------------------------------------------------------------------------------------- polls
+    def _due_ns(self, seconds: float) -> int:
+        return self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)
+
+    # --------------------------------------------------------------------------------------------------------- reads
 
     def poll(self) -> bool:
         """Read everything once, within the timeout; tell whether the provider answered. Raises nothing it raised."""
         collected: dict[str, object] = {}
         began = time.perf_counter()
-        failure: Exception | None = None
-        try:
-            deadline_ns = self._clock.monotonic_ns() + nanoseconds(self._config.timeout)
-            self.reader.call(lambda: self._collect(collected, deadline_ns), self._config.timeout)
-        except Exception as error:  # noqa: BLE001 - providers may raise anything
-            failure = error
+        failure = self._bounded(self._collect, collected)
+        if self._stopped:
+            return False  # and what was cut short is no news
         answered = self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
         self.intake.after_poll()
         return answered
 
-    def read_one(self, queue_name: str) -> bool:
-        """Read one queue on the caller's path, within the timeout; tell whether it got a sample."""
-        outcome: object
+    def sights(self) -> ThreadSights:
+        """Return what reads for callers."""
+        together = hasattr(self._provider, "get_many")
+        return ThreadSights(self.read, self._engine.read_failed, together=together)
+
+    def read(self, queue_names: list[str]) -> int:
+        """Read some queues for callers, within the timeout; return how many got a sample."""
+        collected: dict[str, object] = {}
+        failure = None if self._stopped else self._bounded(partial(self._fetch, queue_names), collected)
+        if self._stopped:
+            return 0
+        return self.intake.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
+
+    def _bounded(self, fill: Callable[[dict[str, object], int], object], into: dict[str, object]) -> Exception | None:
+        """Call `fill` within the timeout; return what cut it short. What it put in until then is there."""
+        timeout = self._config.timeout
         try:
-            outcome = self.reader.call(lambda: self._provider.get_queue_stats(queue_name), self._config.timeout)
+            deadline_ns = self._clock.monotonic_ns() + nanoseconds(timeout)
+            self.reader.call(lambda: fill(into, deadline_ns), timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
-            outcome = error
-        return self.intake.take({queue_name: outcome}) == 1
+            return error
+        return None
 
     def _collect(self, collected: dict[str, object], deadline_ns: int) -> None:
         """Read all that the provider lists, then the known queues that it left out. Runs on the reader's thread."""
@@ -215,3 +311,28 @@ class Poller:
                 collected[name] = self._provider.get_queue_stats(name)
             except Exception as error:  # noqa: BLE001 - one queue's error spoils no other
                 collected[name] = error
+
+    def _fetch(self, queue_names: list[str], collected: dict[str, object], _deadline_ns: int) -> None:
+        """Read queues, several only where the provider can in one go. Runs on the reader's thread."""
+        if len(queue_names) == 1:
+            collected[queue_names[0]] = self._provider.get_queue_stats(queue_names[0])
+        else:
+            collected.update(self._provider.get_many(queue_names))  # type: ignore[attr-defined]  # sights know
+
+
+def _join(*threads: threading.Thread | None) -> None:
+    for thread in threads:
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN)
+
+
+def _after_fork_in_child() -> None:
+    for poller in list(_pollers):
+        poller.forget_parent()
+
+
+# Servers that fork in C do without: there a child notices by its process id, where samples have grown old.
+_pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

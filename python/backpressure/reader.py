@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from backpressure.clock import Wake, wait
 from backpressure.errors import StatsUnavailableError
+from backpressure.threads import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,8 @@ class Reader:
         """Return what `function` returns, or raise what it raises, within `timeout` seconds and a short grace.
 
         Raises:
-            StatsUnavailableError: with ``error_type="deadline"``, when it took longer or too many calls hang.
+            StatsUnavailableError: with ``error_type="deadline"``, when it took longer or too many calls hang; or there
+                is no thread to be had.
         """
         hung = self._hung.setdefault(os.getpid(), set())
         hung -= {call for call in hung.copy() if call.done}
@@ -71,12 +72,15 @@ class Reader:
                 error_type="deadline",
             )
         call = _Call(function)
-        thread = threading.Thread(target=call.run, name="backpressure-read", daemon=True)
-        thread.start()
+        try:
+            thread = spawn(call.run, "backpressure-read")
+        except RuntimeError as error:
+            raise StatsUnavailableError(f"no thread is left to read on: {error}") from None
         try:
             wait(self._clock, call.wake, timeout, background=True)
         except BaseException:
-            hung.add(call)  # an interrupted caller, e.g. by Ctrl-C, leaves its read behind
+            hung.add(call)  # an interrupted caller, e.g. by Ctrl-C, does not wait for the end of its read
+            self.interrupt()
             raise
         if not call.done:
             self.interrupt()

@@ -249,7 +249,8 @@ class StatsProvider(Protocol):
 
     Optional: ``get_many(queue_names)`` reads several known queues in one go and answers like `get_all_queue_stats`;
     ``interrupt()`` ends the reads under way, from another thread, raising nothing (they fail with
-    ``error_type="deadline"``).
+    ``error_type="deadline"``); ``shares_server``, a bool, tells whether what is read is the server that jobs are sent
+    to, so that where reads succeed again, after they failed, sending may too. Without it that is ``False``.
 
     Example:
         >>> class Jobs:  # nothing to inherit from
@@ -277,7 +278,14 @@ class StatsProvider(Protocol):
 
 @runtime_checkable
 class AsyncStatsProvider(Protocol):
-    """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` optional. Called from one event loop.
+    """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` and ``shares_server`` optional.
+
+    It is read on an event loop that the controller runs on a thread of its own, and may be on a second one where a read
+    hangs. Coroutines must neither block nor swallow their cancellation, by which reads that take too long are ended.
+    Optional too: ``release_loop()``, a coroutine, closes what was opened on the running loop, which is about to end;
+    ``loop_bound``, a bool, tells that the provider uses what belongs to the event loop of who asks, such as a client
+    that was given to it. Then nothing is read in the background: who finds a sample older than ``polling.interval``
+    reads on its own loop.
 
     Example:
         >>> class Jobs:

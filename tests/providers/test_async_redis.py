@@ -707,6 +707,81 @@ def test_one_loop_after_the_other(redis_url: str, redis_client: redis.Redis) -> 
     servers.wait_until(lambda: len(redis_client.client_list()) == 1, what="the server to see them closed")
 
 
+def ids(client: redis.Redis) -> set[str]:
+    return {entry["id"] for entry in client.client_list()}
+
+
+def test_a_loop_that_ends_is_let_go_of(redis_url: str, redis_client: redis.Redis) -> None:
+    async def main(provider: AsyncRedisStatsProvider) -> None:
+        await provider.get_queue_stats("q")
+        await provider.release_loop()
+        await provider.release_loop()
+        assert provider._links == {}
+        await provider.get_queue_stats("q")
+        await provider.release_loop()
+
+    before = ids(redis_client)
+    asyncio.run(main(AsyncRedisStatsProvider(redis_url, ["q"])))
+    servers.wait_until(lambda: not ids(redis_client) - before, what="the server to see them closed")
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("closed", ["before stop", "after stop", "never"])
+def test_a_controllers_loop_leaves_no_connection(
+    redis_url: str, redis_client: redis.Redis, engine_name: str, engine_module: EngineModule, closed: str
+) -> None:
+    async def main() -> None:
+        provider = AsyncRedisStatsProvider(redis_url, ["q"])
+        async with AsyncBackpressureController(None, provider, _engine=engine_name) as controller:
+            assert (await controller.suggest_throttle("low", "q")).backlog_size == 0
+            assert len(ids(redis_client) - before) == 1
+            if closed == "before stop":
+                await provider.aclose()
+        if closed == "after stop":
+            await provider.aclose()
+
+    before = ids(redis_client)
+    asyncio.run(main())
+    gc.collect()
+    servers.wait_until(lambda: not ids(redis_client) - before, what="the server to see them closed")
+
+
+def test_a_given_client_is_read_by_on_its_own_loop(
+    redis_url: str, redis_client: redis.Redis, engine_name: str, engine_module: EngineModule
+) -> None:
+    redis_client.rpush("q", "x")
+    names = [f"q{number}" for number in range(300)]
+
+    async def main() -> None:
+        async with Redis.from_url(redis_url, max_connections=2) as client:
+            provider = AsyncRedisStatsProvider(client, ["q"])
+            assert provider.loop_bound
+            async with AsyncBackpressureController(
+                None, AsyncRedisStatsProvider(client, ["q", *names]), _engine=engine_name
+            ) as controller:
+                asked = (controller.suggest_throttle("low", name) for name in ["q", *names])
+                decisions = await asyncio.gather(*asked)
+                assert [decision.backlog_size for decision in decisions] == [1, *(0 for _ in names)]
+                assert not controller.health()["poller_alive"]
+            assert await client.llen("q") == 1
+
+    asyncio.run(main())
+    assert not AsyncRedisStatsProvider(redis_url, ["q"]).loop_bound
+
+
+def test_a_given_clients_full_pool_is_not_the_servers_limit(redis_url: str) -> None:
+    async def main() -> None:
+        async with Redis.from_url(redis_url, max_connections=1) as client:
+            pool: Any = client.connection_pool
+            lent = await pool.get_connection(*_redis_async_client._POOL_ARGUMENTS)
+            error = await failure(AsyncRedisStatsProvider(client, ["q"]).get_queue_stats("q"))
+            assert (error.error_type, "raise max_connections" in str(error)) == ("pool", True)
+            await pool.release(lent)
+
+    asyncio.run(main())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_opens_its_own_connection(redis_url: str, redis_client: redis.Redis) -> None:
@@ -720,7 +795,7 @@ def test_a_forked_child_opens_its_own_connection(redis_url: str, redis_client: r
     loop = asyncio.new_event_loop()
     provider = AsyncRedisStatsProvider(redis_url, ["q"])
     loop.run_until_complete(provider.get_queue_stats("q"))
-    ids = {entry["id"] for entry in redis_client.client_list()}
+    before = ids(redis_client)
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -729,7 +804,7 @@ def test_a_forked_child_opens_its_own_connection(redis_url: str, redis_client: r
         os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert loop.run_until_complete(provider.get_queue_stats("q")).backlog_count == 1
-    assert {entry["id"] for entry in redis_client.client_list()} == ids, "the child closed its parent's connection"
+    assert ids(redis_client) == before, "the child closed its parent's connection"
     loop.run_until_complete(provider.aclose())
     loop.close()
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import AsyncBackpressureController, BatchJob, CircuitState, QueueStats, ThrottleDecision
+from backpressure import (
+    AsyncBackpressureController,
+    BatchJob,
+    CircuitState,
+    InMemoryStatsProvider,
+    QueueStats,
+    ThrottleDecision,
+)
 from backpressure.testing import ManualClock
+from controller_fixtures import being_read, eventually
 
 if TYPE_CHECKING:
     from backpressure import StatsUnavailableError
@@ -22,7 +31,9 @@ Work = Callable[[], Awaitable[object]]
 
 
 class Provider:
-    """Answers on the second turn of the loop."""
+    """Answers on the second turn of the loop, which is the caller's, so that each turn can be told from the others."""
+
+    loop_bound = True
 
     async def get_queue_stats(self, queue_name: str) -> QueueStats:
         await asyncio.sleep(0)
@@ -94,7 +105,7 @@ async def no_task_is_left() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert {task.get_name() for task in others} <= {"backpressure-poller"}
+    assert others == set()
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +136,7 @@ def test_a_job(
             cut = await cancelled_at(turn, way(controller, work))
             await no_task_is_left()
             assert not any(controller._pacer._sleepers.values())
-            assert controller._host._reads == {}
+            assert being_read(controller) == {}
             if way is not suggest_and_wait:  # which is admitted before it sleeps
                 assert (controller.get_circuit_state("jobs") is CircuitState.OPEN) == (not begun)
                 assert sum(sum(totals.reasons) for totals in controller._engine.totals().values()) == len(begun)
@@ -136,30 +147,52 @@ def test_a_job(
     assert turns(cancel_at) > 8
 
 
-def test_start(engine_name: str, engine_module: EngineModule) -> None:
-    async def cancel_at(turn: int) -> bool:
-        controller = Controller(None, Provider(), clock=ManualClock(), _engine=engine_name)
-        cut = await cancelled_at(turn, controller.start())
-        if cut:
+class Polled(Provider):
+    """Read on a loop and threads of the controller's own."""
+
+    loop_bound = False
+
+
+POLLED = [Polled, InMemoryStatsProvider]
+
+
+def own_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("backpressure-")}
+
+
+@pytest.mark.parametrize("provider", POLLED)
+@pytest.mark.parametrize("turn", range(6))
+def test_start(provider: type[Any], turn: int, engine_name: str, engine_module: EngineModule) -> None:
+    async def main() -> None:
+        controller = Controller(None, provider(), clock=ManualClock(), _engine=engine_name)
+        before = own_threads()
+        if await cancelled_at(turn, controller.start()):
             await no_task_is_left()
             assert not controller._poller.alive()
+            await asyncio.to_thread(eventually, lambda: own_threads() <= before)
         await controller.start()
-        assert await controller.run("high", "jobs", bool) is False
+        assert controller._poller.alive()
+        await controller.suggest_throttle("high", "jobs")
         await controller.stop()
-        return cut
 
-    assert turns(cancel_at) > 3
+    asyncio.run(main())
 
 
-def test_stop(engine_name: str, engine_module: EngineModule) -> None:
-    async def cancel_at(turn: int) -> bool:
-        async with started(engine_name, ManualClock()) as controller:
-            cut = await cancelled_at(turn, controller.stop())
-            await no_task_is_left()
+@pytest.mark.parametrize("provider", POLLED)
+@pytest.mark.parametrize("turn", range(6))
+def test_stop(provider: type[Any], turn: int, engine_name: str, engine_module: EngineModule) -> None:
+    async def main() -> None:
+        before = own_threads()
+        controller = Controller(None, provider(), clock=ManualClock(), _engine=engine_name)
+        await controller.start()
+        await cancelled_at(turn, controller.stop())
+        assert (controller.health()["stopped"], controller._poller.alive()) == (turn > 0, turn == 0)
+        if turn > 0:
+            await asyncio.to_thread(eventually, lambda: own_threads() <= before)
+        await controller.stop()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        return cut
 
-    assert turns(cancel_at) > 1
+    asyncio.run(main())
 
 
 def test_refresh(engine_name: str, engine_module: EngineModule) -> None:

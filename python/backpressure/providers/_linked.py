@@ -54,6 +54,9 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
     Thread-safe without locks; a forked child opens links of its own. It may hold credentials, so it does not pickle.
     """
 
+    #: See `backpressure.types.StatsProvider`.
+    shares_server: ClassVar[bool] = True
+
     #: What to do about the labels of this provider's errors.
     _advice: ClassVar[Mapping[str, str]] = ADVICE
 

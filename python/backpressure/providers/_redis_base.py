@@ -44,6 +44,9 @@ _PLAIN = (ListKey, ZSetKey, StreamKey)
 class RedisProvider:
     """Settings of a provider; how it reads is up to the subclass."""
 
+    #: See `backpressure.types.StatsProvider`.
+    shares_server: ClassVar[bool] = True
+
     _client_types: ClassVar[tuple[type, ...]]
     _client_names: ClassVar[str]
 

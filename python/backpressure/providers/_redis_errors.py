@@ -51,11 +51,15 @@ _CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "dns"),
 )
 
+# What redis-py's pools say when they lend nothing more; the server was not asked.
+_POOL_FULL = {"Too many connections", "No connection available."}
+
 _ADVICE = {
     **ADVICE,
     "acl": "grant the user the command on this key",
     "cluster": "for a cluster give a redis+cluster:// URL or a RedisCluster, for a single server neither",
     "maxclients": "raise the server's maxclients or close idle clients",
+    "pool": "raise max_connections of the client that was given, or give a URL",
     "protocol": "check that this is a Redis port, and TLS (rediss://) on both sides or on neither",
 }
 
@@ -71,8 +75,10 @@ def error_type(error: BaseException) -> str:
     text = str(error)
     if "HELLO must be called" in text:  # how RESP3 handshakes report NOAUTH
         return "auth"
-    if "max number of clients" in text or type(error).__name__ == "MaxConnectionsError":
+    if "max number of clients" in text:
         return "maxclients"
+    if isinstance(error, redis.ConnectionError) and text in _POOL_FULL:
+        return "pool"
     if type(error).__name__ == "MasterNotFoundError" and " : " not in text:
         return "failover"  # the sentinels answered, but know of no usable master
     label = _by_class(error) or _PREFIXES.get(text.partition(" ")[0])

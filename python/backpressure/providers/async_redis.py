@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["AsyncRedisStatsProvider", "ListKey", "StreamKey", "ZSetKey"]
 
 
+# Seconds that the closing of connections on another loop is waited for.
+_PATIENCE = 1.0
+
+
 class _Link:
     """What belongs to one event loop: its client, and whether that must ask anew which node holds what."""
 
@@ -52,7 +55,8 @@ class AsyncRedisStatsProvider(RedisProvider):
     Args:
         url_or_client: a URL, as for `RedisStatsProvider`; or a `redis.asyncio.Redis` or
             `redis.asyncio.cluster.RedisCluster`, which is used as it is and never closed: give it short timeouts and
-            ``retry=Retry(NoBackoff(), 0)``, and use the provider on that client's event loop only.
+            ``retry=Retry(NoBackoff(), 0)``. It belongs to your event loop, so a controller reads by it there, and
+            nothing in the background.
         queues: as for `RedisStatsProvider`.
         timeout: seconds for each connect and each reply, where a URL is given.
         key: as for `RedisStatsProvider`.
@@ -64,7 +68,8 @@ class AsyncRedisStatsProvider(RedisProvider):
 
     Made from a URL it is usable from several event loops, also in several threads and in forked children: each loop
     gets a client of its own, made when first needed and dropped some time after the loop was closed. Call `aclose`
-    before the loop ends. It holds credentials, so it does not pickle; they are in no repr, message or log record.
+    before your loop ends; a controller calls `release_loop` on its own. It holds credentials, so it does not pickle;
+    they are in no repr, message or log record.
 
     Raises:
         ConfigurationError: the URL, a queue, a key, the layout or the timeout is impossible.
@@ -92,6 +97,8 @@ class AsyncRedisStatsProvider(RedisProvider):
             check_options(self._target)
         # A forked child never runs its parent's loops, so it never meets their clients.
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
+        #: Whether it reads by a client that was given: see `backpressure.types.AsyncStatsProvider`.
+        self.loop_bound = self._given is not None
 
     # --------------------------------------------------------------------------------------------------------- reads
 
@@ -250,6 +257,12 @@ class AsyncRedisStatsProvider(RedisProvider):
 
     # ------------------------------------------------------------------------------------------------------ life cycle
 
+    async def release_loop(self) -> None:
+        """Close the connections opened on the running event loop, which is about to end; a later read opens others."""
+        link = self._links.pop(asyncio.get_running_loop(), None)
+        if link is not None:
+            await self._close_link(link)
+
     async def aclose(self) -> None:
         """Close the connections this provider opened; reads then raise `StatsUnavailableError`. Idempotent.
 
@@ -258,14 +271,21 @@ class AsyncRedisStatsProvider(RedisProvider):
         self._closed = True
         here = asyncio.get_running_loop()
         for loop, link in list(self._links.items()):
-            # What a parent process made is not even let go of here: its collection would reach into the parent's loop.
-            if self._given is not None or link.pid != os.getpid():
-                continue
-            client, link.client = link.client, None
-            if client is None:
-                continue
             if loop is here:
+                await self._close_link(link)
+            elif loop.is_running() and link.pid == os.getpid():
+                closing = self._close_link(link)
+                try:
+                    future = asyncio.run_coroutine_threadsafe(closing, loop)
+                except RuntimeError:  # it was closed just now
+                    closing.close()
+                else:
+                    # It may end before it has come to this.
+                    await asyncio.wait([asyncio.wrap_future(future)], timeout=_PATIENCE)
+
+    async def _close_link(self, link: _Link) -> None:
+        # What a parent process made is not even let go of here: its collection would reach into the parent's loop.
+        if self._given is None and link.pid == os.getpid():
+            client, link.client = link.client, None
+            if client is not None:
                 await close(client)
-            elif loop.is_running():
-                with contextlib.suppress(RuntimeError):  # it was closed just now
-                    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(close(client), loop))

@@ -117,6 +117,9 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
         PrometheusStatsProvider('http://localhost:9090', all queues)
     """
 
+    #: Whatever fills the queues is another server than the one that watches them.
+    shares_server = False
+
     _advice: ClassVar[Mapping[str, str]] = {
         **ADVICE,
         "acl": "the server knows the user, but does not let it query",

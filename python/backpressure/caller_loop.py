@@ -1,0 +1,92 @@
+"""Reads of a provider that belongs to its callers' event loops: each of them reads for itself, nobody in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backpressure.clock import wait_async
+from backpressure.errors import StatsUnavailableError
+from backpressure.sights import Sights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from backpressure.clock import Clock
+    from backpressure.intake import Intake
+    from backpressure.sights import Field
+    from backpressure.types import AsyncStatsProvider
+
+__all__ = ["CallerLoopReads"]
+
+T = TypeVar("T")
+
+_Loop = asyncio.AbstractEventLoop
+_Task = asyncio.Task[None]
+
+
+class CallerLoopReads(Sights[_Loop, _Task]):
+    """Reads on the event loop that asks, in tasks that end when nothing is left to read. Loops share nothing."""
+
+    def __init__(
+        self, provider: AsyncStatsProvider, intake: Intake, clock: Clock, timeout: Callable[[], float]
+    ) -> None:
+        self._provider: Any = provider
+        super().__init__(bool, together=hasattr(provider, "get_many"))  # there is always a task to be had
+        self._intake = intake
+        self._clock = clock
+        self._timeout = timeout
+
+    async def read(self, queue_names: list[str]) -> int:
+        """Read some queues, within the timeout; return how many got a sample. Raises nothing the provider raised."""
+        collected: Mapping[str, Any] = {}
+        failure: Exception | None = None
+        try:
+            if len(queue_names) == 1:
+                collected = {queue_names[0]: await self._bounded(self._provider.get_queue_stats(queue_names[0]))}
+            else:
+                collected = dict(await self._bounded(self._provider.get_many(queue_names)))
+        except Exception as error:  # noqa: BLE001 - providers may raise anything
+            failure = error
+        return self._intake.sighted(queue_names, collected, failure, polled=False)
+
+    async def _bounded(self, reading: Coroutine[Any, Any, T]) -> T:
+        """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""
+        timeout = self._timeout()
+        work = asyncio.ensure_future(reading)
+        timer = asyncio.ensure_future(wait_async(self._clock, timeout))
+        try:
+            await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            ended = work.done()
+            work.cancel()
+        if ended and not work.cancelled():
+            return work.result()
+        raise StatsUnavailableError(
+            f"reading took longer than {timeout:g} s: look at the server, or raise polling.timeout",
+            error_type="deadline",
+        )
+
+    # --------------------------------------------------------------------------------------------------- see `Sights`
+
+    def _here(self) -> _Loop:
+        for loop in [loop for loop in self._fields if loop.is_closed()]:
+            self._fields.pop(loop, None)
+        return asyncio.get_running_loop()
+
+    def _launch(self, field: Field[_Task]) -> _Task:
+        # In an empty context: it reads for others too.
+        context = contextvars.Context()
+        return asyncio.get_running_loop().create_task(self._fly(field), name="backpressure-read", context=context)
+
+    def _lives(self, flier: _Task) -> bool:
+        return not flier.done()
+
+    async def _fly(self, field: Field[_Task]) -> None:
+        while sights := self._take(field, asyncio.current_task()):
+            try:
+                await self.read([sight.queue_name for sight in sights])
+            finally:
+                self._land(field, sights)
