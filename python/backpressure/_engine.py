@@ -140,6 +140,13 @@ class Host(Protocol):
         """As `run`, with every keyword argument for the work."""
         ...
 
+    def is_plain(self, kind: type) -> bool:
+        """Tell whether a value of this type is an outcome; if it is none, it is always told by `report_success`.
+
+        Asked once about a type, more or less: the answer is remembered.
+        """
+        ...
+
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Take what the work of a job returned that the engine ran itself; raises where that is a coroutine."""
         ...

@@ -15,6 +15,7 @@ from backpressure.circuit import refuse_coroutine
 from backpressure.clock import Wake, in_event_loop
 from backpressure.clock import wait as wait_on
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure.outcome import is_plain
 from backpressure.types import CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ class ControllerHost:
     ) -> T:
         """As `run`, with every keyword argument for the work."""
         raise NotImplementedError
+
+    is_plain = staticmethod(is_plain)
 
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Report the outcome of a job that the engine ran itself."""

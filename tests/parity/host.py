@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backpressure.errors import ControllerNotStartedError
+from backpressure.outcome import is_plain
 from backpressure.types import Priority, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class FakeHost:
             raise
         self.report_success(decision, value)
         return value
+
+    is_plain = staticmethod(is_plain)
 
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         self.engine.record(decision, True)

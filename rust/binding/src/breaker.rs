@@ -5,6 +5,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::clock::{Clock, Ns};
+use crate::crossing;
 use crate::engine::{Engine, Queue};
 use crate::settings::CircuitSettings;
 
@@ -66,7 +67,7 @@ impl Breaker {
         match &self.0 {
             Home::Alone { on_change: None, .. } => Ok(()),
             Home::Alone { on_change: Some(on_change), .. } => {
-                on_change.call1(py, (change.old as u8, change.new as u8)).map(drop)
+                crossing::call(on_change.bind(py), (change.old as u8, change.new as u8)).map(drop)
             }
             Home::Queue { engine, queue } => engine.get().circuit_changed(queue.get().name.bind(py), change),
         }

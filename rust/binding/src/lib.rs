@@ -2,12 +2,15 @@
 
 mod breaker;
 mod clock;
+mod crossing;
 mod engine;
 mod gate;
 mod guarded;
 mod hot;
 mod interpreter;
 mod law;
+mod outcome;
+mod plain;
 mod settings;
 mod table;
 mod vocabulary;
