@@ -280,9 +280,20 @@ def load(name: str | None = None) -> EngineModule:
     """Import the engine `name`, or the one chosen for this process.
 
     Raises:
-        ImportError: the native extension is absent, or broken; the pure engine is never taken in its stead.
+        ImportError: the native extension is absent, broken, or not for this interpreter, which is not the process's
+            main one; the pure engine is never taken in its stead.
     """
-    module: Any = importlib.import_module(f"backpressure._{name or ENGINE}")
+    name = name or ENGINE
+    try:
+        module: Any = importlib.import_module(f"backpressure._{name}")
+    except ImportError as error:
+        if name == "pure":
+            raise
+        raise ImportError(
+            f"{error}: set BACKPRESSURE_ENGINE=pure before backpressure is imported, to do without the native engine",
+            name=error.name,
+            path=error.path,
+        ) from error
     return cast("EngineModule", module)
 
 

@@ -31,7 +31,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        crate::interpreter::claim(module.py())?;
+        crate::interpreter::check(module.py())?;
         module.add("__version__", backpressure_core::VERSION)?;
         module.add("DEBUG", cfg!(debug_assertions))?;
         crate::hot::install(module.py())
