@@ -153,6 +153,13 @@ class Host(Protocol):
         """As `run`, with every keyword argument for the work."""
         ...
 
+    def is_plain(self, kind: type) -> bool:
+        """Tell whether a value of this type is an outcome; if it is none, it is always told by `report_success`.
+
+        Asked once about a type, more or less: the answer is remembered.
+        """
+        ...
+
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Take what the work of a job returned that the engine ran itself; raises where that only promises."""
         ...
@@ -306,9 +313,20 @@ def load(name: str | None = None) -> EngineModule:
     """Import the engine `name`, or the one chosen for this process.
 
     Raises:
-        ImportError: the native extension is absent, or broken; the pure engine is never taken in its stead.
+        ImportError: the native extension is absent, broken, or not for this interpreter, which is not the process's
+            main one; the pure engine is never taken in its stead.
     """
-    module: Any = importlib.import_module(f"backpressure._{name or ENGINE}")
+    name = name or ENGINE
+    try:
+        module: Any = importlib.import_module(f"backpressure._{name}")
+    except ImportError as error:
+        if name == "pure":
+            raise
+        raise ImportError(
+            f"{error}: set BACKPRESSURE_ENGINE=pure before backpressure is imported, to do without the native engine",
+            name=error.name,
+            path=error.path,
+        ) from error
     return cast("EngineModule", module)
 
 

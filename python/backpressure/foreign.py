@@ -70,7 +70,8 @@ class Foreign:
         except BaseException as error:
             if raised_by_signal(error):
                 raise
-            if self._is_first(("log", kind)):
+            # Where the stack is full, nobody's code is to blame, and there is no room to tell of it.
+            if not isinstance(error, RecursionError) and self._is_first(("log", kind)):
                 _print(error)
 
     def raised(self, error: BaseException, key: Hashable, message: str, *args: object, **fields: object) -> None:

@@ -13,7 +13,7 @@ from backpressure._pure.breaker import is_forced, state_of
 from backpressure._pure.counters import MISS_REASONS
 from backpressure.clock import in_event_loop
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
-from backpressure.outcome import runs_on_a_loop
+from backpressure.outcome import is_plain, runs_on_a_loop
 from backpressure.types import CIRCUIT_REASONS, CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ class ControllerHost:
     ) -> T:
         """As `run`, with every keyword argument for the work."""
         raise NotImplementedError
+
+    is_plain = staticmethod(is_plain)
 
     async def perform_async(
         self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any

@@ -11,7 +11,7 @@ import inspect
 import itertools
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, NoneType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from backpressure.errors import BackpressureError
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["UnfinishedWorkError", "is_failure", "is_plain", "name_of", "runs_on_a_loop", "take"]
 
-# Looked at first, for most work returns one of these.
-_USUAL = frozenset({NoneType, bool, int, float, str, bytes, tuple, list, dict})
-_UNSTARTED = (CoroutineType, GeneratorType, AsyncGeneratorType)
+# Types known to be plain. By number, because a metaclass may make its classes equal, or unhashable; each is held, so
+# that its number stays its own.
+_plain: dict[int, type] = {}
+_MOST = 256
 
 
 class UnfinishedWorkError(BackpressureError, TypeError):
@@ -34,18 +35,31 @@ class UnfinishedWorkError(BackpressureError, TypeError):
 
 
 def is_plain(kind: type) -> bool:
-    """Tell whether a value of this type is all that its work came to."""
-    return kind in _USUAL or not (
-        issubclass(kind, _UNSTARTED)
-        or hasattr(kind, "__await__")
-        or hasattr(kind, "add_done_callback")
-        or _takes_callbacks(kind)
-    )
+    """Tell whether every value of a type is all that its work came to. Thread-safe.
+
+    It is not where work is still to follow: a generator, an awaitable, a future with callbacks. What counts is what the
+    type has or inherits; a value that answers to any name, as mocks do, promises nothing.
+    """
+    return _plain.get(id(kind)) is kind or _look(kind)
+
+
+def _look(kind: type) -> bool:
+    generator = issubclass(kind, GeneratorType | AsyncGeneratorType)
+    if generator or _has(kind, "__await__") or _has(kind, "add_done_callback") or _takes_callbacks(kind):
+        return False
+    if len(_plain) >= _MOST:
+        _plain.clear()
+    _plain[id(kind)] = kind
+    return True
+
+
+def _has(kind: type, name: str) -> bool:
+    return any(name in vars(base) for base in kind.__mro__)
 
 
 def _takes_callbacks(kind: type) -> bool:
     # As kafka-python's futures, which are awaitable too, but not by asyncio.
-    return hasattr(kind, "add_callback") and hasattr(kind, "add_errback")
+    return _has(kind, "add_callback") and _has(kind, "add_errback")
 
 
 def runs_on_a_loop(value: object) -> bool:
@@ -77,7 +91,7 @@ def take(
     if is_plain(kind):
         report(None)
         return
-    is_future = hasattr(kind, "add_done_callback") and (awaited or not hasattr(kind, "__await__"))
+    is_future = _has(kind, "add_done_callback") and (awaited or not _has(kind, "__await__"))
     if not (is_future or _takes_callbacks(kind)):
         refusal = _refusal(value, work, instead)
         report(refusal)

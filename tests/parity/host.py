@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backpressure.errors import ControllerNotStartedError
+from backpressure.outcome import is_plain
 from backpressure.types import Priority, Reason, ThrottleDecision, Zone
 from breaker_model import shown_word
 
@@ -104,6 +105,8 @@ class FakeHost:
             raise
         self.report_success(decision, value)
         return value
+
+    is_plain = staticmethod(is_plain)
 
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         self.engine.record(decision, True)

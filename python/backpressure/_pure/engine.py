@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from backpressure._pure.breaker import (
@@ -83,6 +82,7 @@ class Engine:
 
     def __init__(self, settings: EngineSettings, host: Host) -> None:
         self._host = host
+        self._is_plain = host.is_plain
         self.now_ns = host.now_ns or time.monotonic_ns
         self.origin_ns = self.now_ns()
         self._mode = _mode(settings)
@@ -160,7 +160,7 @@ class Engine:
             self._host.report_error(ready.decision, error, began_ns)
             raise
         # Into a pristine circuit a success need not be reported.
-        if not is_pristine(ready.breaker.word) or type(value) is CoroutineType:
+        if not is_pristine(ready.breaker.word) or not (value is None or self._is_plain(type(value))):
             self._host.report_success(ready.decision, value)
         return value
 

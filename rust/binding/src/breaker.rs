@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::clock::{Clock, Ns};
+use crate::crossing;
 use crate::engine::{Engine, Queue};
 use crate::guarded::Guarded;
 use crate::settings::CircuitSettings;
@@ -94,7 +95,7 @@ impl Breaker {
         match &self.0 {
             Home::Alone { on_change: None, .. } => Ok(()),
             Home::Alone { on_change: Some(on_change), .. } => {
-                on_change.call1(py, (change.old.pack(), change.new.pack())).map(drop)
+                crossing::call(on_change.bind(py), (change.old.pack(), change.new.pack())).map(drop)
             }
             Home::Queue { engine, queue } => engine.get().circuit_changed(queue.get().name.bind(py), change),
         }

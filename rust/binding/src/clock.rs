@@ -5,6 +5,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use self::system::System;
+use crate::crossing;
 
 /// A monotonic instant in nanoseconds. Python's integers know no end; here the 292nd year is as good as any later.
 #[derive(Clone, Copy)]
@@ -48,11 +49,10 @@ impl Clock {
 
     /// Reads it.
     #[inline]
-    pub fn now_ns(&self, _: Python<'_>) -> PyResult<i64> {
+    pub fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
         match self {
             Self::System(system) => Ok(system.now_ns()),
-            // Attached anew, because the hot calls do not tell PyO3 that they are.
-            Self::Injected(now_ns) => Python::attach(|py| now_ns.call0(py)?.extract(py).map(|Ns(now_ns)| now_ns)),
+            Self::Injected(now_ns) => crossing::call(now_ns.bind(py), ())?.extract().map(|Ns(now_ns)| now_ns),
         }
     }
 

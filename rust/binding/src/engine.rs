@@ -17,6 +17,7 @@ use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
 
 use crate::breaker::{Breaker, Failure, Ticket};
 use crate::clock::{Clock, Ns};
+use crate::crossing;
 use crate::guarded::Guarded;
 use crate::settings::EngineSettings;
 use crate::table::Table;
@@ -136,7 +137,7 @@ impl Engine {
                     self.count(planned)?;
                 }
                 let ticket = ticket.map(Ticket);
-                self.host.call_method1(py, intern!(py, "admitted"), (planned, ticket))
+                self.ask(py, intern!(py, "admitted"), (planned, ticket)).map(Bound::unbind)
             }
         }
     }
@@ -440,7 +441,7 @@ impl Engine {
         }
         // Where there is a poller, only who must not go by what there is gets here.
         let wait = queue.sample().is_none() || mode.settings.polling;
-        let cold = self.host.bind(py).call_method1(intern!(py, "read"), (name, wait))?;
+        let cold = self.ask(py, intern!(py, "read"), (name, wait))?;
         let cold = if cold.is_none() { None } else { Some(self.vocabulary.reason(&cold)?) };
         let (mode, now_ns) = self.look(py)?;
         let decision = decide(&mode, now_ns, Ask { admit, may_read: false, cold })?;
@@ -463,15 +464,23 @@ impl Engine {
     /// Returns the mode that holds now, and now.
     fn look(&self, py: Python<'_>) -> PyResult<(Arc<Mode>, i64)> {
         if !self.core.mode().running {
-            let error = self.host.bind(py).call_method0(intern!(py, "not_running"))?;
+            let error = self.ask(py, intern!(py, "not_running"), ())?;
             return Err(PyErr::from_value(error));
         }
         let now_ns = self.clock.now_ns(py)?;
         let (mode, ended) = self.core.mode_at(now_ns);
         if ended {
-            self.host.call_method0(py, intern!(py, "override_ended"))?;
+            self.ask(py, intern!(py, "override_ended"), ())?;
         }
         Ok((mode, now_ns))
+    }
+
+    /// Calls a method of the host's.
+    fn ask<'py, A>(&self, py: Python<'py>, method: &Bound<'py, PyString>, args: A) -> PyResult<Bound<'py, PyAny>>
+    where
+        A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+    {
+        crossing::call_method(self.host.bind(py), method, args)
     }
 
     fn reason_of(&self, decision: &Bound<'_, PyAny>) -> PyResult<Reason> {
@@ -482,7 +491,7 @@ impl Engine {
     pub fn circuit_changed(&self, name: &Bound<'_, PyString>, change: Change) -> PyResult<()> {
         let py = name.py();
         let args = (name, change.old.pack(), change.new.pack());
-        self.host.call_method1(py, intern!(py, "circuit_changed"), args).map(drop)
+        self.ask(py, intern!(py, "circuit_changed"), args).map(drop)
     }
 
     /// Returns the queue of a name, if it has state. Whatever is no string names none.
@@ -529,7 +538,7 @@ impl Engine {
             PyResult::Ok((Some(made), evicted))
         })?;
         for gone in evicted {
-            self.host.call_method1(py, intern!(py, "evicted"), (gone.get().name.bind(py),))?;
+            self.ask(py, intern!(py, "evicted"), (gone.get().name.bind(py),))?;
         }
         Ok(queue)
     }
@@ -574,12 +583,12 @@ impl core::Host for Border<'_, '_> {
 
     fn utc_now(&self) -> PyResult<Py<PyAny>> {
         let py = self.name.py();
-        self.engine.host.call_method0(py, intern!(py, "utc_now"))
+        self.engine.ask(py, intern!(py, "utc_now"), ()).map(Bound::unbind)
     }
 
     fn check_poller(&self) -> PyResult<bool> {
         let py = self.name.py();
-        self.engine.host.call_method0(py, intern!(py, "check_poller"))?.is_truthy(py)
+        self.engine.ask(py, intern!(py, "check_poller"), ())?.is_truthy()
     }
 
     fn circuit_changed(&self, change: Change) -> PyResult<()> {
@@ -590,9 +599,7 @@ impl core::Host for Border<'_, '_> {
         let (py, vocabulary) = (self.name.py(), self.engine.vocabulary);
         let priority = vocabulary.priority_member(py, priority);
         let zones = (vocabulary.zone_member(py, old), vocabulary.zone_member(py, new));
-        let told =
-            self.engine.host.call_method1(py, intern!(py, "zone_changed"), (self.name, priority, zones.0, zones.1));
-        told.map(drop)
+        self.engine.ask(py, intern!(py, "zone_changed"), (self.name, priority, zones.0, zones.1)).map(drop)
     }
 
     fn decision(
@@ -624,8 +631,7 @@ impl core::Host for Border<'_, '_> {
             Some(answer.delay_ns).filter(|&delay_ns| delay_ns > 0).into_pyobject(py)?,
             answer.computed.into_pyobject(py)?.to_owned().into_any(),
         ];
-        let decision = self.engine.host.getattr(py, intern!(py, "decision"))?;
-        decision.call1(py, PyTuple::new(py, args)?)
+        self.engine.ask(py, intern!(py, "decision"), PyTuple::new(py, args)?).map(Bound::unbind)
     }
 
     fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
@@ -648,8 +654,7 @@ impl core::Host for Border<'_, '_> {
             none(),
             false.into_pyobject(py)?.to_owned().into_any(),
         ];
-        let build = self.engine.host.getattr(py, intern!(py, "decision"))?;
-        build.call1(py, PyTuple::new(py, args)?)
+        self.engine.ask(py, intern!(py, "decision"), PyTuple::new(py, args)?).map(Bound::unbind)
     }
 
     fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {

@@ -43,11 +43,12 @@ impl Gate {
     }
 
     /// Looks the queue up again: it may have been made, or evicted.
-    pub fn find_queue(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(queue) = self.engine.get().queue(self.queue_name.bind(py))? {
-            drop(self.queue.put(queue.unbind()));
+    pub fn find_queue(&self, py: Python<'_>) {
+        if let Ok(Some(queue)) = self.engine.get().queue(self.queue_name.bind(py))
+            && let Some(previous) = self.queue.put(queue.unbind())
+        {
+            previous.drop_ref(py);
         }
-        Ok(())
     }
 }
 
@@ -72,14 +73,14 @@ impl Gate {
             member: priority.unbind(),
             queue_name: queue_name.unbind(),
         };
-        gate.find_queue(py)?;
+        gate.find_queue(py);
         Ok(gate)
     }
 
     /// Decide and admit: the whole decision.
     fn suggest(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let decision = self.engine.get().ready_or_decide(self.member.bind(py), self.queue_name.bind(py), true)?;
-        self.find_queue(py)?;
+        self.find_queue(py);
         Ok(decision)
     }
 

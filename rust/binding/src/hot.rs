@@ -6,23 +6,27 @@
 //! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding its
 //! stack from the place where it next asks for the interpreter. So between `run` and the job there is no function that
 //! may not be unwound, `PyO3`'s included, and nothing that would be dropped, which takes an interpreter.
+//!
+//! A job may also run while the interpreter ends, from a finalizer. Then nobody may ask for the interpreter any more, nor
+//! need to: whoever is called here is attached. `PyO3` does not know so, and asks where it attaches. It is not let to.
 
 #![expect(unsafe_code, reason = "entered by CPython with bare pointers; an ordinary method costs a third more")]
 
 use std::ffi::{CStr, c_int};
-use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
 
 use backpressure_core::Priority;
-use backpressure_core::breaker::is_pristine;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
-use crate::engine::{Engine, Queue};
+use crate::crossing::vectorcall;
+use crate::engine::{Engine, Queue, Ready};
 use crate::gate::Gate;
+use crate::outcome::{Go, settle};
 
 type Arguments = *const *mut PyObject;
 type Ordinary = PyOnceLock<Py<PyAny>>;
@@ -115,22 +119,16 @@ unsafe extern "C" fn suggest_throttle(
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    if nargs == 2 && names.is_null() {
-        // SAFETY: see above; there are two arguments.
-        let (py, engine, [priority, name]) = unsafe {
-            let py = Python::assume_attached();
-            (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
-        };
-        if let Some((name, priority)) = known(engine, name, priority) {
-            match engine.hand_out_by_name(name, priority, |_| true, |_, decision| decision) {
-                Ok(Some(decision)) => return decision.into_ptr(),
-                Ok(None) => {}
-                Err(error) => return raise(py, error),
-            }
+    // SAFETY: see above; where a decision is looked for there are two arguments.
+    unsafe {
+        if nargs == 2
+            && names.is_null()
+            && let Some(decision) = ready_by_name(slf, args, |_| true, |_, decision| decision.into_ptr())
+        {
+            return decision;
         }
+        pass_on(&SUGGEST_THROTTLE, slf, args, nargs, names)
     }
-    // SAFETY: see above.
-    unsafe { pass_on(&SUGGEST_THROTTLE, slf, args, nargs, names) }
 }
 
 unsafe extern "C-unwind" fn run(
@@ -139,48 +137,24 @@ unsafe extern "C-unwind" fn run(
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: see above.
-    if nargs >= 3 && !unsafe { has_max_wait(names) } {
-        // SAFETY: see above; there are at least two arguments.
-        let (py, engine, [priority, name]) = unsafe {
-            let py = Python::assume_attached();
-            (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
-        };
-        if let Some((name, priority)) = known(engine, name, priority) {
-            let take = |queue: &Py<Queue>, decision| (queue.bind(py).clone(), decision);
-            match engine.hand_out_by_name(name, priority, |ready| ready.goes, take) {
-                // SAFETY: see above; the third argument is the work, and what follows is for the work.
-                Ok(Some((queue, decision))) => unsafe {
-                    return perform(engine, queue, decision, args.add(2), nargs - 2, names);
-                },
-                Ok(None) => {}
-                Err(error) => return raise(py, error),
-            }
-        }
-    }
-    // SAFETY: see above.
+    // SAFETY: see above; the third argument is the work, and what follows is for the work.
     unsafe {
-        let py = Python::assume_attached();
-        match object::<Engine>(py, &slf).get().host.bind(py).getattr(intern!(py, "run")) {
-            Ok(method) => call(method.into_ptr(), args, nargs, names),
-            Err(error) => raise(py, error),
+        if nargs >= 3
+            && (names.is_null() || !has_max_wait(names))
+            && let Some(go) = find_go(slf, args)
+        {
+            return perform(slf, go, args.add(2), nargs - 2, names);
         }
+        run_at_host(slf, args, nargs, names)
     }
 }
 
 unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see above.
-    let (py, gate) = unsafe {
-        let py = Python::assume_attached();
-        (py, object::<Gate>(py, &slf).get())
-    };
-    match gate.hand_out(py, |_| true, |_, decision| decision) {
-        Ok(Some(decision)) => return decision.into_ptr(),
-        Ok(None) => {}
-        Err(error) => return raise(py, error),
+    unsafe {
+        ready_at_gate(slf, |_| true, |_, decision| decision.into_ptr())
+            .unwrap_or_else(|| pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()))
     }
-    // SAFETY: see above.
-    unsafe { pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()) }
 }
 
 unsafe extern "C-unwind" fn gate_run(
@@ -189,38 +163,90 @@ unsafe extern "C-unwind" fn gate_run(
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: see above.
-    let (py, gate) = unsafe {
-        let py = Python::assume_attached();
-        (py, object::<Gate>(py, &slf).get())
-    };
-    if nargs >= 1 {
-        let take = |queue: &Py<Queue>, decision| (queue.bind(py).clone(), decision);
-        match gate.hand_out(py, |ready| ready.goes, take) {
-            // SAFETY: see above; the first argument is the work, and what follows is for the work.
-            Ok(Some((queue, decision))) => unsafe {
-                return perform(gate.engine.get(), queue, decision, args, nargs, names);
-            },
-            Ok(None) => {}
-            Err(error) => return raise(py, error),
+    // SAFETY: see above; the first argument is the work, and what follows is for the work.
+    unsafe {
+        if nargs >= 1
+            && let Some(go) = find_go_at_gate(slf)
+        {
+            let engine = object::<Gate>(Python::assume_attached(), &slf).get().engine.as_ptr();
+            return perform(engine, go, args, nargs, names);
         }
+        gate_run_at_host(slf, args, nargs, names)
     }
-    // SAFETY: see above.
-    let value = unsafe { call(gate.run_within.clone_ref(py).into_ptr(), args, nargs, names) };
-    if !value.is_null()
-        && let Err(error) = gate.find_queue(py)
-    {
-        // SAFETY: the value is ours.
-        unsafe { ffi::Py_DECREF(value) };
-        return raise(py, error);
+}
+
+// Apart from their callers, so that none of what they need lies on the stack while the work runs.
+
+#[inline(never)]
+unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
+    // SAFETY: as for the entries.
+    unsafe {
+        let engine = object::<Engine>(Python::assume_attached(), &slf).get();
+        ready_by_name(slf, args, |ready| ready.goes, |queue, decision| go(engine, queue, decision))
     }
-    value
+}
+
+#[inline(never)]
+unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
+    // SAFETY: as for the entries.
+    unsafe {
+        let engine = object::<Gate>(Python::assume_attached(), &slf).get().engine.get();
+        ready_at_gate(slf, |ready| ready.goes, |queue, decision| go(engine, queue, decision))
+    }
+}
+
+fn go(engine: &Engine, queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
+    Go::new(engine, queue.bind(decision.py()).clone(), decision)
+}
+
+/// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`. Where there is none an
+/// exception may be set: an injected clock's.
+#[inline]
+unsafe fn ready_by_name<R>(
+    slf: *mut PyObject,
+    args: Arguments,
+    accept: impl FnOnce(&Ready) -> bool,
+    take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>) -> R,
+) -> Option<R> {
+    guarded(|| {
+        // SAFETY: as for the entries; there are two arguments.
+        let (py, engine, [priority, name]) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
+        };
+        let (name, priority) = known(engine, name, priority)?;
+        engine.hand_out_by_name(name, priority, accept, take).unwrap_or_else(|error| raise(py, error))
+    })
+}
+
+/// As `ready_by_name`, for a gate.
+#[inline]
+unsafe fn ready_at_gate<R>(
+    slf: *mut PyObject,
+    accept: impl FnOnce(&Ready) -> bool,
+    take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>) -> R,
+) -> Option<R> {
+    guarded(|| {
+        // SAFETY: as for the entries.
+        let (py, gate) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Gate>(py, &slf).get())
+        };
+        gate.hand_out(py, accept, take).unwrap_or_else(|error| raise(py, error))
+    })
+}
+
+/// Lets no panic out among `CPython`'s frames: what cannot be looked at is not ready, and the ordinary way tells why. The
+/// unwinding that ends a thread never comes by, which nobody may catch: see `crossing.rs`.
+#[inline]
+fn guarded<R>(look: impl FnOnce() -> Option<R>) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(look)).unwrap_or(None)
 }
 
 #[cold]
-fn raise(py: Python<'_>, error: PyErr) -> *mut PyObject {
+fn raise<T>(py: Python<'_>, error: PyErr) -> Option<T> {
     error.restore(py);
-    ptr::null_mut()
+    None
 }
 
 /// Types a bare pointer.
@@ -228,7 +254,7 @@ fn raise(py: Python<'_>, error: PyErr) -> *mut PyObject {
 /// # Safety
 /// It points to a living `T`.
 #[inline]
-unsafe fn object<'a, 'py, T>(py: Python<'py>, pointer: &'a *mut PyObject) -> &'a Bound<'py, T> {
+pub unsafe fn object<'a, 'py, T>(py: Python<'py>, pointer: &'a *mut PyObject) -> &'a Bound<'py, T> {
     // SAFETY: that is the caller's promise.
     unsafe { Bound::ref_from_ptr(py, pointer).cast_unchecked() }
 }
@@ -246,12 +272,9 @@ fn known<'a, 'py>(
 /// Tells whether `max_wait` is among the names of the keyword arguments.
 ///
 /// # Safety
-/// `names` is null or a tuple of strings.
-#[inline]
+/// `names` is a tuple of strings.
+#[inline(never)]
 unsafe fn has_max_wait(names: *mut PyObject) -> bool {
-    if names.is_null() {
-        return false;
-    }
     // SAFETY: that is the caller's promise.
     unsafe {
         (0..ffi::PyTuple_GET_SIZE(names)).any(|index| {
@@ -260,96 +283,88 @@ unsafe fn has_max_wait(names: *mut PyObject) -> bool {
     }
 }
 
-/// Does the work of an admitted job and reports its outcome.
+/// Does the work of an admitted job and has its outcome reported.
 ///
 /// # Safety
-/// `args` holds the work, then its `nargs - 1` positional arguments, then one for each of `names`.
-#[inline]
+/// As for the entries; `engine` is one, and `args` holds the work, then its `nargs - 1` positional arguments, then one
+/// for each of `names`.
+#[expect(clippy::inline_always, reason = "two callers, both hot, and a frame each on the stack of the work")]
+#[inline(always)]
 unsafe fn perform(
-    engine: &Engine,
-    queue: Bound<'_, Queue>,
-    decision: Bound<'_, PyAny>,
+    engine: *mut PyObject,
+    go: Go,
     args: Arguments,
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    // Where there was no failure to forget, any that is found later came meanwhile.
-    let began_ns = if is_pristine(queue.get().core.breaker.word()) {
-        engine.origin_ns()
-    } else {
-        match engine.clock.now_ns(queue.py()) {
-            Ok(now_ns) => now_ns,
-            Err(error) => return raise(queue.py(), error),
-        }
-    };
-    let (queue, decision) = (queue.into_ptr(), decision.into_ptr()); // not to be dropped by unwinding
-    // SAFETY: that is the caller's promise.
-    let value = unsafe { vectorcall()(*args, args.add(1), nargs.cast_unsigned() - 1, names) };
-    // SAFETY: the thread is attached again; both pointers are ours.
-    let (queue, decision) = unsafe {
-        let py = Python::assume_attached();
-        (Bound::from_owned_ptr(py, queue).cast_into_unchecked::<Queue>(), Bound::from_owned_ptr(py, decision))
-    };
-    // SAFETY: a value that is not null is a living object.
-    let plain = !value.is_null() && unsafe { ffi::Py_TYPE(value) != &raw mut ffi::PyCoro_Type };
-    if plain && is_pristine(queue.get().core.breaker.word()) {
-        return value; // into a pristine circuit a success need not be reported
-    }
-    // Attached anew, for PyO3 to know: what follows makes and drops objects.
-    Python::attach(|py| {
-        // SAFETY: the value is ours, or null with an exception set.
-        let outcome = unsafe { Bound::from_owned_ptr_or_err(py, value) };
-        match report(engine, &decision, outcome, began_ns) {
-            Ok(value) => value.into_ptr(),
-            Err(error) => raise(py, error),
-        }
-    })
-}
-
-type Never = unsafe extern "C" fn(*mut PyObject, Arguments, usize, *mut PyObject) -> *mut PyObject;
-type Maybe = unsafe extern "C-unwind" fn(*mut PyObject, Arguments, usize, *mut PyObject) -> *mut PyObject;
-
-/// Returns `PyObject_Vectorcall`, of which `PyO3` tells the compiler that it never unwinds: it must not recognize it.
-#[inline]
-fn vectorcall() -> Maybe {
-    // SAFETY: the two differ in what may come out besides a value, which is what this is for.
-    black_box(unsafe { mem::transmute::<Never, Maybe>(ffi::PyObject_Vectorcall) })
-}
-
-/// Calls a function of the host's, and gives up the reference to it.
-///
-/// # Safety
-/// As for the entries; `function` is ours.
-#[cold]
-unsafe fn call(function: *mut PyObject, args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> *mut PyObject {
     // SAFETY: that is the caller's promise.
     unsafe {
+        // CPython counts no calls of functions like these, which may lead back here without end.
+        let value = if ffi::Py_EnterRecursiveCall(c" in a job".as_ptr()) == 0 {
+            let value = vectorcall()(*args, args.add(1), nargs.cast_unsigned() - 1, names);
+            ffi::Py_LeaveRecursiveCall();
+            value
+        } else {
+            ptr::null_mut()
+        };
+        settle(engine, go, value)
+    }
+}
+
+// The ordinary ways, for whatever found no answer ready. SAFETY, for these: as for the entries.
+
+#[cold]
+unsafe fn run_at_host(slf: *mut PyObject, args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        if !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        let py = Python::assume_attached();
+        let host = object::<Engine>(py, &slf).get().host.as_ptr();
+        call(ffi::PyObject_GetAttr(host, intern!(py, "run").as_ptr()), args, nargs, names)
+    }
+}
+
+#[cold]
+unsafe fn gate_run_at_host(
+    slf: *mut PyObject,
+    args: Arguments,
+    nargs: Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        if !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        let py = Python::assume_attached();
+        let gate = object::<Gate>(py, &slf).get();
+        let value = call(gate.run_within.clone_ref(py).into_ptr(), args, nargs, names);
+        if !value.is_null() {
+            guarded(|| {
+                gate.find_queue(py);
+                Some(())
+            });
+        }
+        value
+    }
+}
+
+/// Calls a function of the host's, and gives up the reference to it. Null stands for an exception.
+unsafe fn call(function: *mut PyObject, args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        if function.is_null() {
+            return function;
+        }
         let value = vectorcall()(function, args, nargs.cast_unsigned(), names);
         ffi::Py_DECREF(function);
         value
     }
 }
 
-fn report<'py>(
-    engine: &Engine,
-    decision: &Bound<'_, PyAny>,
-    outcome: PyResult<Bound<'py, PyAny>>,
-    began_ns: i64,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = decision.py();
-    match &outcome {
-        Ok(value) => engine.host.call_method1(py, intern!(py, "report_success"), (decision, value))?,
-        Err(error) => {
-            engine.host.call_method1(py, intern!(py, "report_error"), (decision, error.value(py), began_ns))?
-        }
-    };
-    outcome
-}
-
 /// Calls the ordinary method.
-///
-/// # Safety
-/// As for the entries.
 #[cold]
 unsafe fn pass_on(
     ordinary: &Ordinary,
@@ -358,13 +373,15 @@ unsafe fn pass_on(
     nargs: Py_ssize_t,
     names: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: as for the entries. The ordinary method was stored before any entry could be called.
+    // SAFETY: see above.
     unsafe {
-        let py = Python::assume_attached();
-        let keywords = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) };
-        let given = (0..(nargs + keywords).cast_unsigned()).map(|index| *args.add(index));
-        let with_self: Vec<_> = std::iter::once(slf).chain(given).collect();
-        let method = ordinary.get(py).map_or(ptr::null_mut(), Py::as_ptr);
-        ffi::PyObject_Vectorcall(method, with_self.as_ptr(), nargs.cast_unsigned() + 1, names)
+        if !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        // It was stored before any entry could be called. Methods of classes are bound by this slot.
+        let method = ordinary.get(Python::assume_attached()).map_or(ptr::null_mut(), Py::as_ptr);
+        let bind = (*ffi::Py_TYPE(method)).tp_descr_get;
+        let bound = bind.map_or(ptr::null_mut(), |bind| bind(method, slf, ffi::Py_TYPE(slf).cast()));
+        call(bound, args, nargs, names)
     }
 }

@@ -2,12 +2,15 @@
 
 mod breaker;
 mod clock;
+mod crossing;
 mod engine;
 mod gate;
 mod guarded;
 mod hot;
 mod interpreter;
 mod law;
+mod outcome;
+mod plain;
 mod settings;
 mod table;
 mod vocabulary;
@@ -28,7 +31,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        crate::interpreter::claim(module.py())?;
+        crate::interpreter::check(module.py())?;
         module.add("__version__", backpressure_core::VERSION)?;
         module.add("DEBUG", cfg!(debug_assertions))?;
         crate::hot::install(module.py())

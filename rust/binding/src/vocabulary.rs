@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
+use crate::crossing;
+
 const SPELLINGS: [&str; 3] = ["low", "medium", "high"];
 
 static VOCABULARY: PyOnceLock<Vocabulary> = PyOnceLock::new();
@@ -58,7 +60,7 @@ impl Vocabulary {
         if let Some(priority) = self.known_priority(given) {
             return Ok(priority);
         }
-        let member = self.parse_priority.bind(given.py()).call1((given,))?;
+        let member = crossing::call(self.parse_priority.bind(given.py()), (given,))?;
         Ok(self.known_priority(&member).expect("Priority.parse returns a member"))
     }
 
@@ -87,14 +89,14 @@ impl Vocabulary {
 
     /// Returns a legal queue name as an exact `str`, or raises `InvalidQueueError`.
     pub fn queue_name<'py>(&self, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
-        Ok(self.validate_queue_name.bind(given.py()).call1((given,))?.cast_into()?)
+        Ok(crossing::call(self.validate_queue_name.bind(given.py()), (given,))?.cast_into()?)
     }
 
     /// Builds `backpressure._pure.counters.Totals`.
     pub fn totals<'py>(&self, py: Python<'py>, totals: &Totals) -> PyResult<Bound<'py, PyAny>> {
         let reasons = PyTuple::new(py, totals.reasons)?;
         let delays = PyTuple::new(py, totals.delays)?;
-        self.totals.bind(py).call1((reasons, totals.computed, delays, totals.delay_sum_ns))
+        crossing::call(self.totals.bind(py), (reasons, totals.computed, delays, totals.delay_sum_ns))
     }
 }
 

@@ -1,0 +1,75 @@
+//! Calls out into Python, from which a thread may never come back.
+//!
+//! Before Python 3.14 a daemon thread that asks for an interpreter which is ending is ended itself: its stack is unwound.
+//! `PyO3`'s frames abort the process then. So where they lie below, unwinding ends here, and the thread waits for ever,
+//! as it does in later Pythons, until the process is gone. From within such frames Python code is called through here.
+
+#![expect(unsafe_code, reason = "PyO3 tells the compiler of every call into Python that it never unwinds")]
+
+use std::hint::black_box;
+use std::{mem, ptr, thread};
+
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+type Never = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+type Vectorcall =
+    unsafe extern "C-unwind" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+type NeverOfTuple = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+type CallOfTuple = unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+
+// SAFETY, for all of these: the two types differ in what may come out besides a value, which is what this is for. The
+// compiler must not recognize the functions.
+
+/// Returns `PyObject_Vectorcall`, for those who are unwound with all that lies below them, and have nothing to drop.
+#[inline]
+pub fn vectorcall() -> Vectorcall {
+    // SAFETY: see above.
+    black_box(unsafe { mem::transmute::<Never, Vectorcall>(ffi::PyObject_Vectorcall) })
+}
+
+/// Returns `PyObject_VectorcallMethod`, likewise.
+pub fn vectorcall_method() -> Vectorcall {
+    // SAFETY: see above.
+    black_box(unsafe { mem::transmute::<Never, Vectorcall>(ffi::PyObject_VectorcallMethod) })
+}
+
+/// Calls a function.
+pub fn call<'py, A>(function: &Bound<'py, PyAny>, args: A) -> PyResult<Bound<'py, PyAny>>
+where
+    A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+{
+    let py = function.py();
+    let args = args.into_pyobject(py).map_err(Into::into)?;
+    // SAFETY: see above.
+    let call = black_box(unsafe { mem::transmute::<NeverOfTuple, CallOfTuple>(ffi::PyObject_Call) });
+    let end = EndOfUnwinding;
+    // SAFETY: the thread is attached, and both objects live.
+    let value = unsafe { call(function.as_ptr(), args.as_ptr(), ptr::null_mut()) };
+    mem::forget(end);
+    // SAFETY: the value is ours, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, value) }
+}
+
+/// Calls a method.
+pub fn call_method<'py, A>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    args: A,
+) -> PyResult<Bound<'py, PyAny>>
+where
+    A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+{
+    call(&object.getattr(name)?, args)
+}
+
+struct EndOfUnwinding;
+
+impl Drop for EndOfUnwinding {
+    fn drop(&mut self) {
+        loop {
+            thread::park();
+        }
+    }
+}

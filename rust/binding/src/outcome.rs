@@ -1,0 +1,204 @@
+//! What becomes of a job that the engine ran: its value or exception, told to the host where there is something to tell.
+//!
+//! Between the bare pointers of the hot calls, whose threads may be unwound (see `hot.rs`): nothing here would be
+//! dropped. `PyO3` is shown no exception, for it takes one that stands for a panic as the order to panic.
+
+#![expect(unsafe_code, reason = "PyO3's own ways attach, drop on unwinding, and panic")]
+
+use std::ptr::{self, NonNull};
+
+use backpressure_core::breaker::is_pristine;
+use pyo3::ffi::{self, PyObject};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::crossing::vectorcall_method;
+use crate::engine::{Engine, Queue};
+use crate::hot::object;
+use crate::plain;
+
+/// The permission of one job: a decision, and the queue that gave it. Bare, so as not to be dropped by unwinding.
+pub struct Go {
+    pub queue: NonNull<PyObject>,
+    pub decision: NonNull<PyObject>,
+    began_ns: i64,
+}
+
+impl Go {
+    /// Takes over two references, as the job begins.
+    pub fn new(engine: &Engine, queue: Bound<'_, Queue>, decision: Bound<'_, PyAny>) -> Self {
+        // Where there was no failure to forget, any that is found later came meanwhile.
+        let origin_ns = engine.origin_ns();
+        let began_ns = if is_pristine(queue.get().core.breaker.word()) {
+            origin_ns
+        } else {
+            engine.clock.now_ns(queue.py()).unwrap_or(origin_ns)
+        };
+        // SAFETY: references are not null.
+        unsafe {
+            Self {
+                queue: NonNull::new_unchecked(queue.into_ptr()),
+                decision: NonNull::new_unchecked(decision.into_ptr()),
+                began_ns,
+            }
+        }
+    }
+
+    // SAFETY, for both: the thread is attached, and nobody else gives the references up.
+
+    unsafe fn is_pristine(&self) -> bool {
+        // SAFETY: see above.
+        unsafe {
+            is_pristine(object::<Queue>(Python::assume_attached(), &self.queue.as_ptr()).get().core.breaker.word())
+        }
+    }
+
+    unsafe fn give_up(self) {
+        // SAFETY: see above.
+        unsafe {
+            ffi::Py_DECREF(self.queue.as_ptr());
+            ffi::Py_DECREF(self.decision.as_ptr());
+        }
+    }
+}
+
+// SAFETY, for what follows: the thread is attached, `engine` is one, and `value` is the caller's own, or null with an
+// exception set.
+
+/// Takes what the work returned or raised; returns what the job does.
+#[inline]
+pub unsafe fn settle(engine: *mut PyObject, go: Go, value: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        if !value.is_null() && (value == ffi::Py_None() || plain::is_known(kind_of(value))) && go.is_pristine() {
+            go.give_up(); // into a pristine circuit a success need not be reported
+            return value;
+        }
+        settle_long(engine, go, value)
+    }
+}
+
+#[cold]
+unsafe fn settle_long(engine: *mut PyObject, go: Go, value: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        let py = Python::assume_attached();
+        let host = object::<Engine>(py, &engine).get().host.as_ptr();
+        let settled = if value.is_null() { tell_error(host, &go, py) } else { tell_value(host, &go, value, py) };
+        go.give_up();
+        settled
+    }
+}
+
+unsafe fn tell_value(host: *mut PyObject, go: &Go, value: *mut PyObject, py: Python<'_>) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        let settled = if go.is_pristine() { ask_if_plain(host, kind_of(value), py) } else { Some(false) };
+        let told = match settled {
+            Some(true) => return value,
+            Some(false) => tell(intern!(py, "report_success"), [host, go.decision.as_ptr(), value]),
+            None => false,
+        };
+        if told {
+            return value;
+        }
+        ffi::Py_DECREF(value);
+        ptr::null_mut()
+    }
+}
+
+/// Returns ``None`` with an exception set.
+unsafe fn ask_if_plain(host: *mut PyObject, kind: *mut PyObject, py: Python<'_>) -> Option<bool> {
+    // SAFETY: see above.
+    unsafe {
+        let answer = vectorcall_method()(intern!(py, "is_plain").as_ptr(), [host, kind].as_ptr(), 2, ptr::null_mut());
+        if answer.is_null() {
+            return None;
+        }
+        let plain = answer == ffi::Py_True();
+        ffi::Py_DECREF(answer);
+        if plain {
+            plain::remember(kind);
+        }
+        Some(plain)
+    }
+}
+
+unsafe fn tell_error(host: *mut PyObject, go: &Go, py: Python<'_>) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        let error = take_raised();
+        let began_ns = ffi::PyLong_FromLongLong(go.began_ns);
+        let told =
+            !began_ns.is_null() && tell(intern!(py, "report_error"), [host, go.decision.as_ptr(), error, began_ns]);
+        ffi::Py_XDECREF(began_ns);
+        if told {
+            raise_again(error);
+        } else {
+            let newer = take_raised();
+            let context = ffi::PyException_GetContext(newer);
+            if context.is_null() && newer != error {
+                ffi::PyException_SetContext(newer, error); // takes it over
+            } else {
+                ffi::Py_XDECREF(context);
+                ffi::Py_DECREF(error);
+            }
+            raise_again(newer);
+        }
+        ptr::null_mut()
+    }
+}
+
+/// Calls a method of the host's; returns ``false`` with an exception set.
+unsafe fn tell<const N: usize>(method: &Bound<'_, PyString>, args: [*mut PyObject; N]) -> bool {
+    // SAFETY: see above.
+    unsafe {
+        let told = vectorcall_method()(method.as_ptr(), args.as_ptr(), args.len(), ptr::null_mut());
+        ffi::Py_XDECREF(told);
+        !told.is_null()
+    }
+}
+
+unsafe fn kind_of(value: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe { ffi::Py_TYPE(value).cast() }
+}
+
+#[cfg(Py_3_12)]
+unsafe fn take_raised() -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe { ffi::PyErr_GetRaisedException() }
+}
+
+#[cfg(Py_3_12)]
+unsafe fn raise_again(error: *mut PyObject) {
+    // SAFETY: see above.
+    unsafe { ffi::PyErr_SetRaisedException(error) };
+}
+
+#[cfg(not(Py_3_12))]
+unsafe fn take_raised() -> *mut PyObject {
+    let (mut kind, mut error, mut traceback) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    // SAFETY: see above.
+    unsafe {
+        ffi::PyErr_Fetch(&raw mut kind, &raw mut error, &raw mut traceback);
+        ffi::PyErr_NormalizeException(&raw mut kind, &raw mut error, &raw mut traceback);
+        if !traceback.is_null() {
+            ffi::PyException_SetTraceback(error, traceback);
+        }
+        ffi::Py_XDECREF(kind);
+        ffi::Py_XDECREF(traceback);
+    }
+    error
+}
+
+#[cfg(not(Py_3_12))]
+unsafe fn raise_again(error: *mut PyObject) {
+    // SAFETY: see above.
+    unsafe {
+        let kind = kind_of(error);
+        ffi::Py_INCREF(kind);
+        ffi::PyErr_Restore(kind, error, ffi::PyException_GetTraceback(error));
+    }
+}
