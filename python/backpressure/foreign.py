@@ -70,9 +70,8 @@ class Foreign:
         except BaseException as error:
             if raised_by_signal(error):
                 raise
-            # Where the stack is full, nobody's code is to blame, and there is no room to tell of it.
-            if not isinstance(error, RecursionError) and self._is_first(("log", kind)):
-                _print(error)
+            if self._is_first(("log", kind)) and not _print(error):
+                self._told.pop(("log", kind), None)  # it could not be told
 
     def raised(self, error: BaseException, key: Hashable, message: str, *args: object, **fields: object) -> None:
         """Log what was raised, once for each `key`. To be called where it was caught; raises it on for a signal."""
@@ -87,18 +86,22 @@ class Foreign:
         return self._told.setdefault(key, mine) is mine  # atomic, unlike a test and a store
 
 
-def _print(error: BaseException) -> None:
-    """Do as logging does with handlers that fail: `logging.raiseExceptions` decides, and nothing else can be done."""
+def _print(error: BaseException) -> bool:
+    """Do as logging does with handlers that fail: `logging.raiseExceptions` decides, and nothing else can be done.
+
+    Tell whether it could be done: a stack that is full leaves no room for it.
+    """
     if not logging.raiseExceptions or sys.stderr is None:
-        return
+        return True
     import traceback  # noqa: PLC0415 - seldom needed
 
     try:
-        sys.stderr.write("--- Logging error ---\n")
-        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.write("".join(["--- Logging error ---\n", *traceback.format_exception(error)]))
     except BaseException as worse:
         if raised_by_signal(worse):
             raise
+        return False
+    return True
 
 
 class GuardedClock:

@@ -70,8 +70,32 @@ SETTINGS = EngineSettings(
     max_queues=3,
 )
 # Bounds of the zones and both sides of them; yellow, the narrowest, has more than its share.
-BACKLOGS = [0, 1, 2, 10, 11, 13, 15, 18, 20, 21, 100, 101, 102, 120, 150, 180, 200, 400, 1_000, 1_001, 1_500, 2_000]
-BACKLOGS += [2_001, 4_000, 2**53 - 1]
+BACKLOGS = [
+    0,
+    1,
+    2,
+    10,
+    11,
+    13,
+    15,
+    18,
+    20,
+    21,
+    100,
+    101,
+    102,
+    120,
+    150,
+    180,
+    200,
+    400,
+    1_000,
+    1_001,
+    1_200,
+    1_500,
+    1_800,
+]
+BACKLOGS += [2_000, 2_001, 4_000, 2**53 - 1]
 # From one case of a call into another: durations of the breaker, ages of samples, idleness.
 SPANS = [edge * MS for edge in (0, 50, 300, 400, 700, 1_000, 2_000, 3_000, 5_000, 20_000)]
 NAMES = ["q", "own", "über", "r", "s"]
@@ -315,8 +339,11 @@ class Life(RuleBasedStateMachine):
             self.each(lambda engine, decision: engine.record(decision, ok), answers)
             self.suggest(priority, name, 1)  # a probe where the last one came to nothing
 
-    @rule(name=names, act=st.sampled_from(["force_close", "reset", "try_acquire", "hasten"]))
-    def handle(self, name: str, act: str) -> None:
+    @rule(name=names, act=st.sampled_from(["force_close", "reset", "try_acquire", "hasten"]), broken=st.booleans())
+    def handle(self, name: str, act: str, broken: bool = False) -> None:
+        for _ in range(CIRCUIT.failure_threshold if broken else 0):
+            self.record_queue(name, False)
+
         def call(engine: Any) -> object:
             breaker = engine.breaker(name, True)
             return None if breaker is None else getattr(breaker, act)()
@@ -499,7 +526,7 @@ def test_nobody_can_tell_them_apart(engine_modules: Mapping[str, EngineModule]) 
     reasons: Counter[Reason] = Counter()
     happened: Counter[str] = Counter()
     # Steps are cheap, and rare things must happen often enough.
-    examples = max(700, settings().max_examples)
+    examples = max(800, settings().max_examples)
     machine = type("Machine", (Life,), {"modules": engine_modules, "reasons": reasons, "happened": happened})
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=60))
     print(f"{happened['step']} cases")

@@ -95,7 +95,7 @@ impl Breaker {
         match &self.0 {
             Home::Alone { on_change: None, .. } => Ok(()),
             Home::Alone { on_change: Some(on_change), .. } => {
-                crossing::call(on_change.bind(py), (change.old.pack(), change.new.pack())).map(drop)
+                crossing::call(on_change.bind(py), (change.old, change.new)).map(drop)
             }
             Home::Queue { engine, queue } => engine.get().circuit_changed(queue.get().name.bind(py), change),
         }

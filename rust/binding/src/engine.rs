@@ -490,7 +490,7 @@ impl Engine {
     /// Tells the host of a change of a queue's breaker that is news.
     pub fn circuit_changed(&self, name: &Bound<'_, PyString>, change: Change) -> PyResult<()> {
         let py = name.py();
-        let args = (name, change.old.pack(), change.new.pack());
+        let args = (name, change.old, change.new);
         self.ask(py, intern!(py, "circuit_changed"), args).map(drop)
     }
 

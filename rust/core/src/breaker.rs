@@ -268,19 +268,19 @@ pub enum Outcome {
     Ignored,
 }
 
-/// A change that a call made to the word.
+/// A change that a call made to the word, packed as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The word before.
-    pub old: Word,
+    pub old: u64,
     /// The word after.
-    pub new: Word,
+    pub new: u64,
 }
 
 impl Change {
     /// Tells whether whoever watches the circuit is to hear of it: another state, or something done by hand.
     pub fn is_news(&self) -> bool {
-        self.old.state != self.new.state || self.old.forced || self.new.forced
+        state_of(self.old) != state_of(self.new) || is_forced(self.old) || is_forced(self.new)
     }
 }
 
@@ -375,11 +375,11 @@ impl Breaker {
         }) else {
             return (None, None);
         };
-        let probe = change.old.state != State::Closed;
+        let probe = state_of(change.old) != State::Closed;
         if probe {
             self.last_probe_ns.store(now_ns, Relaxed);
         }
-        (Some(Ticket::new(change.new.generation, now_ns, probe)), Some(change))
+        (Some(Ticket::new(generation_of(change.new), now_ns, probe)), Some(change))
     }
 
     /// Takes a result into account, or drops it when it is stale.
@@ -456,10 +456,9 @@ impl Breaker {
     fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<Change> {
         let mut seen = self.word();
         loop {
-            let old = Word::unpack(seen);
-            let new = step(old)?;
-            match self.word.compare_exchange_weak(seen, new.pack(), Relaxed, Relaxed) {
-                Ok(_) => return Some(Change { old, new }),
+            let new = step(Word::unpack(seen))?.pack();
+            match self.word.compare_exchange_weak(seen, new, Relaxed, Relaxed) {
+                Ok(_) => return Some(Change { old: seen, new }),
                 Err(other) => seen = other,
             }
         }
@@ -489,7 +488,7 @@ mod tests {
 
     use super::{
         Breaker, Change, CircuitSettings, DUE, MAX_MS, MS, Outcome, State, Ticket, Word, at, floor_ms, generation_of,
-        is_pristine, stamp_ms,
+        is_pristine, stamp_ms, state_of,
     };
 
     const ORIGIN: i64 = 7 * 1_000 * MS + 123_456;
@@ -522,7 +521,7 @@ mod tests {
     }
 
     fn states(change: Option<Change>) -> Option<(State, State)> {
-        change.filter(Change::is_news).map(|change| (change.old.state, change.new.state))
+        change.filter(Change::is_news).map(|change| (state_of(change.old), state_of(change.new)))
     }
 
     fn opened() -> Breaker {

@@ -615,7 +615,7 @@ mod tests {
     use std::thread;
 
     use super::{Admission, Answer, Ask, Call, Engine, Host, NEVER, Planned, Settings};
-    use crate::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at};
+    use crate::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at, state_of};
     use crate::cache::{Place, Queue, Ready, Slot};
     use crate::curve::{LawSettings, Scale, ThreeZoneLaw};
     use crate::zone::{Window, Zone};
@@ -665,7 +665,7 @@ mod tests {
         }
 
         fn circuit_changed(&self, change: Change) -> Result<(), Infallible> {
-            self.0.borrow_mut().push(format!("{:?} -> {:?}", change.old.state, change.new.state));
+            self.0.borrow_mut().push(format!("{:?} -> {:?}", state_of(change.old), state_of(change.new)));
             Ok(())
         }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Change, Outcome, State, Ticket, Word};
+use backpressure_core::breaker::{Change, Outcome, State, Ticket, Word, state_of};
 use backpressure_core::curve::Law;
 use backpressure_core::engine::{Ask, NEVER, Settings};
 use backpressure_core::{Priority, Reason};
@@ -265,7 +265,7 @@ impl Life {
         let stale = ticket.as_ref().is_some_and(|ticket| ticket.generation() != before.generation);
         let (failures, successes) = (self.failures + 1, self.successes + 1);
         let after = self.turned(before);
-        assert_eq!(change.map(|change| (change.old.state, change.new.state)), {
+        assert_eq!(change.map(|change| (state_of(change.old), state_of(change.new))), {
             (before.state != after.state).then_some((before.state, after.state))
         });
         let circuit = self.world.queue.breaker.circuit();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at};
+use backpressure_core::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, at, is_forced, state_of};
 use serde_json::{Value, json};
 
 use crate::{boolean, index, integer, list, read, signed, text};
@@ -23,9 +23,9 @@ pub fn shown(ticket: Option<&Ticket>) -> Value {
     ticket.map_or(Value::Null, |ticket| json!([ticket.generation(), ticket.probe()]))
 }
 
-/// Writes the state of a word as news of it do.
-pub fn shown_word(word: Word) -> String {
-    format!("{}{}", word.state as u8, if word.forced { " forced" } else { "" })
+/// Writes the state in a word as news of it do.
+pub fn shown_word(word: u64) -> String {
+    format!("{}{}", state_of(word) as u8, if is_forced(word) { " forced" } else { "" })
 }
 
 /// Shows a change as the vectors do, if it is news.
