@@ -28,6 +28,7 @@ from backpressure import (
     ThrottledError,
     is_retryable,
 )
+from backpressure._pure.breaker import Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,6 +276,33 @@ class TestTheBreakerIsAskedRightBeforeTheWork:
 
         assert statuses(process(jobs, prepare=prepare)) == ["succeeded"] * 2
         assert left == [5.0]
+
+    @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, None])
+    def test_a_probe_that_is_not_begun_gives_its_lease_back(
+        self, process: Process, log: Log, clock: ManualClock, end: type[BaseException] | None
+    ) -> None:
+        controllers: list[Any] = []
+
+        def prepare(controller: Any) -> None:
+            controllers.append(controller)
+            for _ in range(5):
+                controller.record_failure("empty")
+            clock.advance(60)
+
+        def work() -> None:
+            if end is not None:
+                raise end
+            clock.advance(6)  # beyond the batch's timeout, and to the next probe
+
+        jobs = [BatchJob("high" if end else "low", "green" if end else "empty", work), log.job("b", "low", "empty")]
+        if end is None:
+            result = process(jobs, prepare=prepare, timeout=0.5)
+        else:
+            with pytest.raises(end) as raised:
+                process(jobs, prepare=prepare)
+            result = raised.value.batch_result  # type: ignore[attr-defined]
+        assert (result.outcomes[1].status, log.ran) == ("not_started", [])
+        assert not Word.unpack(controllers[0]._engine.breaker("empty", False).word).leased
 
     def test_a_go_is_counted_once(self, process: Process, log: Log) -> None:
         controllers: list[Any] = []

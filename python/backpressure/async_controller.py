@@ -268,7 +268,7 @@ class AsyncBackpressureController(Heart):
             for step in batch:
                 batch.answer = await self._take_step(step)
         except BaseException as error:
-            batch.attach_to(error)
+            batch.cut_short(error)
             raise
         return batch.result()
 

@@ -195,24 +195,28 @@ def steps(
             outcomes[place], answer = _refused(answer), None
         return None
 
-    for stream in _streams(jobs):
-        waits = advance(stream)
-        while waits is not None:
-            waits = advance(stream, (yield Plan(waits)))
-    while heads and heads[0][0] <= deadline_ns:
-        due_ns, _, place, stream, decision = heads[0]
-        ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0
-        answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
-        answer = answer or desk.readmit(decision)
-        heapq.heappop(heads)
-        if type(answer) is ThrottleDecision and not answer.should_shed:
-            outcomes[place] = _INTERRUPTED  # until it is told otherwise
-            outcomes[place] = yield Work(jobs[place], answer)
-        else:
-            outcomes[place] = _refused(answer)
-        waits = advance(stream)
-        while waits is not None:
-            waits = advance(stream, (yield Plan(waits)))
+    try:
+        for stream in _streams(jobs):
+            waits = advance(stream)
+            while waits is not None:
+                waits = advance(stream, (yield Plan(waits)))
+        while heads and heads[0][0] <= deadline_ns:
+            due_ns, _, place, stream, decision = heads[0]
+            ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0
+            answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
+            answer = answer or desk.readmit(decision)
+            heapq.heappop(heads)
+            if type(answer) is ThrottleDecision and not answer.should_shed:
+                outcomes[place] = _INTERRUPTED  # until it is told otherwise
+                outcomes[place] = yield Work(jobs[place], answer)
+            else:
+                outcomes[place] = _refused(answer)
+            waits = advance(stream)
+            while waits is not None:
+                waits = advance(stream, (yield Plan(waits)))
+    finally:
+        for *_, decision in heads:
+            desk.give_back(decision)
     for due_ns, _, place, stream, _ in heads:
         retry_after = max(0, due_ns - now_ns()) / 1e9
         for late in (place, *stream.places):
@@ -260,8 +264,9 @@ class Batch:
                 yield step
                 step = self._steps.send(self.answer)
 
-    def attach_to(self, error: BaseException) -> None:
-        """Put what is known of the jobs on an error that ends the batch, as ``batch_result``."""
+    def cut_short(self, error: BaseException) -> None:
+        """End the batch by an error, and put what is known of the jobs on that, as ``batch_result``."""
+        self._steps.close()
         error.batch_result = BatchResult(tuple(self._outcomes))  # type: ignore[attr-defined]
 
     def result(self) -> BatchResult:

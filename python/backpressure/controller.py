@@ -281,7 +281,7 @@ class BackpressureController(Heart):
             for step in batch:
                 batch.answer = self._take_step(step)
         except BaseException as error:
-            batch.attach_to(error)
+            batch.cut_short(error)
             raise
         return batch.result()
 

@@ -149,6 +149,10 @@ class Desk:
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return error
 
+    def give_back(self, decision: ThrottleDecision) -> None:
+        """Give back the lease of a probe that will not be made, if the decision holds one."""
+        self._engine.record(decision, None)
+
     def due_ns(self, decision: ThrottleDecision) -> int:
         """Return when a job that is decided now may run, its delay jittered."""
         return self.now_ns() + round(self._pacer.jittered(decision.delay, decision.queue_name) * 1e9)

@@ -71,7 +71,7 @@ class Foreign:
             if raised_by_signal(error):
                 raise
             # Where the stack is full, nobody's code is to blame, and there is no room to tell of it.
-            if not isinstance(error, RecursionError) and self._is_first(("log", kind)):
+            if not (isinstance(error, RecursionError) and _is_full()) and self._is_first(("log", kind)):
                 _print(error)
 
     def raised(self, error: BaseException, key: Hashable, message: str, *args: object, **fields: object) -> None:
@@ -85,6 +85,14 @@ class Foreign:
     def _is_first(self, key: Hashable) -> bool:
         mine = object()
         return self._told.setdefault(key, mine) is mine  # atomic, unlike a test and a store
+
+
+def _is_full(frames: int = 50) -> bool:
+    """Tell whether the stack has no room for so many frames, of which logging takes less."""
+    try:
+        return frames > 0 and _is_full(frames - 1)
+    except RecursionError:
+        return True
 
 
 def _print(error: BaseException) -> None:
