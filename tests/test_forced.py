@@ -38,6 +38,15 @@ def heard(controller: BackpressureController) -> list[tuple[str, str, str]]:
     return changes
 
 
+def test_a_queues_circuit_is_named_by_whoever_refuses(controller: BackpressureController) -> None:
+    circuit = controller.circuit("empty")
+    circuit.force_open()
+    calls: list[Callable[[], object]] = [lambda: controller.run("low", "empty", int), lambda: circuit.call(int)]
+    for refuse in calls:
+        with pytest.raises(CircuitOpenError, match="circuit of queue 'empty' is open: retry once it is released"):
+            refuse()
+
+
 class TestForcing:
     @pytest.mark.parametrize("state", ["closed", "open", "half-open"])
     def test_is_told_in_every_state(self, controller: BackpressureController, clock: ManualClock, state: str) -> None:
