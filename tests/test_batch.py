@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import pickle
+import signal
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -31,7 +32,7 @@ from backpressure import (
 from backpressure._pure.breaker import Word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from backpressure._engine import EngineModule
     from backpressure.testing import ManualClock
@@ -217,6 +218,48 @@ def test_an_interrupted_wait_has_begun_nothing(process: Process, log: Log, clock
     with pytest.raises(KeyboardInterrupt) as raised:
         process([log.job("a", "medium", "red"), log.job("b", "low", "empty")], prepare=prepare)
     assert statuses(raised.value.batch_result) == ["not_started", "succeeded"]  # type: ignore[attr-defined]
+
+
+class TestSignals:
+    """Workers of RQ and Celery end a job that takes too long by a handler that raises an ordinary `Exception`."""
+
+    @pytest.fixture(autouse=True)
+    def handler(self) -> Iterator[None]:
+        def expire(_: int, __: object) -> None:
+            raise TimeoutError("the job takes too long")
+
+        before = signal.signal(signal.SIGTERM, expire)
+        yield
+        signal.signal(signal.SIGTERM, before)
+
+    @pytest.mark.parametrize("when", ["deciding", "asking again", "waiting"])
+    def test_what_a_handler_raises_ends_the_batch(self, process: Process, log: Log, clock: Any, when: str) -> None:
+        controllers: list[Any] = []
+
+        def strike(*_: object) -> Any:
+            signal.raise_signal(signal.SIGTERM)
+
+        def prepare(controller: Any) -> None:
+            controllers.append(controller)
+            if when == "waiting":
+                controller._pacer.pause = controller._pacer.pause_async = strike
+            else:
+                kind = {"deciding": "zone", "asking again": "circuit"}[when]
+                controller.add_listener(lambda change: change.kind == kind and change.new != "open" and strike())
+
+        def force() -> None:
+            controllers[0].circuit("empty").force_open(for_=1)
+            clock.advance(1)
+
+        jobs = [BatchJob("high", "green", force), log.job("b", "low", "empty"), log.job("c", "medium", "red")]
+        with pytest.raises(TimeoutError, match="too long") as raised:
+            process(jobs if when == "asking again" else jobs[1:], prepare=prepare)
+        expected = {
+            "deciding": ["not_started"] * 2,
+            "asking again": ["succeeded", *["not_started"] * 2],
+            "waiting": ["succeeded", "not_started"],
+        }
+        assert statuses(raised.value.batch_result) == expected[when]  # type: ignore[attr-defined]
 
 
 class TestTheBreakerIsAskedRightBeforeTheWork:

@@ -12,6 +12,7 @@ import attrs
 from backpressure.async_host import AsyncDesk, AsyncHost, on_thread
 from backpressure.batch import BatchResult, JobOutcome, Plan, Work
 from backpressure.caller_loop import CallerLoopReads
+from backpressure.foreign import unless_by_signal
 from backpressure.gate import AsyncGate, checked
 from backpressure.heart import Heart, refuse_generator
 from backpressure.loop_reads import LoopReads
@@ -281,5 +282,5 @@ class AsyncBackpressureController(Heart):
                 return decision if decision.should_shed else self._desk.accept(decision, step.job.max_wait)
             await self._pacer.pause_async(step.seconds)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return JobOutcome("failed", error=error) if isinstance(step, Work) else error
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None

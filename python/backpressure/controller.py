@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 from backpressure.batch import BatchResult, JobOutcome, Sleep, Work
 from backpressure.clock import in_event_loop
 from backpressure.errors import BackpressureError
+from backpressure.foreign import unless_by_signal
 from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
 from backpressure.host import BlockingHost
@@ -267,7 +268,8 @@ class BackpressureController(Heart):
 
         Raises:
             BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
-            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``.
+            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does whatever a
+                signal handler raises while no work runs.
 
         Example:
             >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]
@@ -292,7 +294,7 @@ class BackpressureController(Heart):
             assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
             self._pacer.pause(step.seconds, step.job.queue_name)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return JobOutcome("failed", error=error) if isinstance(step, Work) else error
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None
 
     async def _turn_async(self, gate: Gate) -> ThrottleDecision:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backpressure import outcome
 from backpressure.arguments import check_seconds
 from backpressure.errors import ThrottledError
+from backpressure.foreign import unless_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +140,7 @@ class Desk:
             if job.max_wait is not None and not decision.should_shed:
                 self.accept(decision, job.max_wait)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return error
+            return unless_by_signal(error)
         return decision
 
     def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
@@ -147,7 +148,7 @@ class Desk:
         try:
             return self._engine.admit(planned)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return error
+            return unless_by_signal(error)
 
     def give_back(self, decision: ThrottleDecision) -> None:
         """Give back the lease of a probe that will not be made, if the decision holds one."""
