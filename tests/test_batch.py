@@ -183,6 +183,18 @@ def test_an_interrupt_ends_the_batch_at_once(process: Process, log: Log) -> None
     assert statuses(raised.value.batch_result) == ["succeeded", "interrupted", "not_started"]  # type: ignore[attr-defined]
 
 
+def test_an_interrupt_after_the_last_job_loses_no_outcome(
+    process: Process, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: BatchResult) -> list[Exception]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BatchResult, "errors", interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        process([log.job("a", "low", "empty")])
+    assert statuses(raised.value.batch_result) == ["succeeded"]  # type: ignore[attr-defined]
+
+
 def test_a_cancelled_batch_tells_what_had_begun(
     engine_name: str, engine_module: EngineModule, provider: InMemoryStatsProvider
 ) -> None:

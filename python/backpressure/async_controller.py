@@ -12,6 +12,7 @@ import attrs
 from backpressure.async_host import AsyncDesk, AsyncHost, on_thread
 from backpressure.batch import BatchResult, JobOutcome, Plan, Work
 from backpressure.caller_loop import CallerLoopReads
+from backpressure.errors import BatchError
 from backpressure.foreign import unless_by_signal
 from backpressure.gate import AsyncGate, checked
 from backpressure.heart import Heart, refuse_generator
@@ -268,10 +269,12 @@ class AsyncBackpressureController(Heart):
         try:
             for step in batch:
                 batch.answer = await self._take_step(step)
+            return batch.result()
+        except BatchError:
+            raise
         except BaseException as error:
             batch.cut_short(error)
             raise
-        return batch.result()
 
     async def _take_step(self, step: Step) -> object:
         try:

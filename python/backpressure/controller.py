@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from backpressure.batch import BatchResult, JobOutcome, Sleep, Work
 from backpressure.clock import in_event_loop
-from backpressure.errors import BackpressureError
+from backpressure.errors import BackpressureError, BatchError
 from backpressure.foreign import unless_by_signal
 from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
@@ -282,10 +282,12 @@ class BackpressureController(Heart):
         try:
             for step in batch:
                 batch.answer = self._take_step(step)
+            return batch.result()
+        except BatchError:
+            raise
         except BaseException as error:
             batch.cut_short(error)
             raise
-        return batch.result()
 
     def _take_step(self, step: Step) -> object:
         try:
