@@ -30,12 +30,12 @@ from backpressure import (
     is_retryable,
 )
 from backpressure._pure.breaker import Word
+from backpressure.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from backpressure._engine import EngineModule
-    from backpressure.testing import ManualClock
     from controller_fixtures import MakeController
 
 NO_JITTER = BackpressureConfig(curve=CurveConfig(delay_jitter=0))
@@ -382,6 +382,24 @@ def test_an_outage_of_statistics_loses_no_job(process: Process, log: Log, provid
     assert log.ran == [("0", 0.1), ("1", 0.1), ("2", 0.1)]
 
 
+class Ticking(ManualClock):
+    """Never shows the same time twice, as no real one does."""
+
+    def monotonic_ns(self) -> int:
+        self.advance(1e-6)
+        return super().monotonic_ns()
+
+
+@pytest.mark.parametrize("timeout", [0, 1e300, None])
+def test_jobs_without_delay_are_due_as_the_batch_begins(make_controller: MakeController, timeout: float | None) -> None:
+    ran: list[int] = []
+    provider = InMemoryStatsProvider({str(n): 0 for n in range(4)})
+    controller = make_controller(provider, clock=Ticking())
+    jobs = [BatchJob("high" if n % 2 else "low", str(n), functools.partial(ran.append, n)) for n in range(4)]
+    assert controller.process_batch(jobs, timeout=timeout).count("succeeded") == 4
+    assert ran == [1, 3, 0, 2]
+
+
 def test_an_empty_batch_is_fine(process: Process) -> None:
     assert process([]) == BatchResult(())
 
@@ -402,8 +420,9 @@ def test_bad_jobs_are_refused_before_anything_runs(process: Process, log: Log) -
         BatchJob("low", "empty", 3)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="give BatchJob objects"):
         process([log.job("a", "low", "empty"), ("low", "empty", bool)])  # type: ignore[list-item]
-    with pytest.raises(ConfigurationError, match="timeout"):
-        process([], timeout=-1)
+    for timeout in (-1, 10**400):
+        with pytest.raises(ConfigurationError, match="timeout"):
+            process([], timeout=timeout)
     assert log.ran == []
 
 

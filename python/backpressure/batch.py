@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import attrs
 
 from backpressure.errors import BatchError, ConfigurationError, JobShedError, ThrottledError
+from backpressure.settings import nanoseconds
 from backpressure.types import Priority, Reason, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
@@ -172,15 +173,20 @@ def steps(
 
     Jobs of one queue and priority form a stream. A job is decided when it heads its stream, and due at that instant
     plus its delay; due jobs run one at a time, earliest first, then by priority, then in input order. Others may have
-    run since a job was decided, so right before its work the breaker is asked again.
+    run since a job was decided, so right before its work the breaker is asked again. Who is decided and not begun when
+    this ends, or is closed, gives a probe's lease back.
     """
     decide, now_ns = desk.decide, desk.now_ns
-    deadline_ns = math.inf if timeout is None else now_ns() + round(timeout * 1e9)
+    began_ns = now_ns()
+    deadline_ns = math.inf if timeout is None else began_ns + nanoseconds(timeout)
     # The decided first jobs of the streams, in the order in which they run; no two have the same place.
     heads: list[tuple[int, int, int, _Stream, ThrottleDecision]] = []
 
-    def advance(stream: _Stream, answer: _Answer | None = None) -> BatchJob | None:
-        """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting."""
+    def advance(stream: _Stream, answer: _Answer | None = None, *, first: bool = False) -> BatchJob | None:
+        """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting.
+
+        The first jobs of all streams count as decided at one instant, or priorities would not tell them apart.
+        """
         places = stream.places
         while places:
             place = places[0]
@@ -189,7 +195,8 @@ def steps(
                 return jobs[place]
             places.popleft()
             if type(answer) is ThrottleDecision and not answer.should_shed:
-                due_ns = desk.due_ns(answer) if answer.delay > 0 else now_ns()
+                at_once_ns = began_ns if first else now_ns()
+                due_ns = desk.due_ns(answer) if answer.delay > 0 else at_once_ns
                 heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
                 return None
             outcomes[place], answer = _refused(answer), None
@@ -197,9 +204,9 @@ def steps(
 
     try:
         for stream in _streams(jobs):
-            waits = advance(stream)
+            waits = advance(stream, first=True)
             while waits is not None:
-                waits = advance(stream, (yield Plan(waits)))
+                waits = advance(stream, (yield Plan(waits)), first=True)
         while heads and heads[0][0] <= deadline_ns:
             due_ns, _, place, stream, decision = heads[0]
             ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0

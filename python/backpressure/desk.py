@@ -144,7 +144,7 @@ class Desk:
         return decision
 
     def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
-        """As `admit`, for a batch: nothing is raised."""
+        """As `admit`, for a batch: refusals and errors are returned."""
         try:
             return self._engine.admit(planned)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome

@@ -315,8 +315,15 @@ class Life(RuleBasedStateMachine):
             self.each(lambda engine, decision: engine.record(decision, ok), answers)
             self.suggest(priority, name, 1)  # a probe where the last one came to nothing
 
-    @rule(name=names, act=st.sampled_from(["force_close", "reset", "try_acquire", "hasten"]))
-    def handle(self, name: str, act: str) -> None:
+    @rule(
+        name=names,
+        act=st.sampled_from(["force_close", "reset", "try_acquire", "hasten"]),
+        broken=st.sampled_from([False, False, True]),
+    )
+    def handle(self, name: str, act: str, broken: bool = False) -> None:
+        for _ in range(CIRCUIT.failure_threshold if broken else 0):
+            self.record_queue(name, False)
+
         def call(engine: Any) -> object:
             breaker = engine.breaker(name, True)
             return None if breaker is None else getattr(breaker, act)()
