@@ -104,6 +104,7 @@ class BreakerModel:
         failure: str | None = None,
     ) -> bool:
         """Tell whether the result counted."""
+        self.look()
         if ok is None and not (ticket and ticket.probe):
             return False
         if ticket is not None and ticket.probe:

@@ -330,6 +330,24 @@ class TestCancellation:
 
         asyncio.run(main())
 
+    @pytest.mark.parametrize("how", ["run", "suggest"])
+    def test_a_reader_hears_of_nothing_but_its_cancellation(self, make: Make, how: str) -> None:
+        async def main() -> None:
+            provider = AsyncProvider({})
+            async with make(provider) as controller:
+                provider.gate = threading.Event()
+                ask = controller.run("low", "new", bool) if how == "run" else controller.suggest_throttle("low", "new")
+                reader = asyncio.ensure_future(ask)
+                while not provider.reads:
+                    await asyncio.sleep(0)
+                reader.cancel()
+                with pytest.raises(asyncio.CancelledError) as raised:
+                    await reader
+                assert raised.value.__context__ is None
+                provider.gate.set()
+
+        asyncio.run(main())
+
     def test_a_cancelled_reader_does_not_take_the_read_from_others(self, make: Make) -> None:
         async def main() -> None:
             provider = AsyncProvider({})

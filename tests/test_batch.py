@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import pickle
+import signal
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -28,12 +29,13 @@ from backpressure import (
     ThrottledError,
     is_retryable,
 )
+from backpressure._pure.breaker import Word
+from backpressure.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from backpressure._engine import EngineModule
-    from backpressure.testing import ManualClock
     from controller_fixtures import MakeController
 
 NO_JITTER = BackpressureConfig(curve=CurveConfig(delay_jitter=0))
@@ -181,6 +183,18 @@ def test_an_interrupt_ends_the_batch_at_once(process: Process, log: Log) -> None
     assert statuses(raised.value.batch_result) == ["succeeded", "interrupted", "not_started"]  # type: ignore[attr-defined]
 
 
+def test_an_interrupt_after_the_last_job_loses_no_outcome(
+    process: Process, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: BatchResult) -> list[Exception]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BatchResult, "errors", interrupt)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        process([log.job("a", "low", "empty")])
+    assert statuses(raised.value.batch_result) == ["succeeded"]  # type: ignore[attr-defined]
+
+
 def test_a_cancelled_batch_tells_what_had_begun(
     engine_name: str, engine_module: EngineModule, provider: InMemoryStatsProvider
 ) -> None:
@@ -216,6 +230,48 @@ def test_an_interrupted_wait_has_begun_nothing(process: Process, log: Log, clock
     with pytest.raises(KeyboardInterrupt) as raised:
         process([log.job("a", "medium", "red"), log.job("b", "low", "empty")], prepare=prepare)
     assert statuses(raised.value.batch_result) == ["not_started", "succeeded"]  # type: ignore[attr-defined]
+
+
+class TestSignals:
+    """Workers of RQ and Celery end a job that takes too long by a handler that raises an ordinary `Exception`."""
+
+    @pytest.fixture(autouse=True)
+    def handler(self) -> Iterator[None]:
+        def expire(_: int, __: object) -> None:
+            raise TimeoutError("the job takes too long")
+
+        before = signal.signal(signal.SIGTERM, expire)
+        yield
+        signal.signal(signal.SIGTERM, before)
+
+    @pytest.mark.parametrize("when", ["deciding", "asking again", "waiting"])
+    def test_what_a_handler_raises_ends_the_batch(self, process: Process, log: Log, clock: Any, when: str) -> None:
+        controllers: list[Any] = []
+
+        def strike(*_: object) -> Any:
+            signal.raise_signal(signal.SIGTERM)
+
+        def prepare(controller: Any) -> None:
+            controllers.append(controller)
+            if when == "waiting":
+                controller._pacer.pause = controller._pacer.pause_async = strike
+            else:
+                kind = {"deciding": "zone", "asking again": "circuit"}[when]
+                controller.add_listener(lambda change: change.kind == kind and change.new != "open" and strike())
+
+        def force() -> None:
+            controllers[0].circuit("empty").force_open(for_=1)
+            clock.advance(1)
+
+        jobs = [BatchJob("high", "green", force), log.job("b", "low", "empty"), log.job("c", "medium", "red")]
+        with pytest.raises(TimeoutError, match="too long") as raised:
+            process(jobs if when == "asking again" else jobs[1:], prepare=prepare)
+        expected = {
+            "deciding": ["not_started"] * 2,
+            "asking again": ["succeeded", *["not_started"] * 2],
+            "waiting": ["succeeded", "not_started"],
+        }
+        assert statuses(raised.value.batch_result) == expected[when]  # type: ignore[attr-defined]
 
 
 class TestTheBreakerIsAskedRightBeforeTheWork:
@@ -276,6 +332,33 @@ class TestTheBreakerIsAskedRightBeforeTheWork:
         assert statuses(process(jobs, prepare=prepare)) == ["succeeded"] * 2
         assert left == [5.0]
 
+    @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, None])
+    def test_a_probe_that_is_not_begun_gives_its_lease_back(
+        self, process: Process, log: Log, clock: ManualClock, end: type[BaseException] | None
+    ) -> None:
+        controllers: list[Any] = []
+
+        def prepare(controller: Any) -> None:
+            controllers.append(controller)
+            for _ in range(5):
+                controller.record_failure("empty")
+            clock.advance(60)
+
+        def work() -> None:
+            if end is not None:
+                raise end
+            clock.advance(6)  # beyond the batch's timeout, and to the next probe
+
+        jobs = [BatchJob("high" if end else "low", "green" if end else "empty", work), log.job("b", "low", "empty")]
+        if end is None:
+            result = process(jobs, prepare=prepare, timeout=0.5)
+        else:
+            with pytest.raises(end) as raised:
+                process(jobs, prepare=prepare)
+            result = raised.value.batch_result  # type: ignore[attr-defined]
+        assert (result.outcomes[1].status, log.ran) == ("not_started", [])
+        assert not Word.unpack(controllers[0]._engine.breaker("empty", False).word).leased
+
     def test_a_go_is_counted_once(self, process: Process, log: Log) -> None:
         controllers: list[Any] = []
         process([log.job(str(n), "low", "empty") for n in range(10)], prepare=controllers.append)
@@ -299,6 +382,24 @@ def test_an_outage_of_statistics_loses_no_job(process: Process, log: Log, provid
     assert log.ran == [("0", 0.1), ("1", 0.1), ("2", 0.1)]
 
 
+class Ticking(ManualClock):
+    """Never shows the same time twice, as no real one does."""
+
+    def monotonic_ns(self) -> int:
+        self.advance(1e-6)
+        return super().monotonic_ns()
+
+
+@pytest.mark.parametrize("timeout", [0, 1e300, None])
+def test_jobs_without_delay_are_due_as_the_batch_begins(make_controller: MakeController, timeout: float | None) -> None:
+    ran: list[int] = []
+    provider = InMemoryStatsProvider({str(n): 0 for n in range(4)})
+    controller = make_controller(provider, clock=Ticking())
+    jobs = [BatchJob("high" if n % 2 else "low", str(n), functools.partial(ran.append, n)) for n in range(4)]
+    assert controller.process_batch(jobs, timeout=timeout).count("succeeded") == 4
+    assert ran == [1, 3, 0, 2]
+
+
 def test_an_empty_batch_is_fine(process: Process) -> None:
     assert process([]) == BatchResult(())
 
@@ -319,8 +420,9 @@ def test_bad_jobs_are_refused_before_anything_runs(process: Process, log: Log) -
         BatchJob("low", "empty", 3)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="give BatchJob objects"):
         process([log.job("a", "low", "empty"), ("low", "empty", bool)])  # type: ignore[list-item]
-    with pytest.raises(ConfigurationError, match="timeout"):
-        process([], timeout=-1)
+    for timeout in (-1, 10**400):
+        with pytest.raises(ConfigurationError, match="timeout"):
+            process([], timeout=timeout)
     assert log.ran == []
 
 

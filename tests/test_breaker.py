@@ -556,6 +556,16 @@ def test_the_last_forcing_holds(bench: Bench) -> None:
     assert bench.breaker.state() == CLOSED
 
 
+def test_a_result_after_a_forced_opening_counts(bench: Bench) -> None:
+    bench.breaker.force_open(bench.time.now_ns + SECOND)
+    bench.fail(3)
+    bench.time.now_ns += SECOND
+    bench.fail(2)
+    assert fields(bench.breaker)[:4] == (CLOSED, 0, 0, 2)
+    bench.fail()
+    assert bench.changes == [(CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, OPEN)]
+
+
 # ------------------------------------------------------------------------------------------------- hastened, given back
 
 

@@ -67,6 +67,10 @@ def reasons(controller: BackpressureController, queue_name: str, priority: Prior
     return {str(reason): count for reason, count in zip(Reason, counts, strict=True) if count}
 
 
+def test_any_number_of_queues_may_be_allowed(make_controller: MakeController) -> None:
+    assert make_controller(None, BackpressureConfig(max_queues=2**70)).run("low", "empty", int) == 0
+
+
 class TestLifeCycle:
     def test_calls_before_start_are_refused(self, make_controller: MakeController) -> None:
         controller = make_controller(start=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +37,15 @@ def heard(controller: BackpressureController) -> list[tuple[str, str, str]]:
     changes: list[tuple[str, str, str]] = []
     controller.add_listener(lambda change: changes.append((change.kind, change.old, change.new)))
     return changes
+
+
+def test_a_queues_circuit_is_named_by_whoever_refuses(controller: BackpressureController) -> None:
+    circuit = controller.circuit("empty")
+    circuit.force_open()
+    calls: list[Callable[[], object]] = [lambda: controller.run("low", "empty", int), lambda: circuit.call(int)]
+    for refuse in calls:
+        with pytest.raises(CircuitOpenError, match="circuit of queue 'empty' is open: retry once it is released"):
+            refuse()
 
 
 class TestForcing:
@@ -108,6 +118,25 @@ class TestForcing:
                 pass
         else:
             assert controller.gate("low", "empty").run(int) == 0
+
+    def test_a_listener_that_hears_of_it_by_a_scrape_holds_nobody_up(
+        self, make_controller: MakeController, clock: ManualClock
+    ) -> None:
+        registry = CollectorRegistry()
+        controller = make_controller(registry=registry)
+        controller.circuit("empty").force_open(for_=5)
+        stopped: list[bool] = []
+
+        def listen(_: object) -> None:
+            thread = threading.Thread(target=controller.stop, daemon=True)
+            thread.start()
+            thread.join(5)
+            stopped.append(not thread.is_alive())
+
+        controller.add_listener(listen)
+        clock.advance(5)
+        assert registry.get_sample_value("backpressure_circuit_forced", {"queue": "empty"}) == 0
+        assert stopped == [True, True]
 
     def test_is_shown_by_health_and_metrics(self, make_controller: MakeController) -> None:
         registry = CollectorRegistry()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import io
 import logging
 import os
@@ -209,6 +210,19 @@ class BrokenClock(ManualClock):
         return super().utc_now()
 
 
+class InterruptedClock(ManualClock):
+    """Is interrupted by Ctrl-C at one of its readings."""
+
+    left = 0
+
+    def monotonic_ns(self) -> int:
+        if threading.current_thread() is threading.main_thread():
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+        return super().monotonic_ns()
+
+
 class TestClocks:
     @pytest.mark.parametrize("error", CLASSES)
     def test_the_last_reading_holds(
@@ -315,6 +329,68 @@ class TestSignals:
 
         with pytest.raises(KeyboardInterrupt):
             Foreign(Slow()).log(logging.INFO, "", kind="circuit")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("asked", ["done", "exception"])
+    def test_so_may_a_future_that_is_asked(self, handler: object, make_controller: MakeController, asked: str) -> None:
+        class Slow(concurrent.futures.Future[None]):
+            def __getattribute__(self, name: str) -> Any:
+                if name == asked:
+                    signal.raise_signal(signal.SIGINT)
+                return super().__getattribute__(name)
+
+        future = Slow()
+        controller = make_controller(None, CONFIG, registry=CollectorRegistry())
+        controller.record_failure("empty")
+        controller._clock.advance(10.002)  # type: ignore[attr-defined]
+        controller.refresh("empty")
+        future.set_result(None)
+        with pytest.raises(KeyboardInterrupt):
+            controller.run("high", "empty", lambda: future)
+        assert controller.circuit("empty").stats()["time_until_recovery"] == 0
+
+    @pytest.mark.parametrize("ready", [True, False])
+    @pytest.mark.parametrize("way", ["suggest", "run", "gate", "slot", "failing run", "breaker"])
+    def test_so_may_each_reading_of_a_clock(
+        self, handler: object, make_controller: MakeController, engine_name: str, way: str, ready: bool
+    ) -> None:
+        clock = InterruptedClock()
+        config = BackpressureConfig(polling=PollingConfig(enabled=False))
+        controller = make_controller(None, config, clock=clock, registry=CollectorRegistry())
+        circuit = controller.circuit("empty")
+        alone = CircuitBreaker(clock=clock, _engine=engine_name)
+
+        def slot() -> None:
+            with controller.slot("low", "empty"):
+                pass
+
+        def failing() -> None:
+            with pytest.raises(ConnectionError):
+                controller.run("low", "empty", fail)
+
+        ways: dict[str, Callable[[], object]] = {
+            "suggest": lambda: controller.suggest_throttle("low", "empty"),
+            "run": lambda: controller.run("low", "empty", int),
+            "gate": lambda: controller.gate("low", "empty").run(int),
+            "slot": slot,
+            "failing run": failing,
+            "breaker": lambda: alone.call(int),
+        }
+        for reading in range(1, 100):
+            for breaker in (circuit, alone):
+                breaker.reset()
+                breaker.record_failure()
+            if ready:
+                controller.suggest_throttle("low", "empty")
+            clock.left = reading
+            heard = False
+            try:
+                ways[way]()
+            except KeyboardInterrupt:
+                heard = True
+            if clock.left > 0:
+                break
+            assert heard
+        assert 1 < reading < 99
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, OSError])
     def test_what_a_listener_raises_itself_is_no_signals(self, error: type[BaseException]) -> None:

@@ -97,9 +97,18 @@ def failures(circuit: CircuitBreaker) -> int:
 WAYS = ["run", "patient run", "gate", "throttled", "batch", "breaker"]
 
 
+@pytest.fixture(params=[0, 1], ids=["pristine", "after a failure"])
+def before(request: pytest.FixtureRequest) -> int:
+    """Return how many failures the circuit has to forget: into a pristine one, successes are not reported."""
+    count: int = request.param
+    return count
+
+
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, controller: BackpressureController, breaker: CircuitBreaker) -> Way:
-    """Return what runs work, in each of the ways that there are. The circuit has one failure to forget."""
+def way(
+    request: pytest.FixtureRequest, controller: BackpressureController, breaker: CircuitBreaker, before: int
+) -> Way:
+    """Return what runs work, in each of the ways that there are."""
 
     def batch(work: Callable[[], Any]) -> Any:
         try:
@@ -118,7 +127,8 @@ def way(request: pytest.FixtureRequest, controller: BackpressureController, brea
     }
     controller.run("low", "empty", int)
     circuit = request.getfixturevalue("circuit")
-    circuit.record_failure()
+    for _ in range(before):
+        circuit.record_failure()
     return ways[request.param]
 
 
@@ -168,7 +178,7 @@ class TestPromises:
         ids=["coroutine", "generator", "types.coroutine", "async generator", "expression", "custom"],
     )
     def test_are_refused_and_count_for_nothing(
-        self, way: Way, circuit: CircuitBreaker, work: Callable[[], Any], told: str
+        self, way: Way, circuit: CircuitBreaker, before: int, work: Callable[[], Any], told: str
     ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -177,7 +187,7 @@ class TestPromises:
             gc.collect()
         assert isinstance(refused.value, BackpressureError)
         assert refused.value.__context__ is None
-        assert failures(circuit) == 1
+        assert failures(circuit) == before
 
     def test_what_is_refused_is_closed(self, way: Way) -> None:
         begun, made = coroutine(), generator()
@@ -186,13 +196,13 @@ class TestPromises:
                 way(functools.partial(wrapper, lambda value=value: value))  # type: ignore[misc]
         assert (inspect.getcoroutinestate(begun), inspect.getgeneratorstate(made)) == ("CORO_CLOSED", "GEN_CLOSED")
 
-    def test_a_task_is_refused(self, way: Way, circuit: CircuitBreaker) -> None:
+    def test_a_task_is_refused(self, way: Way, circuit: CircuitBreaker, before: int) -> None:
         async def main() -> None:
             with pytest.raises(TypeError, match=r"returned an awaitable (Task|Future), not its outcome"):
                 way(lambda: asyncio.ensure_future(asyncio.sleep(0)))
 
         asyncio.run(main())
-        assert failures(circuit) == 1
+        assert failures(circuit) == before
 
     def test_the_message_names_the_work(self, breaker: CircuitBreaker) -> None:
         with pytest.raises(TypeError, match=r"^Custom returned an awaitable Custom.*: await it, and report with"):
@@ -219,43 +229,47 @@ class TestPromises:
 
 @pytest.mark.parametrize("kind", FUTURES)
 class TestFutures:
-    def test_are_reported_when_done(self, way: Way, circuit: CircuitBreaker, kind: type[Any]) -> None:
+    def test_are_reported_when_done(self, way: Way, circuit: CircuitBreaker, before: int, kind: type[Any]) -> None:
         future = kind()
         assert way(lambda: future) is future
-        assert failures(circuit) == 1
+        assert failures(circuit) == before
         thread = threading.Thread(target=future.set_exception, args=[OSError("no broker")])
         thread.start()
         thread.join(10)
-        assert failures(circuit) == 2
+        assert failures(circuit) == before + 1
         other = kind()
         way(lambda: other)
         other.set_result(None)
         assert failures(circuit) == 0
 
-    def test_that_are_done_are_reported_at_once(self, way: Way, circuit: CircuitBreaker, kind: type[Any]) -> None:
+    def test_that_are_done_are_reported_at_once(
+        self, way: Way, circuit: CircuitBreaker, before: int, kind: type[Any]
+    ) -> None:
         failed = kind()
         failed.set_exception(OSError("no broker"))
         assert way(lambda: failed) is failed
-        assert failures(circuit) == 2
+        assert failures(circuit) == before + 1
         done = kind()
         done.set_result(1)
         way(lambda: done)
         assert failures(circuit) == 0
 
-    def test_an_errors_class_counts_as_when_raised(self, way: Way, circuit: CircuitBreaker, kind: type[Any]) -> None:
+    def test_an_errors_class_counts_as_when_raised(
+        self, way: Way, circuit: CircuitBreaker, before: int, kind: type[Any]
+    ) -> None:
         for error in (JobShedError(), KeyboardInterrupt(), concurrent.futures.CancelledError()):
             future = kind()
             way(functools.partial({"future": future}.get, "future"))
             future.set_exception(error)
-        assert failures(circuit) == 1
+        assert failures(circuit) == before
 
 
 class TestFuturesOfExecutors:
-    def test_a_cancelled_one_says_nothing(self, way: Way, circuit: CircuitBreaker) -> None:
+    def test_a_cancelled_one_says_nothing(self, way: Way, circuit: CircuitBreaker, before: int) -> None:
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         way(lambda: future)
         future.cancel()
-        assert failures(circuit) == 1
+        assert failures(circuit) == before
 
     def test_one_of_another_period_is_dropped(
         self, controller: BackpressureController, clock: ManualClock, circuit: CircuitBreaker
@@ -266,15 +280,15 @@ class TestFuturesOfExecutors:
         future.set_exception(OSError())
         assert failures(circuit) == 0
 
-    def test_one_that_tells_twice_is_heard_once(self, way: Way, circuit: CircuitBreaker) -> None:
+    def test_one_that_tells_twice_is_heard_once(self, way: Way, circuit: CircuitBreaker, before: int) -> None:
         future = KafkaFuture()
         way(lambda: future)
         for _ in range(3):
             future.set_exception(OSError())
-        assert failures(circuit) == 2
+        assert failures(circuit) == before + 1
 
     def test_one_that_cannot_be_asked_harms_nobody(
-        self, way: Way, circuit: CircuitBreaker, caplog: pytest.LogCaptureFixture
+        self, way: Way, circuit: CircuitBreaker, before: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         class Broken:
             def add_done_callback(self, _: object) -> None:
@@ -282,7 +296,7 @@ class TestFuturesOfExecutors:
 
         for _ in range(3):
             assert isinstance(way(Broken), Broken)
-        assert failures(circuit) == 1
+        assert failures(circuit) == before
         assert ["Broken cannot be asked" in record.getMessage() for record in caplog.records if record.exc_info] == [
             True
         ]

@@ -12,6 +12,8 @@ import attrs
 from backpressure.async_host import AsyncDesk, AsyncHost, on_thread
 from backpressure.batch import BatchResult, JobOutcome, Plan, Work
 from backpressure.caller_loop import CallerLoopReads
+from backpressure.errors import BatchError
+from backpressure.foreign import unless_by_signal
 from backpressure.gate import AsyncGate, checked
 from backpressure.heart import Heart, refuse_generator
 from backpressure.loop_reads import LoopReads
@@ -267,10 +269,12 @@ class AsyncBackpressureController(Heart):
         try:
             for step in batch:
                 batch.answer = await self._take_step(step)
-        except BaseException as error:
-            batch.attach_to(error)
+            return batch.result()
+        except BatchError:
             raise
-        return batch.result()
+        except BaseException as error:
+            batch.cut_short(error)
+            raise
 
     async def _take_step(self, step: Step) -> object:
         try:
@@ -281,5 +285,5 @@ class AsyncBackpressureController(Heart):
                 return decision if decision.should_shed else self._desk.accept(decision, step.job.max_wait)
             await self._pacer.pause_async(step.seconds)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return JobOutcome("failed", error=error) if isinstance(step, Work) else error
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None

@@ -75,7 +75,8 @@ class AsyncHost(ControllerHost):
         try:
             return self.engine.suggest_throttle(priority, queue_name)
         except _UnreadError as unread:
-            await self._read(unread)
+            queue_name, wait = unread.queue_name, unread.wait
+        await self._read(queue_name, wait)
         return self._settled(self.engine.suggest_throttle, priority, queue_name)
 
     async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
@@ -83,7 +84,8 @@ class AsyncHost(ControllerHost):
         try:
             return self.engine.plan(priority, queue_name)
         except _UnreadError as unread:
-            await self._read(unread)
+            queue_name, wait = unread.queue_name, unread.wait
+        await self._read(queue_name, wait)
         return self._settled(self.engine.plan, priority, queue_name)
 
     @staticmethod
@@ -97,11 +99,11 @@ class AsyncHost(ControllerHost):
         finally:
             _has_read.reset(token)
 
-    async def _read(self, unread: _UnreadError) -> None:
+    async def _read(self, queue_name: str, wait: bool) -> None:
         """Have the queue read, and await it if need be."""
         self.poller.revive()
-        sight, first = self.sights.ask(unread.queue_name)
-        if unread.wait or first:
+        sight, first = self.sights.ask(queue_name)
+        if wait or first:
             await self.sights.wait_async(sight, self._clock, self._timeout())
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import attrs
 
 from backpressure.errors import BatchError, ConfigurationError, JobShedError, ThrottledError
+from backpressure.settings import nanoseconds
 from backpressure.types import Priority, Reason, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
@@ -172,15 +173,20 @@ def steps(
 
     Jobs of one queue and priority form a stream. A job is decided when it heads its stream, and due at that instant
     plus its delay; due jobs run one at a time, earliest first, then by priority, then in input order. Others may have
-    run since a job was decided, so right before its work the breaker is asked again.
+    run since a job was decided, so right before its work the breaker is asked again. Who is decided and not begun when
+    this ends, or is closed, gives a probe's lease back.
     """
     decide, now_ns = desk.decide, desk.now_ns
-    deadline_ns = math.inf if timeout is None else now_ns() + round(timeout * 1e9)
+    began_ns = now_ns()
+    deadline_ns = math.inf if timeout is None else began_ns + nanoseconds(timeout)
     # The decided first jobs of the streams, in the order in which they run; no two have the same place.
     heads: list[tuple[int, int, int, _Stream, ThrottleDecision]] = []
 
-    def advance(stream: _Stream, answer: _Answer | None = None) -> BatchJob | None:
-        """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting."""
+    def advance(stream: _Stream, answer: _Answer | None = None, *, first: bool = False) -> BatchJob | None:
+        """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting.
+
+        The first jobs of all streams count as decided at one instant, or priorities would not tell them apart.
+        """
         places = stream.places
         while places:
             place = places[0]
@@ -189,30 +195,35 @@ def steps(
                 return jobs[place]
             places.popleft()
             if type(answer) is ThrottleDecision and not answer.should_shed:
-                due_ns = desk.due_ns(answer) if answer.delay > 0 else now_ns()
+                at_once_ns = began_ns if first else now_ns()
+                due_ns = desk.due_ns(answer) if answer.delay > 0 else at_once_ns
                 heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
                 return None
             outcomes[place], answer = _refused(answer), None
         return None
 
-    for stream in _streams(jobs):
-        waits = advance(stream)
-        while waits is not None:
-            waits = advance(stream, (yield Plan(waits)))
-    while heads and heads[0][0] <= deadline_ns:
-        due_ns, _, place, stream, decision = heads[0]
-        ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0
-        answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
-        answer = answer or desk.readmit(decision)
-        heapq.heappop(heads)
-        if type(answer) is ThrottleDecision and not answer.should_shed:
-            outcomes[place] = _INTERRUPTED  # until it is told otherwise
-            outcomes[place] = yield Work(jobs[place], answer)
-        else:
-            outcomes[place] = _refused(answer)
-        waits = advance(stream)
-        while waits is not None:
-            waits = advance(stream, (yield Plan(waits)))
+    try:
+        for stream in _streams(jobs):
+            waits = advance(stream, first=True)
+            while waits is not None:
+                waits = advance(stream, (yield Plan(waits)), first=True)
+        while heads and heads[0][0] <= deadline_ns:
+            due_ns, _, place, stream, decision = heads[0]
+            ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0
+            answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
+            answer = answer or desk.readmit(decision)
+            heapq.heappop(heads)
+            if type(answer) is ThrottleDecision and not answer.should_shed:
+                outcomes[place] = _INTERRUPTED  # until it is told otherwise
+                outcomes[place] = yield Work(jobs[place], answer)
+            else:
+                outcomes[place] = _refused(answer)
+            waits = advance(stream)
+            while waits is not None:
+                waits = advance(stream, (yield Plan(waits)))
+    finally:
+        for *_, decision in heads:
+            desk.give_back(decision)
     for due_ns, _, place, stream, _ in heads:
         retry_after = max(0, due_ns - now_ns()) / 1e9
         for late in (place, *stream.places):
@@ -260,8 +271,9 @@ class Batch:
                 yield step
                 step = self._steps.send(self.answer)
 
-    def attach_to(self, error: BaseException) -> None:
-        """Put what is known of the jobs on an error that ends the batch, as ``batch_result``."""
+    def cut_short(self, error: BaseException) -> None:
+        """End the batch by an error, and put what is known of the jobs on that, as ``batch_result``."""
+        self._steps.close()
         error.batch_result = BatchResult(tuple(self._outcomes))  # type: ignore[attr-defined]
 
     def result(self) -> BatchResult:

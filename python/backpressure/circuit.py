@@ -234,7 +234,7 @@ class CircuitBreaker:
         retry_after = 0.0 if closed else self._until_recovery(breaker, word)
         state = CircuitState.HALF_OPEN if closed else CircuitState(state_of(word))
         return CircuitOpenError.of(
-            "circuit",
+            "circuit" if self._queue_name is None else f"circuit of queue {self._queue_name!r}",
             str(state),
             last_failure=breaker.last_failure,
             queue_name=self._queue_name,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from backpressure.batch import BatchResult, JobOutcome, Sleep, Work
 from backpressure.clock import in_event_loop
-from backpressure.errors import BackpressureError
+from backpressure.errors import BackpressureError, BatchError
+from backpressure.foreign import unless_by_signal
 from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
 from backpressure.host import BlockingHost
@@ -267,7 +268,8 @@ class BackpressureController(Heart):
 
         Raises:
             BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
-            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``.
+            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does whatever a
+                signal handler raises while no work runs.
 
         Example:
             >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]
@@ -280,10 +282,12 @@ class BackpressureController(Heart):
         try:
             for step in batch:
                 batch.answer = self._take_step(step)
-        except BaseException as error:
-            batch.attach_to(error)
+            return batch.result()
+        except BatchError:
             raise
-        return batch.result()
+        except BaseException as error:
+            batch.cut_short(error)
+            raise
 
     def _take_step(self, step: Step) -> object:
         try:
@@ -292,7 +296,7 @@ class BackpressureController(Heart):
             assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
             self._pacer.pause(step.seconds, step.job.queue_name)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return JobOutcome("failed", error=error) if isinstance(step, Work) else error
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None
 
     async def _turn_async(self, gate: Gate) -> ThrottleDecision:

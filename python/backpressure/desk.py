@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backpressure import outcome
 from backpressure.arguments import check_seconds
 from backpressure.errors import ThrottledError
+from backpressure.foreign import unless_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,15 +140,19 @@ class Desk:
             if job.max_wait is not None and not decision.should_shed:
                 self.accept(decision, job.max_wait)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return error
+            return unless_by_signal(error)
         return decision
 
     def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
-        """As `admit`, for a batch: nothing is raised."""
+        """As `admit`, for a batch: refusals and errors are returned."""
         try:
             return self._engine.admit(planned)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
-            return error
+            return unless_by_signal(error)
+
+    def give_back(self, decision: ThrottleDecision) -> None:
+        """Give back the lease of a probe that will not be made, if the decision holds one."""
+        self._engine.record(decision, None)
 
     def due_ns(self, decision: ThrottleDecision) -> int:
         """Return when a job that is decided now may run, its delay jittered."""

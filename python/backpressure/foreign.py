@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from backpressure.clock import Clock
 
-__all__ = ["Foreign", "GuardedClock", "raised_by_signal"]
+__all__ = ["Foreign", "GuardedClock", "raised_by_signal", "unless_by_signal"]
 
 _VARARGS = 0x04  # inspect.CO_VARARGS, without the import of inspect
 _RAISE = opmap["RAISE_VARARGS"]
@@ -37,6 +37,13 @@ def raised_by_signal(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return isinstance(error, KeyboardInterrupt) and not _at_raise(trace)
+
+
+def unless_by_signal(error: Exception) -> Exception:
+    """Return `error`, which was caught; if a signal handler raised it, raise it on."""
+    if raised_by_signal(error):
+        raise error
+    return error
 
 
 def _arguments(frame: FrameType) -> list[object]:

@@ -251,7 +251,7 @@ class Heart:
     def set_manual_override(self, enabled: bool, *, for_: float | None = None) -> None:
         """Let everything pass without delay, except for circuits forced open; `for_` seconds or until turned off.
 
-        Sleepers go at once. Breakers are neither asked nor fed meanwhile.
+        Sleepers go at once. What goes by it neither asks breakers nor feeds them.
 
         Raises:
             ConfigurationError: `enabled` is no bool, or `for_` no number of seconds from 0.

@@ -533,7 +533,8 @@ class MetricsCollector:
         if self._files is not None:
             return self.describe()
         with self._current() as ledger:
-            counts, now = ledger.counts(), _Now.of(ledger.sources())
+            counts, sources = ledger.counts(), ledger.sources()
+        now = _Now.of(sources)  # not under the lock: looking at a circuit may tell listeners of it
         ratios = {series[:2]: series for series in _ratios(counts)}
         ratios.setdefault(_HIT_RATE, _Series(*_HIT_RATE, 0.0))
         return _page((*_counted(counts), *ratios.values(), *now.backlog_series(), *now.worst_series()))
@@ -544,9 +545,14 @@ class MetricsCollector:
         To be called after every poll and when a controller stops; done when the process ends: what was not flushed is
         not served.
         """
-        if self._files is not None:
+        while self._files is not None:
             with self._current() as ledger:
-                self._files.write(ledger.counts(), _Now.of(ledger.sources()))
+                sources = ledger.sources()
+            now = _Now.of(sources)  # as in `collect`
+            with self._current() as ledger:
+                if ledger.sources() == sources:  # of one that has gone meanwhile no gauge may stay
+                    self._files.write(ledger.counts(), now)
+                    return
 
     def _lock(self) -> threading.RLock:
         # A child must not find it held, and a signal handler that stops a controller may come while it is.

@@ -15,6 +15,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from backpressure.errors import BackpressureError
+from backpressure.foreign import raised_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,9 +106,9 @@ def take(
     try:
         _watch(value, once)
     except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
+        once(CancelledError())
         message = "%s cannot be asked for its outcome, which says nothing of the queue, then"
         foreign.raised(error, ("future", kind.__qualname__), message, kind.__qualname__)
-        once(CancelledError())
 
 
 def _watch(future: Any, report: Callable[[BaseException | None], None]) -> None:
@@ -130,7 +131,9 @@ def _error_of(future: Any) -> BaseException | None:
             future.result()
             return None
         error = future.exception()
-    except BaseException as raised:  # noqa: BLE001 - a cancelled future raises here
+    except BaseException as raised:  # a cancelled future's
+        if raised_by_signal(raised):
+            raise
         return raised
     return None if error is None else _as_error(error)
 

@@ -140,5 +140,5 @@ class EngineSettings:
             fallback_reason=fallback_reason,
             polling=polling.enabled,
             observe=config.mode == "observe",
-            max_queues=config.max_queues,
+            max_queues=min(config.max_queues, _MAX_NS),  # what 64 bits hold
         )

@@ -295,6 +295,8 @@ class Breaker:
         ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began,
         else when its ticket was issued, else now; `failure` names what failed, for display.
         """
+        if is_forced(self.word):
+            self.lapse(self._now_ns())
         if ok is None and (ticket is None or not ticket.probe):
             return  # nothing was taken
         if ticket is not None and not ticket.settle():

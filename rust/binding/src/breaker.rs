@@ -179,6 +179,7 @@ impl Breaker {
         began_ns: Option<Ns>,
         failure: Option<Py<PyString>>,
     ) -> PyResult<()> {
+        self.lapse(py)?;
         let ticket = ticket.map(|ticket| &ticket.get().0);
         let outcome = match ok {
             Some(true) => Outcome::Success,

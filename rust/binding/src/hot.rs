@@ -181,8 +181,10 @@ unsafe extern "C-unwind" fn gate_run(
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
     // SAFETY: as for the entries.
     unsafe {
-        let engine = object::<Engine>(Python::assume_attached(), &slf).get();
-        ready_by_name(slf, args, |ready| ready.goes, |queue, decision| go(engine, queue, decision))
+        let py = Python::assume_attached();
+        let engine = object::<Engine>(py, &slf).get();
+        let go = ready_by_name(slf, args, |ready| ready.goes, |queue, decision| go(engine, queue, decision))?;
+        go.map_or_else(|error| raise(py, error), Some)
     }
 }
 
@@ -190,12 +192,14 @@ unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
 unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
     // SAFETY: as for the entries.
     unsafe {
-        let engine = object::<Gate>(Python::assume_attached(), &slf).get().engine.get();
-        ready_at_gate(slf, |ready| ready.goes, |queue, decision| go(engine, queue, decision))
+        let py = Python::assume_attached();
+        let engine = object::<Gate>(py, &slf).get().engine.get();
+        let go = ready_at_gate(slf, |ready| ready.goes, |queue, decision| go(engine, queue, decision))?;
+        go.map_or_else(|error| raise(py, error), Some)
     }
 }
 
-fn go(engine: &Engine, queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
+fn go(engine: &Engine, queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> PyResult<Go> {
     Go::new(engine, queue.bind(decision.py()).clone(), decision)
 }
 

@@ -27,21 +27,17 @@ pub struct Go {
 
 impl Go {
     /// Takes over two references, as the job begins.
-    pub fn new(engine: &Engine, queue: Bound<'_, Queue>, decision: Bound<'_, PyAny>) -> Self {
+    pub fn new(engine: &Engine, queue: Bound<'_, Queue>, decision: Bound<'_, PyAny>) -> PyResult<Self> {
         // Where there was no failure to forget, any that is found later came meanwhile.
-        let origin_ns = engine.origin_ns();
-        let began_ns = if is_pristine(queue.get().core.breaker.word()) {
-            origin_ns
-        } else {
-            engine.clock.now_ns(queue.py()).unwrap_or(origin_ns)
-        };
+        let pristine = is_pristine(queue.get().core.breaker.word());
+        let began_ns = if pristine { engine.origin_ns() } else { engine.clock.now_ns(queue.py())? };
         // SAFETY: references are not null.
         unsafe {
-            Self {
+            Ok(Self {
                 queue: NonNull::new_unchecked(queue.into_ptr()),
                 decision: NonNull::new_unchecked(decision.into_ptr()),
                 began_ns,
-            }
+            })
         }
     }
 

@@ -59,6 +59,8 @@ fn the_breaker_follows_the_golden_sequences() {
                     None
                 }
                 outcome => {
+                    let lapsed = breaker.lapse(now_ns);
+                    changes.extend(news(lapsed));
                     let ticket: Option<&Ticket> = (!step[2].is_null()).then(|| &tickets[index(&step[2])]);
                     let outcome = match outcome {
                         "success" => Outcome::Success,

@@ -226,6 +226,9 @@ impl Life {
     }
 
     fn record(&self, outcome: Outcome, ticket: Option<&Rc<Ticket>>) -> Option<Change> {
+        if let Some(lapsed) = self.queue.breaker.lapse(self.now_ns) {
+            self.ear.hear_change(lapsed);
+        }
         let Ok(change) = self.queue.breaker.record(outcome, ticket.map(AsRef::as_ref), at(self.now_ns));
         change
     }
