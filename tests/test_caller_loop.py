@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from backpressure import AsyncBackpressureController, BackpressureConfig, PollingConfig, QueueStats, Reason
 from backpressure.testing import ManualClock
@@ -117,6 +118,29 @@ def test_a_read_that_hangs_ends_at_the_timeout(
             assert (await asking).reason is Reason.FALLBACK_CONSERVATIVE
             assert controller.health()["polling_errors"] == {"deadline": 1}
             assert controller.health()["provider"] == "deadline"
+
+    asyncio.run(main())
+
+
+def test_what_is_no_exception_is_a_failed_read_too(engine_name: str, engine_module: EngineModule) -> None:
+    class Odd(BaseException):
+        pass
+
+    class Raising:
+        loop_bound = True
+
+        async def get_queue_stats(self, queue_name: str) -> QueueStats:
+            raise Odd
+
+        async def get_all_queue_stats(self) -> dict[str, QueueStats | StatsUnavailableError]:
+            raise Odd
+
+    async def main() -> None:
+        async with AsyncBackpressureController(
+            None, Raising(), registry=CollectorRegistry(), _engine=engine_name
+        ) as controller:
+            assert (await controller.suggest_throttle("low", "jobs")).reason is Reason.FALLBACK_CONSERVATIVE
+            assert controller.health()["provider"] == "provider"
 
     asyncio.run(main())
 

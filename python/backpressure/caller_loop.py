@@ -49,6 +49,10 @@ class CallerLoopReads(Sights[_Loop, _Task]):
                 collected = dict(await self._bounded(self._provider.get_many(queue_names)))
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # not from the provider, for all that can be told
+        except BaseException as error:  # noqa: BLE001 - a task would keep it to itself
+            failure = StatsUnavailableError(f"the provider raised {type(error).__name__}")
         return self._intake.sighted(queue_names, collected, failure, polled=False)
 
     async def _bounded(self, reading: Coroutine[Any, Any, T]) -> T:
