@@ -76,6 +76,7 @@ class Field(Generic[F]):
     """Where reads take off: what is to be read, what is being read, and by whom."""
 
     def __init__(self) -> None:
+        self.pid = os.getpid()
         self.pending: dict[str, Sight] = {}
         self.flying: dict[str, Sight] = {}
         self.fliers: set[F] = set()
@@ -135,6 +136,13 @@ class Sights(abc.ABC, Generic[P, F]):
         if not sight.over:
             self._hurry(sight)
             await sight.wait_async(clock, timeout * (1 - _PATIENCE) + GRACE)
+
+    def release(self) -> None:
+        """Let all go who wait: nothing is decided any more."""
+        for field in list(self._fields.values()):
+            if field.pid == os.getpid():
+                for sight in (*field.pending.copy().values(), *field.flying.copy().values()):
+                    sight.land()
 
     def _hurry(self, sight: Sight) -> None:
         """Have a queue read beside the reads under way, one of which seems to hang."""
