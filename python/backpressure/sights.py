@@ -26,6 +26,8 @@ F = TypeVar("F")  # what does them: a thread, or a task
 
 # Reads at a time where the provider takes one queue a read.
 _FLIERS = 8
+# And where these seem to hang; each costs threads.
+_MOST_FLIERS = 32
 # Part of its time that a caller waits for a read to begin before another one is begun for it.
 _PATIENCE = 1 / 8
 #: Seconds beyond the timeout in which a read that overran it is told to have failed.
@@ -148,7 +150,7 @@ class Sights(abc.ABC, Generic[P, F]):
         """Have a queue read beside the reads under way, one of which seems to hang."""
         field = self._fields[self._here()]
         with self._lock():
-            if field.pending.get(sight.queue_name) is sight:
+            if field.pending.get(sight.queue_name) is sight and len(field.fliers) < _MOST_FLIERS:
                 self._send(field)
 
     def _send(self, field: Field[F]) -> None:
