@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from backpressure._pure.lock import ForkLock
 from backpressure.clock import Wake, wait
 from backpressure.errors import StatsUnavailableError
-from backpressure.reader import Reader
+from backpressure.reader import Reader, odd
 from backpressure.settings import nanoseconds
 from backpressure.sights import Landing, ThreadSights
 from backpressure.threads import spawn
@@ -326,8 +326,8 @@ class Poller:
             unread.add(name)
             try:
                 collected[name] = self._provider.get_queue_stats(name)
-            except Exception as error:  # noqa: BLE001 - one queue's error spoils no other
-                collected[name] = error
+            except BaseException as error:  # noqa: BLE001 - one queue's error spoils no other
+                collected[name] = error if isinstance(error, Exception) else odd(error)
             finally:
                 unread.discard(name)
 
