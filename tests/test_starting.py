@@ -290,6 +290,21 @@ def test_nothing_needs_the_loops_executor(make_provider: Any, engine_name: str, 
 
 
 @pytest.mark.parametrize("make_provider", PROVIDERS)
+def test_a_stop_that_returns_leaves_no_thread(
+    make_provider: Any, engine_name: str, engine_module: EngineModule
+) -> None:
+    async def main() -> None:
+        for _ in range(20):
+            before = set(threading.enumerate())
+            async with make_async(make_provider(), engine_name, registry=CollectorRegistry()) as controller:
+                await controller.suggest_throttle("low", "new")
+            left = {thread.name for thread in set(threading.enumerate()) - before}
+            assert not left & {"backpressure-poller", "backpressure-loop", "backpressure-wait"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("make_provider", PROVIDERS)
 def test_a_stop_that_is_cancelled_has_stopped(
     make_provider: Any, engine_name: str, engine_module: EngineModule
 ) -> None:

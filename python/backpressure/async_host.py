@@ -116,8 +116,9 @@ async def on_thread(work: Callable[[], T]) -> T | None:
             wake.set()
 
     try:
-        spawn(run, "backpressure-wait")
+        thread = spawn(run, "backpressure-wait")
     except RuntimeError:
         return None
     await wake.wait()
+    thread.join()  # at its last instructions: who has stopped finds no thread any more
     return outcomes[0] if outcomes else None
