@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from backpressure import AsyncBackpressureController, BackpressureConfig, PollingConfig, QueueStats, Reason
 from backpressure.testing import ManualClock
@@ -117,6 +119,58 @@ def test_a_read_that_hangs_ends_at_the_timeout(
             assert (await asking).reason is Reason.FALLBACK_CONSERVATIVE
             assert controller.health()["polling_errors"] == {"deadline": 1}
             assert controller.health()["provider"] == "deadline"
+
+    asyncio.run(main())
+
+
+class Odd(BaseException):
+    pass
+
+
+def test_how_a_read_ends_that_was_cut_short_is_nobodys_concern(engine_name: str, engine_module: EngineModule) -> None:
+    class Sullen(Bound):
+        async def get_queue_stats(self, queue_name: str) -> QueueStats:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ValueError from None
+            raise AssertionError("nobody sets it")
+
+    complaints: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        config = BackpressureConfig(polling=PollingConfig(timeout=0.01))
+        async with AsyncBackpressureController(
+            config, Sullen(), registry=CollectorRegistry(), _engine=engine_name
+        ) as controller:
+            assert (await controller.suggest_throttle("low", "jobs")).reason is Reason.FALLBACK_CONSERVATIVE
+            assert controller.health()["provider"] == "deadline"
+        gc.collect()
+
+    asyncio.run(main())
+    assert complaints == []
+
+
+@pytest.mark.parametrize("error", [Odd, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_what_is_no_exception_is_a_failed_read_too(
+    engine_name: str, engine_module: EngineModule, error: type[BaseException]
+) -> None:
+    class Raising:
+        loop_bound = True
+
+        async def get_queue_stats(self, queue_name: str) -> QueueStats:
+            raise error
+
+        async def get_all_queue_stats(self) -> dict[str, QueueStats | StatsUnavailableError]:
+            raise error
+
+    async def main() -> None:
+        async with AsyncBackpressureController(
+            None, Raising(), registry=CollectorRegistry(), _engine=engine_name
+        ) as controller:
+            assert (await controller.suggest_throttle("low", "jobs")).reason is Reason.FALLBACK_CONSERVATIVE
+            assert controller.health()["provider"] == "provider"
 
     asyncio.run(main())
 

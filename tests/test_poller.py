@@ -12,8 +12,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from backpressure import (
+    AsyncBackpressureController,
     BackpressureConfig,
     InMemoryStatsProvider,
     PollingConfig,
@@ -297,6 +299,34 @@ class TestReader:
         assert results == [0] * 8
 
 
+def test_a_queue_whose_read_hangs_is_passed_over_until_that_has_ended(make_controller: MakeController) -> None:
+    release, reads = threading.Event(), list[str]()
+
+    class OneHangs:
+        def get_all_queue_stats(self) -> Any:
+            return {}
+
+        def get_queue_stats(self, queue_name: str) -> QueueStats:
+            reads.append(queue_name)
+            if queue_name == "hangs":
+                release.wait(30)
+            return QueueStats(queue_name, len(reads))
+
+    polling = PollingConfig(interval=60, timeout=0.05, max_backoff=60, cache_ttl=100, jitter=0)
+    controller = make_controller(OneHangs(), BackpressureConfig(polling=polling), clock=SystemClock())
+    release.set()
+    for name in ("one", "hangs", "two"):
+        controller.suggest_throttle("low", name)
+    release.clear()
+    assert not controller._poller.poll()
+    reads.clear()
+    for _ in range(3):
+        assert controller._poller.poll()
+    assert sorted(reads) == ["one"] * 3 + ["two"] * 3
+    release.set()
+    eventually(lambda: controller._poller.poll() and "hangs" in reads)
+
+
 class TestRevival:
     def test_a_dead_poller_is_replaced_by_whoever_meets_an_old_sample(
         self, make_controller: MakeController, provider: InMemoryStatsProvider, clock: ManualClock
@@ -340,6 +370,80 @@ class TestRevival:
         assert poller.alive()
         assert not poller.check()
         assert controller.health()["polling_errors"] == {}
+
+    @pytest.mark.parametrize("way", ["suggest", "run", "gate"])
+    @pytest.mark.parametrize("stirred", ["thawed", "forked in C"])
+    def test_who_finds_that_nobody_can_have_read_reads_first(
+        self,
+        make_controller: MakeController,
+        clock: ManualClock,
+        caplog: pytest.LogCaptureFixture,
+        way: str,
+        stirred: str,
+    ) -> None:
+        provider = InMemoryStatsProvider({"jobs": 5_000, "others": 5_000})
+        controller = make_controller(provider, BackpressureConfig(polling=PollingConfig(jitter=0)))
+        gate = controller.gate("low", "jobs")
+        for _ in range(2):  # the second answer lay ready
+            assert gate.suggest().should_shed
+            assert controller.suggest_throttle("low", "jobs").should_shed
+            assert controller.suggest_throttle("low", "others").should_shed
+        eventually(lambda: at_rest(controller, clock, 1))
+        parents = controller._poller._current
+        assert parents is not None
+        provider.set("jobs", 0)
+        provider.set("others", 0)
+        if stirred == "thawed":
+            clock._now_ns += 65_000_000_000  # without waking anybody
+        else:
+            clock._now_ns += 14_000_000_000
+            parents.pid += 1
+            controller._poller.poll = bool  # type: ignore[method-assign]  # the child's poller comes late
+        if way == "suggest":
+            assert controller.suggest_throttle("low", "jobs").reason is Reason.BACKLOG_GREEN
+        elif way == "run":
+            assert controller.run("low", "jobs", int) == 0
+        else:
+            assert gate.run(int) == 0
+        if stirred == "forked in C":
+            assert controller.suggest_throttle("low", "others").reason is Reason.BACKLOG_GREEN
+            parents.pid -= 1
+            parents.wake.set()
+        assert controller._poller.alive()
+        assert controller.health()["polling_errors"] == {}
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+    @pytest.mark.parametrize("awaited", [True, False])
+    def test_a_thawed_task_reads_first(
+        self, engine_name: str, clock: ManualClock, caplog: pytest.LogCaptureFixture, awaited: bool
+    ) -> None:
+        provider = InMemoryStatsProvider({"jobs": 5_000})
+
+        class Awaited:
+            async def get_queue_stats(self, queue_name: str) -> QueueStats:
+                return provider.get_queue_stats(queue_name)
+
+            async def get_all_queue_stats(self) -> Any:
+                return provider.get_all_queue_stats()
+
+        async def main() -> None:
+            config = BackpressureConfig(polling=PollingConfig(jitter=0))
+            async with AsyncBackpressureController(
+                config,
+                Awaited() if awaited else provider,
+                clock=clock,
+                registry=CollectorRegistry(),
+                _engine=engine_name,
+            ) as controller:
+                assert (await controller.suggest_throttle("low", "jobs")).should_shed
+                eventually(lambda: at_rest(controller, clock, 1))
+                provider.set("jobs", 0)
+                clock._now_ns += 65_000_000_000
+                assert (await controller.suggest_throttle("low", "jobs")).reason is Reason.BACKLOG_GREEN
+                assert controller.health()["polling_errors"] == {}
+
+        asyncio.run(main())
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
     def test_a_poller_that_does_not_show_itself_when_woken_is_replaced(
         self, make_controller: MakeController, clock: ManualClock, caplog: pytest.LogCaptureFixture

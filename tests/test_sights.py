@@ -186,3 +186,25 @@ def test_a_queue_with_an_old_sample_is_read_again_when_that_is_asked_for(make_co
         return controller._host.read("jobs", wait=True)
 
     assert asyncio.run(on_a_loop()) is None, "it is not cold"
+
+
+def test_callers_that_are_impatient_begin_a_bounded_number_of_reads() -> None:
+    release, read, clock = threading.Event(), list[str](), ManualClock()
+
+    def hang(names: list[str]) -> None:
+        release.wait(30)
+        read.extend(names)
+
+    sights = ThreadSights(hang, lambda name: None, together=False)
+    asked = [sights.ask(f"queue-{number}")[0] for number in range(100)]
+    with ThreadPoolExecutor(100) as pool:
+        waiting = [pool.submit(sights.wait, sight, clock, 8) for sight in asked]
+        eventually(lambda: clock.sleeping() == 100)
+        clock.advance(1)
+        eventually(lambda: clock.sleeping() == 100)
+        (field,) = sights._fields.values()
+        assert 8 < len(field.fliers) <= 32
+        release.set()
+        for wait in waiting:
+            wait.result(10)
+    assert sorted(read) == sorted(sight.queue_name for sight in asked)

@@ -126,6 +126,132 @@ def test_a_stop_that_comes_at_any_point_of_start_leaves_no_poller(make_controlle
     assert ended
 
 
+def test_a_stop_that_is_interrupted_at_any_point_is_made_good_by_the_next(make_controller: MakeController) -> None:
+    ended = False
+    for number in range(10_000):
+        controller = make_controller(registry=CollectorRegistry(), clock=ManualClock())
+        lines = 0
+
+        def trace(frame: FrameType, event: str, _arg: object) -> Any:
+            nonlocal lines
+            if "/backpressure/" not in frame.f_code.co_filename or "metrics" in frame.f_code.co_filename:
+                return None
+            lines += event == "line"
+            if event == "line" and lines == number + 1:  # noqa: B023 - called within this turn
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                controller.stop()
+        finally:
+            sys.settrace(before)
+        ended = lines <= number
+        if ended:
+            break
+        controller.stop()
+        assert controller.health()["stopped"]
+    assert ended
+
+
+def test_a_start_that_is_interrupted_when_its_metrics_are_registered_may_be_tried_again(
+    make_controller: MakeController,
+) -> None:
+    class Interrupted(CollectorRegistry):
+        def register(self, collector: Any) -> None:
+            super().register(collector)
+            raise KeyboardInterrupt
+
+    registry = Interrupted()
+    controller = make_controller(start=False, registry=registry)
+    with pytest.raises(KeyboardInterrupt):
+        controller.start()
+    controller.start()
+    assert registry.get_sample_value("backpressure_manual_override") == 0
+
+
+def test_a_start_has_its_poller_although_another_failed_meanwhile(make_controller: MakeController) -> None:
+    controller = make_controller(start=False)
+    with controller._starting():
+        controller._poller.retire()
+    assert controller.health()["poller_alive"]
+    assert controller._poller._begun
+
+
+def test_starts_that_fail_side_by_side_leave_no_poller(make_controller: MakeController) -> None:
+    controller = make_controller(start=False)
+
+    def fail() -> None:
+        with controller._starting():
+            both.wait(10)
+            raise TimeoutError
+
+    both = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        for start in [pool.submit(fail) for _ in range(2)]:
+            with pytest.raises(TimeoutError):
+                start.result(10)
+    assert controller._poller._current is None
+
+
+class Hanging(InMemoryStatsProvider):
+    """Reads that end when they are let go."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+        self.begun, self.release = threading.Event(), threading.Event()
+
+    def _hang(self, name: str) -> None:
+        if name in self.names:
+            self.begun.set()
+            self.release.wait(30)
+
+    def get_queue_stats(self, queue_name: str) -> QueueStats:
+        self._hang(queue_name)
+        return QueueStats(queue_name, 7)
+
+    def get_all_queue_stats(self) -> dict[str, QueueStats]:
+        self._hang("*")
+        return {}
+
+
+def test_stop_lets_go_who_waits_for_a_start_or_a_first_sight(make_controller: MakeController) -> None:
+    """They would wait for the timeout, on a clock that stands still."""
+    for name, call in [
+        ("*", lambda controller: controller.start()),
+        ("jobs", lambda controller: controller.suggest_throttle("low", "jobs")),
+    ]:
+        provider = Hanging(name)
+        controller = make_controller(provider, start=name != "*", clock=ManualClock())
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(call, controller)
+            assert provider.begun.wait(10)
+            controller.stop()
+            with contextlib.suppress(ControllerStoppedError):  # start() ends as it may
+                waiting.result(10)
+        provider.release.set()
+        assert controller.health()["stopped"]
+
+
+def test_stop_lets_go_tasks_that_wait_for_a_first_sight(engine_name: str, engine_module: EngineModule) -> None:
+    async def main() -> None:
+        provider = Hanging("jobs")
+        controller = make_async(provider, engine_name)
+        await controller.start()
+        waiting = asyncio.ensure_future(controller.suggest_throttle("low", "jobs"))
+        while not provider.begun.is_set():
+            await asyncio.sleep(0.001)
+        await controller.stop()
+        with pytest.raises(ControllerStoppedError):
+            await asyncio.wait_for(waiting, 10)
+        provider.release.set()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("make_provider", PROVIDERS)
 def test_several_starts_at_once_start_one_poller(
     make_provider: Any, engine_name: str, engine_module: EngineModule
@@ -159,6 +285,21 @@ def test_nothing_needs_the_loops_executor(make_provider: Any, engine_name: str, 
             assert (await controller.suggest_throttle("low", "jobs")).backlog_size == 7
             assert (await controller.suggest_throttle("low", "new")).backlog_size == 7
             assert await controller.refresh("new")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("make_provider", PROVIDERS)
+def test_a_stop_that_returns_leaves_no_thread(
+    make_provider: Any, engine_name: str, engine_module: EngineModule
+) -> None:
+    async def main() -> None:
+        for _ in range(20):
+            before = set(threading.enumerate())
+            async with make_async(make_provider(), engine_name, registry=CollectorRegistry()) as controller:
+                await controller.suggest_throttle("low", "new")
+            left = {thread.name for thread in set(threading.enumerate()) - before}
+            assert not left & {"backpressure-poller", "backpressure-loop", "backpressure-wait"}
 
     asyncio.run(main())
 

@@ -7,7 +7,7 @@ user; the read is awaited, and the decision asked for again.
 from __future__ import annotations
 
 import contextvars
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from backpressure.clock import TaskWake
 from backpressure.desk import Desk
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure.batch import BatchJob
-    from backpressure.sights import Sights
     from backpressure.types import Priority, Reason, ThrottleDecision
 
 __all__ = ["AsyncDesk", "AsyncHost", "on_thread"]
@@ -49,8 +48,6 @@ class AsyncDesk(Desk):
 
 class AsyncHost(ControllerHost):
     """The host of callers that await a read."""
-
-    sights: Sights[Any, Any]
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         """Have the caller await the read, unless it has."""
@@ -121,8 +118,9 @@ async def on_thread(work: Callable[[], T]) -> T | None:
             wake.set()
 
     try:
-        spawn(run, "backpressure-wait")
+        thread = spawn(run, "backpressure-wait")
     except RuntimeError:
         return None
     await wake.wait()
+    thread.join()  # at its last instructions: who has stopped finds no thread any more
     return outcomes[0] if outcomes else None

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from backpressure.clock import wait_async
 from backpressure.errors import StatsUnavailableError
+from backpressure.foreign import raised_by_signal
+from backpressure.reader import odd
 from backpressure.sights import Sights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from backpressure.clock import Clock
     from backpressure.intake import Intake
@@ -24,6 +26,26 @@ T = TypeVar("T")
 
 _Loop = asyncio.AbstractEventLoop
 _Task = asyncio.Task[None]
+
+
+async def _tamed(reading: Awaitable[T]) -> T:
+    """Return what `reading` returns; a task would keep what is no `Exception` to itself, or end its loop by it."""
+    try:
+        return await reading
+    except Exception:
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        cancelled = task is not None and task.cancelling() and isinstance(error, asyncio.CancelledError)
+        if cancelled or isinstance(error, GeneratorExit) or raised_by_signal(error):
+            raise
+        raise odd(error) from None
+
+
+def _look_away(work: asyncio.Future[Any]) -> None:
+    """Have asyncio not complain that nobody looks at how a read ended that was cut short."""
+    if not work.cancelled():
+        work.exception()
 
 
 class CallerLoopReads(Sights[_Loop, _Task]):
@@ -51,10 +73,10 @@ class CallerLoopReads(Sights[_Loop, _Task]):
             failure = error
         return self._intake.sighted(queue_names, collected, failure, polled=False)
 
-    async def _bounded(self, reading: Coroutine[Any, Any, T]) -> T:
+    async def _bounded(self, reading: Awaitable[T]) -> T:
         """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""
         timeout = self._timeout()
-        work = asyncio.ensure_future(reading)
+        work = asyncio.ensure_future(_tamed(reading))
         timer = asyncio.ensure_future(wait_async(self._clock, timeout))
         try:
             await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
@@ -62,7 +84,8 @@ class CallerLoopReads(Sights[_Loop, _Task]):
             timer.cancel()
             ended = work.done()
             work.cancel()
-        if ended and not work.cancelled():
+            work.add_done_callback(_look_away)
+        if ended:
             return work.result()
         raise StatsUnavailableError(
             f"reading took longer than {timeout:g} s: look at the server, or raise polling.timeout",

@@ -79,7 +79,7 @@ class Heart:
         self._engine_name = engine or ENGINE
         self._state: Literal["new", "running", "stopped"] = "new"
         self._lock = ForkLock()
-        self._starts = 0
+        self._starts: set[object] = set()
         self._pacer = Pacer(
             self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
         )
@@ -118,9 +118,9 @@ class Heart:
         """
         if self._state == "stopped":
             raise self._host.not_running()
-        with self._lock():
-            self._starts += 1
+        this = object()
         try:
+            self._starts.add(this)
             self._export()
             yield self._poller.start()
             with self._lock():
@@ -130,13 +130,16 @@ class Heart:
                 if self._host.stopped:  # by a signal handler, which no lock keeps out, since the look at the state
                     self._state = "stopped"
                     self._engine.set_running(False)
+            if self._state == "running":
+                self._poller.start()  # another start that failed may have just retired it
         except BaseException:
-            if self._state == "new" and self._starts == 1:  # nobody else is about to run
-                self._poller.retire()
+            self._starts.discard(this)
+            with self._lock():
+                if self._state == "new" and not self._starts:  # nobody else is about to run
+                    self._poller.retire()
             raise
         finally:
-            with self._lock():
-                self._starts -= 1
+            self._starts.discard(this)
 
     def _export(self) -> None:
         """Have the metrics collected. Raises what prometheus-client does where their names are taken."""
@@ -161,6 +164,7 @@ class Heart:
             self._state = "stopped"
             self._engine.set_running(False)
         self._pacer.stop()
+        self._host.sights.release()
         if self._metrics is not None and self._source is not None:
             self._metrics.remove(self._source)
             self._flush()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backpressure.events import Announcer
     from backpressure.pacer import Pacer
     from backpressure.poller import Poller
-    from backpressure.sights import ThreadSights
+    from backpressure.sights import Sights
     from backpressure.types import Priority
 
 __all__ = ["BlockingHost", "ControllerHost"]
@@ -47,6 +47,7 @@ class ControllerHost:
     desk: Desk
     compliance: Compliance
     poller: Poller
+    sights: Sights[Any, Any]
 
     def __init__(
         self, clock: Clock, injected: bool, pacer: Pacer, announcer: Announcer, timeout: Callable[[], float]
@@ -224,8 +225,6 @@ class ControllerHost:
 
 class BlockingHost(ControllerHost):
     """The host of callers that may wait for a read."""
-
-    sights: ThreadSights
 
     def turn(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backpressure._pure.lock import ForkLock
 from backpressure.clock import Wake
 from backpressure.errors import StatsUnavailableError
+from backpressure.reader import odd
 from backpressure.threads import spawn
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ class _Read:
         try:
             self._value = await self._make()
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            self._error = _overran() if isinstance(error, asyncio.CancelledError) else error
+            self._error = error
+            if isinstance(error, asyncio.CancelledError):
+                self._error = _overran() if self.cut else odd(error)
         self._finish()
 
     def cancel(self) -> None:

@@ -504,11 +504,15 @@ class MetricsCollector:
                 self._locks = {}
                 if shared:
                     atexit.register(self.flush)
-            if not shared:
-                # One that is found may have been unregistered since; if not, it clashes with itself alone.
-                with contextlib.suppress(ValueError) if found else contextlib.nullcontext():
+            _collectors[key] = self  # before it is registered: who is interrupted may try again
+            try:
+                if not shared:
                     target.register(self)
-            _collectors[key] = self
+            except ValueError:
+                # One that is found may have been unregistered since; if not, it clashes with itself alone.
+                if not found:
+                    del _collectors[key]
+                    raise
         return self
 
     def add(self, source: MetricsSource) -> None:

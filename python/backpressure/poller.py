@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from backpressure._pure.lock import ForkLock
 from backpressure.clock import Wake, wait
-from backpressure.reader import Reader
+from backpressure.errors import StatsUnavailableError
+from backpressure.reader import Reader, odd
 from backpressure.settings import nanoseconds
 from backpressure.sights import Landing, ThreadSights
 from backpressure.threads import spawn
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from backpressure._engine import Engine
     from backpressure.clock import Clock
     from backpressure.config import PollingConfig
-    from backpressure.errors import StatsUnavailableError
     from backpressure.events import Announcer
     from backpressure.intake import Intake
     from backpressure.types import QueueStats, StatsProvider
@@ -52,6 +52,7 @@ class _Thread:
         self.first_poll = Landing()
         self.due_ns: float = 0  # when it will have shown itself again, if it lives
         self.doubted = False  # it was not seen in time, and woken to show itself
+        self.dismissed = False
         self.thread: threading.Thread | None = None
 
     def is_own(self) -> bool:
@@ -89,6 +90,8 @@ class Poller:
         self._begun = False
         self._stopped = False
         self._rotation = 0
+        # Queues whose reads one by one have not ended, by process: some longer than their polls.
+        self._unread: dict[int, set[str]] = {}
         _pollers.add(self)
 
     # ----------------------------------------------------------------------------------------------------- lifecycle
@@ -106,11 +109,15 @@ class Poller:
     def _ensure(self) -> bool:
         """Start the thread if polling is wanted and this process has none; tell whether that was so."""
         current = self._current
-        wanted = self._begun and self._config.enabled and not self._stopped and not sys.is_finalizing()
-        if not wanted or (current is not None and current.is_own()):
+        if not self._may_run() or sys.is_finalizing() or (current is not None and current.is_own()):
             return False
+        if current is not None:
+            self.forget_parent()  # no hook may have run
         self._spawn(current)
         return True
+
+    def _may_run(self) -> bool:
+        return self._begun and self._config.enabled and not self._stopped
 
     def check(self) -> bool:
         """Look after the thread, where samples are older than they may be; tell whether the caller should read first.
@@ -180,11 +187,16 @@ class Poller:
 
     def _dismiss(self) -> threading.Thread | None:
         """Have the thread end when it next looks; return it."""
-        current, self._current = self._current, None
-        if current is None or not current.is_own():
-            return None
-        current.wake.set()
-        return current.thread
+        # Let go of last, so that who is interrupted here may do it again.
+        current = self._current
+        own = current is not None and current.is_own()
+        if current is not None and own:
+            current.dismissed = True
+            current.wake.set()
+            current.first_poll.land()
+        if self._current is current:
+            self._current = None
+        return current.thread if current is not None and own else None
 
     def _at_exit(self) -> None:
         self.retire()()
@@ -212,11 +224,11 @@ class Poller:
             fresh.first_poll.land()
             self._announcer.poller_failed(error)
             return
-        if self._stopped:
-            self._dismiss()  # stop() came after this was begun
+        if not self._may_run():
+            self._dismiss()  # its end came after this was begun
 
     def _is_wanted(self, me: _Thread) -> bool:
-        return self._current is me and not self._stopped
+        return self._current is me and not me.dismissed and not self._stopped
 
     def _run(self, me: _Thread) -> None:
         try:
@@ -302,15 +314,22 @@ class Poller:
             collected.update(get_many(missing))
             return
         # One by one, beginning behind where the last poll was cut off, so that every queue gets its turn.
+        unread = self._unread.setdefault(os.getpid(), set())
         first = self._rotation % len(missing)
         for position, name in enumerate(missing[first:] + missing[:first], first + 1):
             if self._clock.monotonic_ns() >= deadline_ns:
                 return
             self._rotation = position
+            if name in unread:
+                collected[name] = _still_hangs()
+                continue
+            unread.add(name)
             try:
                 collected[name] = self._provider.get_queue_stats(name)
-            except Exception as error:  # noqa: BLE001 - one queue's error spoils no other
-                collected[name] = error
+            except BaseException as error:  # noqa: BLE001 - one queue's error spoils no other
+                collected[name] = error if isinstance(error, Exception) else odd(error)
+            finally:
+                unread.discard(name)
 
     def _fetch(self, queue_names: list[str], collected: dict[str, object], _deadline_ns: int) -> None:
         """Read queues, several only where the provider can in one go. Runs on the reader's thread."""
@@ -318,6 +337,10 @@ class Poller:
             collected[queue_names[0]] = self._provider.get_queue_stats(queue_names[0])
         else:
             collected.update(self._provider.get_many(queue_names))  # type: ignore[attr-defined]  # sights know
+
+
+def _still_hangs() -> StatsUnavailableError:
+    return StatsUnavailableError("an earlier read of it has not ended yet", error_type="deadline")
 
 
 def _join(*threads: threading.Thread | None) -> None:

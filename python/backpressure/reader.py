@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from backpressure.clock import Clock
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "odd"]
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class Reader:
             raise call.error
         if call.error is not None:
             # SystemExit and its like would end the thread that waits, for something that was not meant for it.
-            raise StatsUnavailableError(f"the provider raised {type(call.error).__name__}")
+            raise odd(call.error)
         return call.value  # type: ignore[return-value]
 
     def interrupt(self) -> None:
@@ -107,3 +107,8 @@ class Reader:
         if self._interrupt is not None:
             with contextlib.suppress(Exception):
                 self._interrupt()
+
+
+def odd(error: BaseException) -> StatsUnavailableError:
+    """Return what to raise in the place of what is no `Exception`, as no provider should raise."""
+    return StatsUnavailableError(f"the provider raised {type(error).__name__}")

@@ -26,6 +26,8 @@ F = TypeVar("F")  # what does them: a thread, or a task
 
 # Reads at a time where the provider takes one queue a read.
 _FLIERS = 8
+# And where these seem to hang; each costs threads.
+_MOST_FLIERS = 32
 # Part of its time that a caller waits for a read to begin before another one is begun for it.
 _PATIENCE = 1 / 8
 #: Seconds beyond the timeout in which a read that overran it is told to have failed.
@@ -76,6 +78,7 @@ class Field(Generic[F]):
     """Where reads take off: what is to be read, what is being read, and by whom."""
 
     def __init__(self) -> None:
+        self.pid = os.getpid()
         self.pending: dict[str, Sight] = {}
         self.flying: dict[str, Sight] = {}
         self.fliers: set[F] = set()
@@ -136,11 +139,18 @@ class Sights(abc.ABC, Generic[P, F]):
             self._hurry(sight)
             await sight.wait_async(clock, timeout * (1 - _PATIENCE) + GRACE)
 
+    def release(self) -> None:
+        """Let all go who wait: nothing is decided any more."""
+        for field in list(self._fields.values()):
+            if field.pid == os.getpid():
+                for sight in (*field.pending.copy().values(), *field.flying.copy().values()):
+                    sight.land()
+
     def _hurry(self, sight: Sight) -> None:
         """Have a queue read beside the reads under way, one of which seems to hang."""
         field = self._fields[self._here()]
         with self._lock():
-            if field.pending.get(sight.queue_name) is sight:
+            if field.pending.get(sight.queue_name) is sight and len(field.fliers) < _MOST_FLIERS:
                 self._send(field)
 
     def _send(self, field: Field[F]) -> None:
