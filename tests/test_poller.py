@@ -371,6 +371,50 @@ class TestRevival:
         assert not poller.check()
         assert controller.health()["polling_errors"] == {}
 
+    def test_a_poller_that_polls_too_late_is_no_reason_to_go_by_what_there_is(
+        self, make_controller: MakeController, clock: ManualClock
+    ) -> None:
+        """As after the process was suspended, where the poller wakes up before its callers do."""
+        polling, go_on = threading.Event(), threading.Event()
+        provider = InMemoryStatsProvider({"jobs": 5_000})
+        controller = make_controller(provider, BackpressureConfig(polling=PollingConfig(jitter=0)))
+        assert controller.suggest_throttle("low", "jobs").should_shed
+        eventually(lambda: at_rest(controller, clock, 1))
+        poll = controller._poller.poll
+
+        def poll_slowly() -> bool:
+            polling.set()
+            go_on.wait(10)
+            return poll()
+
+        controller._poller.poll = poll_slowly  # type: ignore[method-assign]
+        provider.set("jobs", 0)
+        clock.advance(60)
+        assert polling.wait(10)
+        assert controller.suggest_throttle("low", "jobs").reason is Reason.BACKLOG_GREEN
+        go_on.set()
+        eventually(lambda: at_rest(controller, clock, 2))
+        assert not controller._poller.check()
+
+    def test_all_who_find_that_nobody_can_have_read_read_first(
+        self, make_controller: MakeController, clock: ManualClock
+    ) -> None:
+        provider = InMemoryStatsProvider(dict.fromkeys(("a", "b", "c"), 5000))
+        controller = make_controller(provider, BackpressureConfig(polling=PollingConfig(jitter=0)))
+        for name in ("a", "b", "c"):
+            assert controller.suggest_throttle("low", name).should_shed
+        eventually(lambda: at_rest(controller, clock, 1))
+        controller._poller.poll = bool  # type: ignore[method-assign]  # it comes late
+        for name in ("a", "b", "c"):
+            provider.set(name, 0)
+        clock._now_ns += 40_000_000_000  # without waking anybody
+        for name in ("a", "b"):
+            assert controller.suggest_throttle("low", name).reason is Reason.BACKLOG_GREEN
+        provider.fail_with(OUTAGE)
+        for _ in range(3):  # one read that failed is enough
+            assert controller.suggest_throttle("low", "c").reason is Reason.STATS_STALE
+        assert controller.health()["polling_errors"] == {OUTAGE.error_type: 1}
+
     @pytest.mark.parametrize("way", ["suggest", "run", "gate"])
     @pytest.mark.parametrize("stirred", ["thawed", "forked in C"])
     def test_who_finds_that_nobody_can_have_read_reads_first(

@@ -51,6 +51,7 @@ class _Thread:
         self.poll_now = True
         self.first_poll = Landing()
         self.due_ns: float = 0  # when it will have shown itself again, if it lives
+        self.late = False  # it woke up long after it meant to, and polls
         self.doubted = False  # it was not seen in time, and woken to show itself
         self.dismissed = False
         self.thread: threading.Thread | None = None
@@ -131,7 +132,7 @@ class Poller:
             return False
         dead = current.is_dead()
         if not dead and self._clock.monotonic_ns() <= current.due_ns:
-            return False
+            return current.late
         if dead or current.doubted:
             self.intake.note_restart()
             self._spawn(current)
@@ -250,6 +251,7 @@ class Poller:
                 if not self._is_wanted(me):
                     return
             me.poll_now = False
+            me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
             self._expect(me, self._config.timeout)
             self.poll()
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
@@ -257,6 +259,7 @@ class Poller:
             self.intake.count_error("provider")
             wait(self._clock, me.wake, self._config.interval, background=True)
             me.wake.clear()
+        me.late = False
         me.first_poll.land()
 
     def _expect(self, me: _Thread, seconds: float) -> None:

@@ -119,6 +119,7 @@ class DecisionModel:
         self.counts: dict[tuple[str, Priority], Counts] = {}
         self.next_read: tuple[str, int] = ("fail", 0)
         self.read_first = False  # what the next look after the poller comes to
+        self.reads_first = False  # and what the last one came to
         self.results = 0  # of decisions, that counted
         self.looked_ns: float = -math.inf  # for idle queues
         self.evicted_by_engines: set[str] = set()
@@ -308,9 +309,9 @@ class DecisionModel:
             failed_ns = queue.failed_ns
             if failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns):
                 return self._read(name, queue, wait=queue.sample is None)
-            if settings.polling and self._check_poller():
+            if settings.polling and self._is_to_read(queue):
                 return self._read(name, queue, wait=True)
-        elif settings.polling and age_ns > settings.check_after_ns and self._check_poller():
+        elif settings.polling and age_ns > settings.check_after_ns and self._is_to_read(queue):
             return self._read(name, queue, wait=True)
         return None
 
@@ -323,14 +324,14 @@ class DecisionModel:
             queue.failed_ns = self.now_ns()
         return Reason.COLD_START if outcome == "cold" and wait else None
 
-    def _check_poller(self) -> bool:
-        """Tell whether the caller is to read first."""
+    def _is_to_read(self, queue: Queue) -> bool:
+        """Look after the poller, now and then; tell whether the caller is to read first."""
         now_ns = self.now_ns()
         if self.checked_ns is None or now_ns - self.checked_ns >= self.settings.check_every_ns:
             self.checked_ns = now_ns
             self.told.append(("check_poller",))
-            return self.read_first
-        return False
+            self.reads_first = self.read_first
+        return self.reads_first and (queue.failed_ns is None or queue.failed_ns < self.checked_ns)
 
     def _tell_zone(self, queue: Queue, priority: Priority, name: str, zone: Zone) -> None:
         old = queue.zones.get(priority, Zone.GREEN)

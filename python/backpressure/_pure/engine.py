@@ -93,7 +93,8 @@ class Engine:
             spelling: by_priority[priority.value] for priority in Priority for spelling in (priority, str(priority))
         }
         self._lock = ForkLock()
-        self._next_check_ns = 0
+        self._checked_ns = self._next_check_ns = 0
+        self._read_first = False  # what the host said then
         self._next_eviction_ns: float = 0
         # What queues without state of their own are counted under: those beyond max_queues, and evicted ones.
         self._untracked = (Counters(), Counters(), Counters())
@@ -266,11 +267,12 @@ class Engine:
             return None
         if sample is None:
             # The read that failed left it to the poller.
-            if settings.polling and may_read and self._check_poller(settings, now_ns):
+            if settings.polling and may_read and self._reads_first(settings, queue, now_ns):
                 return None
             return self._fallback(settings, priority, settings.fallback_reason)
         age_ns = sample.age_ns(now_ns)
-        if settings.polling and age_ns > settings.check_after_ns and self._check_poller(settings, now_ns) and may_read:
+        overdue = settings.polling and age_ns > settings.check_after_ns
+        if overdue and self._reads_first(settings, queue, now_ns) and may_read:
             return None
         if age_ns <= settings.cache_ttl_ns:
             return self._law_answer(mode, priority, queue, sample, age_ns)
@@ -541,15 +543,19 @@ class Engine:
             queue.sample = queue.failed_ns = None
         self._change()  # voids all ready answers
 
-    def _check_poller(self, settings: EngineSettings, now_ns: int) -> bool:
-        """Look after the poller, now and then; tell whether the queue is to be read first."""
-        if now_ns < self._next_check_ns:
-            return False
-        with self._lock():
-            if now_ns < self._next_check_ns:
-                return False
-            self._next_check_ns = now_ns + settings.check_every_ns
-        return self._host.check_poller()
+    def _reads_first(self, settings: EngineSettings, queue: Queue, now_ns: int) -> bool:
+        """Look after the poller, now and then; tell whether the queue is to be read first.
+
+        What one caller was told holds for all until the next look, but where a read has failed since.
+        """
+        if now_ns >= self._next_check_ns:
+            with self._lock():
+                mine = now_ns >= self._next_check_ns
+                if mine:
+                    self._checked_ns, self._next_check_ns = now_ns, now_ns + settings.check_every_ns
+            if mine:
+                self._read_first = self._host.check_poller()
+        return self._read_first and (queue.failed_ns is None or queue.failed_ns < self._checked_ns)
 
     def breaker(self, queue_name: object, create: bool) -> Breaker | None:
         """See `backpressure._engine.Engine`."""

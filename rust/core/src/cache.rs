@@ -212,6 +212,12 @@ impl<P, S: Default> Queue<P, S> {
         failed_ns == NOT_FAILED || (!settings.polling && now_ns >= failed_ns.saturating_add(settings.check_every_ns))
     }
 
+    /// Tells whether a read on a caller's path has failed since, and none has succeeded.
+    pub fn failed_since(&self, since_ns: i64) -> bool {
+        let failed_ns = self.failed_ns.load(Ordering::Relaxed);
+        failed_ns != NOT_FAILED && failed_ns >= since_ns
+    }
+
     /// Notes that a read on a caller's path failed.
     pub fn read_failed(&self, now_ns: i64) {
         self.failed_ns.store(now_ns, Ordering::Relaxed);

@@ -6,7 +6,8 @@
 //!
 //! The mode is published as a sample is (see `cache.rs`): the pointer first, then the epoch with release, read with
 //! acquire; who sees an epoch finds its mode or a later one. The instants of the next check and the next eviction are
-//! relaxed, since they stand for themselves: whoever reads an old one is early, and looks once for nothing.
+//! relaxed, since they stand for themselves: whoever reads an old one is early, and looks once for nothing. So is what the
+//! host said at the last check: who comes in the midst of a check goes by the one before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::breaker::{Change, CircuitSettings, State, Ticket, is_forced, state_of
 use crate::cache::{Computed, Place, Queue, Ready, Sample};
 use crate::counters::Counters;
 use crate::curve::{Law, ThreeZoneLaw, saturated};
-use crate::sync::{ArcSwap, AtomicI64, AtomicU64, Ordering};
+use crate::sync::{ArcSwap, AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::zone::Zone;
 use crate::{Priority, Reason};
 
@@ -224,6 +225,9 @@ pub struct Engine {
     mode: ArcSwap<Mode>,
     epoch: AtomicU64,
     next_check_ns: AtomicI64,
+    // When the poller was last looked after, and what the host said then.
+    checked_ns: AtomicI64,
+    read_first: AtomicBool,
     next_eviction_ns: AtomicI64,
 }
 
@@ -237,6 +241,8 @@ impl Engine {
             mode: ArcSwap::from_pointee(mode),
             epoch: AtomicU64::new(0),
             next_check_ns: AtomicI64::new(0),
+            checked_ns: AtomicI64::new(0),
+            read_first: AtomicBool::new(false),
             next_eviction_ns: AtomicI64::new(0),
         }
     }
@@ -469,13 +475,13 @@ impl<H: Host> Call<'_, H> {
         }
         let Some(sample) = sample else {
             // The read that failed left it to the poller.
-            if settings.polling && ask.may_read && self.check_poller()? {
+            if settings.polling && ask.may_read && self.reads_first()? {
                 return Ok(None);
             }
             return Ok(Some(self.fallback()));
         };
         let age_ns = sample.age_ns(self.now_ns);
-        if settings.polling && age_ns > settings.check_after_ns && self.check_poller()? && ask.may_read {
+        if settings.polling && age_ns > settings.check_after_ns && self.reads_first()? && ask.may_read {
             return Ok(None);
         }
         if age_ns <= settings.cache_ttl_ns {
@@ -552,17 +558,20 @@ impl<H: Host> Call<'_, H> {
     }
 
     /// Looks after the poller, now and then; tells whether the queue is to be read first.
-    fn check_poller(&self) -> Result<bool, H::Error> {
-        let next_check_ns = &self.engine.next_check_ns;
+    ///
+    /// What one caller was told holds for all until the next look, but where a read has failed since.
+    fn reads_first(&self) -> Result<bool, H::Error> {
+        let Engine { next_check_ns, checked_ns, read_first, .. } = self.engine;
         let due_ns = next_check_ns.load(Ordering::Relaxed);
         let next_ns = self.now_ns.saturating_add(self.mode.settings.check_every_ns);
-        // Relaxed: the instant stands for itself; the exchange lets one caller through per interval.
-        if self.now_ns < due_ns
-            || next_check_ns.compare_exchange(due_ns, next_ns, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        // Relaxed: the instants stand for themselves; the exchange lets one caller through per interval.
+        if self.now_ns >= due_ns
+            && next_check_ns.compare_exchange(due_ns, next_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            return Ok(false);
+            checked_ns.store(self.now_ns, Ordering::Relaxed);
+            read_first.store(self.host.check_poller()?, Ordering::Relaxed);
         }
-        self.host.check_poller()
+        Ok(read_first.load(Ordering::Relaxed) && !self.queue.failed_since(checked_ns.load(Ordering::Relaxed)))
     }
 
     /// Refuses on behalf of a word, which may have closed by now: the loser of a race is still refused.
@@ -1003,9 +1012,12 @@ mod tests {
         let ask = Ask { may_read: true, ..ASK };
         world.queue.put_sample(10, 0);
         world.host.has_them_read_first();
-        assert_eq!(world.ask(Priority::Medium, 10 * S + 1, ask), None);
-        assert!(world.ask(Priority::Medium, 10 * S + 2, ask).is_some());
+        for now_ns in [10 * S + 1, 10 * S + 2] {
+            assert_eq!(world.ask(Priority::Medium, now_ns, ask), None);
+        }
         assert!(world.ask(Priority::Medium, 40 * S, ASK).is_some());
+        world.queue.read_failed(40 * S);
+        assert!(world.ask(Priority::Medium, 40 * S + 1, ask).is_some());
     }
 
     #[test]
