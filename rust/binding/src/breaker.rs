@@ -42,8 +42,8 @@ impl Ticket {
     }
 }
 
-/// The class of the last error that counted, by name, if it is known. For display; no transition reads it.
-pub type Failure = Guarded<Option<Py<PyString>>>;
+/// The class of the last error that counted, by name, or `None` of Python's. For display; no transition reads it.
+pub type Failure = Guarded<Py<PyAny>>;
 
 /// One queue's breaker. Thread-safe.
 #[pyclass(frozen, name = "Breaker", module = "backpressure._native")]
@@ -129,8 +129,8 @@ impl Breaker {
 
     /// What failed when the last failure counted: the class of its error, where that is known.
     #[getter]
-    fn last_failure(&self, py: Python<'_>) -> Option<Py<PyString>> {
-        self.failure().read(|failure| failure.as_ref().map(|name| name.clone_ref(py)))
+    fn last_failure(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.failure().read(|failure| Some(failure.clone_ref(py)))
     }
 
     /// Instant of the last failure that counted.
@@ -188,7 +188,7 @@ impl Breaker {
         };
         let change = self.core().record(outcome, ticket, || self.now_ns(py))?;
         if change.is_some() && ok == Some(false) {
-            drop(self.failure().put(failure));
+            drop(self.failure().put(failure.map_or_else(|| py.None(), Py::into_any)));
         }
         self.notify(py, change)
     }
@@ -213,7 +213,7 @@ impl Breaker {
     /// Close now and forget past failures and probes.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         let change = self.core().reset();
-        drop(self.failure().put(None));
+        drop(self.failure().put(py.None()));
         self.notify(py, change)
     }
 
