@@ -26,8 +26,9 @@ use crate::engine::Settings;
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::{Priority, Reason};
 
-// No instant of a clock that began in this machine's lifetime.
+// No instants of a clock that began in this machine's lifetime.
 const NOT_FAILED: i64 = i64::MIN;
+const FORGOTTEN: i64 = i64::MIN;
 
 /// A backlog and the monotonic instant at which it was true.
 #[derive(Debug)]
@@ -36,10 +37,9 @@ pub struct Sample {
     pub number: u64,
     /// Waiting jobs.
     pub backlog: i64,
-    /// When that was true.
+    /// When that was true; `FORGOTTEN` if it was dropped. It stays for its number then, so that no later sample is taken
+    /// for an earlier one.
     pub as_of_ns: i64,
-    // Whether it was dropped. It stays for its number, so that no later sample is taken for an earlier one.
-    forgotten: bool,
 }
 
 impl Sample {
@@ -176,7 +176,7 @@ impl<P, S: Default> Queue<P, S> {
 
     /// Returns the last sample, unless it was forgotten.
     pub fn sample(&self) -> Option<Arc<Sample>> {
-        self.sample.load_full().filter(|sample| !sample.forgotten)
+        self.sample.load_full().filter(|sample| sample.as_of_ns != FORGOTTEN)
     }
 
     /// Returns the number of the last sample, 0 for none. What was made from that sample is current.
@@ -187,18 +187,18 @@ impl<P, S: Default> Queue<P, S> {
 
     /// Takes a sample.
     pub fn put_sample(&self, backlog: i64, as_of_ns: i64) {
-        self.replace_sample(backlog, as_of_ns, false);
+        self.replace_sample(backlog, as_of_ns.max(FORGOTTEN + 1));
     }
 
     /// Drops the sample, as if the queue had never been read.
     pub fn forget_sample(&self) {
-        self.replace_sample(0, 0, true);
+        self.replace_sample(0, FORGOTTEN);
     }
 
-    fn replace_sample(&self, backlog: i64, as_of_ns: i64, forgotten: bool) {
+    fn replace_sample(&self, backlog: i64, as_of_ns: i64) {
         let previous = self.sample.rcu(|old| {
             let number = old.as_ref().map_or(0, |sample| sample.number) + 1;
-            Some(Arc::new(Sample { number, backlog, as_of_ns, forgotten }))
+            Some(Arc::new(Sample { number, backlog, as_of_ns }))
         });
         let number = previous.map_or(0, |sample| sample.number) + 1;
         // The largest, not the last: of two threads the one whose sample was overtaken may come here second.
@@ -279,6 +279,15 @@ mod tests {
         queue.put_sample(5, 100);
         let sample = queue.sample().unwrap();
         assert_eq!((queue.sample_number(), sample.number, sample.backlog), (2, 2, 5));
+    }
+
+    #[test]
+    fn a_sample_of_before_all_time_is_no_forgotten_one() {
+        let queue = queue();
+        queue.put_sample(5, i64::MIN);
+        assert_eq!(queue.sample().unwrap().backlog, 5);
+        queue.forget_sample();
+        assert_eq!((queue.sample_number(), queue.sample().is_none()), (2, true));
     }
 
     #[test]
