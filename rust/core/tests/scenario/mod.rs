@@ -1,6 +1,6 @@
 //! Producers, a poller and an operator at one queue at once, and what no schedule of them may break.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -67,8 +67,8 @@ struct Scene {
     reached: Mutex<Reached>,
     // Instants of the probes of each generation.
     probes: Mutex<BTreeMap<u64, Vec<i64>>>,
-    // Instants of those that came to nothing.
-    given_back: Mutex<BTreeSet<i64>>,
+    // How many of each came to nothing.
+    given_back: Mutex<BTreeMap<u64, usize>>,
 }
 
 impl Scene {
@@ -95,7 +95,7 @@ impl Scene {
                     _ => Outcome::Ignored,
                 };
                 if outcome == Outcome::Ignored {
-                    self.given_back.lock().unwrap().insert(ticket.issued_ns());
+                    *self.given_back.lock().unwrap().entry(ticket.generation()).or_default() += 1;
                 }
                 self.world.record(outcome, Some(ticket), self.now_ns());
             }
@@ -149,12 +149,13 @@ impl Scene {
     fn check(&self) {
         assert_eq!(self.world.counted(), self.answers.load(SeqCst), "a decision was lost, or counted twice");
         let interval_ns = self.world.queue.breaker.circuit().probe_interval_ms.cast_signed() * MS;
-        for instants in self.probes.lock().unwrap().values_mut() {
+        let given_back = self.given_back.lock().unwrap();
+        for (generation, instants) in self.probes.lock().unwrap().iter_mut() {
             instants.sort_unstable();
-            for pair in instants.windows(2) {
-                let freed = self.given_back.lock().unwrap().contains(&pair[0]);
-                assert!(freed || pair[1] - pair[0] >= interval_ns, "two probes within one interval: {pair:?}");
-            }
+            let early = instants.windows(2).filter(|pair| pair[1] - pair[0] < interval_ns).count();
+            // Each that comes to nothing lets one go at once, whose reading of the clock may be close to two others'.
+            let freed = given_back.get(generation).copied().unwrap_or_default();
+            assert!(early <= 2 * freed, "two probes within one interval: {instants:?}, {freed} given back");
         }
     }
 }
