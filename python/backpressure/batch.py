@@ -181,12 +181,14 @@ def steps(
     deadline_ns = math.inf if timeout is None else began_ns + nanoseconds(timeout)
     # The decided first jobs of the streams, in the order in which they run; no two have the same place.
     heads: list[tuple[int, int, int, _Stream, ThrottleDecision]] = []
+    just_decided: int | None = None  # the place of the job since whose decision nothing was run or waited for
 
     def advance(stream: _Stream, answer: _Answer | None = None, *, first: bool = False) -> BatchJob | None:
         """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting.
 
         The first jobs of all streams count as decided at one instant, or priorities would not tell them apart.
         """
+        nonlocal just_decided
         places = stream.places
         while places:
             place = places[0]
@@ -198,6 +200,7 @@ def steps(
                 at_once_ns = began_ns if first else now_ns()
                 due_ns = desk.due_ns(answer) if answer.delay > 0 else at_once_ns
                 heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
+                just_decided = place
                 return None
             outcomes[place], answer = _refused(answer), None
         return None
@@ -209,10 +212,15 @@ def steps(
                 waits = advance(stream, (yield Plan(waits)), first=True)
         while heads and heads[0][0] <= deadline_ns:
             due_ns, _, place, stream, decision = heads[0]
-            ahead_ns = due_ns - now_ns() if decision.delay > 0 else 0
-            answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
+            answer: _Answer | None = None
+            if decision.delay > 0:
+                ahead_ns = due_ns - now_ns()
+                answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
+            elif place == just_decided:
+                answer = decision
             answer = answer or desk.readmit(decision)
             heapq.heappop(heads)
+            just_decided = None
             if type(answer) is ThrottleDecision and not answer.should_shed:
                 outcomes[place] = _INTERRUPTED  # until it is told otherwise
                 outcomes[place] = yield Work(jobs[place], answer)

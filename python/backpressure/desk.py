@@ -81,9 +81,6 @@ class Desk:
         Raises:
             TypeError: the work has only begun.
         """
-        if outcome.is_plain(type(value)):
-            self.report_success(decision)
-            return
         since_ns = self.now_ns() if began_ns is None else began_ns
 
         def report(error: BaseException | None) -> None:
@@ -95,14 +92,14 @@ class Desk:
         """Note that a decision was kept to and its job went well."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        self._settle(decision, True, None, None)
+        self._engine.record(decision, True)
 
     def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int | None) -> None:
         """Note that a decision was kept to and that its job, which began at `began_ns`, raised."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
         failed = outcome.is_failure(error, self._circuit_of(decision.queue_name), self._foreign)
-        self._settle(decision, False if failed else None, began_ns, error)
+        self._engine.record(decision, False if failed else None, began_ns, type(error).__name__)
 
     def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int | None) -> None:
         """Note that a decision was kept to, and how its job went."""
@@ -121,12 +118,6 @@ class Desk:
             self.report_error(decision, error, began_ns)
             raise
         self.report_success(decision)
-
-    def _settle(
-        self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None, error: BaseException | None
-    ) -> None:
-        """Give an outcome to the breaker: success, failure, or ``None`` for one that says nothing of the queue."""
-        self._engine.record(decision, ok, began_ns, None if error is None else type(error).__name__)
 
     # -------------------------------------------------------------------------------------------------------- batches
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -155,12 +156,15 @@ class ControllerHost:
         began_ns = self.desk.now_ns()
         try:
             value = work(*args, **kwargs)
-            if runs_on_a_loop(value):
+            if type(value) is CoroutineType or runs_on_a_loop(value):
                 value = await value
         except BaseException as error:
             self.desk.report_error(decision, error, began_ns)
             raise
-        self.desk.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
+        if is_plain(type(value)):
+            self.desk.report_success(decision)
+        else:
+            self.desk.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
         return value
 
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
@@ -268,7 +272,10 @@ class BlockingHost(ControllerHost):
         except BaseException as error:
             self.desk.report_error(decision, error, began_ns)
             raise
-        self.desk.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
+        if is_plain(type(value)):
+            self.desk.report_success(decision)
+        else:
+            self.desk.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
         return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:

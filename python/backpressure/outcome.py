@@ -65,7 +65,8 @@ def _takes_callbacks(kind: type) -> bool:
 
 def runs_on_a_loop(value: object) -> bool:
     """Tell whether an event loop is to await `value` for its outcome."""
-    return inspect.isawaitable(value) and not _takes_callbacks(type(value))
+    kind = type(value)
+    return not is_plain(kind) and inspect.isawaitable(value) and not _takes_callbacks(kind)
 
 
 def take(

@@ -180,27 +180,17 @@ unsafe extern "C-unwind" fn gate_run(
 #[inline(never)]
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe {
-        let py = Python::assume_attached();
-        let engine = object::<Engine>(py, &slf).get();
-        let go = ready_by_name(slf, args, |ready| ready.goes, |queue, decision| go(engine, queue, decision))?;
-        go.map_or_else(|error| raise(py, error), Some)
-    }
+    unsafe { ready_by_name(slf, args, |ready| ready.goes, go) }
 }
 
 #[inline(never)]
 unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe {
-        let py = Python::assume_attached();
-        let engine = object::<Gate>(py, &slf).get().engine.get();
-        let go = ready_at_gate(slf, |ready| ready.goes, |queue, decision| go(engine, queue, decision))?;
-        go.map_or_else(|error| raise(py, error), Some)
-    }
+    unsafe { ready_at_gate(slf, |ready| ready.goes, go) }
 }
 
-fn go(engine: &Engine, queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> PyResult<Go> {
-    Go::new(engine, queue.bind(decision.py()).clone(), decision)
+fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
+    Go::new(queue.bind(decision.py()).clone(), decision)
 }
 
 /// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`. Where there is none an
@@ -303,6 +293,10 @@ unsafe fn perform(
 ) -> *mut PyObject {
     // SAFETY: that is the caller's promise.
     unsafe {
+        let Some(began_ns) = go.begin(engine) else {
+            go.give_up();
+            return ptr::null_mut();
+        };
         // CPython counts no calls of functions like these, which may lead back here without end.
         let value = if ffi::Py_EnterRecursiveCall(c" in a job".as_ptr()) == 0 {
             let value = vectorcall()(*args, args.add(1), nargs.cast_unsigned() - 1, names);
@@ -311,7 +305,7 @@ unsafe fn perform(
         } else {
             ptr::null_mut()
         };
-        settle(engine, go, value)
+        settle(engine, go, began_ns, value)
     }
 }
 

@@ -18,30 +18,35 @@ use crate::engine::{Engine, Queue};
 use crate::hot::object;
 use crate::plain;
 
+/// Stands for the beginning of a job whose circuit had no failure to forget: any that is found later came meanwhile.
+const BEFORE_ANY_FAILURE: i64 = i64::MIN;
+
 /// The permission of one job: a decision, and the queue that gave it. Bare, so as not to be dropped by unwinding.
 pub struct Go {
     pub queue: NonNull<PyObject>,
     pub decision: NonNull<PyObject>,
-    began_ns: i64,
 }
 
 impl Go {
-    /// Takes over two references, as the job begins.
-    pub fn new(engine: &Engine, queue: Bound<'_, Queue>, decision: Bound<'_, PyAny>) -> PyResult<Self> {
-        // Where there was no failure to forget, any that is found later came meanwhile.
-        let pristine = is_pristine(queue.get().core.breaker.word());
-        let began_ns = if pristine { engine.origin_ns() } else { engine.clock.now_ns(queue.py())? };
+    /// Takes over two references.
+    pub fn new(queue: Bound<'_, Queue>, decision: Bound<'_, PyAny>) -> Self {
         // SAFETY: references are not null.
         unsafe {
-            Ok(Self {
+            Self {
                 queue: NonNull::new_unchecked(queue.into_ptr()),
                 decision: NonNull::new_unchecked(decision.into_ptr()),
-                began_ns,
-            })
+            }
         }
     }
 
-    // SAFETY, for both: the thread is attached, and nobody else gives the references up.
+    // SAFETY, for all: the thread is attached, nobody else gives the references up, and `engine` is one.
+
+    /// Returns when the job begins; `None` with an exception set, an injected clock's.
+    #[inline]
+    pub unsafe fn begin(&self, engine: *mut PyObject) -> Option<i64> {
+        // SAFETY: see above.
+        unsafe { if self.is_pristine() { Some(BEFORE_ANY_FAILURE) } else { now_ns(engine) } }
+    }
 
     unsafe fn is_pristine(&self) -> bool {
         // SAFETY: see above.
@@ -50,7 +55,7 @@ impl Go {
         }
     }
 
-    unsafe fn give_up(self) {
+    pub unsafe fn give_up(self) {
         // SAFETY: see above.
         unsafe {
             ffi::Py_DECREF(self.queue.as_ptr());
@@ -64,24 +69,27 @@ impl Go {
 
 /// Takes what the work returned or raised; returns what the job does.
 #[inline]
-pub unsafe fn settle(engine: *mut PyObject, go: Go, value: *mut PyObject) -> *mut PyObject {
+pub unsafe fn settle(engine: *mut PyObject, go: Go, began_ns: i64, value: *mut PyObject) -> *mut PyObject {
     // SAFETY: see above.
     unsafe {
         if !value.is_null() && (value == ffi::Py_None() || plain::is_known(kind_of(value))) && go.is_pristine() {
             go.give_up(); // into a pristine circuit a success need not be reported
             return value;
         }
-        settle_long(engine, go, value)
+        settle_long(engine, go, began_ns, value)
     }
 }
 
 #[cold]
-unsafe fn settle_long(engine: *mut PyObject, go: Go, value: *mut PyObject) -> *mut PyObject {
+unsafe fn settle_long(engine: *mut PyObject, go: Go, began_ns: i64, value: *mut PyObject) -> *mut PyObject {
     // SAFETY: see above.
     unsafe {
         let py = Python::assume_attached();
-        let host = object::<Engine>(py, &engine).get().host.as_ptr();
-        let settled = if value.is_null() { tell_error(host, &go, py) } else { tell_value(host, &go, value, py) };
+        let engine = object::<Engine>(py, &engine).get();
+        let host = engine.host.as_ptr();
+        let began_ns = if began_ns == BEFORE_ANY_FAILURE { engine.origin_ns() } else { began_ns };
+        let settled =
+            if value.is_null() { tell_error(host, &go, began_ns, py) } else { tell_value(host, &go, value, py) };
         go.give_up();
         settled
     }
@@ -104,6 +112,15 @@ unsafe fn tell_value(host: *mut PyObject, go: &Go, value: *mut PyObject, py: Pyt
     }
 }
 
+#[cold]
+unsafe fn now_ns(engine: *mut PyObject) -> Option<i64> {
+    // SAFETY: see above.
+    unsafe {
+        let py = Python::assume_attached();
+        object::<Engine>(py, &engine).get().clock.now_ns(py).map_err(|error| error.restore(py)).ok()
+    }
+}
+
 /// Returns ``None`` with an exception set.
 unsafe fn ask_if_plain(host: *mut PyObject, kind: *mut PyObject, py: Python<'_>) -> Option<bool> {
     // SAFETY: see above.
@@ -121,11 +138,11 @@ unsafe fn ask_if_plain(host: *mut PyObject, kind: *mut PyObject, py: Python<'_>)
     }
 }
 
-unsafe fn tell_error(host: *mut PyObject, go: &Go, py: Python<'_>) -> *mut PyObject {
+unsafe fn tell_error(host: *mut PyObject, go: &Go, began_ns: i64, py: Python<'_>) -> *mut PyObject {
     // SAFETY: see above.
     unsafe {
         let error = take_raised();
-        let began_ns = ffi::PyLong_FromLongLong(go.began_ns);
+        let began_ns = ffi::PyLong_FromLongLong(began_ns);
         let told =
             !began_ns.is_null() && tell(intern!(py, "report_error"), [host, go.decision.as_ptr(), error, began_ns]);
         ffi::Py_XDECREF(began_ns);
