@@ -97,7 +97,7 @@ class AsyncRedisStatsProvider(RedisProvider):
             check_options(self._target)
         # A forked child never runs its parent's loops, so it never meets their clients.
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
-        #: Whether it reads by a client that was given: see `backpressure.types.AsyncStatsProvider`.
+        #: True where it reads by a client that it was given; `AsyncStatsProvider` tells what that means.
         self.loop_bound = self._given is not None
 
     # --------------------------------------------------------------------------------------------------------- reads
