@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure._pure.counters import Totals
+    from backpressure.arguments import MaxWait
     from backpressure.settings import CircuitSettings, EngineSettings
     from backpressure.types import Priority, Reason, ThrottleDecision, Zone
 
@@ -134,7 +135,7 @@ class Host(Protocol):
         work: Callable[..., T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T:
         """Run a job that may have to wait: by `Engine.plan`, `Engine.admit` and `Engine.record`."""
@@ -144,7 +145,7 @@ class Host(Protocol):
         self,
         priority: Priority | str,
         queue_name: str,
-        max_wait: float | None,
+        max_wait: MaxWait,
         work: Callable[..., T],
         /,
         *args: Any,
@@ -224,7 +225,7 @@ class Engine(Protocol):
         work: Callable[..., T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T:
         """Run a job: at once where a go lies ready, else as `Host.run` does."""

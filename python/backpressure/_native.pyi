@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from backpressure._engine import Host
 from backpressure._pure.counters import Totals
+from backpressure.arguments import MaxWait
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
 from backpressure.types import Priority, ThrottleDecision
 
@@ -72,7 +73,7 @@ class Gate:
     """An engine's calls for one priority and queue. Thread-safe."""
 
     def __new__(
-        cls, engine: Engine, host: Host, priority: Priority | str, queue_name: str, max_wait: float | None
+        cls, engine: Engine, host: Host, priority: Priority | str, queue_name: str, max_wait: MaxWait
     ) -> Self: ...
     def suggest(self) -> ThrottleDecision: ...
     def run(self, work: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T: ...
@@ -93,7 +94,7 @@ class Engine:
         work: Callable[..., _T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> _T: ...
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision: ...

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from backpressure.arguments import MaxWait
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig, PollingConfig
@@ -163,7 +164,7 @@ class AsyncBackpressureController(Heart):
         work: Callable[..., Awaitable[T]],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -175,7 +176,7 @@ class AsyncBackpressureController(Heart):
         work: Callable[..., T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -186,7 +187,7 @@ class AsyncBackpressureController(Heart):
         work: Callable[..., Any],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> Any:
         """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
@@ -199,28 +200,40 @@ class AsyncBackpressureController(Heart):
 
     @contextlib.asynccontextmanager
     async def slot(
-        self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
     ) -> AsyncIterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
         Args:
-            max_wait: longest sleep accepted, in seconds.
+            max_wait: longest sleep accepted, as for `run`.
         """
-        decision = await self._host.turn(priority, queue_name, max_wait)
-        with self._desk.reporting(decision):
+        async with self._slot(priority, queue_name, max_wait) as decision:
             yield decision
 
-    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None) -> AsyncGate:
+    @contextlib.asynccontextmanager
+    async def _slot(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        not_failures: tuple[type[BaseException], ...] = (),
+    ) -> AsyncIterator[ThrottleDecision]:
+        """As `slot`; errors of the body that are `not_failures` say nothing of the queue."""
+        decision = await self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting(decision, not_failures):
+            yield decision
+
+    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> AsyncGate:
         """Return a handle for jobs of one priority and queue. See `BackpressureController.gate`."""
         return AsyncGate(self._host, *checked(priority, queue_name, max_wait))
 
     def throttled(
-        self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Make every call of the decorated coroutine function go through `run`.
 
         Args:
-            max_wait: longest sleep accepted, in seconds.
+            max_wait: longest sleep accepted, as for `run`.
 
         Raises:
             TypeError: the function is no coroutine function, or a generator.
@@ -281,8 +294,7 @@ class AsyncBackpressureController(Heart):
             if isinstance(step, Work):
                 return JobOutcome.success(await self._host.perform(step.decision, step.job.work))
             if isinstance(step, Plan):
-                decision = await self._host.plan(step.job.priority, step.job.queue_name)
-                return decision if decision.should_shed else self._desk.accept(decision, step.job.max_wait)
+                return await self._host.plan(step.job.priority, step.job.queue_name)
             await self._pacer.pause_async(step.seconds)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)

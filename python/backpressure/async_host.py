@@ -17,6 +17,7 @@ from backpressure.threads import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backpressure.arguments import MaxWait
     from backpressure.batch import BatchJob
     from backpressure.types import Priority, Reason, ThrottleDecision
 
@@ -55,13 +56,13 @@ class AsyncHost(ControllerHost):
             return None
         raise _UnreadError(queue_name, wait)
 
-    async def turn(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
+    async def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
-        decision = self.desk.accept(await self.plan(priority, queue_name), max_wait)
-        if decision.delay > 0:
-            await self._pacer.sleep_async(decision.delay, decision.queue_name)
-            decision = self.desk.admit(decision)
-        return decision
+        decision = await self.plan(priority, queue_name)
+        seconds = self.desk.accept(decision, max_wait)
+        if seconds > 0:
+            await self._pacer.pause_async(seconds)
+        return self.desk.admit(decision) if decision.delay > 0 else decision
 
     perform = ControllerHost.perform_async
 

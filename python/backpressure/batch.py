@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
 
+from backpressure.arguments import MaxWait, check_max_wait
 from backpressure.errors import BatchError, ConfigurationError, JobShedError, ThrottledError
 from backpressure.settings import nanoseconds
 from backpressure.types import Priority, Reason, ThrottleDecision, validate_queue_name
@@ -45,7 +46,8 @@ class BatchJob:
         priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
         queue_name: the queue that `work` enqueues to.
         work: called without arguments when the job's turn has come; the async controller awaits what it returns.
-        max_wait: longest wait accepted, in seconds; beyond it the job is not started.
+        max_wait: longest wait accepted, in seconds, or a mapping of these by priority; beyond it a job that is HIGH
+            starts then, and any other is not started.
 
     Raises:
         InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
@@ -61,7 +63,7 @@ class BatchJob:
     priority: Priority = attrs.field(converter=_priority)
     queue_name: str = attrs.field(converter=validate_queue_name)
     work: Callable[[], Any] = attrs.field(validator=_callable)
-    max_wait: float | None = None
+    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait)
 
 
 @attrs.frozen
@@ -198,10 +200,12 @@ def steps(
             places.popleft()
             if type(answer) is ThrottleDecision and not answer.should_shed:
                 at_once_ns = began_ns if first else now_ns()
-                due_ns = desk.due_ns(answer) if answer.delay > 0 else at_once_ns
-                heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
-                just_decided = place
-                return None
+                due_ns = desk.due_ns(jobs[place], answer) if answer.delay > 0 else at_once_ns
+                if not isinstance(due_ns, Exception):
+                    heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
+                    just_decided = place
+                    return None
+                answer = due_ns
             outcomes[place], answer = _refused(answer), None
         return None
 

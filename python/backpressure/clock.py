@@ -163,11 +163,5 @@ async def wait_async(clock: Clock, seconds: float) -> None:
 def in_event_loop() -> bool:
     """Tell whether the calling thread runs an event loop, which must not be blocked."""
     # Where it was never imported, or is just being imported, no loop runs.
-    get_running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
-    if get_running_loop is None:
-        return False
-    try:
-        get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return running_loop is not None and running_loop() is not None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from backpressure.arguments import MaxWait
     from backpressure.batch import BatchJob, Step
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
@@ -151,7 +152,7 @@ class BackpressureController(Heart):
         work: Callable[..., T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T:
         """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
@@ -159,7 +160,8 @@ class BackpressureController(Heart):
         Of a future that `work` returns, the outcome is reported once it is done.
 
         Args:
-            max_wait: longest sleep accepted, in seconds; beyond it `ThrottledError` is raised at once.
+            max_wait: longest sleep accepted, in seconds, or a mapping of these by priority; beyond it `ThrottledError`
+                is raised at once, unless the job is HIGH, which sleeps that long and goes.
 
         Raises:
             JobShedError: the backlog is too large; `work` was not called.
@@ -177,12 +179,12 @@ class BackpressureController(Heart):
 
     @contextlib.contextmanager
     def slot(
-        self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
     ) -> Iterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
         Args:
-            max_wait: longest sleep accepted, in seconds.
+            max_wait: longest sleep accepted, as for `run`.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
@@ -190,17 +192,29 @@ class BackpressureController(Heart):
             ...         print(decision.reason)
             backlog_green
         """
-        decision = self._host.turn(priority, queue_name, max_wait)
-        with self._desk.reporting(decision):
+        with self._slot(priority, queue_name, max_wait) as decision:
             yield decision
 
-    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None) -> Gate:
+    @contextlib.contextmanager
+    def _slot(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        not_failures: tuple[type[BaseException], ...] = (),
+    ) -> Iterator[ThrottleDecision]:
+        """As `slot`; errors of the body that are `not_failures` say nothing of the queue."""
+        decision = self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting(decision, not_failures):
+            yield decision
+
+    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> Gate:
         """Return a handle for jobs of one priority and queue: the cheapest way for a hot loop.
 
         Making it reads and creates nothing; it may be made before `start` and shared by threads.
 
         Args:
-            max_wait: longest sleep accepted by ``gate.run`` and ``with gate``, in seconds.
+            max_wait: longest sleep accepted by ``gate.run`` and ``with gate``, as for `run`.
 
         Raises:
             InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
@@ -215,12 +229,12 @@ class BackpressureController(Heart):
         return make(self._engine, self._host, *checked(priority, queue_name, max_wait))
 
     def throttled(
-        self, priority: Priority | str, queue_name: str, *, max_wait: float | None = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Make every call of the decorated function go through `run`; a coroutine function awaits its turn.
 
         Args:
-            max_wait: longest sleep accepted, in seconds.
+            max_wait: longest sleep accepted, as for `run`.
 
         Raises:
             TypeError: the function is a generator, whose work happens after the call.
@@ -300,11 +314,11 @@ class BackpressureController(Heart):
         return None
 
     async def _turn_async(self, gate: Gate) -> ThrottleDecision:
-        decision = self._desk.accept(self._engine.plan(gate.priority, gate.queue_name), gate.max_wait)
-        if decision.delay > 0:
-            await self._pacer.sleep_async(decision.delay, decision.queue_name)
-            decision = self._desk.admit(decision)
-        return decision
+        decision = self._engine.plan(gate.priority, gate.queue_name)
+        seconds = self._desk.accept(decision, gate.max_wait)
+        if seconds > 0:
+            await self._pacer.pause_async(seconds)
+        return self._desk.admit(decision) if decision.delay > 0 else decision
 
     def refresh(self, queue_name: str) -> bool:
         """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.

@@ -6,14 +6,16 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from backpressure import outcome
-from backpressure.arguments import check_seconds
+from backpressure.arguments import longest_wait
 from backpressure.errors import ThrottledError
 from backpressure.foreign import unless_by_signal
+from backpressure.types import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from backpressure._engine import Engine
+    from backpressure.arguments import MaxWait
     from backpressure.batch import BatchJob
     from backpressure.compliance import Compliance
     from backpressure.config import CircuitConfig
@@ -42,19 +44,30 @@ class Desk:
         self._foreign = foreign
         self.now_ns = pacer.now_ns
 
-    def accept(self, decision: ThrottleDecision, max_wait: float | None) -> ThrottleDecision:
-        """Return a planned decision that its caller is to act on, or raise what it stands for."""
+    def accept(self, decision: ThrottleDecision, max_wait: MaxWait) -> float:
+        """Return for how long to sleep on a planned decision, in seconds, or raise what it stands for.
+
+        The delay, jittered, but no longer than `max_wait`. What would have to wait longer is refused, unless it is
+        HIGH: load never refuses that.
+        """
         raise_rejection(decision)
-        if max_wait is not None and decision.delay > check_seconds(max_wait):
+        delay = decision.delay
+        if delay <= 0:
+            return 0.0
+        limit = longest_wait(max_wait, decision.priority)
+        if limit is not None and delay > limit and decision.priority is not Priority.HIGH:
             self._engine.count(decision)
             raise ThrottledError(
-                f"{decision.priority} job for queue {decision.queue_name!r} would wait {decision.delay:.3f} s, "
-                f"longer than max_wait ({max_wait:g} s): retry then",
+                f"{decision.priority} job for queue {decision.queue_name!r} would wait {delay:.3f} s "
+                f"({decision.reason}), longer than max_wait ({limit:g} s), and was not enqueued: retry in "
+                f"{delay:.3f} s, or accept a longer max_wait",
                 queue_name=decision.queue_name,
                 priority=decision.priority,
-                retry_after=decision.delay,
+                retry_after=delay,
+                reason=decision.reason,
             )
-        return decision
+        jittered = self._pacer.jittered(delay, decision.queue_name)
+        return jittered if limit is None else min(jittered, limit)
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         """Ask the breaker again for a decision that was waited out; raise if it must not go after all."""
@@ -109,11 +122,19 @@ class Desk:
             self.report_error(decision, error, began_ns)
 
     @contextlib.contextmanager
-    def reporting(self, decision: ThrottleDecision) -> Iterator[None]:
-        """Report how the body went. A body has no value, and so no future whose outcome comes later."""
+    def reporting(
+        self, decision: ThrottleDecision, not_failures: tuple[type[BaseException], ...] = ()
+    ) -> Iterator[None]:
+        """Report how the body went. A body has no value, and so no future whose outcome comes later.
+
+        Errors that are `not_failures` say nothing of the queue.
+        """
         began_ns = self.now_ns()
         try:
             yield
+        except not_failures:
+            self.give_back(decision)
+            raise
         except BaseException as error:
             self.report_error(decision, error, began_ns)
             raise
@@ -127,12 +148,9 @@ class Desk:
         ``None`` where deciding takes waiting.
         """
         try:
-            decision = self._engine.plan(job.priority, job.queue_name)
-            if job.max_wait is not None and not decision.should_shed:
-                self.accept(decision, job.max_wait)
+            return self._engine.plan(job.priority, job.queue_name)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
-        return decision
 
     def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
         """As `admit`, for a batch: refusals and errors are returned."""
@@ -145,9 +163,12 @@ class Desk:
         """Give back the lease of a probe that will not be made, if the decision holds one."""
         self._engine.record(decision, None)
 
-    def due_ns(self, decision: ThrottleDecision) -> int:
-        """Return when a job that is decided now may run, its delay jittered."""
-        return self.now_ns() + round(self._pacer.jittered(decision.delay, decision.queue_name) * 1e9)
+    def due_ns(self, job: BatchJob, decision: ThrottleDecision) -> int | Exception:
+        """Return when a batch's job that is decided now may run, or the exception that came instead."""
+        try:
+            return self.now_ns() + round(self.accept(decision, job.max_wait) * 1e9)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return unless_by_signal(error)
 
 
 def raise_rejection(decision: ThrottleDecision) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from backpressure.batch import BatchResult
-    from backpressure.types import Priority
+    from backpressure.types import Priority, Reason
 
 __all__ = [
     "BackpressureError",
@@ -39,6 +39,7 @@ class BackpressureError(Exception):
         queue_name: the queue the call was about, or ``None``.
         priority: the job's priority, or ``None``.
         retry_after: seconds after which trying again makes sense, or ``None`` when unknown.
+        reason: the `Reason` of the decision that refused the job, or ``None`` where there was none.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
@@ -56,11 +57,13 @@ class BackpressureError(Exception):
         queue_name: str | None = None,
         priority: Priority | None = None,
         retry_after: float | None = None,
+        reason: Reason | None = None,
     ) -> None:
         super().__init__(message)
         self.queue_name = queue_name
         self.priority = priority
         self.retry_after = retry_after
+        self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own __reduce__ calls the class with args alone and would lose keyword-only
@@ -112,6 +115,8 @@ class CircuitOpenError(JobShedError):
 
 class ThrottledError(BackpressureError):
     """The advised delay exceeds ``max_wait``; nothing was run. ``retry_after`` is the delay in seconds.
+
+    Never raised for HIGH jobs. Answer it with ``429 Too Many Requests``, or enqueue again in ``retry_after`` seconds.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 5_000})) as controller:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from backpressure._engine import load
-from backpressure.arguments import check_seconds
+from backpressure.arguments import longest_wait
 from backpressure.entrances import Entrance, Entrances, per_entrance
 from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
@@ -30,7 +30,7 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
     return (
         Priority.parse(priority),
         validate_queue_name(queue_name),
-        None if max_wait is None else check_seconds(max_wait),
+        longest_wait(max_wait, Priority.parse(priority)),
     )
 
 

@@ -27,6 +27,7 @@ from backpressure.metrics import MetricsCollector
 from backpressure.metrics_source import ControllerSource
 from backpressure.outcome import name_of
 from backpressure.pacer import Pacer
+from backpressure.passed import Passed
 from backpressure.settings import EngineSettings, nanoseconds
 from backpressure.types import CircuitState, ThrottleDecision, validate_queue_name
 
@@ -77,6 +78,8 @@ class Heart:
         self._foreign = Foreign(logger)
         self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
         self._engine_name = engine or ENGINE
+        self._provider = stats_provider
+        self._passed = Passed(lambda: self._config.max_queues)
         self._state: Literal["new", "running", "stopped"] = "new"
         self._lock = ForkLock()
         self._starts: set[object] = set()

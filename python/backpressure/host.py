@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
+import warnings
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure._engine import Engine, Ticket
+    from backpressure.arguments import MaxWait
     from backpressure.clock import Clock
     from backpressure.compliance import Compliance
     from backpressure.desk import Desk
@@ -38,6 +41,8 @@ T = TypeVar("T")
 _USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
 _AWAIT_IT = "await it inside the work"
 
+# Modules whose frames lie between a call of this package and what it does.
+_INSIDE = frozenset({"backpressure", "contextlib"})
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
 
@@ -128,7 +133,7 @@ class ControllerHost:
         work: Callable[..., T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T:
         """Run a job, waiting for its turn."""
@@ -138,7 +143,7 @@ class ControllerHost:
         self,
         priority: Priority | str,
         queue_name: str,
-        max_wait: float | None,
+        max_wait: MaxWait,
         work: Callable[..., T],
         /,
         *args: Any,
@@ -227,16 +232,40 @@ class ControllerHost:
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)
 
 
+def _level_of_caller() -> int:
+    """Return the ``stacklevel``, for who calls this, of the first frame outside of this package."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - as warnings itself does
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class BlockingHost(ControllerHost):
     """The host of callers that may wait for a read."""
 
-    def turn(self, priority: Priority | str, queue_name: str, max_wait: float | None) -> ThrottleDecision:
+    _warned = False
+
+    def warn_of_loop(self) -> None:
+        """Warn, once, that the calling thread runs an event loop: while all is green nothing else shows it."""
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            "a BackpressureController is used on a running event loop, where it cannot wait: jobs that are to be "
+            "delayed will be refused here; use AsyncBackpressureController, or call it by asyncio.to_thread",
+            RuntimeWarning,
+            stacklevel=_level_of_caller(),
+        )
+
+    def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
-        decision = self.desk.accept(self.engine.plan(priority, queue_name), max_wait)
-        if decision.delay > 0:
-            self._pacer.sleep(decision.delay, decision.queue_name)
-            decision = self.desk.admit(decision)
-        return decision
+        if in_event_loop():
+            self.warn_of_loop()
+        decision = self.engine.plan(priority, queue_name)
+        seconds = self.desk.accept(decision, max_wait)
+        if seconds > 0:
+            self._pacer.pause(seconds, decision.queue_name)
+        return self.desk.admit(decision) if decision.delay > 0 else decision
 
     def run(
         self,
@@ -245,7 +274,7 @@ class BlockingHost(ControllerHost):
         work: Callable[..., T],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> T:
         """Run a job, waiting for its turn."""
@@ -255,7 +284,7 @@ class BlockingHost(ControllerHost):
         self,
         priority: Priority | str,
         queue_name: str,
-        max_wait: float | None,
+        max_wait: MaxWait,
         work: Callable[..., T],
         /,
         *args: Any,

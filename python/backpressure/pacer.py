@@ -45,14 +45,6 @@ class Pacer:
         self._sleepers: dict[int, set[_Sleeper]] = {}
         self.now_ns = clock.monotonic_ns
 
-    def sleep(self, delay: float, queue_name: str) -> None:
-        """Block for `delay` seconds, lengthened by the queue's jitter, or until released. Raises as `pause`."""
-        self.pause(self.jittered(delay, queue_name), queue_name)
-
-    async def sleep_async(self, delay: float, queue_name: str) -> None:
-        """As `sleep`, suspending the calling task instead."""
-        await self.pause_async(self.jittered(delay, queue_name))
-
     def pause(self, seconds: float, queue_name: str) -> None:
         """Block for exactly `seconds` or until released.
 

@@ -375,6 +375,7 @@ class ThrottleDecision:
             "queue_name": self.queue_name,
             "priority": self.priority,
             "retry_after": self.retry_after,
+            "reason": self.reason,
         }
         if self.reason in CIRCUIT_REASONS:
             state = self.reason.removeprefix("circuit_").replace("_", "-")
@@ -398,13 +399,15 @@ class ThrottleDecision:
         """
         self._raise_rejection()
         if self.delay > 0:
-            self._bound_pacer().sleep(self.delay, self.queue_name)
+            pacer = self._bound_pacer()
+            pacer.pause(pacer.jittered(self.delay, self.queue_name), self.queue_name)
 
     async def wait_async(self) -> None:
         """As `wait`, without blocking the event loop."""
         self._raise_rejection()
         if self.delay > 0:
-            await self._bound_pacer().sleep_async(self.delay, self.queue_name)
+            pacer = self._bound_pacer()
+            await pacer.pause_async(pacer.jittered(self.delay, self.queue_name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict; an infinite delay is ``None``, the timestamp an ISO 8601 string."""

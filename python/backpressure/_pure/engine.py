@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from backpressure._engine import Host
     from backpressure._pure.curve import Law
+    from backpressure.arguments import MaxWait
     from backpressure.settings import EngineSettings
     from backpressure.types import ThrottleDecision
 
@@ -126,7 +127,7 @@ class Engine:
         work: Callable[..., Any],
         /,
         *args: Any,
-        max_wait: float | None = None,
+        max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> Any:
         """See `backpressure._engine.Engine`."""
@@ -139,7 +140,7 @@ class Engine:
         self,
         priority: Priority,
         queue_name: str,
-        max_wait: float | None,
+        max_wait: MaxWait,
         work: Callable[..., Any],
         /,
         *args: Any,
@@ -648,7 +649,7 @@ class Gate:
     suggest: Callable[[], ThrottleDecision]
     run: Callable[..., Any]
 
-    def __new__(cls, engine: Engine, _host: Host, priority: Priority, queue_name: str, max_wait: float | None) -> Self:
+    def __new__(cls, engine: Engine, _host: Host, priority: Priority, queue_name: str, max_wait: MaxWait) -> Self:
         """Make a gate; its calls carry its arguments."""
         gate = super().__new__(cls)
         gate.suggest = partial(engine.suggest_throttle, priority, queue_name)

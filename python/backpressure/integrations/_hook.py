@@ -1,28 +1,49 @@
 """What all integrations share: the queue and priority of a job, and one gate for all that an enqueue publishes.
 
-An integration makes a `Hook`, for asyncio an `AsyncHook`, of what its user gave. Where the framework enqueues, it lets
-the call pass if `entered` (it is part of an enqueue that was let in), if the framework itself enqueues (a retry, a
-schedule, a worker: refusing these loses jobs), or if the job is run at once. Else it publishes in
-``with hook.admitted([hook.place(...) for each job])``, before a connection is taken, and lets what that raises out.
+An integration makes a `Hook`, for asyncio an `AsyncHook`, of what its user gave. Where the framework enqueues, it asks
+the hook whether the job `passes`: inside of `admitted` (it is part of an enqueue that was let in), in a worker, under
+`passing`, or for a reason that the integration knows: a retry, a mode that runs jobs at once, a job due much later.
+Else it publishes in ``with hook.admitted([hook.place(...) for each job])``, before a connection is taken, and lets what
+that raises out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from backpressure.arguments import check_max_wait
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
 from backpressure.errors import ConfigurationError, InvalidPriorityError
 from backpressure.integrations._context import setting
+from backpressure.integrations._passing import is_passing
+from backpressure.integrations._workers import in_worker
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
+    from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
+    from backpressure.passed import Why
 
-__all__ = ["MARK", "AsyncHook", "Hook", "Place", "PriorityRule", "QueueRule"]
+__all__ = [
+    "FAR_AHEAD",
+    "MARK",
+    "MAX_WAIT",
+    "AsyncHook",
+    "Hook",
+    "Place",
+    "PriorityRule",
+    "QueueRule",
+    "far_ahead",
+]
+
+#: The longest sleep of a hook whose user gave none, in seconds: hooks sit in web requests more often than in batches.
+MAX_WAIT = 0.2
+#: Jobs due in more seconds are not judged by the backlog of now.
+FAR_AHEAD = 60.0
 
 #: The name under which a job, or the function behind it, carries a priority of its own.
 MARK = "backpressure_priority"
@@ -58,7 +79,13 @@ def _innermost() -> _Entrance | None:
 
 class _Rules(Generic[C]):
     def __init__(
-        self, controller: C, priority: PriorityRule | None, queue: QueueRule | None, max_wait: float | None
+        self,
+        controller: C,
+        priority: PriorityRule | None,
+        queue: QueueRule | None,
+        max_wait: MaxWait,
+        inside_tasks: Collection[str],
+        not_failures: tuple[type[BaseException], ...],
     ) -> None:
         if priority is None:
             raise ConfigurationError(
@@ -68,10 +95,40 @@ class _Rules(Generic[C]):
             priority = {name: Priority.parse(value) for name, value in priority.items()}
         elif not callable(priority):
             priority = Priority.parse(priority)
+        if isinstance(inside_tasks, str):
+            raise ConfigurationError(
+                f"inside_tasks is {inside_tasks!r}: give a set of task names", field="inside_tasks", value=inside_tasks
+            )
         self.controller = controller
         self._priority = priority
         self._queue = queue
-        self._max_wait = max_wait
+        self._max_wait = check_max_wait(max_wait)
+        self._inside_tasks = frozenset(inside_tasks)
+        self._not_failures = not_failures
+
+    def passes(self, queue_name: str, *, task: str | None = None, because: Why | None = None) -> bool:
+        """Tell whether a job for the framework's queue is to be enqueued without being judged, and count it if so.
+
+        Args:
+            task: the name of the task that enqueues it, if one does; those named by ``inside_tasks`` are judged.
+            because: what the integration found that lets it pass.
+        """
+        if self.entered:
+            return True
+        why = because
+        if why is None and is_passing():
+            why = "passing"
+        if why is None and (in_worker() or task is not None) and task not in self._inside_tasks:
+            why = "worker"
+        if why is None:
+            return False
+        mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
+        self._passed(mapped or queue_name, why)
+        return True
+
+    def _passed(self, queue_name: str, why: Why) -> None:
+        controller: Any = self.controller
+        controller._passed.add(queue_name, why)  # noqa: SLF001 - the controller's own
 
     def place(self, job: Any, *, name: str, queue_name: str, mark: Priority | str | None = None) -> Place:
         """Return the priority and the controller's queue of a framework's job; its own mark comes first.
@@ -116,22 +173,25 @@ class Hook(_Rules["BackpressureController"]):
         controller: BackpressureController,
         priority: PriorityRule | None,
         queue: QueueRule | None = None,
-        max_wait: float | None = None,
+        max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
+        not_failures: tuple[type[BaseException], ...] = (),
     ) -> None:
         if not isinstance(controller, BackpressureController):
             raise _wrong_controller(controller, "a BackpressureController")
-        super().__init__(controller, priority, queue, max_wait)
+        super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
 
     @contextlib.contextmanager
     def slots(self, places: Iterable[Place]) -> Iterator[None]:
         """Wait once for each distinct place, then run the body, whose outcome is reported to all.
 
-        On an event loop nothing waits: what would have to raises `ThrottledError`.
+        On an event loop nothing waits: what would have to goes if it is HIGH, else raises `ThrottledError`.
         """
         max_wait = 0 if in_event_loop() else self._max_wait
         with contextlib.ExitStack() as stack:
             for priority, queue_name in _in_order(places):
-                stack.enter_context(self.controller.slot(priority, queue_name, max_wait=max_wait))
+                slot = self.controller._slot(priority, queue_name, max_wait, self._not_failures)  # noqa: SLF001
+                stack.enter_context(slot)
             yield
 
     @contextlib.contextmanager
@@ -149,20 +209,23 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         controller: AsyncBackpressureController,
         priority: PriorityRule | None,
         queue: QueueRule | None = None,
-        max_wait: float | None = None,
+        max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
+        not_failures: tuple[type[BaseException], ...] = (),
     ) -> None:
         from backpressure.async_controller import AsyncBackpressureController  # noqa: PLC0415 - loads asyncio
 
         if not isinstance(controller, AsyncBackpressureController):
             raise _wrong_controller(controller, "an AsyncBackpressureController")
-        super().__init__(controller, priority, queue, max_wait)
+        super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
 
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
         """Wait once for each distinct place, then run the body, whose outcome is reported to all."""
         async with contextlib.AsyncExitStack() as stack:
             for priority, queue_name in _in_order(places):
-                await stack.enter_async_context(self.controller.slot(priority, queue_name, max_wait=self._max_wait))
+                slot = self.controller._slot(priority, queue_name, self._max_wait, self._not_failures)  # noqa: SLF001
+                await stack.enter_async_context(slot)
             yield
 
     @contextlib.asynccontextmanager
@@ -171,6 +234,11 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         async with self.slots(places):
             with self._inside():
                 yield
+
+
+def far_ahead(seconds: float | None) -> Why | None:
+    """Return why a job that is due in so many seconds passes, if it does."""
+    return "scheduled" if seconds is not None and seconds > FAR_AHEAD else None
 
 
 def _look_up(rule: Any, job: Any, *names: str) -> Any:

@@ -12,10 +12,11 @@ from arq.jobs import JobDef  # type: ignore[import-not-found]
 from arq.worker import Worker  # type: ignore[import-not-found]
 
 from backpressure.errors import ConfigurationError
-from backpressure.integrations._hook import AsyncHook
-from backpressure.integrations._workers import marked
+from backpressure.integrations._hook import MAX_WAIT, AsyncHook
+from backpressure.integrations._workers import in_worker, marked
 
 if TYPE_CHECKING:
+    from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import PriorityRule, QueueRule
     from backpressure.types import Priority
@@ -25,7 +26,7 @@ __all__ = ["protect"]
 P = TypeVar("P", bound=ArqRedis)
 
 # Besides main and close, what a worker that was running before this module was imported calls anew.
-_in_worker = marked(Worker, "main", "close", "run_cron", "run_job")
+marked(Worker, "main", "close", "run_cron", "run_job")
 # What of an enqueue's keywords is not passed to the job.
 _OPTIONS = {"_job_id", "_queue_name", "_defer_until", "_defer_by", "_expires", "_job_try"}
 _protected: weakref.WeakSet[ArqRedis] = weakref.WeakSet()
@@ -37,7 +38,7 @@ def protect(
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,
-    max_wait: float | None = None,
+    max_wait: MaxWait = MAX_WAIT,
 ) -> P:
     """Make a pool's ``enqueue_job`` wait, or raise and enqueue nothing. Returns the pool.
 
@@ -70,7 +71,7 @@ def protect(
     async def enqueue_job(
         function: str, *args: Any, _backpressure_priority: Priority | str | None = None, **kwargs: Any
     ) -> Any:
-        if hook.entered or _in_worker.get() or (kwargs.get("_job_try") or 1) > 1:
+        if hook.entered or in_worker() or (kwargs.get("_job_try") or 1) > 1:
             return await enqueue(function, *args, **kwargs)
         queue_name = kwargs.get("_queue_name")
         place = hook.place(

@@ -12,11 +12,12 @@ import celery
 from celery import signals
 
 from backpressure.errors import ConfigurationError
-from backpressure.integrations._hook import MARK, Hook
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
 
@@ -41,7 +42,7 @@ def protect(
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,
-    max_wait: float | None = None,
+    max_wait: MaxWait = MAX_WAIT,
 ) -> A:
     """Make `app` wait, or raise and send nothing, wherever it sends tasks. Returns `app`.
 

@@ -13,13 +13,14 @@ from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 
 from backpressure.errors import BackpressureError, CircuitOpenError, JobShedError, ThrottledError
-from backpressure.integrations._hook import MARK, Hook
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dramatiq import Broker, Message
 
+    from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
 
@@ -84,7 +85,7 @@ class BackpressureMiddleware(Middleware):
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,
-        max_wait: float | None = None,
+        max_wait: MaxWait = MAX_WAIT,
     ) -> None:
         self._hook = Hook(controller, priority, queue, max_wait)
         self._open = _Open()

@@ -11,7 +11,7 @@ from faststream import BaseMiddleware, PublishCommand, PublishType
 
 from backpressure.errors import BackpressureError
 from backpressure.integrations._context import restore
-from backpressure.integrations._hook import MARK, AsyncHook
+from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from faststream import ContextRepo
 
+    from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
     from backpressure.types import Priority
@@ -65,7 +66,7 @@ class BackpressureMiddleware:
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,
-        max_wait: float | None = None,
+        max_wait: MaxWait = MAX_WAIT,
     ) -> None:
         self._hook = AsyncHook(controller, priority, queue, max_wait)
         self._named = frozenset(queue) if isinstance(queue, Mapping) else frozenset()

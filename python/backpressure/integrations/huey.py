@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import huey
 
 from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, Hook
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
 
@@ -33,7 +34,7 @@ def protect(
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,
-    max_wait: float | None = None,
+    max_wait: MaxWait = MAX_WAIT,
 ) -> H:
     """Make a ``Huey`` wait, or raise and enqueue nothing, wherever tasks are enqueued. Returns it.
 

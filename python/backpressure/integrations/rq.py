@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import rq
 from rq.job import Job
 
-from backpressure.integrations._hook import MARK, Hook
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
 
@@ -48,7 +49,7 @@ class Queue(rq.Queue):
         controller: BackpressureController | None = None,
         priority: PriorityRule | None = None,
         queue: QueueRule | None = None,
-        max_wait: float | None = None,
+        max_wait: MaxWait = MAX_WAIT,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)

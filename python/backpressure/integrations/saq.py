@@ -15,12 +15,13 @@ from saq.job import get_default_job_key
 
 from backpressure.errors import ConfigurationError
 from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, AsyncHook
-from backpressure.integrations._workers import marked
+from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
+from backpressure.integrations._workers import in_worker, marked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
 
@@ -29,7 +30,7 @@ __all__ = ["protect"]
 Q = TypeVar("Q", bound=saq.Queue)
 
 # Besides start, what a worker that was running before this module was imported calls anew.
-_in_worker = marked(saq.Worker, "start", "schedule", "process")
+marked(saq.Worker, "start", "schedule", "process")
 _protected: weakref.WeakSet[saq.Queue] = weakref.WeakSet()
 
 
@@ -64,7 +65,7 @@ def protect(
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,
-    max_wait: float | None = None,
+    max_wait: MaxWait = MAX_WAIT,
 ) -> Q:
     """Make a ``saq.Queue`` wait, or raise and enqueue nothing, wherever jobs are enqueued. Returns it.
 
@@ -102,7 +103,7 @@ def protect(
         return hook.place(job, name=job.function, queue_name=saq_queue.name, mark=job.meta.get(MARK))
 
     def passes() -> bool:
-        return hook.entered or _in_worker.get()
+        return hook.entered or in_worker()
 
     @functools.wraps(enqueue)
     async def gated_enqueue(job_or_func: str | saq.Job, **kwargs: Any) -> saq.Job | None:

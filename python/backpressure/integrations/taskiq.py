@@ -13,7 +13,7 @@ from taskiq import InMemoryBroker, TaskiqMessage, TaskiqMiddleware
 from taskiq.labels import prepare_label
 
 from backpressure.errors import ConfigurationError, InvalidQueueError
-from backpressure.integrations._hook import MARK, AsyncHook
+from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask, BrokerMessage
     from taskiq.kicker import AsyncKicker
 
+    from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.gate import AsyncGate
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
@@ -69,7 +70,7 @@ class BackpressureMiddleware(TaskiqMiddleware):
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,
-        max_wait: float | None = None,
+        max_wait: MaxWait = MAX_WAIT,
     ) -> None:
         super().__init__()
         self._hook = AsyncHook(controller, priority, queue, max_wait)
