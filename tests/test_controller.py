@@ -448,7 +448,8 @@ class TestRun:
 
     def test_does_not_block_an_event_loop(self, controller: BackpressureController) -> None:
         async def enqueue() -> None:
-            controller.run("medium", "red", fail)
+            with pytest.warns(RuntimeWarning, match="event loop"):
+                controller.run("medium", "red", fail)
 
         with pytest.raises(backpressure.BackpressureError, match="would block the running event loop"):
             asyncio.run(enqueue())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from backpressure import AsyncBackpressureController, BackpressureConfig, InMemoryStatsProvider, JobShedError
+from backpressure import AsyncBackpressureController, BackpressureConfig, BatchJob, InMemoryStatsProvider, JobShedError
 
 if TYPE_CHECKING:
     from backpressure import BackpressureController
@@ -48,6 +48,48 @@ def test_decisions_delays_and_sheds(counted: BackpressureController, registry: C
     assert value("backpressure_cache_requests_total", {"result": "miss"}) == 3
     assert value("backpressure_cache_requests_total", {"result": "hit"}) == 4
     assert (value("backpressure_poll_duration_seconds_count") or 0) >= 1  # sleeping let the poller poll again
+
+
+def test_every_refusal_is_counted(
+    make_controller: MakeController, counted: BackpressureController, registry: CollectorRegistry
+) -> None:
+    def refused(queue: str, priority: str, result: str) -> float | None:
+        labels = {"queue": queue, "priority": priority, "result": result}
+        return registry.get_sample_value("backpressure_refusals_total", labels)
+
+    observer = make_controller(None, BackpressureConfig(mode="observe"), registry=registry)
+    for controller in (counted, observer):
+        for _ in range(2):
+            controller.suggest_throttle("low", "full")
+        outcomes = controller.process_batch([BatchJob("low", "full", int), BatchJob("medium", "red", int, max_wait=1)])
+        assert outcomes.count("succeeded") == (2 if controller is observer else 0)
+        for _ in range(5):
+            controller.record_failure("empty")
+        for priority in ("high", "medium", "high"):
+            controller.suggest_throttle(priority, "empty")
+    observer.circuit("green").force_open()  # which observe mode keeps to
+    observer.suggest_throttle("high", "green")
+    assert refused("full", "low", "shed") == 3
+    assert refused("red", "medium", "max_wait") == 1
+    assert (refused("empty", "high", "circuit"), refused("empty", "medium", "circuit")) == (2, 1)
+    assert refused("green", "high", "circuit") == 1
+    assert b'result="shed"} 3.0' in generate_latest(registry)
+    assert generate_latest(registry).count(b"backpressure_refusals_total{") == 5
+
+
+def test_what_passed_is_counted_by_queue_and_why(make_controller: MakeController, registry: CollectorRegistry) -> None:
+    controller = make_controller(None, BackpressureConfig(max_queues=2), registry=registry)
+    for name in ("mail", "mail", "clicks", "other", "bad\nname", 7):
+        controller._passed.add(name, "worker")
+    controller._passed.add("mail", "retry")
+    passed = {
+        tuple(sample.labels.values()): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "backpressure_passed_total"
+    }
+    assert passed == {("mail", "worker"): 2, ("clicks", "worker"): 1, ("__other__", "worker"): 3, ("mail", "retry"): 1}
+    assert controller.health()["passed"]["mail"] == {"worker": 2, "retry": 1}
 
 
 def test_compliance(counted: BackpressureController, registry: CollectorRegistry, clock: ManualClock) -> None:

@@ -36,15 +36,15 @@ def test_starts_at_nothing() -> None:
 def test_counts_each_reason_by_itself(reason: Reason) -> None:
     counters = Counters()
     for _ in range(3):
-        counters.count(reason, delay_ns=0, computed=False)
+        counters.count(reason, goes=False, delay_ns=0, computed=False)
     assert counted(counters.totals()) == {reason: 3}
     assert counters.totals()[1:] == Totals()[1:]
-    assert counters.reason(reason).value == 3
+    assert counters.row(reason, goes=False).value == 3
 
 
 def test_a_ready_answer_adds_by_its_tally_alone() -> None:
     counters = Counters()
-    add = counters.reason(Reason.BACKLOG_GREEN).add
+    add = counters.row(Reason.BACKLOG_GREEN, goes=True).add
     for _ in range(5):
         add()
     assert counted(counters.totals()) == {Reason.BACKLOG_GREEN: 5}
@@ -52,8 +52,8 @@ def test_a_ready_answer_adds_by_its_tally_alone() -> None:
 
 def test_computed_answers_are_counted_apart() -> None:
     counters = Counters()
-    counters.count(Reason.BACKLOG_GREEN, delay_ns=0, computed=True)
-    counters.count(Reason.BACKLOG_GREEN, delay_ns=0, computed=False)
+    counters.count(Reason.BACKLOG_GREEN, goes=True, delay_ns=0, computed=True)
+    counters.count(Reason.BACKLOG_GREEN, goes=True, delay_ns=0, computed=False)
     assert counters.totals().computed == 1
 
 
@@ -66,7 +66,7 @@ def test_a_buckets_bound_belongs_to_it(bucket: int) -> None:
     bound = DELAY_BUCKETS_NS[bucket]
     for delay_ns, expected in ((bound - 1, bucket), (bound, bucket), (bound + 1, bucket + 1)):
         counters = Counters()
-        counters.count(Reason.BACKLOG_RED, delay_ns=delay_ns, computed=False)
+        counters.count(Reason.BACKLOG_RED, goes=True, delay_ns=delay_ns, computed=False)
         totals = counters.totals()
         assert [index for index, count in enumerate(totals.delays) if count] == [expected]
         assert totals.delay_sum_ns == delay_ns
@@ -74,24 +74,36 @@ def test_a_buckets_bound_belongs_to_it(bucket: int) -> None:
 
 def test_no_delay_is_not_observed() -> None:
     counters = Counters()
-    counters.count(Reason.BACKLOG_GREEN, delay_ns=0, computed=False)
-    counters.count(Reason.BACKLOG_RED_SHED, delay_ns=0, computed=False)
+    counters.count(Reason.BACKLOG_GREEN, goes=True, delay_ns=0, computed=False)
+    counters.count(Reason.BACKLOG_RED_SHED, goes=True, delay_ns=0, computed=False)
     assert sum(counters.totals().delays) == 0
 
 
-@given(st.lists(st.tuples(st.sampled_from(Reason), st.integers(0, 20_000 * MS), st.booleans())))
-def test_totals_add_up(decisions: list[tuple[Reason, int, bool]]) -> None:
+def test_what_observe_mode_let_go_was_not_refused() -> None:
+    counters = Counters()
+    for reason in Reason:
+        counters.count(reason, goes=True, delay_ns=0, computed=False)
+    assert counted(counters.totals()) == dict.fromkeys(Reason, 1)
+    assert counters.totals().refused() == (0, 0, 0)
+    for reason in (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN):
+        counters.count(reason, goes=False, delay_ns=0, computed=False)
+    counters.count_late()
+    assert counters.totals().refused() == (1, 2, 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(Reason), st.integers(0, 20_000 * MS), st.booleans(), st.booleans())))
+def test_totals_add_up(decisions: list[tuple[Reason, int, bool, bool]]) -> None:
     whole, halves = Counters(), (Counters(), Counters())
-    for index, (reason, delay_ns, computed) in enumerate(decisions):
+    for index, (reason, delay_ns, computed, goes) in enumerate(decisions):
         for counters in (whole, halves[index % 2]):
-            counters.count(reason, delay_ns=delay_ns, computed=computed)
+            counters.count(reason, goes=goes, delay_ns=delay_ns, computed=computed)
     totals = whole.totals()
     assert halves[0].totals().plus(halves[1].totals()) == totals
     assert totals.plus(Totals()) == totals
     assert sum(totals.reasons) == len(decisions)
-    assert totals.computed == sum(computed for *_, computed in decisions)
-    assert sum(totals.delays) == sum(delay_ns > 0 for _, delay_ns, _ in decisions)
-    assert totals.delay_sum_ns == sum(delay_ns for _, delay_ns, _ in decisions)
+    assert totals.computed == sum(computed for _, _, computed, _ in decisions)
+    assert sum(totals.delays) == sum(delay_ns > 0 for _, delay_ns, *_ in decisions)
+    assert totals.delay_sum_ns == sum(delay_ns for _, delay_ns, *_ in decisions)
 
 
 def test_law_and_miss_reasons_are_disjoint() -> None:
@@ -107,7 +119,9 @@ def test_eight_threads_lose_no_count() -> None:
     def work() -> None:
         barrier.wait()
         for number in range(rounds):
-            counters.count(REASONS[number % len(REASONS)], delay_ns=number % 3 * MS, computed=number % 2 == 0)
+            counters.count(
+                REASONS[number % len(REASONS)], goes=number % 2 == 0, delay_ns=number % 3 * MS, computed=number % 2 == 0
+            )
 
     usual = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)

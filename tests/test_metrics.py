@@ -57,6 +57,7 @@ class FakeSource:
         self.failures: dict[str, int] = {}
         self.durations = Durations()
         self.advice: dict[str, tuple[int, int]] = {}
+        self.let_pass: dict[tuple[str, str], int] = {}
         self.switched = (False, False, False)
         for decision in decisions:
             self.decide(*decision, computed=computed)
@@ -65,7 +66,8 @@ class FakeSource:
         self, queue: str, priority: Priority, reason: Reason, delay_ns: int = 0, *, computed: bool = False
     ) -> None:
         key = queue, priority.value
-        self.counters.setdefault(key, Counters()).count(reason, delay_ns=delay_ns, computed=computed)
+        counters = self.counters.setdefault(key, Counters())
+        counters.count(reason, goes=self.switched[2], delay_ns=delay_ns, computed=computed)
 
     def evict(self, queue: str) -> None:
         for key in [key for key in self.counters if key[0] == queue]:
@@ -86,6 +88,9 @@ class FakeSource:
 
     def polls(self) -> Durations:
         return self.durations
+
+    def passed(self) -> dict[tuple[str, str], int]:
+        return self.let_pass
 
     def compliance(self) -> dict[str, tuple[int, int]]:
         return self.advice
@@ -116,6 +121,10 @@ class ControllerSource:
         errors: dict[str, int] = self._controller.health()["polling_errors"]
         return errors
 
+    def passed(self) -> dict[tuple[str, str], int]:
+        passed = self._controller.health()["passed"]
+        return {(queue, why): count for queue, counts in passed.items() for why, count in counts.items()}
+
     def polls(self) -> Durations:
         return Durations().plus(round(self._controller.health()["last_poll_seconds"] * 1e9))
 
@@ -144,6 +153,7 @@ def busy() -> FakeSource:
     source.failures = {"timeout": 3}
     source.durations = Durations().plus(2 * MS).plus(20_000 * MS)
     source.advice = {"email-queue": (3, 4)}
+    source.let_pass = {("email-queue", "worker"): 2}
     source.switched = (True, False, True)
     return source
 
@@ -274,6 +284,10 @@ def test_every_number_of_a_page() -> None:
     assert value(registry, "producer_compliance_ratio", queue="email-queue") == 0.75
     assert value(registry, "producer_advice_total", queue="email-queue", result="honoured") == 3
     assert value(registry, "producer_advice_total", queue="email-queue", result="violated") == 1
+    assert value(registry, "refusals_total", queue="analytics-queue", priority="low", result="shed") == 1
+    assert value(registry, "refusals_total", queue="payments-queue", priority="high", result="circuit") == 1
+    assert value(registry, "refusals_total", queue="payments-queue", priority="high", result="max_wait") is None
+    assert value(registry, "passed_total", queue="email-queue", why="worker") == 2
     assert value(registry, "polling_errors_total", error_type="timeout") == 3
     # Answers of the law: yellow, green, shed and one red from the cache, one red computed; cold start is a miss.
     assert value(registry, "cache_requests_total", result="hit") == 4

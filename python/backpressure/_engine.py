@@ -238,8 +238,8 @@ class Engine(Protocol):
         """
         ...
 
-    def count(self, planned: ThrottleDecision) -> None:
-        """Count a planned decision that is handed to the caller instead of being waited out."""
+    def refuse_late(self, planned: ThrottleDecision) -> None:
+        """Count a planned decision that is refused, for its caller would not wait so long."""
         ...
 
     def record(

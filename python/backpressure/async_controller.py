@@ -207,21 +207,18 @@ class AsyncBackpressureController(Heart):
         Args:
             max_wait: longest sleep accepted, as for `run`.
         """
-        async with self._slot(priority, queue_name, max_wait) as decision:
+        decision = await self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting([decision]):
             yield decision
 
     @contextlib.asynccontextmanager
-    async def _slot(
-        self,
-        priority: Priority | str,
-        queue_name: str,
-        max_wait: MaxWait,
-        not_failures: tuple[type[BaseException], ...] = (),
-    ) -> AsyncIterator[ThrottleDecision]:
-        """As `slot`; errors of the body that are `not_failures` say nothing of the queue."""
-        decision = await self._host.turn(priority, queue_name, max_wait)
-        with self._desk.reporting(decision, not_failures):
-            yield decision
+    async def _slots(
+        self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
+    ) -> AsyncIterator[None]:
+        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        decisions = await self._host.turns(places, max_wait)
+        with self._desk.reporting(decisions, not_failures):
+            yield
 
     def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> AsyncGate:
         """Return a handle for jobs of one priority and queue. See `BackpressureController.gate`."""

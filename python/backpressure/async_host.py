@@ -15,7 +15,7 @@ from backpressure.host import ControllerHost
 from backpressure.threads import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from backpressure.arguments import MaxWait
     from backpressure.batch import BatchJob
@@ -63,6 +63,17 @@ class AsyncHost(ControllerHost):
         if seconds > 0:
             await self._pacer.pause_async(seconds)
         return self.desk.admit(decision) if decision.delay > 0 else decision
+
+    async def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
+        """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
+        with self.desk.all_or_none() as decisions:
+            for place in places:
+                decisions.append(await self.plan(*place))
+            seconds = max((self.desk.accept(decision, max_wait) for decision in decisions), default=0.0)
+            if seconds > 0:
+                await self._pacer.pause_async(seconds)
+            self.desk.admit_all(decisions)
+            return decisions
 
     perform = ControllerHost.perform_async
 

@@ -192,21 +192,18 @@ class BackpressureController(Heart):
             ...         print(decision.reason)
             backlog_green
         """
-        with self._slot(priority, queue_name, max_wait) as decision:
+        decision = self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting([decision]):
             yield decision
 
     @contextlib.contextmanager
-    def _slot(
-        self,
-        priority: Priority | str,
-        queue_name: str,
-        max_wait: MaxWait,
-        not_failures: tuple[type[BaseException], ...] = (),
-    ) -> Iterator[ThrottleDecision]:
-        """As `slot`; errors of the body that are `not_failures` say nothing of the queue."""
-        decision = self._host.turn(priority, queue_name, max_wait)
-        with self._desk.reporting(decision, not_failures):
-            yield decision
+    def _slots(
+        self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
+    ) -> Iterator[None]:
+        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        decisions = self._host.turns(places, max_wait)
+        with self._desk.reporting(decisions, not_failures):
+            yield
 
     def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> Gate:
         """Return a handle for jobs of one priority and queue: the cheapest way for a hot loop.

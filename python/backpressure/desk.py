@@ -12,7 +12,7 @@ from backpressure.foreign import unless_by_signal
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from backpressure._engine import Engine
     from backpressure.arguments import MaxWait
@@ -51,12 +51,11 @@ class Desk:
         HIGH: load never refuses that.
         """
         raise_rejection(decision)
-        delay = decision.delay
+        limit, delay = longest_wait(max_wait, decision.priority), decision.delay
         if delay <= 0:
             return 0.0
-        limit = longest_wait(max_wait, decision.priority)
         if limit is not None and delay > limit and decision.priority is not Priority.HIGH:
-            self._engine.count(decision)
+            self._engine.refuse_late(decision)
             raise ThrottledError(
                 f"{decision.priority} job for queue {decision.queue_name!r} would wait {delay:.3f} s "
                 f"({decision.reason}), longer than max_wait ({limit:g} s), and was not enqueued: retry in "
@@ -74,6 +73,24 @@ class Desk:
         decision = self._engine.admit(planned)
         raise_rejection(decision)
         return decision
+
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[list[ThrottleDecision]]:
+        """Give the body a list for planned decisions, whose leases are given back where it raises."""
+        decisions: list[ThrottleDecision] = []
+        try:
+            yield decisions
+        except BaseException:
+            for decision in decisions:
+                self.give_back(decision)
+            raise
+
+    def admit_all(self, decisions: list[ThrottleDecision]) -> None:
+        """Put in place of planned decisions, whose sleep is over, admitted ones; raise if one must not go after all."""
+        slept = any(decision.delay > 0 for decision in decisions)
+        for place, planned in enumerate(decisions):
+            if slept:  # others may have run meanwhile
+                decisions[place] = self.admit(planned)
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
@@ -123,22 +140,25 @@ class Desk:
 
     @contextlib.contextmanager
     def reporting(
-        self, decision: ThrottleDecision, not_failures: tuple[type[BaseException], ...] = ()
+        self, decisions: Sequence[ThrottleDecision], not_failures: tuple[type[BaseException], ...] = ()
     ) -> Iterator[None]:
-        """Report how the body went. A body has no value, and so no future whose outcome comes later.
+        """Report how the body went to all queues. It has no value, and so no future whose outcome comes later.
 
-        Errors that are `not_failures` say nothing of the queue.
+        Errors that are `not_failures` say nothing of the queues.
         """
         began_ns = self.now_ns()
         try:
             yield
         except not_failures:
-            self.give_back(decision)
+            for decision in decisions:
+                self.give_back(decision)
             raise
         except BaseException as error:
-            self.report_error(decision, error, began_ns)
+            for decision in decisions:
+                self.report_error(decision, error, began_ns)
             raise
-        self.report_success(decision)
+        for decision in decisions:
+            self.report_success(decision)
 
     # -------------------------------------------------------------------------------------------------------- batches
 
@@ -161,7 +181,8 @@ class Desk:
 
     def give_back(self, decision: ThrottleDecision) -> None:
         """Give back the lease of a probe that will not be made, if the decision holds one."""
-        self._engine.record(decision, None)
+        if not decision.should_shed:
+            self._engine.record(decision, None)
 
     def due_ns(self, job: BatchJob, decision: ThrottleDecision) -> int | Exception:
         """Return when a batch's job that is decided now may run, or the exception that came instead."""

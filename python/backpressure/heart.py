@@ -155,6 +155,7 @@ class Heart:
                 self._engine,
                 self._intake,
                 self._compliance,
+                self._passed,
                 self._clock,
                 observing=lambda: self._config.mode == "observe",
             )
@@ -381,6 +382,7 @@ class Heart:
             "poller_alive": self._poller.alive(),
             "provider": self._provider_health(),
             "polling_errors": self._intake.errors(),
+            "passed": self._passed_by_queue(),
             "last_poll_seconds": self._intake.last_poll_seconds,
             "queues": {name: self._queue_health(name) for name in names},
         }
@@ -388,6 +390,12 @@ class Heart:
     def _is_forced(self, name: str) -> bool:
         breaker = self._engine.breaker(name, False)
         return breaker is not None and is_forced(breaker.word)
+
+    def _passed_by_queue(self) -> dict[str, dict[str, int]]:
+        passed: dict[str, dict[str, int]] = {}
+        for (name, why), count in self._passed.counts().items():
+            passed.setdefault(name, {})[why] = count
+        return passed
 
     def _provider_health(self) -> str:
         """Say what the last read did; an answer older than samples may be says nothing about the provider any more."""

@@ -20,7 +20,7 @@ from backpressure.outcome import is_plain, runs_on_a_loop
 from backpressure.types import CIRCUIT_REASONS, CircuitState, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from backpressure._engine import Engine, Ticket
@@ -246,7 +246,10 @@ class BlockingHost(ControllerHost):
     _warned = False
 
     def warn_of_loop(self) -> None:
-        """Warn, once, that the calling thread runs an event loop: while all is green nothing else shows it."""
+        """Warn, once, that the calling thread runs an event loop: while all is green nothing else shows it.
+
+        Who says ``max_wait=0`` knows it.
+        """
         if self._warned:
             return
         self._warned = True
@@ -259,13 +262,24 @@ class BlockingHost(ControllerHost):
 
     def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
-        if in_event_loop():
+        if max_wait != 0 and in_event_loop():
             self.warn_of_loop()
         decision = self.engine.plan(priority, queue_name)
         seconds = self.desk.accept(decision, max_wait)
         if seconds > 0:
             self._pacer.pause(seconds, decision.queue_name)
         return self.desk.admit(decision) if decision.delay > 0 else decision
+
+    def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
+        """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
+        with self.desk.all_or_none() as decisions:
+            for place in places:
+                decisions.append(self.engine.plan(*place))
+            seconds = max((self.desk.accept(decision, max_wait) for decision in decisions), default=0.0)
+            if seconds > 0:
+                self._pacer.pause(seconds, decisions[0].queue_name)
+            self.desk.admit_all(decisions)
+            return decisions
 
     def run(
         self,

@@ -90,6 +90,14 @@ _ALL = (
         "backpressure_decisions_total", "Decisions, in observe mode the advised ones.", "priority", "queue", "reason"
     ),
     _counter(
+        "backpressure_refusals_total",
+        "Jobs refused: shed, by the circuit, or because they would wait longer than max_wait.",
+        "queue",
+        "priority",
+        "result",
+    ),
+    _counter("backpressure_passed_total", "Jobs that hooks let pass without asking.", "queue", "why"),
+    _counter(
         "backpressure_producer_advice_total",
         "Throttled advice with a reported outcome: honoured if its delay was waited out, else violated.",
         "queue",
@@ -144,6 +152,10 @@ class MetricsSource(Protocol):
         """Return how long polls took."""
         ...
 
+    def passed(self) -> Mapping[tuple[str, str], int]:
+        """Return how many jobs hooks let pass, by queue and why."""
+        ...
+
     def compliance(self) -> Mapping[str, tuple[int, int]]:
         """Return by queue how much throttled advice was honoured, and of how much the outcome was reported."""
         ...
@@ -155,10 +167,11 @@ class MetricsSource(Protocol):
 
 # --------------------------------------------------------------------------------------------------------------- counts
 
-# Keys: ("decisions", queue, priority), ("advice", queue), ("errors", error type), ("polls",).
+# Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type), ("polls",).
 Counts = dict[tuple[str, ...], tuple[int, ...]]
 
 _SHED = REASONS.index(Reason.BACKLOG_RED_SHED)
+_REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
 _NO_POLLS = (*Durations().counts, 0)
 
 
@@ -177,6 +190,7 @@ def _counts_of(source: MetricsSource) -> Counts:
             total.computed,
             *total.delays,
             total.delay_sum_ns,
+            *total.refused(),
         )
         for (queue, priority), total in _paced(source.totals().items())
         if any(total.reasons)
@@ -184,6 +198,8 @@ def _counts_of(source: MetricsSource) -> Counts:
     for queue, (honoured, reported) in source.compliance().items():
         if reported:
             counts["advice", queue] = (honoured, reported - honoured)
+    for (queue, why), count in source.passed().items():
+        counts["passed", queue, why] = (count,)
     for error_type, count in source.errors().items():
         counts["errors", error_type] = (count,)
     durations = source.polls()
@@ -192,8 +208,8 @@ def _counts_of(source: MetricsSource) -> Counts:
 
 
 def _totals_of(numbers: tuple[int, ...]) -> Totals:
-    split = len(REASONS)
-    return Totals(numbers[:split], numbers[split], numbers[split + 1 : -1], numbers[-1])
+    computed, delay_sum_ns = len(REASONS), len(REASONS) + len(DELAY_BUCKETS_NS) + 2
+    return Totals(numbers[:computed], numbers[computed], numbers[computed + 1 : delay_sum_ns], numbers[delay_sum_ns])
 
 
 def _add(counts: Counts, more: Counts) -> None:
@@ -247,8 +263,13 @@ def _counted(counts: Counts) -> Iterator[_Series]:
             for reason, count in zip(REASONS, total.reasons, strict=True):
                 if count:
                     yield _Series("backpressure_decisions_total", (priority, queue, str(reason)), count)
+            for result, count in zip(_REFUSED, numbers[-len(_REFUSED) :], strict=True):
+                if count:
+                    yield _Series("backpressure_refusals_total", (queue, priority, result), count)
             hit, miss = total.cache_requests()
             hits, misses = hits + hit, misses + miss
+        elif kind == "passed":
+            yield _Series("backpressure_passed_total", (labels[0], labels[1]), numbers[0])
         elif kind == "advice":
             for result, count in zip(("honoured", "violated"), numbers, strict=True):
                 yield _Series("backpressure_producer_advice_total", (labels[0], result), count)

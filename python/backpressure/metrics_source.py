@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backpressure.compliance import Compliance
     from backpressure.intake import Intake
     from backpressure.metrics import Durations
+    from backpressure.passed import Passed
 
 __all__ = ["ControllerSource"]
 
@@ -27,6 +28,7 @@ class ControllerSource:
         engine: Engine,
         intake: Intake,
         compliance: Compliance,
+        passed: Passed,
         clock: Clock,
         *,
         observing: Callable[[], bool],
@@ -37,6 +39,7 @@ class ControllerSource:
         self._observing = observing
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
         self.errors: Callable[[], dict[str, int]] = intake.errors
+        self.passed: Callable[[], dict[tuple[str, str], int]] = passed.counts
         self.compliance: Callable[[], dict[str, tuple[int, int]]] = compliance.counts
 
     def circuits(self) -> dict[str, tuple[int, bool]]:

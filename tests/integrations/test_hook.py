@@ -63,18 +63,48 @@ def test_queues_have_other_names(controller: BackpressureController) -> None:
     assert Hook(controller, "low", str.upper).place("job", name="send", queue_name="mail")[1] == "JOB"
 
 
-def test_each_place_is_waited_for_once_and_those_that_may_be_shed_first(
+def test_those_that_may_be_shed_are_asked_first_and_all_wait_together(
     controller: BackpressureController, clock: ManualClock
 ) -> None:
-    hook = Hook(controller, "low")
+    hook = Hook(controller, "low", max_wait=None)
     before = clock.monotonic_ns()
     with pytest.raises(JobShedError), hook.admitted([(MEDIUM, "red"), (LOW, "red")]):
         pytest.fail("a part was let in")
     assert clock.monotonic_ns() == before
     with hook.admitted([(MEDIUM, "red")] * 100):
         assert (hook.entered, Hook(controller, "low").entered) == (True, False)
-    assert 2.7e9 < clock.monotonic_ns() - before < 3.1e9  # 2.75 s and up to a tenth
+    with hook.admitted([(MEDIUM, "red"), (MEDIUM, "yellow"), (HIGH, "red")]):
+        pass
+    assert 5.4e9 < clock.monotonic_ns() - before < 6.2e9  # twice 2.75 s and up to a tenth, the longest of each
     assert hook.entered is False
+
+
+def test_waiting_is_bounded_by_default_and_high_goes(controller: BackpressureController, clock: ManualClock) -> None:
+    hook = Hook(controller, "low")
+    before = clock.monotonic_ns()
+    with pytest.raises(ThrottledError), hook.admitted([(HIGH, "full"), (MEDIUM, "red")]):
+        pytest.fail("a part was let in")
+    assert clock.monotonic_ns() == before
+    for places in ([(HIGH, "full")], [(HIGH, "red"), (HIGH, "full"), (HIGH, "yellow")]):
+        with hook.admitted(places):
+            pass
+    assert clock.monotonic_ns() - before == 400_000_000
+
+
+def test_a_probe_that_comes_to_nothing_lets_the_next_one_go(
+    controller: BackpressureController, clock: ManualClock
+) -> None:
+    hook = Hook(controller, "low", not_failures=(LookupError,))
+    for _ in range(5):
+        controller.record_failure("empty")
+    clock.advance(60)
+    with pytest.raises(ThrottledError), hook.admitted([(HIGH, "empty"), (MEDIUM, "red")]):
+        pytest.fail("a part was let in")
+    with pytest.raises(LookupError), hook.admitted([(HIGH, "empty")]):
+        raise LookupError
+    with hook.admitted([(HIGH, "empty")]):
+        pass
+    assert controller.circuit("empty").stats()["success_count"] == 1
 
 
 def test_failures_open_the_circuit(controller: BackpressureController) -> None:
@@ -92,7 +122,7 @@ def test_an_event_loop_is_never_blocked(controller: BackpressureController, cloc
 
     controller.suggest_throttle("medium", "red")  # a first sight on a loop is let go
     before = clock.monotonic_ns()
-    with pytest.raises(ThrottledError) as throttled:
+    with pytest.raises(ThrottledError) as throttled, pytest.warns(RuntimeWarning, match="event loop"):
         asyncio.run(enqueue())
     assert throttled.value.retry_after == 2.75
     assert clock.monotonic_ns() == before
@@ -101,7 +131,7 @@ def test_an_event_loop_is_never_blocked(controller: BackpressureController, cloc
 def test_asyncio_has_the_same(engine_name: str, provider: InMemoryStatsProvider, clock: ManualClock) -> None:
     async def main() -> None:
         async with AsyncBackpressureController(None, provider, clock=clock, _engine=engine_name) as controller:
-            hook = AsyncHook(controller, "low")
+            hook = AsyncHook(controller, "low", max_wait=None)
             async with hook.admitted([(MEDIUM, "red")] * 100):
                 assert hook.entered is True
             with pytest.raises(JobShedError):

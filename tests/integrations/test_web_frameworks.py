@@ -144,6 +144,11 @@ def test_fastapi(
     assert is_problem(status, answer.headers, answer.content) == (status != 202)
 
 
+# Asynchronous views that may wait by a blocking controller.
+WARNED = pytest.mark.filterwarnings("ignore:a BackpressureController is used on a running event loop:RuntimeWarning")
+
+
+@WARNED
 def test_fastapi_answers_for_dependencies(fastapi_app: fastapi.FastAPI) -> None:
     assert asked(fastapi_app, "/dependency").status_code == 503
 
@@ -153,6 +158,7 @@ def test_browsers_may_read_answers(fastapi_app: fastapi.FastAPI) -> None:
     assert (answer.headers["Access-Control-Allow-Origin"], answer.json()["retry_after"]) == ("*", 8)
 
 
+@WARNED
 def test_a_blocking_wait_in_an_async_view_is_a_fault(fastapi_app: fastapi.FastAPI, clock: ManualClock) -> None:
     before = clock.monotonic_ns()
     with pytest.raises(BackpressureError, match="would block the running event loop: use wait_async"):
@@ -165,6 +171,7 @@ def test_what_is_shed_after_the_response_is_raised(fastapi_app: fastapi.FastAPI)
         asked(fastapi_app, "/later")
 
 
+@WARNED
 def test_fastapi_answers_of_your_own_come_first(fastapi_app: fastapi.FastAPI) -> None:
     assert asked(fastapi_app, "/handled").status_code == 409
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OTHERS = "__other__"
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
 SECOND = 1_000_000_000
 BUCKETS = tuple(Fraction(bound) * SECOND for bound in ("0.001", "0.01", "0.1", "0.5", "1", "2.5", "5", "10"))
 BY_LAW = {Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED}
@@ -91,17 +92,22 @@ class Counts:
     computed: int = 0
     delays: Counter[int] = field(default_factory=Counter)  # by bucket
     delay_sum_ns: int = 0
+    let_go: Counter[Reason] = field(default_factory=Counter)
+    late: int = 0
 
     def totals(self) -> tuple[object, ...]:
         reasons = tuple(self.reasons[reason] for reason in Reason)
         delays = tuple(self.delays[bucket] for bucket in range(len(BUCKETS) + 1))
-        return reasons, self.computed, delays, self.delay_sum_ns
+        let_go = tuple(self.let_go[reason] for reason in REFUSALS)
+        return reasons, self.computed, delays, self.delay_sum_ns, let_go, self.late
 
     def add(self, other: Counts) -> None:
         self.reasons += other.reasons
         self.computed += other.computed
         self.delays += other.delays
         self.delay_sum_ns += other.delay_sum_ns
+        self.let_go += other.let_go
+        self.late += other.late
 
 
 class DecisionModel:
@@ -146,14 +152,14 @@ class DecisionModel:
         # Who lost the queue's state while sleeping, and finds no room for another, goes as planned; a choice.
         if queue is None:
             if planned.delay_ns:
-                self.count(planned)
+                self._count(planned)
             return planned
         if planned.delay_ns == 0:
             return self._admit_again(planned, queue)
         answer = self._before_the_law(planned.priority, planned.queue_name, queue)
         if answer is not None:
             return self._give(answer)
-        self.count(planned)
+        self._count(planned)
         return self._admitted(planned, queue)
 
     def _admit_again(self, planned: Answer, queue: Queue) -> Answer:
@@ -166,9 +172,10 @@ class DecisionModel:
         answer = self._before_the_law(planned.priority, planned.queue_name, queue)
         return replace(planned, ticket=queue.breaker.try_acquire()) if answer is None else self._give(answer)
 
-    def count(self, planned: Answer) -> None:
+    def refuse_late(self, planned: Answer) -> None:
         if planned.reason is not Reason.UNTRACKED:
             self._count(planned)
+        self._counts_of(planned).late += 1
 
     def run(self, priority: Priority | str, queue_name: str, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a job without sleeping."""
@@ -267,6 +274,7 @@ class DecisionModel:
         held_open = answer.reason is Reason.CIRCUIT_OPEN and queue is not None and queue.breaker.forced
         if held_open or not self.settings.observe:
             return answer
+        self._counts_of(answer).let_go[answer.reason] += answer.reason in REFUSALS
         about = Answer(
             answer.priority, answer.queue_name, Reason.OBSERVE_ONLY, backlog=answer.backlog, zone=answer.zone
         )
@@ -438,9 +446,11 @@ class DecisionModel:
     def _counts(self, name: str, priority: Priority) -> Counts:
         return self.counts.setdefault((name, priority), Counts())
 
+    def _counts_of(self, answer: Answer) -> Counts:
+        return self._counts(answer.queue_name if answer.queue_name in self.queues else OTHERS, answer.priority)
+
     def _count(self, answer: Answer) -> None:
-        name = answer.queue_name if answer.queue_name in self.queues else OTHERS
-        counts = self._counts(name, answer.priority)
+        counts = self._counts_of(answer)
         counts.reasons[answer.reason] += 1
         counts.computed += answer.computed
         if answer.delay_ns > 0 and not answer.shed:

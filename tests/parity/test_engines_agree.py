@@ -264,9 +264,9 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: any(planned[-1].delay_ns for planned in self.planned))
     @rule(pick=picks)
-    def count(self, pick: int) -> None:
+    def refuse_late(self, pick: int) -> None:
         waits = [planned for planned in self.planned if planned[-1].delay_ns]  # a go is counted by now
-        self.each(lambda engine, planned: engine.count(planned), waits[-1 - pick % len(waits)])
+        self.each(lambda engine, planned: engine.refuse_late(planned), waits[-1 - pick % len(waits)])
 
     # Jobs, whose work may meddle with the queue.
 

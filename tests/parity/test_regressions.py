@@ -41,7 +41,7 @@ def world(engine_module: EngineModule) -> World:
     return World(engine_module)
 
 
-@pytest.mark.parametrize("act", ["admit", "count"])
+@pytest.mark.parametrize("act", ["admit", "refuse_late"])
 def test_a_job_whose_queue_was_evicted_while_it_slept_is_counted(world: World, act: str) -> None:
     planned = world.engine.plan("low", "slept")
     world.now_ns += IDLE_NS

@@ -15,6 +15,8 @@ DELAY_BUCKETS_NS = tuple(ms * 1_000_000 for ms in (1, 10, 100, 500, 1_000, 2_500
 REASONS = tuple(Reason)
 # Answers of the law: those that a cache can serve.
 LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED)
+#: Reasons of refusals, which observe mode lets go.
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
 # Answers given for want of a usable sample: misses, never cached.
 MISS_REASONS = (
     Reason.STATS_STALE,
@@ -51,12 +53,16 @@ class Totals(NamedTuple):
         computed: decisions that the law had to compute; the other answers of the law were cache hits.
         delays: throttled decisions by bucket of `DELAY_BUCKETS_NS`, not cumulated.
         delay_sum_ns: the sum of their delays.
+        let_go: how many of the decisions by `REFUSALS` observe mode let go.
+        late: throttled decisions that were refused, for their callers would not wait so long.
     """
 
     reasons: tuple[int, ...] = (0,) * len(REASONS)
     computed: int = 0
     delays: tuple[int, ...] = (0,) * (len(DELAY_BUCKETS_NS) + 1)
     delay_sum_ns: int = 0
+    let_go: tuple[int, ...] = (0,) * len(REFUSALS)
+    late: int = 0
 
     def plus(self, other: Totals) -> Totals:
         """Return both added up."""
@@ -65,7 +71,16 @@ class Totals(NamedTuple):
             self.computed + other.computed,
             tuple(map(sum, zip(self.delays, other.delays, strict=True))),
             self.delay_sum_ns + other.delay_sum_ns,
+            tuple(map(sum, zip(self.let_go, other.let_go, strict=True))),
+            self.late + other.late,
         )
+
+    def refused(self) -> tuple[int, int, int]:
+        """Return how many were refused because of the backlog, by the circuit, and because they would come too late."""
+        shed, *circuit = (
+            self.reasons[REASONS.index(reason)] - let_go for reason, let_go in zip(REFUSALS, self.let_go, strict=True)
+        )
+        return shed, sum(circuit), self.late
 
     def cache_requests(self) -> tuple[int, int]:
         """Return hits and misses. Answers of breakers and switches never asked the cache: they are neither."""
@@ -76,22 +91,29 @@ class Totals(NamedTuple):
 class Counters:
     """Live counts of one (queue, priority)."""
 
-    __slots__ = ("_computed", "_delay_sum_ns", "_delays", "_lock", "_reasons")
+    __slots__ = ("_computed", "_delay_sum_ns", "_delays", "_late", "_let_go", "_lock", "_reasons")
 
     def __init__(self) -> None:
         self._reasons: dict[Reason, Tally] = {}
+        self._let_go: dict[Reason, Tally] = {}
         self._computed = Tally()
+        self._late = Tally()
         self._lock = ForkLock()  # of the two below; only callers that are to sleep anyway take it
         self._delays = [0] * (len(DELAY_BUCKETS_NS) + 1)
         self._delay_sum_ns = 0
 
-    def reason(self, reason: Reason) -> Tally:
-        """Return the tally of decisions with `reason`."""
-        return self._reasons.get(reason) or self._reasons.setdefault(reason, Tally())
+    def row(self, reason: Reason, *, goes: bool) -> Tally:
+        """Return the tally of decisions with `reason`; `goes` tells whether the caller may do the job all the same."""
+        row = self._let_go if goes and reason in REFUSALS else self._reasons
+        return row.get(reason) or row.setdefault(reason, Tally())
 
-    def count(self, reason: Reason, *, delay_ns: int, computed: bool) -> None:
+    def count_late(self) -> None:
+        """Count a throttled decision that was refused, beside its own count."""
+        self._late.add()
+
+    def count(self, reason: Reason, *, goes: bool, delay_ns: int, computed: bool) -> None:
         """Count one decision; `delay_ns` is 0 for a go and for a refusal."""
-        self.reason(reason).add()
+        self.row(reason, goes=goes).add()
         if computed:
             self._computed.add()
         if delay_ns > 0:
@@ -104,5 +126,14 @@ class Counters:
         """Return what was counted so far."""
         with self._lock():
             delays, delay_sum_ns = tuple(self._delays), self._delay_sum_ns
-        reasons = tuple(tally.value if (tally := self._reasons.get(reason)) else 0 for reason in REASONS)
-        return Totals(reasons, self._computed.value, delays, delay_sum_ns)
+        others, let_go = (
+            {reason: tally.value for reason, tally in row.copy().items()} for row in (self._reasons, self._let_go)
+        )
+        return Totals(
+            tuple(others.get(reason, 0) + let_go.get(reason, 0) for reason in REASONS),
+            self._computed.value,
+            delays,
+            delay_sum_ns,
+            tuple(let_go.get(reason, 0) for reason in REFUSALS),
+            self._late.value,
+        )

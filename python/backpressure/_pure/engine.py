@@ -315,7 +315,7 @@ class Engine:
     def _decide_untracked(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> ThrottleDecision:
         switch = mode.switch()
         answer = _Answer(switch) if switch else self._fallback(mode.settings, priority, Reason.UNTRACKED)
-        self._untracked[priority.value].count(answer.reason, delay_ns=answer.delay_ns, computed=False)
+        self._untracked[priority.value].count(answer.reason, goes=True, delay_ns=answer.delay_ns, computed=False)
         decision = self._build(priority, name, now_ns, answer)
         return self._observed(decision) if mode.settings.observe else decision
 
@@ -331,7 +331,7 @@ class Engine:
         queue = self._queues.get(planned.queue_name) or self._track(planned.queue_name, now_ns, evict=True)
         if queue is None:
             if not counted:
-                self.count(planned)
+                self._count(planned)
             return planned
         breaker = queue.breaker
         word = _look_at(breaker, now_ns)
@@ -347,16 +347,21 @@ class Engine:
         if ticket is None and not attempts:
             return self._reject(mode, priority, queue, now_ns, breaker.word, queue.sample)
         if not counted:
-            self.count(planned)
+            self._count(planned)
         return self._host.admitted(planned, ticket)
 
-    def count(self, planned: ThrottleDecision) -> None:
+    def refuse_late(self, planned: ThrottleDecision) -> None:
         """See `backpressure._engine.Engine`."""
-        if planned.reason is Reason.UNTRACKED:
-            return  # it was counted when made
+        self._count(planned).count_late()
+
+    def _count(self, planned: ThrottleDecision) -> Counters:
+        """Count a planned decision that is acted upon; return where."""
         queue = self._queues.get(planned.queue_name)
         counters = (self._untracked if queue is None else queue.counters)[planned.priority.value]
-        counters.count(planned.reason, delay_ns=round(planned.delay * 1e9), computed=planned._computed)  # noqa: SLF001
+        if planned.reason is not Reason.UNTRACKED:  # else it was counted when made
+            delay_ns, computed = round(planned.delay * 1e9), planned._computed  # noqa: SLF001
+            counters.count(planned.reason, goes=True, delay_ns=delay_ns, computed=computed)
+        return counters
 
     def record(
         self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None = None, failure: str | None = None
@@ -408,9 +413,11 @@ class Engine:
     ) -> ThrottleDecision:
         """Count an answer, make the decision of it, and keep that ready where it may serve other callers too."""
         counters = queue.counters[priority.value]
-        counters.count(answer.reason, delay_ns=0 if answer.shed else answer.delay_ns, computed=answer.computed)
+        observed = mode.settings.observe and not answer.forced
+        goes, delay_ns = observed or not answer.shed, 0 if answer.shed else answer.delay_ns
+        counters.count(answer.reason, goes=goes, delay_ns=delay_ns, computed=answer.computed)
         decision = self._build(priority, queue.name, now_ns, answer, ticket=ticket, retry_at_ns=retry_at_ns)
-        if mode.settings.observe and not answer.forced:
+        if observed:
             decision = self._observed(decision)
         if ready is not None and answer.until_ns is not None and answer.until_ns >= now_ns and mode.switch() is None:
             word, sample = ready
@@ -422,7 +429,7 @@ class Engine:
                 sample=sample,
                 word=word,
                 until_ns=answer.until_ns,
-                count=counters.reason(answer.reason).add,
+                count=counters.row(answer.reason, goes=goes).add,
             )
             if self._queues.get(queue.name) is not queue:
                 self._ready[priority].pop(queue.name, None)  # evicted meanwhile

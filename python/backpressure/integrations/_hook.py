@@ -183,15 +183,15 @@ class Hook(_Rules["BackpressureController"]):
 
     @contextlib.contextmanager
     def slots(self, places: Iterable[Place]) -> Iterator[None]:
-        """Wait once for each distinct place, then run the body, whose outcome is reported to all.
+        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all.
 
         On an event loop nothing waits: what would have to goes if it is HIGH, else raises `ThrottledError`.
         """
-        max_wait = 0 if in_event_loop() else self._max_wait
-        with contextlib.ExitStack() as stack:
-            for priority, queue_name in _in_order(places):
-                slot = self.controller._slot(priority, queue_name, max_wait, self._not_failures)  # noqa: SLF001
-                stack.enter_context(slot)
+        max_wait = self._max_wait
+        if in_event_loop():
+            max_wait = 0
+            self.controller._host.warn_of_loop()  # noqa: SLF001
+        with self.controller._slots(_in_order(places), max_wait, self._not_failures):  # noqa: SLF001
             yield
 
     @contextlib.contextmanager
@@ -221,11 +221,8 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
 
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
-        """Wait once for each distinct place, then run the body, whose outcome is reported to all."""
-        async with contextlib.AsyncExitStack() as stack:
-            for priority, queue_name in _in_order(places):
-                slot = self.controller._slot(priority, queue_name, self._max_wait, self._not_failures)  # noqa: SLF001
-                await stack.enter_async_context(slot)
+        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all."""
+        async with self.controller._slots(_in_order(places), self._max_wait, self._not_failures):  # noqa: SLF001
             yield
 
     @contextlib.asynccontextmanager

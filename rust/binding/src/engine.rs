@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backpressure_core::breaker::{Change, Ticket as CoreTicket, is_pristine};
 use backpressure_core::cache::{self, Place};
-use backpressure_core::counters::Totals;
+use backpressure_core::counters::{Row, Totals};
 use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Planned, Settings};
 use backpressure_core::zone::Zone;
 use backpressure_core::{Priority, Reason};
@@ -115,7 +115,7 @@ impl Engine {
         let waited = planned.getattr(intern!(py, "delay"))?.extract::<f64>()? > 0.0;
         let Some(queue) = self.track(&name, now_ns, true)? else {
             if waited {
-                self.count(planned)?;
+                self.count(planned, false)?;
             }
             return Ok(planned.clone().unbind());
         };
@@ -134,7 +134,7 @@ impl Engine {
             Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
                 if waited {
-                    self.count(planned)?;
+                    self.count(planned, false)?;
                 }
                 let ticket = ticket.map(Ticket);
                 self.ask(py, intern!(py, "admitted"), (planned, ticket)).map(Bound::unbind)
@@ -142,25 +142,9 @@ impl Engine {
         }
     }
 
-    /// Count a planned decision that is handed to the caller instead of being waited out.
-    fn count(&self, planned: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = planned.py();
-        let reason = self.reason_of(planned)?;
-        if reason == Reason::Untracked {
-            return Ok(()); // it was counted when made
-        }
-        let queue = self.queue(&planned.getattr(intern!(py, "queue_name"))?)?;
-        let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
-        let delay: f64 = planned.getattr(intern!(py, "delay"))?.extract()?;
-        // Python's own rounding, so that both engines count the same nanoseconds.
-        let delay_ns = PyFloat::new(py, delay * 1e9).call_method0(intern!(py, "__round__"))?.extract()?;
-        let computed = planned.getattr(intern!(py, "_computed"))?.extract()?;
-        let counters = match &queue {
-            Some(queue) => &queue.get().core.asked(priority).counters,
-            None => &self.core.other[priority.index()],
-        };
-        counters.count(reason, delay_ns, computed);
-        Ok(())
+    /// Count a planned decision that is refused, for its caller would not wait so long.
+    fn refuse_late(&self, planned: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.count(planned, true)
     }
 
     /// Feed the breaker with the outcome of a decided job; ``None`` says nothing, and gives a probe's lease back.
@@ -406,11 +390,11 @@ impl Engine {
         let (epoch, word, sample) = (self.core.epoch(), queue.breaker.word(), queue.sample_number());
         let ready = asked.ready.read(|ready| {
             let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
-            (current && accept(ready)).then(|| (ready.decision.bind(py).clone(), ready.until_ns, ready.reason))
+            (current && accept(ready)).then(|| (ready.decision.bind(py).clone(), ready.until_ns, ready.row))
         });
         match ready {
-            Some((decision, until_ns, reason)) if self.clock.within(py, until_ns)? => {
-                asked.count_again(reason);
+            Some((decision, until_ns, row)) if self.clock.within(py, until_ns)? => {
+                asked.count_again(row);
                 Ok(Some(take(found, decision)))
             }
             _ => Ok(None),
@@ -446,6 +430,30 @@ impl Engine {
         let (mode, now_ns) = self.look(py)?;
         let decision = decide(&mode, now_ns, Ask { admit, may_read: false, cold })?;
         Ok(decision.expect("only a caller that may read is asked to"))
+    }
+
+    /// Counts a planned decision that is acted upon, and that it is refused if it comes too `late` for its caller.
+    fn count(&self, planned: &Bound<'_, PyAny>, late: bool) -> PyResult<()> {
+        let py = planned.py();
+        let reason = self.reason_of(planned)?;
+        let queue = self.queue(&planned.getattr(intern!(py, "queue_name"))?)?;
+        let priority = self.vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?;
+        let delay: f64 = planned.getattr(intern!(py, "delay"))?.extract()?;
+        // Python's own rounding, so that both engines count the same nanoseconds.
+        let delay_ns = PyFloat::new(py, delay * 1e9).call_method0(intern!(py, "__round__"))?.extract()?;
+        let computed = planned.getattr(intern!(py, "_computed"))?.extract()?;
+        let counters = match &queue {
+            Some(queue) => &queue.get().core.asked(priority).counters,
+            None => &self.core.other[priority.index()],
+        };
+        if reason != Reason::Untracked {
+            // else it was counted when made
+            counters.count(Row::of(reason, true), delay_ns, computed);
+        }
+        if late {
+            counters.count_late();
+        }
+        Ok(())
     }
 
     fn decide_untracked(

@@ -96,7 +96,9 @@ impl Vocabulary {
     pub fn totals<'py>(&self, py: Python<'py>, totals: &Totals) -> PyResult<Bound<'py, PyAny>> {
         let reasons = PyTuple::new(py, totals.reasons)?;
         let delays = PyTuple::new(py, totals.delays)?;
-        crossing::call(self.totals.bind(py), (reasons, totals.computed, delays, totals.delay_sum_ns))
+        let let_go = PyTuple::new(py, totals.let_go)?;
+        let numbers = (reasons, totals.computed, delays, totals.delay_sum_ns, let_go, totals.late);
+        crossing::call(self.totals.bind(py), numbers)
     }
 }
 

@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use once_cell::race::OnceBox;
 
+use crate::Priority;
 use crate::breaker::{Breaker, CircuitSettings};
-use crate::counters::Counters;
+use crate::counters::{Counters, Row};
 use crate::curve::Advice;
 use crate::engine::Settings;
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
-use crate::{Priority, Reason};
 
 // No instants of a clock that began in this machine's lifetime.
 const NOT_FAILED: i64 = i64::MIN;
@@ -75,8 +75,8 @@ pub struct Ready<P> {
     pub word: u64,
     /// Last instant at which it is true.
     pub until_ns: i64,
-    /// What it counts as.
-    pub reason: Reason,
+    /// Where it counts.
+    pub row: Row,
     /// Whether its caller may do the job, and at once.
     pub goes: bool,
 }
@@ -136,8 +136,8 @@ pub struct Asked<P, S = Slot<Ready<P>>> {
 impl<P, S: Place<Ready<P>>> Asked<P, S> {
     /// Counts a decision that was handed out again: all that its first handing-out counted but `computed`.
     #[inline]
-    pub fn count_again(&self, reason: Reason) {
-        S::add_one(self.counters.of(reason));
+    pub fn count_again(&self, row: Row) {
+        S::add_one(self.counters.of(row));
     }
 }
 
@@ -253,6 +253,7 @@ mod tests {
 
     use super::{Place, Queue, Ready};
     use crate::breaker::CircuitSettings;
+    use crate::counters::Row;
     use crate::{Priority, Reason};
 
     fn queue() -> Queue<&'static str> {
@@ -268,7 +269,15 @@ mod tests {
     }
 
     fn ready(decision: &'static str) -> Ready<&'static str> {
-        Ready { decision, epoch: 1, sample: 1, word: 0, until_ns: 9, reason: Reason::BacklogGreen, goes: true }
+        Ready {
+            decision,
+            epoch: 1,
+            sample: 1,
+            word: 0,
+            until_ns: 9,
+            row: Row::of(Reason::BacklogGreen, true),
+            goes: true,
+        }
     }
 
     #[test]

@@ -12,6 +12,22 @@ const MS: u64 = 1_000_000;
 pub const DELAY_BUCKETS_NS: [u64; 8] =
     [MS, 10 * MS, 100 * MS, 500 * MS, 1_000 * MS, 2_500 * MS, 5_000 * MS, 10_000 * MS];
 
+/// Reasons of refusals, which observe mode lets go.
+const REFUSALS: [Reason; 3] = [Reason::BacklogRedShed, Reason::CircuitOpen, Reason::CircuitHalfOpen];
+
+/// Where a decision is counted: by its reason, and what observe mode let go apart from what was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row(u8);
+
+impl Row {
+    /// Returns where a decision is counted; `goes` tells whether its caller may do the job all the same.
+    pub fn of(reason: Reason, goes: bool) -> Self {
+        let let_go = goes.then(|| REFUSALS.iter().position(|refusal| *refusal == reason)).flatten();
+        #[expect(clippy::cast_possible_truncation, reason = "there are far fewer than 256")]
+        Self(let_go.map_or(reason.index(), |place| Reason::ALL.len() + place) as u8)
+    }
+}
+
 /// The counts of one (queue, priority) at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -23,28 +39,38 @@ pub struct Totals {
     pub delays: [u64; DELAY_BUCKETS_NS.len() + 1],
     /// The sum of their delays.
     pub delay_sum_ns: u64,
+    /// How many of the decisions by [`REFUSALS`] observe mode let go.
+    pub let_go: [u64; REFUSALS.len()],
+    /// Throttled decisions that were refused, for their callers would not wait so long.
+    pub late: u64,
 }
 
 /// Live counts of one (queue, priority).
 #[derive(Debug, Default)]
 #[repr(C)] // green first, which is counted most
 pub struct Counters {
-    reasons: [AtomicU64; Reason::ALL.len()],
+    rows: [AtomicU64; Reason::ALL.len() + REFUSALS.len()],
     computed: AtomicU64,
     delays: [AtomicU64; DELAY_BUCKETS_NS.len() + 1],
     delay_sum_ns: AtomicU64,
+    late: AtomicU64,
 }
 
 impl Counters {
-    /// Returns what counts the decisions of a reason.
+    /// Returns what counts the decisions of a row.
     #[inline]
-    pub fn of(&self, reason: Reason) -> &AtomicU64 {
-        &self.reasons[reason.index()]
+    pub fn of(&self, row: Row) -> &AtomicU64 {
+        &self.rows[usize::from(row.0)]
+    }
+
+    /// Counts a throttled decision that was refused, beside its own count.
+    pub fn count_late(&self) {
+        self.late.fetch_add(1, Relaxed);
     }
 
     /// Counts one decision; `delay_ns` is 0 for a go and for a refusal.
-    pub fn count(&self, reason: Reason, delay_ns: u64, computed: bool) {
-        self.of(reason).fetch_add(1, Relaxed);
+    pub fn count(&self, row: Row, delay_ns: u64, computed: bool) {
+        self.of(row).fetch_add(1, Relaxed);
         if computed {
             self.computed.fetch_add(1, Relaxed);
         }
@@ -57,7 +83,13 @@ impl Counters {
 
     /// Adds what was counted elsewhere.
     pub fn add(&self, totals: &Totals) {
-        for (counter, count) in self.reasons.iter().zip(totals.reasons) {
+        let mut rows = [0; Reason::ALL.len() + REFUSALS.len()];
+        rows[..Reason::ALL.len()].copy_from_slice(&totals.reasons);
+        rows[Reason::ALL.len()..].copy_from_slice(&totals.let_go);
+        for (refusal, count) in REFUSALS.iter().zip(totals.let_go) {
+            rows[refusal.index()] -= count;
+        }
+        for (counter, count) in self.rows.iter().zip(rows) {
             counter.fetch_add(count, Relaxed);
         }
         self.computed.fetch_add(totals.computed, Relaxed);
@@ -65,15 +97,25 @@ impl Counters {
             counter.fetch_add(count, Relaxed);
         }
         self.delay_sum_ns.fetch_add(totals.delay_sum_ns, Relaxed);
+        self.late.fetch_add(totals.late, Relaxed);
     }
 
     /// Returns what was counted so far.
     pub fn totals(&self) -> Totals {
+        let rows = self.rows.each_ref().map(|counter| counter.load(Relaxed));
+        let (mut reasons, mut let_go) = ([0; Reason::ALL.len()], [0; REFUSALS.len()]);
+        reasons.copy_from_slice(&rows[..Reason::ALL.len()]);
+        let_go.copy_from_slice(&rows[Reason::ALL.len()..]);
+        for (refusal, count) in REFUSALS.iter().zip(let_go) {
+            reasons[refusal.index()] += count;
+        }
         Totals {
-            reasons: self.reasons.each_ref().map(|counter| counter.load(Relaxed)),
+            reasons,
             computed: self.computed.load(Relaxed),
             delays: self.delays.each_ref().map(|counter| counter.load(Relaxed)),
             delay_sum_ns: self.delay_sum_ns.load(Relaxed),
+            let_go,
+            late: self.late.load(Relaxed),
         }
     }
 }
@@ -82,14 +124,14 @@ impl Counters {
 mod tests {
     use std::thread;
 
-    use super::{Counters, MS};
+    use super::{Counters, MS, Row};
     use crate::Reason;
 
     #[test]
     fn a_bucket_includes_its_upper_bound() {
         let counters = Counters::default();
         for delay_ns in [1, MS, MS + 1, 10_000 * MS, 10_000 * MS + 1] {
-            counters.count(Reason::BacklogYellow, delay_ns, false);
+            counters.count(Row::of(Reason::BacklogYellow, true), delay_ns, false);
         }
         let totals = counters.totals();
         assert_eq!(totals.delays, [2, 1, 0, 0, 0, 0, 0, 1, 1]);
@@ -99,8 +141,8 @@ mod tests {
     #[test]
     fn a_go_and_a_refusal_are_no_delays() {
         let counters = Counters::default();
-        counters.count(Reason::BacklogGreen, 0, true);
-        counters.count(Reason::BacklogGreen, 0, false);
+        counters.count(Row::of(Reason::BacklogGreen, true), 0, true);
+        counters.count(Row::of(Reason::BacklogGreen, true), 0, false);
         let totals = counters.totals();
         assert_eq!(totals.reasons[Reason::BacklogGreen.index()], 2);
         assert_eq!((totals.computed, totals.delay_sum_ns), (1, 0));
@@ -110,8 +152,8 @@ mod tests {
     #[test]
     fn totals_add_up() {
         let (one, other) = (Counters::default(), Counters::default());
-        one.count(Reason::StatsStale, 3 * MS, false);
-        other.count(Reason::BacklogRed, 700 * MS, true);
+        one.count(Row::of(Reason::StatsStale, true), 3 * MS, false);
+        other.count(Row::of(Reason::BacklogRed, true), 700 * MS, true);
         one.add(&other.totals());
         let totals = one.totals();
         assert_eq!(totals.delay_sum_ns, 703 * MS);
@@ -121,11 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn what_observe_mode_let_go_is_told_apart() {
+        let (one, other) = (Counters::default(), Counters::default());
+        for goes in [false, true, true] {
+            one.count(Row::of(Reason::CircuitOpen, goes), 0, false);
+        }
+        one.count_late();
+        other.count(Row::of(Reason::CircuitOpen, false), 0, false);
+        other.add(&one.totals());
+        let totals = other.totals();
+        assert_eq!((totals.reasons[Reason::CircuitOpen.index()], totals.let_go, totals.late), (4, [0, 2, 0], 1));
+    }
+
+    #[test]
     fn threads_lose_no_count() {
         let counters = Counters::default();
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| counters.count(Reason::BacklogRed, 5, true)));
+                scope.spawn(|| (0..10_000).for_each(|_| counters.count(Row::of(Reason::BacklogRed, true), 5, true)));
             }
         });
         let totals = counters.totals();

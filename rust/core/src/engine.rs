@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::breaker::{Change, CircuitSettings, State, Ticket, is_forced, state_of};
 use crate::cache::{Computed, Place, Queue, Ready, Sample};
-use crate::counters::Counters;
+use crate::counters::{Counters, Row};
 use crate::curve::{Law, ThreeZoneLaw, saturated};
 use crate::sync::{ArcSwap, AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::zone::Zone;
@@ -347,7 +347,7 @@ impl Engine {
         let answer = mode
             .switch()
             .map_or_else(|| Answer::wait(Reason::Untracked, mode.settings.fallback_ns[priority.index()]), Answer::go);
-        self.other[priority.index()].count(answer.reason, answer.delay_ns, false);
+        self.other[priority.index()].count(Row::of(answer.reason, true), answer.delay_ns, false);
         answer
     }
 }
@@ -600,16 +600,17 @@ impl<H: Host> Call<'_, H> {
         kept: Option<(u64, u64)>,
     ) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
-        asked.counters.count(answer.reason, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);
-        let decision = self.host.decision(self.priority, answer, ticket, self.now_ns, retry_at_ns)?;
         let observed = self.mode.settings.observe && !answer.forced;
+        let goes = observed || !answer.shed;
+        let row = Row::of(answer.reason, goes);
+        asked.counters.count(row, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);
+        let decision = self.host.decision(self.priority, answer, ticket, self.now_ns, retry_at_ns)?;
         let decision = if observed { self.host.observed(decision)? } else { decision };
         let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
         if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
             let epoch = self.mode.epoch;
             let kept = self.host.share(&decision);
-            let goes = observed || !answer.shed;
-            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, reason: answer.reason, goes }));
+            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, row, goes }));
         }
         Ok(decision)
     }

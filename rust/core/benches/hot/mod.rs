@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use backpressure_core::breaker::{Breaker, CircuitSettings, Outcome, Ticket, at};
 use backpressure_core::cache::{Place, Queue, Ready};
-use backpressure_core::counters::Counters;
+use backpressure_core::counters::{Counters, Row};
 use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
 use backpressure_core::zone::Window;
 use backpressure_core::{Priority, Reason};
@@ -60,7 +60,15 @@ fn law_settings() -> LawSettings {
 }
 
 fn ready() -> Ready<u64> {
-    Ready { decision: 7, epoch: 1, sample: 1, word: 0, until_ns: i64::MAX, reason: Reason::BacklogGreen, goes: true }
+    Ready {
+        decision: 7,
+        epoch: 1,
+        sample: 1,
+        word: 0,
+        until_ns: i64::MAX,
+        row: Row::of(Reason::BacklogGreen, true),
+        goes: true,
+    }
 }
 
 /// What a cache hit does in the core: compare, share the answer, count.
@@ -76,10 +84,10 @@ fn cache() -> Vec<Case> {
             let (word, sample) = (hit.breaker.word(), hit.sample_number());
             let found = asked.ready.read(|ready| {
                 let current = ready.epoch == 1 && ready.word == word && ready.sample == sample;
-                current.then_some((ready.decision, ready.reason))
+                current.then_some((ready.decision, ready.row))
             });
-            let (decision, reason) = found.expect("nothing has changed");
-            asked.count_again(reason);
+            let (decision, row) = found.expect("nothing has changed");
+            asked.count_again(row);
             decision
         }),
         case("cache_put", move || replaced.asked(Priority::Medium).ready.put(black_box(ready()))),
@@ -145,9 +153,10 @@ fn breaker() -> Vec<Case> {
 
 fn counters() -> Vec<Case> {
     let (green, throttled, read) = (Counters::default(), Counters::default(), Counters::default());
+    let (go, wait) = (Row::of(Reason::BacklogGreen, true), Row::of(Reason::BacklogRed, true));
     vec![
-        case("counters_green", move || green.count(black_box(Reason::BacklogGreen), black_box(0), black_box(false))),
-        case("counters_throttled", move || throttled.count(black_box(Reason::BacklogRed), black_box(7_000_000), true)),
+        case("counters_green", move || green.count(black_box(go), black_box(0), black_box(false))),
+        case("counters_throttled", move || throttled.count(black_box(wait), black_box(7_000_000), true)),
         case("counters_totals", move || read.totals()),
     ]
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backpressure_core::Reason::{BacklogGreen, BacklogRed};
-use backpressure_core::counters::{Counters, Totals};
+use backpressure_core::counters::{Counters, Row, Totals};
 
 use crate::{assert_ends, race};
 
@@ -19,11 +19,11 @@ fn no_count_is_lost_and_readings_only_grow() {
             &counters,
             [
                 |counters| {
-                    counters.count(BacklogGreen, 0, false);
+                    counters.count(Row::of(BacklogGreen, true), 0, false);
                     0
                 },
                 |counters| {
-                    counters.count(BacklogGreen, 0, false);
+                    counters.count(Row::of(BacklogGreen, true), 0, false);
                     0
                 },
                 |counters| {
@@ -45,7 +45,7 @@ fn what_is_added_and_what_is_counted_add_up() {
         race(
             &counters,
             [
-                |counters: &Counters| counters.count(BacklogRed, 5, true),
+                |counters: &Counters| counters.count(Row::of(BacklogRed, true), 5, true),
                 |counters| {
                     let mut totals = Totals { computed: 2, delay_sum_ns: 10, ..Totals::default() };
                     totals.reasons[BacklogRed.index()] = 3;

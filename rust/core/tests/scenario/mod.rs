@@ -95,7 +95,7 @@ impl Scene {
                     _ => Outcome::Ignored,
                 };
                 if outcome == Outcome::Ignored {
-                    *self.given_back.lock().unwrap().entry(ticket.generation()).or_default() += 1;
+                    self.note_given_back(ticket.generation());
                 }
                 self.world.record(outcome, Some(ticket), self.now_ns());
             }
@@ -113,6 +113,10 @@ impl Scene {
             reached.probes += 1;
             self.probes.lock().unwrap().entry(ticket.generation()).or_default().push(seen.issued_ns);
         }
+    }
+
+    fn note_given_back(&self, generation: u64) {
+        *self.given_back.lock().unwrap().entry(generation).or_default() += 1;
     }
 
     fn poll(&self, rounds: u64) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use backpressure_core::breaker::{Change, Outcome, Ticket, at};
 use backpressure_core::cache::{Queue, Ready, Slot};
+use backpressure_core::counters::Row;
 use backpressure_core::curve::ThreeZoneLaw;
 use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Mode, Planned, Settings};
 use backpressure_core::zone::Zone;
@@ -282,7 +283,7 @@ impl Life {
             Ok(Admission::AsPlanned(ticket)) => {
                 if planned.delay_ns > 0 {
                     let counters = &self.queue.asked(planned.priority).counters;
-                    counters.count(planned.reason, planned.delay_ns, planned.computed);
+                    counters.count(Row::of(planned.reason, true), planned.delay_ns, planned.computed);
                 }
                 Decision { ticket: ticket.map(Rc::new), ..planned.clone() }
             }
@@ -293,7 +294,9 @@ impl Life {
         json!(Priority::ALL.map(|priority| {
             let totals = self.queue.seen(priority)?.counters.totals();
             let counted = totals.reasons.iter().any(|&count| count > 0);
-            counted.then(|| json!([totals.reasons, totals.computed, totals.delays, totals.delay_sum_ns]))
+            counted.then(|| {
+                json!([totals.reasons, totals.computed, totals.delays, totals.delay_sum_ns, totals.let_go, totals.late])
+            })
         }))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use backpressure_core::breaker::{Change, CircuitSettings, Outcome, State, Ticket, at, state_of};
 use backpressure_core::cache::{Place, Queue, Ready, Slot};
+use backpressure_core::counters::Row;
 use backpressure_core::curve::{LawSettings, Scale, ThreeZoneLaw};
 use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Planned, Settings};
 use backpressure_core::zone::{Window, Zone};
@@ -219,7 +220,7 @@ impl World {
             assert_eq!(ready.goes, !seen.shed, "what lies ready misjudges its decision");
             (current && now_ns <= ready.until_ns).then(|| seen.clone())
         })?;
-        asked.count_again(seen.advised.as_ref().map_or(seen.reason, |real| real.reason));
+        asked.count_again(Row::of(seen.advised.as_ref().map_or(seen.reason, |real| real.reason), !seen.shed));
         let real = seen.advised.as_deref().unwrap_or(&seen);
         assert_eq!(real.epoch, epoch, "an answer of another mode");
         assert!(real.backlog.is_none_or(|backlog| number_in(backlog) == sample), "an answer of another sample");
