@@ -16,6 +16,7 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # A queue that is evicted hands its whole past to __other__, which would look like a burst.
 QUEUE = 'queue=~"$queue", queue!="__other__"'
 BOTH = f'{QUEUE}, priority=~"$priority"'
+HIGH = f'{QUEUE}, priority="high"'
 COLUMNS = 24
 
 # ---------------------------------------------------------------------------------------------------------- expressions
@@ -125,11 +126,11 @@ def rows() -> dict[str, list[Json]]:
         "Overview": [
             stat("Decisions", "Decisions a second.", total("decisions_total", BOTH), unit="ops"),
             stat(
-                "Sheds",
-                "Jobs shed because of the backlog, a minute.",
-                f"60 * {total('shed_events_total', BOTH)}",
+                "High refused",
+                "Jobs of high priority that were refused, a minute. The load never does that.",
+                f"60 * {total('refusals_total', HIGH)}",
                 unit="opm",
-                limits={None: "green", 10: "red"},
+                limits={None: "green", 0.001: "red"},
             ),
             stat(
                 "Circuits not closed",
@@ -166,8 +167,14 @@ def rows() -> dict[str, list[Json]]:
                 stack="normal",
             ),
             panel(
+                "Refusals",
+                "Jobs that callers were refused, by priority and what refused them. In observe mode: none.",
+                {"{{priority}} {{result}}": total("refusals_total", BOTH, "priority, result")},
+                unit="ops",
+            ),
+            panel(
                 "Sheds by queue",
-                "Jobs shed because of the backlog, a minute.",
+                "Jobs shed because of the backlog, a minute. In observe mode: those that would be.",
                 {"{{queue}}": f"60 * {total('shed_events_total', BOTH, 'queue')}"},
                 unit="opm",
                 limits={None: "green", 10: "red"},
@@ -217,7 +224,7 @@ def rows() -> dict[str, list[Json]]:
             panel(
                 "Rejected by circuits",
                 "Jobs of any priority that an open or half-open circuit did not let through.",
-                {"{{queue}}": total("decisions_total", f'{BOTH}, reason=~"circuit_.+"', "queue")},
+                {"{{queue}}": total("refusals_total", f'{BOTH}, result="circuit"', "queue")},
                 unit="ops",
             ),
         ],
@@ -228,6 +235,12 @@ def rows() -> dict[str, list[Json]]:
                 {"{{queue}}": share("honoured", "producer_advice_total", QUEUE, "queue")},
                 **percent,
                 limits=bad_below_90,
+            ),
+            panel(
+                "Passed",
+                "Jobs that hooks of frameworks let pass without asking, by why.",
+                {"{{why}}": total("passed_total", QUEUE, "why")},
+                unit="ops",
             ),
             panel(
                 "Switches",

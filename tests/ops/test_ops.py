@@ -30,6 +30,8 @@ from backpressure import (
     Priority,
     StatsUnavailableError,
 )
+from backpressure.integrations import passing
+from backpressure.integrations._hook import Hook
 from backpressure.metrics import FAMILIES
 from servers import HOST, free_port, wait_until
 
@@ -151,6 +153,8 @@ def use(controller: BackpressureController, provider: InMemoryStatsProvider) -> 
         controller.record_failure("down")
     controller.suggest_throttle("high", "down")  # rejected
     controller.suggest_throttle("medium", "fifth")  # untracked
+    with passing():
+        assert Hook(controller, "low").passes("yellow")
 
 
 class Series(NamedTuple):
