@@ -17,9 +17,11 @@ from backpressure.cli._demo_server import DemoError, EmbeddedServer, valkey_bina
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLES = {
-    path.stem.removesuffix("_newsletter"): path for path in sorted(Path(__file__).parent.glob("*_newsletter.py"))
-}
+FOLDER = Path(__file__).parent
+EXAMPLES = {path.stem.removesuffix("_newsletter"): path for path in sorted(FOLDER.glob("*_newsletter.py"))}
+EXAMPLES["django_celery"] = FOLDER / "django_celery" / "run.py"
+# What an example of another name than its framework's imports.
+MODULES = {"django_celery": ("django", "celery", "gunicorn")}
 
 
 @contextlib.contextmanager
@@ -56,7 +58,7 @@ def run(example: Path, url: str) -> int:
 def usage() -> str:
     """Return a list of all examples."""
     abouts = {name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for name, path in EXAMPLES.items()}
-    return "\n".join(["usage: python examples/run.py NAME", "", *(f"  {name:<12}{abouts[name]}" for name in abouts)])
+    return "\n".join(["usage: python examples/run.py NAME", "", *(f"  {name:<15}{abouts[name]}" for name in abouts)])
 
 
 def main(*names: str) -> int:
@@ -65,8 +67,9 @@ def main(*names: str) -> int:
         print(usage(), file=sys.stderr)
         return 2
     (name,) = names
-    if importlib.util.find_spec(name) is None:
-        print(f"run.py: {name} is not installed here: examples/README.md tells what to install", file=sys.stderr)
+    missing = [module for module in MODULES.get(name, (name,)) if importlib.util.find_spec(module) is None]
+    if missing:
+        print(f"run.py: {missing[0]} is not installed here: examples/README.md tells what to install", file=sys.stderr)
         return 1
     # As an exception, so that the server and the example are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

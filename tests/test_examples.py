@@ -100,6 +100,26 @@ def test_an_example_sheds_only_low_jobs_and_loses_none(name: str, run: Run, tmp_
     assert f"\n{low.shed} newsletters are left for tomorrow\n" in out
 
 
+def test_a_campaign_in_a_task_leaves_customers_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("django", "celery", "gunicorn"):
+        required(name)
+    monkeypatch.setenv("SHOP_MAILS", "3000")
+    process = run("django_celery")
+    out, err = process.communicate(timeout=SECONDS)
+    print(out, err, sep="\n")
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    assert (left(tmp_path), list(tmp_path.iterdir())) == ([], [])
+    rows = dict(re.findall(r"^\w+ +(low|high) +(\d+ +\d+ +\d+ +\d+)$", out, re.MULTILINE))
+    jobs, refused, done, counted = map(int, rows["low"].split())
+    assert (jobs, counted, refused + done) == (3_000, refused, 3_000)
+    assert min(refused, done) > 0
+    jobs, refused, done, counted = map(int, rows["high"].split())
+    assert (refused, done, counted) == (0, jobs, 0)
+    assert jobs > 0
+    assert "every job is accounted for" in out
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
 def test_an_example_that_is_ended_leaves_nothing(sent: signal.Signals, code: int, run: Run, tmp_path: Path) -> None:
     required("dramatiq")  # whose worker has a process of its own
@@ -133,7 +153,7 @@ def test_who_names_no_example_is_told_them(names: tuple[str, ...], run: Run) -> 
     process = run(*names)
     out, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, out) == (2, "")
-    assert [line.split()[0] for line in err.splitlines()[2:]] == NAMES
+    assert [line.split()[0] for line in err.splitlines()[2:]] == [*NAMES, "django_celery"]
 
 
 def test_who_lacks_the_framework_is_told_so(run: Run, tmp_path: Path) -> None:

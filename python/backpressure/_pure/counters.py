@@ -91,25 +91,23 @@ class Totals(NamedTuple):
 class Counters:
     """Live counts of one (queue, priority)."""
 
-    __slots__ = ("_computed", "_delay_sum_ns", "_delays", "_late", "_let_go", "_lock", "_reasons")
+    __slots__ = ("_computed", "_delay_sum_ns", "_delays", "_lock", "_rows")
 
     def __init__(self) -> None:
-        self._reasons: dict[Reason, Tally] = {}
-        self._let_go: dict[Reason, Tally] = {}
+        # By reason; what observe mode let go, by ``("let go", reason)``; and ``"late"``.
+        self._rows: dict[object, Tally] = {}
         self._computed = Tally()
-        self._late = Tally()
         self._lock = ForkLock()  # of the two below; only callers that are to sleep anyway take it
         self._delays = [0] * (len(DELAY_BUCKETS_NS) + 1)
         self._delay_sum_ns = 0
 
     def row(self, reason: Reason, *, goes: bool) -> Tally:
         """Return the tally of decisions with `reason`; `goes` tells whether the caller may do the job all the same."""
-        row = self._let_go if goes and reason in REFUSALS else self._reasons
-        return row.get(reason) or row.setdefault(reason, Tally())
+        return self._row(("let go", reason) if goes and reason in REFUSALS else reason)
 
     def count_late(self) -> None:
         """Count a throttled decision that was refused, beside its own count."""
-        self._late.add()
+        self._row("late").add()
 
     def count(self, reason: Reason, *, goes: bool, delay_ns: int, computed: bool) -> None:
         """Count one decision; `delay_ns` is 0 for a go and for a refusal."""
@@ -126,14 +124,16 @@ class Counters:
         """Return what was counted so far."""
         with self._lock():
             delays, delay_sum_ns = tuple(self._delays), self._delay_sum_ns
-        others, let_go = (
-            {reason: tally.value for reason, tally in row.copy().items()} for row in (self._reasons, self._let_go)
-        )
+        rows = {key: tally.value for key, tally in self._rows.copy().items()}
+        let_go = {reason: rows.get(("let go", reason), 0) for reason in REFUSALS}
         return Totals(
-            tuple(others.get(reason, 0) + let_go.get(reason, 0) for reason in REASONS),
+            tuple(rows.get(reason, 0) + let_go.get(reason, 0) for reason in REASONS),
             self._computed.value,
             delays,
             delay_sum_ns,
-            tuple(let_go.get(reason, 0) for reason in REFUSALS),
-            self._late.value,
+            tuple(let_go.values()),
+            rows.get("late", 0),
         )
+
+    def _row(self, key: object) -> Tally:
+        return self._rows.get(key) or self._rows.setdefault(key, Tally())

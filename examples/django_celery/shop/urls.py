@@ -1,0 +1,8 @@
+"""Where views are found."""
+
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from shop import views
+
+urlpatterns = [path("buy/<int:customer>", csrf_exempt(views.buy)), path("metrics", views.metrics)]
