@@ -196,6 +196,7 @@ class TestPromises:
                 way(functools.partial(wrapper, lambda value=value: value))  # type: ignore[misc]
         assert (inspect.getcoroutinestate(begun), inspect.getgeneratorstate(made)) == ("CORO_CLOSED", "GEN_CLOSED")
 
+    @pytest.mark.filterwarnings("ignore:a BackpressureController is used on a running event loop:RuntimeWarning")
     def test_a_task_is_refused(self, way: Way, circuit: CircuitBreaker, before: int) -> None:
         async def main() -> None:
             with pytest.raises(TypeError, match=r"returned an awaitable (Task|Future), not its outcome"):

@@ -456,19 +456,24 @@ def test_a_copy_cannot_wait_without_its_controller() -> None:
 
 
 def test_it_is_the_pacer_that_sleeps() -> None:
-    slept: list[tuple[float, str]] = []
+    slept: list[float] = []
 
     class Pacer(StoppedTime):
-        def sleep(self, delay: float, queue_name: str) -> None:
-            slept.append((delay, queue_name))
+        def jittered(self, delay: float, queue_name: str) -> float:
+            assert queue_name == "mail"
+            return delay * 2
 
-        async def sleep_async(self, delay: float, queue_name: str) -> None:
-            slept.append((delay, queue_name))
+        def pause(self, seconds: float, queue_name: str) -> None:
+            assert queue_name == "mail"
+            slept.append(seconds)
+
+        async def pause_async(self, seconds: float) -> None:
+            slept.append(seconds)
 
     bound = decision(pacer=Pacer(0))
     bound.wait()
     asyncio.run(bound.wait_async())
-    assert slept == [(0.25, "mail"), (0.25, "mail")]
+    assert slept == [0.5, 0.5]
 
 
 def test_every_public_name_is_there() -> None:

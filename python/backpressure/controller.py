@@ -290,6 +290,8 @@ class BackpressureController(Heart):
             ['succeeded', 'shed']
         """
         batch = self._batch(jobs, timeout)
+        if in_event_loop():
+            self._host.warn_of_loop()
         try:
             for step in batch:
                 batch.answer = self._take_step(step)
