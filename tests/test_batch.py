@@ -359,6 +359,30 @@ class TestTheBreakerIsAskedRightBeforeTheWork:
         assert (result.outcomes[1].status, log.ran) == ("not_started", [])
         assert not Word.unpack(controllers[0]._engine.breaker("empty", False).word).leased
 
+    def test_each_job_is_counted_once_as_it_ends(self, process: Process, log: Log) -> None:
+        controllers: list[Any] = []
+
+        def prepare(controller: Any) -> None:
+            controllers.append(controller)
+            controller._engine.suggest_throttle("low", "empty")  # whose answer lies ready now
+
+        def force() -> None:
+            controllers[0].circuit("empty").force_open()
+            raise KeyboardInterrupt
+
+        jobs = [BatchJob("high", "green", force), log.job("b", "low", "empty"), log.job("c", "medium", "green")]
+        with pytest.raises(KeyboardInterrupt):
+            process(jobs, prepare=prepare)
+        jobs[0] = BatchJob("high", "green", lambda: controllers[0].circuit("empty").force_open())
+        assert statuses(process(jobs, prepare=prepare)) == ["succeeded", "circuit_open", "succeeded"]
+        for controller, rejected, last in zip(controllers, (0, 1), (0, 1), strict=True):
+            totals = controller._engine.totals()
+            assert sum(totals["green", 2].reasons) == 1
+            assert sum(totals["empty", 0].reasons) == 1 + rejected
+            assert totals["empty", 0].refused() == (0, rejected, 0)
+            assert sum(totals["green", 1].reasons if last else ()) == last
+            assert (("green", 1) in totals) == bool(last)
+
     def test_a_go_is_counted_once(self, process: Process, log: Log) -> None:
         controllers: list[Any] = []
         process([log.job(str(n), "low", "empty") for n in range(10)], prepare=controllers.append)

@@ -173,72 +173,46 @@ def steps(
 ) -> Generator[Step, Any, None]:
     """Drive a batch; fills in `outcomes`, which begins as ``not_started`` for each job.
 
-    Jobs of one queue and priority form a stream. A job is decided when it heads its stream, and due at that instant
-    plus its delay; due jobs run one at a time, earliest first, then by priority, then in input order. Others may have
-    run since a job was decided, so right before its work the breaker is asked again. Who is decided and not begun when
-    this ends, or is closed, gives a probe's lease back.
+    Jobs of one queue and priority form a stream. The job that heads its stream is due at once, or after the delay that
+    it is advised, counted from when it came to head it; due jobs run one at a time, earliest first, then by priority,
+    then in input order. A go is asked for right before its work, so that none is counted, or holds a probe's lease,
+    that does not begin; after a delay the breaker is asked again.
     """
-    decide, now_ns = desk.decide, desk.now_ns
+    now_ns = desk.now_ns
     began_ns = now_ns()
     deadline_ns = math.inf if timeout is None else began_ns + nanoseconds(timeout)
-    # The decided first jobs of the streams, in the order in which they run; no two have the same place.
-    heads: list[tuple[int, int, int, _Stream, ThrottleDecision]] = []
-    just_decided: int | None = None  # the place of the job since whose decision nothing was run or waited for
-
-    def advance(stream: _Stream, answer: _Answer | None = None, *, first: bool = False) -> BatchJob | None:
-        """Decide the stream's next job that is neither refused nor failed; return the one that takes waiting.
-
-        The first jobs of all streams count as decided at one instant, or priorities would not tell them apart.
-        """
-        nonlocal just_decided
-        places = stream.places
-        while places:
-            place = places[0]
-            answer = answer or decide(jobs[place])
-            if answer is None:
-                return jobs[place]
-            places.popleft()
-            if type(answer) is ThrottleDecision and not answer.should_shed:
-                at_once_ns = began_ns if first else now_ns()
-                due_ns = desk.due_ns(jobs[place], answer) if answer.delay > 0 else at_once_ns
-                if not isinstance(due_ns, Exception):
-                    heapq.heappush(heads, (due_ns, stream.rank, place, stream, answer))
-                    just_decided = place
-                    return None
-                answer = due_ns
-            outcomes[place], answer = _refused(answer), None
-        return None
-
-    try:
-        for stream in _streams(jobs):
-            waits = advance(stream, first=True)
-            while waits is not None:
-                waits = advance(stream, (yield Plan(waits)), first=True)
-        while heads and heads[0][0] <= deadline_ns:
-            due_ns, _, place, stream, decision = heads[0]
-            answer: _Answer | None = None
-            if decision.delay > 0:
-                ahead_ns = due_ns - now_ns()
-                answer = (yield Sleep(ahead_ns / 1e9, jobs[place])) if ahead_ns > 0 else None
-            elif place == just_decided:
-                answer = decision
-            answer = answer or desk.readmit(decision)
+    # The first jobs of the streams with their planned delays, in the order in which they run; no two have one place.
+    heads: list[tuple[int, int, int, _Stream, ThrottleDecision | None]] = [
+        (began_ns, stream.rank, stream.places[0], stream, None) for stream in _streams(jobs)
+    ]
+    heapq.heapify(heads)
+    while heads and heads[0][0] <= deadline_ns:
+        due_ns, rank, place, stream, planned = heads[0]
+        job = jobs[place]
+        if planned is None:
+            answer: _Answer = desk.decide(job) or (yield Plan(job))
+            if isinstance(answer, ThrottleDecision) and 0 < answer.delay < math.inf:
+                wait_ns = desk.wait_ns(job, answer)
+                if isinstance(wait_ns, int):
+                    heapq.heapreplace(heads, (due_ns + wait_ns, rank, place, stream, answer))
+                    continue
+                answer = wait_ns
+        else:
+            ahead_ns = due_ns - now_ns()
+            answer = ((yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None) or desk.readmit(planned)
+        if isinstance(answer, ThrottleDecision) and not answer.should_shed:
+            outcomes[place] = _INTERRUPTED  # until it is told otherwise
+            outcomes[place] = yield Work(job, answer)
+        else:
+            outcomes[place] = _refused(answer)
+        stream.places.popleft()
+        if stream.places:
+            heapq.heapreplace(heads, (now_ns(), rank, stream.places[0], stream, None))
+        else:
             heapq.heappop(heads)
-            just_decided = None
-            if type(answer) is ThrottleDecision and not answer.should_shed:
-                outcomes[place] = _INTERRUPTED  # until it is told otherwise
-                outcomes[place] = yield Work(jobs[place], answer)
-            else:
-                outcomes[place] = _refused(answer)
-            waits = advance(stream)
-            while waits is not None:
-                waits = advance(stream, (yield Plan(waits)))
-    finally:
-        for *_, decision in heads:
-            desk.give_back(decision)
-    for due_ns, _, place, stream, _ in heads:
+    for due_ns, _, _, stream, _ in heads:
         retry_after = max(0, due_ns - now_ns()) / 1e9
-        for late in (place, *stream.places):
+        for late in stream.places:
             outcomes[late] = JobOutcome("not_started", retry_after=retry_after)
 
 

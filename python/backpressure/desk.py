@@ -184,10 +184,10 @@ class Desk:
         if not decision.should_shed:
             self._engine.record(decision, None)
 
-    def due_ns(self, job: BatchJob, decision: ThrottleDecision) -> int | Exception:
-        """Return when a batch's job that is decided now may run, or the exception that came instead."""
+    def wait_ns(self, job: BatchJob, decision: ThrottleDecision) -> int | Exception:
+        """Return for how long a batch's job is to wait, or the exception that came instead."""
         try:
-            return self.now_ns() + round(self.accept(decision, job.max_wait) * 1e9)
+            return round(self.accept(decision, job.max_wait) * 1e9)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
 
