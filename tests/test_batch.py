@@ -373,7 +373,7 @@ class TestTheBreakerIsAskedRightBeforeTheWork:
         jobs = [BatchJob("high", "green", force), log.job("b", "low", "empty"), log.job("c", "medium", "green")]
         with pytest.raises(KeyboardInterrupt):
             process(jobs, prepare=prepare)
-        jobs[0] = BatchJob("high", "green", lambda: controllers[0].circuit("empty").force_open())
+        jobs[0] = BatchJob("high", "green", lambda: controllers[-1].circuit("empty").force_open())
         assert statuses(process(jobs, prepare=prepare)) == ["succeeded", "circuit_open", "succeeded"]
         for controller, rejected, last in zip(controllers, (0, 1), (0, 1), strict=True):
             totals = controller._engine.totals()
