@@ -17,10 +17,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from backpressure.arguments import check_max_wait
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
-from backpressure.errors import ConfigurationError, InvalidPriorityError
+from backpressure.errors import (
+    ConfigurationError,
+    ControllerNotStartedError,
+    ControllerStoppedError,
+    InvalidPriorityError,
+)
 from backpressure.integrations._context import setting
 from backpressure.integrations._passing import is_passing
-from backpressure.integrations._workers import in_worker
+from backpressure.integrations._workers import current_task, in_worker
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
@@ -110,7 +115,8 @@ class _Rules(Generic[C]):
         """Tell whether a job for the framework's queue is to be enqueued without being judged, and count it if so.
 
         Args:
-            task: the name of the task that enqueues it, if one does; those named by ``inside_tasks`` are judged.
+            task: the name of the task that enqueues it, if one does, where `current_task` does not tell; jobs of those
+                named by ``inside_tasks`` are judged.
             because: what the integration found that lets it pass.
         """
         if self.entered:
@@ -118,8 +124,10 @@ class _Rules(Generic[C]):
         why = because
         if why is None and is_passing():
             why = "passing"
-        if why is None and (in_worker() or task is not None) and task not in self._inside_tasks:
-            why = "worker"
+        if why is None:
+            task = task or current_task()
+            if (in_worker() or task is not None) and task not in self._inside_tasks:
+                why = "worker"
         if why is None:
             return False
         mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
@@ -191,7 +199,8 @@ class Hook(_Rules["BackpressureController"]):
         with contextlib.ExitStack() as stack:
             for priority, queue_name in _in_order(places):
                 slot = self.controller._slot(priority, queue_name, max_wait, self._not_failures)  # noqa: SLF001
-                stack.enter_context(slot)
+                with _naming(priority, queue_name):
+                    stack.enter_context(slot)
             yield
 
     @contextlib.contextmanager
@@ -225,7 +234,8 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         async with contextlib.AsyncExitStack() as stack:
             for priority, queue_name in _in_order(places):
                 slot = self.controller._slot(priority, queue_name, self._max_wait, self._not_failures)  # noqa: SLF001
-                await stack.enter_async_context(slot)
+                with _naming(priority, queue_name):
+                    await stack.enter_async_context(slot)
             yield
 
     @contextlib.asynccontextmanager
@@ -252,6 +262,23 @@ def _look_up(rule: Any, job: Any, *names: str) -> Any:
 def _in_order(places: Iterable[Place]) -> list[Place]:
     """Return the distinct places, those first that may be shed, so that nobody waits in vain."""
     return sorted(set(places), key=lambda place: (place[0].value, place[1]))
+
+
+@contextlib.contextmanager
+def _naming(priority: Priority, queue_name: str) -> Iterator[None]:
+    """Have the error about a controller that was not started say what it was about: here nobody sees a controller."""
+    try:
+        yield
+    except ControllerStoppedError:
+        raise
+    except ControllerNotStartedError:
+        raise ControllerNotStartedError(
+            f"{priority} job for queue {queue_name!r} was not enqueued: the controller of its hook is not started in "
+            "this process; call the controller's start() where jobs are enqueued, or let start-up code and schedulers "
+            "of your own enqueue in a `with backpressure.integrations.passing():`",
+            queue_name=queue_name,
+            priority=priority,
+        ) from None
 
 
 def _wrong_controller(controller: object, wanted: str) -> ConfigurationError:
