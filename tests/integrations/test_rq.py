@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import functools
+import gc
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
-from backpressure import CircuitOpenError, JobShedError
+from backpressure import CircuitOpenError, ControllerNotStartedError, InMemoryStatsProvider, JobShedError
 from backpressure.providers.layouts import RQLayout
+from controller_fixtures import eventually
 from integrations import rq_functions
 from integrations.conftest import OVERLOAD, decided
 from integrations.frameworks import required
-from integrations.rq_functions import enqueue_more, fail_once, runs, work
+from integrations.rq_functions import enqueue_more, fail_once, fan_out, runs, wait, work
 
 required("rq")
 
 import rq  # noqa: E402 - skipped before where it is missing
+from rq.command import send_stop_job_command  # noqa: E402
+from rq.decorators import job as job_decorator  # noqa: E402
+from rq.timeouts import TimerDeathPenalty  # noqa: E402
 
-from backpressure.integrations.rq import Queue  # noqa: E402
+from backpressure.integrations.rq import NOT_FAILURES, Queue  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backpressure import BackpressureController
+    from controller_fixtures import MakeController
     from integrations.conftest import Watch
+
+TESTS = pathlib.Path(__file__).parent.parent
+SINCE_RQ_2 = pytest.mark.skipif(not hasattr(rq.exceptions, "DuplicateJobError"), reason="RQ 1 has no such thing")
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +93,11 @@ def test_under_overload_low_is_shed_and_high_passes(
     "enqueue",
     [
         lambda queue: queue.enqueue_call(work),
-        lambda queue: queue.enqueue_in(timedelta(hours=1), work),
+        lambda queue: queue.enqueue_in(timedelta(seconds=30), work),
+        lambda queue: queue.enqueue_at(datetime.now(), work),  # noqa: DTZ005 - local time, as RQ takes it
         lambda queue: queue.enqueue_job(rq.job.Job.create(work, connection=queue.connection)),
         lambda queue: queue.enqueue(work, unique=True, job_id="1"),
-        lambda queue: queue.enqueue_in(timedelta(hours=1), work, unique=True, job_id="1"),
+        lambda queue: queue.enqueue_in(timedelta(seconds=30), work, unique=True, job_id="1"),
         lambda queue: queue.enqueue_many([Queue.prepare_data(work)]),
     ],
 )
@@ -151,3 +170,333 @@ def test_a_server_that_refuses_opens_the_circuit(
             high_queue.enqueue(work)
     with pytest.raises(CircuitOpenError):
         high_queue.enqueue(work)
+
+
+# ------------------------------------------------------------------------------------------ workers of any kind, always
+
+
+def run_worker(redis_url: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start RQ's own command, which imports nothing of a program before a job needs it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "import sys; from rq.cli import main; sys.exit(main())", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+PROGRAM = "integrations.rq_program"
+AFTER = {name: rq.Callback(f"{PROGRAM}.{name}") for name in ("on_success", "on_failure", "on_stopped")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["worker", "--worker-class", "rq.Worker"],
+        ["worker", "--worker-class", "rq.SimpleWorker"],
+        ["worker", "--queue-class", f"{PROGRAM}.MailQueue", "--worker-class", "rq.SimpleWorker"],
+        pytest.param(["worker", "--worker-class", "rq.worker.SpawnWorker"], marks=SINCE_RQ_2),
+        pytest.param(
+            ["worker", "--queue-class", f"{PROGRAM}.MailQueue", "--worker-class", "rq.worker.SpawnWorker"],
+            marks=SINCE_RQ_2,
+        ),
+        ["worker-pool"],
+    ],
+    ids=lambda arguments: "-".join(arguments[2::2] or arguments),
+)
+def test_what_jobs_and_callbacks_enqueue_is_never_refused(
+    redis_client: redis.Redis, redis_url: str, arguments: list[str]
+) -> None:
+    plain = rq.Queue("mail", connection=redis_client)
+    good = plain.enqueue(f"{PROGRAM}.send_more", on_success=AFTER["on_success"])
+    bad = plain.enqueue(f"{PROGRAM}.fail", on_failure=AFTER["on_failure"])
+    ended = run_worker(redis_url, arguments[0], "mail", "--url", redis_url, "--burst", *arguments[1:])
+    output = ended.communicate(timeout=30)[0]
+    expected = {b"from a job", b"from a thread", b"from a pool", b"after success", b"after failure"}
+    assert set(redis_client.lrange("ran", 0, -1)) == expected, output
+    assert good.get_status(refresh=True) == "finished", output
+    result = bad.latest_result()
+    assert result is not None
+    assert "ValueError: boom" in str(result.exc_string)
+    assert "BackpressureError" not in str(result.exc_string)
+
+
+def test_what_the_worker_itself_enqueues_when_a_job_was_stopped_is_not_refused(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    job = rq.Queue("mail", connection=redis_client).enqueue(f"{PROGRAM}.hang", on_stopped=AFTER["on_stopped"])
+    worker = run_worker(redis_url, "worker", "mail", "--url", redis_url, "--burst")
+    try:
+        eventually(lambda: redis_client.llen("hanging"), seconds=30)
+        send_stop_job_command(redis_client, job.id)
+        output = worker.communicate(timeout=30)[0]
+    finally:
+        worker.kill()
+    assert redis_client.lrange("ran", 0, -1) == [b"after stop"], output
+
+
+class Embedded(rq.SimpleWorker):
+    """A worker that runs on a producer's thread."""
+
+    death_penalty_class = TimerDeathPenalty
+
+    def _install_signal_handlers(self) -> None:
+        pass
+
+
+def test_a_worker_on_a_producers_thread_opens_nothing_of_the_producers(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    low_queue = rq_functions.queues["mail"] = queue(redis_client, controller)
+    rq.Queue("mail", connection=redis_client).enqueue(wait, at_front=True)
+    worker = Embedded(["mail"], connection=redis_client)
+    thread = threading.Thread(target=worker.work, kwargs={"burst": True, "logging_level": "CRITICAL"})
+    rq_functions.waiting.clear()
+    thread.start()
+    rq_functions.running.wait()
+    with pytest.raises(JobShedError):  # on the main thread
+        low_queue.enqueue(work)
+    rq_functions.waiting.set()
+    thread.join()
+    assert runs.count("from a thread of a job") == 1
+
+
+def test_a_process_is_a_producers_again_when_its_worker_has_ended(
+    redis_client: redis.Redis, controller: BackpressureController, make_controller: MakeController
+) -> None:
+    low_queue = queue(redis_client, controller)
+    drain(redis_client, controller)
+    plain = rq.Queue("mail", connection=redis_client)
+    for _ in range(OVERLOAD):
+        plain.enqueue(work)
+    controller.refresh("mail")
+    with pytest.raises(JobShedError):
+        low_queue.enqueue(work)
+    unstarted = queue(redis_client, make_controller(start=False))
+    with pytest.raises(ControllerNotStartedError, match="queue 'mail'"):
+        unstarted.enqueue(work)
+
+
+def test_tasks_that_are_named_are_judged_inside_of_workers(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    named = queue(redis_client, controller, inside_tasks={f"{fan_out.__module__}.{fan_out.__name__}"})
+    rq_functions.queues["mail"] = named
+    plain = rq.Queue("other", connection=redis_client)
+    plain.enqueue(fan_out)
+    plain.enqueue(enqueue_more, "mail")
+    rq.SimpleWorker(["other"], connection=redis_client).work(burst=True, logging_level="CRITICAL")
+    assert runs == ["JobShedError", "JobShedError"]  # from the job and from its thread
+    assert named.count == OVERLOAD + 1
+    assert controller._passed.counts() == {("mail", "worker"): 1}
+
+
+def test_a_job_that_runs_at_once_may_enqueue_and_so_may_its_callback(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    rq_functions.queues["mail"] = queue(redis_client, controller)
+    at_once = rq.Queue("other", connection=redis_client, is_async=False)
+    job = at_once.enqueue(enqueue_more, "mail", on_success=rq.Callback(rq_functions.enqueue_after))
+    assert job.get_status() == "finished"
+    assert controller._passed.counts() == {("mail", "worker"): 2}
+
+
+# ----------------------------------------------------------------------------------------------- what is judged, and as
+
+
+class Sending:
+    def method(self) -> None:
+        pass
+
+    def __call__(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (work, f"{work.__module__}.work"),
+        (f"{work.__module__}.work", f"{work.__module__}.work"),
+        (len, "builtins.len"),
+        (Sending().method, "method"),
+        (Sending(), "__call__"),
+        (functools.partial(work, "partly"), "__call__"),
+    ],
+)
+def test_a_function_has_one_name_however_it_is_enqueued(
+    redis_client: redis.Redis, controller: BackpressureController, function: Any, name: str
+) -> None:
+    table = queue(redis_client, controller, priority={name: "high"})
+    assert table.enqueue(function).func_name == name
+    table.enqueue_in(timedelta(seconds=1), function)
+    (job,) = table.enqueue_many([Queue.prepare_data(function)])
+    assert job.func_name == name
+    assert table.count == OVERLOAD + 2
+
+
+def test_jobs_of_another_time_are_not_judged_by_the_backlog_of_now(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    low_queue = queue(redis_client, controller)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    first = low_queue.enqueue_at(tomorrow, work)
+    low_queue.enqueue_at(tomorrow.replace(tzinfo=None), work)
+    low_queue.enqueue_in(timedelta(minutes=2), work)
+    low_queue.enqueue(work, depends_on=first)
+    low_queue.enqueue_many([Queue.prepare_data(work, depends_on=first)])
+    assert controller._passed.counts() == {("mail", "scheduled"): 5}
+    assert low_queue.count == OVERLOAD
+    with pytest.raises(JobShedError):  # all or none
+        low_queue.enqueue_many([Queue.prepare_data(work, depends_on=first), Queue.prepare_data(work)])
+
+
+def test_a_bound_class_gates_the_queues_that_others_make(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    bound = Queue.bound(controller, priority={"important": "high", "*": "low"})
+    delayed: Any = job_decorator("mail", connection=redis_client, queue_class=bound)(work)
+    with pytest.raises(JobShedError):
+        delayed.delay("me@example.org")
+    for made in (bound.from_queue_key("rq:queue:mail", redis_client), *bound.all(redis_client)):
+        with pytest.raises(JobShedError):
+            made.enqueue(work)
+    assert bound("important", connection=redis_client).enqueue(work) is not None
+    assert isinstance(bound("mail", connection=redis_client), Queue)
+    Queue("mail", connection=redis_client).enqueue(work)  # not bound
+
+
+# ----------------------------------------------------------------------------------------------------------- what fails
+
+
+class Unserialisable:
+    def dumps(self, *_: object, **__: object) -> bytes:
+        raise KeyError("of the serializer's own")
+
+    loads = dumps
+
+
+@pytest.mark.parametrize(
+    "enqueue",
+    [
+        lambda queue: queue.enqueue(work, lambda: None),
+        lambda queue: queue.enqueue(work, meta={"why": lambda: None}),
+        lambda queue: queue.enqueue_in(timedelta(seconds=1), work, threading.Lock()),
+        lambda queue: queue.enqueue_many([Queue.prepare_data(work), Queue.prepare_data(work, (lambda: None,))]),
+        lambda queue: Queue("mail", connection=queue.connection, serializer=Unserialisable()).enqueue(work),
+        pytest.param(lambda queue: queue.enqueue(work, job_id="there", unique=True), marks=SINCE_RQ_2),
+        pytest.param(
+            lambda queue: queue.enqueue_job(rq.job.Job.create(work, connection=queue.connection), unique=True),
+            marks=SINCE_RQ_2,
+        ),
+        lambda queue: queue.enqueue_many([Queue.prepare_data(int, timeout=0)]),
+    ],
+)
+def test_what_is_wrong_with_a_job_says_nothing_of_the_queue(
+    redis_client: redis.Redis, controller: BackpressureController, enqueue: Callable[[Queue], object]
+) -> None:
+    high_queue = queue(redis_client, controller, priority="high")
+    high_queue.enqueue(work, job_id="there")
+    keys = set(redis_client.keys())
+    for _ in range(5):
+        with pytest.raises((AttributeError, KeyError, TypeError, ValueError, pickle.PicklingError, *NOT_FAILURES)):
+            enqueue(high_queue)
+    assert str(controller.get_circuit_state("mail")) == "closed"
+    assert controller.circuit("mail").stats()["failure_count"] == 0
+    assert set(redis_client.keys()) == keys
+
+
+# --------------------------------------------------------------------------------------------------- callers' pipelines
+
+
+def failures(controller: BackpressureController) -> int:
+    return int(controller.circuit("mail").stats()["failure_count"])
+
+
+@pytest.fixture
+def calm(make_controller: MakeController) -> BackpressureController:
+    """A controller that sees no backlog."""
+    return make_controller(InMemoryStatsProvider({"mail": 0}))
+
+
+def test_a_pipeline_reports_when_it_is_executed(
+    redis_client: redis.Redis, calm: BackpressureController, full_server: None
+) -> None:
+    high_queue = queue(redis_client, calm, priority="high")
+    pipeline = redis_client.pipeline()
+    high_queue.enqueue(work, pipeline=pipeline)
+    high_queue.enqueue_many([Queue.prepare_data(work)], pipeline=pipeline)
+    assert failures(calm) == 0
+    with pytest.raises(redis.ResponseError):
+        pipeline.execute()
+    assert failures(calm) == 2
+    pipeline.reset()
+    assert failures(calm) == 2
+    assert "execute" not in vars(pipeline)
+
+
+def test_only_the_jobs_commands_are_looked_at_where_errors_are_results(
+    redis_client: redis.Redis, calm: BackpressureController
+) -> None:
+    calm.record_failure("mail")
+    high_queue = queue(redis_client, calm, priority="high")
+    redis_client.set("text", "no list")
+
+    def fill() -> None:
+        with redis_client.pipeline() as pipeline:
+            pipeline.rpush("text", 1)
+            high_queue.enqueue_many([Queue.prepare_data(work)], pipeline=pipeline)
+            pipeline.rpush("text", 1)
+            assert [isinstance(result, Exception) for result in pipeline.execute(raise_on_error=False)].count(True) > 1
+
+    fill()
+    assert failures(calm) == 0, "the success was not reported"
+    redis_client.set(high_queue.key, "no list")
+    fill()
+    assert failures(calm) == 1
+
+
+@pytest.mark.parametrize("end", ["reset", "drop", "leave", "fail to fill", "watch"])
+def test_a_pipeline_that_is_not_executed_gives_a_probe_back(
+    redis_client: redis.Redis, make_controller: MakeController, clock: Any, end: str
+) -> None:
+    controller = make_controller(InMemoryStatsProvider({"mail": 0}))
+    for _ in range(5):
+        controller.record_failure("mail")
+    clock.advance(61)
+    high_queue = queue(redis_client, controller, priority="high")
+    pipeline = redis_client.pipeline()
+    if end == "watch":
+        pipeline.watch("rq:queue:mail")  # type: ignore[no-untyped-call]
+        redis_client.rpush("rq:queue:mail", "meanwhile")
+    if end == "fail to fill":
+        with pytest.raises(ValueError, match="0"):
+            high_queue.enqueue_many([Queue.prepare_data(work, timeout=0)], pipeline=pipeline)
+    else:
+        high_queue.enqueue(work, pipeline=pipeline)
+        with pytest.raises(CircuitOpenError):  # the probe is under way
+            high_queue.enqueue(work)
+    if end == "reset":
+        pipeline.reset()
+    elif end == "leave":
+        with pipeline:
+            pass
+    elif end == "watch":
+        with pytest.raises(redis.WatchError):
+            pipeline.execute()
+    del pipeline
+    gc.collect()
+    high_queue.enqueue(work)
+    assert str(controller.get_circuit_state("mail")) == "half-open"
+
+
+@SINCE_RQ_2
+def test_a_unique_job_is_sent_at_once_whatever_its_pipeline(
+    redis_client: redis.Redis, calm: BackpressureController
+) -> None:
+    calm.record_failure("mail")
+    high_queue = queue(redis_client, calm, priority="high")
+    pipeline = redis_client.pipeline()
+    high_queue.enqueue(work, job_id="1", unique=True, pipeline=pipeline)
+    assert high_queue.count == 1
+    assert failures(calm) == 0

@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from backpressure.arguments import check_max_wait
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
-from backpressure.errors import ConfigurationError, InvalidPriorityError
+from backpressure.errors import (
+    ConfigurationError,
+    ControllerNotStartedError,
+    ControllerStoppedError,
+    InvalidPriorityError,
+)
 from backpressure.integrations._context import setting
 from backpressure.integrations._passing import is_passing
-from backpressure.integrations._workers import in_worker
+from backpressure.integrations._workers import current_task, in_worker
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
@@ -110,7 +115,8 @@ class _Rules(Generic[C]):
         """Tell whether a job for the framework's queue is to be enqueued without being judged, and count it if so.
 
         Args:
-            task: the name of the task that enqueues it, if one does; those named by ``inside_tasks`` are judged.
+            task: the name of the task that enqueues it, if one does, where `current_task` does not tell; jobs of those
+                named by ``inside_tasks`` are judged.
             because: what the integration found that lets it pass.
         """
         if self.entered:
@@ -118,8 +124,10 @@ class _Rules(Generic[C]):
         why = because
         if why is None and is_passing():
             why = "passing"
-        if why is None and (in_worker() or task is not None) and task not in self._inside_tasks:
-            why = "worker"
+        if why is None:
+            task = task or current_task()
+            if (in_worker() or task is not None) and task not in self._inside_tasks:
+                why = "worker"
         if why is None:
             return False
         mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
@@ -187,11 +195,14 @@ class Hook(_Rules["BackpressureController"]):
 
         On an event loop nothing waits: what would have to goes if it is HIGH, else raises `ThrottledError`.
         """
-        max_wait = self._max_wait
+        max_wait, in_order = self._max_wait, _in_order(places)
         if in_event_loop():
             max_wait = 0
             self.controller._host.warn_of_loop()  # noqa: SLF001
-        with self.controller._slots(_in_order(places), max_wait, self._not_failures):  # noqa: SLF001
+        with contextlib.ExitStack() as stack:
+            with _naming(in_order):
+                slots = self.controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001
+                stack.enter_context(slots)
             yield
 
     @contextlib.contextmanager
@@ -222,7 +233,11 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
         """Wait once, as long as any place needs, then run the body, whose outcome is reported to all."""
-        async with self.controller._slots(_in_order(places), self._max_wait, self._not_failures):  # noqa: SLF001
+        in_order = _in_order(places)
+        async with contextlib.AsyncExitStack() as stack:
+            with _naming(in_order):
+                slots = self.controller._slots(in_order, self._max_wait, self._not_failures)  # noqa: SLF001
+                await stack.enter_async_context(slots)
             yield
 
     @contextlib.asynccontextmanager
@@ -249,6 +264,24 @@ def _look_up(rule: Any, job: Any, *names: str) -> Any:
 def _in_order(places: Iterable[Place]) -> list[Place]:
     """Return the distinct places, those first that may be shed, so that nobody waits in vain."""
     return sorted(set(places), key=lambda place: (place[0].value, place[1]))
+
+
+@contextlib.contextmanager
+def _naming(places: Sequence[Place]) -> Iterator[None]:
+    """Have the error about a controller that was not started say what it was about: here nobody sees a controller."""
+    try:
+        yield
+    except ControllerStoppedError:
+        raise
+    except ControllerNotStartedError:
+        priority, queue_name = places[0]
+        raise ControllerNotStartedError(
+            f"{priority} job for queue {queue_name!r} was not enqueued: the controller of its hook is not started in "
+            "this process; call the controller's start() where jobs are enqueued, or let start-up code and schedulers "
+            "of your own enqueue in a `with backpressure.integrations.passing():`",
+            queue_name=queue_name,
+            priority=priority,
+        ) from None
 
 
 def _wrong_controller(controller: object, wanted: str) -> ConfigurationError:

@@ -4,6 +4,9 @@ Frameworks' hooks mark these where the framework starts them, not the job or the
 handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
 thread has the process for itself; one on another thread is that thread and those that it starts, so that a worker
 within a producer opens nothing of the producer's.
+
+Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
+`task`.
 """
 
 from __future__ import annotations
@@ -12,29 +15,64 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from backpressure.integrations._context import setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from types import FrameType
+    from typing import TypeAlias
 
-__all__ = ["in_worker", "mark_process", "marked", "marking", "running", "worker"]
+    Mark: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 
-# On threads that belong to a worker.
+__all__ = [
+    "current_task",
+    "frame_of",
+    "in_worker",
+    "mark_process",
+    "marked",
+    "marking",
+    "recognise",
+    "running",
+    "task",
+    "worker",
+]
+
+# On threads that belong to a worker; on those that a task started.
 _MARK = "_backpressure_in_worker"
+_RUN = "_backpressure_task"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
 # What runs now on the main thread; a forked child inherits it, as it does the threads' marks. Adding to and taking from
 # a list cannot be torn.
 _process: list[None] = []
+# What ran on the main thread before it could be marked, see `recognise`.
+_begun: set[str] = set()
 _start_lock = threading.Lock()
+
+
+class _Run:
+    """One run of a task; over for the threads that it started, too, when the task is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.over = False
+
+
+_task: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_task", default=None)
 
 
 def in_worker() -> bool:
     """Tell whether this code runs in a worker. Thread-safe."""
-    return bool(_process) or _coroutine.get() or hasattr(threading.current_thread(), _MARK)
+    return (
+        bool(_process)
+        or _coroutine.get()
+        or hasattr(threading.current_thread(), _MARK)
+        or (bool(_begun) and _still_runs())
+    )
 
 
 def mark_process() -> None:
@@ -44,10 +82,15 @@ def mark_process() -> None:
 
 
 @contextlib.contextmanager
-def worker() -> Iterator[None]:
-    """Mark what the body runs, a worker's main function: the process if this is its main thread, else this thread."""
+def worker(*, process: bool = True) -> Iterator[None]:
+    """Mark what the body runs, a worker's main function: the process if this is its main thread, else this thread.
+
+    Args:
+        process: whether a worker on the main thread has the process for itself: one that only starts there, to run on
+            other threads, has not.
+    """
     thread = threading.current_thread()
-    if thread is threading.main_thread():
+    if process and thread is threading.main_thread():
         _process.append(None)
         try:
             yield
@@ -74,40 +117,97 @@ def running() -> Iterator[None]:
         yield
 
 
-def marked(worker_class: type[Any], *methods: str) -> None:
-    """Have methods of a worker's class mark what they run: coroutine functions by `running`, others by `worker`.
+@contextlib.contextmanager
+def task(name: str) -> Iterator[None]:
+    """Note that the body runs a task: on this thread or in this coroutine, and on or in those that it starts."""
+    _follow_threads()
+    run = _Run(name)
+    try:
+        with setting(_task, run):
+            yield
+    finally:
+        run.over = True
+
+
+def current_task() -> str | None:
+    """Return the name of the task that this code runs in, if it is known. Thread-safe."""
+    run = _current_run()
+    return None if run is None else run.name
+
+
+def _current_run() -> _Run | None:
+    run = _task.get()
+    if run is None or run.over:
+        run = getattr(threading.current_thread(), _RUN, None)
+    return None if run is None or run.over else run
+
+
+def recognise(*functions: str) -> None:
+    """Mark what runs one of a worker's functions now, given as ``"module:function"``: it is too late to wrap it.
+
+    For processes that import the program which protects its queues when they have begun, as RQ's do at each job.
+    """
+    thread = threading.current_thread()
+    if frame_of(threading.main_thread(), functions) is not None:
+        _begun.update(functions)
+    elif frame_of(thread, functions) is not None:
+        _follow_threads()
+        setattr(thread, _MARK, True)
+
+
+def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
+    """Return the innermost frame of a thread that runs one of the functions, given as ``"module:function"``."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - frames of other threads are not to be had otherwise
+    while frame is not None:
+        if f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}" in functions:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _still_runs() -> bool:
+    if frame_of(threading.main_thread(), _begun) is None:
+        _begun.clear()
+    return bool(_begun)
+
+
+def marked(owner: Any, *functions: str, by: Mark | None = None) -> None:
+    """Have functions of a worker's class, or module, mark what they run.
+
+    Args:
+        by: how; by default coroutine functions by `running`, others by `worker`.
 
     Raises:
-        AttributeError: a method is not there, so that jobs of this release would be taken for a producer's.
+        AttributeError: one is not there, so that jobs of this release would be taken for a producer's.
     """
-    for name in methods:
-        setattr(worker_class, name, marking(getattr(worker_class, name)))
+    for name in functions:
+        setattr(owner, name, marking(getattr(owner, name), by))
 
 
-def marking(method: Any) -> Any:
-    """Return a function like `method` that marks what it runs."""
+def marking(method: Any, by: Mark | None = None) -> Any:
+    """Return a function like `method` that marks what it runs, see `marked`."""
     if inspect.iscoroutinefunction(method):
 
         @functools.wraps(method)
         async def mark_and_await(*args: Any, **kwargs: Any) -> Any:
-            with running():
+            with (by or running)():
                 return await method(*args, **kwargs)
 
         return mark_and_await
 
     @functools.wraps(method)
     def mark(*args: Any, **kwargs: Any) -> Any:
-        with worker():
+        with (by or worker)():
             return method(*args, **kwargs)
 
     return mark
 
 
 def _follow_threads() -> None:
-    """Have threads that a worker's thread starts belong to the worker, from now on.
+    """Have threads that a worker's thread, or a task, starts belong to it from now on.
 
     Neither contexts nor thread-locals reach them, so `threading.Thread.start` is wrapped; only once a worker runs
-    beside a producer.
+    beside a producer, or a task is noted.
     """
     with _start_lock:
         start: Any = threading.Thread.start
@@ -118,6 +218,9 @@ def _follow_threads() -> None:
         def follow(thread: threading.Thread) -> None:
             if hasattr(threading.current_thread(), _MARK):
                 setattr(thread, _MARK, True)
+            run = _current_run()
+            if run is not None:
+                setattr(thread, _RUN, run)
             start(thread)
 
         setattr(follow, _MARK, True)

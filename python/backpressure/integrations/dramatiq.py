@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -12,30 +14,68 @@ from dramatiq.asyncio import EventLoopThread
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from backpressure.errors import BackpressureError, CircuitOpenError, JobShedError, ThrottledError
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.errors import (
+    BackpressureError,
+    CircuitOpenError,
+    ControllerNotStartedError,
+    JobShedError,
+    ThrottledError,
+)
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._workers import (
+    current_task,
+    in_worker,
+    mark_process,
+    marked,
+    recognise,
+    task,
+    worker,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from dramatiq import Broker, Message
 
     from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+    from backpressure.passed import Why
 
 __all__ = [
     "BackpressureMiddleware",
     "DramatiqBackpressureError",
     "DramatiqCircuitOpenError",
+    "DramatiqControllerNotStartedError",
     "DramatiqJobShedError",
     "DramatiqThrottledError",
     "group",
 ]
 
-# Dramatiq 1 has their names with an underscore.
+# Dramatiq's processes import the program that declares actors when they have begun; so does periodiq's scheduler.
+recognise("dramatiq.cli:worker_process", "dramatiq.cli:fork_process", "periodiq:main")
+# A worker starts on a thread of its program's, and runs on its own. Dramatiq 1 has their names with an underscore.
+marked(dramatiq.Worker, "start", "stop", by=functools.partial(worker, process=False))
 _module = vars(dramatiq.worker)
-_WORKERS = tuple(_module.get(name) or _module[f"_{name}"] for name in ("ConsumerThread", "WorkerThread"))
+for _name in ("ConsumerThread", "WorkerThread"):
+    marked(_module.get(_name) or _module[f"_{_name}"], "run")
+marked(EventLoopThread, "run")
+
+
+def _noting_actors(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `Actor.__call__`, such that a worker's outermost call is known as a task."""
+
+    @functools.wraps(call)
+    def note(actor: dramatiq.Actor[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        if not in_worker() or current_task() is not None:
+            return call(actor, *args, **kwargs)
+        with task(actor.actor_name):
+            return call(actor, *args, **kwargs)
+
+    return note
+
+
+dramatiq.Actor.__call__ = _noting_actors(dramatiq.Actor.__call__)  # type: ignore[method-assign]
 
 # Dramatiq logs what a middleware raises and enqueues all the same, unless it is a MiddlewareError.
 
@@ -56,27 +96,43 @@ class DramatiqThrottledError(ThrottledError, MiddlewareError):
     """As `ThrottledError`; nothing was enqueued."""
 
 
+class DramatiqControllerNotStartedError(ControllerNotStartedError, DramatiqBackpressureError):
+    """As `ControllerNotStartedError`; nothing was enqueued."""
+
+
+_KINDS: dict[type[BackpressureError], type[BackpressureError]] = {
+    CircuitOpenError: DramatiqCircuitOpenError,
+    JobShedError: DramatiqJobShedError,
+    ThrottledError: DramatiqThrottledError,
+    ControllerNotStartedError: DramatiqControllerNotStartedError,
+}
+
+
 class BackpressureMiddleware(Middleware):
     """Makes ``send`` and ``enqueue`` wait, or raise and enqueue nothing. Give it to ``broker.add_middleware``.
 
     Args:
-        controller: running where messages are sent; workers need none.
+        controller: running where messages are sent; workers and periodiq's scheduler need none.
         priority: a priority for all messages; a table by actor name, queue or ``"*"``; or a function of the
             ``dramatiq.Message``. An option ``backpressure_priority`` of a message or an actor comes first.
         queue: a table of Dramatiq's queue names to the controller's, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
+        inside_tasks: names of actors whose messages are judged although a worker runs them.
 
-    Delayed messages are gated too; for groups see `group`. Retries, delayed messages that have become due, and what
-    actors send are let through. On an event loop nothing sleeps: what would have to raises. A message that was let in
-    and not enqueued counts as a failure once the same thread enqueues the next, for Dramatiq tells middleware nothing.
+    For groups see `group`. What workers, their middlewares and periodiq's scheduler send, retries, and messages that
+    are delayed by more than a minute are let through. On an event loop nothing sleeps: what would have to raises,
+    unless it is HIGH.
 
-    Add it as the last middleware, and before actors are declared with the option.
+    Add it as the last middleware, and before actors are declared with the option. It stands in for the broker's
+    ``enqueue``, for Dramatiq does not tell a middleware that an enqueue failed. Importing this module has every
+    Dramatiq worker mark what it runs.
 
     Thread-safe.
 
     Raises:
         ConfigurationError: the controller is an asynchronous one, or there is no priority.
         DramatiqJobShedError, DramatiqCircuitOpenError, DramatiqThrottledError: on enqueueing.
+        DramatiqControllerNotStartedError: on enqueueing, and this is no worker.
     """
 
     def __init__(
@@ -86,47 +142,98 @@ class BackpressureMiddleware(Middleware):
         priority: PriorityRule,
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
     ) -> None:
-        self._hook = Hook(controller, priority, queue, max_wait)
+        self._hook = Hook(controller, priority, queue, max_wait, inside_tasks)
         self._open = _Open()
+        self._followed: weakref.WeakSet[Broker] = weakref.WeakSet()
 
     @property
     def actor_options(self) -> set[str]:
         """See ``dramatiq.Middleware``."""
         return {MARK}
 
-    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:  # noqa: ARG002
+    def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002
         """See ``dramatiq.Middleware``."""
-        self._close(ConnectionError("the message was not enqueued"))
-        if self._hook.entered or _in_worker() or message.options.get("retries"):
-            return
+        mark_process()
+
+    def after_declare_actor(self, broker: Broker, actor: object) -> None:  # noqa: ARG002
+        """See ``dramatiq.Middleware``."""
+        self._follow(broker)
+
+    def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
+        """See ``dramatiq.Middleware``."""
+        self._follow(broker)
+        if self._open.slots is not None:
+            if self._open.message_id == message.message_id:  # a broker tries anew
+                return
+            self._close(ConnectionError("the message was not enqueued"))
         with _stopping():
-            slots = self._hook.slots([self._place(broker, message)])
+            if self._passes(broker, message, delay):
+                return
+            place = self._place(broker, message)
+            if not _is_serialisable(message):  # which says nothing of the queue; the broker raises it
+                return
+            slots = self._hook.slots([place])
             slots.__enter__()
-        self._open.slots = slots
+        self._open.slots, self._open.message_id = slots, message.message_id
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:  # noqa: ARG002
         """See ``dramatiq.Middleware``."""
         self._close(None)
 
     @contextlib.contextmanager
-    def admitted(self, broker: Broker, messages: Iterable[Message[Any]]) -> Iterator[None]:
-        """Ask once for all `messages`, then let pass what the body enqueues. Raises as enqueueing does."""
-        if self._hook.entered or _in_worker():
+    def admitted(self, broker: Broker, messages: Iterable[Message[Any]], *, delay: int | None = None) -> Iterator[None]:
+        """Ask once for all `messages`, then let pass what the body enqueues. Raises as enqueueing does.
+
+        Args:
+            delay: of all of them, in milliseconds.
+        """
+        with contextlib.ExitStack() as stack:
+            with _stopping():
+                judged = [message for message in messages if not self._passes(broker, message, delay)]
+                places = [self._place(broker, message) for message in judged]
+            for message in judged:
+                message.encode()  # what cannot be serialised is to raise here: it says nothing of the queue
+            with _stopping():
+                stack.enter_context(self._hook.admitted(places))
             yield
-            return
-        with _stopping(), self._hook.admitted([self._place(broker, message) for message in messages]):
-            yield
+
+    def _passes(self, broker: Broker, message: Message[Any], delay: int | None) -> bool:
+        because: Why | None = None if delay is None else far_ahead(delay / 1000)
+        options = message.options
+        if options.get("retries"):
+            because = "retry"
+        elif "scheduled_at" in options and "periodic" in _options(broker, message):  # periodiq's, wherever it runs
+            because = "worker"
+        return self._hook.passes(q_name(message.queue_name), because=because)
 
     def _place(self, broker: Broker, message: Message[Any]) -> Place:
-        mark = message.options.get(MARK) or broker.get_actor(message.actor_name).options.get(MARK)
+        mark = message.options.get(MARK) or _options(broker, message).get(MARK)
         return self._hook.place(message, name=message.actor_name, queue_name=q_name(message.queue_name), mark=mark)
 
-    def _close(self, error: Exception | None) -> None:
+    def _follow(self, broker: Broker) -> None:
+        """Learn from now on what a broker's enqueues raise."""
+        if broker in self._followed:
+            return
+        self._followed.add(broker)
+        enqueue = broker.enqueue
+
+        @functools.wraps(enqueue)
+        def reporting(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return enqueue(*args, **kwargs)
+            except BaseException as error:
+                self._close(error)
+                raise
+
+        broker.enqueue = reporting  # type: ignore[method-assign]
+
+    def _close(self, error: BaseException | None) -> None:
         """Report how the enqueue that this thread began has gone, if there is one."""
         slots, self._open.slots = self._open.slots, None
         if slots is not None:
-            slots.__exit__(type(error) if error else None, error, None)
+            slots.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
 class group(dramatiq.group):  # noqa: N801 - named as what it stands in for
@@ -137,7 +244,7 @@ class group(dramatiq.group):  # noqa: N801 - named as what it stands in for
         with contextlib.ExitStack() as stack:
             for middleware in self.broker.middleware:
                 if isinstance(middleware, BackpressureMiddleware):
-                    stack.enter_context(middleware.admitted(self.broker, _heads(self)))
+                    stack.enter_context(middleware.admitted(self.broker, _heads(self), delay=delay))
             super().run(delay=delay)  # type: ignore[no-untyped-call]
         return self
 
@@ -146,29 +253,36 @@ class _Open(threading.local):
     """The enqueue that a thread has begun and not ended; Dramatiq never interleaves two of one thread."""
 
     slots: contextlib.AbstractContextManager[None] | None = None
+    message_id: str | None = None
 
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[None]:
-    """Raise our errors as ones that stop an enqueue."""
+    """Raise what is raised, by rules of users too, as what stops an enqueue."""
     try:
         yield
     except MiddlewareError:
         raise
-    except BackpressureError as error:
-        kinds = {
-            JobShedError: DramatiqJobShedError,
-            CircuitOpenError: DramatiqCircuitOpenError,
-            ThrottledError: DramatiqThrottledError,
-        }
-        kind: Any = kinds.get(type(error), DramatiqBackpressureError)
-        raise kind(
-            str(error), queue_name=error.queue_name, priority=error.priority, retry_after=error.retry_after
-        ) from error
+    except Exception as error:
+        kind: Any = next((ours for base, ours in _KINDS.items() if isinstance(error, base)), DramatiqBackpressureError)
+        stopping = kind(str(error) or type(error).__name__)
+        if isinstance(error, BackpressureError):
+            vars(stopping).update(vars(error))
+        raise stopping from error
 
 
-def _in_worker() -> bool:
-    return isinstance(threading.current_thread(), (*_WORKERS, EventLoopThread))
+def _options(broker: Broker, message: Message[Any]) -> dict[str, Any]:
+    """Return the options of a message's actor, if it is declared here."""
+    actor = broker.actors.get(message.actor_name)
+    return {} if actor is None else actor.options
+
+
+def _is_serialisable(message: Message[Any]) -> bool:
+    try:
+        message.encode()
+    except Exception:  # noqa: BLE001 - whatever the encoder raises
+        return False
+    return True
 
 
 def _heads(part: Any) -> Iterator[Message[Any]]:

@@ -3,45 +3,82 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self, cast
 
+import redis
 import rq
+import rq.exceptions
+import rq.registry
+import rq.scheduler
 from rq.job import Job
 
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._pipelines import sent_by
+from backpressure.integrations._workers import frame_of, in_worker, marked, recognise, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
+    from collections.abc import Collection, Iterable
+
+    from redis.client import Pipeline
 
     from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+    from backpressure.passed import Why
 
-__all__ = ["Queue"]
+__all__ = ["NOT_FAILURES", "Queue"]
+
+#: What enqueueing raises that says nothing of the queue: the job is there already, RQ refuses its options, or the
+#: transaction of a caller's pipeline is to be tried again.
+NOT_FAILURES: tuple[type[Exception], ...] = (
+    *filter(None, [getattr(rq.exceptions, "DuplicateJobError", None)]),  # RQ 1 has none
+    redis.WatchError,
+    redis.DataError,
+    ValueError,
+)
+
+# RQ's processes import the program that makes our queues when a job or a callback first needs it, after they began.
+_MODULES = ("rq.worker", "rq.worker.base")
+_METHODS = ("work", "main_work_horse", "perform_job")
+recognise(*(f"{module}:{method}" for module in _MODULES for method in _METHODS))
+for _method in _METHODS:
+    marked(next(kind for kind in rq.Worker.__mro__ if _method in vars(kind)), _method)
+marked(rq.scheduler.RQScheduler, "work")
+# These run jobs and callbacks wherever they are called.
+marked(rq.Queue, "run_sync", by=running)
+marked(rq.registry.StartedJobRegistry, "cleanup", by=running)
 
 
 class Queue(rq.Queue):
     """An ``rq.Queue`` whose ``enqueue…`` and ``schedule_job`` wait, or raise and write nothing.
 
     Args:
-        controller: running; ``None`` makes an ordinary queue, as workers do for their own use.
-        priority: a priority for all jobs; a table by function (``"shop.mail.send"``), queue or ``"*"``; or a function
-            of the ``rq.job.Job`` (in ``enqueue_many`` of its ``EnqueueData``). A job's
-            ``meta["backpressure_priority"]`` comes first.
+        controller: running where jobs are enqueued; workers need none. ``None`` makes an ordinary queue, unless the
+            class is `bound`.
+        priority: a priority for all jobs; a table by function (as ``Job.func_name``: ``"shop.mail.send"``, of a method
+            ``"send"``, of any other callable ``"__call__"``), queue or ``"*"``; or a function of the ``rq.job.Job``
+            (in ``enqueue_many`` of its ``EnqueueData``). A job's ``meta["backpressure_priority"]`` comes first.
         queue: a table of RQ's queue names to the controller's, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
+        inside_tasks: names of functions, as for `priority`, whose enqueues are judged although a worker runs them.
 
-    All else is as for ``rq.Queue``. ``enqueue_many`` asks once, and enqueues all jobs or none. Jobs that ran before
-    (retries, repeats), what RQ's scheduler enqueues, enqueues inside of jobs, and queues with ``is_async=False`` are
-    let through. On an event loop nothing sleeps: what would have to raises `ThrottledError`.
+    All else is as for ``rq.Queue``. ``enqueue_many`` asks once, and enqueues all jobs or none. What workers and their
+    callbacks enqueue, jobs that ran before (retries, repeats), those that have ``depends_on`` or are due in more than a
+    minute, and queues with ``is_async=False`` are let through. On an event loop nothing sleeps: what would have to
+    raises `ThrottledError`, unless it is HIGH. Of jobs put into a caller's ``pipeline`` the outcome is reported when
+    that is executed.
 
-    Thread-safe as far as ``rq.Queue`` is.
+    Thread-safe as far as ``rq.Queue`` is. Importing this module has every RQ worker mark what it runs.
 
     Raises:
         ConfigurationError: there is a controller without a priority, or it is an asynchronous one.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
+        ControllerNotStartedError: on enqueueing, and this is no worker.
     """
+
+    _hook: Hook | None = None
 
     def __init__(
         self,
@@ -50,41 +87,118 @@ class Queue(rq.Queue):
         priority: PriorityRule | None = None,
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._hook = None if controller is None else Hook(controller, priority, queue, max_wait)
+        if controller is not None:
+            self._hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES)
 
-    def enqueue_job(self, job: Job, *args: Any, **kwargs: Any) -> Job:
+    @classmethod
+    def bound(
+        cls,
+        controller: BackpressureController,
+        *,
+        priority: PriorityRule,
+        queue: QueueRule | None = None,
+        max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
+    ) -> type[Self]:
+        """Return a subclass whose queues ask `controller`, for those who make queues of a class that they are given.
+
+        Such as ``@job(queue_class=…)``, ``rq worker --queue-class`` and django-rq. Arguments are those of the class.
+
+        Raises:
+            ConfigurationError: the controller is an asynchronous one, or there is no priority.
+
+        Example:
+            >>> from backpressure.integrations.rq import Queue
+            >>> controller = BackpressureController(None, InMemoryStatsProvider({"mail": 0}))
+            >>> class MailQueue(Queue.bound(controller, priority="low")):
+            ...     pass
+        """
+        hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES)
+        attributes = {"_hook": hook, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        return cast("type[Self]", type(cls.__name__, (cls,), attributes))
+
+    def enqueue_job(self, job: Job, pipeline: Pipeline | None = None, *args: Any, **kwargs: Any) -> Job:
         """As ``rq.Queue.enqueue_job``, which ``enqueue`` and ``enqueue_call`` call."""
-        with self._admitted([job]):
-            return super().enqueue_job(job, *args, **kwargs)
+        with self._admitted([job], pipeline, unique=kwargs.get("unique")):
+            return super().enqueue_job(job, pipeline, *args, **kwargs)
 
-    def schedule_job(self, job: Job, datetime: datetime, *args: Any, **kwargs: Any) -> Job:
+    def schedule_job(
+        self, job: Job, datetime: datetime, pipeline: Pipeline | None = None, *args: Any, **kwargs: Any
+    ) -> Job:
         """As ``rq.Queue.schedule_job``, which ``enqueue_at`` and ``enqueue_in`` call."""
-        with self._admitted([job]):
-            return super().schedule_job(job, datetime, *args, **kwargs)
+        with self._admitted([job], pipeline, due=datetime, unique=kwargs.get("unique")):
+            return super().schedule_job(job, datetime, pipeline, *args, **kwargs)
 
-    def enqueue_many(self, job_datas: Iterable[rq.queue.EnqueueData], *args: Any, **kwargs: Any) -> list[Job]:
+    def enqueue_many(
+        self, job_datas: Iterable[rq.queue.EnqueueData], pipeline: Pipeline | None = None, *args: Any, **kwargs: Any
+    ) -> list[Job]:
         """As ``rq.Queue.enqueue_many``, behind one gate."""
-        jobs = list(job_datas)
-        with self._admitted(jobs):
-            return super().enqueue_many(jobs, *args, **kwargs)
+        datas = list(job_datas)
+        with self._admitted(datas, pipeline):
+            return super().enqueue_many(datas, pipeline, *args, **kwargs)
 
-    def _admitted(self, jobs: Iterable[Job | rq.queue.EnqueueData]) -> contextlib.AbstractContextManager[None]:
-        if self._hook is None or self._hook.entered or not self.is_async or rq.get_current_job() is not None:
+    def _admitted(
+        self,
+        jobs: list[Any],
+        pipeline: Pipeline | None,
+        *,
+        due: datetime | None = None,
+        unique: bool | None = False,
+    ) -> contextlib.AbstractContextManager[None]:
+        hook = self._hook
+        if hook is None:
             return contextlib.nullcontext()
-        return self._hook.admitted([self._place(self._hook, job) for job in jobs if not _has_run(job)])
+        task = _current_function()
+        judged = [job for job in jobs if not hook.passes(self.name, task=task, because=self._because(job, due))]
+        if not judged:
+            return contextlib.nullcontext()
+        places = [self._place(hook, job) for job in judged]
+        if pipeline is None or unique:  # which RQ sends at once
+            return hook.admitted(places)
+        return sent_by(pipeline, hook.slots(places))
 
-    def _place(self, hook: Hook, job: Job | rq.queue.EnqueueData) -> Place:
-        name = str(job.func_name) if isinstance(job, Job) else _name(job.func)
-        return hook.place(job, name=name, queue_name=self.name, mark=(job.meta or {}).get(MARK))
+    def _because(self, job: Job | rq.queue.EnqueueData, due: datetime | None) -> Why | None:
+        if not self.is_async:
+            return "immediate"
+        if isinstance(job, Job):
+            if job.started_at is not None:  # RQ's own retries and repeats call schedule_job
+                return "retry"
+            depends = bool(job._dependency_ids)  # noqa: SLF001 - dependency_ids may ask Redis
+        else:
+            depends = bool(job.depends_on)
+        if depends:
+            return "scheduled"
+        return None if due is None else far_ahead((due.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+    def _place(self, hook: Hook, given: Job | rq.queue.EnqueueData) -> Place:
+        job = given if isinstance(given, Job) else self._job(given)
+        place = hook.place(given, name=str(job.func_name), queue_name=self.name, mark=(job.meta or {}).get(MARK))
+        # What cannot be serialised is to raise here: it says nothing of the queue.
+        _ = job.data
+        if job.meta:
+            job.serializer.dumps(job.meta)
+        return place
+
+    def _job(self, data: rq.queue.EnqueueData) -> Job:
+        return self.job_class.create(
+            data.func,
+            args=data.args,
+            kwargs=data.kwargs,
+            meta=data.meta,
+            connection=self.connection,
+            serializer=self.serializer,
+        )
 
 
-def _has_run(job: Job | rq.queue.EnqueueData) -> bool:
-    # RQ's own retries and repeats call schedule_job, also on queues of this class.
-    return isinstance(job, Job) and job.started_at is not None
-
-
-def _name(function: Any) -> str:
-    return function if isinstance(function, str) else f"{function.__module__}.{function.__qualname__}"
+def _current_function() -> str | None:
+    """Return the name of the function whose job runs here: on this thread or, for a job's own threads, the main one."""
+    job = rq.get_current_job()
+    if job is None and in_worker():
+        # A callback or a thread of a job, which may have begun before this module was imported.
+        frame = frame_of(threading.main_thread(), {"rq.job:perform"})
+        job = None if frame is None else frame.f_locals["self"]
+    return None if job is None else job.func_name
