@@ -12,13 +12,15 @@ from dramatiq.asyncio import EventLoopThread
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from backpressure.errors import BackpressureError, CircuitOpenError, JobShedError, ThrottledError
+from backpressure.errors import BackpressureError, CircuitOpenError, ConfigurationError, JobShedError, ThrottledError
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._layouts import check_layout
+from backpressure.providers.layouts import DramatiqLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dramatiq import Broker, Message
+    from dramatiq import Actor, Broker, Message
 
     from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
@@ -28,6 +30,7 @@ __all__ = [
     "BackpressureMiddleware",
     "DramatiqBackpressureError",
     "DramatiqCircuitOpenError",
+    "DramatiqConfigurationError",
     "DramatiqJobShedError",
     "DramatiqThrottledError",
     "group",
@@ -42,6 +45,10 @@ _WORKERS = tuple(_module.get(name) or _module[f"_{name}"] for name in ("Consumer
 
 class DramatiqBackpressureError(BackpressureError, MiddlewareError):
     """Any other reason not to enqueue a message, which is its ``__cause__``."""
+
+
+class DramatiqConfigurationError(ConfigurationError, MiddlewareError):
+    """As `ConfigurationError`; the actor was not declared."""
 
 
 class DramatiqJobShedError(JobShedError, MiddlewareError):
@@ -89,11 +96,26 @@ class BackpressureMiddleware(Middleware):
     ) -> None:
         self._hook = Hook(controller, priority, queue, max_wait)
         self._open = _Open()
+        self._layout: DramatiqLayout | None = None
+        check_layout(self._hook, "dramatiq", lambda: self._layout)
 
     @property
     def actor_options(self) -> set[str]:
         """See ``dramatiq.Middleware``."""
         return {MARK}
+
+    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:  # noqa: ARG002
+        """See ``dramatiq.Middleware``."""
+        if self._layout is not None or not hasattr(broker, "namespace"):
+            return
+        layout = DramatiqLayout.from_broker(broker)
+        try:
+            check_layout(self._hook, "dramatiq", lambda: layout)
+        except ConfigurationError as error:
+            raise DramatiqConfigurationError(str(error), field=error.field) from None
+        self._layout = layout
+
+    after_declare_actor = before_declare_actor  # those declared before it was added
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:  # noqa: ARG002
         """See ``dramatiq.Middleware``."""

@@ -9,6 +9,8 @@ import rq
 from rq.job import Job
 
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._layouts import check_layout
+from backpressure.providers.layouts import RQLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +56,9 @@ class Queue(rq.Queue):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._hook = None if controller is None else Hook(controller, priority, queue, max_wait)
+        if self._hook is not None:
+            prefix = self.redis_queue_namespace_prefix.removesuffix(":queue:")
+            check_layout(self._hook, "rq", lambda: RQLayout(prefix), [self.name])
 
     def enqueue_job(self, job: Job, *args: Any, **kwargs: Any) -> Job:
         """As ``rq.Queue.enqueue_job``, which ``enqueue`` and ``enqueue_call`` call."""

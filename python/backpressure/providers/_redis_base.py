@@ -103,15 +103,25 @@ class RedisProvider:
                 )
         return layouts
 
+    def _names(self) -> list[str]:
+        """Return the queues that it was made for."""
+        return list(self._layouts)
+
+    def _layout_of(self, queue_name: str) -> Layout | None:
+        """Return where a queue lies, ``None`` where it is not read."""
+        known = self._layouts.get(queue_name)
+        if known is None and self._reads_any:
+            known = _filled(self._layout, validate_queue_name(queue_name))
+        return known
+
     def _layouts_of(self, queue_names: Iterable[str]) -> tuple[dict[str, Layout], dict[str, Outcome]]:
         """Return where queues lie, and the errors of those that are not read."""
         layouts: dict[str, Layout] = {}
         refused: dict[str, Outcome] = {}
         for name in queue_names:
-            if name in self._layouts:
-                layouts[name] = self._layouts[name]
-            elif self._reads_any:
-                layouts[name] = _filled(self._layout, validate_queue_name(name))
+            layout = self._layout_of(name)
+            if layout is not None:
+                layouts[name] = layout
             else:
                 refused[name] = StatsUnavailableError(
                     f"queue {name!r} is not among the queues of this provider: add it to queues=, or give key=",
@@ -198,7 +208,7 @@ def _default_layout(key: Any, layout: Any) -> Layout:
         raise ConfigurationError(
             f'layout is {layout!r}: give a Layout, or its name, e.g. "rq"', field="layout", value=layout
         )
-    if isinstance(layout, _PLAIN) and _filled(layout, "") == layout:
+    if isinstance(layout, _PLAIN) and _filled(layout, "?") == layout:
         raise ConfigurationError(
             f"layout is {layout!r}, the same for all queues: put {{queue}} into its keys", field="layout", value=layout
         )
