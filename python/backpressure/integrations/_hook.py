@@ -107,6 +107,8 @@ class _Rules(Generic[C]):
         self.controller = controller
         self._priority = priority
         self._queue = queue
+        #: Called with the framework's name of each queue and the controller's, see `check_layout`.
+        self.meets: Callable[[str, str], None] | None = None
         self._max_wait = check_max_wait(max_wait)
         self._inside_tasks = frozenset(inside_tasks)
         self._not_failures = not_failures
@@ -150,7 +152,10 @@ class _Rules(Generic[C]):
                 f"job {name!r} has no priority: give it a {MARK}, or its name or '*' a row in the table",
                 queue_name=queue_name,
             )
-        return Priority.parse(priority), _look_up(self._queue, job, queue_name) or queue_name
+        place = Priority.parse(priority), _look_up(self._queue, job, queue_name) or queue_name
+        if self.meets is not None:
+            self.meets(queue_name, place[1])
+        return place
 
     @property
     def entered(self) -> bool:

@@ -13,7 +13,9 @@ from arq.worker import Worker  # type: ignore[import-not-found]
 
 from backpressure.errors import ConfigurationError
 from backpressure.integrations._hook import MAX_WAIT, AsyncHook
+from backpressure.integrations._layouts import check_layout
 from backpressure.integrations._workers import in_worker, marked
+from backpressure.providers.layouts import ArqLayout
 
 if TYPE_CHECKING:
     from backpressure.arguments import MaxWait
@@ -64,6 +66,7 @@ def protect(
     if pool in _protected:
         raise ConfigurationError("pool is protected already: call protect() once for each pool", field="pool")
     hook = AsyncHook(controller, priority, queue, max_wait)
+    check_layout(hook, "arq", ArqLayout)
     _protected.add(pool)
     enqueue = pool.enqueue_job
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import os
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,8 @@ from celery import signals
 
 from backpressure.errors import ConfigurationError
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._layouts import check_layout
+from backpressure.providers.layouts import CeleryLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +70,9 @@ def protect(
     """
     if app in _hooks:
         raise ConfigurationError("app is protected already: call protect() once for each app", field="app", value=app)
-    hook = _hooks[app] = Hook(controller, priority, queue, max_wait)
+    hook = Hook(controller, priority, queue, max_wait)
+    check_layout(hook, "celery", lambda: _layout(app))
+    _hooks[app] = hook
     send = app.send_task
 
     @functools.wraps(send)
@@ -104,6 +109,23 @@ def publish(signature: Any, *args: Any, **options: Any) -> Any:
         return signature.apply_async(*args, **options)
     with hook.admitted([_place(app, hook, head) for head in _heads(app, signature)]):
         return signature.apply_async(*args, **options)
+
+
+def _layout(app: Any) -> CeleryLayout | None:
+    """Return where the app's queues lie in Redis, if so much is known without loading its configuration.
+
+    To load it here would be too early for what is yet to be connected to ``app.on_after_configure``.
+    """
+    conf = app.conf if app.configured else app._preconf  # noqa: SLF001 - given so far, see `PendingConfiguration`
+    url = os.environ.get("CELERY_BROKER_WRITE_URL") or conf.get("broker_write_url")
+    url = url or os.environ.get("CELERY_BROKER_URL") or conf.get("broker_url")
+    first = url[0] if isinstance(url, (list, tuple)) and url else url
+    if not isinstance(first, str) or not first.startswith(("redis", "rediss", "sentinel", "valkey")):
+        return None
+    options = conf.get("broker_transport_options")
+    if not app.configured and options is None and app._config_source:  # noqa: SLF001
+        return None
+    return CeleryLayout.from_options(options)
 
 
 def _sent_by_celery(app: celery.Celery, options: dict[str, Any]) -> bool:

@@ -17,11 +17,13 @@ from dramatiq.middleware import Middleware, MiddlewareError
 from backpressure.errors import (
     BackpressureError,
     CircuitOpenError,
+    ConfigurationError,
     ControllerNotStartedError,
     JobShedError,
     ThrottledError,
 )
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._layouts import check_layout
 from backpressure.integrations._workers import (
     current_task,
     in_worker,
@@ -31,11 +33,12 @@ from backpressure.integrations._workers import (
     task,
     worker,
 )
+from backpressure.providers.layouts import DramatiqLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from dramatiq import Broker, Message
+    from dramatiq import Actor, Broker, Message
 
     from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
@@ -46,6 +49,7 @@ __all__ = [
     "BackpressureMiddleware",
     "DramatiqBackpressureError",
     "DramatiqCircuitOpenError",
+    "DramatiqConfigurationError",
     "DramatiqControllerNotStartedError",
     "DramatiqJobShedError",
     "DramatiqThrottledError",
@@ -82,6 +86,10 @@ dramatiq.Actor.__call__ = _noting_actors(dramatiq.Actor.__call__)  # type: ignor
 
 class DramatiqBackpressureError(BackpressureError, MiddlewareError):
     """Any other reason not to enqueue a message, which is its ``__cause__``."""
+
+
+class DramatiqConfigurationError(ConfigurationError, MiddlewareError):
+    """As `ConfigurationError`; the actor was not declared."""
 
 
 class DramatiqJobShedError(JobShedError, MiddlewareError):
@@ -147,18 +155,25 @@ class BackpressureMiddleware(Middleware):
         self._hook = Hook(controller, priority, queue, max_wait, inside_tasks)
         self._open = _Open()
         self._followed: weakref.WeakSet[Broker] = weakref.WeakSet()
+        self._layout: DramatiqLayout | None = None
+        check_layout(self._hook, "dramatiq", lambda: self._layout)
 
     @property
     def actor_options(self) -> set[str]:
         """See ``dramatiq.Middleware``."""
         return {MARK}
 
+    def before_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:  # noqa: ARG002
+        """See ``dramatiq.Middleware``."""
+        self._check_layout(broker)
+
     def after_process_boot(self, broker: Broker) -> None:  # noqa: ARG002
         """See ``dramatiq.Middleware``."""
         mark_process()
 
-    def after_declare_actor(self, broker: Broker, actor: object) -> None:  # noqa: ARG002
-        """See ``dramatiq.Middleware``."""
+    def after_declare_actor(self, broker: Broker, actor: Actor[..., Any]) -> None:  # noqa: ARG002
+        """See ``dramatiq.Middleware``; also called for actors that were declared before it was added."""
+        self._check_layout(broker)
         self._follow(broker)
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
@@ -207,6 +222,16 @@ class BackpressureMiddleware(Middleware):
         elif "scheduled_at" in options and "periodic" in _options(broker, message):  # periodiq's, wherever it runs
             because = "worker"
         return self._hook.passes(q_name(message.queue_name), because=because)
+
+    def _check_layout(self, broker: Broker) -> None:
+        if self._layout is not None or not hasattr(broker, "namespace"):
+            return
+        layout = DramatiqLayout.from_broker(broker)
+        try:
+            check_layout(self._hook, "dramatiq", lambda: layout)
+        except ConfigurationError as error:
+            raise DramatiqConfigurationError(str(error), field=error.field) from None
+        self._layout = layout
 
     def _place(self, broker: Broker, message: Message[Any]) -> Place:
         mark = message.options.get(MARK) or _options(broker, message).get(MARK)

@@ -10,6 +10,8 @@ import huey
 
 from backpressure.integrations._context import setting
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._layouts import check_layout
+from backpressure.providers.layouts import HueyLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +60,8 @@ def protect(
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
     """
     hook = Hook(controller, priority, queue, max_wait)
+    if hasattr(app.storage, "queue_key"):
+        check_layout(hook, "huey", lambda: HueyLayout.from_huey(app), [app.name])
     enqueue, execute = app.enqueue, app.execute
 
     @functools.wraps(enqueue)

@@ -15,8 +15,10 @@ import rq.scheduler
 from rq.job import Job
 
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._layouts import check_layout
 from backpressure.integrations._pipelines import sent_by
 from backpressure.integrations._workers import frame_of, in_worker, marked, recognise, running
+from backpressure.providers.layouts import RQLayout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -93,6 +95,7 @@ class Queue(rq.Queue):
         super().__init__(*args, **kwargs)
         if controller is not None:
             self._hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES)
+            _check_layout(self._hook, type(self), self.name)
 
     @classmethod
     def bound(
@@ -118,6 +121,7 @@ class Queue(rq.Queue):
             ...     pass
         """
         hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES)
+        _check_layout(hook, cls)
         attributes = {"_hook": hook, "__module__": cls.__module__, "__doc__": cls.__doc__}
         return cast("type[Self]", type(cls.__name__, (cls,), attributes))
 
@@ -202,3 +206,8 @@ def _current_function() -> str | None:
         frame = frame_of(threading.main_thread(), {"rq.job:perform"})
         job = None if frame is None else frame.f_locals["self"]
     return None if job is None else job.func_name
+
+
+def _check_layout(hook: Hook, queue_class: type[rq.Queue], *names: str) -> None:
+    prefix = queue_class.redis_queue_namespace_prefix.removesuffix(":queue:")
+    check_layout(hook, "rq", lambda: RQLayout(prefix), names)

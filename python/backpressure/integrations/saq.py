@@ -16,7 +16,9 @@ from saq.job import get_default_job_key
 from backpressure.errors import ConfigurationError
 from backpressure.integrations._context import setting
 from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
+from backpressure.integrations._layouts import check_layout
 from backpressure.integrations._workers import in_worker, marked
+from backpressure.providers.layouts import SAQLayout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -95,6 +97,8 @@ def protect(
     if saq_queue in _protected:
         raise ConfigurationError("queue is protected already: call protect() once for each queue", field="saq_queue")
     hook = AsyncHook(controller, priority, queue, max_wait)
+    if hasattr(saq_queue, "redis"):
+        check_layout(hook, "saq", SAQLayout, [saq_queue.name])
     _protected.add(saq_queue)
     enqueue, map_, batch_ = saq_queue.enqueue, saq_queue.map, saq_queue.batch
 

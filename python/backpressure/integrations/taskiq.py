@@ -14,6 +14,8 @@ from taskiq.labels import prepare_label
 
 from backpressure.errors import ConfigurationError, InvalidQueueError
 from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
+from backpressure.integrations._layouts import check_layout
+from backpressure.providers.layouts import TaskiqLayout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,6 +87,12 @@ class BackpressureMiddleware(TaskiqMiddleware):
                 "broker is protected already, or the middleware is another's: add one of its own to each broker, once",
                 field="broker",  # and no value: a broker knows its password
             )
+        try:
+            layout = TaskiqLayout.from_broker(broker)
+        except ConfigurationError:
+            pass  # another broker's queues do not lie in Redis
+        else:
+            check_layout(self._hook, "taskiq", lambda: layout)
         super().set_broker(broker)
         # taskiq tells middleware of a send that went well, and of no other.
         broker.kick = _reporting(broker.kick)  # type: ignore[method-assign]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import attrs
 
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers import _redis_objects as objects
 from backpressure.providers._arguments import seconds
 from backpressure.providers._linked import Outcome
-from backpressure.providers._redis_client import describe, parse_target, redactor_for
+from backpressure.providers._redis_client import RedisTarget, describe, parse_target, redactor_for
 from backpressure.providers.layouts import (
     DiscoveringLayout,
     Layout,
@@ -26,7 +27,7 @@ from backpressure.types import validate_queue_name
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from backpressure.providers._redis_client import RedisTarget
+    from backpressure.providers._redis_objects import Source
     from backpressure.providers.layouts import Steps
 
 __all__ = ["CHUNK", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master"]
@@ -56,8 +57,10 @@ class RedisProvider:
         self._reads_any = key is not None
         self._target: RedisTarget | None = None
         self._given: Any = None
-        if isinstance(url_or_client, str):
-            self._target = parse_target(url_or_client, seconds_each)
+        if isinstance(url_or_client, (str, RedisTarget)):
+            self._target = (
+                url_or_client if isinstance(url_or_client, RedisTarget) else parse_target(url_or_client, seconds_each)
+            )
             self._where, self._redact = str(self._target), self._target.redactor()
         elif isinstance(url_or_client, self._client_types):
             self._given = url_or_client
@@ -77,6 +80,106 @@ class RedisProvider:
             )
         self._types: dict[str, tuple[str | bytes, str]] = {}
         self._closed = False
+
+    # ------------------------------------------------------------------------------------------- from what is there
+
+    @classmethod
+    def from_celery(cls, app: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``celery.Celery`` sends, however its broker is set up.
+
+        Args:
+            app: configured, or such that it can be: its configuration is read now.
+            queues: what is polled from the start; default ``task_default_queue``, ``task_queues`` and those that
+                ``task_routes`` name.
+            timeout: seconds for each connect and each reply.
+
+        URL, user, TLS words, sentinels, database, priority steps and prefix are the app's. The provider opens
+        connections of its own. Any other queue is read too, once it is asked for.
+
+        Raises:
+            ConfigurationError: the broker is not Redis, or cannot be told.
+
+        Example:
+            >>> from celery import Celery
+            >>> app = Celery("shop", broker="redis://:secret@localhost:6379/1", set_as_current=False)
+            >>> RedisStatsProvider.from_celery(app, ["mail"])
+            RedisStatsProvider('redis://localhost:6379/1', 1 queues)
+        """
+        return cls._of(objects.celery_source(app, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_rq(cls, connection: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where RQ enqueues by `connection`, a `redis.Redis`; as `from_celery`.
+
+        Args:
+            queues: default all that RQ keeps a list of, looked up at each poll.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.rq_source(connection, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_dramatiq(cls, broker: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``RedisBroker`` of Dramatiq enqueues; as `from_celery`.
+
+        Args:
+            queues: default those that are declared by now.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.dramatiq_source(broker, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_huey(cls, huey: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``RedisHuey`` or one of its kin enqueues; as `from_celery`.
+
+        Args:
+            queues: default its own. Give the names of others that are made like it.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.huey_source(huey, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_saq(cls, queue: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``saq.Queue`` in Redis enqueues; as `from_celery`.
+
+        Args:
+            queues: default its own.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.saq_source(queue, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_arq(cls, pool_or_settings: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where an ``ArqRedis``, or one of these ``RedisSettings``, enqueues.
+
+        As `from_celery`.
+
+        Args:
+            queues: default the pool's default queue.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.arq_source(pool_or_settings, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_taskiq(cls, broker: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a list or stream broker of taskiq-redis enqueues; as `from_celery`.
+
+        Args:
+            queues: default the broker's own.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.taskiq_source(broker, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def _of(cls, source: Source, queues: Any, timeout: float) -> Self:
+        make: Any = cls  # a subclass with other arguments is made by these, or not at all
+        made: Self = make(
+            source.target,
+            source.queues if queues is None else queues,
+            timeout=timeout,
+            key="{queue}",
+            layout=source.layout,
+        )
+        return made
 
     def _read_queues(self, queues: Any) -> dict[str, Layout]:
         if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
@@ -103,15 +206,25 @@ class RedisProvider:
                 )
         return layouts
 
+    def _names(self) -> list[str]:
+        """Return the queues that it was made for."""
+        return list(self._layouts)
+
+    def _layout_of(self, queue_name: str) -> Layout | None:
+        """Return where a queue lies, ``None`` where it is not read."""
+        known = self._layouts.get(queue_name)
+        if known is None and self._reads_any:
+            known = _filled(self._layout, validate_queue_name(queue_name))
+        return known
+
     def _layouts_of(self, queue_names: Iterable[str]) -> tuple[dict[str, Layout], dict[str, Outcome]]:
         """Return where queues lie, and the errors of those that are not read."""
         layouts: dict[str, Layout] = {}
         refused: dict[str, Outcome] = {}
         for name in queue_names:
-            if name in self._layouts:
-                layouts[name] = self._layouts[name]
-            elif self._reads_any:
-                layouts[name] = _filled(self._layout, validate_queue_name(name))
+            layout = self._layout_of(name)
+            if layout is not None:
+                layouts[name] = layout
             else:
                 refused[name] = StatsUnavailableError(
                     f"queue {name!r} is not among the queues of this provider: add it to queues=, or give key=",
@@ -198,7 +311,7 @@ def _default_layout(key: Any, layout: Any) -> Layout:
         raise ConfigurationError(
             f'layout is {layout!r}: give a Layout, or its name, e.g. "rq"', field="layout", value=layout
         )
-    if isinstance(layout, _PLAIN) and _filled(layout, "") == layout:
+    if isinstance(layout, _PLAIN) and _filled(layout, "?") == layout:
         raise ConfigurationError(
             f"layout is {layout!r}, the same for all queues: put {{queue}} into its keys", field="layout", value=layout
         )

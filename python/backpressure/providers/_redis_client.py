@@ -21,7 +21,16 @@ from backpressure.providers._failures import Redactor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Client", "RedisTarget", "describe", "disconnect", "is_sentinel_master", "parse_target", "redactor_for"]
+__all__ = [
+    "Client",
+    "RedisTarget",
+    "describe",
+    "disconnect",
+    "harden",
+    "is_sentinel_master",
+    "parse_target",
+    "redactor_for",
+]
 
 Client: TypeAlias = Redis | RedisCluster
 
@@ -120,7 +129,9 @@ def _parse(url: str, timeout: float) -> RedisTarget:
     hosts = tuple(_host(host, _PORTS[kind]) for host in authority.split(","))
     options = _parse_url(f"redis://{credentials}{at}localhost?{parts.query}")
     del options["host"]
-    _harden(options, timeout, tls=tls)
+    harden(options, timeout)
+    if tls:
+        options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
     names = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
     prefix = "rediss" if tls else "redis"
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
@@ -161,7 +172,7 @@ def _parse_unix(credentials: str, authority: str, path: str, query: str, timeout
         _refuse("names no socket: give unix:///path/to/socket?db=0")
     options = _parse_url(f"unix://{credentials}{path}?{query}")
     options["db"] = _database([], options)
-    _harden(options, timeout, tls=False)
+    harden(options, timeout)
     _probe(options, tls=False)
     return RedisTarget(kind="single", shown=f"unix://{options['path']}?db={options['db']}", hosts=(), options=options)
 
@@ -181,13 +192,13 @@ def _database(segments: list[str], options: dict[str, Any]) -> int:
     return int(segments[0])
 
 
-def _harden(options: dict[str, Any], timeout: float, *, tls: bool) -> None:
+def harden(options: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Have a client of these options fail fast; return them."""
     options.setdefault("socket_timeout", timeout)
     options.setdefault("socket_connect_timeout", timeout)
     # redis-py's own default tries ten times, for seconds; the poller has its own back-off.
     options["retry"] = Retry(NoBackoff(), 0)
-    if tls:
-        options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
+    return options
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:

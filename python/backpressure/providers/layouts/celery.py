@@ -10,7 +10,7 @@ from backpressure.providers.layouts._steps import Command, Steps, ask
 from backpressure.types import QueueStats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
 __all__ = ["CeleryLayout"]
@@ -48,7 +48,12 @@ class CeleryLayout:
     @classmethod
     def from_app(cls, app: Any) -> Self:
         """Return the layout of a ``celery.Celery``, from its ``broker_transport_options``."""
-        options = app.conf.broker_transport_options or {}
+        return cls.from_options(app.conf.broker_transport_options)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any] | None) -> Self:
+        """Return the layout that ``broker_transport_options`` make."""
+        options = options or {}
         names = {"prefix": "global_keyprefix", "priority_steps": "priority_steps", "sep": "sep"}
         return cls(**{field: options[option] for field, option in names.items() if option in options})
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts._steps import Command, Steps, ask
 from backpressure.providers.layouts._times import age, field, number
 from backpressure.types import QueueStats
@@ -35,6 +36,18 @@ class DramatiqLayout:
     """
 
     namespace: str = "dramatiq"
+
+    @classmethod
+    def from_broker(cls, broker: Any) -> Self:
+        """Return the layout of a ``RedisBroker``.
+
+        Raises:
+            ConfigurationError: it is another broker.
+        """
+        namespace = getattr(broker, "namespace", None)
+        if not isinstance(namespace, str):
+            raise ConfigurationError(f"broker is a {type(broker).__name__}: give a RedisBroker", field="broker")
+        return cls(namespace)
 
     def read(self, queue_name: str, now: datetime) -> Steps:
         """Count ids and messages, then find the next message's age."""

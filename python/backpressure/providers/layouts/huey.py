@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age
 from backpressure.types import QueueStats
@@ -41,9 +42,25 @@ class HueyLayout:
     priority: bool = False
     clean_name: bool = True
 
+    @classmethod
+    def from_huey(cls, huey: Any) -> Self:
+        """Return the layout of a ``RedisHuey`` or one of its kin.
+
+        Raises:
+            ConfigurationError: it keeps its tasks elsewhere.
+        """
+        key = getattr(huey.storage, "queue_key", None)
+        if key is None:
+            raise ConfigurationError(
+                f"huey keeps its tasks in a {type(huey.storage).__name__}: give a RedisHuey or one of its kin",
+                field="huey",
+            )
+        priority = any(base.__name__ == "RedisPriorityQueue" for base in type(huey.storage).__mro__)
+        return cls(priority=priority, clean_name=key == f"huey.redis.{_cleaned(huey.name)}")
+
     def read(self, queue_name: str, now: datetime) -> Steps:
         """Count the queue and the schedule, then find the oldest task where tasks carry a time."""
-        name = re.sub("[^A-Za-z0-9_]", "", queue_name) if self.clean_name else queue_name
+        name = _cleaned(queue_name) if self.clean_name else queue_name
         queue = f"huey.redis.{name}"
         waiting, delayed = yield from ask(
             Command("zcard" if self.priority else "llen", queue), Command("zcard", f"huey.schedule.{name}")
@@ -52,6 +69,10 @@ class HueyLayout:
         if self.priority and waiting:
             oldest = yield from _oldest(queue)
         return QueueStats(queue_name, waiting, None, delayed, age(now, oldest), now)
+
+
+def _cleaned(name: str) -> str:
+    return re.sub("[^A-Za-z0-9_]", "", name)
 
 
 def _oldest(queue: str) -> Rounds[float | None]:

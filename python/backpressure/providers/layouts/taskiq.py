@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts.plain import ListKey
 from backpressure.providers.layouts.stream import StreamKey
 
@@ -37,6 +39,24 @@ class TaskiqLayout:
     """
 
     group: str | None = None
+
+    @classmethod
+    def from_broker(cls, broker: Any) -> Self:
+        """Return the layout of a list or stream broker of taskiq-redis.
+
+        Raises:
+            ConfigurationError: it is another broker.
+        """
+        name = type(broker).__name__
+        names = {base.__name__ for base in type(broker).__mro__}
+        if any(re.fullmatch(r"ListQueue\w*Broker", each) for each in names):
+            return cls()
+        if any(re.fullmatch(r"RedisStream\w*Broker", each) for each in names):
+            return cls(group=broker.consumer_group_name)
+        raise ConfigurationError(
+            f"broker is a {name}: give a list or stream broker of taskiq-redis, for others keep no backlog in Redis",
+            field="broker",
+        )
 
     def read(self, queue_name: str, now: datetime) -> Steps:
         """Read the list, or the stream by its group."""
