@@ -132,11 +132,12 @@ class Desk:
         began_ns = self.now_ns()
         try:
             yield
-        except not_failures:
-            self.give_back(decision)
-            raise
         except BaseException as error:
-            self.report_error(decision, error, began_ns)
+            # What a broken connection raises may be anything else too: a certificate's error is a ValueError.
+            if outcome.is_unrelated(error) or (isinstance(error, not_failures) and not isinstance(error, OSError)):
+                self.give_back(decision)
+            else:
+                self.report_error(decision, error, began_ns)
             raise
         self.report_success(decision)
 
