@@ -149,13 +149,14 @@ class Desk:
         began_ns = self.now_ns()
         try:
             yield
-        except not_failures:
-            for decision in decisions:
-                self.give_back(decision)
-            raise
         except BaseException as error:
+            # What a broken connection raises may be anything else too: a certificate's error is a ValueError.
+            excused = isinstance(error, not_failures) and not isinstance(error, OSError)
             for decision in decisions:
-                self.report_error(decision, error, began_ns)
+                if excused or outcome.is_unrelated(error):
+                    self.give_back(decision)
+                else:
+                    self.report_error(decision, error, began_ns)
             raise
         for decision in decisions:
             self.report_success(decision)

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from backpressure.config import CircuitConfig
     from backpressure.foreign import Foreign
 
-__all__ = ["UnfinishedWorkError", "is_failure", "is_plain", "name_of", "runs_on_a_loop", "take"]
+__all__ = [
+    "UnfinishedWorkError",
+    "is_failure",
+    "is_plain",
+    "is_unrelated",
+    "name_of",
+    "runs_on_a_loop",
+    "take",
+    "unrelated",
+]
+
+# On errors that say nothing of the queue, whatever their class.
+_UNRELATED = "_backpressure_unrelated"
 
 # Types known to be plain. By number, because a metaclass may make its classes equal, or unhashable; each is held, so
 # that its number stays its own.
@@ -171,6 +183,22 @@ def name_of(function: object) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- failures
+
+
+@contextlib.contextmanager
+def unrelated() -> Iterator[None]:
+    """Mark what the body raises as saying nothing of the queue: it is the user's own code within an enqueue."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(Exception):  # its class may have slots
+            setattr(error, _UNRELATED, True)
+        raise
+
+
+def is_unrelated(error: BaseException) -> bool:
+    """Tell whether `error` came out of `unrelated`."""
+    return getattr(error, _UNRELATED, False) is True
 
 
 def is_failure(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import pickle
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -29,6 +30,8 @@ from backpressure.integrations._workers import current_task, in_worker
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.passed import Why
@@ -37,6 +40,7 @@ __all__ = [
     "FAR_AHEAD",
     "MARK",
     "MAX_WAIT",
+    "NOT_ENCODABLE",
     "AsyncHook",
     "Hook",
     "Place",
@@ -49,6 +53,15 @@ __all__ = [
 MAX_WAIT = 0.2
 #: Jobs due in more seconds are not judged by the backlog of now.
 FAR_AHEAD = 60.0
+
+#: What a job that cannot be encoded raises, before anything is sent.
+NOT_ENCODABLE: tuple[type[Exception], ...] = (
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    pickle.PicklingError,
+)
 
 #: The name under which a job, or the function behind it, carries a priority of its own.
 MARK = "backpressure_priority"
@@ -234,6 +247,12 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         if not isinstance(controller, AsyncBackpressureController):
             raise _wrong_controller(controller, "an AsyncBackpressureController")
         super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
+
+    async def turn(self, place: Place) -> AbstractContextManager[None]:
+        """Wait for one place, and return what is to be entered around the sending, whose outcome it reports."""
+        with _naming([place]):
+            decision = await self.controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
+        return self.controller._desk.reporting([decision], self._not_failures)  # noqa: SLF001
 
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:

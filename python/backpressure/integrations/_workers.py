@@ -2,8 +2,8 @@
 
 Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
 handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
-thread has the process for itself; one on another thread is that thread and those that it starts, so that a worker
-within a producer opens nothing of the producer's.
+thread has the process for itself; one on another thread, or on an event loop that it shares, is that thread or task and
+what these start, so that a worker within a producer opens nothing of the producer's.
 
 Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
 `task`.
@@ -37,6 +37,7 @@ __all__ = [
     "marking",
     "recognise",
     "running",
+    "serving",
     "task",
     "worker",
 ]
@@ -54,6 +55,13 @@ _begun: set[str] = set()
 _start_lock = threading.Lock()
 
 
+class _Local(threading.local):
+    submitting = False
+
+
+_local = _Local()
+
+
 class _Run:
     """One run of a task; over for the threads that it started, too, when the task is."""
 
@@ -67,12 +75,11 @@ _task: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_task", def
 
 def in_worker() -> bool:
     """Tell whether this code runs in a worker. Thread-safe."""
-    return (
-        bool(_process)
-        or _coroutine.get()
-        or hasattr(threading.current_thread(), _MARK)
-        or (bool(_begun) and _still_runs())
-    )
+    return bool(_process) or _is_marked() or (bool(_begun) and _still_runs())
+
+
+def _is_marked() -> bool:
+    return _coroutine.get() or hasattr(threading.current_thread(), _MARK)
 
 
 def mark_process() -> None:
@@ -109,12 +116,33 @@ def worker(*, process: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """Mark what the body runs on an event loop that it shares with others: this task and those that it starts.
-
-    Threads see it as far as their context was copied, as by ``asyncio.to_thread``.
-    """
+    """Mark what the body runs on an event loop that it shares: this task, and what it starts and submits."""
+    _follow_threads()
     with setting(_coroutine, True):
         yield
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[None]:
+    """Mark what the body runs, a worker's main coroutine.
+
+    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; else as `running`.
+    """
+    with worker() if _has_a_loop_for_itself() else running():
+        yield
+
+
+def _has_a_loop_for_itself() -> bool:
+    import asyncio  # noqa: PLC0415 - a quarter of the time that importing this package takes
+
+    if len(asyncio.all_tasks()) > 1:
+        return False
+    # A loop that runs for ever may be a server's, whose requests have not come yet.
+    until_complete = {asyncio.Runner.run.__code__, asyncio.BaseEventLoop.run_until_complete.__code__}
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code not in until_complete:
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextlib.contextmanager
@@ -145,7 +173,8 @@ def _current_run() -> _Run | None:
 def recognise(*functions: str) -> None:
     """Mark what runs one of a worker's functions now, given as ``"module:function"``: it is too late to wrap it.
 
-    For processes that import the program which protects its queues when they have begun, as RQ's do at each job.
+    For processes that import the program which protects its queues when they have begun, as commands do, and RQ's
+    workers at each job.
     """
     thread = threading.current_thread()
     if frame_of(threading.main_thread(), functions) is not None:
@@ -157,7 +186,7 @@ def recognise(*functions: str) -> None:
 
 def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
     """Return the innermost frame of a thread that runs one of the functions, given as ``"module:function"``."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - frames of other threads are not to be had otherwise
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - other threads' are not to be had otherwise
     while frame is not None:
         if f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}" in functions:
             return frame
@@ -204,24 +233,54 @@ def marking(method: Any, by: Mark | None = None) -> Any:
 
 
 def _follow_threads() -> None:
-    """Have threads that a worker's thread, or a task, starts belong to it from now on.
+    """Have threads that a worker or a task starts, and what it submits to pools of threads, belong to it from now on.
 
-    Neither contexts nor thread-locals reach them, so `threading.Thread.start` is wrapped; only once a worker runs
-    beside a producer, or a task is noted.
+    Neither contexts nor thread-locals reach them, so `threading.Thread.start` and ``ThreadPoolExecutor.submit`` are
+    wrapped; only once a worker runs beside a producer, with which it may share a pool, or a task is noted.
     """
+    if hasattr(threading.Thread.start, _MARK):
+        return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - few need it
+
     with _start_lock:
         start: Any = threading.Thread.start
+        submit: Any = ThreadPoolExecutor.submit
         if hasattr(start, _MARK):
             return
 
         @functools.wraps(start)
-        def follow(thread: threading.Thread) -> None:
-            if hasattr(threading.current_thread(), _MARK):
-                setattr(thread, _MARK, True)
-            run = _current_run()
-            if run is not None:
-                setattr(thread, _RUN, run)
+        def follow(thread: Any) -> None:
+            if not _local.submitting:
+                run = _current_run()
+                if hasattr(threading.current_thread(), _MARK):
+                    setattr(thread, _MARK, True)
+                elif _coroutine.get():  # which the thread may run others' contexts beside
+                    thread.run = functools.partial(_run_inside, True, None, thread.run)
+                if run is not None:
+                    setattr(thread, _RUN, run)
             start(thread)
 
+        @functools.wraps(submit)
+        def carry(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            inside, run = _is_marked(), _current_run()
+            if not (inside or run):
+                return submit(pool, function, *args, **kwargs)
+            _local.submitting = True
+            try:
+                # The pool's threads serve producers too, and where threads inherit contexts they would keep the marks.
+                with setting(_coroutine, False), setting(_task, None):
+                    return submit(pool, _run_inside, inside, run, function, *args, **kwargs)
+            finally:
+                _local.submitting = False
+
         setattr(follow, _MARK, True)
-        threading.Thread.start = follow  # type: ignore[assignment,method-assign]
+        patched: Any = threading.Thread
+        patched.start = follow
+        patched = ThreadPoolExecutor
+        patched.submit = carry
+
+
+def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call what was started or submitted by what is `inside` of a worker, or by the `run` of a task."""
+    with setting(_coroutine, inside), setting(_task, run):
+        return function(*args, **kwargs)
