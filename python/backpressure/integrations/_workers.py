@@ -32,6 +32,8 @@ _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", 
 # a list cannot be torn.
 _process: list[None] = []
 _start_lock = threading.Lock()
+# Whether threads are followed. Not asked of what was wrapped, which others may wrap in turn.
+_following = threading.Event()
 
 
 class _Local(threading.local):
@@ -81,7 +83,8 @@ def worker() -> Iterator[None]:
         _follow_threads()
         setattr(thread, _MARK, True)
         try:
-            yield
+            with setting(_coroutine, True):  # for what it has another thread's event loop run
+                yield
         finally:
             delattr(thread, _MARK)
 
@@ -157,23 +160,23 @@ def _follow_threads() -> None:
     Neither contexts nor thread-locals reach them, so `threading.Thread.start` and ``ThreadPoolExecutor.submit`` are
     wrapped; only once a worker runs beside a producer, with which it may share a pool.
     """
-    if hasattr(threading.Thread.start, _MARK):
+    if _following.is_set():
         return
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - few need it
 
     with _start_lock:
+        if _following.is_set():
+            return
         start: Any = threading.Thread.start
         submit: Any = ThreadPoolExecutor.submit
-        if hasattr(start, _MARK):
-            return
 
         @functools.wraps(start)
         def follow(thread: Any) -> None:
-            if not _local.submitting:
-                if hasattr(threading.current_thread(), _MARK):
-                    setattr(thread, _MARK, True)
-                elif _coroutine.get():  # which the thread may run others' contexts beside
-                    thread.run = functools.partial(_run_marked, thread.run)
+            belongs = hasattr(threading.current_thread(), _MARK)
+            if belongs and not _local.submitting:
+                setattr(thread, _MARK, True)
+            if (belongs or _coroutine.get()) and not _local.submitting:
+                thread.run = functools.partial(_run_marked, thread.run)
             start(thread)
 
         @functools.wraps(submit)
@@ -188,11 +191,11 @@ def _follow_threads() -> None:
             finally:
                 _local.submitting = False
 
-        setattr(follow, _MARK, True)
         patched: Any = threading.Thread
         patched.start = follow
         patched = ThreadPoolExecutor
         patched.submit = carry
+        _following.set()
 
 
 def _run_marked(function: Any, /, *args: Any, **kwargs: Any) -> Any:
