@@ -64,7 +64,7 @@ ENVIRONMENTS = {
     "huey": Environment("huey", ("huey==3.5.4", "redis"), "huey_jobs.py"),
     "saq": Environment("saq", ("saq[redis]==0.26.4", "typing-extensions"), "saq_jobs.py"),
     "taskiq": Environment("taskiq", ("taskiq-redis==1.2.4", "taskiq==0.13.0"), "taskiq_jobs.py"),
-    "faststream": Environment("faststream", ("faststream[redis]==0.7.8", "typer")),
+    "faststream": Environment("faststream", ("faststream[redis]==0.7.8", "typer", "fastapi")),
     "streaq": Environment("streaq", ("streaq==7.2.0",), "streaq_jobs.py"),
     "bullmq-5": Environment("bullmq", ("bullmq@5.81.5", "ioredis"), "bullmq_jobs.mjs"),
     "bullmq-6": Environment("bullmq", ("bullmq@6.2.0", "ioredis"), "bullmq_jobs.mjs"),

@@ -191,8 +191,7 @@ def unrelated() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        with contextlib.suppress(Exception):  # its class may have slots
-            setattr(error, _UNRELATED, True)
+        vars(error)[_UNRELATED] = True  # its class may be frozen
         raise
 
 

@@ -29,7 +29,25 @@ if TYPE_CHECKING:
 
     Test = Callable[[Any, AsyncBackpressureController], Awaitable[None]]
 
-__all__ = ["OVERLOAD", "Run", "decided", "eventually", "length", "opens_the_circuit", "protects_once", "watching"]
+__all__ = [
+    "CONFIG",
+    "HIGH_IS_RED",
+    "OVERLOAD",
+    "Run",
+    "decided",
+    "eventually",
+    "length",
+    "opens_the_circuit",
+    "protects_once",
+    "watching",
+]
+
+#: What has the overload delay HIGH as well.
+HIGH_IS_RED = {
+    "thresholds.high_priority.green_max": 1,
+    "thresholds.high_priority.yellow_max": 2,
+    "thresholds.high_priority.red_max": 4,
+}
 
 
 @contextlib.asynccontextmanager

@@ -13,19 +13,31 @@ import pytest
 from backpressure import JobShedError, ThrottledError
 from backpressure.providers.layouts import ArqLayout
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, Run, opens_the_circuit, protects_once
+from integrations.async_watch import (
+    CONFIG,
+    HIGH_IS_RED,
+    OVERLOAD,
+    Run,
+    eventually,
+    opens_the_circuit,
+    protects_once,
+)
+from integrations.commands import command
+from integrations.everywhere import WAYS, from_everywhere
 from integrations.frameworks import required
 
 required("arq")
 
 from arq import Retry, Worker, create_pool, cron, func  # type: ignore[import-not-found] # noqa: E402
 from arq.connections import ArqRedis, RedisSettings  # type: ignore[import-not-found] # noqa: E402
+from arq.jobs import SerializationError  # type: ignore[import-not-found] # noqa: E402
 
 from backpressure.integrations import arq as integration  # noqa: E402
 from backpressure.integrations.arq import protect  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     import redis
 
@@ -97,8 +109,8 @@ def test_under_overload_low_is_shed_and_high_passes(run: Run, redis_client: redi
 @pytest.mark.parametrize(
     "options",
     [
-        {"_defer_by": 3600},
-        {"_defer_until": datetime.now(UTC) + timedelta(hours=1)},
+        {"_defer_by": 30},
+        {"_defer_until": datetime.now(UTC) + timedelta(seconds=30)},
         {"_job_id": "1"},
         {"_queue_name": QUEUE},
         {"_job_try": 1},
@@ -153,7 +165,7 @@ def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
     run: Run, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(pool: Any, controller: AsyncBackpressureController) -> None:
-        protect(pool, controller, priority="medium")
+        protect(pool, controller, priority="medium", max_wait=None)
         taken: list[int] = []
         get_connection = pool.connection_pool.get_connection
 
@@ -274,7 +286,7 @@ def test_who_is_cancelled_while_waiting_leaves_nothing_behind(run: Run, redis_cl
     clock = ManualClock()
 
     async def test(pool: Any, controller: AsyncBackpressureController) -> None:
-        protect(pool, controller, priority="medium")
+        protect(pool, controller, priority="medium", max_wait=None)
         keys = set(redis_client.keys())
         waiting = asyncio.create_task(pool.enqueue_job("work"))
         while clock.sleeping() < 2:  # it, and the poller
@@ -301,5 +313,143 @@ def test_max_wait_bounds_the_wait(run: Run) -> None:
 def test_a_pool_is_protected_once_and_by_a_controller_of_asyncio(run: Run) -> None:
     async def test(pool: Any, controller: AsyncBackpressureController) -> None:
         await protects_once(protect, pool, lambda: pool.enqueue_job("work"), controller)
+
+    run(test)
+
+
+def test_a_workers_whole_process_passes_though_no_controller_is_started(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    def sent() -> set[str]:
+        ids: Any = redis_client.zrange("later", 0, -1)
+        return {one.decode() for one in ids}
+
+    async def enqueue() -> None:
+        async with pool(redis_url) as own:
+            await own.enqueue_job("work")
+
+    with command(tmp_path, redis_url, "arq", "integrations.arq_worker.WorkerSettings") as running:
+        asyncio.run(enqueue())
+        running.until(lambda: sent() == {"startup", "cron", "start of a job", "end of a job", *WAYS})
+        running.end()
+    assert "shutdown" in sent()
+
+
+def test_a_worker_beside_a_producer_opens_nothing_of_the_producers(run: Run, redis_url: str) -> None:
+    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
+        raised: list[Any] = []
+        stopped: list[asyncio.Task[Any]] = []
+
+        async def everywhere(_: Any) -> None:
+            raised.append(await from_everywhere(lambda way: protected.enqueue_job("work", way)))
+            await go.wait()
+
+        async def shutdown(_: Any) -> None:
+            await protected.enqueue_job("work", "shutdown")
+
+        protect(protected, controller, priority="low")
+        go = asyncio.Event()
+        async with pool(redis_url, default_queue_name="own") as own:
+            await own.enqueue_job("everywhere")
+            beside = worker(own, everywhere, queue_name="own", on_shutdown=shutdown)
+            beside.on_stop = lambda _: stopped.append(asyncio.create_task(protected.enqueue_job("work", "stop")))
+            working = asyncio.create_task(beside.async_run())
+            await eventually(lambda: raised)
+            assert await from_everywhere(lambda _: protected.enqueue_job("work")) == [JobShedError] * len(WAYS)
+            go.set()
+            await working
+            await beside.close()
+            await stopped[0]
+        assert raised == [[None] * len(WAYS)]
+        assert controller._passed.counts() == {(QUEUE, "worker"): len(WAYS) + 2}
+
+    run(test)
+
+
+def test_a_worker_on_a_producers_thread_is_that_thread(run: Run, redis_url: str) -> None:
+    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
+        protect(protected, controller, priority="low")
+        loop = asyncio.get_running_loop()
+        passed: list[object] = []
+
+        async def work_elsewhere(_: Any) -> None:
+            enqueue = asyncio.run_coroutine_threadsafe(protected.enqueue_job("work"), loop)
+            passed.append(await asyncio.wrap_future(enqueue))
+
+        async def main() -> None:
+            async with pool(redis_url, default_queue_name="own") as own:
+                await own.enqueue_job("work_elsewhere")
+                await drain(own, work_elsewhere, queue_name="own")
+
+        await asyncio.to_thread(asyncio.run, main())
+        with pytest.raises(JobShedError):
+            await protected.enqueue_job("work")
+        assert len(passed) == 1
+
+    run(test)
+
+
+def test_what_named_jobs_enqueue_is_judged_but_not_what_hooks_around_them_do(run: Run, redis_url: str) -> None:
+    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
+        raised: list[Any] = []
+
+        async def campaign(_: Any) -> None:
+            raised.append(await from_everywhere(lambda way: protected.enqueue_job("work", way)))
+
+        async def around(_: Any) -> None:
+            await protected.enqueue_job("work", "around")
+
+        protect(protected, controller, priority="low", inside_tasks={"campaign"})
+        async with pool(redis_url, default_queue_name="own") as own:
+            await own.enqueue_job("campaign")
+            hooks = {"on_job_start": around, "on_job_end": around, "after_job_end": around}
+            await drain(own, campaign, queue_name="own", **hooks)
+        (told,) = raised
+        shed = dict(zip(WAYS, told, strict=True))
+        assert {shed["task"], shed["callback"], shed["to_thread"]} == {JobShedError}
+        assert controller._passed.counts()[QUEUE, "worker"] >= 3
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"_defer_by": 61},
+        {"_defer_by": timedelta(minutes=2)},
+        {"_defer_until": datetime.now(UTC) + timedelta(hours=1)},
+        {"_defer_until": datetime.now() + timedelta(hours=1)},  # noqa: DTZ005 - arq takes local time, too
+    ],
+    ids=str,
+)
+def test_jobs_deferred_far_ahead_pass(run: Run, options: dict[str, Any]) -> None:
+    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+        await protect(pool, controller, priority="low").enqueue_job("work", **options)
+        assert controller._passed.counts() == {(QUEUE, "scheduled"): 1}
+
+    run(test)
+
+
+def test_what_is_no_fault_of_the_queue_does_not_count(run: Run) -> None:
+    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+        protect(pool, controller, priority="high")
+        with pytest.raises(SerializationError):
+            await pool.enqueue_job("work", lambda: None)
+        with pytest.raises(TypeError, match="__round__"):
+            await pool.enqueue_job("work", _expires="1h")
+        with pytest.raises(RuntimeError, match="not both"):
+            await pool.enqueue_job("work", _defer_by=1, _defer_until=datetime.now(UTC))
+        assert controller.circuit(QUEUE).stats()["failure_count"] == 0
+
+    run(test)
+
+
+def test_high_goes_after_the_longest_wait(run: Run, clock: ManualClock) -> None:
+    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+        controller.reconfigure(CONFIG.evolve(HIGH_IS_RED))
+        protect(pool, controller, priority="high", max_wait={"high": 0.05})
+        began = clock.monotonic_ns()
+        await pool.enqueue_job("work")
+        assert clock.monotonic_ns() - began == 50_000_000
 
     run(test)

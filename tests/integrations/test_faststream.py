@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,18 +22,25 @@ from backpressure import (
 )
 from backpressure.providers.layouts import ListKey, StreamKey
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, decided, eventually, length, watching
+from integrations.async_watch import CONFIG, HIGH_IS_RED, OVERLOAD, decided, eventually, length, watching
+from integrations.commands import command
+from integrations.everywhere import WAYS, from_everywhere
 from integrations.frameworks import required
 
 required("faststream")
 
-from faststream import BaseMiddleware, PublishCommand  # noqa: E402 - skipped before where it is missing
+from faststream import BaseMiddleware, FastStream, PublishCommand  # noqa: E402 - skipped before where it is missing
+from faststream.asgi import AsgiFastStream, AsgiResponse  # noqa: E402
+from faststream.asgi import get as http_get  # noqa: E402
+from faststream.exceptions import FastStreamException  # noqa: E402
 from faststream.redis import RedisBroker, RedisRouter, StreamSub, TestRedisBroker  # noqa: E402
+from faststream.redis.parser import BinaryMessageFormatV1  # noqa: E402
 
 from backpressure.integrations.faststream import BackpressureMiddleware  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     import redis
 
@@ -269,6 +277,308 @@ def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_o
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("loop", [[], ["--loop", "asyncio:new_event_loop"]], ids=["uvloop", "asyncio"])
+def test_a_consumers_whole_process_passes_though_no_controller_is_started(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path, loop: list[str]
+) -> None:
+    def sent() -> set[str]:
+        messages: list[Any] = redis_client.lrange("later", 0, -1)
+        return {BinaryMessageFormatV1.parse(message)[0].decode() for message in messages}
+
+    with command(tmp_path, redis_url, "faststream", "run", *loop, "integrations.faststream_worker:app") as consumer:
+        redis_client.rpush("jobs", "now")
+        consumer.until(lambda: sent() == {"lifespan", "on_startup", "after_startup", *WAYS})
+        consumer.end()
+    assert sent() >= {"on_shutdown", "end"}
+
+
+def test_an_application_that_only_publishes_is_a_producer(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    with command(tmp_path, redis_url, "faststream", "run", "integrations.faststream_worker:producer") as producer:
+        assert "ControllerNotStartedError" in producer.outcome()
+    assert not redis_client.exists("later")
+
+
+def test_an_application_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            broker = await shop.broker()
+            app = FastStream(broker, logger=None)
+            raised: list[Any] = []
+            go = asyncio.Event()
+
+            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+            async def work(_: str) -> None:
+                raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
+
+            @app.after_startup
+            async def hello() -> None:
+                raised.append(await from_everywhere(lambda _: broker.publish("hello", list="mail")))
+                await go.wait()
+
+            @app.on_shutdown
+            async def bye() -> None:
+                await broker.publish("bye", list="mail")
+
+            running = asyncio.create_task(app.run(sleep_time=0.001))
+            await eventually(lambda: raised)
+            shed = [JobShedError] * len(WAYS)
+            assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
+            shop.server.rpush("jobs", "now")
+            await eventually(lambda: len(raised) == 2)
+            assert raised == [[None] * len(WAYS)] * 2
+            assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
+            go.set()
+            app.exit()
+            await running
+            assert shop.controller._passed.counts() == {("mail", "worker"): 2 * len(WAYS) + 1}
+
+    asyncio.run(main())
+
+
+def test_an_application_that_subscribes_as_it_starts_is_a_consumer_from_then_on(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            broker = await shop.broker()
+            app = FastStream(broker, logger=None)
+            router = RedisRouter()
+
+            @router.subscriber(list="jobs")
+            async def work(_: str) -> None: ...
+
+            @app.on_startup
+            async def subscribe() -> None:
+                with pytest.raises(JobShedError):
+                    await broker.publish("hello", list="mail")
+                broker.include_router(router)
+
+            @app.after_startup
+            async def hello() -> None:
+                await broker.publish("hello", list="mail")
+
+            async with app:
+                assert shop.length() == OVERLOAD + 1
+
+    asyncio.run(main())
+
+
+def test_what_a_broker_without_the_middleware_receives_is_handled_by_a_consumer(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            protected, consumer = await shop.broker(), await shop.broker(BaseMiddleware)
+
+            @consumer.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+            async def work(_: str) -> None:
+                await protected.publish("more", list="mail")
+
+            await consumer.start()
+            shop.server.rpush("jobs", "now")
+            await eventually(lambda: shop.length() == OVERLOAD + 1)
+
+    asyncio.run(main())
+
+
+async def serve(app: Any, requests: Callable[[], Awaitable[None]]) -> None:
+    """Run `requests` while an ASGI application lives, as web servers do: its lifespan is a task of its own."""
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    told.put_nowait({"type": "lifespan.startup"})
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    living = asyncio.create_task(app(scope, told.get, said.put))
+    if await said.get() != {"type": "lifespan.startup.complete"}:
+        await living
+    await requests()
+    told.put_nowait({"type": "lifespan.shutdown"})
+    await living
+    assert await said.get() == {"type": "lifespan.shutdown.complete"}
+
+
+async def get(app: Any, path: str) -> int:
+    """Return the status of a GET request."""
+    answers: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(answer: dict[str, Any]) -> None:
+        answers.append(answer)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "root_path": ""}
+    await app({**scope, "http_version": "1.1", "scheme": "http", "state": {}}, receive, send)
+    return int(answers[0]["status"])
+
+
+def test_requests_to_an_application_are_a_producers_and_its_hooks_a_consumers(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            broker = await shop.broker()
+
+            async def send() -> None:
+                await broker.publish("hello", list="mail")
+
+            @contextlib.asynccontextmanager
+            async def lifespan() -> AsyncIterator[None]:
+                await send()
+                yield
+
+            @http_get
+            async def enqueue(scope: Any) -> AsgiResponse:
+                try:
+                    await send()
+                except JobShedError:
+                    return AsgiResponse(b"", 503)
+                return AsgiResponse(b"", 200)
+
+            app = AsgiFastStream(
+                broker,
+                asgi_routes=[("/", enqueue)],
+                lifespan=lifespan,
+                logger=None,
+                on_startup=[send],
+                after_startup=[send],
+                on_shutdown=[send],
+            )
+
+            async def requests() -> None:
+                await eventually(lambda: shop.length() == before + started)
+                assert await get(app, "/") == 503
+                with pytest.raises(JobShedError):
+                    await send()
+
+            before, started = shop.length(), 0
+            with pytest.raises(JobShedError):  # it only publishes so far
+                await serve(app, requests)
+
+            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+            async def work(_: str) -> None:
+                await send()
+
+            started = 3
+            await serve(app, requests)
+            assert shop.length() == before + 4
+
+            await broker.connect()
+            async with app.start_lifespan_context():  # in the task of the one who asks
+                await eventually(lambda: shop.length() == before + 7)
+                with pytest.raises(JobShedError):
+                    await send()
+
+    asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore:The integration has been moved:DeprecationWarning")
+def test_requests_to_fastapi_are_a_producers_and_its_routers_hooks_a_consumers(open_shop: OpenShop) -> None:
+    fastapi = required("fastapi")
+    from faststream.redis.fastapi import RedisRouter as FastAPIRouter
+
+    async def main() -> None:
+        async with open_shop() as shop:
+            quiet: Any = None
+            router = FastAPIRouter(shop.url, middlewares=[shop.protect()], logger=quiet)
+
+            async def send(_: object = None) -> None:
+                await router.broker.publish("hello", list="mail")
+
+            router.after_startup(send)
+            router.on_broker_shutdown(send)
+
+            @router.subscriber(list="jobs")
+            async def work(_: str) -> None:
+                await send()
+
+            @router.get("/")
+            async def enqueue() -> Any:
+                try:
+                    await send()
+                except JobShedError:
+                    return fastapi.Response(status_code=503)
+                return fastapi.Response(status_code=200)
+
+            @router.get("/on-a-thread")
+            def enqueue_on_a_thread() -> Any:
+                try:
+                    asyncio.run_coroutine_threadsafe(send(), loop).result(20)
+                except JobShedError:
+                    return fastapi.Response(status_code=503)
+                return fastapi.Response(status_code=200)
+
+            async def requests() -> None:
+                assert shop.length() == OVERLOAD + 1
+                assert (await get(app, "/"), await get(app, "/on-a-thread")) == (503, 503)
+                shop.server.rpush("jobs", "now")
+                await eventually(lambda: shop.length() == OVERLOAD + 2)
+
+            loop = asyncio.get_running_loop()
+            app = fastapi.FastAPI()
+            app.include_router(router)
+            await serve(app, requests)
+            assert shop.length() == OVERLOAD + 3
+
+    asyncio.run(main())
+
+
+def test_what_named_handlers_publish_is_judged_but_not_their_replies(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            broker = await shop.broker(shop.protect(queue=lambda _: "mail", inside_tasks={"campaign"}))
+            raised: list[Any] = []
+
+            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+            @broker.publisher(list="results")  # type: ignore[untyped-decorator]
+            async def campaign(_: str) -> str:
+                raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
+                return "done"
+
+            await broker.start()
+            shop.server.rpush("jobs", "now")
+            await eventually(lambda: shop.length("results") == 1)
+            (told,) = raised
+            shed = dict(zip(WAYS, told, strict=True))
+            assert {shed["task"], shed["callback"], shed["to_thread"]} == {JobShedError}
+
+    asyncio.run(main())
+
+
+def test_high_goes_after_the_longest_wait(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        clock = ManualClock(sleep_advances=True)
+        async with open_shop(clock=clock) as shop:
+            shop.controller.reconfigure(CONFIG.evolve(HIGH_IS_RED))
+            broker = await shop.broker(shop.protect("high", max_wait={"high": 0.05}))
+            began = clock.monotonic_ns()
+            await broker.publish("hello", list="mail")
+            assert clock.monotonic_ns() - began == 50_000_000
+            assert shop.length() == OVERLOAD + 1
+
+    asyncio.run(main())
+
+
+def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> None:
+    class RejectedError(Exception):
+        pass
+
+    class Rejects(BaseMiddleware):
+        async def publish_scope(self, call_next: Any, cmd: Any) -> Any:
+            raise RejectedError
+
+    async def main() -> None:
+        async with open_shop() as shop:
+            broker = await shop.broker(shop.protect("high"))
+            for wrong in ({"message": object()}, {"message": "hello", "headers": {"long": "x" * 100_000}}):
+                with pytest.raises((TypeError, ValueError, struct.error)):
+                    await broker.publish(**wrong, list="mail")
+            unconnected = RedisBroker(shop.url, middlewares=[shop.protect("high")])
+            with pytest.raises(FastStreamException):
+                await unconnected.publish("hello", list="mail")
+            rejecting = await shop.broker(Rejects, shop.protect("high"))
+            with pytest.raises(RejectedError):
+                await rejecting.publish("hello", list="mail")
+            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
+
+    asyncio.run(main())
+
+
 def test_many_are_gated_once_and_published_all_or_none(open_shop: OpenShop) -> None:
     async def main() -> None:
         async with open_shop() as shop:
@@ -306,7 +616,7 @@ def test_cancelled_at_the_gate_a_message_leaves_nothing(open_shop: OpenShop) -> 
     async def main() -> None:
         clock = ManualClock()
         async with open_shop(clock=clock) as shop:
-            broker = await shop.broker(shop.protect("medium"))
+            broker = await shop.broker(shop.protect("medium", max_wait=None))
             await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
             tasks = asyncio.all_tasks()
             waiting = asyncio.create_task(broker.publish("hello", list="mail"))

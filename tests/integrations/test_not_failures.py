@@ -33,11 +33,14 @@ def test_what_cannot_be_encoded_is_no_failure_and_a_connection_is(
 
 
 def test_what_the_users_own_code_raises_is_no_failure(controller: BackpressureController) -> None:
-    class SlottedError(Exception):
-        __slots__ = ()
+    class FrozenError(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            if not name.startswith("__"):
+                raise AttributeError(name)
+            super().__setattr__(name, value)
 
     hook = Hook(controller, "low")
-    for error in (ConnectionError(), SlottedError()):
+    for error in (ConnectionError(), FrozenError()):
         with pytest.raises(type(error)), hook.admitted([(HIGH, "empty")]), unrelated():
             raise error
     assert controller.circuit("empty").stats()["failure_count"] == 0

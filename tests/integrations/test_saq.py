@@ -12,7 +12,18 @@ import pytest
 from backpressure import JobShedError, ThrottledError
 from backpressure.providers.layouts import SAQLayout
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, Run, decided, eventually, opens_the_circuit, protects_once
+from integrations.async_watch import (
+    CONFIG,
+    HIGH_IS_RED,
+    OVERLOAD,
+    Run,
+    decided,
+    eventually,
+    opens_the_circuit,
+    protects_once,
+)
+from integrations.commands import command
+from integrations.everywhere import WAYS, from_everywhere
 from integrations.frameworks import required
 
 required("saq")
@@ -24,6 +35,7 @@ from backpressure.integrations.saq import protect  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     import redis
 
@@ -101,7 +113,7 @@ def test_under_overload_low_is_shed_and_high_passes(run: Run, redis_client: redi
 @pytest.mark.parametrize(
     "enqueue",
     [
-        lambda mail: mail.enqueue("work", scheduled=int(time.time()) + 3600),
+        lambda mail: mail.enqueue("work", scheduled=int(time.time()) + 30),
         lambda mail: mail.enqueue("work", key="1"),
         lambda mail: mail.enqueue(saq.Job("work")),
         lambda mail: mail.enqueue(saq.Job("work", meta=HIGH), meta={}),
@@ -160,7 +172,7 @@ def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
     run: Run, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
-        protect(mail, controller, priority="medium")
+        protect(mail, controller, priority="medium", max_wait=None)
         noted: list[tuple[str, int]] = []
         get_connection = mail.redis.connection_pool.get_connection
 
@@ -245,7 +257,7 @@ def test_a_job_that_fails_is_no_failure_of_the_queue(run: Run) -> None:
 
 def test_a_batch_is_gated_once_for_each_priority(run: Run) -> None:
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
-        protect(mail, controller, priority="medium")
+        protect(mail, controller, priority="medium", max_wait=None)
         before = decided(controller)
         async with mail.batch():
             await asyncio.gather(*(mail.enqueue("work") for _ in range(5)))
@@ -400,7 +412,7 @@ def test_who_is_cancelled_while_waiting_leaves_nothing_behind(run: Run, redis_cl
     clock = ManualClock()
 
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
-        protect(mail, controller, priority="medium")
+        protect(mail, controller, priority="medium", max_wait=None)
         keys = set(redis_client.keys())
         async with mail.batch():
             waiting = [asyncio.create_task(mail.enqueue("work")) for _ in range(2)]
@@ -433,5 +445,119 @@ def test_max_wait_bounds_the_wait(run: Run) -> None:
 def test_a_queue_is_protected_once_and_by_a_controller_of_asyncio(run: Run) -> None:
     async def test(mail: Any, controller: AsyncBackpressureController) -> None:
         await protects_once(protect, mail, lambda: mail.enqueue("work"), controller)
+
+    run(test)
+
+
+def test_a_workers_whole_process_passes_though_no_controller_is_started(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    def sent() -> set[str]:
+        keys: list[Any] = redis_client.keys("saq:job:later:*")
+        return {key.decode().removeprefix("saq:job:later:") for key in keys}
+
+    async def enqueue() -> None:
+        async with queue(redis_url, "jobs") as jobs:
+            await jobs.enqueue("work")
+
+    with command(tmp_path, redis_url, "saq", "integrations.saq_worker.settings") as worker:
+        worker.until(lambda: redis_client.exists("saq:job:jobs:cron:work"))
+        asyncio.run(enqueue())
+        worker.until(lambda: sent() == {"startup", "before", "after", *WAYS})
+        worker.end()
+    assert "shutdown" in sent()
+
+
+def test_a_worker_beside_a_producer_opens_nothing_of_the_producers(run: Run, redis_url: str) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        raised: list[Any] = []
+
+        async def everywhere(_: Any) -> None:
+            raised.append(await from_everywhere(lambda way: mail.enqueue("work", name=way)))
+            await go.wait()
+
+        async def shutdown(_: Any) -> None:
+            await mail.enqueue("work", name="shutdown")
+
+        protect(mail, controller, priority="low")
+        go = asyncio.Event()
+        async with queue(redis_url, "own") as own:
+            await own.enqueue("everywhere")
+            async with working(own, everywhere, shutdown=shutdown):
+                await eventually(lambda: raised)
+                assert await from_everywhere(lambda _: mail.enqueue("work")) == [JobShedError] * len(WAYS)
+                go.set()
+            assert raised == [[None] * len(WAYS)]
+            stopped: saq.Worker[Any] = saq.Worker(own, [], shutdown=shutdown)
+            await stopped.stop()
+        assert controller._passed.counts() == {("mail", "worker"): len(WAYS) + 2}
+
+    run(test)
+
+
+def test_what_named_jobs_enqueue_is_judged_but_not_what_hooks_around_them_do(run: Run, redis_url: str) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        raised: list[Any] = []
+
+        async def campaign(_: Any) -> None:
+            raised.append(await from_everywhere(lambda _: mail.enqueue("work")))
+
+        async def around(_: Any) -> None:
+            await mail.enqueue("work")
+
+        protect(mail, controller, priority="low", inside_tasks={"campaign"})
+        async with queue(redis_url, "own") as own:
+            await own.enqueue("campaign")
+            worker: saq.Worker[Any] = saq.Worker(
+                own, [("campaign", campaign), ("work", around)], before_process=around, after_process=around
+            )
+            await worker.process()
+            await own.enqueue("work")
+            await worker.process()
+        (told,) = raised
+        shed = dict(zip(WAYS, told, strict=True))
+        assert {shed["task"], shed["callback"], shed["to_thread"]} == {JobShedError}
+        assert controller._passed.counts()["mail", "worker"] >= 5  # around both, and of the other job
+
+    run(test)
+
+
+@pytest.mark.parametrize("ahead", [61, 3600.5])
+def test_jobs_scheduled_far_ahead_pass(run: Run, ahead: float) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="low")
+        await mail.enqueue("work", scheduled=time.time() + ahead)
+        assert controller._passed.counts() == {("mail", "scheduled"): 1}
+
+    run(test)
+
+
+def test_what_is_no_fault_of_the_queue_does_not_count(run: Run) -> None:
+    class RejectedError(Exception):
+        pass
+
+    async def reject(job: saq.Job) -> None:
+        raise RejectedError
+
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        protect(mail, controller, priority="high")
+        for enqueue in (mail.enqueue("work", name=object()), mail.map("work", [{"name": object()}])):
+            with pytest.raises(TypeError, match="not JSON serializable"):
+                await enqueue
+        mail.register_before_enqueue(reject)
+        with pytest.raises(RejectedError):
+            await mail.enqueue("work")
+        assert controller.circuit("mail").stats()["failure_count"] == 0
+
+    run(test)
+
+
+def test_high_goes_after_the_longest_wait(run: Run, clock: ManualClock) -> None:
+    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+        controller.reconfigure(CONFIG.evolve(HIGH_IS_RED))
+        protect(mail, controller, priority="high", max_wait={"high": 0.05})
+        began = clock.monotonic_ns()
+        await mail.enqueue("work")
+        assert clock.monotonic_ns() - began == 50_000_000
 
     run(test)

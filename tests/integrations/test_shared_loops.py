@@ -126,7 +126,7 @@ def test_a_worker_with_a_loop_of_its_own_on_a_thread_is_that_thread() -> None:
 
 
 def test_a_command_that_imports_what_it_runs_has_the_process(tmp_path: Path) -> None:
-    hook = "from backpressure.integrations._workers import in_worker, mark_if_run_by\nmark_if_run_by('command:main')\n"
+    hook = "from backpressure.integrations._workers import in_worker, recognise\nrecognise('command:main')\n"
     (tmp_path / "hook.py").write_text(hook)
     (tmp_path / "command.py").write_text(
         "import threading\ndef main(late):\n    seen = []\n"

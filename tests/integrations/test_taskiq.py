@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import pickle
 import time
 from datetime import UTC, datetime
@@ -25,22 +26,25 @@ from backpressure import (
 )
 from backpressure.providers.layouts import TaskiqLayout
 from backpressure.testing import ManualClock
-from integrations.async_watch import OVERLOAD, decided, eventually, length, watching
+from integrations.async_watch import CONFIG, HIGH_IS_RED, OVERLOAD, decided, eventually, length, watching
+from integrations.commands import command
+from integrations.everywhere import WAYS, from_everywhere
 from integrations.frameworks import required
 
 required("taskiq")
 required("taskiq_redis")
 
 import taskiq  # noqa: E402 - skipped before where it is missing
-from taskiq.api import run_receiver_task  # noqa: E402
+from taskiq.api import run_receiver_task, run_scheduler_task  # noqa: E402
 from taskiq.exceptions import SendTaskError  # noqa: E402
 from taskiq.receiver import Receiver  # noqa: E402
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
 
-from backpressure.integrations.taskiq import ENQUEUED_AT, BackpressureMiddleware  # noqa: E402
+from backpressure.integrations.taskiq import ENQUEUED_AT, BackpressureMiddleware, _reporting  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     import redis
 
@@ -215,7 +219,7 @@ def test_cancelled_at_the_gate_a_task_leaves_nothing_and_holds_no_connection(ope
     async def main() -> None:
         clock = ManualClock()
         async with open_shop(clock=clock, max_connection_pool_size=1, timeout=1) as shop:
-            shop.protect("medium")
+            shop.protect("medium", max_wait=None)
             await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
             tasks = asyncio.all_tasks()
             waiting = asyncio.create_task(shop.work.kiq())
@@ -282,32 +286,194 @@ def test_what_schedulers_send_passes(open_shop: OpenShop) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("mark", ["is_worker_process", "is_scheduler_process"])
-def test_processes_of_workers_and_schedulers_pass(open_shop: OpenShop, mark: str) -> None:
+def sent(server: redis.Redis) -> set[str]:
+    """Return what the commands' program has sent."""
+    messages: list[Any] = server.lrange("later", 0, -1)
+    return {json.loads(message)["args"][0] for message in messages}
+
+
+@pytest.mark.parametrize("pool", [[], ["--use-process-pool"]], ids=["threads", "processes"])
+def test_a_workers_whole_process_passes_though_no_controller_is_started(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path, pool: list[str]
+) -> None:
+    async def kick() -> None:
+        broker = ListQueueBroker(redis_url, queue_name="jobs")
+        await broker.register_task(lambda: None, task_name="work").kiq()
+        await broker.shutdown()
+
+    program = ("taskiq", "worker", "--workers", "1", *pool, "integrations.taskiq_worker:broker")
+    with command(tmp_path, redis_url, *program) as worker:
+        asyncio.run(kick())
+        worker.until(lambda: sent(redis_client) == {"startup", "after work", *WAYS})
+        worker.end()
+    assert "shutdown" in sent(redis_client)
+
+
+def test_a_schedulers_whole_process_passes_though_no_controller_is_started(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    with command(tmp_path, redis_url, "taskiq", "scheduler", "integrations.taskiq_worker:scheduler") as scheduler:
+        scheduler.until(lambda: length(redis_client, "jobs"))
+        scheduler.end()
+    assert sent(redis_client) >= {"startup", "before a schedule"}
+
+
+def test_a_receiver_beside_a_producer_opens_nothing_of_the_producers_though_they_share_a_broker(
+    open_shop: OpenShop,
+) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            shop.broker.add_event_handler(taskiq.TaskiqEvents.WORKER_STARTUP, lambda _: shop.work.kiq("startup"))
+            raised: list[Any] = []
+            go = asyncio.Event()
+
+            async def everywhere() -> None:
+                raised.append(await from_everywhere(shop.work.kiq))
+                await go.wait()
+
+            await shop.broker.register_task(everywhere, task_name="everywhere").kiq()
+            shop.protect()
+            receiving = asyncio.create_task(run_receiver_task(shop.broker, run_startup=True))
+            await eventually(lambda: raised)
+            assert shop.broker.is_worker_process
+            assert await from_everywhere(shop.work.kiq) == [JobShedError] * len(WAYS)
+            go.set()
+            await eventually(lambda: {"startup", *WAYS} <= set(shop.ran))
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+            assert raised == [[None] * len(WAYS)]
+            assert shop.controller._passed.counts() == {("mail", "worker"): len(WAYS) + 1}
+
+    asyncio.run(main())
+
+
+def test_a_scheduler_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
+    class Source(ListRedisScheduleSource):
+        async def pre_send(self, task: object) -> None:
+            await opened[0].work.kiq("before")
+            held.set()
+            await go.wait()
+
+    async def main() -> None:
+        async with open_shop() as shop:
+            opened.append(shop)
+            source = Source(open_shop.url)
+            shop.protect()
+            await shop.work.schedule_by_time(source, datetime.now(UTC), "scheduled")
+            scheduling = asyncio.create_task(run_scheduler_task(taskiq.TaskiqScheduler(shop.broker, [source])))
+            await held.wait()
+            assert await from_everywhere(shop.work.kiq) == [JobShedError] * len(WAYS)
+            go.set()
+            await eventually(lambda: shop.length() == OVERLOAD + 2)
+            scheduling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await scheduling
+            assert shop.controller._passed.counts() == {("mail", "worker"): 2}
+            await source._connection_pool.disconnect()
+
+    opened: list[Shop] = []
+    held, go = asyncio.Event(), asyncio.Event()
+    asyncio.run(main())
+
+
+def test_what_named_tasks_kick_is_judged_but_not_their_retries_nor_what_middlewares_do(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        async with open_shop() as shop:
+            raised: list[Any] = []
+
+            async def campaign() -> None:
+                raised.append(await from_everywhere(shop.work.kiq))
+                if len(raised) == 1:
+                    raise ValueError
+
+            class Around(taskiq.TaskiqMiddleware):
+                async def post_execute(self, message: taskiq.TaskiqMessage, result: object) -> None:
+                    if message.task_name == "campaign":
+                        await shop.work.kiq("around")
+
+            shop.broker.add_middlewares(taskiq.SimpleRetryMiddleware(), Around())
+            task = shop.broker.register_task(campaign, task_name="campaign", retry_on_error=True)
+            await task.kiq()
+            shop.protect(inside_tasks={"campaign"})
+            await shop.receive(OVERLOAD + 4)  # the campaign, what threads of its own sent, and its retry
+            shed = [dict(zip(WAYS, told, strict=True)) for told in raised]
+            assert [{each["task"], each["callback"], each["to_thread"]} for each in shed] == [{JobShedError}] * 2
+            counts = shop.controller._passed.counts()
+            assert (counts["mail", "retry"], counts["mail", "worker"] >= 2) == (1, True)
+
+    asyncio.run(main())
+
+
+def test_a_delay_that_the_broker_knows_of_may_pass(open_shop: OpenShop) -> None:
+    class Delaying(ListQueueBroker):
+        __module__ = "taskiq_aio_pika.broker"
+
     async def main() -> None:
         async with open_shop() as shop:
             shop.protect()
-            setattr(shop.broker, mark, True)
+            with pytest.raises(JobShedError):  # taskiq-redis sends it at once
+                await shop.work.kicker().with_labels(delay=3600).kiq()
+            broker = Delaying(open_shop.url, queue_name="mail")
+            broker.add_middlewares(BackpressureMiddleware(shop.controller, priority="low"))
+            task = broker.register_task(lambda: None, task_name="delayed")
+            for delay in (30, "soon"):
+                with pytest.raises(JobShedError):
+                    await task.kicker().with_labels(delay=delay).kiq()
+            await task.kicker().with_labels(delay=61).kiq()
+            assert shop.controller._passed.counts() == {("mail", "scheduled"): 1}
+            await broker.shutdown()
+
+    asyncio.run(main())
+
+
+def test_high_goes_after_the_longest_wait(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        clock = ManualClock(sleep_advances=True)
+        async with open_shop(clock=clock) as shop:
+            shop.controller.reconfigure(CONFIG.evolve(HIGH_IS_RED))
+            shop.protect("high", max_wait={"high": 0.05})
+            began = clock.monotonic_ns()
             await shop.work.kiq()
-            setattr(shop.broker, mark, False)
-            with pytest.raises(JobShedError):
-                await shop.work.kiq()
+            assert clock.monotonic_ns() - began == 50_000_000
             assert shop.length() == OVERLOAD + 1
 
     asyncio.run(main())
 
 
-def test_a_receiver_in_the_producers_process_opens_its_broker_to_all(open_shop: OpenShop) -> None:
+def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with open_shop() as shop:
-            shop.protect()
-            receiving = asyncio.create_task(run_receiver_task(shop.broker))
-            await eventually(lambda: shop.broker.is_worker_process)
-            await shop.work.kiq("passes")
-            await eventually(lambda: "passes" in shop.ran)
-            receiving.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await receiving
+            shop.protect("high")
+
+            async def kick(_: taskiq.BrokerMessage) -> None:
+                raise TypeError
+
+            for _ in range(5):
+                with pytest.raises(SendTaskError):
+                    await shop.work.kiq(object())
+            monkeypatch.setattr(shop.broker, "kick", _reporting(kick))
+            for _ in range(5):
+                with pytest.raises(SendTaskError):
+                    await shop.work.kiq()
+            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
+
+    asyncio.run(main())
+
+
+def test_a_probe_that_cannot_be_formatted_gives_its_lease_back(open_shop: OpenShop) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        async with open_shop(clock=clock) as shop:
+            shop.protect("high")
+            for _ in range(5):
+                shop.controller.record_failure("mail")
+            clock.advance(60)
+            with pytest.raises(SendTaskError):
+                await shop.work.kiq(object())
+            await shop.work.kiq()  # is the probe
+            assert str(shop.controller.get_circuit_state("mail")) in {"half-open", "closed"}
+            assert shop.length() == OVERLOAD + 1
 
     asyncio.run(main())
 

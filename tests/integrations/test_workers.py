@@ -69,7 +69,8 @@ def test_functions_are_marked_as_they_are_told() -> None:
 
     marking(run)()
     marking(run, running)()
-    assert seen == [True, True, True, False]
+    assert seen == [True, True, True, True]
+    assert not on_a_thread(in_worker)
 
 
 def begun() -> None:
@@ -116,7 +117,7 @@ def test_a_task_is_known_in_all_that_it_starts_and_no_longer() -> None:
     assert current_task() is None
     assert pool.submit(current_task).result() is None
     with task("other"):  # a pool of the program's, started by another task
-        assert pool.submit(current_task).result() is None
+        assert pool.submit(current_task).result() == "other"
     pool.shutdown()
 
 

@@ -42,9 +42,8 @@ __all__ = [
     "worker",
 ]
 
-# On threads that belong to a worker; on those that a task started.
+# On threads that belong to a worker.
 _MARK = "_backpressure_in_worker"
-_RUN = "_backpressure_task"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
 # What runs now on the main thread; a forked child inherits it, as it does the threads' marks. Adding to and taking from
@@ -53,6 +52,8 @@ _process: list[None] = []
 # What ran on the main thread before it could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
+# Whether threads are followed. Not asked of what was wrapped, which others may wrap in turn.
+_following = threading.Event()
 
 
 class _Local(threading.local):
@@ -109,7 +110,8 @@ def worker(*, process: bool = True) -> Iterator[None]:
         _follow_threads()
         setattr(thread, _MARK, True)
         try:
-            yield
+            with setting(_coroutine, True):  # for what it has another thread's event loop run
+                yield
         finally:
             delattr(thread, _MARK)
 
@@ -165,8 +167,6 @@ def current_task() -> str | None:
 
 def _current_run() -> _Run | None:
     run = _task.get()
-    if run is None or run.over:
-        run = getattr(threading.current_thread(), _RUN, None)
     return None if run is None or run.over else run
 
 
@@ -238,26 +238,23 @@ def _follow_threads() -> None:
     Neither contexts nor thread-locals reach them, so `threading.Thread.start` and ``ThreadPoolExecutor.submit`` are
     wrapped; only once a worker runs beside a producer, with which it may share a pool, or a task is noted.
     """
-    if hasattr(threading.Thread.start, _MARK):
+    if _following.is_set():
         return
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - few need it
 
     with _start_lock:
+        if _following.is_set():
+            return
         start: Any = threading.Thread.start
         submit: Any = ThreadPoolExecutor.submit
-        if hasattr(start, _MARK):
-            return
 
         @functools.wraps(start)
         def follow(thread: Any) -> None:
-            if not _local.submitting:
-                run = _current_run()
+            inside, run = _is_marked(), _current_run()
+            if (inside or run) and not _local.submitting:
                 if hasattr(threading.current_thread(), _MARK):
                     setattr(thread, _MARK, True)
-                elif _coroutine.get():  # which the thread may run others' contexts beside
-                    thread.run = functools.partial(_run_inside, True, None, thread.run)
-                if run is not None:
-                    setattr(thread, _RUN, run)
+                thread.run = functools.partial(_run_inside, inside, run, thread.run)
             start(thread)
 
         @functools.wraps(submit)
@@ -273,11 +270,11 @@ def _follow_threads() -> None:
             finally:
                 _local.submitting = False
 
-        setattr(follow, _MARK, True)
         patched: Any = threading.Thread
         patched.start = follow
         patched = ThreadPoolExecutor
         patched.submit = carry
+        _following.set()
 
 
 def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:

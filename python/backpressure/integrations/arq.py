@@ -2,36 +2,83 @@
 
 from __future__ import annotations
 
+import contextvars
+import dataclasses
 import functools
+import time
 import weakref
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from arq.connections import ArqRedis  # type: ignore[import-not-found]
-from arq.jobs import JobDef  # type: ignore[import-not-found]
+from arq.jobs import JobDef, SerializationError  # type: ignore[import-not-found]
 from arq.worker import Worker  # type: ignore[import-not-found]
 
 from backpressure.errors import ConfigurationError
-from backpressure.integrations._hook import MAX_WAIT, AsyncHook
+from backpressure.integrations._context import setting
+from backpressure.integrations._hook import MAX_WAIT, NOT_ENCODABLE, AsyncHook, far_ahead
 from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import in_worker, marked
+from backpressure.integrations._workers import marked, recognise, running, serving
 from backpressure.providers.layouts import ArqLayout
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import PriorityRule, QueueRule
+    from backpressure.passed import Why
     from backpressure.types import Priority
 
 __all__ = ["protect"]
 
 P = TypeVar("P", bound=ArqRedis)
 
-# Besides main and close, what a worker that was running before this module was imported calls anew.
+# The command's main function, which then imports what it is to run.
+recognise("arq.cli:cli")
+marked(Worker, "run")
+marked(Worker, "async_run", by=serving)
+# What a worker that was running before this module was imported calls anew, or its user by hand.
 marked(Worker, "main", "close", "run_cron", "run_job")
+# Those call back and start tasks, at once.
+marked(Worker, "handle_sig", "handle_sig_wait_for_completion", by=running)
+
 # What of an enqueue's keywords is not passed to the job.
 _OPTIONS = {"_job_id", "_queue_name", "_defer_until", "_defer_by", "_expires", "_job_try"}
 _protected: weakref.WeakSet[ArqRedis] = weakref.WeakSet()
+
+# What says nothing of the queue: options that make no sense, jobs that cannot be serialised.
+_NOT_FAILURES = (SerializationError, *NOT_ENCODABLE)
+
+# The function of the job that is run here.
+_function: contextvars.ContextVar[str | None] = contextvars.ContextVar("_function", default=None)
+
+
+def _name_jobs() -> None:
+    """Have workers note what function runs; those that were made before this module was imported do not."""
+    init = Worker.__init__
+
+    @functools.wraps(init)
+    def init_and_name(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        self.functions = {
+            name: dataclasses.replace(function, coroutine=_named(name, function.coroutine))
+            for name, function in self.functions.items()
+        }
+
+    Worker.__init__ = init_and_name
+
+
+def _named(name: str, coroutine: Any) -> Any:
+    @functools.wraps(coroutine)
+    async def named(*args: Any, **kwargs: Any) -> Any:
+        with setting(_function, name):
+            return await coroutine(*args, **kwargs)
+
+    return named
+
+
+_name_jobs()
 
 
 def protect(
@@ -41,6 +88,7 @@ def protect(
     priority: PriorityRule,
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
+    inside_tasks: Collection[str] = (),
 ) -> P:
     """Make a pool's ``enqueue_job`` wait, or raise and enqueue nothing. Returns the pool.
 
@@ -50,11 +98,15 @@ def protect(
         priority: a priority for all jobs; a table by function name, queue or ``"*"``; or a function of the
             ``arq.jobs.JobDef``. An argument ``_backpressure_priority`` of ``enqueue_job`` comes first.
         queue: a table of arq's queue names to the controller's, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
+        inside_tasks: names of functions whose jobs are judged for what they enqueue, as a producer is.
 
-    Deferred jobs are gated too. A job that exists already, for which arq returns ``None``, is no failure. Cron jobs,
-    what jobs and a worker's hooks enqueue, and jobs enqueued anew with ``_job_try`` above 1 are let through; retries
-    stay in the queue. The wait comes before a connection is taken, and before arq notes ``enqueue_time``.
+    A job that exists already, for which arq returns ``None``, is no failure, nor is one that cannot be serialised. The
+    wait comes before a connection is taken, and before arq notes ``enqueue_time``.
+
+    Let through is what a worker enqueues: cron jobs, what jobs, hooks and their threads enqueue, in the worker's whole
+    process if that is its own; jobs enqueued anew with ``_job_try`` above 1; and jobs deferred by more than a minute.
+    Retries stay in the queue.
 
     Usable by several tasks; protect a pool once, before it enqueues. Importing this module has every ``arq.Worker``
     mark what it runs.
@@ -65,7 +117,7 @@ def protect(
     """
     if pool in _protected:
         raise ConfigurationError("pool is protected already: call protect() once for each pool", field="pool")
-    hook = AsyncHook(controller, priority, queue, max_wait)
+    hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
     check_layout(hook, "arq", ArqLayout)
     _protected.add(pool)
     enqueue = pool.enqueue_job
@@ -74,20 +126,32 @@ def protect(
     async def enqueue_job(
         function: str, *args: Any, _backpressure_priority: Priority | str | None = None, **kwargs: Any
     ) -> Any:
-        if hook.entered or in_worker() or (kwargs.get("_job_try") or 1) > 1:
-            return await enqueue(function, *args, **kwargs)
         queue_name = kwargs.get("_queue_name")
+        if queue_name is None:
+            queue_name = pool.default_queue_name
+        because: Why | None = "retry" if (kwargs.get("_job_try") or 1) > 1 else far_ahead(_due_in(kwargs))
+        if hook.passes(queue_name, task=_function.get(), because=because):
+            return await enqueue(function, *args, **kwargs)
+        if kwargs.get("_defer_until") and kwargs.get("_defer_by"):
+            return await enqueue(function, *args, **kwargs)  # which refuses it
         place = hook.place(
-            _job(function, args, kwargs),
-            name=function,
-            queue_name=pool.default_queue_name if queue_name is None else queue_name,
-            mark=_backpressure_priority,
+            _job(function, args, kwargs), name=function, queue_name=queue_name, mark=_backpressure_priority
         )
         async with hook.admitted([place]):
             return await enqueue(function, *args, **kwargs)
 
     pool.enqueue_job = enqueue_job
     return pool
+
+
+def _due_in(options: dict[str, Any]) -> float | None:
+    """Return in how many seconds a job is due, if its options say."""
+    until, by = options.get("_defer_until"), options.get("_defer_by")
+    if isinstance(until, datetime):
+        return until.timestamp() - time.time()
+    if isinstance(by, timedelta):
+        return by.total_seconds()
+    return by if isinstance(by, int | float) else None
 
 
 def _job(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> JobDef:

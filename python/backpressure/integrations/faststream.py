@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from faststream import BaseMiddleware, PublishCommand, PublishType
+from faststream import BaseMiddleware, FastStream, PublishCommand, PublishType
+from faststream._internal.application import Application, StartAbleApplication
+from faststream._internal.endpoint.subscriber import SubscriberUsecase
+from faststream._internal.endpoint.subscriber.call_item import HandlerItem
+from faststream.asgi import AsgiFastStream
+from faststream.exceptions import FastStreamException
 
 from backpressure.errors import BackpressureError
-from backpressure.integrations._context import restore
-from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
+from backpressure.integrations._context import setting
+from backpressure.integrations._hook import MARK, MAX_WAIT, NOT_ENCODABLE, AsyncHook
+from backpressure.integrations._workers import marked, running, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from faststream import ContextRepo
 
@@ -26,31 +34,125 @@ if TYPE_CHECKING:
 
 __all__ = ["BackpressureMiddleware"]
 
-# Whether this code handles a message.
-_handling: contextvars.ContextVar[bool] = contextvars.ContextVar("_handling", default=False)
+# What says nothing of the queue: a message that cannot be encoded, a broker that is not connected.
+_NOT_FAILURES: tuple[type[BaseException], ...] = (FastStreamException, struct.error, *NOT_ENCODABLE)
+
+# The handler that this code runs in.
+_handler: contextvars.ContextVar[str | None] = contextvars.ContextVar("_handler", default=None)
+
+
+def _mark_consumers() -> None:
+    """Have subscribers mark what handles messages, and applications that have subscribers their own start and end."""
+    marked(SubscriberUsecase, "process_message")
+    patched: Any = HandlerItem
+    patched.call = _named(patched.call)
+    patched = FastStream
+    patched.run = _if_consumer(patched.run)
+    patched = Application
+    for hooks in ("_start_hooks_context", "_shutdown_hooks_context"):
+        setattr(patched, hooks, _lived(getattr(patched, hooks)))
+    patched = AsgiFastStream
+    patched.start_lifespan_context = _lived(patched.start_lifespan_context)
+    patched = StartAbleApplication
+    patched._init_setupable_ = _with_lifespan(patched._init_setupable_)
+
+
+def _named(call: Any) -> Any:
+    @functools.wraps(call)
+    async def named(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with setting(_handler, self.name):
+            return await call(self, *args, **kwargs)
+
+    return named
+
+
+def _marking(app: Any, mark: Callable[[], AbstractContextManager[None]]) -> AbstractContextManager[None]:
+    """Return what marks an application that consumes; one that only publishes is a producer."""
+    return mark() if any(broker.subscribers for broker in app.brokers) else contextlib.nullcontext()
+
+
+def _if_consumer(run: Any) -> Any:
+    @functools.wraps(run)
+    async def mark_and_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _marking(self, serving):
+            return await run(self, *args, **kwargs)
+
+    return mark_and_run
+
+
+class _Life:
+    """Part of an application's life, whose beginning and end are marked; not its body: there a web server may serve."""
+
+    def __init__(self, app: Any, life: AbstractAsyncContextManager[Any]) -> None:
+        self._app = app
+        self._life = life
+
+    async def __aenter__(self) -> Any:
+        with _marking(self._app, running):
+            return await self._life.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:  # noqa: PYI036 - as they are handed on
+        with _marking(self._app, running):
+            return await self._life.__aexit__(*error)
+
+
+def _lived(lifespan: Any) -> Any:
+    @functools.wraps(lifespan)
+    def lived(self: Any, *args: Any, **kwargs: Any) -> _Life:
+        return _Life(self, lifespan(self, *args, **kwargs))
+
+    return lived
+
+
+def _with_lifespan(init: Any) -> Any:
+    """Reach FastAPI's routers, which cannot be imported where there is no FastAPI, as they are made."""
+
+    @functools.wraps(init)
+    def init_and_wrap(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        wrap_lifespan = getattr(self, "_wrap_lifespan", None)
+        if wrap_lifespan is not None:
+            self._wrap_lifespan = lambda *given: functools.partial(_live, self, wrap_lifespan(*given))
+
+    return init_and_wrap
+
+
+def _live(router: Any, lifespan: Any, app: Any) -> _Life:
+    return _Life(router, lifespan(app))
+
+
+_mark_consumers()
 
 
 class BackpressureMiddleware:
     """Makes ``publish``, ``publish_batch`` and ``request`` wait, or raise and publish nothing.
 
-    Give it to a broker: ``RedisBroker(url, middlewares=[BackpressureMiddleware(…)])``, before other middlewares.
+    Give it to a broker, ``RedisBroker(url, middlewares=[…, BackpressureMiddleware(…)])``, after other middlewares: then
+    it sees what they make of a message, and what they raise is no failure of the queue.
 
     Args:
-        controller: running where messages are published; subscribers need none.
+        controller: running where messages are published; consumers need none.
         priority: a priority for all messages; a table by destination, or ``"*"``; or a function of FastStream's
             ``PublishCommand``. A header ``backpressure_priority`` of a message or a publisher comes first, and is not
             sent.
         queue: a table of destinations to the controller's queues, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
+        inside_tasks: names of handlers, as their functions are called, that are judged for what they publish, as a
+            producer is; their replies and results are not.
 
     A destination is the list or the stream, its router's prefix included. A pub/sub channel has no backlog: what is
     published to one passes, unless the table `queue` names it. A batch counts as one message. A request is done when
     its response has come, so that none in time is a failure of the queue. What goes into a pipeline waits, or is shed,
     as it goes in; how the pipeline fares is not seen, see `admitted`.
 
-    What is published while a message is handled is let through, replies and what other middlewares publish again
-    included; so are tasks started there. Reading by ``async for`` or ``get_one`` is no handling. ``TestRedisBroker``
-    is gated like any other. Messages are not stamped.
+    Let through is what a consumer publishes: while a message is handled, replies and what other middlewares publish
+    again included; and as an application that has subscribers starts and stops, in its hooks and its lifespan. The
+    whole process of a ``FastStream`` that has subscribers is a consumer's, if ``run`` has the event loop for itself. An
+    application that only publishes is a producer; so are HTTP requests, whatever server they share with subscribers.
+    Reading by ``async for`` or ``get_one`` is no handling. ``TestRedisBroker`` is gated like any other. Messages are
+    not stamped.
+
+    A message that cannot be encoded is no failure of the queue.
 
     Written against what all of FastStream's brokers share, and tested with Redis alone. Usable by several tasks and
     brokers.
@@ -67,8 +169,9 @@ class BackpressureMiddleware:
         priority: PriorityRule,
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
     ) -> None:
-        self._hook = AsyncHook(controller, priority, queue, max_wait)
+        self._hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
         self._named = frozenset(queue) if isinstance(queue, Mapping) else frozenset()
 
     def __call__(self, msg: Any, /, *, context: ContextRepo) -> BaseMiddleware[Any, Any]:
@@ -85,17 +188,18 @@ class BackpressureMiddleware:
 
         Waits once for each priority and queue among them. The outcome is that of the body.
         """
-        if _handling.get() or self._hook.entered:
-            yield
-            return
-        commands = [PublishCommand(None, _publish_type=PublishType.PUBLISH, destination=name) for name in destinations]
+        commands = [
+            PublishCommand(None, _publish_type=PublishType.PUBLISH, destination=name)
+            for name in destinations
+            if not self._passes(name)
+        ]
         async with self._hook.admitted([self._place(command, priority) for command in commands]):
             yield
 
     async def _publish(self, publish: Callable[[Any], Awaitable[Any]], command: PublishCommand) -> Any:
         command.headers = dict(command.headers)
         mark = command.headers.pop(MARK, None)
-        if _handling.get() or self._hook.entered or self._keeps_no_backlog(command):
+        if self._keeps_no_backlog(command) or self._passes(command.destination):
             return await publish(command)
         result = None
         with contextlib.suppress(_Unknown):
@@ -104,6 +208,9 @@ class BackpressureMiddleware:
                 if getattr(command, "pipeline", None) is not None:
                     raise _Unknown
         return result
+
+    def _passes(self, destination: str) -> bool:
+        return self._hook.passes(destination, task=_handler.get())
 
     def _keeps_no_backlog(self, command: PublishCommand) -> bool:
         return getattr(command, "destination_type", None) == "channel" and command.destination not in self._named
@@ -121,18 +228,6 @@ class _Middleware(BaseMiddleware[Any, Any]):
     def __init__(self, publish: Callable[[Any, Any], Awaitable[Any]], msg: Any, /, *, context: ContextRepo) -> None:
         super().__init__(msg, context=context)
         self._publish = publish
-
-    async def on_receive(self) -> None:
-        self._token = _handling.set(True)
-
-    async def after_processed(
-        self,
-        exc_type: type[BaseException] | None = None,  # noqa: ARG002
-        exc_val: BaseException | None = None,  # noqa: ARG002
-        exc_tb: TracebackType | None = None,  # noqa: ARG002
-    ) -> bool | None:
-        restore(_handling, self._token)
-        return False
 
     async def publish_scope(self, call_next: Callable[[Any], Awaitable[Any]], cmd: Any) -> Any:
         return await self._publish(call_next, cmd)

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,13 +16,14 @@ from saq.job import get_default_job_key
 
 from backpressure.errors import ConfigurationError
 from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
+from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook, far_ahead
 from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import in_worker, marked
+from backpressure.integrations._workers import marked, recognise, serving
+from backpressure.outcome import unrelated
 from backpressure.providers.layouts import SAQLayout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
@@ -31,9 +33,42 @@ __all__ = ["protect"]
 
 Q = TypeVar("Q", bound=saq.Queue)
 
-# Besides start, what a worker that was running before this module was imported calls anew.
-marked(saq.Worker, "start", "schedule", "process")
+# The command's main function, which then imports what it is to run.
+recognise("saq.worker:start")
+marked(saq.Worker, "start", by=serving)
+# What a worker that was running before this module was imported calls anew, or its user by hand.
+marked(saq.Worker, "schedule", "process", "stop")
 _protected: weakref.WeakSet[saq.Queue] = weakref.WeakSet()
+
+# The function of the job that is run here.
+_function: contextvars.ContextVar[str | None] = contextvars.ContextVar("_function", default=None)
+
+
+def _name_jobs() -> None:
+    """Have workers note what function runs: after hooks before a job, and until those after it."""
+    worker: Any = saq.Worker
+    process, before, after = worker.process, worker._before_process, worker._after_process  # noqa: SLF001
+
+    @functools.wraps(process)
+    async def process_and_forget(self: Any) -> bool:
+        with setting(_function, None):
+            done: bool = await process(self)
+            return done
+
+    @functools.wraps(before)
+    async def before_process(self: Any, context: Any) -> None:
+        await before(self, context)
+        _function.set(context["job"].function)
+
+    @functools.wraps(after)
+    async def after_process(self: Any, context: Any) -> None:
+        _function.set(None)
+        await after(self, context)
+
+    worker.process, worker._before_process, worker._after_process = process_and_forget, before_process, after_process  # noqa: SLF001
+
+
+_name_jobs()
 
 
 class _Batch:
@@ -68,6 +103,7 @@ def protect(
     priority: PriorityRule,
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
+    inside_tasks: Collection[str] = (),
 ) -> Q:
     """Make a ``saq.Queue`` wait, or raise and enqueue nothing, wherever jobs are enqueued. Returns it.
 
@@ -79,13 +115,17 @@ def protect(
             ``saq.Job``. A job's ``meta["backpressure_priority"]`` comes first. SAQ's own ``priority`` is another
             matter.
         queue: a table of SAQ's queue names to the controller's, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
+        inside_tasks: names of functions whose jobs are judged for what they enqueue, as a producer is.
 
-    Scheduled jobs are gated too. ``map`` asks once for each priority and queue among its jobs, and enqueues all or
-    none. In ``batch()`` the first job of a priority asks for the others as well; if one is shed, SAQ aborts those
-    before it. A job whose key is taken, for which SAQ returns ``None``, is no failure. Cron jobs, and what jobs and a
-    worker's hooks enqueue, are let through; retries are not enqueued. The wait comes before a connection is taken,
-    before other ``before_enqueue`` callbacks, and before SAQ notes ``Job.queued``.
+    ``map`` asks once for each priority and queue among its jobs, and enqueues all or none. In ``batch()`` the first job
+    of a priority asks for the others as well; if one is shed, SAQ aborts those before it. A job whose key is taken, for
+    which SAQ returns ``None``, is no failure; neither is what a ``before_enqueue`` callback raises, nor a job that
+    cannot be serialised. The wait comes before a connection is taken, before other ``before_enqueue`` callbacks, and
+    before SAQ notes ``Job.queued``.
+
+    Let through is what a worker enqueues: cron jobs, what jobs, hooks and their threads enqueue, in the worker's whole
+    process if that is its own; and jobs ``scheduled`` for more than a minute ahead. Retries are not enqueued.
 
     Usable by several tasks; protect a queue once, before it enqueues. Importing this module has every ``saq.Worker``
     mark what it runs.
@@ -96,26 +136,25 @@ def protect(
     """
     if saq_queue in _protected:
         raise ConfigurationError("queue is protected already: call protect() once for each queue", field="saq_queue")
-    hook = AsyncHook(controller, priority, queue, max_wait)
+    hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks)
     if hasattr(saq_queue, "redis"):
         check_layout(hook, "saq", SAQLayout, [saq_queue.name])
     _protected.add(saq_queue)
     enqueue, map_, batch_ = saq_queue.enqueue, saq_queue.map, saq_queue.batch
 
-    def place(job_or_func: str | saq.Job, kwargs: dict[str, Any]) -> Place:
-        job = _job(job_or_func, kwargs)
+    def place(job: saq.Job) -> Place | None:
+        """Return where a job is to be asked for, unless it passes."""
+        if hook.passes(saq_queue.name, task=_function.get(), because=far_ahead(_due_in(job))):
+            return None
         return hook.place(job, name=job.function, queue_name=saq_queue.name, mark=job.meta.get(MARK))
-
-    def passes() -> bool:
-        return hook.entered or in_worker()
 
     @functools.wraps(enqueue)
     async def gated_enqueue(job_or_func: str | saq.Job, **kwargs: Any) -> saq.Job | None:
         if kwargs.get("key") in _mapped.get():
             return None
-        if passes():
+        its, batch = place(_job(job_or_func, kwargs)), _batch.get()
+        if its is None:
             return await enqueue(job_or_func, **kwargs)
-        its, batch = place(job_or_func, kwargs), _batch.get()
         if batch is None or batch.hook is not hook or batch.over:
             admitted = hook.admitted([its])
         else:
@@ -132,11 +171,10 @@ def protect(
         poll_interval: float = 0.5,
         **kwargs: Any,
     ) -> list[Any]:
-        if passes():
-            return await map_(job_or_func, iter_kwargs, timeout, return_exceptions, poll_interval, **kwargs)
         jobs = [{"timeout": timeout, "key": get_default_job_key(), **kwargs, **one} for one in iter_kwargs]
+        places = [its for job in jobs if (its := place(_job(job_or_func, job))) is not None]
         # Enqueued before SAQ would, which goes on to wait for results: no failure of these is the queue's.
-        async with hook.admitted([place(job_or_func, job) for job in jobs]):
+        async with hook.admitted(places):
             await asyncio.gather(*(enqueue(job_or_func, **job) for job in jobs))
         with setting(_mapped, frozenset(job["key"] for job in jobs)):
             return await map_(job_or_func, jobs, timeout, return_exceptions, poll_interval)
@@ -154,7 +192,26 @@ def protect(
 
     protected: Any = saq_queue
     protected.enqueue, protected.map, protected.batch = gated_enqueue, gated_map, gated_batch
+    serialize, before_enqueue = protected.serialize, protected._before_enqueue  # noqa: SLF001
+
+    @functools.wraps(serialize)
+    def own_serialize(job: saq.Job) -> Any:
+        with unrelated():
+            return serialize(job)
+
+    @functools.wraps(before_enqueue)
+    async def own_before_enqueue(job: saq.Job) -> None:
+        with unrelated():
+            await before_enqueue(job)
+
+    protected.serialize, protected._before_enqueue = own_serialize, own_before_enqueue  # noqa: SLF001
     return saq_queue
+
+
+def _due_in(job: saq.Job) -> float | None:
+    """Return in how many seconds a job is due, if it says."""
+    scheduled: Any = job.scheduled
+    return scheduled - time.time() if isinstance(scheduled, int | float) and scheduled else None
 
 
 def _job(job_or_func: str | saq.Job, kwargs: dict[str, Any]) -> saq.Job:

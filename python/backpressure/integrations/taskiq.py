@@ -9,34 +9,109 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from taskiq import InMemoryBroker, TaskiqMessage, TaskiqMiddleware
+from taskiq import AsyncBroker, InMemoryBroker, TaskiqMessage, TaskiqMiddleware, TaskiqScheduler
+from taskiq.cli.scheduler.run import SchedulerLoop
+from taskiq.exceptions import SharedBrokerSendTaskError, UnknownTaskError
+from taskiq.kicker import AsyncKicker
 from taskiq.labels import prepare_label
+from taskiq.receiver import Receiver
 
 from backpressure.errors import ConfigurationError, InvalidQueueError
-from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook
+from backpressure.integrations._context import setting
+from backpressure.integrations._hook import MARK, MAX_WAIT, NOT_ENCODABLE, AsyncHook, far_ahead
 from backpressure.integrations._layouts import check_layout
+from backpressure.integrations._workers import marked, recognise, running, serving
 from backpressure.providers.layouts import TaskiqLayout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
+    from contextlib import AbstractContextManager
 
-    from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask, BrokerMessage
-    from taskiq.kicker import AsyncKicker
+    from taskiq import AsyncTaskiqDecoratedTask, BrokerMessage
 
     from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
-    from backpressure.gate import AsyncGate
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+    from backpressure.passed import Why
 
 __all__ = ["ENQUEUED_AT", "BackpressureMiddleware"]
 
 #: The label that tells when a task was first kicked, in Unix seconds, read as ``context.message.labels[ENQUEUED_AT]``.
 ENQUEUED_AT = "backpressure_enqueued_at"
 
-# Whether a worker runs this code: a task, or a middleware that kicks it anew.
-_in_task: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_task", default=False)
-# The gate that a task was let in by, until the broker has it. No generator, which could not be dropped in silence.
-_entered: contextvars.ContextVar[AsyncGate | None] = contextvars.ContextVar("_entered", default=None)
+# What says nothing of the queue.
+_NOT_FAILURES: tuple[type[BaseException], ...] = (SharedBrokerSendTaskError, UnknownTaskError, *NOT_ENCODABLE)
+
+# The task that this code runs in.
+_task: contextvars.ContextVar[str | None] = contextvars.ContextVar("_task", default=None)
+# What reports the outcome of a task that was let in, until the broker is given it.
+_let_in: contextvars.ContextVar[AbstractContextManager[None] | None] = contextvars.ContextVar("_let_in", default=None)
+
+
+def _mark_workers() -> None:
+    """Have receivers and schedulers mark what they run, and tasks tell their names."""
+    # The commands' main functions, which then import what they are to run.
+    recognise("taskiq.cli.worker.run:start_listen", "taskiq.cli.scheduler.run:run_scheduler")
+    marked(Receiver, "listen", by=serving)
+    marked(SchedulerLoop, "run", by=serving)
+    marked(TaskiqScheduler, "startup", "on_ready", "shutdown")
+    patched: Any = Receiver
+    patched.callback, patched.run_task = _received(patched.callback), _named(patched.run_task)
+    patched = AsyncBroker
+    patched.startup, patched.shutdown = _of_a_worker(patched.startup), _of_a_worker(patched.shutdown)
+    patched = AsyncKicker
+    patched.kiq = _kicked(patched.kiq)
+
+
+def _received(callback: Any) -> Any:
+    @functools.wraps(callback)
+    async def received(self: Receiver, *args: Any, **kwargs: Any) -> Any:
+        # A broker in memory runs tasks within the producer that kicks them.
+        with contextlib.nullcontext() if isinstance(self.broker, InMemoryBroker) else running():
+            return await callback(self, *args, **kwargs)
+
+    return received
+
+
+def _named(run_task: Any) -> Any:
+    @functools.wraps(run_task)
+    async def named(self: Receiver, target: Any, message: TaskiqMessage, *args: Any, **kwargs: Any) -> Any:
+        in_memory = isinstance(self.broker, InMemoryBroker)
+        with contextlib.nullcontext() if in_memory else setting(_task, message.task_name):
+            return await run_task(self, target, message, *args, **kwargs)
+
+    return named
+
+
+def _of_a_worker(hooks: Any) -> Any:
+    """Mark a broker's hooks of a worker. That it is a worker's says nothing else: a producer may share it."""
+
+    @functools.wraps(hooks)
+    async def of_a_worker(self: AsyncBroker) -> Any:
+        with running() if self.is_worker_process or self.is_scheduler_process else contextlib.nullcontext():
+            return await hooks(self)
+
+    return of_a_worker
+
+
+def _kicked(kiq: Any) -> Any:
+    """Give back what a task was let in with that then was not sent: it could not be formatted, say."""
+
+    @functools.wraps(kiq)
+    async def kicked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with setting(_let_in, None):
+            try:
+                return await kiq(self, *args, **kwargs)
+            finally:
+                unsent = _let_in.get()
+                if unsent is not None:
+                    with contextlib.suppress(asyncio.CancelledError), unsent:
+                        raise asyncio.CancelledError  # as if it was cancelled
+
+    return kicked
+
+
+_mark_workers()
 
 
 class BackpressureMiddleware(TaskiqMiddleware):
@@ -48,17 +123,23 @@ class BackpressureMiddleware(TaskiqMiddleware):
             ``TaskiqMessage``. A label ``backpressure_priority`` of a task or a kicker comes first.
         queue: a table of taskiq's queue names to the controller's, or a function as for `priority`. taskiq's own is
             the label ``queue_name``, else the broker's ``queue_name``.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
+        inside_tasks: names of tasks that are judged for what they kick, as a producer is.
 
     The broker takes no connection before a task is let in; what it raises counts as a failure, though ``kiq`` wraps it
-    in ``SendTaskError``. Each ``kiq`` waits by itself; for many at once see `admitted`. Retries, what tasks and else a
-    worker's process kick, what schedulers send, and an ``InMemoryBroker``, which runs tasks at once, are let through.
-    ``run_receiver_task`` makes its broker a worker's: give producers in the same process a broker of their own. Writing
-    down a schedule, as ``schedule_by_time`` does, is not gated: taskiq tells no middleware of it.
+    in ``SendTaskError``; a task that cannot be formatted or serialised is none. Each ``kiq`` waits by itself; for many
+    at once see `admitted`.
+
+    Let through is what workers and schedulers kick: tasks, their threads, event handlers and middlewares, in the whole
+    process if it is theirs, on whatever broker; retries; what schedules are due; and an ``InMemoryBroker``, which runs
+    tasks at once. ``run_receiver_task`` and ``run_scheduler_task`` beside a producer open nothing of the producer's,
+    though it shares their broker. Writing down a schedule, as ``schedule_by_time`` does, is not gated: taskiq tells no
+    middleware of it. A label ``delay`` of more than a minute passes, where the broker is one of taskiq-aio-pika.
 
     Tasks are stamped with the time they were first kicked, see `ENQUEUED_AT`.
 
-    Usable by several tasks; make one for each broker, and add it as the last middleware.
+    Usable by several tasks; make one for each broker, and add it as the last middleware. Importing this module has
+    receivers and schedulers mark what they run.
 
     Raises:
         ConfigurationError: the controller is a synchronous one, there is no priority, or the broker has one already.
@@ -73,11 +154,11 @@ class BackpressureMiddleware(TaskiqMiddleware):
         priority: PriorityRule,
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self._hook = AsyncHook(controller, priority, queue, max_wait)
+        self._hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
         self._names_queues = callable(queue)
-        self._max_wait = max_wait
 
     def set_broker(self, broker: AsyncBroker) -> None:
         """See ``taskiq.TaskiqMiddleware``."""
@@ -99,21 +180,11 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
     async def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
         """See ``taskiq.TaskiqMiddleware``."""
-        # What this task was let in with before and never kicked says nothing of the queue, as if it was cancelled.
-        await _take().__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
         if not self._passes(message.labels):
-            gate = self._hook.controller.gate(*self._place(message), max_wait=self._max_wait)
-            await gate.__aenter__()
-            _entered.set(gate)
+            _let_in.set(await self._hook.turn(self._place(message)))
         if ENQUEUED_AT not in message.labels:
             message.labels[ENQUEUED_AT], kind = prepare_label(time.time())
             message.labels_types = {**(message.labels_types or {}), ENQUEUED_AT: kind}
-        return message
-
-    def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
-        """See ``taskiq.TaskiqMiddleware``."""
-        if not isinstance(self.broker, InMemoryBroker):  # it may run the task in the context of who kicks
-            _in_task.set(True)
         return message
 
     @contextlib.asynccontextmanager
@@ -126,27 +197,28 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
         Waits once for each priority and queue among them. The outcome is that of the body.
         """
-        if self._passes({}):
-            yield
-            return
-        async with self._hook.admitted([self._place(_message(task)) for task in tasks]):
+        messages = [_message(task) for task in tasks]
+        async with self._hook.admitted([self._place(one) for one in messages if not self._passes(one.labels)]):
             yield
 
     def _passes(self, labels: dict[str, Any]) -> bool:
-        """Tell whether a task is let in already, run at once, or kicked by taskiq. To refuse the last loses it."""
-        broker = self.broker
-        return bool(
-            self._hook.entered
-            or _in_task.get()
-            or isinstance(broker, InMemoryBroker)
-            or broker.is_worker_process
-            or broker.is_scheduler_process
-            or "_retries" in labels  # as retry middlewares have it
-            or "schedule_id" in labels  # as schedulers have it, `run_scheduler_task` among them
-        )
+        because: Why | None = None
+        if isinstance(self.broker, InMemoryBroker):
+            because = "immediate"
+        elif "_retries" in labels:  # as retry middlewares have it
+            because = "retry"
+        elif "schedule_id" in labels:  # as schedulers have it, however they are run
+            because = "worker"
+        elif type(self.broker).__module__.startswith("taskiq_aio_pika"):
+            because = far_ahead(_seconds(labels.get("delay")))
+        return self._hook.passes(self._queue_name(labels) or "", task=_task.get(), because=because)
+
+    def _queue_name(self, labels: dict[str, Any]) -> str | None:
+        name: str | None = labels.get("queue_name") or getattr(self.broker, "queue_name", None)
+        return name
 
     def _place(self, message: TaskiqMessage) -> Place:
-        queue_name = message.labels.get("queue_name") or getattr(self.broker, "queue_name", None)
+        queue_name = self._queue_name(message.labels)
         if queue_name is None and not self._names_queues:
             raise InvalidQueueError(
                 f"task {message.task_name!r} names no queue, nor does {type(self.broker).__name__}: "
@@ -162,18 +234,19 @@ def _reporting(kick: Any) -> Any:
 
     @functools.wraps(kick)
     async def reporting(message: BrokerMessage) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_exit(_take())
+        let_in = _let_in.get()
+        _let_in.set(None)  # what else the broker may kick meanwhile is asked for by itself
+        with let_in or contextlib.nullcontext():
             await kick(message)
 
     return reporting
 
 
-def _take() -> contextlib.AbstractAsyncContextManager[Any]:
-    """Return the gate that was entered and is to be left now, or nothing to leave."""
-    gate = _entered.get()
-    _entered.set(None)
-    return gate or contextlib.nullcontext()
+def _seconds(label: object) -> float | None:
+    try:
+        return float(str(label))
+    except ValueError:
+        return None
 
 
 def _message(task: AsyncTaskiqDecoratedTask[..., Any] | AsyncKicker[..., Any]) -> TaskiqMessage:
