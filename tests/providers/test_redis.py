@@ -346,16 +346,21 @@ def test_names_alone_are_keys_of_lists(redis_url: str, redis_client: redis.Redis
     with opened(redis_url, ["a"], key="{app}:{queue}") as provider:
         assert list(provider.get_all_queue_stats()) == ["a"]
         assert provider.get_queue_stats("a").backlog_count == 1
-    with opened(redis_url, {"a": ListKey("{app}:a")}) as provider:
+    with opened(redis_url, {"a": ListKey("{app}:a")}, key="{queue}") as provider:
         assert {name: sample(provider.get_many(["a", "b"]), name).backlog_count for name in "ab"} == {"a": 1, "b": 2}
 
 
-def test_unlisted_names_can_be_refused(redis_url: str, redis_client: redis.Redis) -> None:
-    with opened(redis_url, ["a"], key=None) as provider:
+@pytest.mark.parametrize("layout", [None, "celery", ListKey("jobs:{queue}")])
+def test_an_unlisted_name_is_unknown_and_not_empty(redis_url: str, redis_client: redis.Redis, layout: Any) -> None:
+    with opened(redis_url, ["a"], layout=layout) as provider:
         outcomes = provider.get_many(["a", "b"])
         assert sample(outcomes, "a").backlog_count == 0
-        assert isinstance(outcomes["b"], StatsUnavailableError)
-        assert "'b' is not among the queues" in str(failure(lambda: provider.get_queue_stats("b")))
+        error = failure(lambda: provider.get_queue_stats("b"))
+        assert "'b' is not among the queues" in str(error)
+        assert 'add it to queues=, or give key="{queue}"' in str(error)
+        assert error.error_type == "missing"
+    with opened(redis_url, ["a"], layout=layout, key="{queue}") as provider:
+        assert provider.get_queue_stats("b").backlog_count == 0
 
 
 @pytest.mark.parametrize(
