@@ -27,6 +27,7 @@ from redis.retry import Retry
 
 import redis_fixtures
 import servers
+from backpressure import AsyncRedisStatsProvider
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import redis as module
 from backpressure.providers._redis_errors import error_type
@@ -412,6 +413,12 @@ def test_an_asyncio_client_is_refused() -> None:
         ("valkey+unix:///run/x.sock", "unix:///run/x.sock?db=0"),
         ("redis+sentinel://:secret@a,b:2/main/5", "redis+sentinel://a:26379,b:2/main/5"),
         ("rediss+cluster://a:1,b", "rediss+cluster://a:1,b:6379"),
+        # Celery's words.
+        ("redis+socket:///run/x.sock?virtual_host=1", "unix:///run/x.sock?db=1"),
+        ("redis+socket://:secret@/run/x.sock", "unix:///run/x.sock?db=0"),
+        ("redis://h?virtual_host=%2F2", "redis://h:6379/2"),
+        ("sentinel://:a;b@h:1/2;sentinel://g?master_name=main", "redis+sentinel://h:1,g:26379/main/2"),
+        ("sentinel://h?master_name=main&socket_timeout=2", "redis+sentinel://h:26379/main/0"),
     ],
 )
 def test_urls(url: str, shown: str) -> None:
@@ -435,7 +442,12 @@ def test_urls(url: str, shown: str) -> None:
         "redis://h?canary=1",
         "redis://h?socket_timeout=canary",
         "rediss://h?ssl_cert_reqs=canary",
+        "rediss://h?ssl_cert_reqs=CERT_canary",
         "redis+sentinel://:canary@h",
+        "sentinel://:canary@h",
+        "sentinel://:canary@h;redis://:canary@g?master_name=canary",
+        "redis://:canary@h;redis://:canary@g",
+        "redis://h?global_keyprefix=canary",
         "redis+sentinel://h/a/b/c?password=canary",
         "redis+cluster://:canary@h/1",
         "unix://:canary@",
@@ -448,6 +460,29 @@ def test_a_url_that_cannot_be_read_is_withheld(url: str) -> None:
     error = caught.value
     assert (error.field, error.value, error.__cause__, error.__context__) == ("redis_url", None, None, None)
     assert "canary" not in "".join(traceback.format_exception(error, limit=0))
+
+
+@pytest.mark.parametrize("kind", [RedisStatsProvider, AsyncRedisStatsProvider])
+@pytest.mark.parametrize("word", ["none", "optional", "required"])
+def test_certificates_are_asked_for_in_any_words(kind: Any, word: str) -> None:
+    for form in (word, word.title(), word.upper(), f"CERT_{word.upper()}"):
+        options = kind(f"rediss://h?ssl_cert_reqs={form}", ["q"])._target.options
+        assert (options["ssl_cert_reqs"], options["ssl_check_hostname"]) == (word, word != "none")
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("sentinel://h:26379;sentinel://g:26379", r"give redis\+sentinel://.* or make the provider by from_celery"),
+        ("redis://h;redis://g", "several brokers"),
+        ("redis://h?visibility_timeout=3600", r"has visibility_timeout .* for Celery: make .* by from_celery"),
+        ("redis://h?master_name=main", "has master_name"),
+        ("rediss://h?ssl_cert_reqs=maybe", "none, optional or required"),
+    ],
+)
+def test_words_of_celerys_that_say_nothing_here_are_named(url: str, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        RedisStatsProvider(url, ["q"])
 
 
 # ------------------------------------------------------------------------------------------------------------ bad keys
