@@ -99,9 +99,9 @@ class RedisStatsProvider(RedisProvider):
             for the sentinels themselves), ``redis+cluster://host:port,host:port``; ``valkey`` may stand for
             ``redis``, ``rediss`` goes with ``+sentinel`` and ``+cluster`` too, and redis-py's options may follow as
             a query. Celery's words are understood (``redis+socket://``, ``sentinel://…;sentinel://…?master_name=``,
-            ``ssl_cert_reqs=CERT_NONE``) or refused by name. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which is
-            used as it is and never closed: give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for redis-py's
-            default tries ten times.
+            ``ssl_cert_reqs=CERT_NONE``) or refused by name. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which
+            is used as it is and never closed: give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for
+            redis-py's default tries ten times.
         queues: what `get_all_queue_stats` reads: names, or a mapping from names to `ListKey`, `ZSetKey`, `StreamKey`,
             another layout, or a key (``str`` or ``bytes``) of a plain list. ``None``: those that `layout` discovers.
         timeout: seconds for each connect and each reply, where a URL is given.
