@@ -7,12 +7,14 @@ import json
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import backpressure
 from backpressure import (
+    AsyncBackpressureController,
     BacklogThresholds,
     BacklogWindow,
     BackpressureConfig,
@@ -149,6 +151,42 @@ class TestLifeCycle:
             BackpressureController(None, object(), _engine=engine_name)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="give a BackpressureConfig"):
             BackpressureController({}, provider, _engine=engine_name)  # type: ignore[arg-type]
+
+    def test_a_provider_that_is_awaited_is_refused(self, engine_name: str) -> None:
+        class Awaited:
+            async def get_queue_stats(self, queue_name: str) -> Any: ...
+            async def get_all_queue_stats(self) -> Any: ...
+
+        class Wrapper:
+            def __init__(self, inner: Any) -> None:
+                self._inner = inner
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._inner, name)
+
+        class Called:
+            async def __call__(self, *_: Any) -> Any: ...
+
+        class Attributes:
+            get_queue_stats = Called()
+            get_all_queue_stats = partial(Awaited().get_all_queue_stats)
+
+        wrong: Any
+        for wrong in (Awaited(), Wrapper(Awaited()), Attributes()):
+            with pytest.raises(ConfigurationError, match=r"an AsyncBackpressureController, or .*RedisStats") as caught:
+                BackpressureController(None, wrong, _engine=engine_name)
+            assert caught.value.field == "stats_provider"
+            AsyncBackpressureController(None, wrong, _engine=engine_name)
+
+    @pytest.mark.parametrize("awaited", ["get_queue_stats", "get_all_queue_stats", "get_many"])
+    def test_a_provider_of_both_kinds_is_refused(self, engine_name: str, awaited: str) -> None:
+        async def wait(*_: object) -> Any: ...
+
+        mixed: Any = InMemoryStatsProvider({})
+        setattr(mixed, awaited, wait)
+        for kind in (BackpressureController, AsyncBackpressureController):
+            with pytest.raises(ConfigurationError, match=rf"of which {awaited}\(\) is to be awaited and the rest not"):
+                kind(None, mixed, _engine=engine_name)
 
 
 class TestSuggestions:

@@ -68,6 +68,8 @@ class AsyncBackpressureController(Heart):
         'sent'
     """
 
+    _may_await = True
+
     def __init__(
         self,
         config: BackpressureConfig | None,
@@ -79,13 +81,10 @@ class AsyncBackpressureController(Heart):
         _engine: str | None = None,
     ) -> None:
         provider: Any = stats_provider
-        awaited = inspect.iscoroutinefunction(getattr(provider, "get_queue_stats", None))
-        # Whether it is read on the callers' loops: then there is no background reader.
-        self._bound = awaited and bool(getattr(provider, "loop_bound", False))
         super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncDesk)
         self._host: AsyncHost
         self._loop_reads: LoopReads | None = None
-        if awaited and not self._bound:
+        if self._awaited and not self._bound:
             provider = self._loop_reads = LoopReads(provider)
         self._poller = Poller(
             provider,
@@ -104,6 +103,11 @@ class AsyncBackpressureController(Heart):
         else:
             self._host.sights = self._poller.sights()
             self._read = lambda names: on_thread(partial(self._poller.read, names))
+
+    @property
+    def _bound(self) -> bool:
+        """Whether the provider is read on the callers' loops: then there is no background reader."""
+        return self._awaited and bool(getattr(self._provider, "loop_bound", False))
 
     def _polling(self, config: BackpressureConfig) -> PollingConfig:
         return attrs.evolve(config.polling, enabled=False) if self._bound else config.polling

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backpressure._engine import ENGINE, load
 from backpressure._pure.breaker import is_forced
@@ -52,6 +52,7 @@ class Heart:
     """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
 
     _poller: Poller
+    _may_await: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -72,6 +73,14 @@ class Heart:
             raise ConfigurationError(
                 f"stats_provider is a {type(stats_provider).__name__}: give an object with get_queue_stats() and "
                 "get_all_queue_stats()",
+                field="stats_provider",
+            )
+        #: Whether the provider's methods are to be awaited.
+        self._awaited = _awaits(stats_provider)
+        if self._awaited and not self._may_await:
+            raise ConfigurationError(
+                f"stats_provider is a {type(stats_provider).__name__}, whose methods are to be awaited: give it to an "
+                "AsyncBackpressureController, or give one that blocks, such as RedisStatsProvider",
                 field="stats_provider",
             )
         self._config = config or BackpressureConfig()
@@ -428,6 +437,28 @@ def _on(enabled: bool) -> str:
 def _check_switch(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is {value!r}: give True or False", field=name, value=value)
+
+
+def _awaits(provider: object) -> bool:
+    """Tell of which kind a provider is.
+
+    Raises:
+        ConfigurationError: of both.
+    """
+    methods = {name: getattr(provider, name, None) for name in ("get_queue_stats", "get_all_queue_stats", "get_many")}
+    kinds = {name: _is_coroutine_function(method) for name, method in methods.items() if callable(method)}
+    if len(set(kinds.values())) > 1:
+        awaited = ", ".join(f"{name}()" for name, is_awaited in kinds.items() if is_awaited)
+        raise ConfigurationError(
+            f"stats_provider is a {type(provider).__name__}, of which {awaited} is to be awaited and the rest not: "
+            "give one whose methods are all alike",
+            field="stats_provider",
+        )
+    return True in kinds.values()
+
+
+def _is_coroutine_function(method: object) -> bool:
+    return inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(getattr(method, "__call__", None))  # noqa: B004
 
 
 def refuse_generator(function: Callable[..., object]) -> None:

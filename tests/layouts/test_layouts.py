@@ -131,7 +131,7 @@ def test_plain_keys_are_templates(redis_url: str, redis_client: redis.Redis) -> 
         (ZSetKey("later:{queue}", due="seconds"), (1, None, 1)),
         (StreamKey("events:{queue}", group="workers"), (1, 0, None)),
     ):
-        with opened(redis_url, ["a"], layout=layout) as provider:
+        with opened(redis_url, ["a"], layout=layout, key="{queue}") as provider:
             assert [split(sample) for sample in provider.get_all_queue_stats().values()] == [expected]
             assert split(provider.get_queue_stats("b"))[0] == 0
 

@@ -487,7 +487,8 @@ def test_cancelled_reads_of_a_frozen_server_leave_no_reply_behind(given_client: 
         retry = Retry(NoBackoff(), 0)
         async with Redis(host=servers.HOST, port=server.port, socket_timeout=HANGS, retry=retry) as client:
             queues = [f"q{number}" for number in range(100)]
-            async with opened(client if given_client else server.url, queues, timeout=HANGS) as provider:
+            where = client if given_client else server.url
+            async with opened(where, queues, timeout=HANGS, key="{queue}") as provider:
                 if warm:
                     await provider.get_all_queue_stats()
                 server.freeze()
@@ -562,7 +563,7 @@ def test_a_read_cancelled_between_replies_closes_its_connection(
     async def main() -> None:
         nonlocal reached
         reached = asyncio.Event()
-        async with opened(redis_url, [f"empty{number}" for number in range(20)]) as provider:
+        async with opened(redis_url, [f"empty{number}" for number in range(20)], key="{queue}") as provider:
             monkeypatch.setattr(Redis, "parse_response", stops)
             task = asyncio.ensure_future(provider.get_all_queue_stats())
             await reached.wait()

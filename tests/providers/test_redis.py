@@ -27,6 +27,7 @@ from redis.retry import Retry
 
 import redis_fixtures
 import servers
+from backpressure import AsyncRedisStatsProvider
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import redis as module
 from backpressure.providers._redis_errors import error_type
@@ -346,16 +347,21 @@ def test_names_alone_are_keys_of_lists(redis_url: str, redis_client: redis.Redis
     with opened(redis_url, ["a"], key="{app}:{queue}") as provider:
         assert list(provider.get_all_queue_stats()) == ["a"]
         assert provider.get_queue_stats("a").backlog_count == 1
-    with opened(redis_url, {"a": ListKey("{app}:a")}) as provider:
+    with opened(redis_url, {"a": ListKey("{app}:a")}, key="{queue}") as provider:
         assert {name: sample(provider.get_many(["a", "b"]), name).backlog_count for name in "ab"} == {"a": 1, "b": 2}
 
 
-def test_unlisted_names_can_be_refused(redis_url: str, redis_client: redis.Redis) -> None:
-    with opened(redis_url, ["a"], key=None) as provider:
+@pytest.mark.parametrize("layout", [None, "celery", ListKey("jobs:{queue}")])
+def test_an_unlisted_name_is_unknown_and_not_empty(redis_url: str, redis_client: redis.Redis, layout: Any) -> None:
+    with opened(redis_url, ["a"], layout=layout) as provider:
         outcomes = provider.get_many(["a", "b"])
         assert sample(outcomes, "a").backlog_count == 0
-        assert isinstance(outcomes["b"], StatsUnavailableError)
-        assert "'b' is not among the queues" in str(failure(lambda: provider.get_queue_stats("b")))
+        error = failure(lambda: provider.get_queue_stats("b"))
+        assert "'b' is not among the queues" in str(error)
+        assert 'add it to queues=, or give key="{queue}"' in str(error)
+        assert error.error_type == "missing"
+    with opened(redis_url, ["a"], layout=layout, key="{queue}") as provider:
+        assert provider.get_queue_stats("b").backlog_count == 0
 
 
 @pytest.mark.parametrize(
@@ -407,6 +413,12 @@ def test_an_asyncio_client_is_refused() -> None:
         ("valkey+unix:///run/x.sock", "unix:///run/x.sock?db=0"),
         ("redis+sentinel://:secret@a,b:2/main/5", "redis+sentinel://a:26379,b:2/main/5"),
         ("rediss+cluster://a:1,b", "rediss+cluster://a:1,b:6379"),
+        # Celery's words.
+        ("redis+socket:///run/x.sock?virtual_host=1", "unix:///run/x.sock?db=1"),
+        ("redis+socket://:secret@/run/x.sock", "unix:///run/x.sock?db=0"),
+        ("redis://h?virtual_host=%2F2", "redis://h:6379/2"),
+        ("sentinel://:a;b@h:1/2;sentinel://g?master_name=main", "redis+sentinel://h:1,g:26379/main/2"),
+        ("sentinel://h?master_name=main&socket_timeout=2", "redis+sentinel://h:26379/main/0"),
     ],
 )
 def test_urls(url: str, shown: str) -> None:
@@ -430,7 +442,12 @@ def test_urls(url: str, shown: str) -> None:
         "redis://h?canary=1",
         "redis://h?socket_timeout=canary",
         "rediss://h?ssl_cert_reqs=canary",
+        "rediss://h?ssl_cert_reqs=CERT_canary",
         "redis+sentinel://:canary@h",
+        "sentinel://:canary@h",
+        "sentinel://:canary@h;redis://:canary@g?master_name=canary",
+        "redis://:canary@h;redis://:canary@g",
+        "redis://h?global_keyprefix=canary",
         "redis+sentinel://h/a/b/c?password=canary",
         "redis+cluster://:canary@h/1",
         "unix://:canary@",
@@ -443,6 +460,29 @@ def test_a_url_that_cannot_be_read_is_withheld(url: str) -> None:
     error = caught.value
     assert (error.field, error.value, error.__cause__, error.__context__) == ("redis_url", None, None, None)
     assert "canary" not in "".join(traceback.format_exception(error, limit=0))
+
+
+@pytest.mark.parametrize("kind", [RedisStatsProvider, AsyncRedisStatsProvider])
+@pytest.mark.parametrize("word", ["none", "optional", "required"])
+def test_certificates_are_asked_for_in_any_words(kind: Any, word: str) -> None:
+    for form in (word, word.title(), word.upper(), f"CERT_{word.upper()}"):
+        options = kind(f"rediss://h?ssl_cert_reqs={form}", ["q"])._target.options
+        assert (options["ssl_cert_reqs"], options["ssl_check_hostname"]) == (word, word != "none")
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("sentinel://h:26379;sentinel://g:26379", r"give redis\+sentinel://.* or make the provider by from_celery"),
+        ("redis://h;redis://g", "several brokers"),
+        ("redis://h?visibility_timeout=3600", r"has visibility_timeout .* for Celery: make .* by from_celery"),
+        ("redis://h?master_name=main", "has master_name"),
+        ("rediss://h?ssl_cert_reqs=maybe", "none, optional or required"),
+    ],
+)
+def test_words_of_celerys_that_say_nothing_here_are_named(url: str, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        RedisStatsProvider(url, ["q"])
 
 
 # ------------------------------------------------------------------------------------------------------------ bad keys

@@ -63,6 +63,7 @@ def read(provider: Any, *names: str) -> dict[str, int]:
             "redis://h:1/3",
             {"host": "h", "port": 1, "db": 3, "username": "me", "password": SECRET},
         ),
+        (["redis+socket:///run/s?virtual_host=1"], {}, "unix:///run/s?db=1", {"path": "/run/s", "db": 1}),
         # Celery's own choice where nothing is said of certificates.
         (["rediss://h/1"], {}, "rediss://h:6379/1", {"ssl_cert_reqs": "none", "ssl_check_hostname": False}),
         (["rediss://h/1?ssl_cert_reqs=CERT_NONE"], {}, "rediss://h:6379/1", {"ssl_cert_reqs": "none"}),

@@ -132,7 +132,9 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
             source = self._queues.get(name) or self._source(name)
             if source is None:
                 refused[name] = StatsUnavailableError(
-                    f"queue {name!r} is not among the queues of this provider: add it to queues=", queue_name=name
+                    f"queue {name!r} is not among the queues of this provider: add it to queues=",
+                    error_type="missing",
+                    queue_name=name,
                 )
             else:
                 sources[name] = source

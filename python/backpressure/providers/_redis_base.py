@@ -54,7 +54,7 @@ class RedisProvider:
     def __init__(self, url_or_client: Any, queues: Any, timeout: Any, key: Any, layout: Any) -> None:
         seconds_each = seconds(timeout)
         self._layout = _default_layout(key, layout)
-        self._reads_any = key is not None
+        self._reads_any = key is not None or queues is None
         self._target: RedisTarget | None = None
         self._given: Any = None
         if isinstance(url_or_client, (str, RedisTarget)):
@@ -227,7 +227,9 @@ class RedisProvider:
                 layouts[name] = layout
             else:
                 refused[name] = StatsUnavailableError(
-                    f"queue {name!r} is not among the queues of this provider: add it to queues=, or give key=",
+                    f"queue {name!r} is not among the queues of this provider, so its backlog is unknown: add it to "
+                    'queues=, or give key="{queue}" if any name is to be read',
+                    error_type="missing",
                     queue_name=name,
                 )
         return layouts, refused

@@ -17,6 +17,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from backpressure.errors import ConfigurationError
 from backpressure.providers._failures import Redactor
+from backpressure.providers._redis_words import in_our_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,6 +115,7 @@ def parse_target(url: str, timeout: float) -> RedisTarget:
 
 
 def _parse(url: str, timeout: float) -> RedisTarget:
+    url = in_our_words(url, _refuse)
     scheme = _SCHEME.match(url)
     if scheme is None:
         _refuse(f"has no known scheme: give {_FORMS}")

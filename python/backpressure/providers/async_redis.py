@@ -89,7 +89,7 @@ class AsyncRedisStatsProvider(RedisProvider):
         queues: Iterable[str] | Mapping[str, Layout | str | bytes] | None = None,
         *,
         timeout: float = 1.0,
-        key: str | None = "{queue}",
+        key: str | None = None,
         layout: Layout | str | None = None,
     ) -> None:
         super().__init__(url_or_client, queues, timeout, key, layout)

@@ -69,7 +69,7 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
     outlives the transaction, so pgbouncer may pool transactions.
 
     **A queue that the query gives no row for has a backlog of 0**, for a table of jobs has no row for a queue without
-    any. So a misspelled name reads as an empty queue, as it does in Redis.
+    any. So a name that is not in `queues` is refused; with ``None`` any is read, and a misspelled one looks empty.
 
     Thread-safe, and usable in a forked child, which connects by itself. At most two connections are kept between
     reads. It holds credentials, so it does not pickle; they are in no repr, message or log record.
@@ -117,8 +117,8 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
         super().__init__(str(self._target), table, self._target.redactor)
         self._begin = f"BEGIN READ ONLY; SET LOCAL statement_timeout = {max(1, round(self._timeout * 1000))}"
 
-    def _source(self, queue_name: str) -> str:
-        return queue_name
+    def _source(self, queue_name: str) -> str | None:
+        return queue_name if self._queues is _ALL else None
 
     def _open(self) -> Link:
         return Link(self._target, self._timeout)

@@ -98,13 +98,16 @@ class RedisStatsProvider(RedisProvider):
             ``redis+sentinel://host:port,host:port/service/db`` (``?sentinel_username=`` and ``sentinel_password=``
             for the sentinels themselves), ``redis+cluster://host:port,host:port``; ``valkey`` may stand for
             ``redis``, ``rediss`` goes with ``+sentinel`` and ``+cluster`` too, and redis-py's options may follow as
-            a query. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which is used as it is and never closed:
-            give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for redis-py's default tries ten times.
+            a query. Celery's words are understood (``redis+socket://``, ``sentinel://…;sentinel://…?master_name=``,
+            ``ssl_cert_reqs=CERT_NONE``) or refused by name. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which
+            is used as it is and never closed: give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for
+            redis-py's default tries ten times.
         queues: what `get_all_queue_stats` reads: names, or a mapping from names to `ListKey`, `ZSetKey`, `StreamKey`,
             another layout, or a key (``str`` or ``bytes``) of a plain list. ``None``: those that `layout` discovers.
         timeout: seconds for each connect and each reply, where a URL is given.
-        key: key of the plain list of a queue given by its name alone, or asked for without being in `queues`;
-            ``{queue}`` in it is replaced by the name. ``None``: a name that is not in `queues` is refused.
+        key: key of the plain list of a queue given by its name alone, ``{queue}`` in it replaced by the name. Where it
+            is given, names that are not in `queues` are read too: by it, or with ``key="{queue}"`` as `layout` has
+            them. ``None``: the key is the name, and other names are refused, for a list that is not there looks empty.
         layout: where queues lie that are given by their names alone: a `backpressure.providers.layouts.Layout`, such as
             ``CeleryLayout.from_app(app)`` or ``StreamKey("jobs:{queue}", group="workers")``, or the name of a built-in
             or installed one, such as ``"rq"``.
@@ -141,7 +144,7 @@ class RedisStatsProvider(RedisProvider):
         queues: Iterable[str] | Mapping[str, Layout | str | bytes] | None = None,
         *,
         timeout: float = 1.0,
-        key: str | None = "{queue}",
+        key: str | None = None,
         layout: Layout | str | None = None,
     ) -> None:
         super().__init__(url_or_client, queues, timeout, key, layout)
