@@ -2,7 +2,7 @@
 each other.
 
 ``python tests/matrix.py`` makes all environments under ``target/matrix``, has ``layouts/test_frameworks.py`` read the
-queues that the frameworks fill, and runs the tests of their hooks, ``integrations/test_<framework>.py``, and their
+queues that the frameworks fill, and runs the tests of their hooks, ``integrations/test_<framework>*.py``, and their
 examples inside them; ``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is Debian's,
 which root installs; where it cannot be had it is left out, unless it is asked for.
 """
@@ -41,10 +41,10 @@ class Environment(NamedTuple):
         return self.program is None or self.program.endswith(".py")
 
     @property
-    def hook_tests(self) -> Path | None:
+    def hook_tests(self) -> tuple[Path, ...]:
         """The tests of the framework's hook, if it has one."""
-        tests = TESTS / "integrations" / f"test_{self.framework}.py"
-        return tests if self.in_python and tests.exists() else None
+        names = (f"test_{self.framework}.py", f"test_{self.framework}_*.py") if self.in_python else ()
+        return tuple(sorted(file for name in names for file in (TESTS / "integrations").glob(name)))
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -140,12 +140,12 @@ def check_providers(names: list[str]) -> bool:
 def check_hooks(name: str) -> bool:
     """Run a framework's example and the tests of its hook inside its environment, with the package from the tree."""
     framework, tests = ENVIRONMENTS[name].framework, ENVIRONMENTS[name].hook_tests
-    if tests is None:
+    if not tests:
         return True
     print(f"testing the hook in {name}", flush=True)
     variables = {"BACKPRESSURE_MATRIX": name, "PYTHONPATH": str(ROOT / "python")}
     example = f"{TESTS / 'test_examples.py'}::test_an_example_sheds_only_low_jobs_and_loses_none[{framework}]"
-    return _pytest(str(python(name)), tests, example, **variables)
+    return _pytest(str(python(name)), *tests, example, **variables)
 
 
 def _pytest(interpreter: str, *tests: Path | str, **variables: str) -> bool:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import base64
+import contextlib
+import json
 import time
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import CircuitOpenError, ConfigurationError, JobShedError, ThrottledError
+from backpressure import (
+    CircuitOpenError,
+    ConfigurationError,
+    ControllerNotStartedError,
+    InMemoryStatsProvider,
+    JobShedError,
+    Priority,
+    ThrottledError,
+)
+from backpressure.integrations import passing
 from backpressure.providers.layouts import CeleryLayout
 from controller_fixtures import eventually
-from integrations.conftest import OVERLOAD, decided
+from integrations.conftest import OVERLOAD
 from integrations.frameworks import required
 
 required("celery")
 
 import celery  # noqa: E402 - skipped before where it is missing
-from celery import beat, signals  # noqa: E402
+import kombu  # noqa: E402
+from celery import signals  # noqa: E402
 from celery.contrib.testing import worker  # noqa: E402
 
 from backpressure.integrations.celery import protect, publish  # noqa: E402
+from integrations.celery_app import length, ran, shop  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,64 +43,20 @@ if TYPE_CHECKING:
     import redis
 
     from backpressure import BackpressureController
+    from controller_fixtures import MakeController
     from integrations.conftest import Watch
-
-ran: list[str] = []
-
-
-def work(self: Any, name: str = "") -> None:
-    ran.append(name)
-
-
-def count(self: Any) -> None:
-    ran.append("count")
-
-
-def important(self: Any) -> None:
-    ran.append("important")
-
-
-def fail_once(self: Any) -> None:
-    ran.append("try")
-    if self.request.retries == 0:
-        raise self.retry(countdown=0)
-    self.app.tasks["shop.work"].delay("from a task")
-
-
-def stamp(self: Any) -> None:
-    ran.append(self.request.backpressure_enqueued_at)
 
 
 @pytest.fixture
 def app(redis_client: redis.Redis, redis_url: str) -> Iterator[Any]:
     """An app with its tasks, and an overload in the queue ``mail``."""
-    ran.clear()
-    app = celery.Celery("shop", broker=redis_url, backend="cache+memory://", set_as_current=False)
-    app.conf.update(
-        task_default_queue="mail",
-        task_routes={"shop.count": {"queue": "clicks"}},
-        broker_transport_options={"socket_timeout": 5.0},
-        worker_hijack_root_logger=False,
-        task_publish_retry=False,
-        worker_prefetch_multiplier=1,
-    )
-
-    for function in (count, fail_once, important, stamp, work):
-        app.task(name=f"shop.{function.__name__}", bind=True, shared=False, max_retries=1)(function)
-    app.tasks["shop.important"].backpressure_priority = "high"
-    for _ in range(OVERLOAD):
-        app.tasks["shop.work"].delay()
-    yield app
-    app.close()
+    with shop(redis_url) as app:
+        yield app
 
 
 @pytest.fixture
 def controller(watch: Watch, app: Any) -> BackpressureController:
     return watch(CeleryLayout.from_app(app), "mail", "clicks")
-
-
-def length(redis_client: redis.Redis, queue: str = "mail") -> object:
-    return redis_client.llen(queue)
 
 
 def test_under_overload_low_is_shed_and_high_passes(
@@ -106,7 +76,7 @@ def test_under_overload_low_is_shed_and_high_passes(
 @pytest.mark.parametrize(
     "send",
     [
-        lambda app: app.tasks["shop.work"].apply_async(countdown=3600),
+        lambda app: app.tasks["shop.work"].apply_async(countdown=30),
         lambda app: app.send_task("shop.work"),
         lambda app: app.send_task("unknown.here"),
         lambda app: app.signature("shop.work").delay(),
@@ -125,6 +95,143 @@ def test_every_way_of_sending_is_gated(
     assert length(redis_client) == OVERLOAD
 
 
+def passed(controller: BackpressureController) -> dict[tuple[str, str], int]:
+    return controller._passed.counts()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"countdown": 3600},
+        {"countdown": 60.5},
+        {"eta": datetime.now(UTC) + timedelta(hours=1)},
+        {"eta": (datetime.now(UTC) + timedelta(hours=1)).isoformat()},
+        {"eta": datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)},  # Celery takes it for UTC
+        {"eta": datetime.now(timezone(timedelta(hours=9))) + timedelta(hours=1), "expires": 7200},
+    ],
+    ids=["countdown", "float", "aware", "text", "naive", "elsewhere"],
+)
+def test_a_task_due_much_later_is_not_judged_by_the_backlog_of_now(
+    app: Any, controller: BackpressureController, redis_client: redis.Redis, options: dict[str, Any]
+) -> None:
+    protect(app, controller, priority="low")
+    app.tasks["shop.work"].apply_async(**options)
+    celery.group(app.signature("shop.work").set(**options) for _ in range(2)).delay()
+    assert length(redis_client) == OVERLOAD + 3
+    assert passed(controller) == {("mail", "scheduled"): 3}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"countdown": 59},
+        {"countdown": 0},
+        {"eta": datetime.now(UTC) - timedelta(hours=1)},
+        {"expires": 3600},
+        {"expires": datetime.now(UTC) + timedelta(hours=1)},
+    ],
+    ids=["soon", "now", "past", "expires", "expires at"],
+)
+def test_a_task_due_soon_is_judged(app: Any, controller: BackpressureController, options: dict[str, Any]) -> None:
+    protect(app, controller, priority="low")
+    with pytest.raises(JobShedError):
+        app.tasks["shop.work"].apply_async(**options)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error"),
+    [
+        ((object(),), {}, kombu.exceptions.EncodeError),
+        ((), {"serializer": "none"}, kombu.exceptions.SerializerNotInstalled),
+        ((), {"countdown": "soon"}, TypeError),
+        ((), {"eta": "tomorrow", "expires": "never"}, ValueError),
+        ("text", {}, TypeError),
+    ],
+)
+def test_mistakes_of_the_call_say_nothing_of_the_queue(
+    app: Any, controller: BackpressureController, args: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
+    protect(app, controller, priority="high")
+    for _ in range(5):
+        with pytest.raises(error):
+            app.send_task("shop.work", args, **options)
+    assert controller.circuit("mail").stats()["failure_count"] == 0
+
+
+def test_a_controller_that_was_not_started_is_told(
+    app: Any, make_controller: MakeController, redis_client: redis.Redis
+) -> None:
+    controller = make_controller(InMemoryStatsProvider({"mail": 0}), start=False)
+    protect(app, controller, priority="low")
+    with pytest.raises(ControllerNotStartedError):
+        app.tasks["shop.work"].delay()
+    with passing():
+        app.tasks["shop.work"].delay()
+        celery.group(app.signature("shop.work") for _ in range(2)).delay()
+    assert length(redis_client) == OVERLOAD + 3
+    assert passed(controller) == {("mail", "passing"): 3}
+
+
+@pytest.mark.parametrize("how", [lambda s: s.apply_async(), publish], ids=["plain", "publish"])
+def test_the_current_app_is_protected_for_names_of_other_services(
+    app: Any, controller: BackpressureController, redis_client: redis.Redis, how: Any
+) -> None:
+    with monkeypatched_current_app(app):
+        assert protect(celery.current_app, controller, priority={"other.free": "high", "*": "low"}) is app
+        with pytest.raises(ConfigurationError, match="protected already"):
+            protect(app, controller, priority="low")
+        for signature in (
+            celery.signature("other.task"),
+            celery.group(celery.signature("other.task", (n,)) for n in range(2)),
+            celery.chain(celery.signature("other.task"), celery.signature("other.free")),
+            celery.group([{"task": "other.task", "args": (), "kwargs": {}, "options": {}}]) | celery.signature("a"),
+        ):
+            with pytest.raises(JobShedError):
+                how(signature)
+        assert length(redis_client) == OVERLOAD
+        how(celery.signature("other.free"))
+    how(app.signature("other.free"))
+    assert length(redis_client) == OVERLOAD + 2
+
+
+@contextlib.contextmanager
+def monkeypatched_current_app(app: Any) -> Iterator[None]:
+    before = celery._state._tls.current_app
+    app.set_current()
+    yield
+    celery._state._tls.current_app = before
+
+
+def test_publish_refuses_what_nobody_would_ask_for(app: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"'shop.work' is not protected"):
+        publish(app.signature("shop.work"))
+
+
+def test_marks_are_not_sent_to_the_broker(
+    app: Any, controller: BackpressureController, redis_client: redis.Redis
+) -> None:
+    protect(app, controller, priority="low")
+    high = {"backpressure_priority": Priority.HIGH}
+    work = app.signature("shop.work", immutable=True)
+    app.conf.update(task_routes={"shop.routed": {"queue": "mail", **high}})
+    app.send_task("shop.routed")
+    app.send_task("shop.work", **high)
+    work.apply_async(**high)
+    work.clone().set(**high).apply_async(link=work.clone(**high), link_error=[work.clone(**high)])
+    celery.chain(work.clone(**high), celery.group(work.clone(**high), work), work.clone(**high)).apply_async()
+    celery.chord([work, work.clone(link=work.clone(**high))], work.clone(**high)).apply_async(**high)
+    celery.group(work, celery.chain(work, work.clone(**high))).apply_async(**high)
+    celery.canvas.xmap(work.clone(**high), [1], app=app).apply_async(**high)
+    raw: Any = redis_client.lrange("mail", 0, -1)
+    assert len(raw) == OVERLOAD + 10
+    for message in raw:
+        assert b"backpressure_priority" not in message
+        assert b"backpressure_priority" not in base64.b64decode(json.loads(message)["body"])
+    with pytest.raises(JobShedError):  # their own signatures were left as they are
+        work.apply_async()
+    assert work.clone(**high).options == high
+
+
 def test_the_queue_is_the_one_that_routes_lead_to(
     app: Any, controller: BackpressureController, redis_client: redis.Redis
 ) -> None:
@@ -134,62 +241,6 @@ def test_the_queue_is_the_one_that_routes_lead_to(
     assert length(redis_client, "clicks") == 2
     with pytest.raises(JobShedError):
         app.tasks["shop.work"].apply_async(queue="mail")
-
-
-def test_a_group_is_gated_once(app: Any, controller: BackpressureController, redis_client: redis.Redis) -> None:
-    protect(app, controller, priority="high")
-    before = decided(controller)
-    celery.group(app.signature("shop.work") for _ in range(10)).delay()
-    assert decided(controller) == before + 1
-    publish(celery.group(app.signature("shop.work") for _ in range(10)))
-    assert decided(controller) == before + 2
-    assert length(redis_client) == OVERLOAD + 20
-
-
-def test_publish_sends_all_or_none_and_takes_no_connection_before_the_gate(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    protect(app, controller, priority="low")
-    important, work = app.signature("shop.important"), app.signature("shop.work")
-    taken: list[object] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(app, "producer_or_acquire", lambda *_: taken.append(1))
-        with pytest.raises(JobShedError):
-            publish(celery.group(important, celery.chain(important, work), celery.group(important, work)))
-    assert taken == []
-    publish(celery.group(important, celery.chain(important, work)))  # the chain's second task is sent by a worker
-    assert length(redis_client) == OVERLOAD + 2
-
-
-def test_nothing_of_a_retry_or_of_what_tasks_send_is_lost_under_overload(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    app.tasks["shop.fail_once"].delay()
-    celery.chain(
-        app.signature("shop.work", ("first",), immutable=True), app.signature("shop.work", ("second",), immutable=True)
-    ).delay()
-    app.tasks["shop.work"].apply_async(("third",), link=app.signature("shop.work", ("linked",), immutable=True))
-    protect(app, controller, priority="low")
-    with worker.start_worker(app, perform_ping_check=False, pool="solo", queues=["mail"]):
-        eventually(lambda: {"from a task", "second", "linked"} <= set(ran))
-        with pytest.raises(JobShedError):  # it was an overload all the while
-            app.tasks["shop.work"].delay()
-    assert ran.count("try") == 2
-
-
-def test_beat_passes(app: Any, controller: BackpressureController, redis_client: redis.Redis) -> None:
-    protect(app, controller, priority="low")
-    app.conf.beat_schedule = {"often": {"task": "shop.work", "schedule": 0.01}}
-    service = beat.Service(app, max_interval=0.01, scheduler_cls=beat.Scheduler)
-    thread = threading.Thread(target=service.start)
-    thread.start()
-    try:
-        eventually(lambda: int(str(redis_client.llen("mail"))) >= OVERLOAD + 3)
-    finally:
-        service.stop()
-        thread.join()
-    with pytest.raises(JobShedError):
-        app.tasks["shop.work"].delay()
 
 
 def test_eager_tasks_run_whatever_the_backlog(app: Any, controller: BackpressureController) -> None:
@@ -218,7 +269,7 @@ def test_on_an_event_loop_nothing_sleeps(app: Any, controller: BackpressureContr
     async def send() -> None:
         app.tasks["shop.work"].delay()
 
-    with pytest.raises(ThrottledError):
+    with pytest.raises(ThrottledError), pytest.warns(RuntimeWarning, match="event loop"):
         asyncio.run(send())
 
 

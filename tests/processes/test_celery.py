@@ -47,3 +47,36 @@ def test_the_prefork_pool(
         every_process_sees(app, redis_client, waiting.count)
         every_process_sees(app, redis_client, waiting.add(4))
     assert end(celery, signal.SIGTERM) == 0
+
+
+def told(client: redis.Redis) -> set[str]:
+    messages: Any = client.lrange("later", 0, -1)
+    return {json.loads(message)["headers"]["task"] for message in messages}
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+def test_what_a_worker_sends_passes_from_its_first_signal_to_its_last(
+    launch: Launch, redis_client: redis.Redis, redis_url: str, pool: str
+) -> None:
+    flags = ("--app=processes.celery_passes", "worker", "--concurrency=1", f"--pool={pool}", "--queues=jobs,later.none")
+    worker = launch("celery", *flags, "--without-gossip", "--without-mingle")
+    from celery import Celery, chain  # where it is missing, launch has said so
+
+    with Celery(broker=redis_url, set_as_current=False) as app:
+        app.conf.task_default_queue = "jobs"
+        app.send_task("plain")
+        campaign = app.signature("campaign", immutable=True)
+        chain(campaign, app.signature("callback", immutable=True, queue="later")).apply_async()
+    expected = {"celeryd_init", "worker_init", "worker_ready", "from_task", "callback"}
+    if pool != "threads":
+        expected.add("worker_process_init")
+    eventually(lambda: expected <= told(redis_client), 30)
+    assert end(worker, signal.SIGTERM) == 0
+    assert told(redis_client) == {*expected, "worker_shutdown"}
+
+
+@pytest.mark.parametrize("program", ["beat", "worker --beat --pool=prefork"])
+def test_what_beat_sends_passes(launch: Launch, redis_client: redis.Redis, program: str) -> None:
+    beat = launch("celery", "--app=processes.celery_passes", *program.split(), "--schedule=beat")
+    eventually(lambda: {"beat_init", "often"} <= told(redis_client), 30)
+    assert end(beat, signal.SIGTERM) == 0

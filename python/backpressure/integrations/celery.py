@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
+import inspect
 import os
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import celery
-from celery import signals
+from kombu import exceptions
 
 from backpressure.errors import ConfigurationError
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._celery_canvas import hooks, real, unsent
+from backpressure.integrations._celery_message import Message
+from backpressure.integrations._celery_worker import note_bodies
+from backpressure.integrations._hook import MAX_WAIT, Hook
 from backpressure.integrations._layouts import check_layout
 from backpressure.providers.layouts import CeleryLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection
 
     from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._hook import PriorityRule, QueueRule
 
 __all__ = ["ENQUEUED_AT", "protect", "publish"]
 
@@ -31,12 +33,16 @@ ENQUEUED_AT = "backpressure_enqueued_at"
 
 A = TypeVar("A", bound=celery.Celery)
 
-_hooks: weakref.WeakKeyDictionary[Any, Hook] = weakref.WeakKeyDictionary()
-# Whether beat's thread runs this code.
-_in_beat: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_beat", default=False)
-signals.beat_init.connect(lambda **_: _in_beat.set(True), weak=False)
-# The group of which a member was let in last.
-_group: contextvars.ContextVar[str | None] = contextvars.ContextVar("_group", default=None)
+# Mistakes of the call, and limits of this process's own: they tell nothing about the broker.
+_NOT_FAILURES = (
+    exceptions.SerializationError,
+    exceptions.SerializerNotInstalled,
+    exceptions.LimitExceeded,
+    TypeError,
+    ValueError,
+)
+# What follows args and kwargs, and may be given by position.
+_OPTIONS = tuple(inspect.signature(celery.Celery.send_task).parameters)[4:]
 
 
 def protect(
@@ -46,69 +52,75 @@ def protect(
     priority: PriorityRule,
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
+    inside_tasks: Collection[str] = (),
 ) -> A:
-    """Make `app` wait, or raise and send nothing, wherever it sends tasks. Returns `app`.
+    """Make `app` wait, or raise and send nothing, wherever it sends tasks. Returns it, the app itself of a proxy.
 
     Args:
         controller: running where tasks are sent; workers and beat need none.
         priority: a priority for all tasks; a table by task name, queue or ``"*"``; or a function of the task's
-            ``celery.Signature``. An option ``backpressure_priority`` of a call or a task comes first.
+            ``celery.Signature``, whose options are those that Celery has merged, its queue's name among them. An option
+            ``backpressure_priority`` of a call, a route or a task comes first. It is not sent to the broker.
         queue: a table of Celery's queue names to the controller's, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds, or a table by priority.
+        inside_tasks: names of tasks whose own function is a producer, in workers too: what it sends is judged. Retries
+            and callbacks pass, and so does what is sent by threads that it starts.
 
-    ``delay``, ``apply_async``, ``send_task`` and canvas are all gated, tasks with an ETA too; of a group or a chord
-    the first task alone, and each chain in it by itself. `publish` asks once for all of them, before Celery takes a
-    connection. Retries, what tasks send while a worker runs them, beat and
-    ``task_always_eager`` are let through. On an event loop nothing sleeps: what would have to raises
-    `ThrottledError`. Tasks are stamped with the time they were first sent, see `ENQUEUED_AT`.
+    ``delay``, ``apply_async``, ``send_task`` and canvas are all gated, where Celery sends them after all that it
+    merges. A group, chord or chain asks once for each priority and queue among the tasks that it sends at once, however
+    they are nested, before Celery takes a connection: all are sent, or none. The later tasks of a chain and a chord's
+    body are sent by workers.
+
+    Whatever workers and beat send passes, from their first signal to their last, and so do retries, tasks due in more
+    than a minute, and ``task_always_eager``. A worker that runs in another thread than the main one lets pass its own
+    threads alone. On an event loop nothing sleeps: what would have to raises `ThrottledError`, if it is not HIGH. Tasks
+    are stamped with the time they were first sent, see `ENQUEUED_AT`.
 
     Thread-safe; protect an app once, before it sends.
 
     Raises:
         ConfigurationError: it is protected already, or the controller is an asynchronous one.
         JobShedError, CircuitOpenError, ThrottledError: on sending, see `BackpressureController.run`.
+        ControllerNotStartedError: on sending, in a producer.
     """
-    if app in _hooks:
+    app = real(app)
+    if app in hooks:
         raise ConfigurationError("app is protected already: call protect() once for each app", field="app", value=app)
-    hook = Hook(controller, priority, queue, max_wait)
+    hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
     check_layout(hook, "celery", lambda: _layout(app))
-    _hooks[app] = hook
+    hooks[app] = hook
+    note_bodies(app, inside_tasks)
     send = app.send_task
 
     @functools.wraps(send)
     def send_task(name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
-        passes = hook.entered or _sent_by_celery(app, options) or _follows(options.get("group_id"))
-        place = None if passes else _place(app, hook, app.signature(name, args, kwargs, options=options))
-        options.pop(MARK, None)
+        options.update(zip(_OPTIONS, more, strict=False))
         options["headers"] = {ENQUEUED_AT: time.time(), **(options.get("headers") or {})}
-        if place is None:
-            return send(name, args, kwargs, *more, **options)
-        with hook.admitted([place]):
-            _group.set(options.get("group_id"))
-            return send(name, args, kwargs, *more, **options)
+        message = Message(app, hook, send, name, args, kwargs, options)
+        gathered = unsent(app)
+        return message.send_if_admitted() if gathered is None else gathered.put(message)
 
     app.send_task = send_task
     return app
 
 
 def publish(signature: Any, *args: Any, **options: Any) -> Any:
-    """Call ``signature.apply_async``, behind one gate for all tasks that it sends at once.
-
-    Waits once for each priority and queue among them, before a connection is taken; sends all or none.
+    """Call ``signature.apply_async`` of an app that is protected, and of no other.
 
     Args:
-        signature: a group, chord, chain or task of an app that is protected.
+        signature: a group, chord, chain or task.
 
     Raises:
-        KeyError: the app is not protected.
+        ConfigurationError: the app is not protected, so that nothing would be asked.
         JobShedError, CircuitOpenError, ThrottledError: nothing was sent, see `BackpressureController.run`.
     """
-    app = signature.app
-    hook = _hooks[app]
-    if hook.entered or app.conf.task_always_eager or _sent_by_celery(app, {}):
-        return signature.apply_async(*args, **options)
-    with hook.admitted([_place(app, hook, head) for head in _heads(app, signature)]):
-        return signature.apply_async(*args, **options)
+    if real(signature.app) not in hooks:
+        raise ConfigurationError(
+            f"the app of {signature.task!r} is not protected: call protect() on it, or give the signature the app",
+            field="signature",
+            value=signature,
+        )
+    return signature.apply_async(*args, **options)
 
 
 def _layout(app: Any) -> CeleryLayout | None:
@@ -126,32 +138,3 @@ def _layout(app: Any) -> CeleryLayout | None:
     if not app.configured and options is None and app._config_source:  # noqa: SLF001
         return None
     return CeleryLayout.from_options(options)
-
-
-def _sent_by_celery(app: celery.Celery, options: dict[str, Any]) -> bool:
-    """Tell whether a worker or beat sends the task. To refuse them loses it."""
-    return bool(options.get("retries") or app.current_worker_task or _in_beat.get())
-
-
-def _follows(group_id: str | None) -> bool:
-    return group_id is not None and group_id == _group.get()
-
-
-def _place(app: celery.Celery, hook: Hook, signature: Any) -> Place:
-    name, options = signature.task, dict(signature.options)
-    task: Any = options.get("task_type") or (app.tasks.get(name) if app.finalized else None)
-    route = app.amqp.router.route(options, name, signature.args, signature.kwargs, task)
-    queue_name = route["queue"].name if route.get("queue") else route.get("routing_key") or app.conf.task_default_queue
-    mark = options.get(MARK) or getattr(task, MARK, None)
-    return hook.place(signature, name=name, queue_name=queue_name, mark=mark)
-
-
-def _heads(app: celery.Celery, signature: Any) -> Iterator[Any]:
-    """Yield the tasks that are sent at once; the later ones of a chain, and a chord's body, are sent by workers."""
-    signature = celery.signature(signature, app=app)
-    tasks = getattr(signature, "tasks", None)
-    if tasks is None:
-        yield signature
-    else:
-        for task in tasks[:1] if signature.task == "celery.chain" else tasks:
-            yield from _heads(app, task)
