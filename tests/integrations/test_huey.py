@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import pathlib
 import signal
-from datetime import datetime, timedelta
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import CircuitOpenError, JobShedError, ThrottledError
+from backpressure import (
+    CircuitOpenError,
+    ControllerNotStartedError,
+    InMemoryStatsProvider,
+    JobShedError,
+    ThrottledError,
+)
 from backpressure.providers.layouts import HueyLayout
 from controller_fixtures import eventually
 from integrations.conftest import OVERLOAD, decided
@@ -24,12 +35,15 @@ from huey.signals import SIGNAL_ENQUEUED  # noqa: E402
 from backpressure.integrations.huey import protect  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import redis
 
     from backpressure import BackpressureController
+    from controller_fixtures import MakeController
     from integrations.conftest import Watch
+
+TESTS = pathlib.Path(__file__).parent.parent
 
 ran: list[str] = []
 
@@ -49,11 +63,24 @@ def app(redis_client: redis.Redis, redis_url: str) -> Iterator[Any]:
     def send_more() -> None:
         app.tasks_by_name["work"]("from a task")
 
+    def attempt() -> None:
+        try:
+            app.tasks_by_name["work"]("from a campaign")
+        except JobShedError:
+            ran.append("shed")
+
+    def fan_out() -> None:
+        attempt()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(attempt).result()
+        fail_once()
+
     declared: dict[Any, dict[str, Any]] = {
         work: {},
         important: {"backpressure_priority": "high"},
         fail_once: {"retries": 1},
         send_more: {},
+        fan_out: {"retries": 1},
     }
     app.tasks_by_name = {function.__name__: app.task(**options)(function) for function, options in declared.items()}
     app.tasks_by_name["fail_later"] = app.task(retries=1, retry_delay=1, name="fail_later")(fail_once)
@@ -61,7 +88,7 @@ def app(redis_client: redis.Redis, redis_url: str) -> Iterator[Any]:
     for _ in range(OVERLOAD):
         app.tasks_by_name["work"]()
     yield app
-    storage.conn.close()
+    storage.conn.connection_pool.disconnect()
 
 
 def work(*name: object) -> str:
@@ -101,7 +128,7 @@ def test_under_overload_low_is_shed_and_high_passes(app: Any, controller: Backpr
     with pytest.raises(JobShedError):
         app.tasks_by_name["work"]()
     with pytest.raises(JobShedError):
-        app.tasks_by_name["work"].schedule(delay=3600)
+        app.tasks_by_name["work"].schedule(delay=30)
     with pytest.raises(JobShedError):
         app.enqueue(app.tasks_by_name["work"].s().then(app.tasks_by_name["important"]))
     assert app.pending_count() == OVERLOAD
@@ -152,15 +179,6 @@ def test_what_the_scheduler_enqueues_is_not_lost_under_overload(app: Any, contro
         eventually(lambda: {"delayed", "periodic"} <= set(ran) and ran.count("try") == 2)
 
 
-def test_due_tasks_are_known_by_object(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="low")
-    app.add_schedule(app.tasks_by_name["work"].s(eta=datetime.now() - timedelta(hours=2)))  # noqa: DTZ005 - as Huey does
-    (due,) = app.read_schedule()
-    app.enqueue(due)
-    with pytest.raises(JobShedError):
-        app.enqueue(app.pending()[-1])
-
-
 def test_immediate_tasks_run_whatever_the_backlog(app: Any, controller: BackpressureController) -> None:
     protect(app, controller, priority="low")
     app.immediate = True
@@ -174,7 +192,7 @@ def test_on_an_event_loop_nothing_sleeps(app: Any, controller: BackpressureContr
     async def send() -> None:
         app.tasks_by_name["work"]()
 
-    with pytest.raises(ThrottledError):
+    with pytest.raises(ThrottledError), pytest.warns(RuntimeWarning, match="event loop"):
         asyncio.run(send())
     assert app.pending_count() == OVERLOAD
 
@@ -197,3 +215,125 @@ def test_the_signal_of_an_enqueue_could_not_stop_it(app: Any) -> None:
 
     app.tasks_by_name["work"]()
     assert app.pending_count() == OVERLOAD + 1
+
+
+def test_an_immediate_task_may_retry_and_enqueue(app: Any, make_controller: MakeController) -> None:
+    protect(app, make_controller(start=False), priority="low", inside_tasks={"fail_once"})
+    app.immediate = True
+    app.tasks_by_name["fail_once"]()
+    app.tasks_by_name["send_more"]()
+    assert ran == ["try", "try", "from a task"]
+
+
+# ------------------------------------------------------------------------------------------------------------ consumers
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_nothing_that_a_consumer_enqueues_is_refused(redis_client: redis.Redis, redis_url: str, kind: str) -> None:
+    outside = huey.RedisHuey("mail", url=redis_url)
+    work_outside = [
+        outside.task(name=name, **options)(lambda *_: None)
+        for name, options in {"send_more": {}, "fail": {"retries": 1}, "note": {}}.items()
+    ]
+    for wrapper in work_outside:
+        wrapper.task_class.__module__ = "integrations.huey_program"
+        outside._registry.register(wrapper.task_class)
+    send_more, fail, note = work_outside
+    outside.enqueue(send_more.s().then(note))
+    fail()
+    note.schedule(("delayed",), delay=1)
+    outside.storage.conn.connection_pool.disconnect()
+    expected = [
+        *("on startup", "before", "after", "on complete", "on error", "on error", "try", "try", "periodic", "delayed"),
+        *("from a task", "from a thread", "from a pool", "from a pipeline", "on shutdown"),
+    ]
+    consumer = subprocess.Popen(
+        [sys.executable, "-m", "huey.bin.huey_consumer", "integrations.huey_program.app", "-w", "1", "-k", kind],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        eventually(lambda: consumer.poll() is not None or redis_client.llen("ran") >= len(expected) - 1, seconds=30)
+        consumer.send_signal(signal.SIGINT)
+        output = consumer.communicate(timeout=30)[0]
+    finally:
+        consumer.kill()
+    assert sorted(redis_client.lrange("ran", 0, -1)) == sorted(what.encode() for what in expected), output
+
+
+def test_a_consumer_within_a_producer_opens_nothing_of_the_producers(
+    app: Any, controller: BackpressureController
+) -> None:
+    @app.on_startup()  # type: ignore[untyped-decorator]
+    def boot() -> None:
+        app.tasks_by_name["work"]("at boot")
+        thread = threading.Thread(target=app.tasks_by_name["work"], args=("from a thread",))
+        thread.start()
+        thread.join()
+
+    protect(app, controller, priority="low")
+    with consuming(app):
+        eventually(lambda: {"at boot", "from a thread"} <= set(ran))
+        with pytest.raises(JobShedError):
+            app.tasks_by_name["work"]()
+    assert controller._passed.counts() == {("mail", "worker"): 2}
+
+
+def test_tasks_that_are_named_are_judged_inside_of_consumers(app: Any, controller: BackpressureController) -> None:
+    work = app.tasks_by_name["work"]
+    app.enqueue(app.tasks_by_name["fan_out"].s().then(work, "next"))
+    app.tasks_by_name["send_more"]()
+    protect(app, controller, priority="low", inside_tasks={"fan_out"})
+    with consuming(app):
+        eventually(lambda: {"next", "from a task"} <= set(ran))
+    assert ran.count("shed") == 4  # by the task and by its pool, at either try
+    assert ran.count("from a campaign") == 0
+
+
+def test_who_executes_a_task_by_hand_is_its_consumer(app: Any, make_controller: MakeController) -> None:
+    app.enqueue(app.tasks_by_name["send_more"].s().then(app.tasks_by_name["important"]))
+    protect(app, make_controller(start=False), priority="low")
+    while app.pending_count():
+        app.execute(app.dequeue())
+    assert "from a task" in ran
+
+
+# ------------------------------------------------------------------------------------------------------------- outcomes
+
+
+def test_an_unstarted_controller_stops_producers(app: Any, make_controller: MakeController) -> None:
+    protect(app, make_controller(start=False), priority="low")
+    with pytest.raises(ControllerNotStartedError, match="low job for queue 'mail'"):
+        app.tasks_by_name["work"]()
+    assert app.pending_count() == OVERLOAD
+
+
+def test_tasks_of_another_time_are_not_judged_by_the_backlog_of_now(
+    app: Any, controller: BackpressureController
+) -> None:
+    protect(app, controller, priority="low")
+    work = app.tasks_by_name["work"]
+    work.schedule(delay=3600)
+    app.enqueue(huey.group([work.s(delay=3600), work.s(delay=3600)]))
+    assert app.pending_count() == OVERLOAD + 3
+    assert controller._passed.counts() == {("mail", "scheduled"): 3}
+
+
+def test_what_is_wrong_with_a_task_says_nothing_of_the_queue(app: Any, make_controller: MakeController) -> None:
+    calm = make_controller(InMemoryStatsProvider({"mail": 0}))
+    protect(app, calm, priority="high")
+    work = app.tasks_by_name["work"]
+    wrong: list[Callable[[], object]] = [
+        lambda: work(lambda: None),
+        lambda: app.enqueue(work.s().then(work, lambda: None)),
+        lambda: app.enqueue(huey.group([work.s(), work.s(lambda: None)])),
+        lambda: app.enqueue(huey.chord([work.s()], work.s(lambda: None))),
+        lambda: app.enqueue(huey.chord([huey.group([])], work.s())),
+    ]
+    for enqueue in wrong * 2:
+        with pytest.raises((AttributeError, TypeError, ValueError)):
+            enqueue()
+    assert calm.circuit("mail").stats()["failure_count"] == 0
+    assert app.pending_count() == OVERLOAD

@@ -292,6 +292,19 @@ def test_tasks_that_are_named_are_judged_inside_of_workers(
     assert controller._passed.counts() == {("mail", "worker"): 1}
 
 
+def test_who_finds_a_job_abandoned_runs_its_callback_and_need_be_no_worker(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    rq_functions.queues["mail"] = queue(redis_client, controller)
+    plain = rq.Queue("other", connection=redis_client)
+    job = plain.enqueue(work, on_failure=rq.Callback(rq_functions.enqueue_after))
+    job.set_status(rq.job.JobStatus.STARTED)
+    registry = plain.started_job_registry
+    redis_client.zadd(registry.key, {job.id if rq.version.VERSION.startswith("1.") else f"{job.id}:execution": 1})
+    registry.cleanup()
+    assert controller._passed.counts() == {("mail", "worker"): 1}
+
+
 def test_a_job_that_runs_at_once_may_enqueue_and_so_may_its_callback(
     redis_client: redis.Redis, controller: BackpressureController
 ) -> None:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import huey
+import huey.consumer
+import huey.exceptions
 
-from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook
+from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
 from backpressure.integrations._layouts import check_layout
+from backpressure.integrations._workers import marked, running, worker
+from backpressure.integrations._workers import task as noted
 from backpressure.providers.layouts import HueyLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Collection, Iterator
 
     from backpressure.arguments import MaxWait
     from backpressure.controller import BackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+    from backpressure.passed import Why
 
 __all__ = ["protect"]
 
 H = TypeVar("H", bound=huey.Huey)
 
-# Whether this code runs inside a task.
-_in_task: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_task", default=False)
-# On tasks that Huey's scheduler is about to enqueue.
-_DUE = "backpressure_due"
+# What Huey refuses to enqueue, such as a group within a chord.
+_NOT_FAILURES = (huey.exceptions.HueyException, ValueError)
+
+# A consumer that is run has its process for itself, one that is merely started has what it starts: threads, processes,
+# or greenlets, which only their context tells apart from what else runs on their thread.
+marked(huey.consumer.Consumer, "run")
+marked(huey.consumer.Consumer, "start", "stop", by=functools.partial(worker, process=False))
+for _kind in (huey.consumer.Worker, huey.consumer.Scheduler):
+    marked(_kind, "initialize", "loop", "shutdown", by=running)
 
 
 def protect(
@@ -37,6 +46,7 @@ def protect(
     priority: PriorityRule,
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
+    inside_tasks: Collection[str] = (),
 ) -> H:
     """Make a ``Huey`` wait, or raise and enqueue nothing, wherever tasks are enqueued. Returns it.
 
@@ -47,57 +57,83 @@ def protect(
             ``huey.api.Task``. A task declared with ``backpressure_priority=…`` comes first. Huey's own ``priority``
             is another matter.
         queue: a table of Huey's names to the controller's, or a function as for `priority`.
-        max_wait: longest sleep accepted, in seconds.
+        max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
+        inside_tasks: names of tasks whose enqueues are judged although a consumer runs them.
 
-    Tasks with a delay are gated too; of a group or chord all tasks at once, so that all are enqueued or none. Retries,
-    what tasks enqueue, what the consumer's scheduler enqueues, and ``immediate`` mode are let through. On an event
-    loop nothing sleeps: what would have to raises `ThrottledError`. Huey's messages have no room for a time.
+    Of a group or chord all tasks are judged at once, so that all are enqueued or none. What consumers enqueue, in
+    tasks, hooks, signals and the scheduler, tasks that are due in more than a minute, and ``immediate`` mode are let
+    through. On an event loop nothing sleeps: what would have to raises `ThrottledError`, unless it is HIGH. Huey's
+    messages have no room for a time.
 
-    Thread-safe; protect it once, before it enqueues and before its consumer starts.
+    Thread-safe; protect it once, before it enqueues and before its consumer starts. Importing this module has every
+    Huey consumer mark what it runs.
 
     Raises:
         ConfigurationError: the controller is an asynchronous one, or there is no priority.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
+        ControllerNotStartedError: on enqueueing, and this is no consumer.
     """
-    hook = Hook(controller, priority, queue, max_wait)
+    hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
     if hasattr(app.storage, "queue_key"):
         check_layout(hook, "huey", lambda: HueyLayout.from_huey(app), [app.name])
     enqueue, execute = app.enqueue, app.execute
 
     @functools.wraps(enqueue)
     def gated(task: Any) -> Any:
-        if hook.entered or app.immediate or _in_task.get() or getattr(task, _DUE, False):
-            return enqueue(task)
-        with hook.admitted([_place(hook, app, head) for head in _heads(task)]):
+        judged = [head for head in _heads(task) if not hook.passes(app.name, because=_because(app, head))]
+        places = [_place(hook, app, head) for head in judged]
+        if judged:
+            _serialise(app, task)
+        with hook.admitted(places):
             return enqueue(task)
 
     @functools.wraps(execute)
-    def in_task(*args: Any, **kwargs: Any) -> Any:
-        with setting(_in_task, True):
-            return execute(*args, **kwargs)
+    def in_task(task: Any, *args: Any, **kwargs: Any) -> Any:
+        with running(), _noted(task):
+            return execute(task, *args, **kwargs)
 
     app.enqueue = gated
     app.execute = in_task
-    app.read_schedule = _marking_due(app.read_schedule)
-    app.read_periodic = _marking_due(app.read_periodic)
     return app
 
 
-def _marking_due(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what reads tasks for the scheduler, such that they are known when it enqueues them."""
+@contextlib.contextmanager
+def _noted(task: Any) -> Iterator[None]:
+    """Note what the task itself does in the body; retries, callbacks and what else Huey does around it are not its."""
+    execute = task.execute
+    if "execute" in vars(task):  # a retry in immediate mode runs inside of the first try
+        yield
+        return
 
-    @functools.wraps(read)
-    def marking(*args: Any, **kwargs: Any) -> Any:
-        tasks = read(*args, **kwargs)
-        for task in tasks:
-            setattr(task, _DUE, True)  # an attribute of this object alone, which is not enqueued with it
-        return tasks
+    def note() -> Any:
+        with noted(task.name):
+            return execute()
 
-    return marking
+    task.execute = note
+    try:
+        yield
+    finally:
+        del task.execute
+
+
+def _because(app: huey.Huey, task: Any) -> Why | None:
+    if app.immediate:
+        return "immediate"
+    return None if task.eta is None else far_ahead((task.eta - app._get_timestamp()).total_seconds())  # noqa: SLF001
 
 
 def _place(hook: Hook, app: huey.Huey, task: Any) -> Place:
     return hook.place(task, name=task.name, queue_name=app.name, mark=getattr(task, MARK, None))
+
+
+def _serialise(app: huey.Huey, task: Any) -> None:
+    """Have what cannot be serialised raise now, before anything is sent: it says nothing of the queue."""
+    if isinstance(task, (huey.group, huey.chord)):
+        for member in task.tasks:
+            _serialise(app, member)
+        task = getattr(task, "callback", None)
+    if task is not None:
+        app.serialize_task(task)
 
 
 def _heads(task: Any) -> Iterator[Any]:

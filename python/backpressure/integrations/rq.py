@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_FAILURES", "Queue"]
 
-#: What enqueueing raises that says nothing of the queue: the job is there already, RQ refuses its options, or the
+#: What enqueueing raises that says nothing of the queue, for the job is there already, RQ refuses its options, or the
 #: transaction of a caller's pipeline is to be tried again.
 NOT_FAILURES: tuple[type[Exception], ...] = (
     *filter(None, [getattr(rq.exceptions, "DuplicateJobError", None)]),  # RQ 1 has none
