@@ -64,7 +64,7 @@ def protect(
         queue: a table of Celery's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds, or a table by priority.
         inside_tasks: names of tasks whose own function is a producer, in workers too: what it sends is judged. Retries
-            and callbacks pass, and so does what is sent by threads that it starts.
+            and callbacks pass, and so does what threads send that it starts, and what a spawned pool's processes do.
 
     ``delay``, ``apply_async``, ``send_task`` and canvas are all gated, where Celery sends them after all that it
     merges. A group, chord or chain asks once for each priority and queue among the tasks that it sends at once, however
