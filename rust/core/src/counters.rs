@@ -16,15 +16,60 @@ pub const DELAY_BUCKETS_NS: [u64; 8] =
 const REFUSALS: [Reason; 3] = [Reason::BacklogRedShed, Reason::CircuitOpen, Reason::CircuitHalfOpen];
 
 /// Where a decision is counted: by its reason, and what observe mode let go apart from what was refused.
+///
+/// An enumeration, so that no bounds are checked where a ready answer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row(u8);
+#[expect(missing_docs, reason = "the names are those of reasons, and of refusals")]
+pub enum Row {
+    BacklogGreen,
+    BacklogYellow,
+    BacklogRed,
+    BacklogRedShed,
+    CircuitOpen,
+    CircuitHalfOpen,
+    ManualOverride,
+    EmergencyMode,
+    StatsStale,
+    FallbackConservative,
+    FallbackPermissive,
+    FallbackCircuitOnly,
+    ColdStart,
+    ObserveOnly,
+    Untracked,
+    ShedLetGo,
+    OpenLetGo,
+    HalfOpenLetGo,
+}
 
 impl Row {
+    /// By reason, in the order of [`Reason::ALL`].
+    const REASONS: [Self; Reason::ALL.len()] = [
+        Self::BacklogGreen,
+        Self::BacklogYellow,
+        Self::BacklogRed,
+        Self::BacklogRedShed,
+        Self::CircuitOpen,
+        Self::CircuitHalfOpen,
+        Self::ManualOverride,
+        Self::EmergencyMode,
+        Self::StatsStale,
+        Self::FallbackConservative,
+        Self::FallbackPermissive,
+        Self::FallbackCircuitOnly,
+        Self::ColdStart,
+        Self::ObserveOnly,
+        Self::Untracked,
+    ];
+
     /// Returns where a decision is counted; `goes` tells whether its caller may do the job all the same.
+    #[inline]
     pub fn of(reason: Reason, goes: bool) -> Self {
-        let let_go = goes.then(|| REFUSALS.iter().position(|refusal| *refusal == reason)).flatten();
-        #[expect(clippy::cast_possible_truncation, reason = "there are far fewer than 256")]
-        Self(let_go.map_or(reason.index(), |place| Reason::ALL.len() + place) as u8)
+        match reason {
+            Reason::BacklogRedShed if goes => Self::ShedLetGo,
+            Reason::CircuitOpen if goes => Self::OpenLetGo,
+            Reason::CircuitHalfOpen if goes => Self::HalfOpenLetGo,
+            _ => Self::REASONS[reason.index()],
+        }
     }
 }
 
@@ -60,7 +105,7 @@ impl Counters {
     /// Returns what counts the decisions of a row.
     #[inline]
     pub fn of(&self, row: Row) -> &AtomicU64 {
-        &self.rows[usize::from(row.0)]
+        &self.rows[row as usize]
     }
 
     /// Counts a throttled decision that was refused, beside its own count.
@@ -124,7 +169,7 @@ impl Counters {
 mod tests {
     use std::thread;
 
-    use super::{Counters, MS, Row};
+    use super::{Counters, MS, REFUSALS, Row};
     use crate::Reason;
 
     #[test]
@@ -160,6 +205,16 @@ mod tests {
         assert_eq!(totals.computed, 1);
         assert_eq!(totals.reasons.iter().sum::<u64>(), 2);
         assert_eq!(totals.delays.iter().sum::<u64>(), 2);
+    }
+
+    #[test]
+    fn rows_are_in_the_order_of_reasons_and_refusals() {
+        for (reason, _) in Reason::ALL {
+            assert_eq!(Row::of(reason, false) as usize, reason.index());
+        }
+        for (place, refusal) in REFUSALS.into_iter().enumerate() {
+            assert_eq!(Row::of(refusal, true) as usize, Reason::ALL.len() + place);
+        }
     }
 
     #[test]
