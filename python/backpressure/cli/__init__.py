@@ -6,13 +6,14 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+from backpressure.extras import extra
+
 if TYPE_CHECKING:
     import typer
 
 __all__ = ["application", "main"]
 
-_EXTRA = frozenset({"rich", "typer"})
-_MISSING = "the backpressure command needs typer and rich: pip install 'producer-backpressure[cli]'"
+_EXTRA = ("typer", "rich")
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        print(_MISSING, file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
     app(prog_name="backpressure")
     return 0
@@ -38,9 +39,10 @@ def application() -> typer.Typer:
     Raises:
         ModuleNotFoundError: its extra is not installed.
     """
-    import typer  # noqa: PLC0415 - the extra may be missing, which `main` explains
+    with extra("cli", *_EXTRA, what="the backpressure command"):
+        import typer  # noqa: PLC0415 - the extra may be missing
 
-    from backpressure.cli import check, demo, explain, top  # noqa: PLC0415 - likewise
+        from backpressure.cli import check, demo, explain, top  # noqa: PLC0415 - likewise
 
     app = typer.Typer(
         no_args_is_help=True,

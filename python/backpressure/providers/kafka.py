@@ -9,11 +9,14 @@ from urllib.parse import unquote, urlsplit
 import attrs
 
 from backpressure.errors import ConfigurationError
+from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE, Redactor
-from backpressure.providers._kafka_link import EARLIEST, LATEST, SASL_MECHANISMS, BrokerError, Link
 from backpressure.providers._linked import LinkedProvider
 from backpressure.types import QueueStats
+
+with extra("kafka", "kafka", what="KafkaStatsProvider"):
+    from backpressure.providers._kafka_link import EARLIEST, LATEST, SASL_MECHANISMS, BrokerError, Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

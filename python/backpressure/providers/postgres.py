@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from backpressure.errors import ConfigurationError
+from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE
 from backpressure.providers._linked import LinkedProvider
-from backpressure.providers._postgres_conninfo import parse_target
-from backpressure.providers._postgres_link import Link
-from backpressure.providers._postgres_queries import PGQUEUER, PROCRASTINATE, PostgresQuery, Rows, array, parse_query
+
+with extra("postgres", "psycopg", what="PostgresStatsProvider"):
+    import psycopg
+
+    from backpressure.providers._postgres_conninfo import parse_target
+    from backpressure.providers._postgres_link import Link
+    from backpressure.providers._postgres_queries import (
+        PGQUEUER,
+        PROCRASTINATE,
+        PostgresQuery,
+        Rows,
+        array,
+        parse_query,
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

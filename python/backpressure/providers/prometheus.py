@@ -10,23 +10,27 @@ from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
-from urllib3.exceptions import HTTPError
 
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE, Redactor, causes, network_label
 from backpressure.providers._linked import LinkedProvider
-from backpressure.providers._prometheus_api import (
-    Headers,
-    Link,
-    PrometheusError,
-    QueryError,
-    Server,
-    headers_from,
-    secrets,
-)
 from backpressure.slices import Slices
 from backpressure.types import MAX_BACKLOG, QueueStats, utc_now, validate_queue_name
+
+with extra("http", "urllib3", what="PrometheusStatsProvider"):
+    from urllib3.exceptions import HTTPError
+
+    from backpressure.providers._prometheus_api import (
+        Headers,
+        Link,
+        PrometheusError,
+        QueryError,
+        Server,
+        headers_from,
+        secrets,
+    )
 
 if TYPE_CHECKING:
     import ssl

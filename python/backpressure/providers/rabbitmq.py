@@ -5,14 +5,17 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from amqp import exceptions as amqp  # type: ignore[import-untyped]
-
+from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE, unavailable
 from backpressure.providers._linked import LinkedProvider
-from backpressure.providers._rabbitmq_link import Link, parse_target
 from backpressure.slices import Slices
 from backpressure.types import QueueStats, validate_queue_name
+
+with extra("rabbitmq", "amqp", what="RabbitMQStatsProvider"):
+    from amqp import exceptions as amqp  # type: ignore[import-untyped]
+
+    from backpressure.providers._rabbitmq_link import Link, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

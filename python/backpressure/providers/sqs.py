@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from backpressure.errors import ConfigurationError, StatsUnavailableError
+from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE
 from backpressure.providers._linked import LinkedProvider, Outcome
@@ -143,7 +144,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         self._clients: dict[int, tuple[Any, set[Any]]] = {}
         self._urls: dict[_Place, str] = {}
         if client is None:
-            import boto3.session  # type: ignore[import-untyped] # noqa: F401, PLC0415 - slow, and not everyone's
+            with extra("sqs", "boto3", what="SQSStatsProvider"):
+                import boto3.session  # type: ignore[import-untyped] # noqa: F401, PLC0415 - slow, and not everyone's
 
             where = _checked_host(endpoint_url) or region_name
         else:

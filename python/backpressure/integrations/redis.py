@@ -1,0 +1,26 @@
+"""redis-py: what is no failure of the queue."""
+
+from __future__ import annotations
+
+from backpressure.integrations._clients import SERIALISATION, installed
+
+__all__ = ["NOT_FAILURES", "is_failure"]
+
+#: What redis-py raises that says nothing of the queue: a pool that is used up, a value that cannot be written down. For
+#: ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
+NOT_FAILURES: tuple[type[BaseException], ...] = (
+    *SERIALISATION,
+    *installed("redis.exceptions:MaxConnectionsError", "redis.exceptions:DataError"),
+)
+
+# Of pools that have no class for it: `BlockingConnectionPool`'s, and any pool's before redis-py 6.
+_POOL = {"No connection available.", "Too many connections"}
+
+
+def is_failure(error: Exception) -> bool:
+    """Tell whether an error says something of the queue.
+
+    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and, besides, pools that raise a plain
+    ``ConnectionError`` when they are used up. Thread-safe.
+    """
+    return not (isinstance(error, NOT_FAILURES) or (type(error).__name__ == "ConnectionError" and str(error) in _POOL))
