@@ -72,8 +72,8 @@ def produce(
 ) -> Future[Any]:
     """Call ``producer.produce`` of confluent-kafka; return a future of what its delivery callback is told.
 
-    ``gate.run(produce, producer, "clicks", b"x")``, as `BackpressureController.run`, then reports the delivery's outcome.
-    The future holds the message, or a ``KafkaException``; it cannot be cancelled.
+    ``gate.run(produce, producer, "clicks", b"x")``, as `BackpressureController.run`, then reports the delivery's
+    outcome. The future holds the message, or a ``KafkaException``; it cannot be cancelled.
 
     Args:
         producer: a ``confluent_kafka.Producer``, to be polled as ever: ``poll`` and ``flush`` are what call callbacks.
