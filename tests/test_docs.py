@@ -18,7 +18,7 @@ from backpressure.metrics import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-GUIDE = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md"))]
+GUIDE = [DOCS / "index.md", *sorted((DOCS / "guide").glob("*.md")), DOCS / "reference" / "testing.md"]
 SERVER = "redis://localhost:6379/0"
 
 

@@ -135,6 +135,19 @@ def test_a_broker_that_cannot_be_read_is_refused(url: str, conf: dict[str, Any],
     assert SECRET not in str(caught.value)
 
 
+def test_an_app_of_ones_own_class_and_the_current_one() -> None:
+    celery = pytest.importorskip("celery")
+
+    class Shop(celery.Celery):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__("shop", broker="redis://h/2", set_as_current=False)
+
+    app = Shop()
+    assert repr(RedisStatsProvider.from_celery(app)) == "RedisStatsProvider('redis://h:6379/2', 1 queues)"
+    assert repr(RedisStatsProvider.from_celery(celery.local.Proxy(lambda: app))).endswith("h:6379/2', 1 queues)")
+    assert not app.configured
+
+
 def test_what_is_no_app_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="give a celery"):
         RedisStatsProvider.from_celery("redis://localhost")

@@ -72,8 +72,8 @@ def produce(
 ) -> Future[Any]:
     """Call ``producer.produce`` of confluent-kafka; return a future of what its delivery callback is told.
 
-    Given to `run`, ``gate.run(produce, producer, "clicks", b"x")``, whose outcome is then the delivery's. The future
-    holds the message, or a ``KafkaException``; it cannot be cancelled.
+    ``gate.run(produce, producer, "clicks", b"x")``, as `BackpressureController.run`, then reports the delivery's
+    outcome. The future holds the message, or a ``KafkaException``; it cannot be cancelled.
 
     Args:
         producer: a ``confluent_kafka.Producer``, to be polled as ever: ``poll`` and ``flush`` are what call callbacks.

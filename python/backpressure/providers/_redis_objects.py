@@ -151,7 +151,10 @@ def _configured(app: Any) -> Any:
         return app
     given: dict[str, Any] = {**app.__reduce_keys__(), "fixups": [], "set_as_current": False}
     given["changes"] = dict(given["changes"])
-    like = type(app)(**given)
+    try:
+        like = type(app)(**given)
+    except TypeError:  # a subclass with arguments of its own
+        like = next(kind for kind in type(app).__mro__ if kind.__module__.startswith("celery."))(**given)
     like._preconf_set_by_auto.update(app._preconf_set_by_auto)  # noqa: SLF001 - as Celery would do, did it copy them
     return like
 
