@@ -149,6 +149,13 @@ def test_while_the_framework_is_not_configured_only_another_one_is_refused() -> 
     refused(RedisStatsProvider(URL, ["mail"], layout="rq"), 'give it layout="celery"', written=lambda: None)
 
 
+def test_a_provider_of_redis_reads_no_other_server() -> None:
+    for queues in ({"mail": "statistics:mail"}, {"mail": ListKey("mail")}):  # which something else may keep up to date
+        made(RedisStatsProvider(URL, queues), written=lambda: "amqp")
+    provider = RedisStatsProvider(URL, ["mail"], layout="celery")
+    refused(provider, "but the broker of Celery is amqp: give a provider that reads it", written=lambda: "amqp")
+
+
 def test_providers_of_others_are_not_looked_at() -> None:
     made(InMemoryStatsProvider({"mail": 0}))
 
@@ -230,8 +237,15 @@ def test_celery_with_another_broker() -> None:
     celery = pytest.importorskip("celery")
     from backpressure.integrations.celery import protect
 
-    app = celery.Celery("shop", broker="amqp://localhost", set_as_current=False)
-    protect(app, sync(layout=CeleryLayout(sep=":")), priority="low")
+    def app(url: str | list[str]) -> Any:
+        return celery.Celery("shop", broker=url, set_as_current=False)
+
+    for layout in ("rq", "celery"):
+        for url in ("amqp://localhost", "pyamqp://localhost//", ["sqs://", "redis://localhost"]):
+            with pytest.raises(ConfigurationError, match=r"the broker of Celery is (amqp|pyamqp|sqs): give"):
+                protect(app(url), sync(layout=layout), priority="low")
+    for url in ("memory://", "redis://a", "redis+socket:///run/redis", "rediss://a", "sentinel://a;sentinel://b"):
+        protect(app(url), sync(layout="celery"), priority="low")
 
 
 def test_rq() -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_layout"]
 
-#: What returns where a framework keeps its queues; ``None`` while it is not configured, or where that is not in Redis.
-Written: TypeAlias = Callable[[], "Layout | None"]
+#: What returns where a framework keeps its queues: the name of its server, if that is not Redis; ``None`` while it is
+#: not configured.
+Written: TypeAlias = Callable[[], "Layout | str | None"]
 
 # Kind and key, in the order in which a layout reads them.
 _Keys: TypeAlias = dict[tuple[str, str], None]
@@ -101,11 +102,19 @@ class _Check:
         for queue in queues:
             yield queue, table.get(queue) or queue
 
-    def _fault(self, written: Layout | None, queue: str | None, name: str) -> str:
+    def _fault(self, written: Layout | str | None, queue: str | None, name: str) -> str:
         """Return what is wrong with a queue, if anything can be told to be."""
         reads = self._provider._layout_of(name)  # noqa: SLF001 - a provider of ours
         if reads is None or not _is_ours(reads):
             return ""
+        title, maker = _FRAMEWORKS[self._framework]
+        if isinstance(written, str):
+            if isinstance(reads, _PLAIN):  # which may stand for it
+                return ""
+            return (
+                f"stats_provider reads queue {name!r} in Redis, as {reads!r} has it, but the broker of {title} is "
+                f"{written}: give a provider that reads it"
+            )
         if written is None:  # so this much is known: another framework's layout is wrong however this one is set up
             if isinstance(reads, (*_PLAIN, type(layout_named(self._framework)))):
                 return ""
@@ -117,7 +126,6 @@ class _Check:
             # A rule of the hook's may well have one queue judged by the backlog of another.
             if any(_meet(reads, theirs, written, _keys(written, each)) for each in {queue or name, name}):
                 return ""
-        title, maker = _FRAMEWORKS[self._framework]
         place = f"keeps it in {_shown(ours)}" if ours else "does not"
         layout = f'"{self._framework}"' if written is None else repr(written)
         return (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import celery
 from kombu import exceptions
+from kombu.transport import TRANSPORT_ALIASES
 
 from backpressure.errors import ConfigurationError
 from backpressure.integrations._celery_canvas import hooks, real, unsent
@@ -123,8 +124,8 @@ def publish(signature: Any, *args: Any, **options: Any) -> Any:
     return signature.apply_async(*args, **options)
 
 
-def _layout(app: Any) -> CeleryLayout | None:
-    """Return where the app's queues lie in Redis, if so much is known without loading its configuration.
+def _layout(app: Any) -> CeleryLayout | str | None:
+    """Return where the app's queues lie, if so much is known without loading its configuration: see `check_layout`.
 
     To load it here would be too early for what is yet to be connected to ``app.on_after_configure``.
     """
@@ -132,8 +133,11 @@ def _layout(app: Any) -> CeleryLayout | None:
     url = os.environ.get("CELERY_BROKER_WRITE_URL") or conf.get("broker_write_url")
     url = url or os.environ.get("CELERY_BROKER_URL") or conf.get("broker_url")
     first = url[0] if isinstance(url, (list, tuple)) and url else url
-    if not isinstance(first, str) or not first.startswith(("redis", "rediss", "sentinel", "valkey")):
-        return None
+    scheme = first.partition("://")[0].partition("+")[0] if isinstance(first, str) else ""
+    transport = TRANSPORT_ALIASES.get(scheme, "")
+    if "redis" not in transport:
+        # Transports of others are not known here, and tests have memory in place of a broker.
+        return scheme if transport and scheme != "memory" else None
     options = conf.get("broker_transport_options")
     if not app.configured and options is None and app._config_source:  # noqa: SLF001
         return None

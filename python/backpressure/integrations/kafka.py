@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_FAILURES", "is_failure", "produce"]
 
-#: What confluent-kafka, kafka-python and aiokafka raise that says nothing of the topic: a full buffer of the client's
-#: own, a message that is too large or cannot be written down. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
+#: What confluent-kafka, kafka-python and aiokafka raise that says nothing of the topic, as a full buffer of the
+#: client's own, a message that is too large or cannot be written down. For
+#: ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     BufferError,  # confluent-kafka's for its own full queue
     *SERIALISATION,

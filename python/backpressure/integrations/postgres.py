@@ -6,9 +6,9 @@ from backpressure.integrations._clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES"]
 
-#: What these raise that says nothing of the queue: the job is there already, it cannot be written down, or too many
+#: What these raise that says nothing of the queue, as the job is there already, it cannot be written down, or too many
 #: wait for the client's pool. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. ``psycopg_pool.PoolTimeout`` is
-#: not among them: it is also all that a pool says of a server that is dead.
+#: not among them, for it is also all that a pool says of a server that is dead.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     *SERIALISATION,
     *installed(

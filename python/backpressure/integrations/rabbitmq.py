@@ -6,9 +6,9 @@ from backpressure.integrations._clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES"]
 
-#: What kombu and py-amqp raise that says nothing of the queue: a message that is too large or cannot be written down, a
-#: pool of connections or channels that is used up. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. A message
-#: that the broker returned or refused is a failure.
+#: What kombu and py-amqp raise that says nothing of the queue, as a message that is too large or cannot be written
+#: down, a pool of connections or channels that is used up. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. A
+#: message that the broker returned or refused is a failure.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     *SERIALISATION,
     *installed(

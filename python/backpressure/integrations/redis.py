@@ -6,8 +6,8 @@ from backpressure.integrations._clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES", "is_failure"]
 
-#: What redis-py raises that says nothing of the queue: a pool that is used up, a value that cannot be written down. For
-#: ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
+#: What redis-py raises that says nothing of the queue, as a pool that is used up, a value that cannot be written down.
+#: For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     *SERIALISATION,
     *installed("redis.exceptions:MaxConnectionsError", "redis.exceptions:DataError"),

@@ -34,8 +34,8 @@ class RefusedError(UnsentError):
     """The entries are all at fault themselves, for instance too long: sending them again is of no use."""
 
 
-#: What boto3 raises that says nothing of the queue: a request that it does not send, and entries at fault themselves.
-#: For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
+#: What boto3 raises that says nothing of the queue, as a request that it does not send, and entries at fault
+#: themselves. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     RefusedError,
     *SERIALISATION,
