@@ -169,7 +169,7 @@ class TestLifeCycle:
 
         class Attributes:
             get_queue_stats = Called()
-            get_all_queue_stats = partial(Awaited().get_all_queue_stats)
+            get_all_queue_stats = staticmethod(partial(Awaited().get_all_queue_stats))
 
         wrong: Any
         for wrong in (Awaited(), Wrapper(Awaited()), Attributes()):

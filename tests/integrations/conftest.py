@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -38,6 +39,16 @@ class Watch(Protocol):
     """Makes a controller that reads queues of a framework now and from now on."""
 
     def __call__(self, layout: Layout, *queues: str) -> BackpressureController: ...
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    """Undo what workers of frameworks, run within the test, set up: the root logger's level and handlers."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers.copy()
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture
