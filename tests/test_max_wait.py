@@ -209,3 +209,40 @@ def test_coroutine_functions_and_threads_are_not_warned_of(controller: Backpress
         return [await enqueue(), await asyncio.to_thread(controller.run, "low", "empty", int)]
 
     assert asyncio.run(on_a_loop()) == [1, 0]
+
+
+@pytest.mark.filterwarnings("ignore:a BackpressureController is used on a running event loop:RuntimeWarning")
+@WAYS
+@pytest.mark.parametrize("max_wait", [None, 0.1, 10, BY_PRIORITY])
+def test_on_a_loop_high_goes_and_others_are_counted_as_refused(
+    controller: BackpressureController, clock: ManualClock, enter: Enter, max_wait: Any
+) -> None:
+    controller.suggest_throttle("high", "full")  # a first sight on a loop is let go
+
+    async def on_a_loop() -> None:
+        assert slept(clock, lambda: enter(controller, "high", "full", max_wait=max_wait)) == 0
+        with pytest.raises(backpressure.BackpressureError) as refused:
+            enter(controller, "medium", "full", max_wait=max_wait)
+        assert (refused.value.priority, refused.value.reason) == (MEDIUM, Reason.BACKLOG_RED)
+
+    asyncio.run(on_a_loop())
+    refusals = {key: total.refused() for key, total in controller._engine.totals().items()}
+    assert refusals == {("full", HIGH.value): (0, 0, 0), ("full", MEDIUM.value): (0, 0, 1)}
+
+
+@pytest.mark.parametrize("enter", [run, gate_run, gate_with, batch])
+def test_who_never_waits_by_priority_is_not_warned(controller: BackpressureController, enter: Enter) -> None:
+    async def on_a_loop() -> None:
+        enter(controller, "low", "empty", max_wait=BY_PRIORITY)
+
+    asyncio.run(on_a_loop())
+
+
+def test_a_bad_one_gives_a_probe_back(controller: BackpressureController, clock: ManualClock) -> None:
+    circuit = controller.circuit("empty")
+    for _ in range(5):
+        circuit.record_failure()
+    clock.advance(60)
+    with pytest.raises(ConfigurationError):
+        controller.run("low", "empty", int, max_wait=-1)
+    assert controller.run("low", "empty", int) == 0

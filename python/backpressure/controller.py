@@ -291,7 +291,7 @@ class BackpressureController(Heart):
         """
         batch = self._batch(jobs, timeout)
         if in_event_loop():
-            self._host.warn_of_loop()
+            self._host.warn_of_loop(*batch.limits())
         try:
             for step in batch:
                 batch.answer = self._take_step(step)
@@ -314,7 +314,7 @@ class BackpressureController(Heart):
 
     async def _turn_async(self, gate: Gate) -> ThrottleDecision:
         decision = self._engine.plan(gate.priority, gate.queue_name)
-        seconds = self._desk.accept(decision, gate.max_wait)
+        seconds = self._desk.accept(decision, gate.max_wait, awaited=True)
         if seconds > 0:
             await self._pacer.pause_async(seconds)
         return self._desk.admit(decision) if decision.delay > 0 else decision

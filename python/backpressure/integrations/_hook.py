@@ -15,7 +15,7 @@ import pickle
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from backpressure.arguments import check_max_wait
+from backpressure.arguments import check_max_wait, longest_wait
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
 from backpressure.errors import (
@@ -215,8 +215,9 @@ class Hook(_Rules["BackpressureController"]):
         """
         max_wait, in_order = self._max_wait, _in_order(places)
         if in_event_loop():
+            limits = (longest_wait(max_wait, priority) for priority, _ in in_order)
+            self.controller._host.warn_of_loop(*limits)  # noqa: SLF001
             max_wait = 0
-            self.controller._host.warn_of_loop()  # noqa: SLF001
         with contextlib.ExitStack() as stack:
             with _naming(in_order):
                 slots = self.controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001
