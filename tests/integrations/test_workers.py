@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from backpressure import HIGH, AsyncBackpressureController, ControllerNotStartedError
+from backpressure.integrations import _workers
 from backpressure.integrations._hook import AsyncHook, Hook
-from backpressure.integrations._workers import current_task, in_worker, marking, recognise, running, task, worker
+from backpressure.integrations._workers import (
+    current_task,
+    in_worker,
+    mark_process,
+    marking,
+    recognise,
+    running,
+    task,
+    worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +83,48 @@ def test_functions_are_marked_as_they_are_told() -> None:
     marking(run, running)()
     assert seen == [True, True, True, True]
     assert not on_a_thread(in_worker)
+
+
+def test_a_process_that_is_marked_stays_so_beyond_what_ran_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_workers, "_process", [])
+    with worker():
+        mark_process()
+        mark_process()
+    assert in_worker()
+
+
+def test_callbacks_of_futures_belong_to_who_adds_them() -> None:
+    seen: list[tuple[bool, str | None]] = []
+
+    def note(_: Future[bool]) -> None:
+        seen.append((in_worker(), current_task()))
+
+    def work(leave: threading.Event) -> None:
+        with task("campaign"):
+            future = pool.submit(leave.wait)
+            future.add_done_callback(note)
+            leave.set()
+            wait([future])
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # the pool's thread is a producer's
+        marking(work, running)(threading.Event())
+        pool.submit(threading.Event().is_set).add_done_callback(note)
+    assert seen == [(True, "campaign"), (False, None)]
+
+
+def test_threads_that_are_followed_go_when_they_are_done() -> None:
+    with running():
+        thread = threading.Thread(target=int)
+        thread.start()
+    thread.join()
+    gone = weakref.ref(thread)
+    gc.disable()
+    try:
+        del thread
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def begun() -> None:

@@ -46,9 +46,9 @@ __all__ = [
 _MARK = "_backpressure_in_worker"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
-# What runs now on the main thread; a forked child inherits it, as it does the threads' marks. Adding to and taking from
-# a list cannot be torn.
-_process: list[None] = []
+# What runs now on the main thread, and whether for good; a forked child inherits it, as it does the threads' marks.
+# Adding to and taking from a list cannot be torn.
+_process: list[bool] = []
 # What ran on the main thread before it could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
@@ -85,8 +85,8 @@ def _is_marked() -> bool:
 
 def mark_process() -> None:
     """Note that this process, and what it forks, is a worker's from now on."""
-    if not _process:
-        _process.append(None)
+    if True not in _process:
+        _process.append(True)
 
 
 @contextlib.contextmanager
@@ -99,11 +99,11 @@ def worker(*, process: bool = True) -> Iterator[None]:
     """
     thread = threading.current_thread()
     if process and thread is threading.main_thread():
-        _process.append(None)
+        _process.append(False)
         try:
             yield
         finally:
-            _process.pop()
+            _process.remove(False)
     elif hasattr(thread, _MARK):
         yield
     else:
@@ -233,20 +233,23 @@ def marking(method: Any, by: Mark | None = None) -> Any:
 
 
 def _follow_threads() -> None:
-    """Have threads that a worker or a task starts, and what it submits to pools of threads, belong to it from now on.
+    """Have threads that a worker or a task starts, what it submits to pools of threads, and what it has futures call
+    when they are done, belong to it from now on.
 
-    Neither contexts nor thread-locals reach them, so `threading.Thread.start` and ``ThreadPoolExecutor.submit`` are
-    wrapped; only once a worker runs beside a producer, with which it may share a pool, or a task is noted.
+    Neither contexts nor thread-locals reach them, so `threading.Thread.start`, ``ThreadPoolExecutor.submit`` and
+    ``Future.add_done_callback`` are wrapped; only once a worker runs beside a producer, with which it may share a pool,
+    or a task is noted.
     """
     if _following.is_set():
         return
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - few need it
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - few need it
 
     with _start_lock:
         if _following.is_set():
             return
         start: Any = threading.Thread.start
         submit: Any = ThreadPoolExecutor.submit
+        add_done_callback: Any = Future.add_done_callback
 
         @functools.wraps(start)
         def follow(thread: Any) -> None:
@@ -254,7 +257,7 @@ def _follow_threads() -> None:
             if (inside or run) and not _local.submitting:
                 if hasattr(threading.current_thread(), _MARK):
                     setattr(thread, _MARK, True)
-                thread.run = functools.partial(_run_inside, inside, run, thread.run)
+                _have_run_inside(thread, inside, run)
             start(thread)
 
         @functools.wraps(submit)
@@ -270,11 +273,32 @@ def _follow_threads() -> None:
             finally:
                 _local.submitting = False
 
+        @functools.wraps(add_done_callback)
+        def follow_done(future: Any, function: Any) -> None:
+            inside, run = _is_marked(), _current_run()
+            if inside or run:
+                function = functools.partial(_run_inside, inside, run, function)
+            add_done_callback(future, function)
+
         patched: Any = threading.Thread
         patched.start = follow
         patched = ThreadPoolExecutor
         patched.submit = carry
+        patched = Future
+        patched.add_done_callback = follow_done
         _following.set()
+
+
+def _have_run_inside(thread: Any, inside: bool, run: _Run | None) -> None:
+    its_run = thread.run
+
+    def run_inside() -> None:
+        try:
+            _run_inside(inside, run, its_run)
+        finally:
+            vars(thread).pop("run", None)  # else it would hold the thread, in a circle
+
+    thread.run = run_inside
 
 
 def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:
