@@ -177,6 +177,12 @@ def test_asyncio_bounds_waits_too(engine_name: str, engine_module: EngineModule,
     asyncio.run(main())
 
 
+def test_asyncio_looks_at_it_as_a_function_is_decorated(engine_name: str, provider: InMemoryStatsProvider) -> None:
+    controller = AsyncBackpressureController(None, provider, _engine=engine_name)
+    with pytest.raises(ConfigurationError, match="max_wait"):
+        controller.throttled("low", "empty", max_wait=-1)
+
+
 # ---------------------------------------------------------------------------------------------------------- event loops
 
 
