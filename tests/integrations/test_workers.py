@@ -159,6 +159,14 @@ def test_what_has_begun_on_another_thread_is_that_thread() -> None:
     assert others == [False, False]
 
 
+def test_what_has_begun_on_another_thread_is_recognised_until_it_ends() -> None:
+    def run() -> list[bool]:
+        begun()
+        return [in_worker(), on_a_thread(in_worker)]
+
+    assert on_a_thread(run) == [False, False]
+
+
 def test_a_task_is_known_in_all_that_it_starts_and_no_longer() -> None:
     pool = ThreadPoolExecutor(1)
     with task("campaign"):

@@ -42,7 +42,7 @@ __all__ = [
     "worker",
 ]
 
-# On threads that belong to a worker.
+# On threads that belong to a worker: ``True``, or the functions while one of which runs there, see `recognise`.
 _MARK = "_backpressure_in_worker"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
@@ -80,7 +80,13 @@ def in_worker() -> bool:
 
 
 def _is_marked() -> bool:
-    return _coroutine.get() or hasattr(threading.current_thread(), _MARK)
+    return _coroutine.get() or _has_marked_thread()
+
+
+def _has_marked_thread() -> bool:
+    thread = threading.current_thread()
+    mark = getattr(thread, _MARK, None)
+    return mark is True or (mark is not None and frame_of(thread, mark) is not None)
 
 
 def mark_process() -> None:
@@ -104,7 +110,7 @@ def worker(*, process: bool = True) -> Iterator[None]:
             yield
         finally:
             _process.remove(False)
-    elif hasattr(thread, _MARK):
+    elif _has_marked_thread():
         yield
     else:
         _follow_threads()
@@ -179,9 +185,9 @@ def recognise(*functions: str) -> None:
     thread = threading.current_thread()
     if frame_of(threading.main_thread(), functions) is not None:
         _begun.update(functions)
-    elif frame_of(thread, functions) is not None:
+    elif frame_of(thread, functions) is not None and not _has_marked_thread():
         _follow_threads()
-        setattr(thread, _MARK, True)
+        setattr(thread, _MARK, functions)
 
 
 def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
@@ -255,7 +261,7 @@ def _follow_threads() -> None:
         def follow(thread: Any) -> None:
             inside, run = _is_marked(), _current_run()
             if (inside or run) and not _local.submitting:
-                if hasattr(threading.current_thread(), _MARK):
+                if _has_marked_thread():
                     setattr(thread, _MARK, True)
                 _have_run_inside(thread, inside, run)
             start(thread)
