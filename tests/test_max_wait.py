@@ -131,6 +131,11 @@ def test_what_cannot_be_one_is_an_error_while_all_is_green(
     assert str(error.value.field).startswith("max_wait")
 
 
+def test_a_batchs_job_is_hashable_whatever_it_accepts() -> None:
+    jobs = [BatchJob("low", "empty", int, max_wait=max_wait) for max_wait in (BY_PRIORITY, {LOW: 0}, 0, BY_PRIORITY)]
+    assert len(set(jobs)) == 3
+
+
 def test_the_error_says_what_to_do_and_pickles(controller: BackpressureController) -> None:
     with pytest.raises(ThrottledError) as refused:
         controller.run("medium", "red", int, max_wait=0.2)
@@ -230,6 +235,7 @@ def test_on_a_loop_high_goes_and_others_are_counted_as_refused(
         with pytest.raises(backpressure.BackpressureError) as refused:
             enter(controller, "medium", "full", max_wait=max_wait)
         assert (refused.value.priority, refused.value.reason) == (MEDIUM, Reason.BACKLOG_RED)
+        assert "would block the running event loop" in str(refused.value)
 
     asyncio.run(on_a_loop())
     refusals = {key: total.refused() for key, total in controller._engine.totals().items()}

@@ -63,7 +63,7 @@ class BatchJob:
     priority: Priority = attrs.field(converter=_priority)
     queue_name: str = attrs.field(converter=validate_queue_name)
     work: Callable[[], Any] = attrs.field(validator=_callable)
-    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait)
+    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
 
 
 @attrs.frozen

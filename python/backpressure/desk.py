@@ -67,10 +67,12 @@ class Desk:
                 return 0.0
         elif limit is not None and delay > limit:
             self._engine.refuse_late(decision)
+            why, instead = f"longer than max_wait ({limit:g} s)", "accept a longer max_wait"
+            if blocks:
+                why, instead = "which would block the running event loop", "let it wait in asyncio.to_thread"
             raise ThrottledError(
                 f"{decision.priority} job for queue {decision.queue_name!r} would wait {delay:.3f} s "
-                f"({decision.reason}), longer than max_wait ({limit:g} s), and was not enqueued: retry in "
-                f"{delay:.3f} s, or accept a longer max_wait",
+                f"({decision.reason}), {why}, and was not enqueued: retry in {delay:.3f} s, or {instead}",
                 queue_name=decision.queue_name,
                 priority=decision.priority,
                 retry_after=delay,
