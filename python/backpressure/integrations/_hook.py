@@ -81,18 +81,19 @@ class _Entrance:
     def __init__(self, hook: object) -> None:
         self.hook = hook
         self.over = False
-        self.outer = _innermost()
+        self.outer = next(_entrances(), None)
 
 
 _entered: contextvars.ContextVar[_Entrance | None] = contextvars.ContextVar("_entered", default=None)
 
 
-def _innermost() -> _Entrance | None:
-    """Return the last entrance that this code runs inside of."""
+def _entrances() -> Iterator[_Entrance]:
+    """Yield the entrances that this code runs inside of, the last one first."""
     entrance = _entered.get()
-    while entrance is not None and entrance.over:
+    while entrance is not None:
+        if not entrance.over:
+            yield entrance
         entrance = entrance.outer
-    return entrance
 
 
 class _Rules(Generic[C]):
@@ -172,9 +173,8 @@ class _Rules(Generic[C]):
 
     @property
     def entered(self) -> bool:
-        """Whether this code runs inside `admitted`."""
-        entrance = _innermost()
-        return entrance is not None and entrance.hook is self
+        """Whether this code runs inside `admitted`, those of other hooks within it included."""
+        return any(entrance.hook is self for entrance in _entrances())
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
