@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -125,6 +126,17 @@ def test_threads_that_are_followed_go_when_they_are_done() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_processes_that_a_worker_starts_belong_to_it(method: str) -> None:
+    def ask() -> bool:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+            return pool.submit(in_worker).result()
+
+    assert marking(ask, running)()
+    assert not ask()
 
 
 def begun() -> None:

@@ -3,7 +3,8 @@
 Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
 handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
 thread has the process for itself; one on another thread, or on an event loop that it shares, is that thread or task and
-what these start, so that a worker within a producer opens nothing of the producer's.
+what these start, so that a worker within a producer opens nothing of the producer's. Processes that multiprocessing
+starts for a worker are the worker's, too.
 
 Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
 `task`.
@@ -17,6 +18,7 @@ import functools
 import inspect
 import sys
 import threading
+from multiprocessing import process as processes
 from typing import TYPE_CHECKING, Any
 
 from backpressure.integrations._context import setting
@@ -42,7 +44,8 @@ __all__ = [
     "worker",
 ]
 
-# On threads that belong to a worker: ``True``, or the functions while one of which runs there, see `recognise`.
+# On processes and threads that belong to a worker: ``True``, or the functions while one of which runs there, see
+# `recognise`.
 _MARK = "_backpressure_in_worker"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
@@ -76,7 +79,12 @@ _task: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_task", def
 
 def in_worker() -> bool:
     """Tell whether this code runs in a worker. Thread-safe."""
-    return bool(_process) or _is_marked() or (bool(_begun) and _still_runs())
+    return (
+        bool(_process)
+        or _is_marked()
+        or hasattr(processes.current_process(), _MARK)
+        or (bool(_begun) and _still_runs())
+    )
 
 
 def _is_marked() -> bool:
@@ -87,6 +95,23 @@ def _has_marked_thread() -> bool:
     thread = threading.current_thread()
     mark = getattr(thread, _MARK, None)
     return mark is True or (mark is not None and frame_of(thread, mark) is not None)
+
+
+def _follow_processes() -> None:
+    """Have processes that a worker starts belong to it: one that is not forked, but spawned, knows of nothing else."""
+    start: Any = processes.BaseProcess.start
+
+    @functools.wraps(start)
+    def follow(process: Any) -> None:
+        if in_worker():
+            setattr(process, _MARK, True)  # which it takes with it
+        start(process)
+
+    patched: Any = processes.BaseProcess
+    patched.start = follow
+
+
+_follow_processes()
 
 
 def mark_process() -> None:
