@@ -167,6 +167,7 @@ class BackpressureController(Heart):
             JobShedError: the backlog is too large; `work` was not called.
             CircuitOpenError: the queue's circuit is open; `work` was not called.
             ThrottledError: the advised delay exceeds `max_wait`; `work` was not called.
+            BackpressureError: it would have to wait on a running event loop, and is not HIGH; `work` was not called.
             TypeError: `work` returned a generator or an awaitable, whose work is still to be done.
             Exception: whatever `work` raises.
 
