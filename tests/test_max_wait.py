@@ -131,6 +131,11 @@ def test_what_cannot_be_one_is_an_error_while_all_is_green(
     assert str(error.value.field).startswith("max_wait")
 
 
+def test_a_batchs_job_is_hashable_whatever_it_accepts() -> None:
+    jobs = [BatchJob("low", "empty", int, max_wait=max_wait) for max_wait in (BY_PRIORITY, {LOW: 0}, 0, BY_PRIORITY)]
+    assert len(set(jobs)) == 3
+
+
 def test_the_error_says_what_to_do_and_pickles(controller: BackpressureController) -> None:
     with pytest.raises(ThrottledError) as refused:
         controller.run("medium", "red", int, max_wait=0.2)
@@ -177,6 +182,12 @@ def test_asyncio_bounds_waits_too(engine_name: str, engine_module: EngineModule,
     asyncio.run(main())
 
 
+def test_asyncio_looks_at_it_as_a_function_is_decorated(engine_name: str, provider: InMemoryStatsProvider) -> None:
+    controller = AsyncBackpressureController(None, provider, _engine=engine_name)
+    with pytest.raises(ConfigurationError, match="max_wait"):
+        controller.throttled("low", "empty", max_wait=-1)
+
+
 # ---------------------------------------------------------------------------------------------------------- event loops
 
 
@@ -209,3 +220,41 @@ def test_coroutine_functions_and_threads_are_not_warned_of(controller: Backpress
         return [await enqueue(), await asyncio.to_thread(controller.run, "low", "empty", int)]
 
     assert asyncio.run(on_a_loop()) == [1, 0]
+
+
+@pytest.mark.filterwarnings("ignore:a BackpressureController is used on a running event loop:RuntimeWarning")
+@WAYS
+@pytest.mark.parametrize("max_wait", [None, 0.1, 10, BY_PRIORITY])
+def test_on_a_loop_high_goes_and_others_are_counted_as_refused(
+    controller: BackpressureController, clock: ManualClock, enter: Enter, max_wait: Any
+) -> None:
+    controller.suggest_throttle("high", "full")  # a first sight on a loop is let go
+
+    async def on_a_loop() -> None:
+        assert slept(clock, lambda: enter(controller, "high", "full", max_wait=max_wait)) == 0
+        with pytest.raises(backpressure.BackpressureError) as refused:
+            enter(controller, "medium", "full", max_wait=max_wait)
+        assert (refused.value.priority, refused.value.reason) == (MEDIUM, Reason.BACKLOG_RED)
+        assert "would block the running event loop" in str(refused.value)
+
+    asyncio.run(on_a_loop())
+    refusals = {key: total.refused() for key, total in controller._engine.totals().items()}
+    assert refusals == {("full", HIGH.value): (0, 0, 0), ("full", MEDIUM.value): (0, 0, 1)}
+
+
+@pytest.mark.parametrize("enter", [run, gate_run, gate_with, batch])
+def test_who_never_waits_by_priority_is_not_warned(controller: BackpressureController, enter: Enter) -> None:
+    async def on_a_loop() -> None:
+        enter(controller, "low", "empty", max_wait=BY_PRIORITY)
+
+    asyncio.run(on_a_loop())
+
+
+def test_a_bad_one_gives_a_probe_back(controller: BackpressureController, clock: ManualClock) -> None:
+    circuit = controller.circuit("empty")
+    for _ in range(5):
+        circuit.record_failure()
+    clock.advance(60)
+    with pytest.raises(ConfigurationError):
+        controller.run("low", "empty", int, max_wait=-1)
+    assert controller.run("low", "empty", int) == 0

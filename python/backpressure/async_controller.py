@@ -239,7 +239,7 @@ class AsyncBackpressureController(Heart):
         Raises:
             TypeError: the function is no coroutine function, or a generator.
         """
-        checked_priority, checked_name = Priority.parse(priority), validate_queue_name(queue_name)
+        place = checked(priority, queue_name, max_wait)
 
         def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
             refuse_generator(function)
@@ -250,7 +250,7 @@ class AsyncBackpressureController(Heart):
 
             @wraps(function)
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-                decision = await self._host.turn(checked_priority, checked_name, max_wait)
+                decision = await self._host.turn(*place)
                 value: T = await self._host.perform(decision, function, *args, **kwargs)
                 return value
 

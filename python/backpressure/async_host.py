@@ -39,7 +39,11 @@ class _UnreadError(Exception):
 
 
 class AsyncDesk(Desk):
-    """A desk where deciding may take a read."""
+    """A desk where deciding may take a read, and sleeps are awaited."""
+
+    def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = True) -> float:
+        """As `Desk.accept`."""
+        return super().accept(decision, max_wait, awaited=awaited)
 
     def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
         """As `Desk.decide`; ``None`` where the queue is to be read first."""

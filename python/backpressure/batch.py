@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
 
-from backpressure.arguments import MaxWait, check_max_wait
+from backpressure.arguments import MaxWait, check_max_wait, longest_wait
 from backpressure.errors import BatchError, ConfigurationError, JobShedError, ThrottledError
 from backpressure.settings import nanoseconds
 from backpressure.types import Priority, Reason, ThrottleDecision, validate_queue_name
@@ -63,7 +63,7 @@ class BatchJob:
     priority: Priority = attrs.field(converter=_priority)
     queue_name: str = attrs.field(converter=validate_queue_name)
     work: Callable[[], Any] = attrs.field(validator=_callable)
-    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait)
+    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
 
 
 @attrs.frozen
@@ -249,6 +249,10 @@ class Batch:
         self._outcomes = [_NOT_STARTED] * len(self._jobs)
         self._steps = steps(self._jobs, self._outcomes, desk, timeout)
         self.answer: object = None
+
+    def limits(self) -> Iterator[float | None]:
+        """Yield for how long the jobs may wait, in seconds; ``None`` for any."""
+        return (longest_wait(job.max_wait, job.priority) for job in self._jobs)
 
     def __iter__(self) -> Iterator[Step]:
         with contextlib.suppress(StopIteration):

@@ -167,6 +167,7 @@ class BackpressureController(Heart):
             JobShedError: the backlog is too large; `work` was not called.
             CircuitOpenError: the queue's circuit is open; `work` was not called.
             ThrottledError: the advised delay exceeds `max_wait`; `work` was not called.
+            BackpressureError: it would have to wait on a running event loop, and is not HIGH; `work` was not called.
             TypeError: `work` returned a generator or an awaitable, whose work is still to be done.
             Exception: whatever `work` raises.
 
@@ -291,7 +292,7 @@ class BackpressureController(Heart):
         """
         batch = self._batch(jobs, timeout)
         if in_event_loop():
-            self._host.warn_of_loop()
+            self._host.warn_of_loop(*batch.limits())
         try:
             for step in batch:
                 batch.answer = self._take_step(step)
@@ -314,7 +315,7 @@ class BackpressureController(Heart):
 
     async def _turn_async(self, gate: Gate) -> ThrottleDecision:
         decision = self._engine.plan(gate.priority, gate.queue_name)
-        seconds = self._desk.accept(decision, gate.max_wait)
+        seconds = self._desk.accept(decision, gate.max_wait, awaited=True)
         if seconds > 0:
             await self._pacer.pause_async(seconds)
         return self._desk.admit(decision) if decision.delay > 0 else decision

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure import outcome
 from backpressure.arguments import longest_wait
-from backpressure.errors import ThrottledError
+from backpressure.clock import in_event_loop
+from backpressure.errors import ConfigurationError, ThrottledError
 from backpressure.foreign import unless_by_signal
+from backpressure.pacer import blocks_a_loop
 from backpressure.types import Priority
 
 if TYPE_CHECKING:
@@ -44,27 +46,41 @@ class Desk:
         self._foreign = foreign
         self.now_ns = pacer.now_ns
 
-    def accept(self, decision: ThrottleDecision, max_wait: MaxWait) -> float:
+    def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = False) -> float:
         """Return for how long to sleep on a planned decision, in seconds, or raise what it stands for.
 
-        The delay, jittered, but no longer than `max_wait`. What would have to wait longer is refused, unless it is
-        HIGH: load never refuses that.
+        The delay, jittered, but no longer than `max_wait`; nothing on an event loop, unless the sleep is `awaited`.
+        What would have to wait longer is refused, unless it is HIGH: load never refuses that.
         """
         raise_rejection(decision)
-        limit, delay = longest_wait(max_wait, decision.priority), decision.delay
+        delay = decision.delay
+        try:
+            limit = longest_wait(max_wait, decision.priority)
+        except ConfigurationError:
+            self.give_back(decision)
+            raise
         if delay <= 0:
             return 0.0
-        if limit is not None and delay > limit and decision.priority is not Priority.HIGH:
+        blocks = not awaited and in_event_loop()
+        if decision.priority is Priority.HIGH:
+            if blocks:
+                return 0.0
+        elif limit is not None and delay > limit:
             self._engine.refuse_late(decision)
+            why, instead = f"longer than max_wait ({limit:g} s)", "accept a longer max_wait"
+            if blocks:
+                why, instead = "which would block the running event loop", "let it wait in asyncio.to_thread"
             raise ThrottledError(
                 f"{decision.priority} job for queue {decision.queue_name!r} would wait {delay:.3f} s "
-                f"({decision.reason}), longer than max_wait ({limit:g} s), and was not enqueued: retry in "
-                f"{delay:.3f} s, or accept a longer max_wait",
+                f"({decision.reason}), {why}, and was not enqueued: retry in {delay:.3f} s, or {instead}",
                 queue_name=decision.queue_name,
                 priority=decision.priority,
                 retry_after=delay,
                 reason=decision.reason,
             )
+        elif blocks:
+            self._engine.refuse_late(decision)
+            raise blocks_a_loop(delay, decision.queue_name, priority=decision.priority, reason=decision.reason)
         jittered = self._pacer.jittered(delay, decision.queue_name)
         return jittered if limit is None else min(jittered, limit)
 

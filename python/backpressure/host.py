@@ -14,10 +14,11 @@ import attrs
 
 from backpressure._pure.breaker import is_forced, state_of
 from backpressure._pure.counters import MISS_REASONS
+from backpressure.arguments import longest_wait
 from backpressure.clock import in_event_loop
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure.outcome import is_plain, runs_on_a_loop
-from backpressure.types import CIRCUIT_REASONS, CircuitState, Reason, ThrottleDecision, Zone
+from backpressure.types import CIRCUIT_REASONS, CircuitState, Priority, Reason, ThrottleDecision, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from backpressure.pacer import Pacer
     from backpressure.poller import Poller
     from backpressure.sights import Sights
-    from backpressure.types import Priority
 
 __all__ = ["BlockingHost", "ControllerHost"]
 
@@ -245,12 +245,12 @@ class BlockingHost(ControllerHost):
 
     _warned = False
 
-    def warn_of_loop(self) -> None:
+    def warn_of_loop(self, *limits: float | None) -> None:
         """Warn, once, that the calling thread runs an event loop: while all is green nothing else shows it.
 
-        Who says ``max_wait=0`` knows it.
+        Who says that jobs wait 0 seconds, their `limits`, knows it.
         """
-        if self._warned:
+        if self._warned or not any(limit != 0 for limit in limits):
             return
         self._warned = True
         warnings.warn(
@@ -262,8 +262,8 @@ class BlockingHost(ControllerHost):
 
     def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
-        if max_wait != 0 and in_event_loop():
-            self.warn_of_loop()
+        if in_event_loop():
+            self.warn_of_loop(longest_wait(max_wait, Priority.parse(priority)))
         decision = self.engine.plan(priority, queue_name)
         seconds = self.desk.accept(decision, max_wait)
         if seconds > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backpressure.clock import TaskWake, Wake, in_event_loop, wait
 from backpressure.errors import BackpressureError, ControllerStoppedError
@@ -15,11 +15,22 @@ if TYPE_CHECKING:
 
     from backpressure.clock import Clock
 
-__all__ = ["Pacer"]
+__all__ = ["Pacer", "blocks_a_loop"]
 
 
 class _Sleeper(Protocol):
     def set(self) -> None: ...
+
+
+def blocks_a_loop(seconds: float, queue_name: str, **about: Any) -> BackpressureError:
+    """Return the error for a wait on a thread that runs an event loop; `about` are its arguments."""
+    return BackpressureError(
+        f"waiting {seconds:.3f} s for queue {queue_name!r} would block the running event loop: "
+        "use wait_async() or AsyncBackpressureController",
+        queue_name=queue_name,
+        retry_after=seconds,
+        **about,
+    )
 
 
 class Pacer:
@@ -53,12 +64,7 @@ class Pacer:
             BackpressureError: the calling thread runs an event loop.
         """
         if in_event_loop():
-            raise BackpressureError(
-                f"waiting {seconds:.3f} s for queue {queue_name!r} would block the running event loop: "
-                "use wait_async() or AsyncBackpressureController",
-                queue_name=queue_name,
-                retry_after=seconds,
-            )
+            raise blocks_a_loop(seconds, queue_name)
         event = Wake()
         with self._registered(event):
             if not self._released():

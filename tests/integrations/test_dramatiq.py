@@ -453,6 +453,23 @@ def test_a_broker_that_tries_anew_is_asked_for_once(broker: RedisBroker, calm: B
     assert failures(calm) == 0
 
 
+def test_what_middlewares_send_meanwhile_is_a_message_of_its_own(
+    broker: RedisBroker, calm: BackpressureController, redis_client: redis.Redis
+) -> None:
+    class Audit(dramatiq.Middleware):
+        def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
+            if message.actor_name != "important":
+                broker.get_actor("important").send()
+
+    broker.add_middleware(Audit())
+    before = decided(calm)
+    for _ in range(5):
+        broker.get_actor("work").send()
+    assert decided(calm) == before + 10
+    assert calm.circuit("mail").stats()["last_failure"] is None
+    assert messages(redis_client) == OVERLOAD + 10
+
+
 def test_a_rule_that_raises_stops_a_message(
     broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
 ) -> None:

@@ -143,6 +143,15 @@ def test_asyncio_has_the_same(engine_name: str, provider: InMemoryStatsProvider,
     assert 2.7e9 < clock.monotonic_ns() - before < 3.1e9
 
 
+def test_what_two_hooks_have_let_in_passes_through_both(controller: BackpressureController) -> None:
+    mail, reports = Hook(controller, "low"), Hook(controller, "low")
+    with mail.admitted([(HIGH, "empty")]), reports.admitted([(HIGH, "empty")]):
+        assert mail.passes("full")
+        assert reports.passes("full")
+    assert not mail.passes("full")
+    assert not reports.passes("full")
+
+
 def test_what_is_entered_here_may_be_left_in_another_context(controller: BackpressureController) -> None:
     hook, other = Hook(controller, "low"), Hook(controller, "low")
 
@@ -154,7 +163,7 @@ def test_what_is_entered_here_may_be_left_in_another_context(controller: Backpre
         for _ in range(3):
             inside = body(hook)
             next(inside)
-            assert (hook.entered, other.entered) == (True, False)
+            assert (hook.entered, other.entered) == (True, True)
             contextvars.Context().run(inside.close)  # type: ignore[attr-defined]
             assert (hook.entered, other.entered) == (False, True)
     failing = body(hook)

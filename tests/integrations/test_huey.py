@@ -17,6 +17,7 @@ import pytest
 
 from backpressure import (
     CircuitOpenError,
+    ConfigurationError,
     ControllerNotStartedError,
     InMemoryStatsProvider,
     JobShedError,
@@ -301,6 +302,12 @@ def test_who_executes_a_task_by_hand_is_its_consumer(app: Any, make_controller: 
 
 
 # ------------------------------------------------------------------------------------------------------------- outcomes
+
+
+def test_an_app_is_protected_once(app: Any, controller: BackpressureController) -> None:
+    protect(app, controller, priority="high")
+    with pytest.raises(ConfigurationError, match="protected already"):
+        protect(app, controller, priority="high")
 
 
 def test_an_unstarted_controller_stops_producers(app: Any, make_controller: MakeController) -> None:

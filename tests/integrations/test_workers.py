@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import multiprocessing
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from backpressure import HIGH, AsyncBackpressureController, ControllerNotStartedError
+from backpressure.integrations import _workers
 from backpressure.integrations._hook import AsyncHook, Hook
-from backpressure.integrations._workers import current_task, in_worker, marking, recognise, running, task, worker
+from backpressure.integrations._workers import (
+    current_task,
+    in_worker,
+    mark_process,
+    marking,
+    recognise,
+    running,
+    task,
+    worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +86,59 @@ def test_functions_are_marked_as_they_are_told() -> None:
     assert not on_a_thread(in_worker)
 
 
+def test_a_process_that_is_marked_stays_so_beyond_what_ran_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_workers, "_process", [])
+    with worker():
+        mark_process()
+        mark_process()
+    assert in_worker()
+
+
+def test_callbacks_of_futures_belong_to_who_adds_them() -> None:
+    seen: list[tuple[bool, str | None]] = []
+
+    def note(_: Future[bool]) -> None:
+        seen.append((in_worker(), current_task()))
+
+    def work(leave: threading.Event) -> None:
+        with task("campaign"):
+            future = pool.submit(leave.wait)
+            future.add_done_callback(note)
+            leave.set()
+            wait([future])
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # the pool's thread is a producer's
+        marking(work, running)(threading.Event())
+        pool.submit(threading.Event().is_set).add_done_callback(note)
+    assert seen == [(True, "campaign"), (False, None)]
+
+
+def test_threads_that_are_followed_go_when_they_are_done() -> None:
+    with running():
+        thread = threading.Thread(target=int)
+        thread.start()
+    thread.join()
+    gone = weakref.ref(thread)
+    gc.disable()
+    try:
+        del thread
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_processes_that_a_worker_starts_belong_to_it(method: str) -> None:
+    def ask() -> bool:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+            return pool.submit(in_worker).result()
+
+    assert marking(ask, running)()
+    assert not ask()
+
+
 def begun() -> None:
     recognise(f"{__name__}:begun")
     assert in_worker()
@@ -103,6 +169,14 @@ def test_what_has_begun_on_another_thread_is_that_thread() -> None:
     leave.set()
     thread.join()
     assert others == [False, False]
+
+
+def test_what_has_begun_on_another_thread_is_recognised_until_it_ends() -> None:
+    def run() -> list[bool]:
+        begun()
+        return [in_worker(), on_a_thread(in_worker)]
+
+    assert on_a_thread(run) == [False, False]
 
 
 def test_a_task_is_known_in_all_that_it_starts_and_no_longer() -> None:

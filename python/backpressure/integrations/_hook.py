@@ -15,7 +15,7 @@ import pickle
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from backpressure.arguments import check_max_wait
+from backpressure.arguments import check_max_wait, longest_wait
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
 from backpressure.errors import (
@@ -81,18 +81,19 @@ class _Entrance:
     def __init__(self, hook: object) -> None:
         self.hook = hook
         self.over = False
-        self.outer = _innermost()
+        self.outer = next(_entrances(), None)
 
 
 _entered: contextvars.ContextVar[_Entrance | None] = contextvars.ContextVar("_entered", default=None)
 
 
-def _innermost() -> _Entrance | None:
-    """Return the last entrance that this code runs inside of."""
+def _entrances() -> Iterator[_Entrance]:
+    """Yield the entrances that this code runs inside of, the last one first."""
     entrance = _entered.get()
-    while entrance is not None and entrance.over:
+    while entrance is not None:
+        if not entrance.over:
+            yield entrance
         entrance = entrance.outer
-    return entrance
 
 
 class _Rules(Generic[C]):
@@ -172,9 +173,8 @@ class _Rules(Generic[C]):
 
     @property
     def entered(self) -> bool:
-        """Whether this code runs inside `admitted`."""
-        entrance = _innermost()
-        return entrance is not None and entrance.hook is self
+        """Whether this code runs inside `admitted`, those of other hooks within it included."""
+        return any(entrance.hook is self for entrance in _entrances())
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
@@ -215,8 +215,9 @@ class Hook(_Rules["BackpressureController"]):
         """
         max_wait, in_order = self._max_wait, _in_order(places)
         if in_event_loop():
+            limits = (longest_wait(max_wait, priority) for priority, _ in in_order)
+            self.controller._host.warn_of_loop(*limits)  # noqa: SLF001
             max_wait = 0
-            self.controller._host.warn_of_loop()  # noqa: SLF001
         with contextlib.ExitStack() as stack:
             with _naming(in_order):
                 slots = self.controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001

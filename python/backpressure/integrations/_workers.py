@@ -3,7 +3,8 @@
 Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
 handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
 thread has the process for itself; one on another thread, or on an event loop that it shares, is that thread or task and
-what these start, so that a worker within a producer opens nothing of the producer's.
+what these start, so that a worker within a producer opens nothing of the producer's. Processes that multiprocessing
+starts for a worker are the worker's, too.
 
 Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
 `task`.
@@ -17,6 +18,7 @@ import functools
 import inspect
 import sys
 import threading
+from multiprocessing import process as processes
 from typing import TYPE_CHECKING, Any
 
 from backpressure.integrations._context import setting
@@ -42,13 +44,14 @@ __all__ = [
     "worker",
 ]
 
-# On threads that belong to a worker.
+# On processes and threads that belong to a worker: ``True``, or the functions while one of which runs there, see
+# `recognise`.
 _MARK = "_backpressure_in_worker"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
-# What runs now on the main thread; a forked child inherits it, as it does the threads' marks. Adding to and taking from
-# a list cannot be torn.
-_process: list[None] = []
+# What runs now on the main thread, and whether for good; a forked child inherits it, as it does the threads' marks.
+# Adding to and taking from a list cannot be torn.
+_process: list[bool] = []
 # What ran on the main thread before it could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
@@ -76,17 +79,45 @@ _task: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_task", def
 
 def in_worker() -> bool:
     """Tell whether this code runs in a worker. Thread-safe."""
-    return bool(_process) or _is_marked() or (bool(_begun) and _still_runs())
+    return (
+        bool(_process)
+        or _is_marked()
+        or hasattr(processes.current_process(), _MARK)
+        or (bool(_begun) and _still_runs())
+    )
 
 
 def _is_marked() -> bool:
-    return _coroutine.get() or hasattr(threading.current_thread(), _MARK)
+    return _coroutine.get() or _has_marked_thread()
+
+
+def _has_marked_thread() -> bool:
+    thread = threading.current_thread()
+    mark = getattr(thread, _MARK, None)
+    return mark is True or (mark is not None and frame_of(thread, mark) is not None)
+
+
+def _follow_processes() -> None:
+    """Have processes that a worker starts belong to it: one that is not forked, but spawned, knows of nothing else."""
+    start: Any = processes.BaseProcess.start
+
+    @functools.wraps(start)
+    def follow(process: Any) -> None:
+        if in_worker():
+            setattr(process, _MARK, True)  # which it takes with it
+        start(process)
+
+    patched: Any = processes.BaseProcess
+    patched.start = follow
+
+
+_follow_processes()
 
 
 def mark_process() -> None:
     """Note that this process, and what it forks, is a worker's from now on."""
-    if not _process:
-        _process.append(None)
+    if True not in _process:
+        _process.append(True)
 
 
 @contextlib.contextmanager
@@ -99,12 +130,12 @@ def worker(*, process: bool = True) -> Iterator[None]:
     """
     thread = threading.current_thread()
     if process and thread is threading.main_thread():
-        _process.append(None)
+        _process.append(False)
         try:
             yield
         finally:
-            _process.pop()
-    elif hasattr(thread, _MARK):
+            _process.remove(False)
+    elif _has_marked_thread():
         yield
     else:
         _follow_threads()
@@ -179,9 +210,9 @@ def recognise(*functions: str) -> None:
     thread = threading.current_thread()
     if frame_of(threading.main_thread(), functions) is not None:
         _begun.update(functions)
-    elif frame_of(thread, functions) is not None:
+    elif frame_of(thread, functions) is not None and not _has_marked_thread():
         _follow_threads()
-        setattr(thread, _MARK, True)
+        setattr(thread, _MARK, functions)
 
 
 def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
@@ -233,28 +264,31 @@ def marking(method: Any, by: Mark | None = None) -> Any:
 
 
 def _follow_threads() -> None:
-    """Have threads that a worker or a task starts, and what it submits to pools of threads, belong to it from now on.
+    """Have threads that a worker or a task starts, what it submits to pools of threads, and what it has futures call
+    when they are done, belong to it from now on.
 
-    Neither contexts nor thread-locals reach them, so `threading.Thread.start` and ``ThreadPoolExecutor.submit`` are
-    wrapped; only once a worker runs beside a producer, with which it may share a pool, or a task is noted.
+    Neither contexts nor thread-locals reach them, so `threading.Thread.start`, ``ThreadPoolExecutor.submit`` and
+    ``Future.add_done_callback`` are wrapped; only once a worker runs beside a producer, with which it may share a pool,
+    or a task is noted.
     """
     if _following.is_set():
         return
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - few need it
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - few need it
 
     with _start_lock:
         if _following.is_set():
             return
         start: Any = threading.Thread.start
         submit: Any = ThreadPoolExecutor.submit
+        add_done_callback: Any = Future.add_done_callback
 
         @functools.wraps(start)
         def follow(thread: Any) -> None:
             inside, run = _is_marked(), _current_run()
             if (inside or run) and not _local.submitting:
-                if hasattr(threading.current_thread(), _MARK):
+                if _has_marked_thread():
                     setattr(thread, _MARK, True)
-                thread.run = functools.partial(_run_inside, inside, run, thread.run)
+                _have_run_inside(thread, inside, run)
             start(thread)
 
         @functools.wraps(submit)
@@ -270,11 +304,32 @@ def _follow_threads() -> None:
             finally:
                 _local.submitting = False
 
+        @functools.wraps(add_done_callback)
+        def follow_done(future: Any, function: Any) -> None:
+            inside, run = _is_marked(), _current_run()
+            if inside or run:
+                function = functools.partial(_run_inside, inside, run, function)
+            add_done_callback(future, function)
+
         patched: Any = threading.Thread
         patched.start = follow
         patched = ThreadPoolExecutor
         patched.submit = carry
+        patched = Future
+        patched.add_done_callback = follow_done
         _following.set()
+
+
+def _have_run_inside(thread: Any, inside: bool, run: _Run | None) -> None:
+    its_run = thread.run
+
+    def run_inside() -> None:
+        try:
+            _run_inside(inside, run, its_run)
+        finally:
+            vars(thread).pop("run", None)  # else it would hold the thread, in a circle
+
+    thread.run = run_inside
 
 
 def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:

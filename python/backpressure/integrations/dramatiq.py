@@ -179,10 +179,8 @@ class BackpressureMiddleware(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """See ``dramatiq.Middleware``."""
         self._follow(broker)
-        if self._open.slots is not None:
-            if self._open.message_id == message.message_id:  # a broker tries anew
-                return
-            self._close(ConnectionError("the message was not enqueued"))
+        if self._open.slots is not None and self._open.message_id == message.message_id:  # a broker tries anew
+            return
         with _stopping():
             if self._passes(broker, message, delay):
                 return
@@ -252,11 +250,18 @@ class BackpressureMiddleware(Middleware):
 
         @functools.wraps(enqueue)
         def reporting(*args: Any, **kwargs: Any) -> Any:
+            opened = self._open
+            if not opened.followed:  # what was begun before the broker was followed, and has failed
+                self._close(ConnectionError("the message was not enqueued"))
+            outer = opened.slots, opened.message_id, opened.followed  # of a message whose middlewares send this one
+            opened.slots, opened.followed = None, True
             try:
                 return enqueue(*args, **kwargs)
             except BaseException as error:
                 self._close(error)
                 raise
+            finally:
+                opened.slots, opened.message_id, opened.followed = outer
 
         broker.enqueue = reporting  # type: ignore[method-assign]
 
@@ -281,10 +286,11 @@ class group(dramatiq.group):  # noqa: N801 - named as what it stands in for
 
 
 class _Open(threading.local):
-    """The enqueue that a thread has begun and not ended; Dramatiq never interleaves two of one thread."""
+    """The enqueue that a thread has begun and not ended."""
 
     slots: contextlib.AbstractContextManager[None] | None = None
     message_id: str | None = None
+    followed = False
 
 
 @contextlib.contextmanager

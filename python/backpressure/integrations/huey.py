@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import huey
 import huey.consumer
 import huey.exceptions
 
+from backpressure.errors import ConfigurationError
 from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
 from backpressure.integrations._layouts import check_layout
 from backpressure.integrations._workers import marked, running, worker
@@ -30,6 +32,8 @@ H = TypeVar("H", bound=huey.Huey)
 
 # What Huey refuses to enqueue, such as a group within a chord.
 _NOT_FAILURES = (huey.exceptions.HueyException, ValueError)
+
+_protected: weakref.WeakSet[huey.Huey] = weakref.WeakSet()
 
 # A consumer that is run has its process for itself, one that is merely started has what it starts: threads, processes,
 # or greenlets, which only their context tells apart from what else runs on their thread.
@@ -69,13 +73,16 @@ def protect(
     Huey consumer mark what it runs.
 
     Raises:
-        ConfigurationError: the controller is an asynchronous one, or there is no priority.
+        ConfigurationError: it is protected already, the controller is an asynchronous one, or there is no priority.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
         ControllerNotStartedError: on enqueueing, and this is no consumer.
     """
+    if app in _protected:
+        raise ConfigurationError("app is protected already: call protect() once for each Huey", field="app")
     hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
     if hasattr(app.storage, "queue_key"):
         check_layout(hook, "huey", lambda: HueyLayout.from_huey(app), [app.name])
+    _protected.add(app)
     enqueue, execute = app.enqueue, app.execute
 
     @functools.wraps(enqueue)
