@@ -2,8 +2,9 @@
 
 Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
 handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
-thread has the process for itself; one on another thread, or on an event loop that it shares, is that thread or task and
-what these start, so that a worker within a producer opens nothing of the producer's.
+thread has the process for itself, and what ends the program after it; one on another thread, or on an event loop that
+it shares, is that thread or task and what these start, so that a worker within a producer opens nothing of the
+producer's.
 
 Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
 `task`.
@@ -49,6 +50,8 @@ _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", 
 # What runs now on the main thread; a forked child inherits it, as it does the threads' marks. Adding to and taking from
 # a list cannot be torn.
 _process: list[None] = []
+# That a worker has run on the main thread: what the end of its program runs, once that thread is done, is its own.
+_ended: list[None] = []
 # What ran on the main thread before it could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
@@ -76,7 +79,12 @@ _task: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_task", def
 
 def in_worker() -> bool:
     """Tell whether this code runs in a worker. Thread-safe."""
-    return bool(_process) or _is_marked() or (bool(_begun) and _still_runs())
+    return (
+        bool(_process)
+        or _is_marked()
+        or (bool(_begun) and _still_runs())
+        or (bool(_ended) and not threading.main_thread().is_alive())
+    )
 
 
 def _is_marked() -> bool:
@@ -104,6 +112,7 @@ def worker(*, process: bool = True) -> Iterator[None]:
             yield
         finally:
             _process.pop()
+            _ended[:] = [None]
     elif hasattr(thread, _MARK):
         yield
     else:
@@ -197,6 +206,7 @@ def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType 
 def _still_runs() -> bool:
     if frame_of(threading.main_thread(), _begun) is None:
         _begun.clear()
+        _ended[:] = [None]
     return bool(_begun)
 
 
