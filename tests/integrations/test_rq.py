@@ -406,7 +406,7 @@ def test_jobs_that_follow_each_other_in_one_enqueue_wait(
 
 
 def test_a_server_that_is_gone_is_told_of_jobs_with_dependencies_too(calm: BackpressureController) -> None:
-    dead = redis.Redis(port=1, retry=None)
+    dead = redis.Redis(port=1)
     with pytest.raises(redis.ConnectionError):
         queue(dead, calm, priority="high").enqueue(work, depends_on="first")
     assert failures(calm) == 1
@@ -444,6 +444,7 @@ def test_a_bound_class_gates_the_queues_that_others_make(
 # ----------------------------------------------------------------------------------------------------------- what fails
 
 
+prepare: Any = Queue.prepare_data
 REFUSED = (AttributeError, KeyError, TypeError, ValueError, pickle.PicklingError, rq.exceptions.TimeoutFormatError)
 
 
@@ -468,8 +469,8 @@ class Unserialisable:
             marks=SINCE_RQ_2,
         ),
         lambda queue: queue.enqueue_many([Queue.prepare_data(int, timeout=0)]),
-        lambda queue: queue.enqueue_many([Queue.prepare_data(int, timeout="soon")]),
-        lambda queue: queue.enqueue_many([Queue.prepare_data(int, retry="often")]),
+        lambda queue: queue.enqueue_many([prepare(int, timeout="soon")]),
+        lambda queue: queue.enqueue_many([prepare(int, retry="often")]),
     ],
 )
 def test_what_is_wrong_with_a_job_says_nothing_of_the_queue(
