@@ -363,6 +363,7 @@ def test_jobs_of_another_time_are_not_judged_by_the_backlog_of_now(
     assert low_queue.count == OVERLOAD
     with pytest.raises(JobShedError):  # all or none
         low_queue.enqueue_many([Queue.prepare_data(work, depends_on=first), Queue.prepare_data(work)])
+    assert controller._passed.counts() == {("mail", "scheduled"): 5}, "none of these was enqueued"
 
 
 @pytest.mark.parametrize("status", ["finished", "gone"])

@@ -22,7 +22,7 @@ from backpressure.outcome import unrelated
 from backpressure.providers.layouts import RQLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from redis.client import Pipeline
 
@@ -151,6 +151,7 @@ class Queue(rq.Queue):
         with self._admitted(datas, pipeline):
             return super().enqueue_many(datas, pipeline, *args, **kwargs)
 
+    @contextlib.contextmanager
     def _admitted(
         self,
         jobs: list[Any],
@@ -158,25 +159,30 @@ class Queue(rq.Queue):
         *,
         due: datetime | None = None,
         unique: bool | None = False,
-    ) -> contextlib.AbstractContextManager[None]:
+    ) -> Iterator[None]:
         hook = self._hook
-        if hook is None:
-            return contextlib.nullcontext()
+        if hook is None or hook.entered:
+            yield
+            return
         task = _current_function()
-        judged = [job for job in jobs if not hook.passes(self.name, task=task, because=self._because(job, due))]
-        if due is None:  # RQ's scheduler asks for no dependencies
-            waiting = self._waiting(judged)
-            judged = [
-                job
-                for job, waits in zip(judged, waiting, strict=True)
-                if not (waits and hook.passes(self.name, because="scheduled"))
-            ]
-        if not judged:
+        whys = [hook.why(task=task, because=self._because(job, due)) for job in jobs]
+        judged = [job for job, why in zip(jobs, whys, strict=True) if why is None]
+        # RQ's scheduler asks for no dependencies.
+        waiting = self._waiting(judged) if due is None else [False] * len(judged)
+        places = [self._place(hook, job) for job, waits in zip(judged, waiting, strict=True) if not waits]
+        passed: list[Why] = [why for why in whys if why is not None]
+        passed += ["scheduled"] * sum(waiting)
+        with self._gate(hook, places, None if unique else pipeline):  # a unique job is sent at once
+            for why in passed:
+                hook.count_passed(self.name, why)
+            yield
+
+    def _gate(
+        self, hook: Hook, places: list[Place], pipeline: Pipeline | None
+    ) -> contextlib.AbstractContextManager[None]:
+        if not places:
             return contextlib.nullcontext()
-        places = [self._place(hook, job) for job in judged]
-        if pipeline is None or unique:  # which RQ sends at once
-            return hook.admitted(places)
-        return sent_by(pipeline, hook.slots(places))
+        return hook.admitted(places) if pipeline is None else sent_by(pipeline, hook.slots(places))
 
     def _because(self, job: Job | rq.queue.EnqueueData, due: datetime | None) -> Why | None:
         if not self.is_async:
