@@ -222,6 +222,41 @@ def test_the_priority_rule_sees_what_celery_merged(
     ]
 
 
+def in_chunks(task: Any) -> Any:
+    return task.chunks([(1,), (2,)], 1)()
+
+
+def in_a_group(task: Any) -> Any:
+    return celery.group(task.chunks([(1,)], 1).group(), task.map([1])).apply_async()
+
+
+def in_a_chain(task: Any) -> Any:
+    return celery.chain(xstarmap(task.s(), [(1,)], app=task.app), task.si()).apply_async()
+
+
+@pytest.mark.parametrize("send", [in_chunks, in_a_group, in_a_chain])
+def test_chunks_and_maps_are_of_the_priority_of_their_task(
+    app: Any, controller: BackpressureController, redis_client: redis.Redis, send: Any
+) -> None:
+    protect(app, controller, priority={"shop.work": "high", "*": "low"}, max_wait=0)
+    send(app.tasks["shop.work"])
+    assert sent(redis_client)
+    before = sent(redis_client)
+    send(app.tasks["shop.important"])  # marked so
+    assert len(sent(redis_client)) == 2 * len(before)
+    with pytest.raises(JobShedError):
+        send(app.tasks["shop.add"])
+
+
+def test_a_map_is_of_the_priority_that_its_signature_is_marked_with(
+    app: Any, controller: BackpressureController, redis_client: redis.Redis
+) -> None:
+    protect(app, controller, priority="low", max_wait=0)
+    xmap(s(app, "work").set(backpressure_priority="high"), [1], app=app).apply_async()
+    (message,) = sent(redis_client)
+    assert "backpressure_priority" not in str(message)
+
+
 class Tenants(celery.Celery):  # type: ignore[misc]
     """An app that chooses the queue."""
 

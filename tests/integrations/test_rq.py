@@ -31,6 +31,7 @@ from rq.command import send_stop_job_command  # noqa: E402
 from rq.decorators import job as job_decorator  # noqa: E402
 from rq.timeouts import TimerDeathPenalty  # noqa: E402
 
+from backpressure.integrations._workers import in_worker  # noqa: E402
 from backpressure.integrations.rq import NOT_FAILURES, Queue  # noqa: E402
 
 if TYPE_CHECKING:
@@ -362,6 +363,68 @@ def test_jobs_of_another_time_are_not_judged_by_the_backlog_of_now(
     assert low_queue.count == OVERLOAD
     with pytest.raises(JobShedError):  # all or none
         low_queue.enqueue_many([Queue.prepare_data(work, depends_on=first), Queue.prepare_data(work)])
+    assert controller._passed.counts() == {("mail", "scheduled"): 5}, "none of these was enqueued"
+
+
+@pytest.mark.parametrize("status", ["finished", "gone"])
+def test_a_job_whose_dependencies_are_met_is_judged_for_it_waits_for_nothing(
+    redis_client: redis.Redis, controller: BackpressureController, status: str
+) -> None:
+    low_queue = queue(redis_client, controller)
+    first = rq.Queue("clicks", connection=redis_client, is_async=False).enqueue(work)
+    if status == "gone":
+        first.delete()
+    with pytest.raises(JobShedError):
+        low_queue.enqueue(work, depends_on=first)
+    with pytest.raises(JobShedError):
+        low_queue.enqueue_many([Queue.prepare_data(work, depends_on=first.id)])
+    with pytest.raises(JobShedError):  # which asks for no dependencies
+        low_queue.enqueue_in(timedelta(seconds=1), work, depends_on=first)
+    with redis_client.pipeline() as pipeline, pytest.raises(JobShedError):
+        low_queue.enqueue(work, depends_on=[first], pipeline=pipeline)
+    assert controller._passed.counts() == {}
+    assert low_queue.count == OVERLOAD
+
+
+def test_a_failed_dependency_is_met_where_the_job_says_so(
+    redis_client: redis.Redis, controller: BackpressureController
+) -> None:
+    low_queue = queue(redis_client, controller)
+    first = rq.Queue("clicks", connection=redis_client).enqueue(work)
+    first.set_status(rq.job.JobStatus.FAILED)
+    low_queue.enqueue(work, depends_on=first)
+    assert low_queue.count == OVERLOAD
+    with pytest.raises(JobShedError):
+        low_queue.enqueue(work, depends_on=rq.job.Dependency([first], allow_failure=True))
+
+
+def test_jobs_that_follow_each_other_in_one_enqueue_wait(
+    redis_client: redis.Redis, calm: BackpressureController
+) -> None:
+    second = Queue.prepare_data(work, depends_on="first")
+    queue(redis_client, calm).enqueue_many([Queue.prepare_data(work, job_id="first"), second])
+    assert calm._passed.counts() == {("mail", "scheduled"): 1}
+
+
+def test_a_server_that_is_gone_is_told_of_jobs_with_dependencies_too(calm: BackpressureController) -> None:
+    dead = redis.Redis(port=1)
+    with pytest.raises(redis.ConnectionError):
+        queue(dead, calm, priority="high").enqueue(work, depends_on="first")
+    assert failures(calm) == 1
+
+
+def test_the_scheduler_of_cron_jobs_passes(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    cron = pytest.importorskip("rq.cron", reason="this RQ has no cron jobs")
+    seen: list[bool] = []
+
+    def enqueue_jobs(_: object) -> None:
+        seen.append(in_worker())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cron.CronScheduler, "enqueue_jobs", enqueue_jobs)
+    monkeypatch.setattr(cron.CronScheduler, "_install_signal_handlers", lambda _: None)
+    cron.CronScheduler(connection=redis_client).start()
+    assert seen == [True]
 
 
 def test_a_bound_class_gates_the_queues_that_others_make(
@@ -380,6 +443,10 @@ def test_a_bound_class_gates_the_queues_that_others_make(
 
 
 # ----------------------------------------------------------------------------------------------------------- what fails
+
+
+prepare: Any = Queue.prepare_data
+REFUSED = (AttributeError, KeyError, TypeError, ValueError, pickle.PicklingError, rq.exceptions.TimeoutFormatError)
 
 
 class Unserialisable:
@@ -403,6 +470,8 @@ class Unserialisable:
             marks=SINCE_RQ_2,
         ),
         lambda queue: queue.enqueue_many([Queue.prepare_data(int, timeout=0)]),
+        lambda queue: queue.enqueue_many([prepare(int, timeout="soon")]),
+        lambda queue: queue.enqueue_many([prepare(int, retry="often")]),
     ],
 )
 def test_what_is_wrong_with_a_job_says_nothing_of_the_queue(
@@ -412,11 +481,24 @@ def test_what_is_wrong_with_a_job_says_nothing_of_the_queue(
     high_queue.enqueue(work, job_id="there")
     keys = set(redis_client.keys())
     for _ in range(5):
-        with pytest.raises((AttributeError, KeyError, TypeError, ValueError, pickle.PicklingError, *NOT_FAILURES)):
+        with pytest.raises((*REFUSED, *NOT_FAILURES)):
             enqueue(high_queue)
     assert str(controller.get_circuit_state("mail")) == "closed"
     assert controller.circuit("mail").stats()["failure_count"] == 0
     assert set(redis_client.keys()) == keys
+
+
+@pytest.mark.skipif(not hasattr(redis, "MaxConnectionsError"), reason="redis-py 5 has no such thing")
+def test_a_pool_of_this_process_that_is_used_up_says_nothing_of_the_queue(
+    redis_client: redis.Redis, calm: BackpressureController
+) -> None:
+    pool = redis.ConnectionPool(max_connections=1, **redis_client.get_connection_kwargs())
+    taken = pool.get_connection()
+    with pytest.raises(redis.MaxConnectionsError):
+        queue(redis.Redis(connection_pool=pool), calm, priority="high").enqueue(work)
+    assert failures(calm) == 0
+    pool.release(taken)
+    pool.close()
 
 
 # --------------------------------------------------------------------------------------------------- callers' pipelines

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -46,6 +48,33 @@ def test_a_worker_on_the_main_thread_has_the_process() -> None:
         assert on_a_thread(in_worker)
     assert not in_worker()
     assert not on_a_thread(in_worker)
+
+
+ENDING = """
+import atexit, threading
+from backpressure.integrations._workers import in_worker, recognise, worker
+
+def tell(what): print(what, in_worker())
+
+def last():
+    threading.main_thread().join()
+    tell("thread")
+
+def work():
+    recognise("__main__:work")
+    threading.Thread(target=last).start()
+    atexit.register(tell, "atexit")
+
+work() if {begun} else worker()(work)()
+tell("between")
+"""
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_ends_the_program_of_a_worker_on_the_main_thread_is_its_own(begun: bool) -> None:
+    command = [sys.executable, "-c", ENDING.format(begun=begun)]
+    told = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    assert told.splitlines() == ["between False", "thread True", "atexit True"]
 
 
 def test_one_that_only_starts_on_the_main_thread_has_the_threads_that_it_starts() -> None:

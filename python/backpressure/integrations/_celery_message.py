@@ -25,6 +25,9 @@ __all__ = ["Message"]
 _CALLBACKS = ("chain", "chord", "link", "link_error")
 _MEMBERS = ("tasks", "header", "body", "task")
 
+# Celery's own tasks that run another, each of which is of that one's priority.
+_MAPS = frozenset({"celery.map", "celery.starmap"})
+
 # A chord's watch follows its header, for each without the other is lost; tests see by a ping whether a worker runs.
 _CELERYS_OWN = frozenset({"celery.chord_unlock", "celery.ping"})
 
@@ -48,6 +51,10 @@ class Message:
         self._send = send
         self._name = name
         self._mark = options.pop(MARK, None)
+        self._mapped: str | None = None
+        if name in _MAPS:
+            self._mapped, mark = _mapped(kwargs)
+            self._mark = self._mark or mark
         if name.startswith("celery."):  # those of a map, and of a chord's watch, hold signatures
             args, kwargs = _without_marks(args), _without_marks(kwargs)
         self._args = args
@@ -131,8 +138,8 @@ class Message:
 
     def _place(self, queue_name: str, route: dict[str, Any], routed: str, task: Any, mark: Any) -> Place:
         name = self._name
-        if name in {"celery.map", "celery.starmap"}:  # routed, and so judged, as the task that they run
-            name, task = routed, None
+        if name in _MAPS:  # chunks, and maps in a canvas, are routed by their own name
+            name, task = self._mapped or routed, None
         if task is None:
             task = self._app._tasks.get(name)  # noqa: SLF001 - `tasks` would finalize the app, and change its routes
         options = {**self._options, **route, "queue": queue_name}
@@ -158,6 +165,14 @@ class _Router:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._router, name)
+
+
+def _mapped(kwargs: Any) -> tuple[str | None, Any]:
+    """Return the name of the task that a map runs, and what its signature is marked with."""
+    task = kwargs.get("task") if isinstance(kwargs, dict) else None
+    if isinstance(task, dict):
+        return task.get("task"), (task.get("options") or {}).get(MARK)
+    return getattr(task, "name", None), None
 
 
 def _callbacks_without_marks(options: dict[str, Any]) -> dict[str, Any]:

@@ -137,18 +137,25 @@ class _Rules(Generic[C]):
         """
         if self.entered:
             return True
-        why = because
-        if why is None and is_passing():
-            why = "passing"
-        if why is None:
-            task = task or current_task()
-            if (in_worker() or task is not None) and task not in self._inside_tasks:
-                why = "worker"
+        why = self.why(task=task, because=because)
         if why is None:
             return False
+        self.count_passed(queue_name, why)
+        return True
+
+    def why(self, *, task: str | None = None, because: Why | None = None) -> Why | None:
+        """Tell why a job outside of `admitted` is to be enqueued without being judged, see `passes`; count nothing."""
+        if because is not None:
+            return because
+        if is_passing():
+            return "passing"
+        task = task or current_task()
+        return "worker" if (in_worker() or task is not None) and task not in self._inside_tasks else None
+
+    def count_passed(self, queue_name: str, why: Why) -> None:
+        """Count a job for the framework's queue that passes."""
         mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
         self._passed(mapped or queue_name, why)
-        return True
 
     def _passed(self, queue_name: str, why: Why) -> None:
         controller: Any = self.controller

@@ -2,9 +2,9 @@
 
 Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
 handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
-thread has the process for itself; one on another thread, or on an event loop that it shares, is that thread or task and
-what these start, so that a worker within a producer opens nothing of the producer's. Processes that multiprocessing
-starts for a worker are the worker's, too.
+thread has the process for itself, and what ends the program after it; one on another thread, or on an event loop that
+it shares, is that thread or task and what these start, so that a worker within a producer opens nothing of the
+producer's. Processes that multiprocessing starts for a worker are the worker's, too.
 
 Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
 `task`.
@@ -52,6 +52,8 @@ _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", 
 # What runs now on the main thread, and whether for good; a forked child inherits it, as it does the threads' marks.
 # Adding to and taking from a list cannot be torn.
 _process: list[bool] = []
+# That a worker has run on the main thread: what the end of its program runs, once that thread is done, is its own.
+_ended: list[None] = []
 # What ran on the main thread before it could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
@@ -84,6 +86,7 @@ def in_worker() -> bool:
         or _is_marked()
         or hasattr(processes.current_process(), _MARK)
         or (bool(_begun) and _still_runs())
+        or (bool(_ended) and not threading.main_thread().is_alive())
     )
 
 
@@ -135,6 +138,7 @@ def worker(*, process: bool = True) -> Iterator[None]:
             yield
         finally:
             _process.remove(False)
+            _ended[:] = [None]
     elif _has_marked_thread():
         yield
     else:
@@ -228,6 +232,7 @@ def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType 
 def _still_runs() -> bool:
     if frame_of(threading.main_thread(), _begun) is None:
         _begun.clear()
+        _ended[:] = [None]
     return bool(_begun)
 
 

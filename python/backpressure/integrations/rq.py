@@ -18,10 +18,11 @@ from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
 from backpressure.integrations._layouts import check_layout
 from backpressure.integrations._pipelines import sent_by
 from backpressure.integrations._workers import frame_of, in_worker, marked, recognise, running
+from backpressure.outcome import unrelated
 from backpressure.providers.layouts import RQLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from redis.client import Pipeline
 
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_FAILURES", "Queue"]
 
-#: What enqueueing raises that says nothing of the queue, for the job is there already, RQ refuses its options, or the
-#: transaction of a caller's pipeline is to be tried again.
+#: What enqueueing raises that says nothing of the queue, for the job is there already, RQ refuses its options, this
+#: process has no connection left in its pool, or the transaction of a caller's pipeline is to be tried again.
 NOT_FAILURES: tuple[type[Exception], ...] = (
     *filter(None, [getattr(rq.exceptions, "DuplicateJobError", None)]),  # RQ 1 has none
+    *filter(None, [getattr(redis, "MaxConnectionsError", None)]),  # redis-py 5 has none
     redis.WatchError,
     redis.DataError,
     ValueError,
@@ -48,6 +50,10 @@ recognise(*(f"{module}:{method}" for module in _MODULES for method in _METHODS))
 for _method in _METHODS:
     marked(next(kind for kind in rq.Worker.__mro__ if _method in vars(kind)), _method)
 marked(rq.scheduler.RQScheduler, "work")
+with contextlib.suppress(ModuleNotFoundError):  # since RQ 2.4
+    from rq.cron import CronScheduler
+
+    marked(CronScheduler, "start")
 # These run jobs and callbacks wherever they are called.
 marked(rq.Queue, "run_sync", by=running)
 marked(rq.registry.StartedJobRegistry, "cleanup", by=running)
@@ -67,9 +73,9 @@ class Queue(rq.Queue):
         inside_tasks: names of functions, as for `priority`, whose enqueues are judged although a worker runs them.
 
     All else is as for ``rq.Queue``. ``enqueue_many`` asks once, and enqueues all jobs or none. What workers and their
-    callbacks enqueue, jobs that ran before (retries, repeats), those that have ``depends_on`` or are due in more than a
-    minute, and queues with ``is_async=False`` are let through. On an event loop nothing sleeps: what would have to
-    raises `ThrottledError`, unless it is HIGH. Of jobs put into a caller's ``pipeline`` the outcome is reported when
+    callbacks enqueue, jobs that ran before (retries, repeats), those that wait for another to finish or are due in more
+    than a minute, and queues with ``is_async=False`` are let through. On an event loop nothing sleeps: what would have
+    to raises `ThrottledError`, unless it is HIGH. Of jobs put into a caller's ``pipeline`` the outcome is reported when
     that is executed.
 
     Thread-safe as far as ``rq.Queue`` is. Importing this module has every RQ worker mark what it runs.
@@ -145,6 +151,7 @@ class Queue(rq.Queue):
         with self._admitted(datas, pipeline):
             return super().enqueue_many(datas, pipeline, *args, **kwargs)
 
+    @contextlib.contextmanager
     def _admitted(
         self,
         jobs: list[Any],
@@ -152,34 +159,66 @@ class Queue(rq.Queue):
         *,
         due: datetime | None = None,
         unique: bool | None = False,
-    ) -> contextlib.AbstractContextManager[None]:
+    ) -> Iterator[None]:
         hook = self._hook
-        if hook is None:
-            return contextlib.nullcontext()
+        if hook is None or hook.entered:
+            yield
+            return
         task = _current_function()
-        judged = [job for job in jobs if not hook.passes(self.name, task=task, because=self._because(job, due))]
-        if not judged:
+        whys = [hook.why(task=task, because=self._because(job, due)) for job in jobs]
+        judged = [job for job, why in zip(jobs, whys, strict=True) if why is None]
+        # RQ's scheduler asks for no dependencies.
+        waiting = self._waiting(judged) if due is None else [False] * len(judged)
+        places = [self._place(hook, job) for job, waits in zip(judged, waiting, strict=True) if not waits]
+        passed: list[Why] = [why for why in whys if why is not None]
+        passed += ["scheduled"] * sum(waiting)
+        with self._gate(hook, places, None if unique else pipeline):  # a unique job is sent at once
+            for why in passed:
+                hook.count_passed(self.name, why)
+            yield
+
+    def _gate(
+        self, hook: Hook, places: list[Place], pipeline: Pipeline | None
+    ) -> contextlib.AbstractContextManager[None]:
+        if not places:
             return contextlib.nullcontext()
-        places = [self._place(hook, job) for job in judged]
-        if pipeline is None or unique:  # which RQ sends at once
-            return hook.admitted(places)
-        return sent_by(pipeline, hook.slots(places))
+        return hook.admitted(places) if pipeline is None else sent_by(pipeline, hook.slots(places))
 
     def _because(self, job: Job | rq.queue.EnqueueData, due: datetime | None) -> Why | None:
         if not self.is_async:
             return "immediate"
-        if isinstance(job, Job):
-            if job.started_at is not None:  # RQ's own retries and repeats call schedule_job
-                return "retry"
-            depends = bool(job._dependency_ids)  # noqa: SLF001 - dependency_ids may ask Redis
-        else:
-            depends = bool(job.depends_on)
-        if depends:
-            return "scheduled"
+        if isinstance(job, Job) and job.started_at is not None:  # RQ's own retries and repeats call schedule_job
+            return "retry"
         return None if due is None else far_ahead((due.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
+    def _waiting(self, jobs: list[Any]) -> list[bool]:
+        """Tell of each job whether another is to finish before RQ puts it into the queue.
+
+        Where that cannot be read, none does: what is wrong is to be met behind the gate, and reported.
+        """
+        made = [self._made(job) for job in jobs]
+        parents = {parent for job in made for parent in job._dependency_ids or ()}  # noqa: SLF001 - may ask Redis else
+        if not parents:
+            return [False] * len(jobs)
+        try:
+            with self.connection.pipeline(transaction=False) as pipeline:
+                for parent in parents:
+                    pipeline.hget(self.job_class.key_for(parent), "status")
+                statuses = dict(zip(parents, pipeline.execute(), strict=True))
+        except redis.RedisError:
+            return [False] * len(jobs)
+        # Those that follow each other in one enqueue_many.
+        statuses.update(dict.fromkeys((parent for parent in parents if parent in {job.id for job in made}), b""))
+        return [
+            any(
+                statuses[parent] is not None and statuses[parent].decode() not in _met(job)
+                for parent in job._dependency_ids or ()  # noqa: SLF001
+            )
+            for job in made
+        ]
+
     def _place(self, hook: Hook, given: Job | rq.queue.EnqueueData) -> Place:
-        job = given if isinstance(given, Job) else self._job(given)
+        job = self._made(given)
         place = hook.place(given, name=str(job.func_name), queue_name=self.name, mark=(job.meta or {}).get(MARK))
         # What cannot be serialised is to raise here: it says nothing of the queue.
         _ = job.data
@@ -187,15 +226,29 @@ class Queue(rq.Queue):
             job.serializer.dumps(job.meta)
         return place
 
-    def _job(self, data: rq.queue.EnqueueData) -> Job:
+    def _made(self, given: Job | rq.queue.EnqueueData) -> Job:
+        if isinstance(given, Job):
+            return given
         return self.job_class.create(
-            data.func,
-            args=data.args,
-            kwargs=data.kwargs,
-            meta=data.meta,
+            given.func,
+            args=given.args,
+            kwargs=given.kwargs,
+            meta=given.meta,
+            id=given.job_id,
+            depends_on=given.depends_on,
             connection=self.connection,
             serializer=self.serializer,
         )
+
+    def create_job(self, *args: Any, **kwargs: Any) -> Job:
+        """As ``rq.Queue.create_job``; what it refuses in ``enqueue_many`` says nothing of the queue."""
+        with unrelated():
+            return super().create_job(*args, **kwargs)
+
+
+def _met(job: Job) -> Collection[str]:
+    """Return what statuses of another job this one waits no longer for."""
+    return {"finished", "failed"} if job.allow_dependency_failures else {"finished"}
 
 
 def _current_function() -> str | None:
