@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,11 @@ def backend(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> s
 @pytest.fixture
 def app(redis_client: redis.Redis, redis_url: str, backend: str) -> Iterator[Any]:
     with shop(redis_url, backend=backend) as app:
-        yield app
+        gc.disable()  # results that Celery 5.4 collects while it subscribes to another one wait for themselves
+        try:
+            yield app
+        finally:
+            gc.enable()
         if backend == redis_url:
             consumer = app.backend.result_consumer
             consumer.stop()
