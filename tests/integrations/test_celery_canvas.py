@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ required("celery")
 import celery  # noqa: E402 - skipped before where it is missing
 from celery.canvas import chunks, xmap, xstarmap  # noqa: E402
 from celery.contrib.testing import worker  # noqa: E402
-from celery.result import allow_join_result  # noqa: E402
+from celery.result import AsyncResult, allow_join_result  # noqa: E402
 
 from backpressure.integrations.celery import protect, publish  # noqa: E402
 from integrations.celery_app import length, ran, sent, shop  # noqa: E402
@@ -47,13 +46,11 @@ def backend(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> s
 
 
 @pytest.fixture
-def app(redis_client: redis.Redis, redis_url: str, backend: str) -> Iterator[Any]:
+def app(redis_client: redis.Redis, redis_url: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with shop(redis_url, backend=backend) as app:
-        gc.disable()  # results that Celery 5.4 collects while it subscribes to another one wait for themselves
-        try:
-            yield app
-        finally:
-            gc.enable()
+        # A result of Celery 5.4's that is collected while another one subscribes waits for itself.
+        monkeypatch.delattr(AsyncResult, "__del__")
+        yield app
         if backend == redis_url:
             consumer = app.backend.result_consumer
             consumer.stop()
