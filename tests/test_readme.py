@@ -32,8 +32,8 @@ def test_ten_lines_run_as_printed() -> None:
 def test_ways_to_use_it_run(engine_name: str, engine_module: object) -> None:
     names = doc_examples.namespace(engine_name)
     setting = (
-        "payment, jobs, event = 1, [bool], 'click'\n"
-        "controller = BackpressureController(None, InMemoryStatsProvider({'payments-queue': 0}))\n"
+        "letter, jobs, event = 1, [bool], 'click'\n"
+        "controller = BackpressureController(None, InMemoryStatsProvider({'email-queue': 0}))\n"
     )
     exec(setting, names)
     with names["controller"]:
