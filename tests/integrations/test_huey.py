@@ -150,7 +150,10 @@ def test_a_group_is_gated_once_and_enqueued_all_or_none(
 
     with pytest.raises(JobShedError):
         app.enqueue(bunch(important.s(), work.s()))
+    with pytest.raises(JobShedError):
+        app.enqueue(bunch(work.s(delay=3600), work.s()))
     assert app.pending_count() == OVERLOAD
+    assert controller._passed.counts() == {}  # what is due later was not let pass either
     before = decided(controller)
     app.enqueue(bunch(*[important.s() for _ in range(10)]))
     assert decided(controller) == before + 1

@@ -87,11 +87,16 @@ def protect(
 
     @functools.wraps(enqueue)
     def gated(task: Any) -> Any:
-        judged = [head for head in _heads(task) if not hook.passes(app.name, because=_because(app, head))]
-        places = [_place(hook, app, head) for head in judged]
-        if judged:
+        if hook.entered:
+            return enqueue(task)
+        whys = [(head, hook.why(because=_because(app, head))) for head in _heads(task)]
+        places = [_place(hook, app, head) for head, why in whys if why is None]
+        if places:
             _serialise(app, task)
         with hook.admitted(places):
+            for _, why in whys:
+                if why is not None:
+                    hook.count_passed(app.name, why)
             return enqueue(task)
 
     @functools.wraps(execute)
