@@ -97,7 +97,8 @@ def test_one_poller_serves_the_loops_of_several_threads(
     clock.advance(15)
     with ThreadPoolExecutor(LOOPS) as pool:
         list(pool.map(lambda _: asyncio.run(ask()), range(LOOPS)))
-    assert set(reads) <= {2, 3}  # a caller may wake the poller while it reads, which then reads once more
+    # Who asks while a read is under way, which may have begun before, has the next one: one each at most.
+    assert set(reads) <= set(range(2, 3 + LOOPS))
     asyncio.run(controller.stop())
 
 
