@@ -17,7 +17,7 @@ from celery import canvas
 from celery.local import Proxy
 from celery.result import AsyncResult
 
-from backpressure.integrations._celery_worker import judged_task, runs_for_worker
+from backpressure.integrations._celery_worker import sends_for_worker
 from backpressure.integrations._context import setting
 from backpressure.integrations._passing import is_passing
 
@@ -127,7 +127,7 @@ def _gathered(app: Any) -> Iterator[Any]:
     """
     hook = hooks.get(app)
     inner = unsent(app)
-    if hook is None or hook.entered or is_passing() or (judged_task.get() is None and runs_for_worker(app)):
+    if hook is None or hook.entered or is_passing() or sends_for_worker(app):
         yield None
     elif inner is not None:
         yield _StandIn(inner)

@@ -10,7 +10,7 @@ import celery
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 from backpressure.integrations._celery_route import queue_of
-from backpressure.integrations._celery_worker import judged_task, runs_for_worker
+from backpressure.integrations._celery_worker import judged_task, sends_for_worker
 from backpressure.integrations._hook import MARK, far_ahead
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Message:
     def _why(self) -> Why | None:
         if self._options.get("retries"):
             return "retry"
-        if judged_task.get() is None and runs_for_worker(self._app):
+        if sends_for_worker(self._app):
             return "worker"
         return far_ahead(self._seconds())
 

@@ -16,7 +16,7 @@ from backpressure.integrations._workers import in_worker, mark_process, marked, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["judged_task", "note_bodies", "runs_for_worker"]
+__all__ = ["judged_task", "note_bodies", "sends_for_worker"]
 
 _NOTED = "_backpressure_noted"
 
@@ -24,11 +24,14 @@ _NOTED = "_backpressure_noted"
 judged_task: contextvars.ContextVar[str | None] = contextvars.ContextVar("judged_task", default=None)
 
 
-def runs_for_worker(app: Any) -> bool:
-    """Tell whether a worker of `app` runs this code: also in greenlets, which are no threads that could be marked.
+def sends_for_worker(app: Any) -> bool:
+    """Tell whether a worker of `app` runs this code, other than the body of a task whose tasks are judged.
 
-    A task that `Task.apply` or ``task_always_eager`` runs in a producer is the producer's.
+    Also in greenlets, which are no threads that could be marked. A task that `Task.apply` or ``task_always_eager`` runs
+    in a producer is the producer's.
     """
+    if judged_task.get() is not None:
+        return False
     task = app.current_worker_task
     return in_worker() or (task is not None and not task.request.is_eager)
 
@@ -69,21 +72,11 @@ def _noting(run: Callable[..., Any], name: str) -> Callable[..., Any]:
     return noting
 
 
-def _running(method: Any) -> Any:
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with running():
-            return method(*args, **kwargs)
-
-    return run
-
-
 marked(WorkController, "start")
 marked(Service, "start")
 # An embedded worker is made, and may be stopped, by the producer's own main thread: what handlers of its signals send
 # passes, and nothing of the producer's other threads.
-for _method in ("__init__", "stop", "terminate"):
-    setattr(WorkController, _method, _running(getattr(WorkController, _method)))
+marked(WorkController, "__init__", "stop", "terminate", by=running)
 
 
 def _process_init(**_: object) -> None:

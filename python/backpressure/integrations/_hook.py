@@ -154,12 +154,9 @@ class _Rules(Generic[C]):
 
     def count_passed(self, queue_name: str, why: Why) -> None:
         """Count a job for the framework's queue that passes."""
-        mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
-        self._passed(mapped or queue_name, why)
-
-    def _passed(self, queue_name: str, why: Why) -> None:
         controller: Any = self.controller
-        controller._passed.add(queue_name, why)  # noqa: SLF001 - the controller's own
+        mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
+        controller._passed.add(mapped or queue_name, why)  # noqa: SLF001 - the controller's own
 
     def place(self, job: Any, *, name: str, queue_name: str, mark: Priority | str | None = None) -> Place:
         """Return the priority and the controller's queue of a framework's job; its own mark comes first.
