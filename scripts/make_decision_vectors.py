@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.types import Priority, Reason
+from backpressure.vocabulary import Priority, Reason
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))

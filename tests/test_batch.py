@@ -29,8 +29,8 @@ from backpressure import (
     ThrottledError,
     is_retryable,
 )
-from backpressure._pure.breaker import Word
 from backpressure.testing import ManualClock
+from backpressure.word import Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

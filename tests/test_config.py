@@ -28,7 +28,8 @@ from backpressure.config import (
     RecoveryStrategy,
 )
 from backpressure.errors import BackpressureError, ConfigurationError
-from backpressure.types import HIGH, LOW, MAX_BACKLOG, MEDIUM
+from backpressure.stats import MAX_BACKLOG
+from backpressure.vocabulary import HIGH, LOW, MEDIUM
 
 HOUR, DAY = 3_600.0, 86_400.0
 NS = 1e-9

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpressure._pure.counters import DELAY_BUCKETS_NS, LAW_REASONS, MISS_REASONS, REASONS, Counters, Tally, Totals
-from backpressure.types import Reason
+from backpressure._pure.counters import Counters
+from backpressure.sync import Tally
+from backpressure.totals import DELAY_BUCKETS_NS, LAW_REASONS, MISS_REASONS, REASONS, Totals
+from backpressure.vocabulary import Reason
 
 MS = 1_000_000
 

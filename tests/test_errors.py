@@ -25,7 +25,7 @@ from backpressure.errors import (
     is_retryable,
     is_shed_error,
 )
-from backpressure.types import Priority
+from backpressure.vocabulary import Priority
 
 TREE: dict[type[BackpressureError], tuple[type[Exception], ...]] = {
     BackpressureError: (Exception,),

@@ -34,7 +34,7 @@ from backpressure import (
     Reason,
     ThrottledError,
 )
-from backpressure._pure.counters import REASONS
+from backpressure.totals import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from backpressure.config import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure.settings import LawSettings
-from backpressure.types import MAX_BACKLOG
+from backpressure.stats import MAX_BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

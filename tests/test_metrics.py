@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from backpressure._pure.counters import Counters, Totals
+from backpressure._pure.counters import Counters
 from backpressure.metrics import FAMILIES, POLL_BUCKETS_NS, Durations, MetricsCollector, _since
-from backpressure.types import OTHER_QUEUES, Priority, Reason
+from backpressure.totals import Totals
+from backpressure.vocabulary import OTHER_QUEUES, Priority, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,14 +16,14 @@ import pytest
 from backpressure.config import BackpressureConfig
 from backpressure.outcome import is_plain
 from backpressure.settings import EngineSettings
-from backpressure.types import Priority
+from backpressure.vocabulary import Priority
 from parity.host import FakeHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from backpressure._engine import EngineModule
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 
 class Equal(type):

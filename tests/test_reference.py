@@ -17,7 +17,7 @@ import pytest
 
 import backpressure
 import doc_examples
-from backpressure import clock, errors, gate, providers, testing
+from backpressure import clock, gate, providers, testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ def test_what_is_told_to_be_raised_exists() -> None:
         for error in names.split(", ")
     ]
     assert len(told) > 50
-    assert [error for error in told if error not in errors.__all__ and not hasattr(builtins, error)] == []
+    assert [error for error in told if error not in PUBLIC and not hasattr(builtins, error)] == []
 
 
 def test_the_reference_has_every_name() -> None:

@@ -22,7 +22,7 @@ from backpressure.config import (
     RecoveryStrategy,
 )
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings, nanoseconds
-from backpressure.types import HIGH, LOW, MEDIUM, Priority, Reason
+from backpressure.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason
 
 MS = 1_000_000
 SECOND = 1_000 * MS

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpressure import types
+from backpressure import arguments, stats, vocabulary
+from backpressure.arguments import validate_queue_name
+from backpressure.decision import ThrottleDecision
 from backpressure.errors import (
     BackpressureError,
     CircuitOpenError,
@@ -24,21 +26,8 @@ from backpressure.errors import (
     InvalidQueueError,
     JobShedError,
 )
-from backpressure.types import (
-    HIGH,
-    LOW,
-    MAX_BACKLOG,
-    MEDIUM,
-    OTHER_QUEUES,
-    CircuitState,
-    Priority,
-    QueueStats,
-    Reason,
-    StatsProvider,
-    ThrottleDecision,
-    Zone,
-    validate_queue_name,
-)
+from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.vocabulary import HIGH, LOW, MEDIUM, OTHER_QUEUES, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
     from enum import Enum
@@ -358,16 +347,16 @@ def test_every_public_field_counts(change: dict[str, Any]) -> None:
 
 
 def test_what_the_engine_adds_does_not_count() -> None:
-    own = decision(ticket=object(), issued_ns=5, retry_at_ns=7, retry_delay=9.0, computed=True, pacer=StoppedTime(0))
+    own = decision(ticket=object(), issued_ns=5, retry_at_ns=7, retry_delay=9.0, computed=True, sleeper=StoppedTime(0))
     assert own == decision()
     assert hash(own) == hash(decision())
     assert "object" not in repr(own)
 
 
 def test_tickets_and_pacers_stay_in_their_process() -> None:
-    bound = circuit_open(ticket=object(), issued_ns=5, retry_at_ns=4_000_000_000, pacer=StoppedTime(1_000_000_000))
+    bound = circuit_open(ticket=object(), issued_ns=5, retry_at_ns=4_000_000_000, sleeper=StoppedTime(1_000_000_000))
     back = pickle.loads(pickle.dumps(bound))
-    assert (back._ticket, back._pacer, back._issued_ns, back._retry_at_ns) == (None, None, 0, None)
+    assert (back._ticket, back._sleeper, back._issued_ns, back._retry_at_ns) == (None, None, 0, None)
     assert back.retry_after == 3.0
 
 
@@ -401,7 +390,7 @@ def test_to_dict_names_every_public_field() -> None:
 
 def test_an_open_circuits_retry_time_is_computed_when_read() -> None:
     time = StoppedTime(1_000_000_000)
-    rejected = circuit_open(retry_at_ns=4_000_000_000, pacer=time)
+    rejected = circuit_open(retry_at_ns=4_000_000_000, sleeper=time)
     assert rejected.retry_after == 3.0
     time.now = 3_500_000_000
     assert rejected.retry_after == 0.5
@@ -470,11 +459,12 @@ def test_it_is_the_pacer_that_sleeps() -> None:
         async def pause_async(self, seconds: float) -> None:
             slept.append(seconds)
 
-    bound = decision(pacer=Pacer(0))
+    bound = decision(sleeper=Pacer(0))
     bound.wait()
     asyncio.run(bound.wait_async())
     assert slept == [0.5, 0.5]
 
 
 def test_every_public_name_is_there() -> None:
-    assert all(hasattr(types, name) for name in types.__all__)
+    modules = (arguments, stats, vocabulary)
+    assert all(hasattr(module, name) for module in modules for name in module.__all__)

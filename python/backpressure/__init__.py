@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine import ENGINE
-from backpressure.batch import BatchJob, BatchResult, JobOutcome
+from backpressure.batch_values import BatchError, BatchJob, BatchResult, JobOutcome
 from backpressure.circuit import CircuitBreaker
 from backpressure.config import (
     BacklogThresholds,
@@ -23,9 +23,9 @@ from backpressure.config import (
     RecoveryStrategy,
 )
 from backpressure.controller import BackpressureController
+from backpressure.decision import ThrottleDecision
 from backpressure.errors import (
     BackpressureError,
-    BatchError,
     CircuitOpenError,
     ConfigurationError,
     ControllerNotStartedError,
@@ -42,19 +42,8 @@ from backpressure.errors import (
 from backpressure.events import StateChange
 from backpressure.gate import AsyncGate, Gate
 from backpressure.providers.memory import InMemoryStatsProvider
-from backpressure.types import (
-    HIGH,
-    LOW,
-    MEDIUM,
-    AsyncStatsProvider,
-    CircuitState,
-    Priority,
-    QueueStats,
-    Reason,
-    StatsProvider,
-    ThrottleDecision,
-    Zone,
-)
+from backpressure.stats import AsyncStatsProvider, QueueStats, StatsProvider
+from backpressure.vocabulary import HIGH, LOW, MEDIUM, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
     from backpressure.async_controller import AsyncBackpressureController
@@ -124,6 +113,12 @@ _LAZY = {
 }
 
 
+def _pin(public: Any) -> None:
+    """Have tracebacks, pickles and pages name what is public by where users import it from, not by its file."""
+    if getattr(public, "__module__", __name__).startswith(f"{__name__}."):
+        public.__module__ = __name__
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = importlib.import_module("importlib.metadata").version("producer-backpressure")
@@ -131,5 +126,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _pin(value)
     globals()[name] = value
     return value
+
+
+for _name in set(__all__) & set(globals()):
+    _pin(globals()[_name])

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from backpressure._pure.counters import Totals
     from backpressure.arguments import MaxWait
+    from backpressure.decision import ThrottleDecision
     from backpressure.settings import CircuitSettings, EngineSettings
-    from backpressure.types import Priority, Reason, ThrottleDecision, Zone
+    from backpressure.totals import Totals
+    from backpressure.vocabulary import Priority, Reason, Zone
 
 __all__ = ["ENGINE", "Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket", "load"]
 

@@ -6,10 +6,11 @@ from typing import Any, Final, Self, TypeVar, final
 from typing_extensions import disjoint_base
 
 from backpressure._engine import Host
-from backpressure._pure.counters import Totals
 from backpressure.arguments import MaxWait
+from backpressure.decision import ThrottleDecision
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.types import Priority, ThrottleDecision
+from backpressure.totals import Totals
+from backpressure.vocabulary import Priority
 
 __all__ = ["DEBUG", "Breaker", "Engine", "Gate", "ThreeZoneLaw", "Ticket", "__version__"]
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 import attrs
 
+from backpressure.arguments import validate_queue_name
 from backpressure.async_host import AsyncDesk, AsyncHost, on_thread
-from backpressure.batch import BatchResult, JobOutcome, Plan, Work
+from backpressure.batch import Plan, Work
+from backpressure.batch_values import BatchError, BatchResult, JobOutcome
 from backpressure.caller_loop import CallerLoopReads
-from backpressure.errors import BatchError
 from backpressure.foreign import unless_by_signal
 from backpressure.gate import AsyncGate, checked
 from backpressure.heart import Heart, refuse_generator
 from backpressure.loop_reads import LoopReads
 from backpressure.poller import Poller
 from backpressure.sights import GRACE
-from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
     import logging
@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure.arguments import MaxWait
-    from backpressure.batch import BatchJob, Step
+    from backpressure.batch import Step
+    from backpressure.batch_values import BatchJob
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig, PollingConfig
+    from backpressure.decision import ThrottleDecision
     from backpressure.settings import EngineSettings
-    from backpressure.types import AsyncStatsProvider, StatsProvider
+    from backpressure.stats import AsyncStatsProvider, StatsProvider
+    from backpressure.vocabulary import Priority
 
 __all__ = ["AsyncBackpressureController"]
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from backpressure.arguments import MaxWait
-    from backpressure.batch import BatchJob
-    from backpressure.types import Priority, Reason, ThrottleDecision
+    from backpressure.batch_values import BatchJob
+    from backpressure.decision import ThrottleDecision
+    from backpressure.vocabulary import Priority, Reason
 
 __all__ = ["AsyncDesk", "AsyncHost", "on_thread"]
 

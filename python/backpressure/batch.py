@@ -10,128 +10,24 @@ import contextlib
 import heapq
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import attrs
-
-from backpressure.arguments import MaxWait, check_max_wait, longest_wait
-from backpressure.errors import BatchError, ConfigurationError, JobShedError, ThrottledError
+from backpressure.arguments import longest_wait
+from backpressure.batch_values import BatchError, BatchJob, BatchResult, JobOutcome, Status
+from backpressure.decision import ThrottleDecision
+from backpressure.errors import ConfigurationError, JobShedError, ThrottledError
 from backpressure.settings import nanoseconds
-from backpressure.types import Priority, Reason, ThrottleDecision, validate_queue_name
+from backpressure.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from backpressure.desk import Desk
 
-__all__ = ["Batch", "BatchJob", "BatchResult", "JobOutcome", "Plan", "Sleep", "Step", "Work", "steps"]
-
-Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started", "interrupted"]
-
-
-def _priority(value: object) -> Priority:
-    return Priority.parse(value)
-
-
-def _callable(_: object, __: object, work: Any) -> None:
-    if not callable(work):
-        raise ConfigurationError(f"work is {work!r}: give a callable without parameters", field="work", value=work)
-
-
-@attrs.frozen
-class BatchJob:
-    """One job of a batch.
-
-    Args:
-        priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
-        queue_name: the queue that `work` enqueues to.
-        work: called without arguments when the job's turn has come; the async controller awaits what it returns.
-        max_wait: longest wait accepted, in seconds, or a mapping of these by priority; beyond it a job that is HIGH
-            starts then, and any other is not started.
-
-    Raises:
-        InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
-
-    Immutable.
-
-    Example:
-        >>> job = BatchJob("high", "payments-queue", lambda: "paid")
-        >>> job.priority, job.work()
-        (<Priority.HIGH: 2>, 'paid')
-    """
-
-    priority: Priority = attrs.field(converter=_priority)
-    queue_name: str = attrs.field(converter=validate_queue_name)
-    work: Callable[[], Any] = attrs.field(validator=_callable)
-    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
-
-
-@attrs.frozen
-class JobOutcome:
-    """What became of one job.
-
-    Attributes:
-        status: ``"succeeded"`` (with `value`), ``"failed"`` (with `error`), ``"shed"`` or ``"circuit_open"`` (with the
-            `error` that stands for it), ``"not_started"`` (its work was not called; with the `error` that kept it from
-            that, if there was one), or ``"interrupted"`` (its work was called, and the batch cut short before its
-            outcome was known).
-        value: what the job's work returned.
-        error: what it raised, or the error that stands for its rejection.
-        retry_after: seconds after which trying again makes sense, where that is known.
-
-    Immutable.
-
-    Example:
-        >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
-        ...     result = controller.process_batch([BatchJob("low", "clicks", print)])
-        >>> outcome = result.outcomes[0]
-        >>> outcome.status, outcome.retry_after
-        ('shed', 7.5)
-    """
-
-    status: Status
-    value: Any = None
-    error: BaseException | None = None
-    retry_after: float | None = None
-
-    @staticmethod
-    def success(value: object) -> JobOutcome:
-        """Return the outcome of a job whose work returned `value`."""
-        return _SUCCEEDED if value is None else JobOutcome("succeeded", value)
-
+__all__ = ["Batch", "Plan", "Sleep", "Step", "Work", "steps"]
 
 _NOT_STARTED = JobOutcome("not_started")
 _INTERRUPTED = JobOutcome("interrupted")
-_SUCCEEDED = JobOutcome("succeeded")
-
-
-@attrs.frozen
-class BatchResult:
-    """The outcomes of a batch's jobs, in the order in which the jobs were given. Immutable.
-
-    Attributes:
-        outcomes: one `JobOutcome` a job.
-
-    Example:
-        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
-        ...     result = controller.process_batch(BatchJob("high", "email-queue", dict) for _ in range(3))
-        >>> result.count("succeeded"), result.errors()
-        (3, [])
-    """
-
-    outcomes: tuple[JobOutcome, ...]
-
-    def count(self, status: Status) -> int:
-        """Return how many jobs ended so."""
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    def errors(self) -> list[Exception]:
-        """Return the exceptions of the jobs that failed."""
-        return [
-            outcome.error
-            for outcome in self.outcomes
-            if outcome.status == "failed" and isinstance(outcome.error, Exception)
-        ]
 
 
 class Plan(NamedTuple):

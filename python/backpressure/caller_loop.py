@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backpressure.clock import Clock
     from backpressure.intake import Intake
     from backpressure.sights import Field
-    from backpressure.types import AsyncStatsProvider
+    from backpressure.stats import AsyncStatsProvider
 
 __all__ = ["CallerLoopReads"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from backpressure import outcome
 from backpressure._engine import load
-from backpressure._pure.breaker import Word, state_of
 from backpressure.arguments import check_seconds
 from backpressure.clock import SystemClock
 from backpressure.config import CircuitConfig
 from backpressure.errors import BackpressureError, CircuitOpenError
 from backpressure.foreign import Foreign, GuardedClock
 from backpressure.settings import CircuitSettings, nanoseconds
-from backpressure.types import CircuitState
+from backpressure.vocabulary import CircuitState
+from backpressure.word import Word, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from backpressure._pure.counters import Tally
-from backpressure._pure.lock import ForkLock
-from backpressure.types import OTHER_QUEUES, Reason
+from backpressure.sync import ForkLock, Tally
+from backpressure.vocabulary import OTHER_QUEUES, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 __all__ = ["Compliance"]
 

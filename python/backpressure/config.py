@@ -4,24 +4,22 @@ Durations are seconds as floats; each also takes a ``timedelta`` or a string suc
 All classes are immutable and safe to share between threads.
 """
 
-from __future__ import annotations
-
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from fractions import Fraction
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 
+from backpressure.arguments import shown, validate_queue_name
 from backpressure.errors import BackpressureError, ConfigurationError
-from backpressure.types import MAX_BACKLOG, Priority, validate_queue_name
-
-if TYPE_CHECKING:
-    import os
+from backpressure.stats import MAX_BACKLOG
+from backpressure.vocabulary import Priority
 
 __all__ = [
     "BacklogThresholds",
@@ -51,7 +49,6 @@ _UNITS_NS = {
 _PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 _MAX_SCALE = 1_000
 _MAX_DENOMINATOR = 1_000_000
-_MAX_SHOWN = 500
 
 # A field's name, and a function: True, or the rule that is broken. It is a function of the value alone, or of the
 # finished object (or of its sound part).
@@ -79,15 +76,6 @@ class _UnsetFraction(Unset, Fraction):
         return f"Fraction({self.numerator}, {self.denominator})"
 
 
-def shown(value: object) -> str:
-    """Return `value` as a message shows it: files can hold what is too long, or too deep, for any message."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        return f"<{type(value).__name__} too large to show>"
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
-
-
 def _fail(owner: object, name: str, value: object, rule: str) -> ConfigurationError:
     prefix = getattr(owner, "_path", "")
     path = f"{prefix}.{name}" if prefix else name
@@ -99,7 +87,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
-def _to_seconds(value: object, owner: object, field: attrs.Attribute[Any]) -> float:
+def _to_seconds(value: object, owner: object, field: "attrs.Attribute[Any]") -> float:
     if isinstance(value, _UnsetSeconds):
         return value
     if isinstance(value, timedelta):
@@ -120,7 +108,7 @@ def _to_seconds(value: object, owner: object, field: attrs.Attribute[Any]) -> fl
     raise _fail(owner, field.name, value, rule)
 
 
-def _to_fraction(value: object, owner: object, field: attrs.Attribute[Any]) -> Fraction:
+def _to_fraction(value: object, owner: object, field: "attrs.Attribute[Any]") -> Fraction:
     if isinstance(value, Fraction):
         return value
     # An exponent in text could ask for a number of a billion digits.
@@ -133,7 +121,7 @@ def _to_fraction(value: object, owner: object, field: attrs.Attribute[Any]) -> F
     raise _fail(owner, field.name, value, 'give a positive number or a fraction such as "1/2"')
 
 
-def _to_fallback_mode(value: object, owner: object, field: attrs.Attribute[Any]) -> FallbackMode:
+def _to_fallback_mode(value: object, owner: object, field: "attrs.Attribute[Any]") -> "FallbackMode":
     if isinstance(value, bool):
         return FallbackMode.CONSERVATIVE if value else FallbackMode.PERMISSIVE
     try:
@@ -161,7 +149,7 @@ def _fraction(default: Fraction) -> Any:
 
 
 def _checked(default: Any, check: Callable[[Any], bool], rule: str) -> Any:
-    def validate(owner: object, field: attrs.Attribute[Any], value: object) -> None:
+    def validate(owner: object, field: "attrs.Attribute[Any]", value: object) -> None:
         if not check(value):
             raise _fail(owner, field.name, value, rule)
 
@@ -186,7 +174,7 @@ def _instance(kind: type[Any], default: Any) -> Any:
     return _checked(default, lambda value: isinstance(value, kind), f"give a {kind.__name__}")
 
 
-def check_field(cls: type[Any], field: attrs.Attribute[Any], value: object) -> Any:
+def check_field(cls: type[Any], field: "attrs.Attribute[Any]", value: object) -> Any:
     """Convert and validate one value as building `cls` would, without the rest of the object."""
     converter: Any = field.converter
     if converter is not None:
@@ -293,7 +281,7 @@ class BacklogWindow(_Section):
         >>> BacklogWindow(green_max=200, yellow_max=100, red_max=1_000)
         Traceback (most recent call last):
             ...
-        backpressure.errors.ConfigurationError: yellow_max is 100: must be above green_max (200)
+        backpressure.ConfigurationError: yellow_max is 100: must be above green_max (200)
     """
 
     green_max: int = _integer(attrs.NOTHING, 0, MAX_BACKLOG)
@@ -635,7 +623,7 @@ class QueueConfig(_Section):
     circuit: CircuitConfig | None = _optional(CircuitConfig)
 
 
-def _to_queues(value: object, owner: object, field: attrs.Attribute[Any]) -> Mapping[str, QueueConfig]:
+def _to_queues(value: object, owner: object, field: "attrs.Attribute[Any]") -> Mapping[str, QueueConfig]:
     try:
         queues = dict(value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
@@ -700,7 +688,7 @@ class BackpressureConfig(_Section):
         return own.circuit if own and own.circuit else self.circuit
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], base: BackpressureConfig | None = None) -> BackpressureConfig:
+    def from_mapping(cls, mapping: Mapping[str, Any], base: "BackpressureConfig | None" = None) -> "BackpressureConfig":
         """Return `base`, or else the defaults, with nested tables of settings laid over it.
 
         What a queue sets goes over its own setting in `base` if it has that part, else over the shared one as loaded.
@@ -718,7 +706,7 @@ class BackpressureConfig(_Section):
         return loading.from_mapping(mapping, base)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], base: BackpressureConfig | None = None) -> BackpressureConfig:
+    def from_file(cls, path: str | os.PathLike[str], base: "BackpressureConfig | None" = None) -> "BackpressureConfig":
         """Return `base`, or else the defaults, with a UTF-8 ``.toml`` or ``.json`` file of at most 1 MiB laid over it.
 
         Raises:
@@ -730,8 +718,8 @@ class BackpressureConfig(_Section):
 
     @classmethod
     def from_env(
-        cls, environ: Mapping[str, str] | None = None, base: BackpressureConfig | None = None
-    ) -> BackpressureConfig:
+        cls, environ: Mapping[str, str] | None = None, base: "BackpressureConfig | None" = None
+    ) -> "BackpressureConfig":
         """Return `base`, or else the defaults, with variables such as ``BACKPRESSURE_POLLING__INTERVAL=5s`` over it.
 
         `environ` defaults to that of the process. Two underscores go one level down; case is ignored. Queues are one
@@ -749,7 +737,7 @@ class BackpressureConfig(_Section):
 
         return loading.from_env(environ, base)
 
-    def evolve(self, changes: Mapping[str, Any]) -> BackpressureConfig:
+    def evolve(self, changes: Mapping[str, Any]) -> "BackpressureConfig":
         """Return a changed copy.
 
         Paths are dotted, queue names quoted: ``queues."email-queue".curve.red_max_delay``. Values may be tables or

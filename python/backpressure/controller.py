@@ -7,16 +7,17 @@ import inspect
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from backpressure.batch import BatchResult, JobOutcome, Sleep, Work
+from backpressure.arguments import validate_queue_name
+from backpressure.batch import Sleep, Work
+from backpressure.batch_values import BatchError, BatchResult, JobOutcome
 from backpressure.clock import in_event_loop
-from backpressure.errors import BackpressureError, BatchError
+from backpressure.errors import BackpressureError
 from backpressure.foreign import unless_by_signal
 from backpressure.gate import checked, gate_class
 from backpressure.heart import Heart, refuse_generator
 from backpressure.host import BlockingHost
 from backpressure.poller import Poller
 from backpressure.sights import GRACE
-from backpressure.types import StatsProvider, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
     import logging
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure.arguments import MaxWait
-    from backpressure.batch import BatchJob, Step
+    from backpressure.batch import Step
+    from backpressure.batch_values import BatchJob
     from backpressure.clock import Clock
     from backpressure.config import BackpressureConfig
+    from backpressure.decision import ThrottleDecision
     from backpressure.gate import Gate
-    from backpressure.types import Priority
+    from backpressure.stats import StatsProvider
+    from backpressure.vocabulary import Priority
 
 __all__ = ["BackpressureController"]
 

@@ -11,19 +11,19 @@ from backpressure.clock import in_event_loop
 from backpressure.errors import ConfigurationError, ThrottledError
 from backpressure.foreign import unless_by_signal
 from backpressure.pacer import blocks_a_loop
-from backpressure.types import Priority
+from backpressure.vocabulary import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from backpressure._engine import Engine
     from backpressure.arguments import MaxWait
-    from backpressure.batch import BatchJob
+    from backpressure.batch_values import BatchJob
     from backpressure.compliance import Compliance
     from backpressure.config import CircuitConfig
+    from backpressure.decision import ThrottleDecision
     from backpressure.foreign import Foreign
     from backpressure.pacer import Pacer
-    from backpressure.types import ThrottleDecision
 
 __all__ = ["Desk"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 __all__ = ["Entrance", "Entrances", "per_entrance"]
 

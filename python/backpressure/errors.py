@@ -9,14 +9,12 @@ import copyreg
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from backpressure.batch import BatchResult
-    from backpressure.types import Priority, Reason
+    from backpressure.vocabulary import Priority, Reason
 
 __all__ = [
     "BackpressureError",
-    "BatchError",
     "CircuitOpenError",
     "ConfigurationError",
     "ControllerNotStartedError",
@@ -81,7 +79,7 @@ class JobShedError(BackpressureError):
         ...     controller.suggest_throttle("low", "clicks").wait()
         Traceback (most recent call last):
             ...
-        backpressure.errors.JobShedError: low job for queue 'clicks' was shed at a backlog of 5000: drop it, or ...
+        backpressure.JobShedError: low job for queue 'clicks' was shed at a backlog of 5000: drop it, or ...
     """
 
 
@@ -98,7 +96,7 @@ class CircuitOpenError(JobShedError):
         >>> breaker.call(print, "never printed")
         Traceback (most recent call last):
             ...
-        backpressure.errors.CircuitOpenError: circuit is open: retry once it is released
+        backpressure.CircuitOpenError: circuit is open: retry once it is released
     """
 
     last_failure: str | None = None
@@ -123,7 +121,7 @@ class ThrottledError(BackpressureError):
         ...     controller.run("medium", "email-queue", print, max_wait=0.2)
         Traceback (most recent call last):
             ...
-        backpressure.errors.ThrottledError: medium job for queue 'email-queue' would wait 5.000 s (backlog_red), ...
+        backpressure.ThrottledError: medium job for queue 'email-queue' would wait 5.000 s (backlog_red), ...
     """
 
 
@@ -134,7 +132,7 @@ class ControllerNotStartedError(BackpressureError):
         >>> BackpressureController(None, InMemoryStatsProvider()).suggest_throttle("low", "clicks")
         Traceback (most recent call last):
             ...
-        backpressure.errors.ControllerNotStartedError: ...
+        backpressure.ControllerNotStartedError: ...
     """
 
 
@@ -147,7 +145,7 @@ class ControllerStoppedError(ControllerNotStartedError):
         >>> controller.start()
         Traceback (most recent call last):
             ...
-        backpressure.errors.ControllerStoppedError: ...
+        backpressure.ControllerStoppedError: ...
     """
 
 
@@ -161,7 +159,7 @@ class StatsUnavailableError(BackpressureError):
         >>> raise StatsUnavailableError("the broker is restarting", error_type="loading")
         Traceback (most recent call last):
             ...
-        backpressure.errors.StatsUnavailableError: the broker is restarting
+        backpressure.StatsUnavailableError: the broker is restarting
     """
 
     def __init__(self, message: str = "", *, error_type: str = "provider", queue_name: str | None = None) -> None:
@@ -179,7 +177,7 @@ class ConfigurationError(BackpressureError, ValueError):
         >>> PollingConfig(interval=5, jitter=4)
         Traceback (most recent call last):
             ...
-        backpressure.errors.ConfigurationError: polling.jitter is 4.0: must be from 0 to half the interval (2.5 s)
+        backpressure.ConfigurationError: polling.jitter is 4.0: must be from 0 to half the interval (2.5 s)
     """
 
     def __init__(
@@ -191,36 +189,6 @@ class ConfigurationError(BackpressureError, ValueError):
         self.faults = faults
 
 
-class BatchError(BackpressureError, ExceptionGroup[Exception]):
-    """Jobs of a batch failed. An exception group of their errors; ``result`` holds every job's outcome.
-
-    Example:
-        >>> jobs = [BatchJob("high", "email-queue", work) for work in (dict, lambda: 1 / 0)]
-        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
-        ...     try:
-        ...         controller.process_batch(jobs)
-        ...     except* ZeroDivisionError as failed:
-        ...         print([outcome.status for outcome in failed.result.outcomes])
-        ['succeeded', 'failed']
-    """
-
-    result: BatchResult | None
-
-    def __new__(cls, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> Self:
-        self = super().__new__(cls, message, exceptions)
-        self.result = result
-        return self
-
-    def __init__(self, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> None:
-        super().__init__(message)
-        # ExceptionGroup is made of its arguments, of which BackpressureError keeps the message alone.
-        self.args = (message, list(exceptions), result)
-
-    def derive(self, excs: Sequence[Exception]) -> BatchError:  # type: ignore[override]
-        """Return a group of some of the errors, with the whole result."""
-        return BatchError(self.message, excs, self.result)
-
-
 class InvalidPriorityError(BackpressureError, ValueError):
     """The priority is neither a ``Priority`` nor ``"low"``, ``"medium"`` or ``"high"``.
 
@@ -228,7 +196,7 @@ class InvalidPriorityError(BackpressureError, ValueError):
         >>> Priority.parse(1)
         Traceback (most recent call last):
             ...
-        backpressure.errors.InvalidPriorityError: invalid priority 1: give a Priority or one of "low", "medium", "high"
+        backpressure.InvalidPriorityError: invalid priority 1: give a Priority or one of "low", "medium", "high"
     """
 
 
@@ -239,7 +207,7 @@ class InvalidQueueError(BackpressureError, ValueError):
         >>> InMemoryStatsProvider({"": 0})
         Traceback (most recent call last):
             ...
-        backpressure.errors.InvalidQueueError: invalid queue name '': give 1 to 255 UTF-8 bytes
+        backpressure.InvalidQueueError: invalid queue name '': give 1 to 255 UTF-8 bytes
     """
 
 

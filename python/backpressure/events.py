@@ -1,19 +1,15 @@
 """News of the controller: one log line and one event per change of state, never one per call."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Literal
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from backpressure.clock import Clock
-    from backpressure.foreign import Foreign
-    from backpressure.types import Priority
+from backpressure.clock import Clock
+from backpressure.foreign import Foreign
+from backpressure.vocabulary import Priority
 
 __all__ = ["Announcer", "StateChange"]
 

@@ -7,9 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from backpressure._engine import load
-from backpressure.arguments import longest_wait
+from backpressure.arguments import longest_wait, parse_priority, validate_queue_name
 from backpressure.entrances import Entrance, Entrances, per_entrance
-from backpressure.types import Priority, ThrottleDecision, validate_queue_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -17,8 +16,10 @@ if TYPE_CHECKING:
 
     from backpressure._engine import Engine
     from backpressure.async_host import AsyncHost
+    from backpressure.decision import ThrottleDecision
     from backpressure.desk import Desk
     from backpressure.host import BlockingHost
+    from backpressure.vocabulary import Priority
 
 __all__ = ["AsyncGate", "Gate", "checked", "gate_class"]
 
@@ -28,9 +29,9 @@ T = TypeVar("T")
 def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Priority, str, float | None]:
     """Return legal arguments of a gate, or raise."""
     return (
-        Priority.parse(priority),
+        parse_priority(priority),
         validate_queue_name(queue_name),
-        longest_wait(max_wait, Priority.parse(priority)),
+        longest_wait(max_wait, parse_priority(priority)),
     )
 
 

@@ -9,15 +9,13 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backpressure._engine import ENGINE, load
-from backpressure._pure.breaker import is_forced
-from backpressure._pure.counters import Totals
-from backpressure._pure.lock import ForkLock
-from backpressure.arguments import check_seconds
+from backpressure.arguments import check_seconds, validate_queue_name
 from backpressure.batch import Batch
 from backpressure.circuit import CircuitBreaker
 from backpressure.clock import SystemClock
 from backpressure.compliance import Compliance
 from backpressure.config import BackpressureConfig
+from backpressure.decision import ThrottleDecision
 from backpressure.desk import Desk
 from backpressure.errors import ConfigurationError
 from backpressure.events import Announcer
@@ -29,7 +27,10 @@ from backpressure.outcome import name_of
 from backpressure.pacer import Pacer
 from backpressure.passed import Passed
 from backpressure.settings import EngineSettings, nanoseconds
-from backpressure.types import CircuitState, ThrottleDecision, validate_queue_name
+from backpressure.sync import ForkLock
+from backpressure.totals import Totals
+from backpressure.vocabulary import CircuitState
+from backpressure.word import is_forced
 
 if TYPE_CHECKING:
     import logging
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from backpressure.batch import BatchJob
+    from backpressure.batch_values import BatchJob
     from backpressure.clock import Clock
     from backpressure.config import CircuitConfig, PollingConfig
     from backpressure.events import StateChange

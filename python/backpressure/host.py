@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from backpressure._pure.breaker import is_forced, state_of
-from backpressure._pure.counters import MISS_REASONS
-from backpressure.arguments import longest_wait
+from backpressure.arguments import longest_wait, parse_priority
 from backpressure.clock import in_event_loop
+from backpressure.decision import ThrottleDecision
 from backpressure.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure.outcome import is_plain, runs_on_a_loop
-from backpressure.types import CIRCUIT_REASONS, CircuitState, Priority, Reason, ThrottleDecision, Zone
+from backpressure.totals import MISS_REASONS
+from backpressure.vocabulary import CIRCUIT_REASONS, CircuitState, Priority, Reason, Zone
+from backpressure.word import is_forced, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -263,7 +264,7 @@ class BlockingHost(ControllerHost):
     def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
         if in_event_loop():
-            self.warn_of_loop(longest_wait(max_wait, Priority.parse(priority)))
+            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
         decision = self.engine.plan(priority, queue_name)
         seconds = self.desk.accept(decision, max_wait)
         if seconds > 0:

@@ -8,12 +8,13 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
-from backpressure._pure.counters import Tally
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import InvalidQueueError, StatsUnavailableError
 from backpressure.metrics import Durations
 from backpressure.settings import nanoseconds
 from backpressure.slices import Slices
-from backpressure.types import QueueStats, validate_queue_name
+from backpressure.stats import QueueStats
+from backpressure.sync import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -24,6 +24,7 @@ import attrs
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from backpressure.arguments import shown, validate_queue_name
 from backpressure.config import (
     BacklogThresholds,
     BacklogWindow,
@@ -37,10 +38,8 @@ from backpressure.config import (
     Unset,
     broken_rules,
     check_field,
-    shown,
 )
 from backpressure.errors import ConfigurationError, InvalidQueueError
-from backpressure.types import validate_queue_name
 
 __all__ = ["evolve", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
 

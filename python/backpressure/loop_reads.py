@@ -11,17 +11,17 @@ import contextvars
 import os
 from typing import TYPE_CHECKING, Any
 
-from backpressure._pure.lock import ForkLock
 from backpressure.clock import Wake
 from backpressure.errors import StatsUnavailableError
 from backpressure.reader import odd
+from backpressure.sync import ForkLock
 from backpressure.threads import spawn
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from backpressure.types import AsyncStatsProvider, QueueStats
+    from backpressure.stats import AsyncStatsProvider, QueueStats
 
 __all__ = ["LoopReads"]
 

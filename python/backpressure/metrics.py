@@ -19,10 +19,10 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeVar, final
 
-from backpressure._pure.counters import DELAY_BUCKETS_NS, REASONS, Totals
-from backpressure._pure.lock import ForkLock
 from backpressure.slices import Slices
-from backpressure.types import OTHER_QUEUES, Priority, Reason
+from backpressure.sync import ForkLock
+from backpressure.totals import DELAY_BUCKETS_NS, REASONS, Totals
+from backpressure.vocabulary import OTHER_QUEUES, Priority, Reason
 
 # prometheus-client chooses for good how it stores values when it is first imported: it is imported by the first
 # collector that is made, so that servers may set PROMETHEUS_MULTIPROC_DIR after they import this package.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backpressure._pure.breaker import is_forced
+from backpressure.word import is_forced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure._engine import Engine
-    from backpressure._pure.counters import Totals
     from backpressure.clock import Clock
     from backpressure.compliance import Compliance
     from backpressure.intake import Intake
     from backpressure.metrics import Durations
     from backpressure.passed import Passed
+    from backpressure.totals import Totals
 
 __all__ = ["ControllerSource"]
 

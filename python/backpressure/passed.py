@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from backpressure._pure.counters import Tally
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import InvalidQueueError
-from backpressure.types import OTHER_QUEUES, validate_queue_name
+from backpressure.sync import Tally
+from backpressure.vocabulary import OTHER_QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

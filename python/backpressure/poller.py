@@ -12,12 +12,12 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
-from backpressure._pure.lock import ForkLock
 from backpressure.clock import Wake, wait
 from backpressure.errors import StatsUnavailableError
 from backpressure.reader import Reader, odd
 from backpressure.settings import nanoseconds
 from backpressure.sights import Landing, ThreadSights
+from backpressure.sync import ForkLock
 from backpressure.threads import spawn
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backpressure.config import PollingConfig
     from backpressure.events import Announcer
     from backpressure.intake import Intake
-    from backpressure.types import QueueStats, StatsProvider
+    from backpressure.stats import QueueStats, StatsProvider
 
 __all__ = ["Poller"]
 

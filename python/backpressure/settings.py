@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from backpressure.config import CircuitConfig, FallbackMode
-from backpressure.types import Priority, Reason
+from backpressure.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:
     from backpressure.config import BacklogThresholds, BackpressureConfig, CurveConfig

@@ -10,8 +10,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from backpressure._pure.lock import ForkLock
 from backpressure.clock import TaskWake, Wake, wait, wait_async
+from backpressure.sync import ForkLock
 from backpressure.threads import spawn
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from backpressure.cli._demo_run import RUNS, Run, config_for
 from backpressure.cli._demo_server import DemoError
 from backpressure.config import BackpressureConfig
 from backpressure.errors import ConfigurationError
-from backpressure.types import HIGH, LOW, MEDIUM
+from backpressure.vocabulary import HIGH, LOW, MEDIUM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

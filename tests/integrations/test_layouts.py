@@ -32,7 +32,7 @@ from backpressure.providers.layouts import (
     ZSetKey,
     ask,
 )
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

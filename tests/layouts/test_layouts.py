@@ -20,7 +20,7 @@ from backpressure.errors import StatsUnavailableError
 from backpressure.providers import layouts
 from backpressure.providers._redis_layouts import Reading
 from backpressure.providers.layouts import Command, ListKey, StreamKey, ZSetKey, ask
-from backpressure.types import MAX_BACKLOG
+from backpressure.stats import MAX_BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure.decision import ThrottleDecision
 from backpressure.errors import ControllerNotStartedError
 from backpressure.outcome import is_plain
-from backpressure.types import Priority, Reason, ThrottleDecision, Zone
+from backpressure.vocabulary import Priority, Reason, Zone
 from breaker_model import shown_word
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import ControllerNotStartedError
-from backpressure.types import Priority, Reason, Zone, validate_queue_name
+from backpressure.vocabulary import Priority, Reason, Zone
 from breaker_model import CLOSED, OPEN, BreakerModel, ModelTicket
 
 if TYPE_CHECKING:

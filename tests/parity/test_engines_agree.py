@@ -22,9 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from backpressure._pure.counters import Totals
+from backpressure.decision import ThrottleDecision
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.types import Priority, Reason, ThrottleDecision, Zone
+from backpressure.totals import Totals
+from backpressure.vocabulary import Priority, Reason, Zone
 from parity.host import FakeHost, plain
 from parity.model import Answer, DecisionModel
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from backpressure._pure.counters import REASONS
 from backpressure.config import BackpressureConfig
 from backpressure.settings import EngineSettings
-from backpressure.types import OTHER_QUEUES, Priority, Reason
+from backpressure.totals import REASONS
+from backpressure.vocabulary import OTHER_QUEUES, Priority, Reason
 from parity.host import FakeHost
 
 if TYPE_CHECKING:

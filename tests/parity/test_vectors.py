@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure._pure.counters import Totals
 from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.types import Reason
+from backpressure.totals import Totals
+from backpressure.vocabulary import Reason
 from breaker_model import shown_word
 from parity.host import FakeHost
 
 if TYPE_CHECKING:
     from backpressure._engine import EngineModule
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUEUE = "q"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backpressure.errors import StatsUnavailableError
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable

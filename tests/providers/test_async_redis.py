@@ -31,7 +31,7 @@ from backpressure.providers import _redis_async_client
 from backpressure.providers import async_redis as module
 from backpressure.providers.async_redis import AsyncRedisStatsProvider
 from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
-from backpressure.types import AsyncStatsProvider, QueueStats
+from backpressure.stats import AsyncStatsProvider, QueueStats
 from providers.checks import counts, sample
 
 if TYPE_CHECKING:

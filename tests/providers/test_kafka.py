@@ -26,7 +26,7 @@ from backpressure import AsyncBackpressureController, BackpressureConfig, JobShe
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import _kafka_link
 from backpressure.providers.kafka import ConsumerLag, KafkaStatsProvider
-from backpressure.types import StatsProvider
+from backpressure.stats import StatsProvider
 from controller_fixtures import eventually
 from providers import checks
 from providers.checks import failure

@@ -9,7 +9,7 @@ import pytest
 
 from backpressure.errors import InvalidQueueError, StatsUnavailableError
 from backpressure.providers import InMemoryStatsProvider
-from backpressure.types import QueueStats, StatsProvider
+from backpressure.stats import QueueStats, StatsProvider
 
 
 def test_is_a_stats_provider() -> None:

@@ -31,7 +31,7 @@ from backpressure import AsyncBackpressureController, BackpressureConfig, JobShe
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers._postgres_queries import Rows
 from backpressure.providers.postgres import PROCRASTINATE, PostgresQuery, PostgresStatsProvider
-from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
 from controller_fixtures import eventually
 from postgres_server import PASSWORD, Postgres, _fragile, running_postgres, session_postgres  # noqa: F401 - fixtures
 from providers import checks

@@ -14,7 +14,7 @@ import pytest
 
 from backpressure import AsyncBackpressureController, BackpressureConfig, PollingConfig, StatsUnavailableError
 from backpressure.providers.postgres import PGQUEUER, PROCRASTINATE, PostgresStatsProvider
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 from integrations.frameworks import required
 from postgres_server import session_postgres  # noqa: F401 - a fixture
 

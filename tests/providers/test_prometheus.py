@@ -34,7 +34,7 @@ from backpressure import (
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import _prometheus_api as api
 from backpressure.providers.prometheus import PrometheusStatsProvider
-from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
 from controller_fixtures import eventually
 from faults import proxy
 from providers.checks import backlogs, failure

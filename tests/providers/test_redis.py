@@ -33,7 +33,7 @@ from backpressure.providers import redis as module
 from backpressure.providers._redis_errors import error_type
 from backpressure.providers._redis_layouts import Reading
 from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
-from backpressure.types import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
 from providers.checks import counts, failure, sample
 
 if TYPE_CHECKING:

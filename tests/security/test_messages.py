@@ -12,7 +12,7 @@ import servers
 from backpressure import BackpressureConfig, ConfigurationError, RedisStatsProvider, StatsUnavailableError
 from backpressure.providers import ListKey
 from backpressure.providers._redis_layouts import Reading
-from backpressure.types import utc_now
+from backpressure.stats import utc_now
 
 if TYPE_CHECKING:
     import socket

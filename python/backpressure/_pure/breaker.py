@@ -1,94 +1,32 @@
-"""The circuit breaker: everything its transitions read is one 64-bit word, stepped by pure functions.
-
-Word, from the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
-The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
-from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
-while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced open
-without an end. Stamps and durations round up, instants held against them down, so nothing happens early and everything
-at most 2 ms late.
-"""
+"""The circuit breaker: its word, stepped by pure functions, and who may step it when."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from backpressure._pure.lock import ForkLock
+from backpressure.sync import ForkLock
+from backpressure.word import (
+    CLOSED,
+    DUE,
+    HALF_OPEN,
+    MS,
+    OPEN,
+    UNENDING,
+    Word,
+    floor_ms,
+    generation_of,
+    is_forced,
+    is_pristine,
+    stamp_ms,
+    state_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure.settings import CircuitSettings
-
-CLOSED, OPEN, HALF_OPEN = 0, 1, 2
-
-_MS = 1_000_000
-_MAX_MS = 2**40 - 1
-_MAX_COUNT = 2**10 - 1
-_MAX_GENERATION = 2**10 - 1
-# The stamp of a word whose next probe may go at once, and that of one that is forced open without an end.
-DUE = UNENDING = _MAX_MS
-# The word of a circuit that is closed and has no failures to forget, but for its generation.
-_PRISTINE = ~(_MAX_GENERATION << 40)
-
-
-class Word(NamedTuple):
-    """The breaker's word, unpacked."""
-
-    state: int
-    forced: bool
-    leased: bool
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
-    generation: int
-    stamp_ms: int
-
-    def pack(self) -> int:
-        """Return the 64-bit integer."""
-        return (
-            self.state << 62
-            | self.forced << 61
-            | self.leased << 60
-            | self.count << 50
-            | self.generation << 40
-            | self.stamp_ms
-        )
-
-    @classmethod
-    def unpack(cls, word: int) -> Word:
-        """Read a 64-bit integer."""
-        return cls(
-            state_of(word),
-            is_forced(word),
-            bool(word >> 60 & 1),
-            word >> 50 & _MAX_COUNT,
-            generation_of(word),
-            word & _MAX_MS,
-        )
-
-    def to(self, state: int, *, forced: bool = False, leased: bool = False, stamp_ms: int = 0) -> Word:
-        """Return the word after a transition: a new generation, counting from zero."""
-        return Word(state, forced, leased, 0, (self.generation + 1) & _MAX_GENERATION, stamp_ms)
-
-
-def state_of(word: int) -> int:
-    """Return the state in a packed word."""
-    return word >> 62
-
-
-def is_forced(word: int) -> bool:
-    """Tell whether a packed word is held open by hand."""
-    return bool(word >> 61 & 1)
-
-
-def generation_of(word: int) -> int:
-    """Return the generation in a packed word."""
-    return word >> 40 & _MAX_GENERATION
-
-
-def is_pristine(word: int) -> bool:
-    """Tell whether a packed word is closed and has no failures to forget."""
-    return word & _PRISTINE == 0
 
 
 class Ticket:
@@ -112,16 +50,6 @@ class Ticket:
 
     def __repr__(self) -> str:
         return f"Ticket(generation={self.generation}, probe={self.probe})"
-
-
-def floor_ms(elapsed_ns: int) -> int:
-    """Round a reading down to whole milliseconds, saturating."""
-    return min(max(elapsed_ns, 0) // _MS, _MAX_MS)
-
-
-def stamp_ms(elapsed_ns: int) -> int:
-    """Round a stamp up to whole milliseconds, saturating below those that are no instant."""
-    return min(-(-max(elapsed_ns, 0) // _MS), _MAX_MS - 1)
 
 
 def wait_ms(word: Word, circuit: CircuitSettings) -> int:
@@ -247,10 +175,10 @@ class Breaker:
         """Return when `word`, which must not be closed, admits again; ``None`` where it is forced open without end."""
         unpacked = Word.unpack(word)
         if unpacked.forced:
-            return None if unpacked.stamp_ms == UNENDING else self._origin_ns + unpacked.stamp_ms * _MS
+            return None if unpacked.stamp_ms == UNENDING else self._origin_ns + unpacked.stamp_ms * MS
         if unpacked.stamp_ms == DUE:
             return self._origin_ns
-        return self._origin_ns + (unpacked.stamp_ms + wait_ms(unpacked, self.circuit)) * _MS
+        return self._origin_ns + (unpacked.stamp_ms + wait_ms(unpacked, self.circuit)) * MS
 
     def honours(self, word: int, ticket: Ticket | None, now_ns: int) -> bool:
         """Tell whether a ticket given out before still lets its holder go: a probe's while its lease runs."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from backpressure._pure.breaker import Breaker
     from backpressure._pure.curve import Advice
+    from backpressure.decision import ThrottleDecision
     from backpressure.settings import EngineSettings
-    from backpressure.types import ThrottleDecision
 
 
 class Sample:

@@ -7,21 +7,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from backpressure._pure.breaker import (
-    CLOSED,
-    OPEN,
-    Breaker,
-    Ticket,
-    generation_of,
-    is_forced,
-    is_pristine,
-    state_of,
-)
+from backpressure._pure.breaker import Breaker, Ticket
 from backpressure._pure.cache import Computed, Queue, Ready, Sample
-from backpressure._pure.counters import Counters, Totals
+from backpressure._pure.counters import Counters
 from backpressure._pure.curve import ThreeZoneLaw
-from backpressure._pure.lock import ForkLock
-from backpressure.types import OTHER_QUEUES, Priority, Reason, Zone, validate_queue_name
+from backpressure.arguments import parse_priority, validate_queue_name
+from backpressure.sync import ForkLock
+from backpressure.totals import Totals
+from backpressure.vocabulary import OTHER_QUEUES, Priority, Reason, Zone
+from backpressure.word import CLOSED, OPEN, generation_of, is_forced, is_pristine, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +24,8 @@ if TYPE_CHECKING:
     from backpressure._engine import Host
     from backpressure._pure.curve import Law
     from backpressure.arguments import MaxWait
+    from backpressure.decision import ThrottleDecision
     from backpressure.settings import EngineSettings
-    from backpressure.types import ThrottleDecision
 
 _HIGH = Priority.HIGH.value
 _ZONES = tuple(Zone)
@@ -182,7 +176,7 @@ class Engine:
         return None
 
     def _decide(self, given: object, queue_name: str, *, admit: bool) -> ThrottleDecision:
-        priority = Priority.parse(given)
+        priority = parse_priority(given)
         mode, now_ns = self._look()
         queue = self._queues.get(queue_name) if type(queue_name) is str else None
         if queue is None:

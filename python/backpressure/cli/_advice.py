@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from backpressure.cli._format import PRIORITIES
 from backpressure.controller import BackpressureController
+from backpressure.decision import ThrottleDecision
 from backpressure.testing import InMemoryStatsProvider, ManualClock
-from backpressure.types import MEDIUM, Priority, ThrottleDecision
+from backpressure.vocabulary import MEDIUM, Priority
 
 if TYPE_CHECKING:
     from backpressure.config import BackpressureConfig

@@ -12,13 +12,13 @@ from rich.text import Text
 from backpressure.cli._advice import Advice, adviser
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, style_of
 from backpressure.cli._why import shed_limit
-from backpressure.types import LOW
+from backpressure.vocabulary import LOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from backpressure.config import BackpressureConfig
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 __all__ = ["DelayTable", "delay_table"]
 

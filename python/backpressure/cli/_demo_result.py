@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from backpressure.types import Priority
+from backpressure.vocabulary import Priority
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from backpressure.config import BackpressureConfig, CircuitConfig, PollingConfig
 from backpressure.controller import BackpressureController
 from backpressure.providers.redis import ListKey, RedisStatsProvider
 from backpressure.settings import LawSettings
-from backpressure.types import Priority, Zone
+from backpressure.vocabulary import Priority, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

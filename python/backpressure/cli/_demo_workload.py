@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from backpressure.cli._demo_result import Counts
 from backpressure.errors import CircuitOpenError, ControllerStoppedError, JobShedError
-from backpressure.types import Priority
+from backpressure.vocabulary import Priority
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

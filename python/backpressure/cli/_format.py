@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from backpressure.types import HIGH, LOW, MEDIUM, Reason, Zone
+from backpressure.vocabulary import HIGH, LOW, MEDIUM, Reason, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 __all__ = [
     "PRIORITIES",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from backpressure.cli._top_watch import QueueView, Snapshot
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 __all__ = ["top_view"]
 

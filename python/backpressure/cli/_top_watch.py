@@ -13,7 +13,7 @@ from backpressure.cli._advice import ask
 from backpressure.cli._config_view import notes
 from backpressure.cli._format import advice_dict
 from backpressure.controller import BackpressureController
-from backpressure.types import utc_now
+from backpressure.stats import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from backpressure.cli._advice import Advice
     from backpressure.config import BackpressureConfig
-    from backpressure.types import StatsProvider
+    from backpressure.stats import StatsProvider
 
 __all__ = ["QueueView", "Snapshot", "Watch", "config_for"]
 

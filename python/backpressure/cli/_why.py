@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backpressure.cli._format import duration
-from backpressure.types import LOW, Reason
+from backpressure.vocabulary import LOW, Reason
 
 if TYPE_CHECKING:
     from backpressure.config import BacklogWindow, BackpressureConfig, CurveConfig
-    from backpressure.types import ThrottleDecision
+    from backpressure.decision import ThrottleDecision
 
 __all__ = ["shed_limit", "why"]
 

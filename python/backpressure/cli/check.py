@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from backpressure.arguments import shown, validate_queue_name
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._endings import Refusal, ending
 from backpressure.cli._format import new_console
-from backpressure.config import shown
 from backpressure.errors import InvalidQueueError
-from backpressure.types import validate_queue_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from backpressure.arguments import validate_queue_name
 from backpressure.cli._advice import Circuit, adviser
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
@@ -20,7 +21,7 @@ from backpressure.cli._format import PRIORITIES, advice, advice_dict, new_consol
 from backpressure.cli._redis_options import KeyTemplate, RedisUrl, open_provider
 from backpressure.cli._why import why
 from backpressure.errors import InvalidQueueError, StatsUnavailableError
-from backpressure.types import MAX_BACKLOG, validate_queue_name
+from backpressure.stats import MAX_BACKLOG
 
 if TYPE_CHECKING:
     from backpressure.cli._advice import Advice

@@ -15,7 +15,7 @@ import pickle
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from backpressure.arguments import check_max_wait, longest_wait
+from backpressure.arguments import check_max_wait, longest_wait, parse_priority
 from backpressure.clock import in_event_loop
 from backpressure.controller import BackpressureController
 from backpressure.errors import (
@@ -27,7 +27,7 @@ from backpressure.errors import (
 from backpressure.integrations._context import setting
 from backpressure.integrations._passing import is_passing
 from backpressure.integrations._workers import current_task, in_worker
-from backpressure.types import Priority
+from backpressure.vocabulary import Priority
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -111,9 +111,9 @@ class _Rules(Generic[C]):
                 "priority is missing: give one for all jobs, a table by their names, or a function", field="priority"
             )
         if isinstance(priority, Mapping):
-            priority = {name: Priority.parse(value) for name, value in priority.items()}
+            priority = {name: parse_priority(value) for name, value in priority.items()}
         elif not callable(priority):
-            priority = Priority.parse(priority)
+            priority = parse_priority(priority)
         if isinstance(inside_tasks, str):
             raise ConfigurationError(
                 f"inside_tasks is {inside_tasks!r}: give a set of task names", field="inside_tasks", value=inside_tasks
@@ -170,7 +170,7 @@ class _Rules(Generic[C]):
                 f"job {name!r} has no priority: give it a {MARK}, or its name or '*' a row in the table",
                 queue_name=queue_name,
             )
-        place = Priority.parse(priority), _look_up(self._queue, job, queue_name) or queue_name
+        place = parse_priority(priority), _look_up(self._queue, job, queue_name) or queue_name
         if self.meets is not None:
             self.meets(queue_name, place[1])
         return place

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey, layout_named
 from backpressure.providers.layouts._steps import COUNTED, text
-from backpressure.types import utc_now
+from backpressure.stats import utc_now
 
 if TYPE_CHECKING:
     from backpressure.integrations._hook import AsyncHook, Hook

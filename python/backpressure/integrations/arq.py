@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import PriorityRule, QueueRule
     from backpressure.passed import Why
-    from backpressure.types import Priority
+    from backpressure.vocabulary import Priority
 
 __all__ = ["protect"]
 

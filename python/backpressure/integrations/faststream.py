@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backpressure.arguments import MaxWait
     from backpressure.async_controller import AsyncBackpressureController
     from backpressure.integrations._hook import Place, PriorityRule, QueueRule
-    from backpressure.types import Priority
+    from backpressure.vocabulary import Priority
 
 __all__ = ["BackpressureMiddleware"]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import ConfigurationError
-from backpressure.types import validate_queue_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,10 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import StatsUnavailableError
 from backpressure.providers._failures import ADVICE, NOTHING_SECRET, network_label, unavailable
-from backpressure.types import QueueStats, validate_queue_name
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,7 +55,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
     Thread-safe without locks; a forked child opens links of its own. It may hold credentials, so it does not pickle.
     """
 
-    #: See `backpressure.types.StatsProvider`.
+    #: See `backpressure.stats.StatsProvider`.
     shares_server: ClassVar[bool] = True
 
     #: What to do about the labels of this provider's errors.

@@ -10,7 +10,7 @@ import attrs
 
 from backpressure.errors import ConfigurationError, StatsUnavailableError
 from backpressure.slices import Slices
-from backpressure.types import MAX_BACKLOG, QueueStats
+from backpressure.stats import MAX_BACKLOG, QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import attrs
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.providers import _redis_objects as objects
 from backpressure.providers._arguments import seconds
@@ -22,7 +23,6 @@ from backpressure.providers.layouts import (
     is_layout,
     layout_named,
 )
-from backpressure.types import validate_queue_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -45,7 +45,7 @@ _PLAIN = (ListKey, ZSetKey, StreamKey)
 class RedisProvider:
     """Settings of a provider; how it reads is up to the subclass."""
 
-    #: See `backpressure.types.StatsProvider`.
+    #: See `backpressure.stats.StatsProvider`.
     shares_server: ClassVar[bool] = True
 
     _client_types: ClassVar[tuple[type, ...]]

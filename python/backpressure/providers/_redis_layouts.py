@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure.providers.layouts._steps import Key, Steps
-    from backpressure.types import QueueStats
+    from backpressure.stats import QueueStats
 
 __all__ = ["Command", "Layout", "Reading"]
 

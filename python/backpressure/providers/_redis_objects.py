@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import ConfigurationError, InvalidQueueError
 from backpressure.providers._redis_client import RedisTarget, harden, parse_target
 from backpressure.providers.layouts import (
@@ -25,7 +26,6 @@ from backpressure.providers.layouts import (
     SAQLayout,
     TaskiqLayout,
 )
-from backpressure.types import validate_queue_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

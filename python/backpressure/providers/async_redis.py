@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import StatsUnavailableError
 from backpressure.providers._redis_async_client import (
     NodeServer,
@@ -24,7 +25,7 @@ from backpressure.providers._redis_base import CHUNK, SLICE, RedisProvider, fill
 from backpressure.providers._redis_errors import unavailable
 from backpressure.providers._redis_layouts import Reading
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
-from backpressure.types import QueueStats, utc_now, validate_queue_name
+from backpressure.stats import QueueStats, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,7 +13,7 @@ from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE, Redactor
 from backpressure.providers._linked import LinkedProvider
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 with extra("kafka", "kafka", what="KafkaStatsProvider"):
     from backpressure.providers._kafka_link import EARLIEST, LATEST, SASL_MECHANISMS, BrokerError, Link

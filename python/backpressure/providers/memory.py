@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import StatsUnavailableError
-from backpressure.types import QueueStats, utc_now, validate_queue_name
+from backpressure.stats import QueueStats, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE, Redactor, causes, network_label
 from backpressure.providers._linked import LinkedProvider
 from backpressure.slices import Slices
-from backpressure.types import MAX_BACKLOG, QueueStats, utc_now, validate_queue_name
+from backpressure.stats import MAX_BACKLOG, QueueStats, utc_now
 
 with extra("http", "urllib3", what="PrometheusStatsProvider"):
     from urllib3.exceptions import HTTPError

@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from backpressure.arguments import validate_queue_name
 from backpressure.extras import extra
 from backpressure.providers._arguments import queue_table, seconds
 from backpressure.providers._failures import ADVICE, unavailable
 from backpressure.providers._linked import LinkedProvider
 from backpressure.slices import Slices
-from backpressure.types import QueueStats, validate_queue_name
+from backpressure.stats import QueueStats
 
 with extra("rabbitmq", "amqp", what="RabbitMQStatsProvider"):
     from amqp import exceptions as amqp  # type: ignore[import-untyped]

@@ -10,6 +10,7 @@ from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
+from backpressure.arguments import validate_queue_name
 from backpressure.errors import StatsUnavailableError
 from backpressure.providers._redis_base import CHUNK, RedisProvider, demoted, fill, is_master
 from backpressure.providers._redis_client import disconnect, is_sentinel_master
@@ -17,7 +18,7 @@ from backpressure.providers._redis_errors import error_type, unavailable
 from backpressure.providers._redis_layouts import Reading
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
 from backpressure.slices import Slices
-from backpressure.types import QueueStats, utc_now, validate_queue_name
+from backpressure.stats import QueueStats, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

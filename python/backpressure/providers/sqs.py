@@ -17,7 +17,7 @@ from backpressure.providers._failures import ADVICE
 from backpressure.providers._linked import LinkedProvider, Outcome
 from backpressure.providers._sqs_client import cut, make_client
 from backpressure.providers._sqs_errors import CodesAlone, label
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

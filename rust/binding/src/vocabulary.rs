@@ -33,16 +33,17 @@ impl Vocabulary {
     }
 
     fn load(py: Python<'_>) -> PyResult<Self> {
-        let types = py.import("backpressure.types")?;
-        let (priority, zone, reason) = (types.getattr("Priority")?, types.getattr("Zone")?, types.getattr("Reason")?);
+        let words = py.import("backpressure.vocabulary")?;
+        let (priority, zone, reason) = (words.getattr("Priority")?, words.getattr("Zone")?, words.getattr("Reason")?);
+        let arguments = py.import("backpressure.arguments")?;
         Ok(Self {
             priorities: each(["LOW", "MEDIUM", "HIGH"], |name| Ok(priority.getattr(name)?.unbind()))?,
             spellings: SPELLINGS.map(|name| PyString::intern(py, name).unbind()),
             zones: each(Zone::ALL, |(_, name)| Ok(zone.call1((name,))?.unbind()))?,
             reasons: each(Reason::ALL, |(_, name)| Ok(reason.call1((name,))?.unbind()))?,
-            parse_priority: priority.getattr("parse")?.unbind(),
-            validate_queue_name: types.getattr("validate_queue_name")?.unbind(),
-            totals: py.import("backpressure._pure.counters")?.getattr("Totals")?.unbind(),
+            parse_priority: arguments.getattr("parse_priority")?.unbind(),
+            validate_queue_name: arguments.getattr("validate_queue_name")?.unbind(),
+            totals: py.import("backpressure.totals")?.getattr("Totals")?.unbind(),
         })
     }
 
@@ -61,7 +62,7 @@ impl Vocabulary {
             return Ok(priority);
         }
         let member = crossing::call(self.parse_priority.bind(given.py()), (given,))?;
-        Ok(self.known_priority(&member).expect("Priority.parse returns a member"))
+        Ok(self.known_priority(&member).expect("parse_priority returns a member"))
     }
 
     /// Returns the member of a priority.
@@ -92,7 +93,7 @@ impl Vocabulary {
         Ok(crossing::call(self.validate_queue_name.bind(given.py()), (given,))?.cast_into()?)
     }
 
-    /// Builds `backpressure._pure.counters.Totals`.
+    /// Builds the package's `Totals`.
     pub fn totals<'py>(&self, py: Python<'py>, totals: &Totals) -> PyResult<Bound<'py, PyAny>> {
         let reasons = PyTuple::new(py, totals.reasons)?;
         let delays = PyTuple::new(py, totals.delays)?;

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
 from backpressure.errors import ConfigurationError, StatsUnavailableError
-from backpressure.types import MAX_BACKLOG, QueueStats
+from backpressure.stats import MAX_BACKLOG, QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

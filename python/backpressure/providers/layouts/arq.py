@@ -9,7 +9,7 @@ import attrs
 from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts._steps import Command, Steps, ask, items, text
 from backpressure.providers.layouts._times import age, number
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -8,7 +8,7 @@ import attrs
 
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age, field, iso_seconds
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import attrs
 from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -8,7 +8,7 @@ import attrs
 
 from backpressure.errors import ConfigurationError
 from backpressure.providers.layouts._steps import Command, Key, Steps, ask, valid_key
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

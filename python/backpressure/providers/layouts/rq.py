@@ -9,7 +9,7 @@ import attrs
 
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask, members, text
 from backpressure.providers.layouts._times import age, iso_seconds
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

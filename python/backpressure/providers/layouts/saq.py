@@ -8,7 +8,7 @@ import attrs
 
 from backpressure.providers.layouts._steps import Command, Steps, ask, text
 from backpressure.providers.layouts._times import age, field, number
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

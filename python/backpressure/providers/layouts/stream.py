@@ -21,7 +21,7 @@ from backpressure.providers.layouts._steps import (
     valid_key,
 )
 from backpressure.providers.layouts._times import age
-from backpressure.types import MAX_BACKLOG, QueueStats
+from backpressure.stats import MAX_BACKLOG, QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ import attrs
 
 from backpressure.providers.layouts._steps import Command, Steps, ask, together
 from backpressure.providers.layouts.stream import StreamKey
-from backpressure.types import QueueStats
+from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

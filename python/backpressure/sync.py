@@ -1,7 +1,8 @@
-"""A lock that neither a forked child nor a signal handler finds held."""
+"""What threads share: a lock that neither a forked child nor a signal handler finds held, and an exact counter."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 
@@ -21,3 +22,18 @@ class ForkLock:
     def __call__(self) -> threading.RLock:
         pid = os.getpid()
         return self._locks.get(pid) or self._locks.setdefault(pid, threading.RLock())
+
+
+class Tally:
+    """A counter whose increment cannot be torn: `x += 1` loses counts between threads, this does not."""
+
+    __slots__ = ("_count", "add")
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        self.add = self._count.__next__
+
+    @property
+    def value(self) -> int:
+        """How often `add` was called."""
+        return int(repr(self._count)[6:-1])  # "count(5)"; its repr is the one way to read without counting
