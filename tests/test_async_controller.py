@@ -257,7 +257,7 @@ class TestPolling:
                 await until(lambda: at_rest(controller, clock, 1))
                 provider.backlogs["empty"] = 5
                 clock.advance(5)
-                await until(lambda: (controller._engine.backlog("empty") or (0,))[0] == 5)
+                await until(lambda: (controller._engine.sample("empty") or (0,))[0] == 5)
                 provider.error = OUTAGE
                 await until(lambda: at_rest(controller, clock, 2))
                 clock.advance(5)

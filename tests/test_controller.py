@@ -360,7 +360,7 @@ class TestFirstSight:
 
         decision = asyncio.run(ask())
         assert (decision.reason, decision.delay) == (Reason.COLD_START, 0)
-        eventually(lambda: controller._engine.backlog("new"))
+        eventually(lambda: controller._engine.sample("new"))
         assert asyncio.run(ask()).delay == 5
 
     def test_an_override_needs_no_read(self, make_controller: MakeController, provider: InMemoryStatsProvider) -> None:

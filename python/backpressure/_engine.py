@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from backpressure.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backpressure.settings import CircuitSettings, EngineSettings
     from backpressure.types import Priority, Reason, ThrottleDecision, Zone
 
-__all__ = ["ENGINE", "Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket", "load"]
+__all__ = ["ENGINE", "Answer", "Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket", "load"]
 
 EngineName = Literal["native", "pure"]
 T = TypeVar("T")
@@ -90,6 +90,34 @@ class Gate(Protocol):
         ...
 
 
+class Answer(NamedTuple):
+    """What an engine decided for one job. The host makes the public value of it; both engines fill in every field.
+
+    Attributes:
+        delay_ns: nanoseconds to wait; where the job is shed by load, those that it would have waited.
+        shed: whether the job is refused.
+        timestamp: wall time of the computation, for display.
+        backlog, zone: waiting jobs of the sample that it was made from, and their zone; ``None`` without a sample.
+        ticket: the breaker's permission, where there is one.
+        issued_ns: instant of the decision.
+        retry_at_ns: instant of the next probe of a circuit that refuses; ``None`` where that is not known.
+        computed: whether the law was computed for this answer.
+    """
+
+    priority: Priority
+    queue_name: str
+    delay_ns: int
+    shed: bool
+    reason: Reason
+    timestamp: datetime
+    backlog: int | None
+    zone: Zone | None
+    ticket: Ticket | None
+    issued_ns: int
+    retry_at_ns: int | None
+    computed: bool
+
+
 class Host(Protocol):
     """What an engine asks of the controller it belongs to. Everything here is off the hot path."""
 
@@ -100,24 +128,12 @@ class Host(Protocol):
         """Wall time for display."""
         ...
 
-    def decision(
-        self,
-        priority: Priority,
-        queue_name: str,
-        delay_ns: int,
-        should_shed: bool,
-        reason: Reason,
-        timestamp: datetime,
-        backlog: int | None,
-        zone: Zone | None,
-        advised: ThrottleDecision | None,
-        ticket: Ticket | None,
-        issued_ns: int,
-        retry_at_ns: int | None,
-        retry_delay_ns: int | None,
-        computed: bool,
-    ) -> ThrottleDecision:
+    def decision(self, answer: Answer) -> ThrottleDecision:
         """Build the public value."""
+        ...
+
+    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        """Build what observe mode gives its caller: a go, with the real decision beside it."""
         ...
 
     def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
@@ -259,8 +275,11 @@ class Engine(Protocol):
         """Let the next admission of the queue's open circuit be its first probe; does nothing if it is forced."""
         ...
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
-        """Take a sample; ``False`` where the queue is unknown and there is no room for it."""
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+        """Take a sample; ``False`` where the queue is unknown and there is no room for it.
+
+        `oldest_age_ns` is how long the oldest job had waited at `as_of_ns`; ``None`` where the queue cannot tell.
+        """
         ...
 
     def read_failed(self, queue_name: str) -> None:
@@ -281,7 +300,10 @@ class Engine(Protocol):
     def breaker(self, queue_name: str, create: bool) -> Breaker | None: ...
     def queue_names(self) -> list[str]: ...
     def cache_size(self) -> int: ...
-    def backlog(self, queue_name: str) -> tuple[int, int] | None: ...
+    def sample(self, queue_name: str) -> tuple[int, int, int | None] | None:
+        """Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then."""
+        ...
+
     def totals(self) -> dict[tuple[str, int], Totals]: ...
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from backpressure._engine import Engine, Ticket
+    from backpressure._engine import Answer, Engine, Ticket
     from backpressure.arguments import MaxWait
     from backpressure.clock import Clock
     from backpressure.compliance import Compliance
@@ -73,43 +73,58 @@ class ControllerHost:
         self.desk = desk
         self.compliance = compliance
 
-    def decision(
-        self,
-        priority: Priority,
-        queue_name: str,
-        delay_ns: int,
-        should_shed: bool,
-        reason: Reason,
-        timestamp: datetime,
-        backlog: int | None,
-        zone: Zone | None,
-        advised: ThrottleDecision | None,
-        ticket: Ticket | None,
-        issued_ns: int,
-        retry_at_ns: int | None,
-        retry_delay_ns: int | None,
-        computed: bool,
-    ) -> ThrottleDecision:
+    def decision(self, answer: Answer) -> ThrottleDecision:
         """Build the public value."""
+        (
+            priority,
+            queue_name,
+            delay_ns,
+            shed,
+            reason,
+            timestamp,
+            backlog,
+            zone,
+            ticket,
+            issued_ns,
+            retry_at_ns,
+            computed,
+        ) = answer
         if reason in _FALLBACKS:
             self.last_fallback = timestamp
         return ThrottleDecision(
             priority,
             queue_name,
-            math.inf if should_shed else delay_ns / 1e9,
-            should_shed,
+            math.inf if shed else delay_ns / 1e9,
+            shed,
             reason,
             timestamp,
             backlog,
             zone,
-            advised,
+            None,
             self._pacer,
             ticket,
             issued_ns,
             retry_at_ns,
-            None if retry_delay_ns is None else retry_delay_ns / 1e9,
+            delay_ns / 1e9 if delay_ns else None,
             computed,
             self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None,
+        )
+
+    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        """Build what observe mode gives its caller: a go, with the real decision beside it."""
+        return ThrottleDecision(
+            decision.priority,
+            decision.queue_name,
+            0.0,
+            False,
+            Reason.OBSERVE_ONLY,
+            decision.timestamp,
+            decision.backlog_size,
+            decision.zone,
+            decision,
+            self._pacer,
+            decision._ticket,  # noqa: SLF001 - what the host itself put there
+            decision._issued_ns,  # noqa: SLF001
         )
 
     def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
@@ -326,7 +341,7 @@ class BlockingHost(ControllerHost):
         self.poller.revive()
         sight, first = self.sights.ask(queue_name)
         if in_event_loop():
-            return Reason.COLD_START if wait and self.engine.backlog(queue_name) is None else None
+            return Reason.COLD_START if wait and self.engine.sample(queue_name) is None else None
         if wait or first:
             self.sights.wait(sight, self._clock, self._timeout())
         return None

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from backpressure._engine import Answer
 from backpressure._pure.breaker import (
     CLOSED,
     OPEN,
@@ -317,7 +318,7 @@ class Engine:
         answer = _Answer(switch) if switch else self._fallback(mode.settings, priority, Reason.UNTRACKED)
         self._untracked[priority.value].count(answer.reason, goes=True, delay_ns=answer.delay_ns, computed=False)
         decision = self._build(priority, name, now_ns, answer)
-        return self._observed(decision) if mode.settings.observe else decision
+        return self._host.observed(decision) if mode.settings.observe else decision
 
     # ---------------------------------------------------------------------------------------------------- admission
 
@@ -418,7 +419,7 @@ class Engine:
         counters.count(answer.reason, goes=goes, delay_ns=delay_ns, computed=answer.computed)
         decision = self._build(priority, queue.name, now_ns, answer, ticket=ticket, retry_at_ns=retry_at_ns)
         if observed:
-            decision = self._observed(decision)
+            decision = self._host.observed(decision)
         if ready is not None and answer.until_ns is not None and answer.until_ns >= now_ns and mode.switch() is None:
             word, sample = ready
             self._ready[priority][queue.name] = Ready(
@@ -446,39 +447,20 @@ class Engine:
         retry_at_ns: int | None = None,
     ) -> ThrottleDecision:
         return self._host.decision(
-            priority,
-            name,
-            answer.delay_ns,
-            answer.shed,
-            answer.reason,
-            answer.timestamp or self._host.utc_now(),
-            answer.backlog,
-            None if answer.zone is None else _ZONES[answer.zone],
-            None,
-            ticket,
-            now_ns,
-            retry_at_ns,
-            answer.delay_ns or None,
-            answer.computed,
-        )
-
-    def _observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        """Return what observe mode gives its caller: a go, with the real decision beside it."""
-        return self._host.decision(
-            decision.priority,
-            decision.queue_name,
-            0,
-            False,
-            Reason.OBSERVE_ONLY,
-            decision.timestamp,
-            decision.backlog_size,
-            decision.zone,
-            decision,
-            decision._ticket,  # noqa: SLF001
-            decision._issued_ns,  # noqa: SLF001
-            None,
-            None,
-            False,
+            Answer(
+                priority,
+                name,
+                answer.delay_ns,
+                answer.shed,
+                answer.reason,
+                answer.timestamp or self._host.utc_now(),
+                answer.backlog,
+                None if answer.zone is None else _ZONES[answer.zone],
+                ticket,
+                now_ns,
+                retry_at_ns,
+                answer.computed,
+            )
         )
 
     # ------------------------------------------------------------------------------------------------------- queues
@@ -530,12 +512,12 @@ class Engine:
             self._change()  # voids all ready answers, as the native engine must
         return evicted
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
         """See `backpressure._engine.Engine`."""
         queue = self._queues.get(queue_name) or self._track(queue_name, self.now_ns(), evict=False)
         if queue is None:
             return False
-        queue.sample = Sample(backlog, as_of_ns)
+        queue.sample = Sample(backlog, as_of_ns, oldest_age_ns)
         queue.failed_ns = None
         return True
 
@@ -632,11 +614,11 @@ class Engine:
         """Return how many computed answers are kept."""
         return sum(computed is not None for queue in list(self._queues.values()) for computed in queue.computed)
 
-    def backlog(self, queue_name: str) -> tuple[int, int] | None:
-        """Return a queue's last sample: backlog, and the instant at which it was true."""
+    def sample(self, queue_name: str) -> tuple[int, int, int | None] | None:
+        """See `backpressure._engine.Engine`."""
         queue = self._queues.get(queue_name)
         sample = None if queue is None else queue.sample
-        return None if sample is None else (sample.backlog, sample.as_of_ns)
+        return None if sample is None else (sample.backlog, sample.as_of_ns, sample.oldest_age_ns)
 
     def totals(self) -> dict[tuple[str, int], Totals]:
         """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""

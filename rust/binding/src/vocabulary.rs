@@ -24,6 +24,8 @@ pub struct Vocabulary {
     parse_priority: Py<PyAny>,
     validate_queue_name: Py<PyAny>,
     totals: Py<PyAny>,
+    answer: Py<PyAny>,
+    new_tuple: Py<PyAny>,
 }
 
 impl Vocabulary {
@@ -43,6 +45,8 @@ impl Vocabulary {
             parse_priority: priority.getattr("parse")?.unbind(),
             validate_queue_name: types.getattr("validate_queue_name")?.unbind(),
             totals: py.import("backpressure._pure.counters")?.getattr("Totals")?.unbind(),
+            answer: py.import("backpressure._engine")?.getattr("Answer")?.unbind(),
+            new_tuple: py.get_type::<PyTuple>().getattr("__new__")?.unbind(),
         })
     }
 
@@ -90,6 +94,13 @@ impl Vocabulary {
     /// Returns a legal queue name as an exact `str`, or raises `InvalidQueueError`.
     pub fn queue_name<'py>(&self, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
         Ok(crossing::call(self.validate_queue_name.bind(given.py()), (given,))?.cast_into()?)
+    }
+
+    /// Builds `backpressure._engine.Answer` of its fields.
+    pub fn answer<'py>(&self, fields: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        let py = fields.py();
+        // As the class's own __new__ does it, which is Python and takes twice as long.
+        crossing::call(self.new_tuple.bind(py), (&self.answer, fields))
     }
 
     /// Builds `backpressure._pure.counters.Totals`.
