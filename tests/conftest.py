@@ -18,7 +18,7 @@ from backpressure import _engine
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 pytest_plugins = ["controller_fixtures", "redis_fixtures"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from backpressure import AsyncBackpressureController, BackpressureConfig, StatsProvider
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.sights import Sight
 
 

@@ -34,7 +34,7 @@ from controller_fixtures import at_rest, being_read, eventually
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")
 BACKLOGS = {"empty": 0, "red": 3_500, "full": 100_000}
@@ -257,7 +257,7 @@ class TestPolling:
                 await until(lambda: at_rest(controller, clock, 1))
                 provider.backlogs["empty"] = 5
                 clock.advance(5)
-                await until(lambda: (controller._engine.backlog("empty") or (0,))[0] == 5)
+                await until(lambda: (controller._engine.sample("empty") or (0,))[0] == 5)
                 provider.error = OUTAGE
                 await until(lambda: at_rest(controller, clock, 2))
                 clock.advance(5)

@@ -35,7 +35,7 @@ from backpressure.word import Word
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
 
 NO_JITTER = BackpressureConfig(curve=CurveConfig(delay_jitter=0))

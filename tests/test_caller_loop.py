@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
 
     from backpressure import StatsUnavailableError
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 
 class Bound:

@@ -12,7 +12,7 @@ from backpressure.foreign import Foreign
 from backpressure.outcome import is_failure
 
 if TYPE_CHECKING:
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.testing import ManualClock
 
 CONFIG = CircuitConfig(failure_threshold=2, recovery_threshold=1, recovery_timeout=10, excluded_exceptions=(KeyError,))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from backpressure import StateChange
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")
@@ -360,7 +360,7 @@ class TestFirstSight:
 
         decision = asyncio.run(ask())
         assert (decision.reason, decision.delay) == (Reason.COLD_START, 0)
-        eventually(lambda: controller._engine.backlog("new"))
+        eventually(lambda: controller._engine.sample("new"))
         assert asyncio.run(ask()).delay == 5
 
     def test_an_override_needs_no_read(self, make_controller: MakeController, provider: InMemoryStatsProvider) -> None:

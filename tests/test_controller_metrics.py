@@ -12,7 +12,7 @@ from backpressure import AsyncBackpressureController, BackpressureConfig, BatchJ
 
 if TYPE_CHECKING:
     from backpressure import BackpressureController
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.testing import ManualClock
     from controller_fixtures import MakeController
 

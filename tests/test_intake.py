@@ -1,7 +1,8 @@
-"""What the return of statistics tells the engine: a circuit may be probed, where both lie on one server."""
+"""What statistics tell the engine: how long jobs waited; by their return, that a circuit may be probed."""
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.states = {"jobs": 1, "mail": 0}
         self.hastened: list[str] = []
+        self.oldest_ages_ns: dict[str, int | None] = {}
 
     def queue_names(self) -> list[str]:
         return list(self.states)
@@ -37,7 +39,8 @@ class FakeEngine:
         assert not create
         return SimpleNamespace(state=lambda: self.states[queue_name]) if queue_name in self.states else None
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None) -> bool:
+        self.oldest_ages_ns[queue_name] = oldest_age_ns
         return True
 
     def read_failed(self, queue_name: str) -> None: ...
@@ -90,6 +93,26 @@ def test_nothing_is_hastened_where_that_is_off(engine: FakeEngine) -> None:
     intake.finish({}, OUTAGE, 0)
     intake.finish(good("jobs"), None, 0)
     assert engine.hastened == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanoseconds"),
+    [
+        (None, None),
+        (0, 0),
+        (4.5, 4_500_000_000),
+        (10**400, 2**63 - 1),
+        (-0.5, None),
+        (math.nan, None),
+        (math.inf, None),
+        ("4.5", None),
+    ],
+)
+def test_the_engine_is_told_how_long_the_oldest_job_waited(
+    engine: FakeEngine, seconds: Any, nanoseconds: int | None
+) -> None:
+    make(engine).finish({"jobs": QueueStats("jobs", 1, oldest_age=seconds)}, None, 0)
+    assert engine.oldest_ages_ns == {"jobs": nanoseconds}
 
 
 def test_names_that_a_provider_invents_are_no_matter(engine: FakeEngine) -> None:

@@ -24,7 +24,7 @@ from controller_fixtures import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 whose = contextvars.ContextVar("whose", default="nobody's")
 

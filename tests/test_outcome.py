@@ -33,7 +33,7 @@ from backpressure.outcome import is_failure, is_plain
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.testing import ManualClock
     from controller_fixtures import MakeController
 

@@ -22,7 +22,7 @@ from parity.host import FakeHost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.decision import ThrottleDecision
 
 

@@ -39,7 +39,7 @@ Answer = dict[str, QueueStats | StatsUnavailableError]
 
 
 def backlog(controller: BackpressureController, queue_name: str) -> int | None:
-    sample = controller._engine.backlog(queue_name)
+    sample = controller._engine.sample(queue_name)
     return None if sample is None else sample[0]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from backpressure import QueueStats
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.testing import ManualClock
 
 OUTAGE = StatsUnavailableError("no server", error_type="connect")

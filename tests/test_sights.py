@@ -18,7 +18,7 @@ from controller_fixtures import being_read, eventually
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
 
 NAMES = [f"tenant-{number}" for number in range(500)]
@@ -180,7 +180,7 @@ def test_a_queue_with_an_old_sample_is_read_again_when_that_is_asked_for(make_co
     controller = make_controller(provider)
     controller._engine.put_sample("jobs", 5, 0)
     assert controller._host.read("jobs", wait=True) is None
-    assert (controller._engine.backlog("jobs") or (0,))[0] == 9
+    assert (controller._engine.sample("jobs") or (0,))[0] == 9
 
     async def on_a_loop() -> object:
         return controller._host.read("jobs", wait=True)

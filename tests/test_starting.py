@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from backpressure import StatsUnavailableError
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
 
 

@@ -94,7 +94,7 @@ class AsyncHost(ControllerHost):
         return self._settled(self.engine.suggest_throttle, priority, queue_name)
 
     async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        """Decide; see `backpressure._engine.Engine.plan`."""
+        """Decide; see `backpressure.border.Engine.plan`."""
         try:
             return self.engine.plan(priority, queue_name)
         except _UnreadError as unread:

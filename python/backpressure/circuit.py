@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from backpressure._engine import Breaker, Ticket
+    from backpressure.border import Breaker, Ticket
     from backpressure.clock import Clock
 
 __all__ = ["CircuitBreaker"]

@@ -16,9 +16,9 @@ from backpressure.vocabulary import Priority
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from backpressure._engine import Engine
     from backpressure.arguments import MaxWait
     from backpressure.batch_values import BatchJob
+    from backpressure.border import Engine
     from backpressure.compliance import Compliance
     from backpressure.config import CircuitConfig
     from backpressure.decision import ThrottleDecision

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from backpressure._engine import Engine
     from backpressure.async_host import AsyncHost
+    from backpressure.border import Engine
     from backpressure.decision import ThrottleDecision
     from backpressure.desk import Desk
     from backpressure.host import BlockingHost

@@ -416,7 +416,7 @@ class Heart:
         return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
 
     def _queue_health(self, name: str) -> dict[str, Any]:
-        sample = self._engine.backlog(name)
+        sample = self._engine.sample(name)
         stats = self._intake.stats.get(name)
         return {
             "forced": self._is_forced(name),

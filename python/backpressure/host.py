@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from backpressure._engine import Engine, Ticket
     from backpressure.arguments import MaxWait
+    from backpressure.border import Answer, Engine, Ticket
     from backpressure.clock import Clock
     from backpressure.compliance import Compliance
     from backpressure.desk import Desk
@@ -48,7 +48,7 @@ _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
 
 class ControllerHost:
-    """See `backpressure._engine.Host`."""
+    """See `backpressure.border.Host`."""
 
     engine: Engine
     desk: Desk
@@ -74,43 +74,58 @@ class ControllerHost:
         self.desk = desk
         self.compliance = compliance
 
-    def decision(
-        self,
-        priority: Priority,
-        queue_name: str,
-        delay_ns: int,
-        should_shed: bool,
-        reason: Reason,
-        timestamp: datetime,
-        backlog: int | None,
-        zone: Zone | None,
-        advised: ThrottleDecision | None,
-        ticket: Ticket | None,
-        issued_ns: int,
-        retry_at_ns: int | None,
-        retry_delay_ns: int | None,
-        computed: bool,
-    ) -> ThrottleDecision:
+    def decision(self, answer: Answer) -> ThrottleDecision:
         """Build the public value."""
+        (
+            priority,
+            queue_name,
+            delay_ns,
+            shed,
+            reason,
+            timestamp,
+            backlog,
+            zone,
+            ticket,
+            issued_ns,
+            retry_at_ns,
+            computed,
+        ) = answer
         if reason in _FALLBACKS:
             self.last_fallback = timestamp
         return ThrottleDecision(
             priority,
             queue_name,
-            math.inf if should_shed else delay_ns / 1e9,
-            should_shed,
+            math.inf if shed else delay_ns / 1e9,
+            shed,
             reason,
             timestamp,
             backlog,
             zone,
-            advised,
+            None,
             self._pacer,
             ticket,
             issued_ns,
             retry_at_ns,
-            None if retry_delay_ns is None else retry_delay_ns / 1e9,
+            delay_ns / 1e9 if delay_ns else None,
             computed,
             self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None,
+        )
+
+    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        """Build what observe mode gives its caller: a go, with the real decision beside it."""
+        return ThrottleDecision(
+            decision.priority,
+            decision.queue_name,
+            0.0,
+            False,
+            Reason.OBSERVE_ONLY,
+            decision.timestamp,
+            decision.backlog_size,
+            decision.zone,
+            decision,
+            self._pacer,
+            decision._ticket,  # noqa: SLF001 - what the host itself put there
+            decision._issued_ns,  # noqa: SLF001
         )
 
     def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
@@ -124,7 +139,7 @@ class ControllerHost:
         return ControllerNotStartedError("the controller is not started: call start(), or use it in a with statement")
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
-        """Read a queue on the caller's path; see `backpressure._engine.Host`."""
+        """Read a queue on the caller's path; see `backpressure.border.Host`."""
         raise NotImplementedError
 
     def run(
@@ -182,7 +197,7 @@ class ControllerHost:
         self.desk.report_error(decision, error, began_ns)
 
     def check_poller(self) -> bool:
-        """Look after the poller; see `backpressure._engine.Host`."""
+        """Look after the poller; see `backpressure.border.Host`."""
         return self.poller.check()
 
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
@@ -327,7 +342,7 @@ class BlockingHost(ControllerHost):
         self.poller.revive()
         sight, first = self.sights.ask(queue_name)
         if in_event_loop():
-            return Reason.COLD_START if wait and self.engine.backlog(queue_name) is None else None
+            return Reason.COLD_START if wait and self.engine.sample(queue_name) is None else None
         if wait or first:
             self.sights.wait(sight, self._clock, self._timeout())
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import re
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from backpressure.sync import Tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from backpressure._engine import Engine
+    from backpressure.border import Engine
     from backpressure.clock import Clock
     from backpressure.config import PollingConfig
     from backpressure.events import Announcer
@@ -31,12 +32,21 @@ _MAX_REPORTED = 1_000
 # Types of errors that are counted apart: they are labels of a metric, and come from other people's code.
 _MAX_ERROR_TYPES = 50
 _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+# Seconds that no job has waited; an integer may be larger than any float.
+_LONGEST = 1e10
 # Failures that go on until a person changes something.
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
 
 
 def _never(_queue_name: str) -> bool:
     return False
+
+
+def _age_ns(seconds: object) -> int | None:
+    """Return an age in whole nanoseconds; ``None`` for what is no age, since providers may be other people's code."""
+    if isinstance(seconds, (int, float)) and 0 <= seconds < math.inf:
+        return nanoseconds(min(seconds, _LONGEST))
+    return None
 
 
 class Intake:
@@ -131,7 +141,8 @@ class Intake:
             if problem is None:
                 assert isinstance(sample, QueueStats)  # noqa: S101 - what else has no problem
                 lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
-                if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns):
+                oldest_age_ns = _age_ns(sample.oldest_age)
+                if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns, oldest_age_ns):
                     self.stats[name] = sample
                     good.add(name)
                     self._note_found(name)

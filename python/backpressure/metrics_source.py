@@ -9,7 +9,7 @@ from backpressure.word import is_forced
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backpressure._engine import Engine
+    from backpressure.border import Engine
     from backpressure.clock import Clock
     from backpressure.compliance import Compliance
     from backpressure.intake import Intake
@@ -48,7 +48,7 @@ class ControllerSource:
 
     def backlogs(self) -> dict[str, tuple[int, float]]:
         now_ns = self._clock.monotonic_ns()
-        samples = ((name, self._engine.backlog(name)) for name in self._engine.queue_names())
+        samples = ((name, self._engine.sample(name)) for name in self._engine.queue_names())
         return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
 
     def polls(self) -> Durations:

@@ -23,7 +23,7 @@ from backpressure.threads import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from backpressure._engine import Engine
+    from backpressure.border import Engine
     from backpressure.clock import Clock
     from backpressure.config import PollingConfig
     from backpressure.events import Announcer

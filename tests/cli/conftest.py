@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 
 class Run(Protocol):

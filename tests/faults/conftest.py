@@ -13,7 +13,7 @@ from faults.producers import Crew
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 
 class Hire(Protocol):

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 KINDS = pytest.mark.parametrize("kind", ["list", "stream"])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure.border import Answer
 from backpressure.decision import ThrottleDecision
 from backpressure.errors import ControllerNotStartedError
 from backpressure.outcome import is_plain
@@ -19,7 +20,7 @@ from breaker_model import shown_word
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backpressure._engine import Engine
+    from backpressure.border import Engine
 
 
 def plain(value: object) -> object:
@@ -33,7 +34,7 @@ def plain(value: object) -> object:
 
 
 class FakeHost:
-    """See `backpressure._engine.Host`. `built` is what decisions were made of, `gone` the evicted, `told` the rest."""
+    """See `backpressure.border.Host`. `built` is what decisions were made of, `gone` the evicted, `told` the rest."""
 
     engine: Engine
 
@@ -59,26 +60,38 @@ class FakeHost:
         # Another instant each time: so a time kept where the other engine asks anew is seen.
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._ticks))
 
-    def decision(self, *args: Any) -> ThrottleDecision:
-        self.built.append(tuple(map(plain, args)))
-        priority, name, delay_ns, shed, reason, timestamp, backlog, zone, advised, ticket, *rest = args
-        issued_ns, retry_at_ns, retry_delay_ns, computed = rest
+    def decision(self, answer: Answer) -> ThrottleDecision:
+        assert type(answer) is Answer
+        self.built.append(tuple(map(plain, answer)))
         return ThrottleDecision(
-            priority,
-            name,
-            math.inf if shed else delay_ns / 1e9,
-            shed,
-            reason,
-            timestamp,
-            backlog,
-            zone,
-            advised,
+            answer.priority,
+            answer.queue_name,
+            math.inf if answer.shed else answer.delay_ns / 1e9,
+            answer.shed,
+            answer.reason,
+            answer.timestamp,
+            answer.backlog,
+            answer.zone,
+            None,
             self._pacer,
-            ticket,
-            issued_ns,
-            retry_at_ns,
-            None if retry_delay_ns is None else retry_delay_ns / 1e9,
-            computed,
+            answer.ticket,
+            answer.issued_ns,
+            answer.retry_at_ns,
+            answer.delay_ns / 1e9 if answer.delay_ns else None,
+            answer.computed,
+        )
+
+    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        self.built.append(("observed", plain(decision)))
+        return attrs.evolve(
+            decision,
+            delay=0.0,
+            should_shed=False,
+            reason=Reason.OBSERVE_ONLY,
+            advised=decision,
+            retry_at_ns=None,
+            retry_delay=None,
+            computed=False,
         )
 
     def admitted(self, planned: ThrottleDecision, ticket: Any) -> ThrottleDecision:

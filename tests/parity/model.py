@@ -67,10 +67,11 @@ class Answer:
 
 @dataclass(eq=False)
 class Sample:
-    """What a queue's backlog was at an instant; each one is another, whatever it says."""
+    """What a queue was at an instant; each one is another, whatever it says."""
 
     backlog: int
     as_of_ns: int
+    oldest_age_ns: int | None
 
 
 @dataclass(eq=False)
@@ -299,11 +300,11 @@ class DecisionModel:
 
     # Statistics.
 
-    def put_sample(self, name: str, backlog: int, as_of_ns: int) -> bool:
+    def put_sample(self, name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
         queue = self._queue(name, evict=False)
         if queue is None:
             return False
-        queue.sample, queue.failed_ns = Sample(backlog, as_of_ns), None
+        queue.sample, queue.failed_ns = Sample(backlog, as_of_ns, oldest_age_ns), None
         return True
 
     def forget_samples(self) -> None:
@@ -414,9 +415,10 @@ class DecisionModel:
     def queue_names(self) -> list[str]:
         return list(self.queues)
 
-    def backlog(self, name: str) -> tuple[int, int] | None:
+    def sample(self, name: str) -> tuple[int, int, int | None] | None:
         queue = self.queues.get(name)
-        return (queue.sample.backlog, queue.sample.as_of_ns) if queue and queue.sample else None
+        sample = queue.sample if queue else None
+        return (sample.backlog, sample.as_of_ns, sample.oldest_age_ns) if sample else None
 
     def cache_size(self) -> int:
         return sum(len(queue.computed_on) for queue in self.queues.values())

@@ -32,7 +32,7 @@ from parity.model import Answer, DecisionModel
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from backpressure._engine import Engine, EngineModule
+    from backpressure.border import Engine, EngineModule
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -381,9 +381,9 @@ class Life(RuleBasedStateMachine):
 
     # Statistics and time.
 
-    @rule(name=names, backlog=backlogs, age_ns=spans | st.just(-MS))
-    def put_sample(self, name: str, backlog: int, age_ns: int) -> None:
-        self.all(lambda engine: engine.put_sample(name, backlog, self.now_ns - age_ns))
+    @rule(name=names, backlog=backlogs, age_ns=spans | st.just(-MS), oldest_age_ns=st.none() | spans)
+    def put_sample(self, name: str, backlog: int, age_ns: int, oldest_age_ns: int | None = None) -> None:
+        self.all(lambda engine: engine.put_sample(name, backlog, self.now_ns - age_ns, oldest_age_ns))
 
     @rule(name=names, backlog=backlogs, priority=priorities, pick=picks, off_ns=offsets)
     def see_a_sample_age(self, name: str, backlog: int, priority: Any, pick: int, off_ns: int) -> None:
@@ -478,7 +478,7 @@ class Life(RuleBasedStateMachine):
 
     def _compare_queue(self, engine: Engine, name: str) -> None:
         breaker, expected = engine.breaker(name, False), self.model.breaker(name, False)
-        assert engine.backlog(name) == self.model.backlog(name)
+        assert engine.sample(name) == self.model.sample(name)
         if breaker is None or expected is None:
             assert breaker is None
             assert expected is None

@@ -14,7 +14,7 @@ from backpressure.vocabulary import OTHER_QUEUES, Priority, Reason
 from parity.host import FakeHost
 
 if TYPE_CHECKING:
-    from backpressure._engine import Engine, EngineModule
+    from backpressure.border import Engine, EngineModule
 
 SECOND = 1_000_000_000
 LOW = Priority.LOW

@@ -17,7 +17,7 @@ from breaker_model import shown_word
 from parity.host import FakeHost
 
 if TYPE_CHECKING:
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.decision import ThrottleDecision
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 TESTS = Path(__file__).parent.parent
 SECONDS = 30  # that a process has to end in; whoever needs them hangs

@@ -37,7 +37,7 @@ from providers.checks import counts, sample
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 GROUP = "workers"
 HANGS = 30.0

@@ -34,7 +34,7 @@ from providers.checks import failure
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
     from kafka_server import KafkaServer
 

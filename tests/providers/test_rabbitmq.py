@@ -34,7 +34,7 @@ from providers.checks import backlogs, failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
 
 CANARY = "canary-9f3b-word"

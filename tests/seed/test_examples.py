@@ -32,7 +32,7 @@ from backpressure import (
 )
 
 if TYPE_CHECKING:
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from backpressure.testing import ManualClock
     from controller_fixtures import MakeController
 

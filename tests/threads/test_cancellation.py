@@ -24,7 +24,7 @@ from controller_fixtures import being_read, eventually
 
 if TYPE_CHECKING:
     from backpressure import StatsUnavailableError
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 Controller = AsyncBackpressureController
 Work = Callable[[], Awaitable[object]]

@@ -11,7 +11,7 @@ from backpressure.config import CircuitConfig
 from backpressure.settings import CircuitSettings
 
 if TYPE_CHECKING:
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
 
 THREADS = 4
 PROBES = 100_000

@@ -16,7 +16,7 @@ from controller_fixtures import at_rest, eventually
 
 if TYPE_CHECKING:
     from backpressure import StatsUnavailableError
-    from backpressure._engine import EngineModule
+    from backpressure.border import EngineModule
     from controller_fixtures import MakeController
 
 LOOPS = 4

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 class Sample:
-    """A backlog and the monotonic instant at which it was true. Each object is a snapshot number of its own."""
+    """What was read of a queue: waiting jobs, the monotonic instant at which that was true, the oldest job's age then.
 
-    __slots__ = ("as_of_ns", "backlog")
+    Each object is a snapshot number of its own.
+    """
 
-    def __init__(self, backlog: int, as_of_ns: int) -> None:
+    __slots__ = ("as_of_ns", "backlog", "oldest_age_ns")
+
+    def __init__(self, backlog: int, as_of_ns: int, oldest_age_ns: int | None) -> None:
         self.backlog = backlog
         self.as_of_ns = as_of_ns
+        self.oldest_age_ns = oldest_age_ns
 
     def age_ns(self, now_ns: int) -> int:
         """Return how old the sample is."""

@@ -12,6 +12,7 @@ from backpressure._pure.cache import Computed, Queue, Ready, Sample
 from backpressure._pure.counters import Counters
 from backpressure._pure.curve import ThreeZoneLaw
 from backpressure.arguments import parse_priority, validate_queue_name
+from backpressure.border import Answer
 from backpressure.sync import ForkLock
 from backpressure.totals import Totals
 from backpressure.vocabulary import OTHER_QUEUES, Priority, Reason, Zone
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from backpressure._engine import Host
     from backpressure._pure.curve import Law
     from backpressure.arguments import MaxWait
+    from backpressure.border import Host
     from backpressure.decision import ThrottleDecision
     from backpressure.settings import EngineSettings
 
@@ -73,7 +74,7 @@ class _Answer(NamedTuple):
 
 
 class Engine:
-    """See `backpressure._engine.Engine`."""
+    """See `backpressure.border.Engine`."""
 
     def __init__(self, settings: EngineSettings, host: Host) -> None:
         self._host = host
@@ -98,7 +99,7 @@ class Engine:
     # ---------------------------------------------------------------------------------------------------- decisions
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, admit=True)
@@ -106,7 +107,7 @@ class Engine:
         return ready.decision
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         # No answer that lies ready makes its caller wait, so it serves whoever asks.
         ready = self._find_ready(priority, queue_name)
         if ready is None:
@@ -124,7 +125,7 @@ class Engine:
         max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> Any:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         ready = None if max_wait is not None else self._find_ready(priority, queue_name)
         if ready is None or ready.decision.should_shed:
             return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, **kwargs)
@@ -311,12 +312,12 @@ class Engine:
         answer = _Answer(switch) if switch else self._fallback(mode.settings, priority, Reason.UNTRACKED)
         self._untracked[priority.value].count(answer.reason, goes=True, delay_ns=answer.delay_ns, computed=False)
         decision = self._build(priority, name, now_ns, answer)
-        return self._observed(decision) if mode.settings.observe else decision
+        return self._host.observed(decision) if mode.settings.observe else decision
 
     # ---------------------------------------------------------------------------------------------------- admission
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         mode, now_ns = self._look()
         if planned.reason is Reason.UNTRACKED:
             return planned  # it was counted when made, and has no breaker
@@ -345,7 +346,7 @@ class Engine:
         return self._host.admitted(planned, ticket)
 
     def refuse_late(self, planned: ThrottleDecision) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         self._count(planned).count_late()
 
     def _count(self, planned: ThrottleDecision) -> Counters:
@@ -360,20 +361,20 @@ class Engine:
     def record(
         self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None = None, failure: str | None = None
     ) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         ticket = decision._ticket  # noqa: SLF001 - tickets are the engine's own
         queue = self._queues.get(decision.queue_name)
         if ticket is not None and queue is not None:
             queue.breaker.record(ok, ticket, began_ns, failure)
 
     def record_queue(self, queue_name: str, ok: bool, failure: str | None = None) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         breaker = self.breaker(queue_name, True)
         if breaker is not None:
             breaker.record(ok, failure=failure)
 
     def hasten(self, queue_name: str) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         breaker = self.breaker(queue_name, False)
         if breaker is not None:
             breaker.hasten()
@@ -412,7 +413,7 @@ class Engine:
         counters.count(answer.reason, goes=goes, delay_ns=delay_ns, computed=answer.computed)
         decision = self._build(priority, queue.name, now_ns, answer, ticket=ticket, retry_at_ns=retry_at_ns)
         if observed:
-            decision = self._observed(decision)
+            decision = self._host.observed(decision)
         if ready is not None and answer.until_ns is not None and answer.until_ns >= now_ns and mode.switch() is None:
             word, sample = ready
             self._ready[priority][queue.name] = Ready(
@@ -440,39 +441,20 @@ class Engine:
         retry_at_ns: int | None = None,
     ) -> ThrottleDecision:
         return self._host.decision(
-            priority,
-            name,
-            answer.delay_ns,
-            answer.shed,
-            answer.reason,
-            answer.timestamp or self._host.utc_now(),
-            answer.backlog,
-            None if answer.zone is None else _ZONES[answer.zone],
-            None,
-            ticket,
-            now_ns,
-            retry_at_ns,
-            answer.delay_ns or None,
-            answer.computed,
-        )
-
-    def _observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        """Return what observe mode gives its caller: a go, with the real decision beside it."""
-        return self._host.decision(
-            decision.priority,
-            decision.queue_name,
-            0,
-            False,
-            Reason.OBSERVE_ONLY,
-            decision.timestamp,
-            decision.backlog_size,
-            decision.zone,
-            decision,
-            decision._ticket,  # noqa: SLF001
-            decision._issued_ns,  # noqa: SLF001
-            None,
-            None,
-            False,
+            Answer(
+                priority,
+                name,
+                answer.delay_ns,
+                answer.shed,
+                answer.reason,
+                answer.timestamp or self._host.utc_now(),
+                answer.backlog,
+                None if answer.zone is None else _ZONES[answer.zone],
+                ticket,
+                now_ns,
+                retry_at_ns,
+                answer.computed,
+            )
         )
 
     # ------------------------------------------------------------------------------------------------------- queues
@@ -524,23 +506,23 @@ class Engine:
             self._change()  # voids all ready answers, as the native engine must
         return evicted
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int) -> bool:
-        """See `backpressure._engine.Engine`."""
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+        """See `backpressure.border.Engine`."""
         queue = self._queues.get(queue_name) or self._track(queue_name, self.now_ns(), evict=False)
         if queue is None:
             return False
-        queue.sample = Sample(backlog, as_of_ns)
+        queue.sample = Sample(backlog, as_of_ns, oldest_age_ns)
         queue.failed_ns = None
         return True
 
     def read_failed(self, queue_name: str) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         queue = self._queues.get(queue_name)
         if queue is not None:
             queue.failed_ns = self.now_ns()
 
     def forget_samples(self) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         for queue in list(self._queues.values()):
             queue.sample = queue.failed_ns = None
         self._change()  # voids all ready answers
@@ -560,7 +542,7 @@ class Engine:
         return self._read_first and (queue.failed_ns is None or queue.failed_ns < self._checked_ns)
 
     def breaker(self, queue_name: object, create: bool) -> Breaker | None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         queue = self._queues.get(queue_name) if isinstance(queue_name, str) else None
         if queue is None and create:
             queue = self._track(validate_queue_name(queue_name), self.now_ns(), evict=True)
@@ -569,20 +551,20 @@ class Engine:
     # ----------------------------------------------------------------------------------------------------- switches
 
     def configure(self, settings: EngineSettings) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         fresh = _mode(settings)
         self._change(settings=fresh.settings, law=fresh.law, laws=fresh.laws)
 
     def set_running(self, running: bool) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         self._change(running=running)
 
     def set_override(self, enabled: bool, until_ns: int | None = None) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         self._change(override_until_ns=(math.inf if until_ns is None else until_ns) if enabled else None)
 
     def set_emergency(self, enabled: bool) -> None:
-        """See `backpressure._engine.Engine`."""
+        """See `backpressure.border.Engine`."""
         self._change(emergency=enabled)
 
     def override(self) -> bool:
@@ -626,11 +608,11 @@ class Engine:
         """Return how many computed answers are kept."""
         return sum(computed is not None for queue in list(self._queues.values()) for computed in queue.computed)
 
-    def backlog(self, queue_name: str) -> tuple[int, int] | None:
-        """Return a queue's last sample: backlog, and the instant at which it was true."""
+    def sample(self, queue_name: str) -> tuple[int, int, int | None] | None:
+        """See `backpressure.border.Engine`."""
         queue = self._queues.get(queue_name)
         sample = None if queue is None else queue.sample
-        return None if sample is None else (sample.backlog, sample.as_of_ns)
+        return None if sample is None else (sample.backlog, sample.as_of_ns, sample.oldest_age_ns)
 
     def totals(self) -> dict[tuple[str, int], Totals]:
         """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""
@@ -645,7 +627,7 @@ class Engine:
 
 
 class Gate:
-    """See `backpressure._engine.Gate`."""
+    """See `backpressure.border.Gate`."""
 
     suggest: Callable[[], ThrottleDecision]
     run: Callable[..., Any]

@@ -194,13 +194,20 @@ impl Engine {
     // -------------------------------------------------------------------------------------------------------- queues
 
     /// Take a sample; ``False`` where the queue is unknown and there is no room for it.
-    fn put_sample(&self, queue_name: &Bound<'_, PyString>, backlog: i64, as_of_ns: Ns) -> PyResult<bool> {
+    #[pyo3(signature = (queue_name, backlog, as_of_ns, oldest_age_ns=None))]
+    fn put_sample(
+        &self,
+        queue_name: &Bound<'_, PyString>,
+        backlog: i64,
+        as_of_ns: Ns,
+        oldest_age_ns: Option<Ns>,
+    ) -> PyResult<bool> {
         let queue = match self.queue(queue_name)? {
             Some(queue) => Some(queue),
             None => self.track(queue_name, self.clock.now_ns(queue_name.py())?, false)?,
         };
         if let Some(queue) = &queue {
-            queue.get().core.put_sample(backlog, as_of_ns.0);
+            queue.get().core.put_sample(backlog, as_of_ns.0, oldest_age_ns.map(|Ns(age_ns)| age_ns));
         }
         Ok(queue.is_some())
     }
@@ -247,10 +254,10 @@ impl Engine {
         self.table.all(py).iter().map(kept).sum()
     }
 
-    /// Return a queue's last sample: backlog, and the instant at which it was true.
-    fn backlog(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<(i64, i64)>> {
+    /// Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then.
+    fn sample(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<(i64, i64, Option<i64>)>> {
         let sample = self.queue(queue_name)?.and_then(|queue| queue.get().core.sample());
-        Ok(sample.map(|sample| (sample.backlog, sample.as_of_ns)))
+        Ok(sample.map(|sample| (sample.backlog, sample.as_of_ns, sample.oldest_age_ns)))
     }
 
     /// Return all counts by (queue, priority), those without a queue of their own under ``__other__``.
@@ -623,7 +630,7 @@ impl core::Host for Border<'_, '_> {
             Some(source) => source.timestamp.clone_ref(py),
             None => self.utc_now()?,
         };
-        let args: [Bound<'_, PyAny>; 14] = [
+        let fields: [Bound<'_, PyAny>; 12] = [
             vocabulary.priority_member(py, priority).clone(),
             self.name.clone().into_any(),
             answer.delay_ns.into_pyobject(py)?.into_any(),
@@ -632,37 +639,18 @@ impl core::Host for Border<'_, '_> {
             timestamp.into_bound(py),
             answer.backlog.into_pyobject(py)?,
             answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone()).into_pyobject(py)?,
-            py.None().into_bound(py),
             ticket.map(Ticket).into_pyobject(py)?,
             issued_ns.into_pyobject(py)?.into_any(),
             retry_at_ns.into_pyobject(py)?,
-            Some(answer.delay_ns).filter(|&delay_ns| delay_ns > 0).into_pyobject(py)?,
             answer.computed.into_pyobject(py)?.to_owned().into_any(),
         ];
-        self.engine.ask(py, intern!(py, "decision"), PyTuple::new(py, args)?).map(Bound::unbind)
+        let answer = vocabulary.answer(PyTuple::new(py, fields)?)?;
+        self.engine.ask(py, intern!(py, "decision"), (answer,)).map(Bound::unbind)
     }
 
     fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        let (py, vocabulary) = (self.name.py(), self.engine.vocabulary);
-        let real = decision.bind(py);
-        let none = || py.None().into_bound(py);
-        let args: [Bound<'_, PyAny>; 14] = [
-            real.getattr(intern!(py, "priority"))?,
-            real.getattr(intern!(py, "queue_name"))?,
-            0_u64.into_pyobject(py)?.into_any(),
-            false.into_pyobject(py)?.to_owned().into_any(),
-            vocabulary.reason_member(py, Reason::ObserveOnly).clone(),
-            real.getattr(intern!(py, "timestamp"))?,
-            real.getattr(intern!(py, "backlog_size"))?,
-            real.getattr(intern!(py, "zone"))?,
-            real.clone(),
-            real.getattr(intern!(py, "_ticket"))?,
-            real.getattr(intern!(py, "_issued_ns"))?,
-            none(),
-            none(),
-            false.into_pyobject(py)?.to_owned().into_any(),
-        ];
-        self.engine.ask(py, intern!(py, "decision"), PyTuple::new(py, args)?).map(Bound::unbind)
+        let py = self.name.py();
+        self.engine.ask(py, intern!(py, "observed"), (decision,)).map(Bound::unbind)
     }
 
     fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {

@@ -30,13 +30,15 @@ use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
 const NOT_FAILED: i64 = i64::MIN;
 const FORGOTTEN: i64 = i64::MIN;
 
-/// A backlog and the monotonic instant at which it was true.
+/// What was read of a queue, and the monotonic instant at which it was true.
 #[derive(Debug)]
 pub struct Sample {
     /// Snapshot number, 1 for the queue's first.
     pub number: u64,
     /// Waiting jobs.
     pub backlog: i64,
+    /// How long the oldest of them had waited, if the queue can tell.
+    pub oldest_age_ns: Option<i64>,
     /// When that was true; `FORGOTTEN` if it was dropped. It stays for its number then, so that no later sample is taken
     /// for an earlier one.
     pub as_of_ns: i64,
@@ -186,19 +188,19 @@ impl<P, S: Default> Queue<P, S> {
     }
 
     /// Takes a sample.
-    pub fn put_sample(&self, backlog: i64, as_of_ns: i64) {
-        self.replace_sample(backlog, as_of_ns.max(FORGOTTEN + 1));
+    pub fn put_sample(&self, backlog: i64, as_of_ns: i64, oldest_age_ns: Option<i64>) {
+        self.replace_sample(backlog, as_of_ns.max(FORGOTTEN + 1), oldest_age_ns);
     }
 
     /// Drops the sample, as if the queue had never been read.
     pub fn forget_sample(&self) {
-        self.replace_sample(0, FORGOTTEN);
+        self.replace_sample(0, FORGOTTEN, None);
     }
 
-    fn replace_sample(&self, backlog: i64, as_of_ns: i64) {
+    fn replace_sample(&self, backlog: i64, as_of_ns: i64, oldest_age_ns: Option<i64>) {
         let previous = self.sample.rcu(|old| {
             let number = old.as_ref().map_or(0, |sample| sample.number) + 1;
-            Some(Arc::new(Sample { number, backlog, as_of_ns }))
+            Some(Arc::new(Sample { number, backlog, oldest_age_ns, as_of_ns }))
         });
         let number = previous.map_or(0, |sample| sample.number) + 1;
         // The largest, not the last: of two threads the one whose sample was overtaken may come here second.
@@ -284,16 +286,16 @@ mod tests {
     fn samples_are_numbered() {
         let queue = queue();
         assert_eq!((queue.sample_number(), queue.sample().is_none()), (0, true));
-        queue.put_sample(5, 100);
-        queue.put_sample(5, 100);
+        queue.put_sample(5, 100, None);
+        queue.put_sample(5, 100, Some(7));
         let sample = queue.sample().unwrap();
-        assert_eq!((queue.sample_number(), sample.number, sample.backlog), (2, 2, 5));
+        assert_eq!((queue.sample_number(), sample.number, sample.backlog, sample.oldest_age_ns), (2, 2, 5, Some(7)));
     }
 
     #[test]
     fn a_sample_of_before_all_time_is_no_forgotten_one() {
         let queue = queue();
-        queue.put_sample(5, i64::MIN);
+        queue.put_sample(5, i64::MIN, None);
         assert_eq!(queue.sample().unwrap().backlog, 5);
         queue.forget_sample();
         assert_eq!((queue.sample_number(), queue.sample().is_none()), (2, true));
@@ -304,7 +306,7 @@ mod tests {
         let queue = queue();
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..1_000).for_each(|backlog| queue.put_sample(backlog, 0)));
+                scope.spawn(|| (0..1_000).for_each(|backlog| queue.put_sample(backlog, 0, None)));
             }
         });
         assert_eq!((queue.sample_number(), queue.sample().unwrap().number), (4_000, 4_000));
@@ -313,7 +315,7 @@ mod tests {
     #[test]
     fn a_sample_from_the_future_is_fresh() {
         let queue = queue();
-        queue.put_sample(0, 100);
+        queue.put_sample(0, 100, None);
         let sample = queue.sample().unwrap();
         assert_eq!((sample.age_ns(99), sample.age_ns(101)), (0, 1));
     }

@@ -797,7 +797,7 @@ mod tests {
     fn a_change_of_zone_is_told_once() {
         let world = World::new(|_| {});
         for backlog in [10, 400, 499, 5_000, 10] {
-            world.queue.put_sample(backlog, 0);
+            world.queue.put_sample(backlog, 0, None);
             world.decide(Priority::Medium, 1);
             world.decide(Priority::Medium, 2);
         }
@@ -809,10 +809,10 @@ mod tests {
     #[test]
     fn computes_once_per_sample_and_configuration() {
         let world = World::new(|_| {});
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         assert!(world.decide(Priority::Medium, 1).computed);
         assert!(!world.decide(Priority::Medium, 2).computed);
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         assert!(world.decide(Priority::Medium, 3).computed);
         world.engine.configure(&settings(|_| {}));
         assert!(world.decide(Priority::Medium, 4).computed);
@@ -829,7 +829,7 @@ mod tests {
             (501, Reason::BacklogRed),
             (1_000, Reason::BacklogRedShed),
         ] {
-            world.queue.put_sample(backlog, 0);
+            world.queue.put_sample(backlog, 0, None);
             assert_eq!(world.reason(Priority::Low, 0), reason);
         }
     }
@@ -838,12 +838,12 @@ mod tests {
     fn an_answer_stays_ready_until_anything_changes() {
         let world = World::new(|_| {});
         let make_ready = || {
-            world.queue.put_sample(10, 0);
+            world.queue.put_sample(10, 0, None);
             world.decide(Priority::Medium, 1);
             assert!(world.is_ready(10 * S) && !world.is_ready(10 * S + 1));
         };
         let changes: [&dyn Fn(); 5] = [
-            &|| world.queue.put_sample(10, 0),
+            &|| world.queue.put_sample(10, 0, None),
             &|| assert!(!world.queue.breaker.force_close().unwrap().is_news()),
             &|| world.engine.set_emergency(false),
             &|| world.engine.set_override(None),
@@ -859,7 +859,7 @@ mod tests {
     #[test]
     fn throttled_advice_is_never_ready() {
         let world = World::new(|_| {});
-        world.queue.put_sample(300, 0);
+        world.queue.put_sample(300, 0, None);
         assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogYellow);
         assert!(!world.is_ready(1));
     }
@@ -891,7 +891,7 @@ mod tests {
     #[test]
     fn without_a_poller_an_expired_sample_is_read_again() {
         let world = World::new(|settings| settings.polling = false);
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         let ask = Ask { may_read: true, ..ASK };
         assert!(world.ask(Priority::Low, 30 * S, ask).is_some());
         assert_eq!(world.ask(Priority::Low, 30 * S + 1, ask), None);
@@ -901,7 +901,7 @@ mod tests {
     #[test]
     fn an_old_sample_makes_callers_check_the_poller_once_per_interval() {
         let world = World::new(|_| {});
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         for now_ns in [10 * S, 10 * S + 1, 15 * S, 15 * S + 1] {
             world.decide(Priority::Medium, now_ns);
         }
@@ -923,7 +923,7 @@ mod tests {
     #[test]
     fn stale_advice_moves_to_the_fallback() {
         let world = World::new(|_| {});
-        world.queue.put_sample(500, 0);
+        world.queue.put_sample(500, 0, None);
         let delays = [30 * S + 1, 80 * S, 130 * S].map(|now_ns| {
             let seen = world.decide(Priority::High, now_ns);
             assert_eq!(seen.reason, Some(Reason::StatsStale));
@@ -959,7 +959,7 @@ mod tests {
     #[test]
     fn an_open_circuit_refuses_until_its_first_probe() {
         let world = World::new(|_| {});
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         world.open(0);
         let refused = world.decide(Priority::Medium, 1);
         assert_eq!((refused.reason, refused.shed), (Some(Reason::CircuitOpen), true));
@@ -974,7 +974,7 @@ mod tests {
     #[test]
     fn a_shed_job_takes_no_probe() {
         let world = World::new(|_| {});
-        world.queue.put_sample(1_000, 0);
+        world.queue.put_sample(1_000, 0, None);
         world.open(0);
         assert_eq!(world.reason(Priority::Low, 5 * S), Reason::BacklogRedShed);
         assert_eq!(world.queue.breaker.state(), State::Open);
@@ -986,7 +986,7 @@ mod tests {
             let circuit = CircuitSettings { high_attempts: true, ..(*settings.circuit).clone() };
             settings.circuit = Arc::new(circuit);
         });
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         world.open(0);
         let attempt = world.decide(Priority::High, 1);
         assert_eq!((attempt.reason, attempt.ticket), (Some(Reason::BacklogGreen), false));
@@ -998,7 +998,7 @@ mod tests {
     #[test]
     fn a_forced_opening_ends_at_the_first_look_after_its_time() {
         let world = World::new(|_| {});
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         world.queue.breaker.force_open(Some(5 * S));
         let refused = world.decide(Priority::Medium, 1);
         assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), Some(5 * S)));
@@ -1011,7 +1011,7 @@ mod tests {
     fn who_finds_an_old_sample_reads_first_where_the_host_says_so() {
         let world = World::new(|_| {});
         let ask = Ask { may_read: true, ..ASK };
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         world.host.has_them_read_first();
         for now_ns in [10 * S + 1, 10 * S + 2] {
             assert_eq!(world.ask(Priority::Medium, now_ns, ask), None);
@@ -1024,20 +1024,20 @@ mod tests {
     #[test]
     fn a_forgotten_sample_is_read_again() {
         let world = World::new(|_| {});
-        world.queue.put_sample(10, 0);
+        world.queue.put_sample(10, 0, None);
         world.decide(Priority::Medium, 1);
         world.queue.read_failed(1);
         world.queue.forget_sample();
         assert!(!world.is_ready(1));
         assert_eq!(world.ask(Priority::Medium, 1, Ask { may_read: true, ..ASK }), None);
-        world.queue.put_sample(600, 1);
+        world.queue.put_sample(600, 1, None);
         assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogRed);
     }
 
     #[test]
     fn a_planned_wait_is_neither_counted_nor_admitted() {
         let world = World::new(|_| {});
-        world.queue.put_sample(500, 0);
+        world.queue.put_sample(500, 0, None);
         let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
         assert_eq!((planned.reason, planned.ticket), (Some(Reason::BacklogYellow), false));
         assert_eq!(world.count(Priority::Medium, Reason::BacklogYellow), 0);
@@ -1069,7 +1069,7 @@ mod tests {
     #[test]
     fn observe_mode_hands_out_a_go_and_counts_the_truth() {
         let world = World::new(|settings| settings.observe = true);
-        world.queue.put_sample(1_000, 0);
+        world.queue.put_sample(1_000, 0, None);
         assert_eq!(world.reason(Priority::Low, 1), Reason::ObserveOnly);
         assert_eq!(world.count(Priority::Low, Reason::BacklogRedShed), 1);
     }

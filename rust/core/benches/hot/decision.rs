@@ -82,7 +82,7 @@ pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
     let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
     let engine = Engine::new(settings, 0);
     move || {
-        queue.put_sample(black_box(5), 0);
+        queue.put_sample(black_box(5), 0, None);
         let mode = engine.mode();
         let (engine, host, mode, queue) = (&engine, &Numbers, &mode, &queue);
         let call = Call { engine, host, mode, priority: Priority::Medium, queue, now_ns: 1 };

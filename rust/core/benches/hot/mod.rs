@@ -74,7 +74,7 @@ fn ready() -> Ready<u64> {
 /// What a cache hit does in the core: compare, share the answer, count.
 fn cache() -> Vec<Case> {
     let hit = Queue::<u64>::new("q", circuit(), 0, 0);
-    hit.put_sample(0, 0);
+    hit.put_sample(0, 0, None);
     hit.asked(Priority::Medium).ready.put(ready());
     let replaced = Queue::<u64>::new("q", circuit(), 0, 0);
     let sampled = Queue::<u64>::new("q", circuit(), 0, 0);
@@ -91,7 +91,7 @@ fn cache() -> Vec<Case> {
             decision
         }),
         case("cache_put", move || replaced.asked(Priority::Medium).ready.put(black_box(ready()))),
-        case("cache_sample", move || sampled.put_sample(black_box(5), black_box(5))),
+        case("cache_sample", move || sampled.put_sample(black_box(5), black_box(5), None)),
     ]
 }
 

@@ -13,7 +13,10 @@ fn world() -> Arc<World> {
 fn racing_samples_leave_number_and_sample_agreed() {
     assert_ends([10, 20], || {
         let world = world();
-        race(&world, [|world: &World| world.queue.put_sample(10, 0), |world| world.queue.put_sample(20, 0)]);
+        race(
+            &world,
+            [|world: &World| world.queue.put_sample(10, 0, None), |world| world.queue.put_sample(20, 0, None)],
+        );
         let sample = world.queue.sample().unwrap();
         assert_eq!((world.queue.sample_number(), sample.number), (2, 2));
         sample.backlog
@@ -28,11 +31,11 @@ fn who_sees_a_number_sees_its_sample() {
             &world,
             [
                 |world: &World| {
-                    world.queue.put_sample(10, 0);
+                    world.queue.put_sample(10, 0, None);
                     (0, 0)
                 },
                 |world| {
-                    world.queue.put_sample(20, 0);
+                    world.queue.put_sample(20, 0, None);
                     (0, 0)
                 },
                 |world| {
@@ -54,11 +57,11 @@ fn a_number_never_falls() {
             &world,
             [
                 |world: &World| {
-                    world.queue.put_sample(10, 0);
+                    world.queue.put_sample(10, 0, None);
                     (0, 0)
                 },
                 |world| {
-                    world.queue.put_sample(20, 0);
+                    world.queue.put_sample(20, 0, None);
                     (0, 0)
                 },
                 |world| (world.queue.sample_number(), world.queue.sample_number()),

@@ -239,7 +239,7 @@ impl World {
 
     /// Takes a lone poller's sample of this number.
     pub fn poll(&self, level: i64, number: u64, now_ns: i64) {
-        self.queue.put_sample(backlog(level, number), now_ns);
+        self.queue.put_sample(backlog(level, number), now_ns, None);
     }
 
     pub fn record(&self, outcome: Outcome, ticket: Option<&Ticket>, now_ns: i64) -> Option<Change> {
