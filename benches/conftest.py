@@ -13,7 +13,7 @@ import pytest
 from benches import picture
 from benches.report import Report
 
-from backpressure._engine import load
+from backpressure._engine.choice import load
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter

@@ -16,7 +16,7 @@ from benches import subjects
 from benches.interleave import alone, each, interleave, timer
 from prometheus_client import CollectorRegistry, generate_latest
 
-import servers
+from support import servers
 
 if TYPE_CHECKING:
     from benches.report import Report

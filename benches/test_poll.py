@@ -15,8 +15,8 @@ import pytest
 import redis
 from benches import subjects
 
-import servers
 from backpressure import RedisStatsProvider
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backpressure.cli._demo_server import DemoError, EmbeddedServer, valkey_binary
+from backpressure.cli.demo.server import DemoError, EmbeddedServer, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,12 +14,12 @@ from typing import Any
 
 import attrs
 
-from backpressure.settings import CircuitSettings
+from backpressure._engine.settings import CircuitSettings
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from breaker_model import CLOSED, MS, BreakerModel, ModelTicket  # noqa: E402 - found by the line above
+from support.breaker_model import CLOSED, MS, BreakerModel, ModelTicket  # noqa: E402 - found by the line above
 
 VECTORS = TESTS / "vectors" / "breaker.json"
 ORIGIN_NS = 5_000_000_123

@@ -14,13 +14,13 @@ from typing import Any
 
 import attrs
 
-from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.vocabulary import Priority, Reason
+from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._model.vocabulary import Priority, Reason
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from parity.model import Answer, DecisionModel  # noqa: E402 - found by the line above
+from engine.parity.model import Answer, DecisionModel  # noqa: E402 - found by the line above
 
 VECTORS = TESTS / "vectors" / "decision.json"
 MS = 1_000_000

@@ -67,17 +67,25 @@ class Property:
 PROPERTIES = [
     Property(
         "engines and model decide alike",
-        [(*PYTEST, "tests/parity/test_engines_agree.py", seed) for seed in SEEDS],
+        [(*PYTEST, "tests/engine/parity/test_engines_agree.py", seed) for seed in SEEDS],
         at_least=1_000_000,
     ),
     Property(
         "breakers and model agree",
-        [(*PYTEST, "tests/parity/test_breakers_agree.py", seed) for seed in SEEDS],
+        [(*PYTEST, "tests/engine/parity/test_breakers_agree.py", seed) for seed in SEEDS],
         at_least=1_000_000,
     ),
     Property(
         "golden vectors, Python",
-        [(*PYTEST, "tests/parity/test_vectors.py", "tests/test_law.py", "-k", "vectors or breaker or whole_decision")],
+        [
+            (
+                *PYTEST,
+                "tests/engine/parity/test_vectors.py",
+                "tests/engine/test_law.py",
+                "-k",
+                "vectors or breaker or whole_decision",
+            )
+        ],
         PASSED,
     ),
     Property("golden vectors, Rust", [(*CORE, "--test", "vectors")], PASSED),
@@ -97,7 +105,7 @@ PROPERTIES = [
     ),
     Property(
         "law and its promises, Python",
-        [(*PYTEST, "tests/test_law.py", "-k", some) for some in ("oracle or engines", "never or only_low")],
+        [(*PYTEST, "tests/engine/test_law.py", "-k", some) for some in ("oracle or engines", "never or only_low")],
         PASSED,
         each=10_000,  # tests/conftest.py says so
     ),

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from backpressure import _engine
+from backpressure._engine import choice as _engine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
-pytest_plugins = ["controller_fixtures", "redis_fixtures"]
+pytest_plugins = ["support.controller_fixtures", "support.redis_fixtures"]
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if CI else "dev")

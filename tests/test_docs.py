@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import backpressure
-import doc_examples
 from backpressure import BackpressureConfig
-from backpressure.metrics import FAMILIES
+from backpressure._telemetry.metrics import FAMILIES
+from support import doc_examples
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pytest
 
-import redis_fixtures
-import servers
 from integrations.frameworks import APART, required
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import doc_examples
 from integrations.frameworks import required
+from support import doc_examples
 
 if TYPE_CHECKING:
     import redis

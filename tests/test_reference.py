@@ -16,8 +16,10 @@ import attrs
 import pytest
 
 import backpressure
-import doc_examples
-from backpressure import clock, gate, providers, testing
+from backpressure import providers, testing
+from backpressure._controller import gate
+from backpressure._model import clock
+from support import doc_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,10 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from backpressure._engine import ENGINE
-from backpressure.batch_values import BatchError, BatchJob, BatchResult, JobOutcome
-from backpressure.circuit import CircuitBreaker
-from backpressure.config import (
+from backpressure._controller.blocking import BackpressureController
+from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.gate import AsyncGate, Gate
+from backpressure._engine.choice import ENGINE
+from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome
+from backpressure._model.clock import Clock
+from backpressure._model.config.root import (
     BacklogThresholds,
     BacklogWindow,
     BackpressureConfig,
@@ -22,9 +25,8 @@ from backpressure.config import (
     QueueConfig,
     RecoveryStrategy,
 )
-from backpressure.controller import BackpressureController
-from backpressure.decision import ThrottleDecision
-from backpressure.errors import (
+from backpressure._model.decision import ThrottleDecision
+from backpressure._model.errors import (
     BackpressureError,
     CircuitOpenError,
     ConfigurationError,
@@ -39,17 +41,16 @@ from backpressure.errors import (
     is_retryable,
     is_shed_error,
 )
-from backpressure.events import StateChange
-from backpressure.gate import AsyncGate, Gate
+from backpressure._model.stats import AsyncStatsProvider, QueueStats, StatsProvider
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, CircuitState, Priority, Reason, Zone
+from backpressure._telemetry.events import StateChange
 from backpressure.providers.memory import InMemoryStatsProvider
-from backpressure.stats import AsyncStatsProvider, QueueStats, StatsProvider
-from backpressure.vocabulary import HIGH, LOW, MEDIUM, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
-    from backpressure.async_controller import AsyncBackpressureController
-    from backpressure.metrics import MetricsCollector
-    from backpressure.providers.async_redis import AsyncRedisStatsProvider
-    from backpressure.providers.redis import RedisStatsProvider
+    from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._telemetry.metrics import MetricsCollector
+    from backpressure.providers.redis.async_provider import AsyncRedisStatsProvider
+    from backpressure.providers.redis.provider import RedisStatsProvider
 
 __version__: str
 
@@ -74,6 +75,7 @@ __all__ = [
     "CircuitConfig",
     "CircuitOpenError",
     "CircuitState",
+    "Clock",
     "ConfigurationError",
     "ControllerNotStartedError",
     "ControllerStoppedError",
@@ -106,10 +108,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "MetricsCollector": "backpressure.metrics",
-    "AsyncBackpressureController": "backpressure.async_controller",
-    "AsyncRedisStatsProvider": "backpressure.providers.async_redis",
-    "RedisStatsProvider": "backpressure.providers.redis",
+    "MetricsCollector": "backpressure._telemetry.metrics",
+    "AsyncBackpressureController": "backpressure._controller.asynchronous",
+    "AsyncRedisStatsProvider": "backpressure.providers.redis.async_provider",
+    "RedisStatsProvider": "backpressure.providers.redis.provider",
 }
 
 

@@ -1,16 +1,16 @@
-"""The native engine, as `backpressure._engine` describes it; `rust/binding` is where it lives."""
+"""The native engine, as `backpressure._engine.choice` describes it; `rust/binding` is where it lives."""
 
 from collections.abc import Callable
 from typing import Any, Final, Self, TypeVar, final
 
 from typing_extensions import disjoint_base
 
-from backpressure.arguments import MaxWait
-from backpressure.border import Host
-from backpressure.decision import ThrottleDecision
-from backpressure.settings import CircuitSettings, EngineSettings, LawSettings
-from backpressure.totals import Totals
-from backpressure.vocabulary import Priority
+from backpressure._engine.border import Host
+from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._engine.totals import Totals
+from backpressure._model.arguments import MaxWait
+from backpressure._model.decision import ThrottleDecision
+from backpressure._model.vocabulary import Priority
 
 __all__ = ["DEBUG", "Breaker", "Engine", "Gate", "ThreeZoneLaw", "Ticket", "__version__"]
 

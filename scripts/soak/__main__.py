@@ -20,7 +20,7 @@ from scripts.soak.producers import TaskCrew, ThreadCrew
 from scripts.soak.tally import ENDS, engine_counts
 from scripts.soak.trouble import CONFIG, Flapping, Forks, Operator
 
-from servers import Server
+from support.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

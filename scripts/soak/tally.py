@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from backpressure import BatchError, CircuitOpenError, JobShedError, ThrottledError
-from backpressure.vocabulary import Reason
+from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

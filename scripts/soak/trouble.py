@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import redis
     from scripts.soak.producers import Crew, ThreadCrew
 
-    from servers import Server
+    from support.servers import Server
 
 # Milliseconds and tens of jobs instead of seconds and thousands, so that every zone, state and age is passed often.
 CONFIG = BackpressureConfig(

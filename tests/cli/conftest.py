@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from typer.testing import CliRunner
 
-from backpressure import _engine
+from backpressure._engine import choice as _engine
 from backpressure.cli import application
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 
 class Run(Protocol):

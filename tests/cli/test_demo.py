@@ -17,21 +17,20 @@ import pytest
 import redis
 
 import backpressure.cli
-import redis_fixtures
-import servers
-from backpressure.cli import _demo_picture
-from backpressure.cli._demo_proxy import OwnServer, Proxy
-from backpressure.cli._demo_result import Counts, RunResult, Transition, check
-from backpressure.cli._demo_run import RUNS, Run, config_for
-from backpressure.cli._demo_server import DemoError
-from backpressure.config import BackpressureConfig
-from backpressure.errors import ConfigurationError
-from backpressure.vocabulary import HIGH, LOW, MEDIUM
+from backpressure._model.config.root import BackpressureConfig
+from backpressure._model.errors import ConfigurationError
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM
+from backpressure.cli.demo import picture as _demo_picture
+from backpressure.cli.demo.proxy import OwnServer, Proxy
+from backpressure.cli.demo.result import Counts, RunResult, Transition, check
+from backpressure.cli.demo.run import RUNS, Run, config_for
+from backpressure.cli.demo.server import DemoError
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backpressure.cli._demo_run import Snapshot
+    from backpressure.cli.demo.run import Snapshot
 
 PRIORITIES = ("high", "medium", "low")
 # A shell's background jobs, CI's among them, are started with SIGINT ignored; the demo is to hear it all the same.

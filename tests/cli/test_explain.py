@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import servers
+from support import servers
 
 if TYPE_CHECKING:
     from pathlib import Path

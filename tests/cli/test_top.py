@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import redis_fixtures
-import servers
 from backpressure import BackpressureConfig, RedisStatsProvider
-from backpressure.cli import top
-from backpressure.cli._top_watch import Watch, config_for
-from controller_fixtures import eventually
+from backpressure.cli.top import command as top
+from backpressure.cli.top.watch import Watch, config_for
+from support import redis_fixtures, servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

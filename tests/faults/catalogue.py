@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import redis
 
-import servers
 from faults import proxy
 from faults.producers import BACKLOG, QUEUES
 from faults.resolver import NAME, Resolver
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

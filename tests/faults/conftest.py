@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-import redis_fixtures
-import servers
 from faults.producers import Crew
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 
 class Hire(Protocol):

@@ -17,7 +17,7 @@ from backpressure import (
     RecoveryStrategy,
 )
 from backpressure.providers import AsyncRedisStatsProvider, RedisStatsProvider
-from controller_fixtures import eventually
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -8,7 +8,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
-import servers
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

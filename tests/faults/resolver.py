@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
-import servers
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

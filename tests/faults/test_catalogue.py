@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import servers
 from backpressure import Reason
 from faults.catalogue import FAULTS, RIGHTS, Fault, Scene
 from faults.producers import CONFIG, QUEUES, Producer
 from faults.proxy import Proxy
 from faults.resolver import Resolver
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import servers
 from backpressure import Reason
 from faults.catalogue import PASSWORD, USER
 from faults.producers import BACKLOG
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-import servers
 from backpressure import Reason
 from faults.catalogue import PASSWORD, USER
 from faults.producers import BACKLOG, QUEUES
+from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import redis
 
     from backpressure.providers.layouts import Layout
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 OVERLOAD = 5
 CONFIG = BackpressureConfig().evolve(

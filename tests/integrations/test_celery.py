@@ -23,9 +23,9 @@ from backpressure import (
 )
 from backpressure.integrations import passing
 from backpressure.providers.layouts import CeleryLayout
-from controller_fixtures import eventually
 from integrations.conftest import OVERLOAD
 from integrations.frameworks import required
+from support.controller_fixtures import eventually
 
 required("celery")
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import redis
 
     from backpressure import BackpressureController
-    from controller_fixtures import MakeController
     from integrations.conftest import Watch
+    from support.controller_fixtures import MakeController
 
 
 @pytest.fixture

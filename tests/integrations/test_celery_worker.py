@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backpressure import ControllerNotStartedError, InMemoryStatsProvider, JobShedError, ThrottledError
-from backpressure.integrations._workers import in_worker
+from backpressure.integrations._shared.workers import in_worker
 from backpressure.providers.layouts import CeleryLayout
-from controller_fixtures import eventually
 from integrations.conftest import OVERLOAD
 from integrations.frameworks import required
+from support.controller_fixtures import eventually
 
 required("celery")
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import redis
 
     from backpressure import BackpressureController
-    from controller_fixtures import MakeController
     from integrations.conftest import Watch
+    from support.controller_fixtures import MakeController
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from backpressure import (
     is_shed_error,
 )
 from backpressure.providers.layouts import DramatiqLayout
-from controller_fixtures import eventually
 from integrations.conftest import OVERLOAD, decided
 from integrations.frameworks import required
+from support.controller_fixtures import eventually
 
 required("dramatiq")
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     import redis
 
     from backpressure import BackpressureController
-    from controller_fixtures import MakeController
     from integrations.conftest import Watch
+    from support.controller_fixtures import MakeController
 
 TESTS = pathlib.Path(__file__).parent.parent
 

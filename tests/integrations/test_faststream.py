@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
     from backpressure.providers.layouts import Layout
 
 QUEUES: dict[str, Layout] = {"mail": ListKey("mail"), "events": StreamKey("events", "workers")}

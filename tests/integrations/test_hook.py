@@ -21,7 +21,7 @@ from backpressure import (
     JobShedError,
     ThrottledError,
 )
-from backpressure.integrations._hook import AsyncHook, Hook
+from backpressure.integrations._shared.hook import AsyncHook, Hook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -209,7 +209,7 @@ def test_no_framework_is_loaded_unless_asked_for() -> None:
     frameworks = {"celery", "dramatiq", "faststream", "huey", "rq", "saq", "taskiq"}
     unwanted = {"asyncio", "prometheus_client", "redis"} | frameworks
     code = (
-        "import sys, backpressure.integrations, backpressure.integrations._hook\n"
+        "import sys, backpressure.integrations, backpressure.integrations._shared.hook\n"
         f"print([name for name in sys.modules if name.split('.')[0] in {unwanted!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

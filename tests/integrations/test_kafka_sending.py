@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import kafka_server
 from backpressure import (
     AsyncBackpressureController,
     BackpressureConfig,
@@ -20,11 +19,12 @@ from backpressure import (
     InMemoryStatsProvider,
 )
 from backpressure.integrations.kafka import NOT_FAILURES, is_failure, produce
+from support import kafka_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kafka_server import KafkaServer
+    from support.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.timeout(240)  # the first of them may have to fetch the server
 

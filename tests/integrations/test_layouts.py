@@ -17,8 +17,9 @@ from backpressure import (
     Priority,
     RedisStatsProvider,
 )
-from backpressure.integrations._hook import Hook
-from backpressure.integrations._layouts import check_layout
+from backpressure._model.stats import QueueStats
+from backpressure.integrations._shared.hook import Hook
+from backpressure.integrations._shared.layouts import check_layout
 from backpressure.providers.layouts import (
     CeleryLayout,
     Command,
@@ -32,7 +33,6 @@ from backpressure.providers.layouts import (
     ZSetKey,
     ask,
 )
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

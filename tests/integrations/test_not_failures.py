@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backpressure import HIGH, AsyncBackpressureController, BackpressureController
-from backpressure.integrations._hook import NOT_ENCODABLE, AsyncHook, Hook
-from backpressure.outcome import unrelated
+from backpressure._controller.outcome import unrelated
+from backpressure.integrations._shared.hook import NOT_ENCODABLE, AsyncHook, Hook
 
 if TYPE_CHECKING:
     from backpressure import InMemoryStatsProvider

@@ -18,11 +18,11 @@ import redis
 
 from backpressure import CircuitOpenError, ControllerNotStartedError, InMemoryStatsProvider, JobShedError
 from backpressure.providers.layouts import RQLayout
-from controller_fixtures import eventually
 from integrations import rq_functions
 from integrations.conftest import OVERLOAD, decided
 from integrations.frameworks import required
 from integrations.rq_functions import enqueue_more, fail_once, fan_out, runs, wait, work
+from support.controller_fixtures import eventually
 
 required("rq")
 
@@ -31,15 +31,15 @@ from rq.command import send_stop_job_command  # noqa: E402
 from rq.decorators import job as job_decorator  # noqa: E402
 from rq.timeouts import TimerDeathPenalty  # noqa: E402
 
-from backpressure.integrations._workers import in_worker  # noqa: E402
+from backpressure.integrations._shared.workers import in_worker  # noqa: E402
 from backpressure.integrations.rq import NOT_FAILURES, Queue  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure import BackpressureController
-    from controller_fixtures import MakeController
     from integrations.conftest import Watch
+    from support.controller_fixtures import MakeController
 
 TESTS = pathlib.Path(__file__).parent.parent
 SINCE_RQ_2 = pytest.mark.skipif(not hasattr(rq.exceptions, "DuplicateJobError"), reason="RQ 1 has no such thing")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backpressure.integrations._workers import in_worker, running, serving, worker
+from backpressure.integrations._shared.workers import in_worker, running, serving, worker
 from integrations.everywhere import WAYS, from_everywhere
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_a_worker_with_a_loop_of_its_own_on_a_thread_is_that_thread() -> None:
 
 
 def test_a_command_that_imports_what_it_runs_has_the_process(tmp_path: Path) -> None:
-    hook = "from backpressure.integrations._workers import in_worker, recognise\nrecognise('command:main')\n"
+    hook = "from backpressure.integrations._shared.workers import in_worker, recognise\nrecognise('command:main')\n"
     (tmp_path / "hook.py").write_text(hook)
     (tmp_path / "command.py").write_text(
         "import threading\ndef main(late):\n    seen = []\n"

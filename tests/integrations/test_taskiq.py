@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 KINDS = pytest.mark.parametrize("kind", ["list", "stream"])
 

@@ -20,7 +20,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import doc_examples
 from backpressure import (
     BackpressureError,
     BatchError,
@@ -36,6 +35,7 @@ from backpressure import (
 )
 from backpressure.integrations import web
 from backpressure.integrations.web import BackpressureASGI, BackpressureWSGI, HTTPRefusal, refusal
+from support import doc_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from backpressure import BackpressureController
     from backpressure.testing import ManualClock
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 SHED = JobShedError("…", queue_name="clicks", retry_after=7.5)
 NOTHING_ELSE = [

@@ -13,10 +13,10 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import urllib3
 
-import servers
 from backpressure import AsyncBackpressureController, BackpressureError
 from backpressure.integrations.web import BackpressureASGI, BackpressureDjango, BackpressureWSGI, HTTPRefusal, refusal
 from integrations.frameworks import required
+from support import servers
 
 for framework in ("django", "fastapi", "flask", "httpx"):
     required(framework)

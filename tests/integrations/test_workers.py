@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from backpressure import HIGH, AsyncBackpressureController, ControllerNotStartedError
-from backpressure.integrations import _workers
-from backpressure.integrations._hook import AsyncHook, Hook
-from backpressure.integrations._workers import (
+from backpressure.integrations._shared import workers as _workers
+from backpressure.integrations._shared.hook import AsyncHook, Hook
+from backpressure.integrations._shared.workers import (
     current_task,
     in_worker,
     mark_process,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure import BackpressureController, InMemoryStatsProvider
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def test_a_worker_on_the_main_thread_has_the_process() -> None:
 
 ENDING = """
 import atexit, threading
-from backpressure.integrations._workers import in_worker, recognise, worker
+from backpressure.integrations._shared.workers import in_worker, recognise, worker
 
 def tell(what): print(what, in_worker())
 

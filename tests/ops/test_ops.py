@@ -30,16 +30,16 @@ from backpressure import (
     Priority,
     StatsUnavailableError,
 )
+from backpressure._telemetry.metrics import FAMILIES
 from backpressure.integrations import passing
-from backpressure.integrations._hook import Hook
-from backpressure.metrics import FAMILIES
-from servers import HOST, free_port, wait_until
+from backpressure.integrations._shared.hook import Hook
+from support.servers import HOST, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from backpressure.testing import ManualClock
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 ROOT = Path(__file__).parent.parent.parent
 ALERTS, ALERTS_TEST = ROOT / "ops" / "alerts.yml", ROOT / "ops" / "alerts_test.yml"

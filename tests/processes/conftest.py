@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-import redis_fixtures
-import servers
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 TESTS = Path(__file__).parent.parent
 SECONDS = 30  # that a process has to end in; whoever needs them hangs

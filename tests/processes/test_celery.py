@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from controller_fixtures import eventually
 from processes.conftest import end
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     import redis

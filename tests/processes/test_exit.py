@@ -139,7 +139,7 @@ def test_with_daemons_that_an_engine_waits_for(python: Python, call: str, clock:
     """Before Python 3.14 a daemon's stack is unwound where it asks for the interpreter: above the engine's frames."""
     ended = python(f"""{PRODUCER}{LINGERING}
 import contextlib, itertools, time
-from backpressure.clock import SystemClock
+from backpressure._model.clock import SystemClock
 
 numbers = itertools.count()
 

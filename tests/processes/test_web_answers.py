@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-import servers
-from controller_fixtures import eventually
 from integrations.frameworks import required
 from processes.conftest import end
+from support import servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     import redis

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import servers
-from controller_fixtures import eventually
 from processes.conftest import end
+from support import servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from processes.conftest import Launch, Waiting

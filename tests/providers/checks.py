@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure.errors import StatsUnavailableError
-from backpressure.stats import QueueStats
+from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,21 +23,20 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 
-import redis_fixtures
-import servers
 from backpressure import AsyncBackpressureController, BackpressureConfig, PollingConfig, Priority, Reason
-from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure.providers import _redis_async_client
-from backpressure.providers import async_redis as module
-from backpressure.providers.async_redis import AsyncRedisStatsProvider
-from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
-from backpressure.stats import AsyncStatsProvider, QueueStats
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import AsyncStatsProvider, QueueStats
+from backpressure.providers.redis import async_client as _redis_async_client
+from backpressure.providers.redis import async_provider as module
+from backpressure.providers.redis.async_provider import AsyncRedisStatsProvider
+from backpressure.providers.redis.provider import ListKey, RedisStatsProvider, StreamKey, ZSetKey
 from providers.checks import counts, sample
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 GROUP = "workers"
 HANGS = 30.0

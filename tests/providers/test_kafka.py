@@ -20,23 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import kafka_server
-import servers
 from backpressure import AsyncBackpressureController, BackpressureConfig, JobShedError, PollingConfig, Reason
-from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure.providers import _kafka_link
-from backpressure.providers.kafka import ConsumerLag, KafkaStatsProvider
-from backpressure.stats import StatsProvider
-from controller_fixtures import eventually
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import StatsProvider
+from backpressure.providers.kafka import link as _kafka_link
+from backpressure.providers.kafka.provider import ConsumerLag, KafkaStatsProvider
 from providers import checks
 from providers.checks import failure
+from support import kafka_server, servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from backpressure.border import EngineModule
-    from controller_fixtures import MakeController
-    from kafka_server import KafkaServer
+    from backpressure._engine.border import EngineModule
+    from support.controller_fixtures import MakeController
+    from support.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.timeout(240)  # the first of them may have to fetch the server
 

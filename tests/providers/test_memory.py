@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backpressure.errors import InvalidQueueError, StatsUnavailableError
+from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import QueueStats, StatsProvider
 from backpressure.providers import InMemoryStatsProvider
-from backpressure.stats import QueueStats, StatsProvider
 
 
 def test_is_a_stats_provider() -> None:

@@ -26,22 +26,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import servers
 from backpressure import AsyncBackpressureController, BackpressureConfig, JobShedError, PollingConfig
-from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure.providers._postgres_queries import Rows
-from backpressure.providers.postgres import PROCRASTINATE, PostgresQuery, PostgresStatsProvider
-from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
-from controller_fixtures import eventually
-from postgres_server import PASSWORD, Postgres, _fragile, running_postgres, session_postgres  # noqa: F401 - fixtures
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.providers.postgres.provider import PROCRASTINATE, PostgresQuery, PostgresStatsProvider
+from backpressure.providers.postgres.queries import Rows
 from providers import checks
 from providers.checks import sample
-from redis_fixtures import no_server
+from support import servers
+from support.controller_fixtures import eventually
+from support.postgres_server import PASSWORD, Postgres, _fragile, running_postgres, session_postgres  # noqa: F401 - fixtures
+from support.redis_fixtures import no_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 pytestmark = pytest.mark.usefixtures("no_log_record")
 
@@ -655,7 +655,7 @@ def test_a_frozen_server_is_not_waited_for_without_end(fragile_postgres: Postgre
 def test_a_forked_child_leaves_its_parents_connection_alone(shop: Postgres) -> None:
     code = """
 import gc, os, sys
-from backpressure.providers.postgres import PostgresStatsProvider
+from backpressure.providers.postgres.provider import PostgresStatsProvider
 
 backend = "SELECT 'q' AS queue, pg_backend_pid() AS backlog"
 provider = PostgresStatsProvider(sys.argv[1], ["q"], query=backend)

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from backpressure import AsyncBackpressureController, BackpressureConfig, PollingConfig, StatsUnavailableError
-from backpressure.providers.postgres import PGQUEUER, PROCRASTINATE, PostgresStatsProvider
-from backpressure.stats import QueueStats
+from backpressure._model.stats import QueueStats
+from backpressure.providers.postgres.provider import PGQUEUER, PROCRASTINATE, PostgresStatsProvider
 from integrations.frameworks import required
-from postgres_server import session_postgres  # noqa: F401 - a fixture
+from support.postgres_server import session_postgres  # noqa: F401 - a fixture
 
 procrastinate = required("procrastinate")
 pgqueuer = required("pgqueuer")
@@ -24,8 +24,8 @@ pgqueuer = required("pgqueuer")
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
-    from backpressure.providers.postgres import PostgresQuery
-    from postgres_server import Postgres
+    from backpressure.providers.postgres.provider import PostgresQuery
+    from support.postgres_server import Postgres
 
 QUEUES = ["mail", "sms", "empty"]
 RUNNING, WAITING, DELAYED, FINISHED = 3, 5, 2, 4

@@ -21,9 +21,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import prometheus_server
-import redis_fixtures
-import servers
 from backpressure import (
     AsyncBackpressureController,
     BackpressureConfig,
@@ -31,19 +28,20 @@ from backpressure import (
     JobShedError,
     Reason,
 )
-from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure.providers import _prometheus_api as api
-from backpressure.providers.prometheus import PrometheusStatsProvider
-from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
-from controller_fixtures import eventually
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.providers.prometheus import api
+from backpressure.providers.prometheus.provider import PrometheusStatsProvider
 from faults import proxy
 from providers.checks import backlogs, failure
+from support import prometheus_server, redis_fixtures, servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure.border import EngineModule
-    from controller_fixtures import MakeController
+    from backpressure._engine.border import EngineModule
+    from support.controller_fixtures import MakeController
 
 CANARY = "hunter2canary"
 HASH = "$2b$04$abcdefghijklmnopqrstuuoD8yw7MmybLKVooaTGGZAt3HXugv2.a"  # of "test"

@@ -18,24 +18,22 @@ from typing import TYPE_CHECKING, Any
 import amqp  # type: ignore[import-untyped]
 import pytest
 
-import rabbitmq_server
-import redis_fixtures
-import servers
 from backpressure import AsyncBackpressureController, BackpressureConfig, JobShedError, PollingConfig, StatsProvider
-from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure.providers import _rabbitmq_link as link_module
-from backpressure.providers.rabbitmq import RabbitMQStatsProvider
-from controller_fixtures import eventually
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers.rabbitmq import link as link_module
+from backpressure.providers.rabbitmq.provider import RabbitMQStatsProvider
 from faults import proxy as proxies
 from faults.resolver import NAME as ANOTHER_NAME
 from faults.resolver import Resolver
 from providers.checks import backlogs, failure
+from support import rabbitmq_server, redis_fixtures, servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure.border import EngineModule
-    from controller_fixtures import MakeController
+    from backpressure._engine.border import EngineModule
+    from support.controller_fixtures import MakeController
 
 CANARY = "canary-9f3b-word"
 NAME = "canary-user"

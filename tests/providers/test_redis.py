@@ -25,21 +25,20 @@ from redis.cluster import RedisCluster
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.retry import Retry
 
-import redis_fixtures
-import servers
 from backpressure import AsyncRedisStatsProvider
-from backpressure.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure.providers import redis as module
-from backpressure.providers._redis_errors import error_type
-from backpressure.providers._redis_layouts import Reading
-from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
-from backpressure.stats import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure.providers.redis import provider as module
+from backpressure.providers.redis.errors import error_type
+from backpressure.providers.redis.layouts import Reading
+from backpressure.providers.redis.provider import ListKey, RedisStatsProvider, StreamKey, ZSetKey
 from providers.checks import counts, failure, sample
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from backpressure.providers._redis_layouts import Layout
+    from backpressure.providers.redis.layouts import Layout
 
 pytestmark = pytest.mark.usefixtures("no_log_record")
 

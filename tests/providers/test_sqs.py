@@ -25,7 +25,6 @@ from botocore.config import Config  # type: ignore[import-untyped]
 from moto.server import ThreadedMotoServer
 from prometheus_client import CollectorRegistry, generate_latest
 
-import servers
 from backpressure import (
     AsyncBackpressureController,
     BacklogThresholds,
@@ -43,17 +42,18 @@ from backpressure import (
     StatsProvider,
     StatsUnavailableError,
 )
-from backpressure.providers.sqs import SQSStatsProvider
-from controller_fixtures import eventually
+from backpressure.providers.sqs.provider import SQSStatsProvider
 from providers import checks
 from providers.checks import failure
+from support import servers
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 REGION = "eu-west-1"
 SECRETS = {
@@ -768,7 +768,7 @@ def test_without_more_threads_one_does_it_all(fake: Fake, monkeypatch: pytest.Mo
         provider.get_many(names[:1])
         # There alone, for the server needs threads too.
         without = SimpleNamespace(**{**vars(threading), "Thread": NoThread})
-        monkeypatch.setattr("backpressure.providers.sqs.threading", without)
+        monkeypatch.setattr("backpressure.providers.sqs.provider.threading", without)
         outcomes = provider.get_all_queue_stats()
         monkeypatch.undo()
     assert set(types(outcomes).values()) == {"ok"}
@@ -896,7 +896,7 @@ def test_a_given_client_is_used_as_it_is_and_never_closed(fake: Fake) -> None:
 def test_boto3_is_loaded_for_a_client_of_ones_own_alone() -> None:
     code = """
 import sys
-from backpressure.providers.sqs import SQSStatsProvider
+from backpressure.providers.sqs.provider import SQSStatsProvider
 
 class Client:
     def get_queue_attributes(self, QueueUrl, AttributeNames):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from backpressure import InMemoryStatsProvider, StatsUnavailableError, compliance
-from backpressure.compliance import Compliance
+from backpressure import InMemoryStatsProvider, StatsUnavailableError
+from backpressure._telemetry import compliance
+from backpressure._telemetry.compliance import Compliance
 
 if TYPE_CHECKING:
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 MANY_NAMES = Path(__file__).with_name("many_names.py")
 

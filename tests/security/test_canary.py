@@ -16,8 +16,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-import redis_fixtures
-import servers
 from backpressure import (
     AsyncBackpressureController,
     AsyncRedisStatsProvider,
@@ -29,13 +27,14 @@ from backpressure import (
 
 # A fixture of the command line's tests.
 from cli.conftest import run  # noqa: F401
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
     from cli.conftest import Run
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 NAME, CANARY = "canary-user", "canary-9f3b-word"
 WHO = f"{NAME}:{CANARY}@{servers.HOST}"

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-import redis_fixtures
-import servers
 from backpressure import RedisStatsProvider, StatsUnavailableError
 from backpressure.providers import ListKey, StreamKey, ZSetKey
+from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import servers
 from backpressure import BackpressureConfig, ConfigurationError, RedisStatsProvider, StatsUnavailableError
+from backpressure._model.stats import utc_now
 from backpressure.providers import ListKey
-from backpressure.providers._redis_layouts import Reading
-from backpressure.stats import utc_now
+from backpressure.providers.redis.layouts import Reading
+from support import servers
 
 if TYPE_CHECKING:
     import socket
 
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 RETITLE = "\x1b]0;owned\x07"
 

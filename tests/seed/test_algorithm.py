@@ -13,7 +13,7 @@ from backpressure import BackpressureConfig, InMemoryStatsProvider, Zone
 
 if TYPE_CHECKING:
     from backpressure import BackpressureController, ThrottleDecision
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 GREEN, YELLOW, RED = 10, 500, 950
 WINDOW = {"green_max": GREEN, "yellow_max": YELLOW, "red_max": RED}

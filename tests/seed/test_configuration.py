@@ -16,7 +16,7 @@ from backpressure import (
     PollingConfig,
     RecoveryStrategy,
 )
-from seed_document import CODE, STATEMENTS, snake
+from support.seed_document import CODE, STATEMENTS, snake
 
 # A configuration that uses every JSON name of the description, and differs from the defaults everywhere.
 DOCUMENT: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from backpressure import (
     StatsUnavailableError,
 )
 from backpressure.testing import ManualClock
-from controller_fixtures import at_rest, eventually
+from support.controller_fixtures import at_rest, eventually
 
 if TYPE_CHECKING:
     import threading
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 
 class Counting(InMemoryStatsProvider):

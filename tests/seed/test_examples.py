@@ -32,9 +32,9 @@ from backpressure import (
 )
 
 if TYPE_CHECKING:
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
     from backpressure.testing import ManualClock
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 QUEUES = {"email-queue": 1_250, "payments-queue": 0, "analytics-queue": 100_000}
 

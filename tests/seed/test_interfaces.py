@@ -20,7 +20,7 @@ from backpressure import (
     StatsProvider,
     StatsUnavailableError,
 )
-from seed_document import DATA, block, snake
+from support.seed_document import DATA, block, snake
 
 SYMBOLS: dict[str, str | list[str]] = tomllib.loads((DATA / "seed_statements.toml").read_text("utf-8"))["symbols"]
 

@@ -11,13 +11,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from backpressure import BackpressureConfig, InMemoryStatsProvider, RecoveryStrategy, StatsUnavailableError
-from backpressure.metrics import FAMILIES
-from seed_document import block
+from backpressure._telemetry.metrics import FAMILIES
+from support.seed_document import block
 
 if TYPE_CHECKING:
     from backpressure import BackpressureController
     from backpressure.testing import ManualClock
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 METRICS = [line for line in block("backpressure_cache_hit_rate") if line.startswith("backpressure_")]
 _report = "".join(line.removeprefix("//") for line in block('"last_fallback"'))

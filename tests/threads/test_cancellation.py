@@ -20,11 +20,11 @@ from backpressure import (
     ThrottleDecision,
 )
 from backpressure.testing import ManualClock
-from controller_fixtures import being_read, eventually
+from support.controller_fixtures import being_read, eventually
 
 if TYPE_CHECKING:
     from backpressure import StatsUnavailableError
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 Controller = AsyncBackpressureController
 Work = Callable[[], Awaitable[object]]

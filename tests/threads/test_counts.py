@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backpressure import BackpressureConfig, PollingConfig
-from backpressure.clock import SystemClock
+from backpressure._model.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from controller_fixtures import MakeController
+    from support.controller_fixtures import MakeController
 
 THREADS = 8
 DECISIONS = 100_000  # by each thread

@@ -7,11 +7,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from backpressure.config import CircuitConfig
-from backpressure.settings import CircuitSettings
+from backpressure._engine.settings import CircuitSettings
+from backpressure._model.config.root import CircuitConfig
 
 if TYPE_CHECKING:
-    from backpressure.border import EngineModule
+    from backpressure._engine.border import EngineModule
 
 THREADS = 4
 PROBES = 100_000

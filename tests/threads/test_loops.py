@@ -12,12 +12,12 @@ import pytest
 
 from backpressure import AsyncBackpressureController, ControllerStoppedError, QueueStats, Reason
 from backpressure.testing import ManualClock
-from controller_fixtures import at_rest, eventually
+from support.controller_fixtures import at_rest, eventually
 
 if TYPE_CHECKING:
     from backpressure import StatsUnavailableError
-    from backpressure.border import EngineModule
-    from controller_fixtures import MakeController
+    from backpressure._engine.border import EngineModule
+    from support.controller_fixtures import MakeController
 
 LOOPS = 4
 

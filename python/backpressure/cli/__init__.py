@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from backpressure.extras import extra
+from backpressure._runtime.extras import extra
 
 if TYPE_CHECKING:
     import typer
@@ -42,7 +42,9 @@ def application() -> typer.Typer:
     with extra("cli", *_EXTRA, what="the backpressure command"):
         import typer  # noqa: PLC0415 - the extra may be missing
 
-        from backpressure.cli import check, demo, explain, top  # noqa: PLC0415 - likewise
+        from backpressure.cli import check, explain  # noqa: PLC0415 - likewise
+        from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
+        from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
     app = typer.Typer(
         no_args_is_help=True,

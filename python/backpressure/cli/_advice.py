@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from prometheus_client import CollectorRegistry
 
+from backpressure._controller.blocking import BackpressureController
+from backpressure._model.decision import ThrottleDecision
+from backpressure._model.vocabulary import MEDIUM, Priority
 from backpressure.cli._format import PRIORITIES
-from backpressure.controller import BackpressureController
-from backpressure.decision import ThrottleDecision
 from backpressure.testing import InMemoryStatsProvider, ManualClock
-from backpressure.vocabulary import MEDIUM, Priority
 
 if TYPE_CHECKING:
-    from backpressure.config import BackpressureConfig
+    from backpressure._model.config.root import BackpressureConfig
 
 __all__ = ["Advice", "Circuit", "adviser", "ask"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from backpressure._model.config.root import BackpressureConfig
+from backpressure._model.errors import ConfigurationError
 from backpressure.cli._endings import Finding, Refusal
-from backpressure.config import BackpressureConfig
-from backpressure.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

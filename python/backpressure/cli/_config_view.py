@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from backpressure.config import BackpressureConfig
+from backpressure._model.config.root import BackpressureConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

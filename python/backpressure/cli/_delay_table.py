@@ -9,16 +9,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from backpressure._model.vocabulary import LOW
 from backpressure.cli._advice import Advice, adviser
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, style_of
 from backpressure.cli._why import shed_limit
-from backpressure.vocabulary import LOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backpressure.config import BackpressureConfig
-    from backpressure.decision import ThrottleDecision
+    from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.decision import ThrottleDecision
 
 __all__ = ["DelayTable", "delay_table"]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from backpressure.vocabulary import HIGH, LOW, MEDIUM, Reason, Zone
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Reason, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backpressure.decision import ThrottleDecision
+    from backpressure._model.decision import ThrottleDecision
 
 __all__ = [
     "PRIORITIES",

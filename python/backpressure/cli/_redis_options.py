@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from backpressure._model.errors import ConfigurationError, InvalidQueueError
 from backpressure.cli._endings import Refusal
-from backpressure.errors import ConfigurationError, InvalidQueueError
-from backpressure.providers._redis_client import parse_target
-from backpressure.providers.redis import RedisStatsProvider
+from backpressure.providers.redis.client import parse_target
+from backpressure.providers.redis.provider import RedisStatsProvider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

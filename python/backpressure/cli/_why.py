@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backpressure._model.vocabulary import LOW, Reason
 from backpressure.cli._format import duration
-from backpressure.vocabulary import LOW, Reason
 
 if TYPE_CHECKING:
-    from backpressure.config import BacklogWindow, BackpressureConfig, CurveConfig
-    from backpressure.decision import ThrottleDecision
+    from backpressure._model.config.root import BacklogWindow, BackpressureConfig, CurveConfig
+    from backpressure._model.decision import ThrottleDecision
 
 __all__ = ["shed_limit", "why"]
 

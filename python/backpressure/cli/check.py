@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from backpressure.arguments import shown, validate_queue_name
+from backpressure._model.arguments import shown, validate_queue_name
+from backpressure._model.errors import InvalidQueueError
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._endings import Refusal, ending
 from backpressure.cli._format import new_console
-from backpressure.errors import InvalidQueueError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.errors import ConfigurationError
     from backpressure.cli._delay_table import DelayTable
-    from backpressure.config import BackpressureConfig
-    from backpressure.errors import ConfigurationError
 
 __all__ = ["EXAMPLES", "check"]
 

@@ -12,7 +12,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from backpressure.arguments import validate_queue_name
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import MAX_BACKLOG
 from backpressure.cli._advice import Circuit, adviser
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
@@ -20,12 +22,10 @@ from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, new_console, style_of
 from backpressure.cli._redis_options import KeyTemplate, RedisUrl, open_provider
 from backpressure.cli._why import why
-from backpressure.errors import InvalidQueueError, StatsUnavailableError
-from backpressure.stats import MAX_BACKLOG
 
 if TYPE_CHECKING:
+    from backpressure._model.config.root import BackpressureConfig
     from backpressure.cli._advice import Advice
-    from backpressure.config import BackpressureConfig
 
 __all__ = ["EXAMPLES", "explain"]
 

@@ -3,6 +3,6 @@
 `web` answers web requests whose jobs were refused, and imports none. `passing` lets pass what its body enqueues.
 """
 
-from backpressure.integrations._passing import passing
+from backpressure.integrations._shared.passing import passing
 
 __all__ = ["passing"]

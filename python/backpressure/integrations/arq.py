@@ -14,21 +14,21 @@ from arq.connections import ArqRedis  # type: ignore[import-not-found]
 from arq.jobs import JobDef, SerializationError  # type: ignore[import-not-found]
 from arq.worker import Worker  # type: ignore[import-not-found]
 
-from backpressure.errors import ConfigurationError
-from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MAX_WAIT, NOT_ENCODABLE, AsyncHook, far_ahead
-from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import marked, recognise, running, serving
+from backpressure._model.errors import ConfigurationError
+from backpressure.integrations._shared.context import setting
+from backpressure.integrations._shared.hook import MAX_WAIT, NOT_ENCODABLE, AsyncHook, far_ahead
+from backpressure.integrations._shared.layouts import check_layout
+from backpressure.integrations._shared.workers import marked, recognise, running, serving
 from backpressure.providers.layouts import ArqLayout
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from backpressure.arguments import MaxWait
-    from backpressure.async_controller import AsyncBackpressureController
-    from backpressure.integrations._hook import PriorityRule, QueueRule
-    from backpressure.passed import Why
-    from backpressure.vocabulary import Priority
+    from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.vocabulary import Priority
+    from backpressure._telemetry.passed import Why
+    from backpressure.integrations._shared.hook import PriorityRule, QueueRule
 
 __all__ = ["protect"]
 

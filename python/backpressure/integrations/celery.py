@@ -12,20 +12,20 @@ import celery
 from kombu import exceptions
 from kombu.transport import TRANSPORT_ALIASES
 
-from backpressure.errors import ConfigurationError
-from backpressure.integrations._celery_canvas import hooks, real, unsent
-from backpressure.integrations._celery_message import Message
-from backpressure.integrations._celery_worker import note_bodies
-from backpressure.integrations._hook import MAX_WAIT, Hook
-from backpressure.integrations._layouts import check_layout
+from backpressure._model.errors import ConfigurationError
+from backpressure.integrations._celery.canvas import hooks, real, unsent
+from backpressure.integrations._celery.message import Message
+from backpressure.integrations._celery.worker import note_bodies
+from backpressure.integrations._shared.hook import MAX_WAIT, Hook
+from backpressure.integrations._shared.layouts import check_layout
 from backpressure.providers.layouts import CeleryLayout
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from backpressure.arguments import MaxWait
-    from backpressure.controller import BackpressureController
-    from backpressure.integrations._hook import PriorityRule, QueueRule
+    from backpressure._controller.blocking import BackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure.integrations._shared.hook import PriorityRule, QueueRule
 
 __all__ = ["ENQUEUED_AT", "protect", "publish"]
 

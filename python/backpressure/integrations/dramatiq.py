@@ -14,7 +14,7 @@ from dramatiq.asyncio import EventLoopThread
 from dramatiq.common import q_name
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from backpressure.errors import (
+from backpressure._model.errors import (
     BackpressureError,
     CircuitOpenError,
     ConfigurationError,
@@ -22,9 +22,9 @@ from backpressure.errors import (
     JobShedError,
     ThrottledError,
 )
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
-from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import (
+from backpressure.integrations._shared.hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._shared.layouts import check_layout
+from backpressure.integrations._shared.workers import (
     current_task,
     in_worker,
     mark_process,
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     from dramatiq import Actor, Broker, Message
 
-    from backpressure.arguments import MaxWait
-    from backpressure.controller import BackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
-    from backpressure.passed import Why
+    from backpressure._controller.blocking import BackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._telemetry.passed import Why
+    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
 
 __all__ = [
     "BackpressureMiddleware",

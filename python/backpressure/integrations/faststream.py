@@ -16,10 +16,10 @@ from faststream._internal.endpoint.subscriber.call_item import HandlerItem
 from faststream.asgi import AsgiFastStream
 from faststream.exceptions import FastStreamException
 
-from backpressure.errors import BackpressureError
-from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, MAX_WAIT, NOT_ENCODABLE, AsyncHook
-from backpressure.integrations._workers import marked, running, serving
+from backpressure._model.errors import BackpressureError
+from backpressure.integrations._shared.context import setting
+from backpressure.integrations._shared.hook import MARK, MAX_WAIT, NOT_ENCODABLE, AsyncHook
+from backpressure.integrations._shared.workers import marked, running, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from faststream import ContextRepo
 
-    from backpressure.arguments import MaxWait
-    from backpressure.async_controller import AsyncBackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
-    from backpressure.vocabulary import Priority
+    from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.vocabulary import Priority
+    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
 
 __all__ = ["BackpressureMiddleware"]
 

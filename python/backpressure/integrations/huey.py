@@ -11,20 +11,20 @@ import huey
 import huey.consumer
 import huey.exceptions
 
-from backpressure.errors import ConfigurationError
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
-from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import marked, running, worker
-from backpressure.integrations._workers import task as noted
+from backpressure._model.errors import ConfigurationError
+from backpressure.integrations._shared.hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._shared.layouts import check_layout
+from backpressure.integrations._shared.workers import marked, running, worker
+from backpressure.integrations._shared.workers import task as noted
 from backpressure.providers.layouts import HueyLayout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from backpressure.arguments import MaxWait
-    from backpressure.controller import BackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
-    from backpressure.passed import Why
+    from backpressure._controller.blocking import BackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._telemetry.passed import Why
+    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
 
 __all__ = ["protect"]
 

@@ -9,7 +9,7 @@ import contextlib
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from backpressure.integrations._clients import SERIALISATION, installed
+from backpressure.integrations._shared.clients import SERIALISATION, installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

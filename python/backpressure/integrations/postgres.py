@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backpressure.integrations._clients import SERIALISATION, installed
+from backpressure.integrations._shared.clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES"]
 

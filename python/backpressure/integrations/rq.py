@@ -14,11 +14,11 @@ import rq.registry
 import rq.scheduler
 from rq.job import Job
 
-from backpressure.integrations._hook import MARK, MAX_WAIT, Hook, far_ahead
-from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._pipelines import sent_by
-from backpressure.integrations._workers import frame_of, in_worker, marked, recognise, running
-from backpressure.outcome import unrelated
+from backpressure._controller.outcome import unrelated
+from backpressure.integrations._shared.hook import MARK, MAX_WAIT, Hook, far_ahead
+from backpressure.integrations._shared.layouts import check_layout
+from backpressure.integrations._shared.pipelines import sent_by
+from backpressure.integrations._shared.workers import frame_of, in_worker, marked, recognise, running
 from backpressure.providers.layouts import RQLayout
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from redis.client import Pipeline
 
-    from backpressure.arguments import MaxWait
-    from backpressure.controller import BackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
-    from backpressure.passed import Why
+    from backpressure._controller.blocking import BackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._telemetry.passed import Why
+    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
 
 __all__ = ["NOT_FAILURES", "Queue"]
 

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import saq
 from saq.job import get_default_job_key
 
-from backpressure.errors import ConfigurationError
-from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, MAX_WAIT, AsyncHook, far_ahead
-from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import marked, recognise, serving
-from backpressure.outcome import unrelated
+from backpressure._controller.outcome import unrelated
+from backpressure._model.errors import ConfigurationError
+from backpressure.integrations._shared.context import setting
+from backpressure.integrations._shared.hook import MARK, MAX_WAIT, AsyncHook, far_ahead
+from backpressure.integrations._shared.layouts import check_layout
+from backpressure.integrations._shared.workers import marked, recognise, serving
 from backpressure.providers.layouts import SAQLayout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
-    from backpressure.arguments import MaxWait
-    from backpressure.async_controller import AsyncBackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
+    from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
 
 __all__ = ["protect"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from backpressure.integrations._clients import SERIALISATION, installed
+from backpressure.integrations._shared.clients import SERIALISATION, installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

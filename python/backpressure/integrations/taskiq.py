@@ -16,11 +16,11 @@ from taskiq.kicker import AsyncKicker
 from taskiq.labels import prepare_label
 from taskiq.receiver import Receiver
 
-from backpressure.errors import ConfigurationError, InvalidQueueError
-from backpressure.integrations._context import setting
-from backpressure.integrations._hook import MARK, MAX_WAIT, NOT_ENCODABLE, AsyncHook, far_ahead
-from backpressure.integrations._layouts import check_layout
-from backpressure.integrations._workers import marked, recognise, running, serving
+from backpressure._model.errors import ConfigurationError, InvalidQueueError
+from backpressure.integrations._shared.context import setting
+from backpressure.integrations._shared.hook import MARK, MAX_WAIT, NOT_ENCODABLE, AsyncHook, far_ahead
+from backpressure.integrations._shared.layouts import check_layout
+from backpressure.integrations._shared.workers import marked, recognise, running, serving
 from backpressure.providers.layouts import TaskiqLayout
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from taskiq import AsyncTaskiqDecoratedTask, BrokerMessage
 
-    from backpressure.arguments import MaxWait
-    from backpressure.async_controller import AsyncBackpressureController
-    from backpressure.integrations._hook import Place, PriorityRule, QueueRule
-    from backpressure.passed import Why
+    from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._telemetry.passed import Why
+    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
 
 __all__ = ["ENQUEUED_AT", "BackpressureMiddleware"]
 

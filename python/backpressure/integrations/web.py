@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
-from backpressure.errors import (
+from backpressure._model.errors import (
     BackpressureError,
     ConfigurationError,
     ControllerStoppedError,

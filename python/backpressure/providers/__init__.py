@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from backpressure.providers.memory import InMemoryStatsProvider
 
 if TYPE_CHECKING:
-    from backpressure.providers.async_redis import AsyncRedisStatsProvider
-    from backpressure.providers.kafka import ConsumerLag, KafkaStatsProvider
-    from backpressure.providers.postgres import PGQUEUER, PROCRASTINATE, PostgresQuery, PostgresStatsProvider
-    from backpressure.providers.prometheus import PrometheusStatsProvider
-    from backpressure.providers.rabbitmq import RabbitMQStatsProvider
-    from backpressure.providers.redis import ListKey, RedisStatsProvider, StreamKey, ZSetKey
-    from backpressure.providers.sqs import SQSStatsProvider
+    from backpressure.providers.kafka.provider import ConsumerLag, KafkaStatsProvider
+    from backpressure.providers.postgres.provider import PGQUEUER, PROCRASTINATE, PostgresQuery, PostgresStatsProvider
+    from backpressure.providers.prometheus.provider import PrometheusStatsProvider
+    from backpressure.providers.rabbitmq.provider import RabbitMQStatsProvider
+    from backpressure.providers.redis.async_provider import AsyncRedisStatsProvider
+    from backpressure.providers.redis.provider import ListKey, RedisStatsProvider, StreamKey, ZSetKey
+    from backpressure.providers.sqs.provider import SQSStatsProvider
 
 __all__ = [
     "PGQUEUER",

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from backpressure.arguments import validate_queue_name
-from backpressure.errors import StatsUnavailableError
-from backpressure.stats import QueueStats, utc_now
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.stats import QueueStats, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ mod settings;
 mod table;
 mod vocabulary;
 
-/// The native engine: what `backpressure._pure` is in Python.
+/// The native engine: what `backpressure._engine.pure` is in Python.
 #[pyo3::pymodule(gil_used = false)]
 mod _native {
     use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! Reads `backpressure.settings`, attribute by attribute, into the core's own.
+//! Reads `backpressure._engine.settings`, attribute by attribute, into the core's own.
 
 use std::collections::HashMap;
 use std::sync::Arc;

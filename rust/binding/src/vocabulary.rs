@@ -35,9 +35,9 @@ impl Vocabulary {
     }
 
     fn load(py: Python<'_>) -> PyResult<Self> {
-        let words = py.import("backpressure.vocabulary")?;
+        let words = py.import("backpressure._model.vocabulary")?;
         let (priority, zone, reason) = (words.getattr("Priority")?, words.getattr("Zone")?, words.getattr("Reason")?);
-        let arguments = py.import("backpressure.arguments")?;
+        let arguments = py.import("backpressure._model.arguments")?;
         Ok(Self {
             priorities: each(["LOW", "MEDIUM", "HIGH"], |name| Ok(priority.getattr(name)?.unbind()))?,
             spellings: SPELLINGS.map(|name| PyString::intern(py, name).unbind()),
@@ -45,8 +45,8 @@ impl Vocabulary {
             reasons: each(Reason::ALL, |(_, name)| Ok(reason.call1((name,))?.unbind()))?,
             parse_priority: arguments.getattr("parse_priority")?.unbind(),
             validate_queue_name: arguments.getattr("validate_queue_name")?.unbind(),
-            totals: py.import("backpressure.totals")?.getattr("Totals")?.unbind(),
-            answer: py.import("backpressure.border")?.getattr("Answer")?.unbind(),
+            totals: py.import("backpressure._engine.totals")?.getattr("Totals")?.unbind(),
+            answer: py.import("backpressure._engine.border")?.getattr("Answer")?.unbind(),
             new_tuple: py.get_type::<PyTuple>().getattr("__new__")?.unbind(),
         })
     }

@@ -1,6 +1,6 @@
 //! The decision engine, free of Python: zones, the throttle law, the breaker, the decision cache and counters.
 //!
-//! It mirrors the reference engine (`python/backpressure/_pure`) file by file and word by word. It never reads a
+//! It mirrors the reference engine (`python/backpressure/_engine/pure`) file by file and word by word. It never reads a
 //! clock: every instant comes in, in monotonic nanoseconds. No call waits for another.
 
 #![forbid(unsafe_code)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from backpressure.errors import ConfigurationError
+from backpressure._model.errors import ConfigurationError
 from backpressure.providers.layouts._steps import Command, DiscoveringLayout, Layout, Rounds, Steps, ask, together
 from backpressure.providers.layouts.arq import ArqLayout
 from backpressure.providers.layouts.bullmq import BullMQLayout

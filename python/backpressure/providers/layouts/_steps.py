@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
-from backpressure.errors import ConfigurationError, StatsUnavailableError
-from backpressure.stats import MAX_BACKLOG, QueueStats
+from backpressure._model.errors import ConfigurationError, StatsUnavailableError
+from backpressure._model.stats import MAX_BACKLOG, QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

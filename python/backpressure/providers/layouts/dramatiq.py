@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from backpressure.errors import ConfigurationError
+from backpressure._model.errors import ConfigurationError
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask
 from backpressure.providers.layouts._times import age, field, number
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

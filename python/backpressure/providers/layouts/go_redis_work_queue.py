@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age, field, iso_seconds
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

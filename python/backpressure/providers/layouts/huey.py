@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from backpressure.errors import ConfigurationError
+from backpressure._model.errors import ConfigurationError
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from backpressure.errors import ConfigurationError
+from backpressure._model.errors import ConfigurationError
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Key, Steps, ask, valid_key
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask, members, text
 from backpressure.providers.layouts._times import age, iso_seconds
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from backpressure.errors import ConfigurationError
+from backpressure._model.errors import ConfigurationError
+from backpressure._model.stats import MAX_BACKLOG, QueueStats
 from backpressure.providers.layouts._steps import (
     Command,
     Key,
@@ -21,7 +22,6 @@ from backpressure.providers.layouts._steps import (
     valid_key,
 )
 from backpressure.providers.layouts._times import age
-from backpressure.stats import MAX_BACKLOG, QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

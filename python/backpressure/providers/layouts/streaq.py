@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask, together
 from backpressure.providers.layouts.stream import StreamKey
-from backpressure.stats import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from backpressure.errors import ConfigurationError
+from backpressure._model.errors import ConfigurationError
 from backpressure.providers.layouts.plain import ListKey
 from backpressure.providers.layouts.stream import StreamKey
 

@@ -1,0 +1,215 @@
+"""What both controllers do with one job without waiting: decide, check, admit, and report its outcome."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from backpressure._controller import outcome
+from backpressure._controller.sleep import blocks_a_loop
+from backpressure._model.arguments import longest_wait
+from backpressure._model.clock import in_event_loop
+from backpressure._model.errors import ConfigurationError, ThrottledError
+from backpressure._model.vocabulary import Priority
+from backpressure._runtime.foreign import unless_by_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from backpressure._controller.sleep import Pacer
+    from backpressure._engine.border import Engine
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.batch import BatchJob
+    from backpressure._model.config.root import CircuitConfig
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._runtime.foreign import Foreign
+    from backpressure._telemetry.compliance import Compliance
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """Thread-safe. `circuit_of` tells what counts as a failure of a queue."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pacer: Pacer,
+        compliance: Compliance,
+        circuit_of: Callable[[str], CircuitConfig],
+        foreign: Foreign,
+    ) -> None:
+        self._engine = engine
+        self._pacer = pacer
+        self._compliance = compliance
+        self._circuit_of = circuit_of
+        self._foreign = foreign
+        self.now_ns = pacer.now_ns
+
+    def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = False) -> float:
+        """Return for how long to sleep on a planned decision, in seconds, or raise what it stands for.
+
+        The delay, jittered, but no longer than `max_wait`; nothing on an event loop, unless the sleep is `awaited`.
+        What would have to wait longer is refused, unless it is HIGH: load never refuses that.
+        """
+        raise_rejection(decision)
+        delay = decision.delay
+        try:
+            limit = longest_wait(max_wait, decision.priority)
+        except ConfigurationError:
+            self.give_back(decision)
+            raise
+        if delay <= 0:
+            return 0.0
+        blocks = not awaited and in_event_loop()
+        if decision.priority is Priority.HIGH:
+            if blocks:
+                return 0.0
+        elif limit is not None and delay > limit:
+            self._engine.refuse_late(decision)
+            why, instead = f"longer than max_wait ({limit:g} s)", "accept a longer max_wait"
+            if blocks:
+                why, instead = "which would block the running event loop", "let it wait in asyncio.to_thread"
+            raise ThrottledError(
+                f"{decision.priority} job for queue {decision.queue_name!r} would wait {delay:.3f} s "
+                f"({decision.reason}), {why}, and was not enqueued: retry in {delay:.3f} s, or {instead}",
+                queue_name=decision.queue_name,
+                priority=decision.priority,
+                retry_after=delay,
+                reason=decision.reason,
+            )
+        elif blocks:
+            self._engine.refuse_late(decision)
+            raise blocks_a_loop(delay, decision.queue_name, priority=decision.priority, reason=decision.reason)
+        jittered = self._pacer.jittered(delay, decision.queue_name)
+        return jittered if limit is None else min(jittered, limit)
+
+    def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
+        """Ask the breaker again for a decision that was waited out; raise if it must not go after all."""
+        decision = self._engine.admit(planned)
+        raise_rejection(decision)
+        return decision
+
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[list[ThrottleDecision]]:
+        """Give the body a list for planned decisions, whose leases are given back where it raises."""
+        decisions: list[ThrottleDecision] = []
+        try:
+            yield decisions
+        except BaseException:
+            for decision in decisions:
+                self.give_back(decision)
+            raise
+
+    def admit_all(self, decisions: list[ThrottleDecision]) -> None:
+        """Put in place of planned decisions, whose sleep is over, admitted ones; raise if one must not go after all."""
+        slept = any(decision.delay > 0 for decision in decisions)
+        for place, planned in enumerate(decisions):
+            if slept:  # others may have run meanwhile
+                decisions[place] = self.admit(planned)
+
+    # ------------------------------------------------------------------------------------------------------- outcomes
+
+    def report_value(
+        self,
+        decision: ThrottleDecision,
+        value: object,
+        began_ns: int | None,
+        *,
+        instead: str,
+        work: Callable[..., object] | None = None,
+        awaited: bool = False,
+    ) -> None:
+        """Note what a job's work returned; see `backpressure._controller.outcome.take`.
+
+        `began_ns` is when it began, for the outcome of a future; ``None`` for about now.
+
+        Raises:
+            TypeError: the work has only begun.
+        """
+        since_ns = self.now_ns() if began_ns is None else began_ns
+
+        def report(error: BaseException | None) -> None:
+            self.report(decision, error, since_ns)
+
+        outcome.take(value, report, self._foreign, work=work, instead=instead, awaited=awaited)
+
+    def report_success(self, decision: ThrottleDecision) -> None:
+        """Note that a decision was kept to and its job went well."""
+        if decision.delay > 0:
+            self._compliance.honoured(decision)
+        self._engine.record(decision, True)
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int | None) -> None:
+        """Note that a decision was kept to and that its job, which began at `began_ns`, raised."""
+        if decision.delay > 0:
+            self._compliance.honoured(decision)
+        failed = outcome.is_failure(error, self._circuit_of(decision.queue_name), self._foreign)
+        self._engine.record(decision, False if failed else None, began_ns, type(error).__name__)
+
+    def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int | None) -> None:
+        """Note that a decision was kept to, and how its job went."""
+        if error is None:
+            self.report_success(decision)
+        else:
+            self.report_error(decision, error, began_ns)
+
+    @contextlib.contextmanager
+    def reporting(
+        self, decisions: Sequence[ThrottleDecision], not_failures: tuple[type[BaseException], ...] = ()
+    ) -> Iterator[None]:
+        """Report how the body went to all queues. It has no value, and so no future whose outcome comes later.
+
+        Errors that are `not_failures` say nothing of the queues.
+        """
+        began_ns = self.now_ns()
+        try:
+            yield
+        except BaseException as error:
+            # What a broken connection raises may be anything else too: a certificate's error is a ValueError.
+            excused = isinstance(error, not_failures) and not isinstance(error, OSError)
+            for decision in decisions:
+                if excused or outcome.is_unrelated(error):
+                    self.give_back(decision)
+                else:
+                    self.report_error(decision, error, began_ns)
+            raise
+        for decision in decisions:
+            self.report_success(decision)
+
+    # -------------------------------------------------------------------------------------------------------- batches
+
+    def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
+        """Return the decision of a batch's job, refused or not, or the exception that came instead.
+
+        ``None`` where deciding takes waiting.
+        """
+        try:
+            return self._engine.plan(job.priority, job.queue_name)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return unless_by_signal(error)
+
+    def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
+        """As `admit`, for a batch: refusals and errors are returned."""
+        try:
+            return self._engine.admit(planned)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return unless_by_signal(error)
+
+    def give_back(self, decision: ThrottleDecision) -> None:
+        """Give back the lease of a probe that will not be made, if the decision holds one."""
+        if not decision.should_shed:
+            self._engine.record(decision, None)
+
+    def wait_ns(self, job: BatchJob, decision: ThrottleDecision) -> int | Exception:
+        """Return for how long a batch's job is to wait, or the exception that came instead."""
+        try:
+            return round(self.accept(decision, job.max_wait) * 1e9)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return unless_by_signal(error)
+
+
+def raise_rejection(decision: ThrottleDecision) -> None:
+    if decision.should_shed:
+        error: Any = decision.rejection()
+        raise error

@@ -1,0 +1,143 @@
+"""The asyncio side of a controller: what may wait, awaited.
+
+Engines are synchronous. Where a decision needs a read, the engine's call ends in an exception that never reaches the
+user; the read is awaited, and the decision asked for again.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, TypeVar
+
+from backpressure._controller.admission import Desk
+from backpressure._controller.callbacks import ControllerHost
+from backpressure._model.clock import TaskWake
+from backpressure._runtime.threads import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.batch import BatchJob
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.vocabulary import Priority, Reason
+
+__all__ = ["AsyncDesk", "AsyncHost", "on_thread"]
+
+T = TypeVar("T")
+
+# Whether this call has awaited its read already, and must be answered with what there is.
+_has_read = contextvars.ContextVar("_has_read", default=False)
+
+
+class _UnreadError(Exception):
+    """A decision needs a read, which cannot be awaited inside the engine."""
+
+    def __init__(self, queue_name: str, wait: bool) -> None:
+        super().__init__(queue_name)
+        self.queue_name = queue_name
+        self.wait = wait
+
+
+class AsyncDesk(Desk):
+    """A desk where deciding may take a read, and sleeps are awaited."""
+
+    def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = True) -> float:
+        """As `Desk.accept`."""
+        return super().accept(decision, max_wait, awaited=awaited)
+
+    def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
+        """As `Desk.decide`; ``None`` where the queue is to be read first."""
+        answer = super().decide(job)
+        return None if isinstance(answer, _UnreadError) else answer
+
+
+class AsyncHost(ControllerHost):
+    """The host of callers that await a read."""
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        """Have the caller await the read, unless it has."""
+        if _has_read.get():
+            return None
+        raise _UnreadError(queue_name, wait)
+
+    async def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+        """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
+        decision = await self.plan(priority, queue_name)
+        seconds = self.desk.accept(decision, max_wait)
+        if seconds > 0:
+            await self._pacer.pause_async(seconds)
+        return self.desk.admit(decision) if decision.delay > 0 else decision
+
+    async def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
+        """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
+        with self.desk.all_or_none() as decisions:
+            for place in places:
+                decisions.append(await self.plan(*place))
+            seconds = max((self.desk.accept(decision, max_wait) for decision in decisions), default=0.0)
+            if seconds > 0:
+                await self._pacer.pause_async(seconds)
+            self.desk.admit_all(decisions)
+            return decisions
+
+    perform = ControllerHost.perform_async
+
+    # ---------------------------------------------------------------------------------------------------------- reads
+
+    async def suggest(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide and admit."""
+        try:
+            return self.engine.suggest_throttle(priority, queue_name)
+        except _UnreadError as unread:
+            queue_name, wait = unread.queue_name, unread.wait
+        await self._read(queue_name, wait)
+        return self._settled(self.engine.suggest_throttle, priority, queue_name)
+
+    async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide; see `backpressure._engine.border.Engine.plan`."""
+        try:
+            return self.engine.plan(priority, queue_name)
+        except _UnreadError as unread:
+            queue_name, wait = unread.queue_name, unread.wait
+        await self._read(queue_name, wait)
+        return self._settled(self.engine.plan, priority, queue_name)
+
+    @staticmethod
+    def _settled(
+        decide: Callable[[Priority | str, str], ThrottleDecision], priority: Priority | str, queue_name: str
+    ) -> ThrottleDecision:
+        """Decide with what there is, after a read."""
+        token = _has_read.set(True)
+        try:
+            return decide(priority, queue_name)
+        finally:
+            _has_read.reset(token)
+
+    async def _read(self, queue_name: str, wait: bool) -> None:
+        """Have the queue read, and await it if need be."""
+        self.poller.revive()
+        sight, first = self.sights.ask(queue_name)
+        if wait or first:
+            await self.sights.wait_async(sight, self._clock, self._timeout())
+
+
+async def on_thread(work: Callable[[], T]) -> T | None:
+    """Return what `work` returns on a thread of its own, ``None`` where there is no thread to be had.
+
+    Not by the loop's executor, which an application may keep busy or have closed. Who is cancelled leaves it behind.
+    """
+    wake, outcomes = TaskWake(), list[T]()
+
+    def run() -> None:
+        try:
+            outcomes.append(work())
+        finally:
+            wake.set()
+
+    try:
+        thread = spawn(run, "backpressure-wait")
+    except RuntimeError:
+        return None
+    await wake.wait()
+    thread.join()  # at its last instructions: who has stopped finds no thread any more
+    return outcomes[0] if outcomes else None

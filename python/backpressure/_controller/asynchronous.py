@@ -1,0 +1,305 @@
+"""`AsyncBackpressureController`: the same decisions for asyncio."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+
+import attrs
+
+from backpressure._controller.async_jobs import AsyncDesk, AsyncHost, on_thread
+from backpressure._controller.base import Heart, refuse_generator
+from backpressure._controller.batch import Plan, Work
+from backpressure._controller.gate import AsyncGate, checked
+from backpressure._controller.polling.caller_loop import CallerLoopReads
+from backpressure._controller.polling.own_loop import LoopReads
+from backpressure._controller.polling.sights import GRACE
+from backpressure._controller.polling.thread import Poller
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._runtime.foreign import unless_by_signal
+
+if TYPE_CHECKING:
+    import logging
+    import threading
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from types import TracebackType
+
+    from prometheus_client import CollectorRegistry
+
+    from backpressure._controller.batch import Step
+    from backpressure._engine.settings import EngineSettings
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.batch import BatchJob
+    from backpressure._model.clock import Clock
+    from backpressure._model.config.root import BackpressureConfig, PollingConfig
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.stats import AsyncStatsProvider, StatsProvider
+    from backpressure._model.vocabulary import Priority
+
+__all__ = ["AsyncBackpressureController"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncBackpressureController(Heart):
+    """`BackpressureController` for asyncio: the same names, what may wait as coroutines.
+
+    Args:
+        config: thresholds and everything else; ``None`` for the defaults.
+        stats_provider: an `AsyncStatsProvider`, read on an event loop of the controller's own unless it is bound to its
+            callers' loops; or a `StatsProvider`, read on threads. Never closed by the controller.
+        logger: default ``logging.getLogger("backpressure")``.
+        registry: where metrics go; default ``prometheus_client.REGISTRY``.
+        clock: source of time for tests; ``None`` reads the system's inside the engine.
+
+    A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
+    permit, no count, and a read that others share goes on for them. Usable from several loops in several threads.
+
+    Raises:
+        ConfigurationError: `config` or `stats_provider` is no such thing.
+
+    Example:
+        >>> async def main():
+        ...     async with AsyncBackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...         async with controller.slot("high", "email-queue"):
+        ...             return await controller.run("low", "email-queue", asyncio.sleep, 0, "sent")
+        >>> asyncio.run(main())
+        'sent'
+    """
+
+    _may_await = True
+
+    def __init__(
+        self,
+        config: BackpressureConfig | None,
+        stats_provider: AsyncStatsProvider | StatsProvider,
+        *,
+        logger: logging.Logger | None = None,
+        registry: CollectorRegistry | None = None,
+        clock: Clock | None = None,
+        _engine: str | None = None,
+    ) -> None:
+        provider: Any = stats_provider
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncDesk)
+        self._host: AsyncHost
+        self._loop_reads: LoopReads | None = None
+        if self._awaited and not self._bound:
+            provider = self._loop_reads = LoopReads(provider)
+        self._poller = Poller(
+            provider,
+            self._engine,
+            self._polling(self._config),
+            self._clock,
+            self._announcer,
+            self._intake,
+            self._end_reads,
+        )
+        self._host.poller = self._poller
+        self._read: Callable[[list[str]], Awaitable[int | None]]
+        if self._bound:
+            reads = CallerLoopReads(provider, self._intake, self._clock, lambda: self._config.polling.timeout)
+            self._host.sights, self._read = reads, reads.read
+        else:
+            self._host.sights = self._poller.sights()
+            self._read = lambda names: on_thread(partial(self._poller.read, names))
+
+    @property
+    def _bound(self) -> bool:
+        """Whether the provider is read on the callers' loops: then there is no background reader."""
+        return self._awaited and bool(getattr(self._provider, "loop_bound", False))
+
+    def _polling(self, config: BackpressureConfig) -> PollingConfig:
+        return attrs.evolve(config.polling, enabled=False) if self._bound else config.polling
+
+    def _settings(self, config: BackpressureConfig) -> EngineSettings:
+        settings = super()._settings(config)
+        if self._bound:  # who finds a sample older than the interval reads it
+            settings = attrs.evolve(settings, polling=False, cache_ttl_ns=settings.check_every_ns)
+        return settings
+
+    def _end_reads(self) -> threading.Thread | None:
+        if self._loop_reads is None:
+            return None
+        return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
+
+    # ----------------------------------------------------------------------------------------------------- life cycle
+
+    async def start(self) -> None:
+        """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
+
+        A failing first poll is logged and counted, not raised. Who is cancelled has not started.
+
+        Raises:
+            ControllerStoppedError: it was stopped; make a new one.
+        """
+        with self._starting() as first_poll:
+            if first_poll is not None:
+                await first_poll.wait_async(self._clock, self._config.polling.timeout + GRACE)
+
+    async def stop(self) -> None:
+        """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent.
+
+        Who is cancelled has stopped, and waits for nothing any more.
+        """
+        self._set_stopped()
+        await on_thread(self._poller.stop())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # ------------------------------------------------------------------------------------------------------ decisions
+
+    async def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide for one job now: go, wait or shed. See `BackpressureController.suggest_throttle`."""
+        return await self._host.suggest(priority, queue_name)
+
+    @overload
+    async def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    async def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., Any],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
+
+        Of a future that it came to, the outcome is reported once that is done.
+
+        Arguments and errors as those of `BackpressureController.run`.
+        """
+        return await self._host.perform(await self._host.turn(priority, queue_name, max_wait), work, *args, **kwargs)
+
+    @contextlib.asynccontextmanager
+    async def slot(
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+    ) -> AsyncIterator[ThrottleDecision]:
+        """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
+
+        Args:
+            max_wait: longest sleep accepted, as for `run`.
+        """
+        decision = await self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting([decision]):
+            yield decision
+
+    @contextlib.asynccontextmanager
+    async def _slots(
+        self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
+    ) -> AsyncIterator[None]:
+        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        decisions = await self._host.turns(places, max_wait)
+        with self._desk.reporting(decisions, not_failures):
+            yield
+
+    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> AsyncGate:
+        """Return a handle for jobs of one priority and queue. See `BackpressureController.gate`."""
+        return AsyncGate(self._host, *checked(priority, queue_name, max_wait))
+
+    def throttled(
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+        """Make every call of the decorated coroutine function go through `run`.
+
+        Args:
+            max_wait: longest sleep accepted, as for `run`.
+
+        Raises:
+            TypeError: the function is no coroutine function, or a generator.
+        """
+        place = checked(priority, queue_name, max_wait)
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+            refuse_generator(function)
+            if not inspect.iscoroutinefunction(function):
+                raise TypeError(
+                    f"{function!r} is no coroutine function, so it cannot await its turn: use BackpressureController"
+                )
+
+            @wraps(function)
+            async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+                decision = await self._host.turn(*place)
+                value: T = await self._host.perform(decision, function, *args, **kwargs)
+                return value
+
+            return call
+
+        return decorate
+
+    async def refresh(self, queue_name: str) -> bool:
+        """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.
+
+        Raises:
+            ControllerNotStartedError, ControllerStoppedError: it is not running.
+        """
+        name = validate_queue_name(queue_name)
+        if self._state != "running":
+            raise self._host.not_running()
+        return await self._read([name]) == 1
+
+    async def process_batch(
+        self,
+        jobs: Iterable[BatchJob],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends what is not due, and cancels nothing
+    ) -> BatchResult:
+        """Run many jobs, each queue and priority at its own pace, in the calling task.
+
+        Work that returns an awaitable is awaited. Otherwise as `BackpressureController.process_batch`.
+        """
+        batch = self._batch(jobs, timeout)
+        try:
+            for step in batch:
+                batch.answer = await self._take_step(step)
+            return batch.result()
+        except BatchError:
+            raise
+        except BaseException as error:
+            batch.cut_short(error)
+            raise
+
+    async def _take_step(self, step: Step) -> object:
+        try:
+            if isinstance(step, Work):
+                return JobOutcome.success(await self._host.perform(step.decision, step.job.work))
+            if isinstance(step, Plan):
+                return await self._host.plan(step.job.priority, step.job.queue_name)
+            await self._pacer.pause_async(step.seconds)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
+        return None

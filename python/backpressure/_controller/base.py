@@ -1,0 +1,470 @@
+"""What both controllers share: everything that neither reads nor waits."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from backpressure._controller.admission import Desk
+from backpressure._controller.batch import Batch
+from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.health import ControllerSource
+from backpressure._controller.outcome import name_of
+from backpressure._controller.polling.samples import Intake
+from backpressure._controller.sleep import Pacer
+from backpressure._engine.choice import ENGINE, load
+from backpressure._engine.settings import EngineSettings, nanoseconds
+from backpressure._engine.sync import ForkLock
+from backpressure._engine.totals import Totals
+from backpressure._engine.word import is_forced
+from backpressure._model.arguments import check_seconds, validate_queue_name
+from backpressure._model.clock import SystemClock
+from backpressure._model.config.root import BackpressureConfig
+from backpressure._model.decision import ThrottleDecision
+from backpressure._model.errors import ConfigurationError
+from backpressure._model.vocabulary import CircuitState
+from backpressure._runtime.foreign import Foreign, GuardedClock
+from backpressure._telemetry.compliance import Compliance
+from backpressure._telemetry.events import Announcer
+from backpressure._telemetry.metrics import MetricsCollector
+from backpressure._telemetry.passed import Passed
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterable, Iterator
+
+    from prometheus_client import CollectorRegistry
+
+    from backpressure._controller.callbacks import ControllerHost
+    from backpressure._controller.polling.sights import Landing
+    from backpressure._controller.polling.thread import Poller
+    from backpressure._model.batch import BatchJob
+    from backpressure._model.clock import Clock
+    from backpressure._model.config.root import CircuitConfig, PollingConfig
+    from backpressure._telemetry.events import StateChange
+
+__all__ = ["Heart", "refuse_generator"]
+
+
+class Heart:
+    """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
+
+    _poller: Poller
+    _may_await: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        config: BackpressureConfig | None,
+        stats_provider: object,
+        logger: logging.Logger | None,
+        registry: CollectorRegistry | None,
+        clock: Clock | None,
+        engine: str | None,
+        make_host: type[ControllerHost],
+        make_desk: type[Desk] = Desk,
+    ) -> None:
+        if config is not None and not isinstance(config, BackpressureConfig):
+            raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig or None", field="config")
+        if not all(
+            callable(getattr(stats_provider, name, None)) for name in ("get_queue_stats", "get_all_queue_stats")
+        ):
+            raise ConfigurationError(
+                f"stats_provider is a {type(stats_provider).__name__}: give an object with get_queue_stats() and "
+                "get_all_queue_stats()",
+                field="stats_provider",
+            )
+        #: Whether the provider's methods are to be awaited.
+        self._awaited = _awaits(stats_provider)
+        if self._awaited and not self._may_await:
+            raise ConfigurationError(
+                f"stats_provider is a {type(stats_provider).__name__}, whose methods are to be awaited: give it to an "
+                "AsyncBackpressureController, or give one that blocks, such as RedisStatsProvider",
+                field="stats_provider",
+            )
+        self._config = config or BackpressureConfig()
+        self._foreign = Foreign(logger)
+        self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
+        self._engine_name = engine or ENGINE
+        self._provider = stats_provider
+        self._passed = Passed(lambda: self._config.max_queues)
+        self._state: Literal["new", "running", "stopped"] = "new"
+        self._lock = ForkLock()
+        self._starts: set[object] = set()
+        self._pacer = Pacer(
+            self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
+        )
+        self._announcer = Announcer(self._foreign, self._clock)
+        self._host = make_host(
+            self._clock, clock is not None, self._pacer, self._announcer, lambda: self._config.polling.timeout
+        )
+        self._engine = load(engine).Engine(self._settings(self._config), self._host)
+        self._compliance = Compliance(self._clock.monotonic_ns)
+        self._desk = make_desk(self._engine, self._pacer, self._compliance, self._circuit_of, self._foreign)
+        self._host.serve(self._engine, self._desk, self._compliance)
+        shares_server = getattr(stats_provider, "shares_server", False)
+        self._intake = Intake(
+            self._engine,
+            self._clock,
+            self._announcer,
+            hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
+        )
+        self._registry = registry
+        self._metrics: MetricsCollector | None = None
+        self._source: ControllerSource | None = None
+        recovery = self._config.recovery
+        if recovery.manual_override:
+            self.set_manual_override(True)
+        if recovery.emergency_mode:
+            self.set_emergency_mode(True)
+
+    # ----------------------------------------------------------------------------------------------------- life cycle
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[Landing | None]:
+        """Start the poller for the body, which waits for its first poll; then run. Who fails leaves nothing behind.
+
+        Raises:
+            ControllerStoppedError: it was stopped.
+        """
+        if self._state == "stopped":
+            raise self._host.not_running()
+        this = object()
+        try:
+            self._starts.add(this)
+            self._export()
+            yield self._poller.start()
+            with self._lock():
+                if self._state == "new":
+                    self._state = "running"
+                    self._engine.set_running(True)
+                if self._host.stopped:  # by a signal handler, which no lock keeps out, since the look at the state
+                    self._state = "stopped"
+                    self._engine.set_running(False)
+            if self._state == "running":
+                self._poller.start()  # another start that failed may have just retired it
+        except BaseException:
+            self._starts.discard(this)
+            with self._lock():
+                if self._state == "new" and not self._starts:  # nobody else is about to run
+                    self._poller.retire()
+            raise
+        finally:
+            self._starts.discard(this)
+
+    def _export(self) -> None:
+        """Have the metrics collected. Raises what prometheus-client does where their names are taken."""
+        with self._lock():
+            if self._metrics is not None or self._state != "new":
+                return
+            # Imports prometheus-client, which chooses then and there how it stores values.
+            self._metrics = MetricsCollector(self._registry)
+            self._source = ControllerSource(
+                self._engine,
+                self._intake,
+                self._compliance,
+                self._passed,
+                self._clock,
+                observing=lambda: self._config.mode == "observe",
+            )
+            self._metrics.add(self._source)
+            self._intake.after_poll = self._flush
+
+    def _set_stopped(self) -> None:
+        with self._lock():
+            self._host.stopped = True
+            self._state = "stopped"
+            self._engine.set_running(False)
+        self._pacer.stop()
+        self._host.sights.release()
+        if self._metrics is not None and self._source is not None:
+            self._metrics.remove(self._source)
+            self._flush()
+
+    def _circuit_of(self, queue_name: str) -> CircuitConfig:
+        return self._config.circuit_of(queue_name)
+
+    def _flush(self) -> None:
+        """Write the metrics of multiprocess mode; a full disk is no matter of who polls or stops."""
+        try:
+            if self._metrics is not None:
+                self._metrics.flush()
+        except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
+            self._foreign.raised(error, "flush", "metrics could not all be written to the files of multiprocess mode")
+
+    def _polling(self, config: BackpressureConfig) -> PollingConfig:
+        """Return how the poller is to poll."""
+        return config.polling
+
+    def _settings(self, config: BackpressureConfig) -> EngineSettings:
+        """Return what the engine is to decide by."""
+        return EngineSettings.of(config)
+
+    # ------------------------------------------------------------------------------------------------------- outcomes
+
+    def record_success(self, decided: ThrottleDecision | str) -> None:
+        """Report that a job was enqueued: by its decision, or by queue name where there is none at hand.
+
+        Raises:
+            InvalidQueueError: neither of both.
+        """
+        self._record(decided, True)
+
+    def record_failure(self, decided: ThrottleDecision | str) -> None:
+        """Report that enqueueing failed: by its decision, or by queue name where there is none at hand.
+
+        Raises:
+            InvalidQueueError: neither of both.
+        """
+        self._record(decided, False)
+
+    def _record(self, decided: object, ok: bool) -> None:
+        if isinstance(decided, ThrottleDecision):
+            self._compliance.reported(decided)
+            self._engine.record(decided, ok)
+        else:
+            self._engine.record_queue(validate_queue_name(decided), ok)
+
+    def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
+        if self._state != "running":
+            raise self._host.not_running()
+        return Batch(jobs, self._desk, None if timeout is None else check_seconds(timeout, "timeout"))
+
+    # ------------------------------------------------------------------------------------------------------- circuits
+
+    def get_circuit_state(self, queue_name: str) -> CircuitState:
+        """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing.
+
+        Raises:
+            InvalidQueueError: the name cannot name a queue.
+        """
+        breaker = self._engine.breaker(validate_queue_name(queue_name), False)
+        return CircuitState.CLOSED if breaker is None else CircuitState(breaker.state())
+
+    def circuit(self, queue_name: str) -> CircuitBreaker:
+        """Return a handle of a queue's breaker. Looking creates nothing; forcing it does.
+
+        Raises:
+            InvalidQueueError: the name cannot name a queue.
+
+        Example:
+            >>> controller = BackpressureController(None, InMemoryStatsProvider())
+            >>> controller.circuit("email-queue").force_open()
+            >>> controller.get_circuit_state("email-queue")
+            <CircuitState.OPEN: 1>
+        """
+        name = validate_queue_name(queue_name)
+        return CircuitBreaker.of_queue(
+            name,
+            self._config.circuit_of(name),
+            self._clock,
+            self._foreign,
+            lambda create: self._engine.breaker(name, create),
+        )
+
+    # ------------------------------------------------------------------------------------------------------- controls
+
+    def set_manual_override(self, enabled: bool, *, for_: float | None = None) -> None:
+        """Let everything pass without delay, except for circuits forced open; `for_` seconds or until turned off.
+
+        Sleepers go at once. What goes by it neither asks breakers nor feeds them.
+
+        Raises:
+            ConfigurationError: `enabled` is no bool, or `for_` no number of seconds from 0.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
+            ...     controller.set_manual_override(True, for_=600)
+            ...     controller.suggest_throttle("low", "clicks").reason
+            <Reason.MANUAL_OVERRIDE: 'manual_override'>
+        """
+        _check_switch("enabled", enabled)
+        until_ns = None
+        if for_ is not None and enabled:
+            until_ns = self._clock.monotonic_ns() + nanoseconds(check_seconds(for_, "for_"))
+        old = self._engine.override()
+        self._engine.set_override(enabled, until_ns)
+        self._release_sleepers()
+        if old != enabled or for_ is not None:
+            limit = "" if for_ is None or not enabled else f" for {for_:g} s"
+            self._announcer.announce("override", _on(old), _on(enabled), f"manual override is {_on(enabled)}{limit}")
+
+    def set_emergency_mode(self, enabled: bool) -> None:
+        """As the manual override, with a reason of its own and no expiry.
+
+        Raises:
+            ConfigurationError: `enabled` is no bool.
+        """
+        _check_switch("enabled", enabled)
+        old = self._engine.emergency()
+        self._engine.set_emergency(enabled)
+        self._release_sleepers()
+        if old != enabled:
+            self._announcer.announce("emergency", _on(old), _on(enabled), f"emergency mode is {_on(enabled)}")
+
+    def _release_sleepers(self) -> None:
+        if self._is_passing():
+            self._pacer.wake()
+
+    def _is_passing(self) -> bool:
+        return self._engine.override() or self._engine.emergency()
+
+    def reconfigure(self, config: BackpressureConfig) -> None:
+        """Decide by `config` from now on, atomically; breakers keep their state.
+
+        Raises:
+            ConfigurationError: ``circuit`` settings or ``max_queues`` differ, which needs a new controller.
+
+        Example:
+            >>> config = BackpressureConfig()
+            >>> with BackpressureController(config, InMemoryStatsProvider({"clicks": 1_500})) as controller:
+            ...     before = controller.suggest_throttle("low", "clicks").reason
+            ...     controller.reconfigure(config.evolve({"thresholds.low_priority.red_max": 20_000}))
+            ...     print(before, controller.suggest_throttle("low", "clicks").reason)
+            backlog_red_shed backlog_red
+        """
+        if not isinstance(config, BackpressureConfig):
+            raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig", field="config")
+        names = {*self._config.queues, *config.queues}
+        old = self._config
+        if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
+            raise ConfigurationError(
+                "circuit cannot change at run time: make a new controller", field="circuit", value=config.circuit
+            )
+        if old.max_queues != config.max_queues:
+            raise ConfigurationError(
+                "max_queues cannot change at run time: make a new controller",
+                field="max_queues",
+                value=config.max_queues,
+            )
+        with self._lock():
+            self._config = config
+            self._engine.configure(self._settings(config))
+        self._poller.configure(self._polling(config))
+        self._announcer.announce("configuration", "old", "new", "the configuration was changed")
+
+    def add_listener(self, listener: Callable[[StateChange], object]) -> None:
+        """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.
+
+        One that raises harms nobody and stays registered; it is logged once for each kind of change. Only what a signal
+        handler raises while it runs goes through.
+
+        Example:
+            >>> controller = BackpressureController(None, InMemoryStatsProvider())
+            >>> controller.add_listener(lambda change: print(change.kind, change.new))
+            >>> controller.set_emergency_mode(True)
+            emergency on
+        """
+        self._announcer.add_listener(listener)
+
+    # --------------------------------------------------------------------------------------------------------- health
+
+    def health(self) -> dict[str, Any]:
+        """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop.
+
+        Durations and ages are seconds, ``None`` where unknown.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:
+            ...     health = controller.health()
+            >>> health["started"], health["queues"]["email-queue"]["backlog"]
+            (True, 120)
+        """
+        hits, misses = functools.reduce(Totals.plus, self._engine.totals().values(), Totals()).cache_requests()
+        names = self._engine.queue_names()
+        fallback = self._host.last_fallback
+        return {
+            "started": self._state != "new",
+            "stopped": self._state == "stopped",
+            "manual_override": self._engine.override(),
+            "emergency_mode": self._engine.emergency(),
+            "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
+            "cache_size": self._engine.cache_size(),
+            "circuit_states": {name: str(self.get_circuit_state(name)) for name in names},
+            "forced": [name for name in names if self._is_forced(name)],
+            "polling_enabled": self._config.polling.enabled,
+            "last_fallback": None if fallback is None else fallback.isoformat(),
+            "engine": self._engine_name,
+            "mode": self._config.mode,
+            "pid": os.getpid(),
+            "poller_alive": self._poller.alive(),
+            "provider": self._provider_health(),
+            "polling_errors": self._intake.errors(),
+            "passed": self._passed_by_queue(),
+            "last_poll_seconds": self._intake.last_poll_seconds,
+            "queues": {name: self._queue_health(name) for name in names},
+        }
+
+    def _is_forced(self, name: str) -> bool:
+        breaker = self._engine.breaker(name, False)
+        return breaker is not None and is_forced(breaker.word)
+
+    def _passed_by_queue(self) -> dict[str, dict[str, int]]:
+        passed: dict[str, dict[str, int]] = {}
+        for (name, why), count in self._passed.counts().items():
+            passed.setdefault(name, {})[why] = count
+        return passed
+
+    def _provider_health(self) -> str:
+        """Say what the last read did; an answer older than samples may be says nothing about the provider any more."""
+        health, answered_ns, polling = self._intake.health(), self._intake.answered_ns, self._config.polling
+        if health != "ok" or answered_ns is None:
+            return health
+        limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
+        return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
+
+    def _queue_health(self, name: str) -> dict[str, Any]:
+        sample = self._engine.sample(name)
+        stats = self._intake.stats.get(name)
+        return {
+            "forced": self._is_forced(name),
+            "backlog": None if sample is None else sample[0],
+            "sample_age": None if sample is None else max(0, self._clock.monotonic_ns() - sample[1]) / 1e9,
+            "processing": None if stats is None else stats.processing_count,
+            "delayed": None if stats is None else stats.delayed_count,
+            "oldest_age": None if stats is None else stats.oldest_age,
+        }
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._state}, {self._engine_name} engine>"
+
+
+def _on(enabled: bool) -> str:
+    return "on" if enabled else "off"
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}: give True or False", field=name, value=value)
+
+
+def _awaits(provider: object) -> bool:
+    """Tell of which kind a provider is.
+
+    Raises:
+        ConfigurationError: of both.
+    """
+    methods = {name: getattr(provider, name, None) for name in ("get_queue_stats", "get_all_queue_stats", "get_many")}
+    kinds = {name: _is_coroutine_function(method) for name, method in methods.items() if callable(method)}
+    if len(set(kinds.values())) > 1:
+        awaited = ", ".join(f"{name}()" for name, is_awaited in kinds.items() if is_awaited)
+        raise ConfigurationError(
+            f"stats_provider is a {type(provider).__name__}, of which {awaited} is to be awaited and the rest not: "
+            "give one whose methods are all alike",
+            field="stats_provider",
+        )
+    return True in kinds.values()
+
+
+def _is_coroutine_function(method: object) -> bool:
+    return inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(getattr(method, "__call__", None))  # noqa: B004
+
+
+def refuse_generator(function: Callable[..., object]) -> None:
+    """Raise `TypeError` for a function whose work happens after the call."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name_of(function)} is a generator function, whose work happens after the call: use slot() inside it"
+        )

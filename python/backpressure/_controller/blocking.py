@@ -1,0 +1,351 @@
+"""`BackpressureController`: tells producers go, wait or shed, and runs their work accordingly."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
+
+from backpressure._controller.base import Heart, refuse_generator
+from backpressure._controller.batch import Sleep, Work
+from backpressure._controller.callbacks import BlockingHost
+from backpressure._controller.gate import checked, gate_class
+from backpressure._controller.polling.sights import GRACE
+from backpressure._controller.polling.thread import Poller
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.clock import in_event_loop
+from backpressure._model.errors import BackpressureError
+from backpressure._runtime.foreign import unless_by_signal
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from prometheus_client import CollectorRegistry
+
+    from backpressure._controller.batch import Step
+    from backpressure._controller.gate import Gate
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.batch import BatchJob
+    from backpressure._model.clock import Clock
+    from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.stats import StatsProvider
+    from backpressure._model.vocabulary import Priority
+
+__all__ = ["BackpressureController"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class BackpressureController(Heart):
+    """Decides for every job whether to enqueue it now, later or not at all.
+
+    Args:
+        config: thresholds and everything else; ``None`` for the defaults.
+        stats_provider: where queue statistics come from. Never closed by the controller.
+        logger: default ``logging.getLogger("backpressure")``.
+        registry: where metrics go; default ``prometheus_client.REGISTRY``.
+        clock: source of time for tests; ``None`` reads the system's inside the engine.
+
+    Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
+    All methods are thread-safe. After a fork the child goes on with its parent's circuits, and starts a poller of its
+    own when it first reads a queue, or when `start` is called.
+
+    Raises:
+        ConfigurationError: `config` or `stats_provider` is no such thing.
+
+    Example:
+        >>> sent = []
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...     controller.run("high", "email-queue", sent.append, "receipt")
+        >>> sent
+        ['receipt']
+    """
+
+    def __init__(
+        self,
+        config: BackpressureConfig | None,
+        stats_provider: StatsProvider,
+        *,
+        logger: logging.Logger | None = None,
+        registry: CollectorRegistry | None = None,
+        clock: Clock | None = None,
+        _engine: str | None = None,
+    ) -> None:
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
+        self._host: BlockingHost
+        self._poller = Poller(
+            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._intake
+        )
+        self._host.poller = self._poller
+        self._host.sights = self._poller.sights()
+        # The hot paths without a Python frame. A subclass that overrides a method keeps its own.
+        if type(self).suggest_throttle is BackpressureController.suggest_throttle:
+            self.suggest_throttle = self._engine.suggest_throttle  # type: ignore[method-assign]
+        if type(self).run is BackpressureController.run:
+            self.run = self._engine.run  # type: ignore[method-assign]
+
+    # ----------------------------------------------------------------------------------------------------- life cycle
+
+    def start(self) -> None:
+        """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
+
+        A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll is
+        not waited for. What else fails or interrupts it leaves nothing behind. Running already: nothing happens, except
+        that a forked child gets its poller.
+
+        Raises:
+            ControllerStoppedError: it was stopped; make a new one.
+        """
+        with self._starting() as first_poll:
+            if first_poll is not None and not in_event_loop():
+                first_poll.wait(self._clock, self._config.polling.timeout + GRACE)
+
+    def stop(self) -> None:
+        """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent."""
+        self._set_stopped()
+        self._poller.stop()()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ------------------------------------------------------------------------------------------------------ decisions
+
+    def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide for one job now: go, wait or shed.
+
+        The caller acts on the answer itself (`ThrottleDecision.wait` sleeps or raises) and should report the
+        outcome with `record_success` or `record_failure`. A probe of a recovering circuit is admitted at once; who
+        never reports gets one go per ``probe_interval``.
+
+        Args:
+            priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
+            queue_name: 1–255 UTF-8 bytes without control characters.
+
+        Never waits, except that the first sight of a queue reads its statistics, bounded by ``polling.timeout``.
+
+        Raises:
+            InvalidPriorityError, InvalidQueueError: bad arguments.
+            ControllerNotStartedError, ControllerStoppedError: it is not running.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 3_500})) as controller:
+            ...     decision = controller.suggest_throttle("medium", "email-queue")
+            ...     decision.wait()
+            ...     controller.record_success(decision)
+            >>> decision.delay
+            2.75
+        """
+        return self._engine.suggest_throttle(priority, queue_name)
+
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> T:
+        """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
+
+        Of a future that `work` returns, the outcome is reported once it is done.
+
+        Args:
+            max_wait: longest sleep accepted, in seconds, or a mapping of these by priority; beyond it `ThrottledError`
+                is raised at once, unless the job is HIGH, which sleeps that long and goes.
+
+        Raises:
+            JobShedError: the backlog is too large; `work` was not called.
+            CircuitOpenError: the queue's circuit is open; `work` was not called.
+            ThrottledError: the advised delay exceeds `max_wait`; `work` was not called.
+            BackpressureError: it would have to wait on a running event loop, and is not HIGH; `work` was not called.
+            TypeError: `work` returned a generator or an awaitable, whose work is still to be done.
+            Exception: whatever `work` raises.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+            ...     controller.run("high", "email-queue", int, "ff", base=16, max_wait=0.2)
+            255
+        """
+        return self._engine.run(priority, queue_name, work, *args, max_wait=max_wait, **kwargs)
+
+    @contextlib.contextmanager
+    def slot(
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+    ) -> Iterator[ThrottleDecision]:
+        """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
+
+        Args:
+            max_wait: longest sleep accepted, as for `run`.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+            ...     with controller.slot("low", "email-queue") as decision:
+            ...         print(decision.reason)
+            backlog_green
+        """
+        decision = self._host.turn(priority, queue_name, max_wait)
+        with self._desk.reporting([decision]):
+            yield decision
+
+    @contextlib.contextmanager
+    def _slots(
+        self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
+    ) -> Iterator[None]:
+        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        decisions = self._host.turns(places, max_wait)
+        with self._desk.reporting(decisions, not_failures):
+            yield
+
+    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> Gate:
+        """Return a handle for jobs of one priority and queue: the cheapest way for a hot loop.
+
+        Making it reads and creates nothing; it may be made before `start` and shared by threads.
+
+        Args:
+            max_wait: longest sleep accepted by ``gate.run`` and ``with gate``, as for `run`.
+
+        Raises:
+            InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 0})) as controller:
+            ...     gate = controller.gate("low", "clicks")
+            ...     gate.run(str.upper, "sent")
+            'SENT'
+        """
+        make = gate_class(self._engine_name)
+        return make(self._engine, self._host, *checked(priority, queue_name, max_wait))
+
+    def throttled(
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Make every call of the decorated function go through `run`; a coroutine function awaits its turn.
+
+        Args:
+            max_wait: longest sleep accepted, as for `run`.
+
+        Raises:
+            TypeError: the function is a generator, whose work happens after the call.
+
+        Example:
+            >>> controller = BackpressureController(None, InMemoryStatsProvider({"email-queue": 0}))
+            >>> @controller.throttled("low", "email-queue")
+            ... def enqueue(address):
+            ...     return f"queued {address}"
+            >>> with controller:
+            ...     enqueue("me@example.org")
+            'queued me@example.org'
+        """
+        gate = self.gate(priority, queue_name, max_wait=max_wait)
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            refuse_generator(function)
+            if inspect.iscoroutinefunction(function):
+
+                @wraps(function)
+                async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                    return await self._host.perform_async(await self._turn_async(gate), function, *args, **kwargs)
+
+                return cast("Callable[P, T]", call_async)
+
+            @wraps(function)
+            def call(*args: P.args, **kwargs: P.kwargs) -> T:
+                return gate.run(function, *args, **kwargs)
+
+            return call
+
+        return decorate
+
+    def process_batch(self, jobs: Iterable[BatchJob], *, timeout: float | None = None) -> BatchResult:
+        """Run many jobs, each queue and priority at its own pace, on the one calling thread.
+
+        Jobs of one queue and priority follow each other; waiting for one such stream never delays another. Due jobs
+        run one at a time: earliest due first, then HIGH, then in input order.
+
+        Args:
+            timeout: seconds; what is not due by then is ``not_started``.
+
+        Returns:
+            An outcome for every job, in input order. Sheds, open circuits and late jobs are outcomes, not errors.
+
+        Raises:
+            BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
+            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does whatever a
+                signal handler raises while no work runs.
+
+        Example:
+            >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]
+            >>> provider = InMemoryStatsProvider({"payments": 0, "clicks": 5_000})
+            >>> with BackpressureController(None, provider) as controller:
+            ...     [outcome.status for outcome in controller.process_batch(jobs).outcomes]
+            ['succeeded', 'shed']
+        """
+        batch = self._batch(jobs, timeout)
+        if in_event_loop():
+            self._host.warn_of_loop(*batch.limits())
+        try:
+            for step in batch:
+                batch.answer = self._take_step(step)
+            return batch.result()
+        except BatchError:
+            raise
+        except BaseException as error:
+            batch.cut_short(error)
+            raise
+
+    def _take_step(self, step: Step) -> object:
+        try:
+            if type(step) is Work:
+                return JobOutcome.success(self._host.perform(step.decision, step.job.work))
+            assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
+            self._pacer.pause(step.seconds, step.job.queue_name)
+        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+            return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
+        return None
+
+    async def _turn_async(self, gate: Gate) -> ThrottleDecision:
+        decision = self._engine.plan(gate.priority, gate.queue_name)
+        seconds = self._desk.accept(decision, gate.max_wait, awaited=True)
+        if seconds > 0:
+            await self._pacer.pause_async(seconds)
+        return self._desk.admit(decision) if decision.delay > 0 else decision
+
+    def refresh(self, queue_name: str) -> bool:
+        """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.
+
+        Blocks for up to ``polling.timeout``.
+
+        Raises:
+            ControllerNotStartedError, ControllerStoppedError: it is not running.
+            BackpressureError: the calling thread runs an event loop.
+
+        Example:
+            >>> provider = InMemoryStatsProvider({"email-queue": 0})
+            >>> with BackpressureController(None, provider) as controller:
+            ...     provider.set("email-queue", 7_000)
+            ...     controller.refresh("email-queue"), controller.suggest_throttle("low", "email-queue").should_shed
+            (True, True)
+        """
+        name = validate_queue_name(queue_name)
+        if self._state != "running":
+            raise self._host.not_running()
+        if in_event_loop():
+            raise BackpressureError(
+                f"refreshing queue {name!r} would block the running event loop: use AsyncBackpressureController",
+                queue_name=name,
+            )
+        return self._poller.read([name]) == 1

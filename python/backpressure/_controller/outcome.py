@@ -1,0 +1,231 @@
+"""What a job came to: what its work returned or raised, and what that says of its queue.
+
+Work that only promises is no success. Generators and awaitables are refused; of a future the outcome is reported when
+it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from backpressure._model.errors import BackpressureError
+from backpressure._runtime.foreign import raised_by_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure._model.config.root import CircuitConfig
+    from backpressure._runtime.foreign import Foreign
+
+__all__ = [
+    "UnfinishedWorkError",
+    "is_failure",
+    "is_plain",
+    "is_unrelated",
+    "name_of",
+    "runs_on_a_loop",
+    "take",
+    "unrelated",
+]
+
+# On errors that say nothing of the queue, whatever their class.
+_UNRELATED = "_backpressure_unrelated"
+
+# Types known to be plain. By number, because a metaclass may make its classes equal, or unhashable; each is held, so
+# that its number stays its own.
+_plain: dict[int, type] = {}
+_MOST = 256
+
+
+class UnfinishedWorkError(BackpressureError, TypeError):
+    """Work that has only begun when it returns: a caller's mistake, and so no failure of the queue."""
+
+
+def is_plain(kind: type) -> bool:
+    """Tell whether every value of a type is all that its work came to. Thread-safe.
+
+    It is not where work is still to follow: a generator, an awaitable, a future with callbacks. What counts is what the
+    type has or inherits; a value that answers to any name, as mocks do, promises nothing.
+    """
+    return _plain.get(id(kind)) is kind or _look(kind)
+
+
+def _look(kind: type) -> bool:
+    generator = issubclass(kind, GeneratorType | AsyncGeneratorType)
+    if generator or _has(kind, "__await__") or _has(kind, "add_done_callback") or _takes_callbacks(kind):
+        return False
+    if len(_plain) >= _MOST:
+        _plain.clear()
+    _plain[id(kind)] = kind
+    return True
+
+
+def _has(kind: type, name: str) -> bool:
+    return any(name in vars(base) for base in kind.__mro__)
+
+
+def _takes_callbacks(kind: type) -> bool:
+    # As kafka-python's futures, which are awaitable too, but not by asyncio.
+    return _has(kind, "add_callback") and _has(kind, "add_errback")
+
+
+def runs_on_a_loop(value: object) -> bool:
+    """Tell whether an event loop is to await `value` for its outcome."""
+    kind = type(value)
+    return not is_plain(kind) and inspect.isawaitable(value) and not _takes_callbacks(kind)
+
+
+def take(
+    value: object,
+    report: Callable[[BaseException | None], object],
+    foreign: Foreign,
+    *,
+    work: Callable[..., object] | None,
+    instead: str,
+    awaited: bool = False,
+) -> None:
+    """Report the outcome of work that returned `value`, exactly once: now, or when `value` is done.
+
+    Args:
+        report: is told the error, or ``None`` for success; of a future in whatever thread completes it.
+        work: what returned it, for the message.
+        instead: what to do with an awaitable.
+        awaited: whether a loop runs here, so that its futures tell when they are done.
+
+    Raises:
+        UnfinishedWorkError: it is a generator or an awaitable; reported, and closed where that can be.
+    """
+    kind = type(value)
+    if is_plain(kind):
+        report(None)
+        return
+    is_future = _has(kind, "add_done_callback") and (awaited or not _has(kind, "__await__"))
+    if not (is_future or _takes_callbacks(kind)):
+        refusal = _refusal(value, work, instead)
+        report(refusal)
+        raise refusal
+    first = itertools.count().__next__  # atomic, unlike a test and a store
+
+    def once(error: BaseException | None) -> None:
+        if first() == 0:
+            report(error)
+
+    try:
+        _watch(value, once)
+    except BaseException as error:  # noqa: BLE001 - whatever its class, see `Foreign`
+        once(CancelledError())
+        message = "%s cannot be asked for its outcome, which says nothing of the queue, then"
+        foreign.raised(error, ("future", kind.__qualname__), message, kind.__qualname__)
+
+
+def _watch(future: Any, report: Callable[[BaseException | None], None]) -> None:
+    if _takes_callbacks(type(future)):
+        future.add_callback(lambda *_: report(None))
+        future.add_errback(lambda error=None, *_: report(_as_error(error)))
+        return
+    # Those of a loop call back in its next round only.
+    done = getattr(future, "done", None)
+    if callable(done) and done() is True:
+        report(_error_of(future))
+    else:
+        future.add_done_callback(lambda future: report(_error_of(future)))
+
+
+def _error_of(future: Any) -> BaseException | None:
+    """Return what a future that is done has failed with; its cancellation, where it was cancelled."""
+    try:
+        if not hasattr(future, "exception"):
+            future.result()
+            return None
+        error = future.exception()
+    except BaseException as raised:  # a cancelled future's
+        if raised_by_signal(raised):
+            raise
+        return raised
+    return None if error is None else _as_error(error)
+
+
+def _as_error(error: object) -> BaseException:
+    return error if isinstance(error, BaseException) else RuntimeError(f"a future failed with {type(error).__name__}")
+
+
+def _refusal(value: Any, work: Callable[..., object] | None, instead: str) -> UnfinishedWorkError:
+    kind = type(value)
+    name = getattr(value, "__qualname__", None)
+    if isinstance(value, Coroutine | GeneratorType):
+        with contextlib.suppress(Exception):  # one that has begun may refuse
+            value.close()
+    if issubclass(kind, GeneratorType | AsyncGeneratorType):
+        return UnfinishedWorkError(
+            f"{name} is a generator function, whose work happens after the call: use slot() inside it, or run what "
+            "consumes it"
+        )
+    if kind is CoroutineType:
+        return UnfinishedWorkError(f"{name} is a coroutine function: {instead}")
+    returned = "the work" if work is None else name_of(work)
+    return UnfinishedWorkError(f"{returned} returned an awaitable {kind.__qualname__}, not its outcome: {instead}")
+
+
+def name_of(function: object) -> str:
+    """Return what a message calls a function: also one that has no name of its own, such as a partial."""
+    while not isinstance(name := getattr(function, "__qualname__", None), str):
+        inner = getattr(function, "func", None)
+        if inner is None:
+            return type(function).__qualname__
+        function = inner
+    return name
+
+
+# ------------------------------------------------------------------------------------------------------------- failures
+
+
+@contextlib.contextmanager
+def unrelated() -> Iterator[None]:
+    """Mark what the body raises as saying nothing of the queue: it is the user's own code within an enqueue."""
+    try:
+        yield
+    except Exception as error:
+        vars(error)[_UNRELATED] = True  # its class may be frozen
+        raise
+
+
+def is_unrelated(error: BaseException) -> bool:
+    """Tell whether `error` came out of `unrelated`."""
+    return getattr(error, _UNRELATED, False) is True
+
+
+def is_failure(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> bool:
+    """Tell whether `error`, raised by a job, counts against its queue: a group does if one of its leaves does.
+
+    Cancellation, interrupts and exits say nothing of the queue, nor do this package's own errors, those excluded and
+    those that `CircuitConfig.is_failure` refuses.
+    """
+    try:
+        return any(_judge(leaf, circuit) for leaf in _leaves(error, circuit.excluded_exceptions))
+    except BaseException as raised:  # noqa: BLE001 - whatever its class, see `Foreign`
+        message = "is_failure raised; what it is asked about counts as a failure then"
+        foreign.raised(raised, ("is_failure", id(circuit)), message)
+    return True
+
+
+def _judge(error: Exception, circuit: CircuitConfig) -> bool:
+    return circuit.is_failure is None or bool(circuit.is_failure(error))
+
+
+def _leaves(error: BaseException, excluded: tuple[type[BaseException], ...]) -> Iterator[Exception]:
+    """Yield the errors that may count, out of `error` and of the groups within."""
+    pending = [error]
+    while pending:
+        link = pending.pop()
+        if isinstance(link, (BackpressureError, CancelledError, *excluded)):
+            continue
+        if isinstance(link, BaseExceptionGroup):
+            pending.extend(link.exceptions)
+        elif isinstance(link, Exception):
+            yield link

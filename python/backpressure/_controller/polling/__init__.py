@@ -1,0 +1,1 @@
+"""Who reads the statistics, when, and what becomes of what was read."""

@@ -1,0 +1,115 @@
+"""Reads of a provider that belongs to its callers' event loops: each of them reads for itself, nobody in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backpressure._controller.polling.deadline import odd
+from backpressure._controller.polling.sights import Sights
+from backpressure._model.clock import wait_async
+from backpressure._model.errors import StatsUnavailableError
+from backpressure._runtime.foreign import raised_by_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from backpressure._controller.polling.samples import Intake
+    from backpressure._controller.polling.sights import Field
+    from backpressure._model.clock import Clock
+    from backpressure._model.stats import AsyncStatsProvider
+
+__all__ = ["CallerLoopReads"]
+
+T = TypeVar("T")
+
+_Loop = asyncio.AbstractEventLoop
+_Task = asyncio.Task[None]
+
+
+async def _tamed(reading: Awaitable[T]) -> T:
+    """Return what `reading` returns; a task would keep what is no `Exception` to itself, or end its loop by it."""
+    try:
+        return await reading
+    except Exception:
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        cancelled = task is not None and task.cancelling() and isinstance(error, asyncio.CancelledError)
+        if cancelled or isinstance(error, GeneratorExit) or raised_by_signal(error):
+            raise
+        raise odd(error) from None
+
+
+def _look_away(work: asyncio.Future[Any]) -> None:
+    """Have asyncio not complain that nobody looks at how a read ended that was cut short."""
+    if not work.cancelled():
+        work.exception()
+
+
+class CallerLoopReads(Sights[_Loop, _Task]):
+    """Reads on the event loop that asks, in tasks that end when nothing is left to read. Loops share nothing."""
+
+    def __init__(
+        self, provider: AsyncStatsProvider, intake: Intake, clock: Clock, timeout: Callable[[], float]
+    ) -> None:
+        self._provider: Any = provider
+        super().__init__(bool, together=hasattr(provider, "get_many"))  # there is always a task to be had
+        self._intake = intake
+        self._clock = clock
+        self._timeout = timeout
+
+    async def read(self, queue_names: list[str]) -> int:
+        """Read some queues, within the timeout; return how many got a sample. Raises nothing the provider raised."""
+        collected: Mapping[str, Any] = {}
+        failure: Exception | None = None
+        try:
+            if len(queue_names) == 1:
+                collected = {queue_names[0]: await self._bounded(self._provider.get_queue_stats(queue_names[0]))}
+            else:
+                collected = dict(await self._bounded(self._provider.get_many(queue_names)))
+        except Exception as error:  # noqa: BLE001 - providers may raise anything
+            failure = error
+        return self._intake.sighted(queue_names, collected, failure, polled=False)
+
+    async def _bounded(self, reading: Awaitable[T]) -> T:
+        """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""
+        timeout = self._timeout()
+        work = asyncio.ensure_future(_tamed(reading))
+        timer = asyncio.ensure_future(wait_async(self._clock, timeout))
+        try:
+            await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            ended = work.done()
+            work.cancel()
+            work.add_done_callback(_look_away)
+        if ended:
+            return work.result()
+        raise StatsUnavailableError(
+            f"reading took longer than {timeout:g} s: look at the server, or raise polling.timeout",
+            error_type="deadline",
+        )
+
+    # --------------------------------------------------------------------------------------------------- see `Sights`
+
+    def _here(self) -> _Loop:
+        for loop in [loop for loop in self._fields if loop.is_closed()]:
+            self._fields.pop(loop, None)
+        return asyncio.get_running_loop()
+
+    def _launch(self, field: Field[_Task]) -> _Task:
+        # In an empty context: it reads for others too.
+        context = contextvars.Context()
+        return asyncio.get_running_loop().create_task(self._fly(field), name="backpressure-read", context=context)
+
+    def _lives(self, flier: _Task) -> bool:
+        return not flier.done()
+
+    async def _fly(self, field: Field[_Task]) -> None:
+        while sights := self._take(field, asyncio.current_task()):
+            try:
+                await self.read([sight.queue_name for sight in sights])
+            finally:
+                self._land(field, sights)

@@ -1,0 +1,259 @@
+"""What providers answer, taken into the engine: judged, counted and reported. No I/O, no waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import re
+from typing import TYPE_CHECKING, Any
+
+from backpressure._engine.settings import nanoseconds
+from backpressure._engine.sync import Tally
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
+from backpressure._model.stats import QueueStats
+from backpressure._runtime.pauses import Slices
+from backpressure._telemetry.metrics import Durations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from backpressure._engine.border import Engine
+    from backpressure._model.clock import Clock
+    from backpressure._model.config.root import PollingConfig
+    from backpressure._telemetry.events import Announcer
+
+__all__ = ["Intake"]
+
+# Queues whose failures are told one by one; a provider that invents names must not fill the memory.
+_MAX_REPORTED = 1_000
+# Types of errors that are counted apart: they are labels of a metric, and come from other people's code.
+_MAX_ERROR_TYPES = 50
+_ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+# Seconds that no job has waited; an integer may be larger than any float.
+_LONGEST = 1e10
+# Failures that go on until a person changes something.
+_MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
+
+
+def _never(_queue_name: str) -> bool:
+    return False
+
+
+def _age_ns(seconds: object) -> int | None:
+    """Return an age in whole nanoseconds; ``None`` for what is no age, since providers may be other people's code."""
+    if isinstance(seconds, (int, float)) and 0 <= seconds < math.inf:
+        return nanoseconds(min(seconds, _LONGEST))
+    return None
+
+
+class Intake:
+    """Stands between those who read and the engine. Thread-safe.
+
+    Args:
+        hastens: tells whether the return of a queue's statistics lets its circuit be probed at once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        announcer: Announcer,
+        *,
+        hastens: Callable[[str], bool] = _never,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._announcer = announcer
+        self._uniform = uniform
+        self._hastens = hastens
+        self._failures = 0
+        self._errors: dict[str, Tally] = {}
+        self._health = "unknown"
+        self._queue_health: dict[str, str] = {}
+        # Queues that could not be read while their circuits were open, nor since.
+        self._lost: set[str] = set()
+        #: Monotonic nanoseconds of the last answer of the provider, ``None`` before the first.
+        self.answered_ns: int | None = None
+        #: The last good sample of each queue, for display.
+        self.stats: dict[str, QueueStats] = {}
+        #: Seconds that the last poll took, ``None`` before the first.
+        self.last_poll_seconds: float | None = None
+        #: How long all polls took.
+        self.durations = Durations()
+        #: Called by the poller after every poll, on its thread.
+        self.after_poll: Callable[[], object] = bool
+
+    def pause(self, config: PollingConfig) -> float:
+        """Return seconds until the next poll."""
+        if self._failures == 0:
+            return config.interval + self._uniform(-config.jitter, config.jitter)
+        # The exponent is capped only to keep the number small: the delay is capped long before.
+        return min(config.max_backoff, config.interval * 2.0 ** min(self._failures, 64)) * self._uniform(0.5, 1.0)
+
+    # ---------------------------------------------------------------------------------------------------------- takings
+
+    def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
+        """Take over a whole poll; tell whether the provider answered."""
+        good = self.take(collected)
+        self._settle_cold_queues()
+        self.last_poll_seconds = seconds
+        self.durations = self.durations.plus(nanoseconds(seconds))
+        self._failures = 0 if failure is None else self._failures + 1
+        if failure is not None:
+            self.count_error(self._error_type(failure))
+            self._note_lost(set(self._engine.queue_names()) - good)
+        self._report(failure)
+        return failure is None
+
+    def sighted(
+        self, queue_names: Iterable[str], collected: Mapping[str, Any], failure: Exception | None, *, polled: bool
+    ) -> int:
+        """Take over what was read for callers, where `failure` may have cut it short; return how many were good.
+
+        Unless the provider is `polled` too, this says how it is.
+        """
+        names = set(queue_names)
+        if failure is not None and len(names) == 1:
+            collected = dict.fromkeys(names, failure)  # for all that is known it concerns this queue alone
+        elif failure is not None:
+            self.count_error(self._error_type(failure))
+        good = self.take(collected) & names
+        for name in names - good:
+            self._engine.read_failed(name)
+        if failure is not None:
+            self._note_lost(names - good)
+        if not polled and (good or failure is not None):
+            self._report(None if good else failure)
+        return len(good)
+
+    def take(self, collected: Mapping[str, Any]) -> set[str]:
+        """Hand samples to the engine; return whose were good. A bad one spoils no other."""
+        now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
+        tick = Slices().tick
+        good: set[str] = set()
+        for name, sample in collected.items():
+            tick()
+            problem, error_type = self._problem(name, sample)
+            if problem is None:
+                assert isinstance(sample, QueueStats)  # noqa: S101 - what else has no problem
+                lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
+                oldest_age_ns = _age_ns(sample.oldest_age)
+                if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns, oldest_age_ns):
+                    self.stats[name] = sample
+                    good.add(name)
+                    self._note_found(name)
+            else:
+                self.count_error(error_type)
+                self._note_lost((name,))
+            self._report_queue(name, error_type, problem)
+        return good
+
+    def _note_lost(self, names: Iterable[object]) -> None:
+        """Remember which queues could not be read while their circuits were not closed."""
+        for name in names:
+            with contextlib.suppress(InvalidQueueError):  # a provider may invent names
+                valid = validate_queue_name(name)
+                breaker = self._engine.breaker(valid, False)
+                if breaker is not None and breaker.state() != 0:
+                    self._lost.add(valid)
+
+    def _note_found(self, name: str) -> None:
+        """Let a queue that can be read again be probed, where enqueues fail and return with its statistics."""
+        if name in self._lost:
+            self._lost.discard(name)
+            if self._hastens(name):
+                self._engine.hasten(name)
+
+    def _error_type(self, error: Exception) -> str:
+        """Return what to count an error as: its own word for it, where that can be a label."""
+        given: object = getattr(error, "error_type", None)
+        if not (isinstance(error, StatsUnavailableError) and isinstance(given, str) and _ERROR_TYPE.fullmatch(given)):
+            return "provider"
+        return given if given in self._errors or len(self._errors) < _MAX_ERROR_TYPES else "provider"
+
+    def _problem(self, name: object, sample: object) -> tuple[str | None, str]:
+        if isinstance(sample, StatsUnavailableError):
+            return str(sample), self._error_type(sample)
+        if isinstance(sample, Exception):
+            return f"{type(sample).__name__} while reading", "provider"  # its text may hold credentials
+        if not isinstance(sample, QueueStats):
+            return f"a provider must give QueueStats, not {type(sample).__name__}", "invalid_sample"
+        try:
+            validate_queue_name(name)
+        except InvalidQueueError as error:
+            return str(error), "invalid_sample"
+        return sample.fault(), "invalid_sample"
+
+    def _settle_cold_queues(self) -> None:
+        """Let queues that this poll brought no sample for fall back until the next one."""
+        for name in self._engine.queue_names():
+            if name not in self.stats:
+                self._engine.read_failed(name)
+
+    def forget(self, queue_name: str) -> None:
+        """Drop what is kept for display of an evicted queue."""
+        self.stats.pop(queue_name, None)
+        self._queue_health.pop(queue_name, None)
+        self._lost.discard(queue_name)
+
+    def forget_all(self) -> None:
+        """Begin anew in a forked child, which has read nothing yet."""
+        self.stats.clear()
+        self._queue_health.clear()
+        self._lost.clear()
+        self._failures = 0
+        self._health = "unknown"
+        self.answered_ns = None
+
+    # ---------------------------------------------------------------------------------------------------------- reports
+
+    def errors(self) -> dict[str, int]:
+        """Return failed reads by type."""
+        return {error_type: tally.value for error_type, tally in self._errors.copy().items()}
+
+    def health(self) -> str:
+        """Return ``"ok"``, the error type of a failing provider, or ``"unknown"`` before the first poll."""
+        return self._health
+
+    def count_error(self, error_type: str) -> None:
+        (self._errors.get(error_type) or self._errors.setdefault(error_type, Tally())).add()
+
+    def note_restart(self) -> None:
+        """Count and announce that a poller which showed no sign of life was replaced."""
+        self.count_error("heartbeat")
+        message = "the poller showed no sign of life: restarted"
+        self._announcer.announce("poller", "running", "restarted", message, level=logging.ERROR)
+
+    def _report(self, failure: Exception | None) -> None:
+        old, new = self._health, "ok" if failure is None else self._error_type(failure)
+        self._health = new
+        if failure is None:
+            self.answered_ns = self._clock.monotonic_ns()
+        if new == old or (old == "unknown" and new == "ok"):
+            return
+        if failure is None:
+            self._announcer.announce("provider", old, new, "statistics are read again")
+        else:
+            # A foreign exception's text may hold a URL with credentials; its type says enough.
+            cause = failure if isinstance(failure, StatsUnavailableError) else type(failure).__name__
+            level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
+            self._announcer.announce(
+                "provider", old, new, f"statistics cannot be read: {cause}", level=level, error_type=new
+            )
+
+    def _report_queue(self, name: str, error_type: str, problem: str | None) -> None:
+        old = self._queue_health.get(name, "ok")
+        new = "ok" if problem is None else error_type
+        if new == old or (problem is not None and len(self._queue_health) >= _MAX_REPORTED):
+            return
+        with contextlib.suppress(KeyError):
+            del self._queue_health[name]
+        if problem is not None:
+            self._queue_health[name] = new
+        message = f"statistics of queue {name!r} are read again" if problem is None else f"queue {name!r}: {problem}"
+        level = logging.INFO if problem is None else logging.WARNING
+        self._announcer.announce("queue_stats", old, new, message, queue_name=name, level=level, error_type=error_type)

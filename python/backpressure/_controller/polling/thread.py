@@ -1,0 +1,364 @@
+"""The one regular reader of statistics: a thread that polls, backs off, and is replaced when it dies."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import sys
+import threading
+import time
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING
+
+from backpressure._controller.polling.deadline import Reader, odd
+from backpressure._controller.polling.sights import Landing, ThreadSights
+from backpressure._engine.settings import nanoseconds
+from backpressure._engine.sync import ForkLock
+from backpressure._model.clock import Wake, wait
+from backpressure._model.errors import StatsUnavailableError
+from backpressure._runtime.threads import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from backpressure._controller.polling.samples import Intake
+    from backpressure._engine.border import Engine
+    from backpressure._model.clock import Clock
+    from backpressure._model.config.root import PollingConfig
+    from backpressure._model.stats import QueueStats, StatsProvider
+    from backpressure._telemetry.events import Announcer
+
+__all__ = ["Poller"]
+
+# Seconds beyond its own plans after which the thread is in doubt.
+_SLACK = 2.0
+# Seconds that the end of each thread is waited for; they are daemons, so nothing hangs on them.
+_JOIN = 0.4
+
+
+def _nothing() -> None:
+    """End no reads but those that end by themselves."""
+
+
+class _Thread:
+    """One incarnation of the poller's thread. A stranger to later ones, and to those of other processes."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.wake = Wake()
+        self.poll_now = True
+        self.first_poll = Landing()
+        self.due_ns: float = 0  # when it will have shown itself again, if it lives
+        self.late = False  # it woke up long after it meant to, and polls
+        self.doubted = False  # it was not seen in time, and woken to show itself
+        self.dismissed = False
+        self.thread: threading.Thread | None = None
+
+    def is_own(self) -> bool:
+        """Tell whether this process started it."""
+        return self.pid == os.getpid()
+
+    def is_dead(self) -> bool:
+        """Tell whether it has ended; that it has not says nothing under all servers."""
+        return self.thread is not None and not self.thread.is_alive()
+
+
+class Poller:
+    """Reads the provider into the engine. Thread-safe; survives whatever the provider raises."""
+
+    def __init__(
+        self,
+        provider: StatsProvider,
+        engine: Engine,
+        config: PollingConfig,
+        clock: Clock,
+        announcer: Announcer,
+        intake: Intake,
+        end_reads: Callable[[], threading.Thread | None] = _nothing,
+    ) -> None:
+        self._provider = provider
+        self._engine = engine
+        self._config = config
+        self._clock = clock
+        self._announcer = announcer
+        self.intake = intake
+        self.reader = Reader(provider, clock)
+        self._end_reads = end_reads
+        self._current: _Thread | None = None
+        self._lock = ForkLock()
+        self._begun = False
+        self._stopped = False
+        self._rotation = 0
+        # Queues whose reads one by one have not ended, by process: some longer than their polls.
+        self._unread: dict[int, set[str]] = {}
+        _pollers.add(self)
+
+    # ----------------------------------------------------------------------------------------------------- lifecycle
+
+    def start(self) -> Landing | None:
+        """Start the thread, in a forked child anew, and return the end of its first poll; ``None`` without a poller."""
+        self._begun = True
+        # A daemon at work while its interpreter ends could log to what is closed, and a subinterpreter dies of it.
+        atexit.unregister(self._at_exit)
+        atexit.register(self._at_exit)
+        self._ensure()
+        current = self._current
+        return None if current is None else current.first_poll
+
+    def _ensure(self) -> bool:
+        """Start the thread if polling is wanted and this process has none; tell whether that was so."""
+        current = self._current
+        if not self._may_run() or sys.is_finalizing() or (current is not None and current.is_own()):
+            return False
+        if current is not None:
+            self.forget_parent()  # no hook may have run
+        self._spawn(current)
+        return True
+
+    def _may_run(self) -> bool:
+        return self._begun and self._config.enabled and not self._stopped
+
+    def check(self) -> bool:
+        """Look after the thread, where samples are older than they may be; tell whether the caller should read first.
+
+        It should where nobody can have read: in a forked child, and after the whole process stood still.
+        """
+        if self._ensure():
+            return True
+        current = self._current
+        if current is None or not current.is_own() or sys.is_finalizing():
+            return False
+        dead = current.is_dead()
+        if not dead and self._clock.monotonic_ns() <= current.due_ns:
+            return current.late
+        if dead or current.doubted:
+            self.intake.note_restart()
+            self._spawn(current)
+        else:
+            # Perhaps it was not to be seen because this process was suspended, and is only waking up itself.
+            current.doubted = True
+            current.due_ns = self._due_ns(self._config.timeout)
+            self._wake(current)
+        return True
+
+    def configure(self, config: PollingConfig) -> None:
+        """Poll by `config` from now on; before `start`, from then on."""
+        self._config = config
+        if not config.enabled:
+            self._dismiss()
+        elif not self._ensure() and self._current is not None:
+            self._wake(self._current)
+
+    def retire(self) -> Callable[[], object]:
+        """End the thread and what it reads; return what waits for that, for less than a second.
+
+        `start` may come again.
+        """
+        self._begun = False
+        atexit.unregister(self._at_exit)
+        current = self._dismiss()
+        self.reader.interrupt()
+        return partial(_join, current, self._end_reads())
+
+    def stop(self) -> Callable[[], object]:
+        """As `retire`, for good. Idempotent."""
+        self._stopped = True
+        return self.retire()
+
+    def alive(self) -> bool:
+        """Tell whether this process has a poller that shows itself."""
+        current = self._current
+        return (
+            current is not None
+            and current.is_own()
+            and not current.is_dead()
+            and self._clock.monotonic_ns() <= current.due_ns
+        )
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child: what its parent read says what was, not what is."""
+        self._engine.forget_samples()
+        self.intake.forget_all()
+
+    def revive(self) -> None:
+        """Start a forked child's thread, when it comes to read its first queue."""
+        self._ensure()
+
+    def _dismiss(self) -> threading.Thread | None:
+        """Have the thread end when it next looks; return it."""
+        # Let go of last, so that who is interrupted here may do it again.
+        current = self._current
+        own = current is not None and current.is_own()
+        if current is not None and own:
+            current.dismissed = True
+            current.wake.set()
+            current.first_poll.land()
+        if self._current is current:
+            self._current = None
+        return current.thread if current is not None and own else None
+
+    def _at_exit(self) -> None:
+        self.retire()()
+
+    @staticmethod
+    def _wake(current: _Thread) -> None:
+        current.poll_now = True
+        current.wake.set()
+
+    def _spawn(self, old: _Thread | None) -> None:
+        """Start a thread in the place of `old`, unless another caller has."""
+        fresh = _Thread()
+        fresh.due_ns = self._due_ns(self._config.timeout)
+        with self._lock():
+            if self._current is not old:
+                return
+            self._current = fresh
+        if old is not None and old.is_own():
+            old.wake.set()
+        try:
+            fresh.thread = spawn(partial(self._run, fresh), "backpressure-poller")
+        except RuntimeError as error:  # no more threads are to be had: whoever meets an old sample tries again
+            fresh.due_ns = -math.inf
+            fresh.doubted = True
+            fresh.first_poll.land()
+            self._announcer.poller_failed(error)
+            return
+        if not self._may_run():
+            self._dismiss()  # its end came after this was begun
+
+    def _is_wanted(self, me: _Thread) -> bool:
+        return self._current is me and not me.dismissed and not self._stopped
+
+    def _run(self, me: _Thread) -> None:
+        try:
+            while self._is_wanted(me):
+                self._turn(me)
+        finally:
+            me.first_poll.land()
+            if self._current is None:
+                self._end_reads()  # it may have begun to read when that was ended already
+
+    def _turn(self, me: _Thread) -> None:
+        """Wait for the next poll, and poll."""
+        try:
+            if not me.poll_now:
+                pause = self.intake.pause(self._config)
+                self._expect(me, pause + self._config.timeout)
+                wait(self._clock, me.wake, pause, background=True)
+                me.wake.clear()
+                if not self._is_wanted(me):
+                    return
+            me.poll_now = False
+            me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
+            self._expect(me, self._config.timeout)
+            self.poll()
+        except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
+            self._announcer.poller_failed(error)
+            self.intake.count_error("provider")
+            wait(self._clock, me.wake, self._config.interval, background=True)
+            me.wake.clear()
+        me.late = False
+        me.first_poll.land()
+
+    def _expect(self, me: _Thread, seconds: float) -> None:
+        me.due_ns = self._due_ns(seconds)
+        me.doubted = False
+
+    def _due_ns(self, seconds: float) -> int:
+        return self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)
+
+    # --------------------------------------------------------------------------------------------------------- reads
+
+    def poll(self) -> bool:
+        """Read everything once, within the timeout; tell whether the provider answered. Raises nothing it raised."""
+        collected: dict[str, object] = {}
+        began = time.perf_counter()
+        failure = self._bounded(self._collect, collected)
+        if self._stopped:
+            return False  # and what was cut short is no news
+        answered = self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
+        self.intake.after_poll()
+        return answered
+
+    def sights(self) -> ThreadSights:
+        """Return what reads for callers."""
+        together = hasattr(self._provider, "get_many")
+        return ThreadSights(self.read, self._engine.read_failed, together=together)
+
+    def read(self, queue_names: list[str]) -> int:
+        """Read some queues for callers, within the timeout; return how many got a sample."""
+        collected: dict[str, object] = {}
+        failure = None if self._stopped else self._bounded(partial(self._fetch, queue_names), collected)
+        if self._stopped:
+            return 0
+        return self.intake.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
+
+    def _bounded(self, fill: Callable[[dict[str, object], int], object], into: dict[str, object]) -> Exception | None:
+        """Call `fill` within the timeout; return what cut it short. What it put in until then is there."""
+        timeout = self._config.timeout
+        try:
+            deadline_ns = self._clock.monotonic_ns() + nanoseconds(timeout)
+            self.reader.call(lambda: fill(into, deadline_ns), timeout)
+        except Exception as error:  # noqa: BLE001 - providers may raise anything
+            return error
+        return None
+
+    def _collect(self, collected: dict[str, object], deadline_ns: int) -> None:
+        """Read all that the provider lists, then the known queues that it left out. Runs on the reader's thread."""
+        collected.update(self._provider.get_all_queue_stats())
+        missing = [name for name in self._engine.queue_names() if name not in collected]
+        if not missing:
+            return
+        get_many: Callable[[Iterable[str]], Mapping[str, QueueStats | StatsUnavailableError]] | None
+        get_many = getattr(self._provider, "get_many", None)
+        if get_many is not None:
+            collected.update(get_many(missing))
+            return
+        # One by one, beginning behind where the last poll was cut off, so that every queue gets its turn.
+        unread = self._unread.setdefault(os.getpid(), set())
+        first = self._rotation % len(missing)
+        for position, name in enumerate(missing[first:] + missing[:first], first + 1):
+            if self._clock.monotonic_ns() >= deadline_ns:
+                return
+            self._rotation = position
+            if name in unread:
+                collected[name] = _still_hangs()
+                continue
+            unread.add(name)
+            try:
+                collected[name] = self._provider.get_queue_stats(name)
+            except BaseException as error:  # noqa: BLE001 - one queue's error spoils no other
+                collected[name] = error if isinstance(error, Exception) else odd(error)
+            finally:
+                unread.discard(name)
+
+    def _fetch(self, queue_names: list[str], collected: dict[str, object], _deadline_ns: int) -> None:
+        """Read queues, several only where the provider can in one go. Runs on the reader's thread."""
+        if len(queue_names) == 1:
+            collected[queue_names[0]] = self._provider.get_queue_stats(queue_names[0])
+        else:
+            collected.update(self._provider.get_many(queue_names))  # type: ignore[attr-defined]  # sights know
+
+
+def _still_hangs() -> StatsUnavailableError:
+    return StatsUnavailableError("an earlier read of it has not ended yet", error_type="deadline")
+
+
+def _join(*threads: threading.Thread | None) -> None:
+    for thread in threads:
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN)
+
+
+def _after_fork_in_child() -> None:
+    for poller in list(_pollers):
+        poller.forget_parent()
+
+
+# Servers that fork in C do without: there a child notices by its process id, where samples have grown old.
+_pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""Decides: which engine does, what both are given, and what they share."""

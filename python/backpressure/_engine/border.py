@@ -1,0 +1,311 @@
+"""The border between engines and controllers: what each may ask of the other, and the values that cross."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from backpressure._engine.settings import CircuitSettings, EngineSettings
+    from backpressure._engine.totals import Totals
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.vocabulary import Priority, Reason, Zone
+
+__all__ = ["Answer", "Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket"]
+
+T = TypeVar("T")
+
+
+class Ticket(Protocol):
+    """Permission to do one piece of work; comes back with its result."""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the breaker that issued it."""
+        ...
+
+    @property
+    def probe(self) -> bool:
+        """Whether it holds a half-open circuit's lease."""
+        ...
+
+    @property
+    def issued_ns(self) -> int:
+        """Instant at which it was given out."""
+        ...
+
+
+class Breaker(Protocol):
+    """One queue's circuit breaker; instants are monotonic nanoseconds, states those of `CircuitState`."""
+
+    @property
+    def word(self) -> int:
+        """The 64-bit word that transitions read."""
+        ...
+
+    @property
+    def last_failure(self) -> str | None:
+        """What failed when the last failure counted: the class of its error, where that is known."""
+        ...
+
+    @property
+    def last_failure_ns(self) -> int | None:
+        """Instant of the last failure that counted."""
+        ...
+
+    @property
+    def last_probe_ns(self) -> int | None:
+        """Instant of the last probe."""
+        ...
+
+    def state(self) -> int: ...
+    def retry_at_ns(self, word: int) -> int | None: ...
+    def try_acquire(self) -> Ticket | None: ...
+    def record(
+        self, ok: bool | None, ticket: Ticket | None = None, began_ns: int | None = None, failure: str | None = None
+    ) -> None: ...
+    def hasten(self) -> None: ...
+    def force_open(self, until_ns: int | None = None) -> None: ...
+    def force_close(self) -> None: ...
+    def reset(self) -> None: ...
+
+
+class Gate(Protocol):
+    """An engine's calls for one priority and queue. Made without reading or creating anything."""
+
+    def suggest(self) -> ThrottleDecision:
+        """See `Engine.suggest_throttle`."""
+        ...
+
+    def run(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """See `Engine.run`; all keyword arguments are for the work."""
+        ...
+
+
+class Answer(NamedTuple):
+    """What an engine decided for one job. The host makes the public value of it; both engines fill in every field.
+
+    Attributes:
+        delay_ns: nanoseconds to wait; where the job is shed by load, those that it would have waited.
+        shed: whether the job is refused.
+        timestamp: wall time of the computation, for display.
+        backlog, zone: waiting jobs of the sample that it was made from, and their zone; ``None`` without a sample.
+        ticket: the breaker's permission, where there is one.
+        issued_ns: instant of the decision.
+        retry_at_ns: instant of the next probe of a circuit that refuses; ``None`` where that is not known.
+        computed: whether the law was computed for this answer.
+    """
+
+    priority: Priority
+    queue_name: str
+    delay_ns: int
+    shed: bool
+    reason: Reason
+    timestamp: datetime
+    backlog: int | None
+    zone: Zone | None
+    ticket: Ticket | None
+    issued_ns: int
+    retry_at_ns: int | None
+    computed: bool
+
+
+class Host(Protocol):
+    """What an engine asks of the controller it belongs to. Everything here is off the hot path."""
+
+    #: Reads the injected clock; ``None`` makes the engine read the system's itself.
+    now_ns: Callable[[], int] | None
+
+    def utc_now(self) -> datetime:
+        """Wall time for display."""
+        ...
+
+    def decision(self, answer: Answer) -> ThrottleDecision:
+        """Build the public value."""
+        ...
+
+    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        """Build what observe mode gives its caller: a go, with the real decision beside it."""
+        ...
+
+    def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
+        """Return `planned` with the ticket of its admission."""
+        ...
+
+    def not_running(self) -> Exception:
+        """Return the error for a call outside of start() and stop()."""
+        ...
+
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job that may have to wait: by `Engine.plan`, `Engine.admit` and `Engine.record`."""
+        ...
+
+    def run_within(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run`, with every keyword argument for the work."""
+        ...
+
+    def is_plain(self, kind: type) -> bool:
+        """Tell whether a value of this type is an outcome; if it is none, it is always told by `report_success`.
+
+        Asked once about a type, more or less: the answer is remembered.
+        """
+        ...
+
+    def report_success(self, decision: ThrottleDecision, value: object) -> None:
+        """Take what the work of a job returned that the engine ran itself; raises where that only promises."""
+        ...
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
+        """Take what the work of a job raised that the engine ran itself, having begun at `began_ns` or before."""
+        ...
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        """Read a queue on the caller's path.
+
+        Either the engine is given the sample (or `read_failed`) before this returns ``None``, or this call is to be
+        answered with the returned reason. With ``wait=False`` a caller that finds a read under way does not wait.
+        """
+        ...
+
+    def check_poller(self) -> bool:
+        """Look after the poller: samples have not been renewed in time.
+
+        ``True`` asks the caller to read its queue first, as at first sight: in a forked child, and after the process
+        was suspended, nobody can have read.
+        """
+        ...
+
+    def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
+        """A breaker changed its state, or was forced or released; its words before and after."""
+        ...
+
+    def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
+        """A queue's backlog lies in another zone of a priority's window; before the first look it was green."""
+        ...
+
+    def override_ended(self) -> None:
+        """The manual override's time is up. Noticed by the first decision that follows."""
+        ...
+
+    def evicted(self, queue_name: str) -> None:
+        """A queue lost its state to make room."""
+        ...
+
+
+class Engine(Protocol):
+    """Decides. Thread-safe; no call but `Host.read` waits for anything."""
+
+    @property
+    def origin_ns(self) -> int:
+        """Where its milliseconds begin: its first clock reading."""
+        ...
+
+    def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide and admit: the whole decision."""
+        ...
+
+    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep."""
+        ...
+
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job: at once where a go lies ready, else as `Host.run` does."""
+        ...
+
+    def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
+        """Ask the breaker again for a planned decision, right before its work; one that waited is counted here.
+
+        A go that was admitted when it was planned stays as it is while its circuit is closed or its lease runs.
+        """
+        ...
+
+    def refuse_late(self, planned: ThrottleDecision) -> None:
+        """Count a planned decision that is refused, for its caller would not wait so long."""
+        ...
+
+    def record(
+        self, decision: ThrottleDecision, ok: bool | None, began_ns: int | None = None, failure: str | None = None
+    ) -> None:
+        """Feed the breaker with the outcome of a decided job; ``None`` says nothing, and gives a probe's lease back.
+
+        `began_ns` is when the attempt began, by default when its decision was made; `failure` the error's class.
+        """
+        ...
+
+    def record_queue(self, queue_name: str, ok: bool, failure: str | None = None) -> None:
+        """Feed the breaker with an outcome that belongs to no decision."""
+        ...
+
+    def hasten(self, queue_name: str) -> None:
+        """Let the next admission of the queue's open circuit be its first probe; does nothing if it is forced."""
+        ...
+
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+        """Take a sample; ``False`` where the queue is unknown and there is no room for it.
+
+        `oldest_age_ns` is how long the oldest job had waited at `as_of_ns`; ``None`` where the queue cannot tell.
+        """
+        ...
+
+    def read_failed(self, queue_name: str) -> None:
+        """A read on a caller's path failed: answer with the fallback until the next poll."""
+        ...
+
+    def forget_samples(self) -> None:
+        """Drop all samples: they are another process's, and every queue is to be read anew."""
+        ...
+
+    def configure(self, settings: EngineSettings) -> None: ...
+    def set_running(self, running: bool) -> None: ...
+    def set_override(self, enabled: bool, until_ns: int | None = None) -> None: ...
+    def set_emergency(self, enabled: bool) -> None: ...
+    def override(self) -> bool: ...
+    def emergency(self) -> bool: ...
+    def now_ns(self) -> int: ...
+    def breaker(self, queue_name: str, create: bool) -> Breaker | None: ...
+    def queue_names(self) -> list[str]: ...
+    def cache_size(self) -> int: ...
+    def sample(self, queue_name: str) -> tuple[int, int, int | None] | None:
+        """Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then."""
+        ...
+
+    def totals(self) -> dict[tuple[str, int], Totals]: ...
+
+
+class EngineModule(Protocol):
+    """What the pure engine and `_native` both export."""
+
+    Engine: Callable[[EngineSettings, Host], Engine]
+    Breaker: Callable[[CircuitSettings, Callable[[], int] | None], Breaker]
+    #: Called with an engine, its host, and priority, queue name and ``max_wait`` of the jobs.
+    Gate: Callable[..., Gate]

@@ -1,0 +1,1 @@
+"""The laws that turn a sample into advice."""

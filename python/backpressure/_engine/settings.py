@@ -1,0 +1,144 @@
+"""The configuration as the engines take it: plain integers, so that both compute exactly the same."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+
+from backpressure._model.config.root import CircuitConfig, FallbackMode
+from backpressure._model.vocabulary import Priority, Reason
+
+if TYPE_CHECKING:
+    from backpressure._model.config.root import BacklogThresholds, BackpressureConfig, CurveConfig
+
+__all__ = ["CircuitSettings", "EngineSettings", "LawSettings"]
+
+_MS = 1_000_000
+_MAX_NS = 2**63 - 1
+_NO_DELAY = (0, 0, 0)
+# LOW, MEDIUM, HIGH: every triple in this file is ordered by the value of `Priority`.
+_CONSERVATIVE = (1_000 * _MS, 500 * _MS, 100 * _MS)
+_FALLBACKS = {
+    FallbackMode.CONSERVATIVE: (_CONSERVATIVE, Reason.FALLBACK_CONSERVATIVE),
+    FallbackMode.PERMISSIVE: (_NO_DELAY, Reason.FALLBACK_PERMISSIVE),
+    FallbackMode.CIRCUIT_ONLY: (_NO_DELAY, Reason.FALLBACK_CIRCUIT_ONLY),
+}
+
+
+def nanoseconds(seconds: float) -> int:
+    """Round seconds to whole nanoseconds, of which no more than a clock of 64 bits tells: some 292 years."""
+    return round(min(seconds * 1e9, _MAX_NS))
+
+
+def _milliseconds_up(seconds: float) -> int:
+    # Breaker durations round up: never early, at most 1 ms late. By way of nanoseconds, so that the nearest
+    # float of 0.010 s, which lies a hair above it, does not become 11 ms.
+    return math.ceil(nanoseconds(seconds) / _MS)
+
+
+@attrs.frozen
+class LawSettings:
+    """One queue's windows (jobs) and curve (nanoseconds, scales as numerator and denominator)."""
+
+    windows: tuple[tuple[int, int, int], ...]
+    yellow_min_ns: int
+    yellow_max_ns: int
+    red_max_ns: int
+    scales: tuple[tuple[int, int], ...]
+    shed_permille: int
+    scale_yellow: bool
+
+    @classmethod
+    def of(cls, thresholds: BacklogThresholds, curve: CurveConfig) -> LawSettings:
+        """Flatten one queue's thresholds and curve."""
+        windows = [thresholds.window(priority) for priority in Priority]
+        return cls(
+            windows=tuple((int(it.green_max), int(it.yellow_max), int(it.red_max)) for it in windows),
+            yellow_min_ns=nanoseconds(curve.yellow_min_delay),
+            yellow_max_ns=nanoseconds(curve.yellow_max_delay),
+            red_max_ns=nanoseconds(curve.red_max_delay),
+            scales=tuple(curve.scale(priority).as_integer_ratio() for priority in Priority),
+            shed_permille=curve.shed_permille,
+            scale_yellow=curve.scale_yellow,
+        )
+
+
+@attrs.frozen
+class CircuitSettings:
+    """One queue's breaker settings; durations in milliseconds, rounded up."""
+
+    failure_threshold: int
+    recovery_threshold: int
+    trip_window_ms: int
+    recovery_timeout_ms: int
+    probe_interval_ms: int
+    high_attempts: bool
+
+    @classmethod
+    def of(cls, circuit: CircuitConfig) -> CircuitSettings:
+        """Flatten a breaker's configuration."""
+        return cls(
+            failure_threshold=circuit.failure_threshold,
+            recovery_threshold=circuit.recovery_threshold,
+            trip_window_ms=_milliseconds_up(circuit.trip_window),
+            recovery_timeout_ms=_milliseconds_up(circuit.recovery_timeout),
+            probe_interval_ms=_milliseconds_up(circuit.probe_interval),
+            high_attempts=circuit.high_priority == "attempt",
+        )
+
+
+@attrs.frozen(eq=False)
+class EngineSettings:
+    """Everything an engine decides by. A new object is a new configuration epoch.
+
+    Attributes:
+        law, circuit: shared settings; laws, circuits: those of queues that have their own.
+        cache_ttl_ns: age up to which a sample is believed.
+        check_after_ns: age of a sample beyond which its reader looks after the poller; `check_every_ns` apart.
+        degrade_ns: time over which an expired sample's delay moves to the fallback's.
+        fallback_ns, fallback_reason: what holds without a usable sample.
+        polling: whether a poller keeps the samples fresh; else callers read on expiry.
+        observe: hand out go, keep the real decision beside it.
+        max_queues: queues with state of their own.
+    """
+
+    law: LawSettings
+    circuit: CircuitSettings
+    laws: dict[str, LawSettings]
+    circuits: dict[str, CircuitSettings]
+    cache_ttl_ns: int
+    check_after_ns: int
+    check_every_ns: int
+    degrade_ns: int
+    fallback_ns: tuple[int, int, int]
+    fallback_reason: Reason
+    polling: bool
+    observe: bool
+    max_queues: int
+
+    @classmethod
+    def of(cls, config: BackpressureConfig) -> EngineSettings:
+        """Flatten a whole configuration."""
+        polling, recovery = config.polling, config.recovery
+        fallback_ns, fallback_reason = _FALLBACKS[recovery.fallback_mode]
+        return cls(
+            law=LawSettings.of(config.thresholds, config.curve),
+            circuit=CircuitSettings.of(config.circuit),
+            laws={
+                name: LawSettings.of(config.thresholds_of(name), config.curve_of(name))
+                for name, own in config.queues.items()
+                if own.thresholds or own.curve
+            },
+            circuits={name: CircuitSettings.of(own.circuit) for name, own in config.queues.items() if own.circuit},
+            cache_ttl_ns=nanoseconds(polling.cache_ttl),
+            check_after_ns=nanoseconds(polling.interval + polling.jitter + polling.timeout),
+            check_every_ns=nanoseconds(polling.interval),
+            degrade_ns=nanoseconds(recovery.graceful_degrade),
+            fallback_ns=fallback_ns,
+            fallback_reason=fallback_reason,
+            polling=polling.enabled,
+            observe=config.mode == "observe",
+            max_queues=min(config.max_queues, _MAX_NS),  # what 64 bits hold
+        )

@@ -1,0 +1,70 @@
+"""What is counted of every (queue, priority), as it is read at scrape."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from backpressure._model.vocabulary import Reason
+
+#: Upper bounds of the delay histogram's buckets, in nanoseconds; the last bucket is unbounded.
+DELAY_BUCKETS_NS = tuple(ms * 1_000_000 for ms in (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000))
+
+REASONS = tuple(Reason)
+# Answers of the law: those that a cache can serve.
+LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED)
+#: Reasons of refusals, which observe mode lets go.
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
+# Answers given for want of a usable sample: misses, never cached.
+MISS_REASONS = (
+    Reason.STATS_STALE,
+    Reason.FALLBACK_CONSERVATIVE,
+    Reason.FALLBACK_PERMISSIVE,
+    Reason.FALLBACK_CIRCUIT_ONLY,
+    Reason.COLD_START,
+    Reason.UNTRACKED,
+)
+_LAW = tuple(REASONS.index(reason) for reason in LAW_REASONS)
+_MISS = tuple(REASONS.index(reason) for reason in MISS_REASONS)
+
+
+class Totals(NamedTuple):
+    """The counts of one (queue, priority) at one moment; all integers, so that they add up.
+
+    Attributes:
+        reasons: decisions by reason, in the order of `Reason`.
+        computed: decisions that the law had to compute; the other answers of the law were cache hits.
+        delays: throttled decisions by bucket of `DELAY_BUCKETS_NS`, not cumulated.
+        delay_sum_ns: the sum of their delays.
+        let_go: how many of the decisions by `REFUSALS` observe mode let go.
+        late: throttled decisions that were refused, for their callers would not wait so long.
+    """
+
+    reasons: tuple[int, ...] = (0,) * len(REASONS)
+    computed: int = 0
+    delays: tuple[int, ...] = (0,) * (len(DELAY_BUCKETS_NS) + 1)
+    delay_sum_ns: int = 0
+    let_go: tuple[int, ...] = (0,) * len(REFUSALS)
+    late: int = 0
+
+    def plus(self, other: Totals) -> Totals:
+        """Return both added up."""
+        return Totals(
+            tuple(map(sum, zip(self.reasons, other.reasons, strict=True))),
+            self.computed + other.computed,
+            tuple(map(sum, zip(self.delays, other.delays, strict=True))),
+            self.delay_sum_ns + other.delay_sum_ns,
+            tuple(map(sum, zip(self.let_go, other.let_go, strict=True))),
+            self.late + other.late,
+        )
+
+    def refused(self) -> tuple[int, int, int]:
+        """Return how many were refused because of the backlog, by the circuit, and because they would come too late."""
+        shed, *circuit = (
+            self.reasons[REASONS.index(reason)] - let_go for reason, let_go in zip(REFUSALS, self.let_go, strict=True)
+        )
+        return shed, sum(circuit), self.late
+
+    def cache_requests(self) -> tuple[int, int]:
+        """Return hits and misses. Answers of breakers and switches never asked the cache: they are neither."""
+        answered = sum(self.reasons[index] for index in _LAW)
+        return answered - self.computed, self.computed + sum(self.reasons[index] for index in _MISS)

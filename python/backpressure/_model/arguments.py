@@ -1,0 +1,112 @@
+"""Checks of what calls are given: priorities, names of queues, seconds."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from backpressure._model.errors import ConfigurationError, InvalidPriorityError, InvalidQueueError
+from backpressure._model.vocabulary import OTHER_QUEUES, Priority
+
+__all__ = [
+    "MaxWait",
+    "check_max_wait",
+    "check_seconds",
+    "longest_wait",
+    "parse_priority",
+    "shown",
+    "validate_queue_name",
+]
+
+_MAX_NAME_BYTES = 255
+_MAX_SHOWN = 500
+_PRIORITIES = {str(priority): priority for priority in Priority}
+
+#: The longest sleep accepted, in seconds; by priority, where it is a mapping. ``None``, or a priority that is left out,
+#: accepts any.
+MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, float | None] | None
+
+
+def shown(value: object) -> str:
+    """Return `value` as a message shows it: files can hold what is too long, or too deep, for any message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"<{type(value).__name__} too large to show>"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def parse_priority(value: object) -> Priority:
+    """Return the member for a `Priority` or its lower-case name.
+
+    Raises:
+        InvalidPriorityError: anything else, plain integers and bools included.
+    """
+    if type(value) is Priority:
+        return value
+    if isinstance(value, str) and value in _PRIORITIES:
+        return _PRIORITIES[value]
+    msg = f'invalid priority {value!r}: give a Priority or one of "low", "medium", "high"'
+    raise InvalidPriorityError(msg)
+
+
+def validate_queue_name(name: object) -> str:
+    """Return `name` if it may name a queue.
+
+    Control characters and surrogates would break log lines and kill a whole metrics page, hence the rule.
+
+    Raises:
+        InvalidQueueError: not a ``str``, empty, over 255 UTF-8 bytes, a character of category Cc or Cs, or
+            the reserved ``__other__``.
+    """
+    if not isinstance(name, str):
+        msg = f"invalid queue name {name!r}: give a str, not {type(name).__name__}"
+        raise InvalidQueueError(msg)
+    # A str subclass could compare or hash as it likes; engines only ever see exact strings.
+    name = str.__str__(name)
+    if name.isascii() and name.isprintable() and 1 <= len(name) <= _MAX_NAME_BYTES and name != OTHER_QUEUES:
+        return name  # nearly all are so plain
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
+        msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
+    elif not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:
+        msg = f"invalid queue name {name[:64]!r}: give 1 to {_MAX_NAME_BYTES} UTF-8 bytes"
+    elif name == OTHER_QUEUES:
+        msg = f"invalid queue name {name!r}: it is reserved for queues beyond max_queues"
+    else:
+        return name
+    raise InvalidQueueError(msg)
+
+
+def check_seconds(value: object, name: str = "max_wait") -> float:
+    """Return `value` if it is a number of seconds from 0, or raise `ConfigurationError` about `name`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise ConfigurationError(f"{name} is {shown(value)}: give seconds from 0", field=name, value=value)
+    return value
+
+
+def check_max_wait(value: object) -> float | dict[Priority, float | None] | None:
+    """Return `value` if it can be a ``max_wait``, its priorities parsed, or raise `ConfigurationError`."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        return check_seconds(value)
+    limits: dict[Priority, float | None] = {}
+    for given, limit in value.items():
+        try:
+            priority = parse_priority(given)
+        except InvalidPriorityError as error:
+            raise ConfigurationError(f"max_wait has an {error}", field="max_wait", value=value) from None
+        limits[priority] = None if limit is None else check_seconds(limit, f"max_wait[{str(priority)!r}]")
+    return limits
+
+
+def longest_wait(max_wait: object, priority: Priority) -> float | None:
+    """Return the longest sleep that a job of `priority` accepts, in seconds; ``None`` for any."""
+    if max_wait is None:
+        return None
+    if isinstance(max_wait, Mapping):
+        limits: object = check_max_wait(max_wait)
+        return limits.get(priority) if isinstance(limits, dict) else None
+    return check_seconds(max_wait)

@@ -1,0 +1,143 @@
+"""A batch's jobs and what became of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
+
+import attrs
+
+from backpressure._model.arguments import MaxWait, check_max_wait, parse_priority, validate_queue_name
+from backpressure._model.errors import BackpressureError, ConfigurationError
+from backpressure._model.vocabulary import Priority
+
+__all__ = ["BatchError", "BatchJob", "BatchResult", "JobOutcome", "Status"]
+
+Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started", "interrupted"]
+
+
+def _callable(_: object, __: object, work: Any) -> None:
+    if not callable(work):
+        raise ConfigurationError(f"work is {work!r}: give a callable without parameters", field="work", value=work)
+
+
+@attrs.frozen
+class BatchJob:
+    """One job of a batch.
+
+    Args:
+        priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
+        queue_name: the queue that `work` enqueues to.
+        work: called without arguments when the job's turn has come; the async controller awaits what it returns.
+        max_wait: longest wait accepted, in seconds, or a mapping of these by priority; beyond it a job that is HIGH
+            starts then, and any other is not started.
+
+    Raises:
+        InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
+
+    Immutable.
+
+    Example:
+        >>> job = BatchJob("high", "payments-queue", lambda: "paid")
+        >>> job.priority, job.work()
+        (<Priority.HIGH: 2>, 'paid')
+    """
+
+    priority: Priority = attrs.field(converter=parse_priority)
+    queue_name: str = attrs.field(converter=validate_queue_name)
+    work: Callable[[], Any] = attrs.field(validator=_callable)
+    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
+
+
+@attrs.frozen
+class JobOutcome:
+    """What became of one job.
+
+    Attributes:
+        status: ``"succeeded"`` (with `value`), ``"failed"`` (with `error`), ``"shed"`` or ``"circuit_open"`` (with the
+            `error` that stands for it), ``"not_started"`` (its work was not called; with the `error` that kept it from
+            that, if there was one), or ``"interrupted"`` (its work was called, and the batch cut short before its
+            outcome was known).
+        value: what the job's work returned.
+        error: what it raised, or the error that stands for its rejection.
+        retry_after: seconds after which trying again makes sense, where that is known.
+
+    Immutable.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 5_000})) as controller:
+        ...     result = controller.process_batch([BatchJob("low", "clicks", print)])
+        >>> outcome = result.outcomes[0]
+        >>> outcome.status, outcome.retry_after
+        ('shed', 7.5)
+    """
+
+    status: Status
+    value: Any = None
+    error: BaseException | None = None
+    retry_after: float | None = None
+
+    @staticmethod
+    def success(value: object) -> "JobOutcome":
+        """Return the outcome of a job whose work returned `value`."""
+        return _SUCCEEDED if value is None else JobOutcome("succeeded", value)
+
+
+_SUCCEEDED = JobOutcome("succeeded")
+
+
+@attrs.frozen
+class BatchResult:
+    """The outcomes of a batch's jobs, in the order in which the jobs were given. Immutable.
+
+    Attributes:
+        outcomes: one `JobOutcome` a job.
+
+    Example:
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...     result = controller.process_batch(BatchJob("high", "email-queue", dict) for _ in range(3))
+        >>> result.count("succeeded"), result.errors()
+        (3, [])
+    """
+
+    outcomes: tuple[JobOutcome, ...]
+
+    def count(self, status: Status) -> int:
+        """Return how many jobs ended so."""
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+    def errors(self) -> list[Exception]:
+        """Return the exceptions of the jobs that failed."""
+        return [
+            outcome.error
+            for outcome in self.outcomes
+            if outcome.status == "failed" and isinstance(outcome.error, Exception)
+        ]
+
+
+class BatchError(BackpressureError, ExceptionGroup[Exception]):
+    """Jobs of a batch failed. An exception group of their errors; ``result`` holds every job's outcome.
+
+    Example:
+        >>> jobs = [BatchJob("high", "email-queue", work) for work in (dict, lambda: 1 / 0)]
+        >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...     try:
+        ...         controller.process_batch(jobs)
+        ...     except* ZeroDivisionError as failed:
+        ...         print([outcome.status for outcome in failed.result.outcomes])
+        ['succeeded', 'failed']
+    """
+
+    result: BatchResult | None
+
+    def __new__(cls, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> Self:
+        self = super().__new__(cls, message, exceptions)
+        self.result = result
+        return self
+
+    def __init__(self, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> None:
+        super().__init__(message)
+        # ExceptionGroup is made of its arguments, of which BackpressureError keeps the message alone.
+        self.args = (message, list(exceptions), result)
+
+    def derive(self, excs: Sequence[Exception]) -> "BatchError":  # type: ignore[override]
+        """Return a group of some of the errors, with the whole result."""
+        return BatchError(self.message, excs, self.result)

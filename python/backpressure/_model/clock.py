@@ -1,0 +1,166 @@
+"""Where time comes from: monotonic nanoseconds for decisions, wall time for display.
+
+asyncio takes a quarter of the time that importing this package would take with it, so who needs it imports it then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["Clock", "SystemClock", "TaskWake", "Wake", "in_event_loop", "wait", "wait_async"]
+
+_SLICE = 0.1
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """What a controller needs of time. All methods must be safe to call from any thread.
+
+    A clock may add ``wait(event, seconds, *, background)``: block until `event` is set or the time has passed;
+    `background` tells the poller's waits from producers' sleeps. Without it, sleeps are cut into slices of 0.1 s so
+    that ``stop()`` still ends them. A clock that treats producers' sleeps specially may add ``async_wait(seconds)``,
+    which the background then uses in place of ``async_sleep``.
+
+    Example:
+        >>> isinstance(ManualClock(), Clock)
+        True
+    """
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never go back."""
+        ...
+
+    def utc_now(self) -> datetime:
+        """Aware UTC wall time."""
+        ...
+
+    def sleep(self, s: float) -> None:
+        """Block the calling thread for `s` seconds."""
+        ...
+
+    async def async_sleep(self, s: float) -> None:
+        """Suspend the calling task for `s` seconds."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    monotonic_ns = staticmethod(time.monotonic_ns)
+    sleep = staticmethod(time.sleep)
+
+    @staticmethod
+    async def async_sleep(s: float) -> None:
+        """Suspend the calling task for `s` seconds."""
+        import asyncio  # noqa: PLC0415 - see the head of this file
+
+        await asyncio.sleep(s)
+
+    @staticmethod
+    def utc_now() -> datetime:
+        """Aware UTC wall time."""
+        return datetime.now(UTC)
+
+    @staticmethod
+    def wait(event: threading.Event, seconds: float, *, background: bool) -> None:  # noqa: ARG004 - see `Clock`
+        """Block until `event` is set or `seconds` have passed."""
+        event.wait(seconds)
+
+
+class Wake(threading.Event):
+    """An event that one thread waits for, and that may be set at any moment: by a signal handler too.
+
+    Where the handler interrupts a `wait` or `set` of the same thread, a plain event's lock is held already, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False  # by the base's name, for its repr
+        self._shut = threading.Lock()
+        self._shut.acquire()
+
+    def is_set(self) -> bool:
+        """Tell whether it is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Let the waiting thread go, now or when it comes to wait."""
+        self._flag = True
+        with contextlib.suppress(RuntimeError):  # not shut
+            self._shut.release()
+
+    def clear(self) -> None:
+        """Make the next `wait` block again."""
+        self._flag = False
+        self._shut.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until set, for at most `timeout` seconds; tell whether it is set. May end early beside a `clear`."""
+        if not self._flag:
+            self._shut.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+        return self._flag
+
+
+class TaskWake:
+    """What a task waits for, and any thread may set."""
+
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - see the head of this file
+
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        """Let the waiting task go, now or when it comes to wait."""
+        with contextlib.suppress(RuntimeError):  # its loop was closed, so nobody waits
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, limit: Coroutine[Any, Any, object] | None = None) -> None:
+        """Suspend the calling task until it is set or `limit` has ended."""
+        if limit is None:
+            await self._event.wait()
+            return
+        import asyncio  # noqa: PLC0415 - see the head of this file
+
+        timer = asyncio.ensure_future(limit)
+        woken = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            woken.cancel()
+        await asyncio.sleep(0)  # in which they end, so that who returns from here leaves no task behind
+
+
+def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bool) -> None:
+    """Block on `clock` until `event` is set or `seconds` have passed.
+
+    `event` must belong to this waiter alone: a clock may set it to end the wait.
+    """
+    clock_wait = getattr(clock, "wait", None)
+    if clock_wait is not None:
+        clock_wait(event, seconds, background=background)
+        return
+    end = clock.monotonic_ns() + round(seconds * 1e9)
+    while not event.is_set() and (left := end - clock.monotonic_ns()) > 0:
+        clock.sleep(min(left / 1e9, _SLICE))
+
+
+async def wait_async(clock: Clock, seconds: float) -> None:
+    """Suspend the calling task on `clock` for `seconds`, in the background of what producers do."""
+    clock_wait = getattr(clock, "async_wait", None)
+    await (clock.async_sleep(seconds) if clock_wait is None else clock_wait(seconds))
+
+
+def in_event_loop() -> bool:
+    """Tell whether the calling thread runs an event loop, which must not be blocked."""
+    # Where it was never imported, or is just being imported, no loop runs.
+    running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return running_loop is not None and running_loop() is not None

@@ -1,0 +1,413 @@
+"""Mappings, files and the environment into a `BackpressureConfig`, laid over a base, with every fault in one error.
+
+`config` imports this module on first use, since cattrs is slow to load and who configures in code needs none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
+from itertools import chain
+from operator import attrgetter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NewType, get_args
+
+import attrs
+from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from backpressure._model.arguments import shown, validate_queue_name
+from backpressure._model.config.root import (
+    BacklogThresholds,
+    BacklogWindow,
+    BackpressureConfig,
+    CircuitConfig,
+    CurveConfig,
+    FallbackMode,
+    PollingConfig,
+    QueueConfig,
+    RecoveryStrategy,
+    Unset,
+    broken_rules,
+    check_field,
+)
+from backpressure._model.errors import ConfigurationError, InvalidQueueError
+
+__all__ = ["evolve", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
+
+_Hook = Callable[[Any, Any], Any]
+_Keys = tuple[str, ...]
+_QueueName = NewType("_QueueName", str)
+
+_PREFIX = "BACKPRESSURE_"
+_MAX_BYTES = 1 << 20
+_MAX_LEVELS = 16
+_MAX_KEY = 255
+_SEGMENT = r'(?:[^."\\]+|"(?:[^"\\]|\\.)*")'
+# A TOML key of more parts than any setting has; tomllib takes quadratic time over them.
+_TOML_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_TOO_MANY_PARTS = re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_TOML_PART}){{{_MAX_LEVELS}}}", re.MULTILINE)
+
+
+def _shown_key(key: str) -> str:
+    return json.dumps(key if len(key) <= _MAX_KEY else f"{key[:_MAX_KEY]}…", ensure_ascii=not key.isprintable())
+
+
+def _path(keys: _Keys) -> str:
+    return ".".join(
+        _shown_key(key) if keys[:level] == ("queues",) or not re.fullmatch(r"[\w-]{1,255}", key) else key
+        for level, key in enumerate(keys)
+    )
+
+
+def _fault(keys: _Keys, value: object, rule: str) -> ConfigurationError:
+    path = _path(keys)
+    return ConfigurationError(f"{path} is {shown(value)}: {rule}", field=path, value=value)
+
+
+def _report(faults: Iterable[ConfigurationError], source: str) -> ConfigurationError:
+    faults = tuple(faults)
+    first, lines = faults[0], map(str, faults)
+    text = "\n  ".join((f"correct in {source}:", *lines)) if source else "\n".join(lines)
+    return ConfigurationError(text, field=first.field, value=first.value, faults=faults)
+
+
+# ------------------------------------------------------------------------------------------------ tables to objects
+
+
+def _structure_queue_name(name: object, _: object) -> str:
+    try:
+        return validate_queue_name(name)
+    except InvalidQueueError as error:
+        raise _fault((), name, str(error)) from None
+
+
+def _structure_queues(queues: Any, _: object) -> Any:
+    if not isinstance(queues, Mapping):
+        raise _fault((), queues, "give a table of queue names")
+    return _converter.structure(queues, dict[_QueueName, QueueConfig])
+
+
+def _value_hook(cls: type[Any], field: attrs.Attribute[Any]) -> _Hook:
+    def structure(value: object, _: object) -> Any:
+        # Only code can hold classes and functions: what is none came from a file, or from one who thinks of files.
+        if field.name == "excluded_exceptions" and not isinstance(value, tuple):
+            raise _fault((), value, "settable in code only, as a tuple of exception classes")
+        if field.name == "is_failure" and not (value is None or callable(value)):
+            raise _fault((), value, "settable in code only, as a function of an exception")
+        return check_field(cls, field, value)
+
+    return structure
+
+
+def _table_hook(cls: type[Any]) -> _Hook:
+    """Return what makes a `cls` of a table, or raises all that is wrong with it."""
+    hooks: dict[str, _Hook] = {}
+    for field in attrs.fields(attrs.resolve_types(cls)):
+        if field.name == "queues":
+            hooks[field.name] = _structure_queues
+        elif not any(attrs.has(kind) for kind in (field.type, *get_args(field.type))):
+            hooks[field.name] = _value_hook(cls, field)
+    overrides: dict[str, Any] = {name: override(struct_hook=hook) for name, hook in hooks.items()}
+    structure_fields = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True, **overrides)
+
+    def structure(table: Any, _: object) -> Any:
+        if not isinstance(table, Mapping):
+            raise _fault((), table, "give a table of settings")
+        table = {key if isinstance(key, str) else shown(key): value for key, value in table.items()}
+        try:
+            return structure_fields(table, cls)
+        except ClassValidationError as error:
+            of_fields, others = error.group_exceptions()
+            # Building stops at the first broken rule and is not even tried beside a faulty field.
+            sound = SimpleNamespace()
+            for name, hook in hooks.items() if cls._own_rules or cls._rules else ():
+                with contextlib.suppress(ConfigurationError):
+                    setattr(sound, name, hook(table[name], None))
+            faults = [
+                *(fault for fault, _ in of_fields),
+                *broken_rules(cls, sound),
+                *(fault for fault in others if isinstance(fault, ForbiddenExtraKeysError)),
+            ]
+            raise ClassValidationError(error.message, faults, cls) from None
+
+    return structure
+
+
+_converter = Converter()
+_converter.register_unstructure_hook(Fraction, lambda scale: scale if isinstance(scale, Unset) else str(scale))
+_converter.register_unstructure_hook(FallbackMode, attrgetter("value"))
+# What only code can hold stays as it is.
+_AS_IT_IS = override(unstruct_hook=lambda value: value)
+_converter.register_unstructure_hook(
+    CircuitConfig,
+    make_dict_unstructure_fn(CircuitConfig, _converter, excluded_exceptions=_AS_IT_IS, is_failure=_AS_IT_IS),
+)
+_converter.register_structure_hook(_QueueName, _structure_queue_name)
+# Leaves first: a class needs the hooks of those that it is made of.
+for _class in (
+    *(BacklogWindow, BacklogThresholds, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy),
+    *(QueueConfig, BackpressureConfig),
+):
+    _converter.register_structure_hook(_class, _table_hook(_class))
+
+
+def _located(error: Exception, keys: _Keys = ()) -> Iterator[tuple[_Keys, str, object]]:
+    """Yield the keys of each fault within `error`, what is wrong there as the end of a sentence, and the value."""
+    if isinstance(error, ClassValidationError):
+        members, others = error.group_exceptions()
+        for member, note in members:
+            yield from _located(member, (*keys, note.name))
+        for other in others:
+            # The rules between fields know the name of their own, but not where in the tree they are.
+            own = (other.field.rpartition(".")[2],) if isinstance(other, ConfigurationError) else ()
+            yield from _located(other, (*keys, *own))
+    elif isinstance(error, IterableValidationError):
+        for item, place in error.group_exceptions()[0]:
+            yield from _located(item, (*keys, str(place.index)))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        names = [field.name for field in attrs.fields(error.cl)]
+        for name in sorted(error.extra_fields):
+            near = difflib.get_close_matches(name.lower()[:_MAX_KEY], names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"give {', '.join(names[:-1])} or {names[-1]}"
+            yield (*keys, name), f" is unknown: {hint}", name
+    elif isinstance(error, ConfigurationError):
+        yield keys, str(error).removeprefix(error.field), error.value
+    else:
+        raise error
+
+
+# --------------------------------------------------------------------------------------------------- tables over tables
+
+
+def _plain(value: Any) -> Any:
+    """Turn a configuration object into its table; leave everything else as it is."""
+    return _converter.unstructure(value) if attrs.has(type(value)) else value
+
+
+def _layered(*layers: Any) -> Any:
+    """Lay tables over one another, key by key; where the last layer is no table, it alone counts."""
+    if len(layers) == 1:
+        return layers[0]
+    *_, last = layers = tuple(map(_plain, layers))
+    if not isinstance(last, Mapping):
+        return last
+    tables = [layer for layer in layers if isinstance(layer, Mapping)]
+    return {key: _layered(*(table[key] for table in tables if key in table)) for key in dict.fromkeys(chain(*tables))}
+
+
+def _queues_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """Lay each queue's changes over what it has of its own, or else over the shared part as changed."""
+    changed = _plain(changes["queues"])
+    if not isinstance(changed, Mapping):
+        return changed
+    queues = dict(base["queues"])
+    for name, of_queue in changed.items():
+        own, parts = queues.get(name, {}), _plain(of_queue)
+        if isinstance(parts, Mapping):
+            for part, settings in parts.items():
+                below = (own[part],) if own.get(part) else (base.get(part), changes.get(part))
+                own = {**own, part: _layered(*below, settings)}
+        queues[name] = own if isinstance(parts, Mapping) else parts
+    return queues
+
+
+def _is_given(changes: Any, keys: _Keys) -> bool:
+    for key in keys:
+        changes = _plain(changes)
+        if not isinstance(changes, Mapping) or key not in changes:
+            return False
+        changes = changes[key]
+    return True
+
+
+def _load(
+    base: BackpressureConfig | None,
+    changes: Any,
+    source: str = "",
+    faults: Iterable[ConfigurationError] = (),
+) -> BackpressureConfig:
+    """Lay `changes` over `base`; raise what is wrong with them after the `faults` of reading them."""
+    if not isinstance(changes, Mapping):
+        raise ConfigurationError(f"a configuration is a mapping: {shown(changes)} is none", value=changes)
+    found = list(faults)
+    tables = _plain(base or BackpressureConfig())
+    merged = _layered(tables, {name: part for name, part in changes.items() if name != "queues"})
+    if "queues" in changes:
+        merged["queues"] = _queues_over(tables, changes)
+    try:
+        config: BackpressureConfig = _converter.structure(merged, BackpressureConfig)
+    except ClassValidationError as error:
+        located = list(_located(error))
+        shared = {keys for keys, *_ in located}
+        found += [
+            ConfigurationError(f"{_path(keys)}{text}", field=_path(keys), value=value)
+            for keys, text, value in located
+            # A queue inherits the faults of the shared part; once is enough.
+            if keys[2:] not in shared or _is_given(changes, keys)
+        ]
+        raise _report(found, source) from None
+    if found:
+        raise _report(found, source)
+    return config
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def from_mapping(mapping: Mapping[str, Any], base: BackpressureConfig | None = None) -> BackpressureConfig:
+    """See `BackpressureConfig.from_mapping`."""
+    return _load(base, mapping)
+
+
+def to_dict(config: BackpressureConfig) -> dict[str, Any]:
+    """See `BackpressureConfig.to_dict`."""
+    tables: dict[str, Any] = _plain(config)
+    queues = tables["queues"]
+    for name, own in queues.items():
+        queues[name] = {part: settings for part, settings in own.items() if settings is not None}
+    for owner in (tables, *queues.values()):
+        for name in ("excluded_exceptions", "is_failure"):
+            owner.get("circuit", {}).pop(name, None)
+    bare: dict[str, Any] = _bare(tables)
+    return bare
+
+
+def _bare(value: Any) -> Any:
+    """Return tables without the marks of what nobody has set."""
+    if isinstance(value, dict):
+        return {key: _bare(of_key) for key, of_key in value.items()}
+    if isinstance(value, Fraction):
+        return str(value)
+    return value.real if isinstance(value, Unset) and isinstance(value, int | float) else value
+
+
+def validate(config: BackpressureConfig) -> None:
+    """See `BackpressureConfig.validate`."""
+    _load(config, {})
+
+
+def _nested(keys: _Keys, value: Any) -> Any:
+    return functools.reduce(lambda inner, key: {key: inner}, reversed(keys), value)
+
+
+def evolve(config: BackpressureConfig, changes: Mapping[Any, Any]) -> BackpressureConfig:
+    """See `BackpressureConfig.evolve`."""
+    tables: dict[str, Any] = {}
+    faults = []
+    for path, value in changes.items():
+        if not isinstance(path, str) or not re.fullmatch(rf"{_SEGMENT}(?:\.{_SEGMENT})*", path, re.DOTALL):
+            hint = 'write it as thresholds.low_priority.red_max or queues."email-queue".curve.red_max_delay'
+            faults.append(ConfigurationError(f"{shown(path)} is no path: {hint}", value=path))
+            continue
+        keys = tuple(
+            re.sub(r"\\(.)", r"\1", key[1:-1], flags=re.DOTALL) if key.startswith('"') else key
+            for key in re.findall(_SEGMENT, path, re.DOTALL)
+        )
+        if len(keys) > _MAX_LEVELS:
+            faults.append(_fault(keys[:_MAX_LEVELS], value, f"no setting is {len(keys)} levels deep"))
+            continue
+        tables = _layered(tables, _nested(keys, value))
+    return _load(config, tables, faults=faults)
+
+
+def _parse_json(text: str, faults: list[ConfigurationError]) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in table:
+                faults.append(_fault((key,), value, "given twice in one table; remove one"))
+            table.setdefault(key, value)
+        return table
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def _parse_toml(text: str, _: list[ConfigurationError]) -> Any:
+    if _TOO_MANY_PARTS.search(text):
+        raise RecursionError
+    return tomllib.loads(text)
+
+
+_PARSERS = {".json": _parse_json, ".toml": _parse_toml}
+
+
+def from_file(path: str | os.PathLike[str], base: BackpressureConfig | None = None) -> BackpressureConfig:
+    """See `BackpressureConfig.from_file`."""
+
+    def refused(reason: str) -> ConfigurationError:
+        return ConfigurationError(f"configuration file {str(path)!r} {reason}", value=str(path))
+
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in _PARSERS:
+        raise refused("has no suffix that tells its format: write TOML or JSON and name it .toml or .json")
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise refused(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > _MAX_BYTES:
+        raise refused("is larger than 1 MiB: no configuration is, check the path")
+    faults: list[ConfigurationError] = []
+    try:
+        tables = _PARSERS[suffix](data.decode("utf-8-sig"), faults)
+    except RecursionError:
+        raise refused(f"is nested more deeply than any setting: use at most {_MAX_LEVELS} levels") from None
+    except ValueError as error:
+        raise refused(f"is no {suffix[1:].upper()}: {error}") from error
+    if not isinstance(tables, dict):
+        raise refused("holds no table of settings: begin it with { and end it with }")
+    return _load(base, tables, str(path), faults)
+
+
+def _env_value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, str | int | float) else text
+
+
+def from_env(environ: Mapping[str, str] | None = None, base: BackpressureConfig | None = None) -> BackpressureConfig:
+    """See `BackpressureConfig.from_env`."""
+    tables: dict[str, Any] = {}
+    faults: list[ConfigurationError] = []
+    seen: dict[_Keys, str] = {}
+    for given, text in sorted((os.environ if environ is None else environ).items()):
+        name = given.upper()
+        if not name.startswith(_PREFIX) or name == "BACKPRESSURE_ENGINE" or name.startswith("BACKPRESSURE_TEST_"):
+            continue
+        keys = tuple(name.removeprefix(_PREFIX).lower().split("__"))
+        value: Any = None
+        variable = _path((given[:_MAX_KEY],))
+        if keys in seen:
+            rule = f"{seen[keys]} and {variable} name the same setting; unset one"
+        elif keys[0] == "queues" and len(keys) > 1:
+            rule = f"set queues in a file, or unset {variable} and give BACKPRESSURE_QUEUES as a JSON object"
+        elif len(keys) > _MAX_LEVELS:
+            keys, rule = keys[:1], f"unset {variable}: no setting is {len(keys)} levels deep"
+        elif not text.strip():
+            rule = f"give a value or unset {variable}"
+        else:
+            rule = ""
+            value = _env_value(text)
+            if keys == ("queues",):
+                try:
+                    value = _parse_json(text, faults)
+                except (ValueError, RecursionError):
+                    rule = "give a JSON object"
+        if rule:
+            faults.append(_fault(keys, text, rule))
+        else:
+            tables = _layered(tables, _nested(keys, value))
+        seen.setdefault(keys, variable)
+    return _load(base, tables, "the environment (polling.interval is BACKPRESSURE_POLLING__INTERVAL)", faults)

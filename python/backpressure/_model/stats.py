@@ -1,0 +1,141 @@
+"""What a provider tells of a queue, and what a provider is."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Protocol, runtime_checkable
+
+import attrs
+
+from backpressure._model.errors import StatsUnavailableError
+
+__all__ = ["AsyncStatsProvider", "QueueStats", "StatsProvider", "utc_now"]
+
+#: The largest count that a sample may have: what a float, and so every reply in JSON, holds exactly.
+MAX_BACKLOG = 2**53 - 1
+
+
+def utc_now() -> datetime:
+    """Return the wall time, for display only."""
+    return datetime.now(UTC)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BACKLOG
+
+
+def _aware(value: datetime | None) -> datetime:
+    if value is None:
+        return utc_now()
+    if not isinstance(value, datetime) or value.tzinfo is None:  # type: ignore[redundant-expr]  # untyped providers
+        msg = f"last_updated is {value!r}: give an aware datetime, e.g. datetime.now(timezone.utc)"
+        raise ValueError(msg)
+    return value
+
+
+@attrs.frozen
+class QueueStats:
+    """One sample of a queue.
+
+    Args:
+        queue_name: the queue, as producers name it.
+        backlog_count: waiting jobs only; a count from 0 to 2**53 - 1. A sample with any other value is
+            refused by the poller (``error_type="invalid_sample"``) and the previous one stays.
+        processing_count: jobs in progress, ``None`` where the queue cannot tell.
+        delayed_count: jobs scheduled for later, ``None`` where the queue cannot tell.
+        oldest_age: seconds since the oldest due job was enqueued, ``None`` where the queue cannot tell.
+        last_updated: when the numbers were true; default now. A naive datetime is refused with `ValueError`.
+
+    Immutable, hence safe to share between threads.
+
+    Example:
+        >>> sample = QueueStats("email-queue", 120, processing_count=8, oldest_age=4.5)
+        >>> sample.backlog_count, sample.last_updated.tzinfo
+        (120, datetime.timezone.utc)
+    """
+
+    queue_name: str
+    backlog_count: int
+    processing_count: int | None = None
+    delayed_count: int | None = None
+    oldest_age: float | None = None
+    last_updated: datetime = attrs.field(default=None, converter=_aware)
+
+    def fault(self) -> str | None:
+        """Say what is wrong with the numbers, or return ``None``; providers may be other people's code.
+
+        Example:
+            >>> QueueStats("email-queue", -1).fault()
+            'backlog_count is -1: a provider must give an integer from 0 to 2**53 - 1'
+        """
+        for field, value in (
+            ("backlog_count", self.backlog_count),
+            ("processing_count", self.processing_count),
+            ("delayed_count", self.delayed_count),
+        ):
+            if not (_is_count(value) or (value is None and field != "backlog_count")):
+                return f"{field} is {value!r}: a provider must give an integer from 0 to 2**53 - 1"
+        return None
+
+
+@runtime_checkable
+class StatsProvider(Protocol):
+    """Where a controller reads its queues. Called from several threads at once: the poller's and first callers'.
+
+    Optional: ``get_many(queue_names)`` reads several known queues in one go and answers like `get_all_queue_stats`;
+    ``interrupt()`` ends the reads under way, from another thread, raising nothing (they fail with
+    ``error_type="deadline"``); ``shares_server``, a bool, tells whether what is read is the server that jobs are sent
+    to, so that where reads succeed again, after they failed, sending may too. Without it that is ``False``.
+
+    Example:
+        >>> class Jobs:  # nothing to inherit from
+        ...     def get_queue_stats(self, queue_name):
+        ...         return QueueStats(queue_name, backlog_count=42)
+        ...
+        ...     def get_all_queue_stats(self):
+        ...         return {"email-queue": self.get_queue_stats("email-queue")}
+        >>> isinstance(Jobs(), StatsProvider)
+        True
+    """
+
+    def get_queue_stats(self, queue_name: str) -> QueueStats:
+        """Read one queue. Raises `StatsUnavailableError` (or anything else) when it cannot."""
+        ...
+
+    def get_all_queue_stats(self) -> Mapping[str, QueueStats | StatsUnavailableError]:
+        """Read every queue this provider knows of.
+
+        A queue that could not be read has its error as value. A failed or absent queue keeps its previous sample;
+        only a sample with 0 says zero. Raises when nothing could be read.
+        """
+        ...
+
+
+@runtime_checkable
+class AsyncStatsProvider(Protocol):
+    """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` and ``shares_server`` optional.
+
+    It is read on an event loop that the controller runs on a thread of its own, and may be on a second one where a read
+    hangs. Coroutines must neither block nor swallow their cancellation, by which reads that take too long are ended.
+    Optional too: ``release_loop()``, a coroutine, closes what was opened on the running loop, which is about to end;
+    ``loop_bound``, a bool, tells that the provider uses what belongs to the event loop of who asks, such as a client
+    that was given to it. Then nothing is read in the background: who finds a sample older than ``polling.interval``
+    reads on its own loop.
+
+    Example:
+        >>> class Jobs:
+        ...     async def get_queue_stats(self, queue_name):
+        ...         return QueueStats(queue_name, backlog_count=42)
+        ...
+        ...     async def get_all_queue_stats(self):
+        ...         return {"email-queue": await self.get_queue_stats("email-queue")}
+        >>> isinstance(Jobs(), AsyncStatsProvider)
+        True
+    """
+
+    async def get_queue_stats(self, queue_name: str) -> QueueStats:
+        """Read one queue."""
+        ...
+
+    async def get_all_queue_stats(self) -> Mapping[str, QueueStats | StatsUnavailableError]:
+        """Read every queue this provider knows of, as `StatsProvider.get_all_queue_stats`."""
+        ...

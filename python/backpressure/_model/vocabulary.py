@@ -1,0 +1,112 @@
+"""The words that everything shares: priorities, zones, states of a circuit, and the reasons of decisions."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+
+__all__ = ["CIRCUIT_REASONS", "HIGH", "LOW", "MEDIUM", "OTHER_QUEUES", "CircuitState", "Priority", "Reason", "Zone"]
+
+#: Label under which queues beyond ``max_queues`` are counted together; not a legal queue name.
+OTHER_QUEUES = "__other__"
+
+
+class Priority(Enum):
+    """How much a job matters. There is no default: forgetting it must not make a job sheddable.
+
+    Wherever a priority is wanted its lower-case name does as well.
+
+    Example:
+        >>> Priority.HIGH, str(Priority.HIGH)
+        (<Priority.HIGH: 2>, 'high')
+    """
+
+    LOW = 0
+    MEDIUM = 1
+    HIGH = 2
+
+    # Enum hashes by name in Python code; members are singletons, so identity is as good and ten times cheaper.
+    __hash__ = object.__hash__
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, value: object) -> Priority:
+        """Return the member for a `Priority` or ``"low"``, ``"medium"``, ``"high"``.
+
+        Example:
+            >>> Priority.parse("low")
+            <Priority.LOW: 0>
+
+        Raises:
+            InvalidPriorityError: anything else, plain integers and bools included.
+        """
+        from backpressure._model.arguments import parse_priority  # noqa: PLC0415 - errors are typed by what stands here
+
+        return parse_priority(value)
+
+
+LOW, MEDIUM, HIGH = Priority.LOW, Priority.MEDIUM, Priority.HIGH
+
+
+class Zone(StrEnum):
+    """Which part of its window a queue's backlog lies in.
+
+    Example:
+        >>> [str(zone) for zone in Zone]
+        ['green', 'yellow', 'red']
+    """
+
+    GREEN = "green"
+    YELLOW = "yellow"
+    RED = "red"
+
+
+class CircuitState(Enum):
+    """State of a queue's circuit breaker; the value is that of the metric.
+
+    Example:
+        >>> [(state.value, str(state)) for state in CircuitState]
+        [(0, 'closed'), (1, 'open'), (2, 'half-open')]
+    """
+
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+
+    __hash__ = object.__hash__
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is. The order is shared with the native engine.
+
+    ``backlog_*`` comes from the law, ``backlog_red_shed`` alone sheds by load; ``circuit_*`` are rejections by the
+    breaker; ``stats_stale``, ``fallback_*`` and ``cold_start`` say that there is no fresh sample; ``untracked`` is a
+    queue beyond ``max_queues``; the rest name the switch that was on.
+
+    Example:
+        >>> Reason.BACKLOG_RED_SHED == "backlog_red_shed"
+        True
+    """
+
+    BACKLOG_GREEN = "backlog_green"
+    BACKLOG_YELLOW = "backlog_yellow"
+    BACKLOG_RED = "backlog_red"
+    BACKLOG_RED_SHED = "backlog_red_shed"
+    CIRCUIT_OPEN = "circuit_open"
+    CIRCUIT_HALF_OPEN = "circuit_half_open"
+    MANUAL_OVERRIDE = "manual_override"
+    EMERGENCY_MODE = "emergency_mode"
+    STATS_STALE = "stats_stale"
+    FALLBACK_CONSERVATIVE = "fallback_conservative"
+    FALLBACK_PERMISSIVE = "fallback_permissive"
+    FALLBACK_CIRCUIT_ONLY = "fallback_circuit_only"
+    COLD_START = "cold_start"
+    OBSERVE_ONLY = "observe_only"
+    UNTRACKED = "untracked"
+
+
+CIRCUIT_REASONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})

@@ -1,0 +1,79 @@
+"""Whether producers wait as advised: counted from the advice whose outcome they report."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from backpressure._engine.sync import ForkLock, Tally
+from backpressure._model.vocabulary import OTHER_QUEUES, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._model.decision import ThrottleDecision
+
+__all__ = ["Compliance"]
+
+# Reporting a little early is no violation: clocks and sleeps are not exact.
+_TOLERANCE = 0.95
+# Evicted queues whose tallies are kept apart, for a thread may be about to count one more.
+_MAX_FORGOTTEN = 1_000
+
+
+class _Tallies:
+    def __init__(self) -> None:
+        self.honoured = Tally()
+        self.violated = Tally()
+
+
+class Compliance:
+    """Counts by queue. Thread-safe."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._queues: dict[str, _Tallies] = {}
+        self._lock = ForkLock()  # of the two below
+        self._forgotten: deque[_Tallies] = deque()
+        self._folded = (0, 0)
+
+    def honoured(self, decision: ThrottleDecision) -> None:
+        """Count advice, throttled, that was waited out by construction."""
+        self._of(decision).honoured.add()
+
+    def reported(self, decision: ThrottleDecision) -> None:
+        """Count advice whose outcome its caller reports: too early, and it was not waited out."""
+        if decision.delay <= 0 or decision.should_shed:
+            return
+        waited_ns = self._now_ns() - decision._issued_ns  # noqa: SLF001 - when it was given, for this purpose
+        tallies = self._of(decision)
+        (tallies.honoured if waited_ns >= decision.delay * _TOLERANCE * 1e9 else tallies.violated).add()
+
+    def forget(self, queue_name: str) -> None:
+        """Count an evicted queue's under ``__other__`` from now on."""
+        with self._lock():
+            gone = self._queues.pop(queue_name, None)
+            if gone is not None:
+                self._forgotten.append(gone)
+            if len(self._forgotten) > _MAX_FORGOTTEN:
+                self._folded = _counts([self._forgotten.popleft()], self._folded)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Return by queue how much advice was honoured, and of how much the outcome was reported."""
+        with self._lock():
+            queues, other, folded = self._queues.copy(), list(self._forgotten), self._folded
+        if OTHER_QUEUES in queues:
+            other.append(queues.pop(OTHER_QUEUES))
+        counts = {name: _counts([tallies]) for name, tallies in queues.items()}
+        return {**counts, OTHER_QUEUES: _counts(other, folded)} if other else counts
+
+    def _of(self, decision: ThrottleDecision) -> _Tallies:
+        # Names without state are without end.
+        queue_name = OTHER_QUEUES if decision.reason is Reason.UNTRACKED else decision.queue_name
+        return self._queues.get(queue_name) or self._queues.setdefault(queue_name, _Tallies())
+
+
+def _counts(many: list[_Tallies], more: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    honoured = sum(tallies.honoured.value for tallies in many)
+    reported = honoured + sum(tallies.violated.value for tallies in many)
+    return more[0] + honoured, more[1] + reported

@@ -1,0 +1,225 @@
+"""One run of the demo: the traffic, the controller and the outage where there is one, and the watching."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+from redis.exceptions import RedisError
+
+from backpressure._controller.blocking import BackpressureController
+from backpressure._engine.pure.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.settings import LawSettings
+from backpressure._model.config.root import BackpressureConfig, CircuitConfig, PollingConfig
+from backpressure._model.vocabulary import Priority, Zone
+from backpressure.cli.demo.outage import Outage
+from backpressure.cli.demo.result import PRIORITIES, RunResult, Transition
+from backpressure.cli.demo.server import DemoError
+from backpressure.cli.demo.workload import QUEUE, Workload
+from backpressure.providers.redis.provider import ListKey, RedisStatsProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import redis
+
+    from backpressure._telemetry.events import StateChange
+    from backpressure.cli.demo.result import Counts
+    from backpressure.cli.demo.server import DemoServer
+
+__all__ = ["KEY_SECONDS", "RUNS", "Advice", "Run", "Snapshot", "Watcher", "config_for"]
+
+#: The runs in their order, and what each is about.
+RUNS = {
+    "without": "without backpressure",
+    "with": "with backpressure",
+    "outage": "with backpressure, the server taken away",
+}
+#: What the demo leaves on a server when it is killed outright expires after so many seconds.
+KEY_SECONDS = 600
+
+_LOOK_SECONDS = 0.1
+_ZONES = tuple(Zone)
+
+
+@attrs.frozen
+class Advice:
+    """What producers of one priority are told at the backlog shown: zone, delay in seconds, whether they are shed."""
+
+    zone: Zone
+    delay: float
+    shed: bool
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """A run as it stands. `backlog` is ``None`` where the server does not answer, `advice` where nobody advises."""
+
+    name: str
+    elapsed: float
+    seconds: float
+    history: tuple[int | None, ...]
+    advice: Mapping[Priority, Advice] | None
+    circuit: str | None
+    drained: int
+    counts: Mapping[Priority, Counts]
+
+    @property
+    def backlog(self) -> int | None:
+        """Jobs waiting now."""
+        return self.history[-1] if self.history else None
+
+
+class Watcher(Protocol):
+    """Who is told how it goes. `news` is called from any thread."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show how it stands."""
+        ...
+
+    def news(self, text: str) -> None:
+        """Tell of an event."""
+        ...
+
+
+def config_for(seconds: float) -> BackpressureConfig:
+    """Return the configuration of a run of `seconds`.
+
+    Thresholds and curve are the defaults; statistics are read more often and the breaker tries again earlier than by
+    default, so that both are seen within the run.
+    """
+    recovery = round(min(max(0.06 * seconds, 0.2), 2.0), 3)
+    return BackpressureConfig(
+        polling=PollingConfig(interval=0.25, jitter=0.05, timeout=0.2, max_backoff=0.5),
+        circuit=CircuitConfig(recovery_timeout=recovery, probe_interval=recovery / 4),
+    )
+
+
+class Run:
+    """One run of `seconds` on the list at `key`."""
+
+    def __init__(self, name: str, seconds: float, server: DemoServer, key: str, watcher: Watcher) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._server = server
+        self._key = key
+        self._watcher = watcher
+        config = config_for(seconds)
+        self._config = config
+        self._law = ThreeZoneLaw(LawSettings.of(config.thresholds, config.curve))
+        self._began = time.monotonic()
+        self._samples: list[tuple[float, int | None]] = [(0.0, 0)]
+        self._transitions: list[Transition] = []
+
+    def execute(self) -> RunResult:
+        """Let producers produce, and return what came of it. The key is removed whatever happens.
+
+        Raises:
+            DemoError: the server failed where it was not meant to.
+        """
+        with contextlib.ExitStack() as stack:
+            direct = stack.enter_context(self._server.client())
+            stack.callback(self._remove, direct)
+            client = stack.enter_context(self._server.client(removable=self._name == "outage"))
+            controller = None if self._name == "without" else stack.enter_context(self._controller(client))
+            workload = Workload(client, self._key, self._seconds, controller)
+            outage = Outage(self._server, self._seconds, self._elapsed, self._watcher.news)
+            self._began = time.monotonic()
+            try:
+                workload.start()
+                with outage if self._name == "outage" else contextlib.nullcontext():
+                    self._watch(client, workload, controller)
+            finally:
+                workload.stop()
+            return RunResult(
+                name=self._name,
+                seconds=self._seconds,
+                samples=tuple(self._samples),
+                peak_backlog=workload.peak(),
+                final_backlog=self._final(direct),
+                drained=workload.drained(),
+                cut_off=workload.cut_off(),
+                counts=workload.counts(),
+                transitions=tuple(self._transitions),
+                away=outage.span,
+            )
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _controller(self, client: redis.Redis) -> BackpressureController:
+        # Not from getLogger: these lines are for the display, and not for whatever handles the process's logs.
+        logger = logging.Logger("backpressure.demo", logging.INFO)  # noqa: LOG001
+        logger.addHandler(_NewsHandler(self._watcher.news))
+        provider = RedisStatsProvider(client, {QUEUE: ListKey(self._key)})
+        controller = BackpressureController(self._config, provider, logger=logger)
+        controller.add_listener(self._note)
+        return controller
+
+    def _note(self, change: StateChange) -> None:
+        if change.kind == "circuit":
+            self._transitions.append(Transition(self._elapsed(), change.old, change.new))
+
+    def _watch(self, client: redis.Redis, workload: Workload, controller: BackpressureController | None) -> None:
+        """Look at the run until its time is over."""
+        known, elapsed = 0, 0.0
+        while elapsed < self._seconds:
+            time.sleep(max(0.0, min(_LOOK_SECONDS, self._seconds - self._elapsed())))
+            elapsed = min(self._elapsed(), self._seconds)
+            backlog = self._backlog(client)
+            known = known if backlog is None else backlog
+            self._samples.append((elapsed, backlog))
+            self._watcher.update(
+                Snapshot(
+                    name=self._name,
+                    elapsed=elapsed,
+                    seconds=self._seconds,
+                    history=tuple(count for _, count in self._samples),
+                    advice=None if controller is None else self._advice(known),
+                    circuit=None if controller is None else str(controller.get_circuit_state(QUEUE)),
+                    drained=workload.drained(),
+                    counts=workload.counts(),
+                )
+            )
+
+    def _advice(self, backlog: int) -> dict[Priority, Advice]:
+        # Asking the controller would count as a producer's question, and could take a probe from one.
+        judged = {priority: self._law.advise(priority.value, backlog) for priority in PRIORITIES}
+        return {
+            priority: Advice(_ZONES[said.zone], said.delay_ns / 1e9, said.shed) for priority, said in judged.items()
+        }
+
+    def _backlog(self, client: redis.Redis) -> int | None:
+        pipeline: Any = client.pipeline(transaction=False)
+        try:
+            count, _ = pipeline.llen(self._key).expire(self._key, KEY_SECONDS).execute()
+        except RedisError:
+            return None
+        jobs: int = count
+        return jobs
+
+    def _final(self, client: redis.Redis) -> int:
+        try:
+            return client.llen(self._key)
+        except RedisError as error:
+            raise DemoError(f"the server does not answer at the end of a run ({type(error).__name__})") from None
+
+    def _remove(self, client: redis.Redis) -> None:
+        try:
+            client.delete(self._key)
+        except RedisError:
+            self._watcher.news(f"key {self._key} could not be removed; it expires within {KEY_SECONDS} s")
+
+
+class _NewsHandler(logging.Handler):
+    """Hands log lines to the display."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())

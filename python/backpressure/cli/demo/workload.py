@@ -1,0 +1,193 @@
+"""The demo's traffic: threads that push jobs onto a list, and threads that take them at a steady pace.
+
+The rates follow from the default law. Workers take 400 jobs a second. HIGH producers offer less than that and find
+green below 1 000 waiting jobs, so they are hardly slowed. MEDIUM alone would flood the workers: the paced rate of its
+56 callers meets what HIGH leaves over at a delay of some 220 ms, that is at about 1 150 waiting jobs. Most LOW jobs are
+shed then, for that begins above 900. The first LOW producers spend much of a short run asleep, told to wait for seconds
+while the backlog rose, so more of them join in the third quarter. Together they offer more than four times what
+workers take, and later more than five times.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+from redis.exceptions import RedisError
+
+from backpressure._model.errors import CircuitOpenError, ControllerStoppedError, JobShedError
+from backpressure._model.vocabulary import Priority
+from backpressure.cli.demo.result import Counts
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import redis
+
+    from backpressure._controller.blocking import BackpressureController
+
+__all__ = ["DRAIN_RATE", "LOADS", "QUEUE", "Load", "Workload", "offered_rate"]
+
+#: Name of the queue, as the controller knows it.
+QUEUE = "demo-jobs"
+
+
+@attrs.frozen
+class Load:
+    """`producers` threads that each offer `rate` jobs a second; `late` of them join one by one in the third quarter."""
+
+    producers: int
+    rate: float
+    late: int = 0
+
+    def wait(self, index: int, seconds: float) -> float:
+        """Return after how many seconds of a run of `seconds` a producer begins."""
+        if index < self.late:
+            return seconds * (0.5 + 0.25 * index / self.late)
+        return index / self.producers / self.rate  # spread over a period, or all would come at once
+
+
+LOADS = {Priority.HIGH: Load(8, 20), Priority.MEDIUM: Load(56, 18), Priority.LOW: Load(32, 35, late=16)}
+WORKERS = 4
+#: Jobs a second that workers take together.
+DRAIN_RATE = 400
+
+_IDLE = 0.02
+# Longest stall of this machine that a worker makes up for, in seconds; its pace is what is compared, not the machine's.
+_ARREARS = 1.0
+
+
+def offered_rate(*, late: bool = True) -> float:
+    """Return the jobs a second that producers offer while nothing slows them, with or without the late ones."""
+    return sum((load.producers - (0 if late else load.late)) * load.rate for load in LOADS.values())
+
+
+@attrs.define
+class _Producer:
+    """One thread's own figures, so that no lock is needed to count."""
+
+    priority: Priority
+    wait: float  # seconds until it begins
+    counts: Counts = attrs.Factory(Counts)
+    peak: int = 0
+
+
+@attrs.define
+class _Worker:
+    drained: int = 0
+    cut_off: int = 0
+
+
+class Workload:
+    """Producers and workers of one run of `seconds`. The figures are exact once `stop` has returned."""
+
+    def __init__(
+        self, client: redis.Redis, key: str, seconds: float, controller: BackpressureController | None
+    ) -> None:
+        self._client: Any = client  # its replies are typed for sync and async alike
+        self._key = key
+        self._controller = controller
+        self._producers = [
+            _Producer(priority, load.wait(index, seconds))
+            for priority, load in LOADS.items()
+            for index in range(load.producers)
+        ]
+        self._workers = [_Worker() for _ in range(WORKERS)]
+        self._producing_ends, self._working_ends = threading.Event(), threading.Event()
+        threads = len(self._producers) + len(self._workers)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="demo")
+        self._futures: list[Future[None]] = []
+
+    def start(self) -> None:
+        """Let everybody begin."""
+        for worker in self._workers:
+            self._futures.append(self._pool.submit(self._work, worker))
+        for producer in self._producers:
+            self._futures.append(self._pool.submit(self._produce, producer))
+
+    def stop(self) -> None:
+        """End producers, sleeping ones too, then workers; raise what any thread died of."""
+        self._producing_ends.set()
+        if self._controller is not None:
+            self._controller.stop()
+        self._working_ends.set()
+        self._pool.shutdown()
+        for future in self._futures:
+            future.result()
+
+    # ----------------------------------------------------------------------------------------------------- producers
+
+    def _produce(self, producer: _Producer) -> None:
+        period = 1 / LOADS[producer.priority].rate
+        due = time.monotonic() + producer.wait
+        while not self._producing_ends.wait(max(0.0, due - time.monotonic())):
+            self._offer(producer)
+            # Who was held back goes on at once, but does not make up for the jobs it did not come to.
+            due = max(due + period, time.monotonic())
+
+    def _offer(self, producer: _Producer) -> None:
+        counts = producer.counts
+        counts.offered += 1
+        try:
+            producer.peak = max(producer.peak, self._enqueue(producer.priority, counts.offered))
+        except CircuitOpenError:
+            counts.blocked += 1
+        except JobShedError:
+            counts.shed += 1
+        except RedisError:
+            counts.failed += 1
+        except ControllerStoppedError:
+            counts.offered -= 1
+        else:
+            counts.enqueued += 1
+
+    def _enqueue(self, priority: Priority, number: int) -> int:
+        """Push one job; return how many wait now."""
+        job = json.dumps({"priority": str(priority), "number": number})
+        if self._controller is None:
+            return cast("int", self._client.rpush(self._key, job))
+        return cast("int", self._controller.run(priority, QUEUE, self._client.rpush, self._key, job))
+
+    # ------------------------------------------------------------------------------------------------------- workers
+
+    def _work(self, worker: _Worker) -> None:
+        period = WORKERS / DRAIN_RATE
+        due = time.monotonic()
+        while not self._working_ends.wait(max(0.0, due - time.monotonic())):
+            now = time.monotonic()
+            try:
+                job = self._client.lpop(self._key)
+            except RedisError:
+                worker.cut_off += 1
+                due = now + _IDLE
+                continue
+            if job is None:
+                due = now + _IDLE
+            else:
+                worker.drained += 1
+                due = max(due + period, now - _ARREARS)
+
+    # ------------------------------------------------------------------------------------------------------- figures
+
+    def counts(self) -> dict[Priority, Counts]:
+        """Return the producers' counts by priority."""
+        return {
+            priority: sum((producer.counts for producer in self._producers if producer.priority is priority), Counts())
+            for priority in LOADS
+        }
+
+    def peak(self) -> int:
+        """Return the longest the list has been."""
+        return max(producer.peak for producer in self._producers)
+
+    def drained(self) -> int:
+        """Return how many jobs workers took."""
+        return sum(worker.drained for worker in self._workers)
+
+    def cut_off(self) -> int:
+        """Return how many takes got no answer."""
+        return sum(worker.cut_off for worker in self._workers)

@@ -1,0 +1,99 @@
+"""`backpressure top`: queues, their zones and delays as they are now, again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+
+from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
+from backpressure.cli._endings import Finding, Refusal, ending, terminable
+from backpressure.cli._format import new_console
+from backpressure.cli._redis_options import KeyTemplate, RedisUrl, open_provider
+from backpressure.cli.top.table import top_view
+from backpressure.cli.top.watch import Watch, config_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure.cli.top.watch import Snapshot
+
+__all__ = ["EXAMPLES", "top"]
+
+EXAMPLES = """\
+backpressure top --redis-url redis://localhost:6379/0 --queue email-queue
+REDIS_URL=redis://localhost:6379/0 backpressure top --queue a --queue b
+backpressure top --queue email-queue --config backpressure.toml --interval 5
+backpressure top --queue email --key 'rq:queue:{queue}'
+backpressure top --queue email-queue --once --json | jq .queues[0].backlog
+"""
+
+_NAP = 0.2  # seconds
+
+
+def top(
+    *,
+    queues: Annotated[list[str], typer.Option("--queue", metavar="NAME", help="Queue to watch. Repeatable.")],
+    redis_url: RedisUrl = None,
+    key: KeyTemplate = "{queue}",
+    file: ConfigFile = None,
+    env: FromEnv = False,
+    settings: Settings = None,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=60, metavar="S", help="Seconds between two readings, instead of polling's.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, one for each look.")] = False,
+) -> None:
+    """Watch queues live.
+
+    Shows backlogs, zone and delay at each priority, the age of samples and failed reads. Circuits live in the
+    producers and are not seen from here. Ctrl-C ends it, which is good: exit code 0. Else exits with 1 when the
+    configuration is faulty or, with --once, a queue could not be read, 2 for wrong usage.
+    """
+    with ending("top"):
+        if redis_url is None:
+            raise Refusal("there is no server to read: give --redis-url, or set REDIS_URL")
+        names = list(dict.fromkeys(queues))
+        config = config_for(load(file, env, settings), interval, len(names))
+        provider, server = open_provider(redis_url, names, key, config.polling.timeout)
+        ended_by = () if once else (KeyboardInterrupt,)
+        with (
+            contextlib.closing(provider),
+            contextlib.suppress(*ended_by),
+            terminable(),
+            _screen(as_json=as_json, once=once) as show,
+        ):
+            with Watch(config, provider, server, names) as watch:
+                snapshot = watch.look()
+                show(snapshot)
+                while not once:
+                    _pause(interval)
+                    show(watch.look())
+            if problems := snapshot.problems():
+                raise Finding(problems[-1], *problems[:-1])
+
+
+def _pause(seconds: float) -> None:
+    """Sleep in naps, because a signal that comes just before a sleep begins is noticed when it has ended."""
+    end = monotonic() + seconds
+    while (left := end - monotonic()) > 0:
+        sleep(min(left, _NAP))
+
+
+@contextlib.contextmanager
+def _screen(*, as_json: bool, once: bool) -> Iterator[Callable[[Snapshot], None]]:
+    """Give what shows a snapshot: a line of JSON, the next table, or in a terminal a table in place of the last."""
+    console = new_console()
+    if as_json:
+        yield lambda snapshot: print(json.dumps(snapshot.to_dict()), flush=True)
+    elif once or not console.is_terminal or console.is_dumb_terminal:
+        yield lambda snapshot: console.print(top_view(snapshot, console.width))
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            # What it leaves on the screen when it ends is the last look.
+            yield lambda snapshot: live.update(top_view(snapshot, console.width), refresh=True)

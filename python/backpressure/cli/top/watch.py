@@ -1,0 +1,168 @@
+"""What `backpressure top` looks at: one controller that polls the queues, and how they stand at each look."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+from prometheus_client import CollectorRegistry
+
+from backpressure._controller.blocking import BackpressureController
+from backpressure._model.stats import utc_now
+from backpressure.cli._advice import ask
+from backpressure.cli._config_view import notes
+from backpressure.cli._format import advice_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.stats import StatsProvider
+    from backpressure.cli._advice import Advice
+
+__all__ = ["QueueView", "Snapshot", "Watch", "config_for"]
+
+# Looks kept for the sparkline; no terminal is wide enough for more.
+_HISTORY = 200
+
+
+@attrs.frozen
+class QueueView:
+    """One queue at one look. Ages in seconds; ``None`` is unknown."""
+
+    queue_name: str
+    backlog: int | None
+    sample_age: float | None
+    processing: int | None
+    delayed: int | None
+    oldest_age: float | None
+    problem: str | None
+    advice: Advice
+    history: Sequence[int | None] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for scripts."""
+        shown = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in {"advice", "history"})
+        return shown | {str(priority): advice_dict(decision) for priority, decision in self.advice.items()}
+
+
+@attrs.frozen
+class Snapshot:
+    """Everything at one look."""
+
+    at: datetime
+    server: str
+    provider: str
+    errors: Mapping[str, int]
+    problem: str | None
+    queues: Sequence[QueueView]
+    notes: Sequence[str] = ()
+
+    def problems(self) -> list[str]:
+        """Return what stands between us and fresh samples: the whole provider's problem, else the queues'."""
+        if self.problem is not None:
+            return [self.problem]
+        return [view.problem for view in self.queues if view.problem is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for scripts."""
+        return {
+            "at": self.at.isoformat(),
+            "server": self.server,
+            "provider": self.provider,
+            "errors": dict(self.errors),
+            "problem": self.problem,
+            "queues": [view.to_dict() for view in self.queues],
+        }
+
+
+class _Problems(logging.Handler):
+    """Keeps the last thing that the controller said of the provider (``None``) and of each queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current: dict[str | None, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a problem, or its end."""
+        told: Any = record
+        if getattr(record, "change", None) not in {"provider", "queue_stats"}:
+            return
+        if told.new == "ok":
+            self.current.pop(told.queue_name, None)
+        else:
+            self.current[told.queue_name] = record.getMessage()
+
+
+def config_for(config: BackpressureConfig, interval: float, queues: int) -> BackpressureConfig:
+    """Return `config` with statistics read every `interval` seconds, after a failure too."""
+    polling = attrs.evolve(
+        config.polling,
+        enabled=True,
+        interval=interval,
+        jitter=0.0,
+        timeout=min(config.polling.timeout, interval),
+        max_backoff=interval,
+        cache_ttl=max(config.polling.cache_ttl, 2 * interval),
+    )
+    return attrs.evolve(config, polling=polling, max_queues=max(config.max_queues, queues))
+
+
+class Watch:
+    """Polls while it is entered; `look` never waits, but for the first time."""
+
+    def __init__(
+        self, config: BackpressureConfig, provider: StatsProvider, server: str, queue_names: Sequence[str]
+    ) -> None:
+        self._config = config
+        self._server = server
+        self._names = queue_names
+        self._history = {name: collections.deque[int | None](maxlen=_HISTORY) for name in queue_names}
+        self._problems = _Problems()
+        logger = logging.Logger("backpressure.top", logging.INFO)  # noqa: LOG001 - known to nobody else
+        logger.addHandler(self._problems)
+        self._controller = BackpressureController(config, provider, logger=logger, registry=CollectorRegistry())
+
+    def __enter__(self) -> Self:
+        self._controller.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._controller.stop()
+
+    def look(self) -> Snapshot:
+        """Return how everything stands now."""
+        advice = {name: ask(self._controller, name) for name in self._names}
+        health = self._controller.health()
+        return Snapshot(
+            at=utc_now(),
+            server=self._server,
+            provider=health["provider"],
+            errors=health["polling_errors"],
+            problem=self._problems.current.get(None),
+            queues=[self._view(name, health["queues"].get(name, {}), advice[name]) for name in self._names],
+            notes=notes(self._config),
+        )
+
+    def _view(self, name: str, stands: Mapping[str, Any], advice: Advice) -> QueueView:
+        backlog = stands.get("backlog")
+        problem = self._problems.current.get(name)
+        # A bar is what was read, not what was believed meanwhile.
+        self._history[name].append(None if problem or None in self._problems.current else backlog)
+        return QueueView(
+            queue_name=name,
+            backlog=backlog,
+            sample_age=stands.get("sample_age"),
+            processing=stands.get("processing"),
+            delayed=stands.get("delayed"),
+            oldest_age=stands.get("oldest_age"),
+            problem=problem,
+            advice=advice,
+            history=tuple(self._history[name]),
+        )

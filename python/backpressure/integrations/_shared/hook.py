@@ -1,0 +1,319 @@
+"""What all integrations share: the queue and priority of a job, and one gate for all that an enqueue publishes.
+
+An integration makes a `Hook`, for asyncio an `AsyncHook`, of what its user gave. Where the framework enqueues, it asks
+the hook whether the job `passes`: inside of `admitted` (it is part of an enqueue that was let in), in a worker, under
+`passing`, or for a reason that the integration knows: a retry, a mode that runs jobs at once, a job due much later.
+Else it publishes in ``with hook.admitted([hook.place(...) for each job])``, before a connection is taken, and lets what
+that raises out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import pickle
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from backpressure._controller.blocking import BackpressureController
+from backpressure._model.arguments import check_max_wait, longest_wait, parse_priority
+from backpressure._model.clock import in_event_loop
+from backpressure._model.errors import (
+    ConfigurationError,
+    ControllerNotStartedError,
+    ControllerStoppedError,
+    InvalidPriorityError,
+)
+from backpressure._model.vocabulary import Priority
+from backpressure.integrations._shared.context import setting
+from backpressure.integrations._shared.passing import is_passing
+from backpressure.integrations._shared.workers import current_task, in_worker
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._model.arguments import MaxWait
+    from backpressure._telemetry.passed import Why
+
+__all__ = [
+    "FAR_AHEAD",
+    "MARK",
+    "MAX_WAIT",
+    "NOT_ENCODABLE",
+    "AsyncHook",
+    "Hook",
+    "Place",
+    "PriorityRule",
+    "QueueRule",
+    "far_ahead",
+]
+
+#: The longest sleep of a hook whose user gave none, in seconds: hooks sit in web requests more often than in batches.
+MAX_WAIT = 0.2
+#: Jobs due in more seconds are not judged by the backlog of now.
+FAR_AHEAD = 60.0
+
+#: What a job that cannot be encoded raises, before anything is sent.
+NOT_ENCODABLE: tuple[type[Exception], ...] = (
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    pickle.PicklingError,
+)
+
+#: The name under which a job, or the function behind it, carries a priority of its own.
+MARK = "backpressure_priority"
+
+#: A priority for all jobs; a table by the job's name, its queue's or ``"*"``; or what takes the framework's own object.
+PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callable[[Any], Priority | str]
+#: A table of the framework's queue names to the controller's, or what takes the framework's own object.
+QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
+Place: TypeAlias = tuple[Priority, str]
+
+C = TypeVar("C")
+
+
+class _Entrance:
+    """One `admitted` of a hook: over when it is left, also for contexts that it was copied to or is not left in."""
+
+    def __init__(self, hook: object) -> None:
+        self.hook = hook
+        self.over = False
+        self.outer = next(_entrances(), None)
+
+
+_entered: contextvars.ContextVar[_Entrance | None] = contextvars.ContextVar("_entered", default=None)
+
+
+def _entrances() -> Iterator[_Entrance]:
+    """Yield the entrances that this code runs inside of, the last one first."""
+    entrance = _entered.get()
+    while entrance is not None:
+        if not entrance.over:
+            yield entrance
+        entrance = entrance.outer
+
+
+class _Rules(Generic[C]):
+    def __init__(
+        self,
+        controller: C,
+        priority: PriorityRule | None,
+        queue: QueueRule | None,
+        max_wait: MaxWait,
+        inside_tasks: Collection[str],
+        not_failures: tuple[type[BaseException], ...],
+    ) -> None:
+        if priority is None:
+            raise ConfigurationError(
+                "priority is missing: give one for all jobs, a table by their names, or a function", field="priority"
+            )
+        if isinstance(priority, Mapping):
+            priority = {name: parse_priority(value) for name, value in priority.items()}
+        elif not callable(priority):
+            priority = parse_priority(priority)
+        if isinstance(inside_tasks, str):
+            raise ConfigurationError(
+                f"inside_tasks is {inside_tasks!r}: give a set of task names", field="inside_tasks", value=inside_tasks
+            )
+        self.controller = controller
+        self._priority = priority
+        self._queue = queue
+        #: Called with the framework's name of each queue and the controller's, see `check_layout`.
+        self.meets: Callable[[str, str], None] | None = None
+        self._max_wait = check_max_wait(max_wait)
+        self._inside_tasks = frozenset(inside_tasks)
+        self._not_failures = not_failures
+
+    def passes(self, queue_name: str, *, task: str | None = None, because: Why | None = None) -> bool:
+        """Tell whether a job for the framework's queue is to be enqueued without being judged, and count it if so.
+
+        Args:
+            task: the name of the task that enqueues it, if one does, where `current_task` does not tell; jobs of those
+                named by ``inside_tasks`` are judged.
+            because: what the integration found that lets it pass.
+        """
+        if self.entered:
+            return True
+        why = self.why(task=task, because=because)
+        if why is None:
+            return False
+        self.count_passed(queue_name, why)
+        return True
+
+    def why(self, *, task: str | None = None, because: Why | None = None) -> Why | None:
+        """Tell why a job outside of `admitted` is to be enqueued without being judged, see `passes`; count nothing."""
+        if because is not None:
+            return because
+        if is_passing():
+            return "passing"
+        task = task or current_task()
+        return "worker" if (in_worker() or task is not None) and task not in self._inside_tasks else None
+
+    def count_passed(self, queue_name: str, why: Why) -> None:
+        """Count a job for the framework's queue that passes."""
+        controller: Any = self.controller
+        mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
+        controller._passed.add(mapped or queue_name, why)  # noqa: SLF001 - the controller's own
+
+    def place(self, job: Any, *, name: str, queue_name: str, mark: Priority | str | None = None) -> Place:
+        """Return the priority and the controller's queue of a framework's job; its own mark comes first.
+
+        Raises:
+            InvalidPriorityError: neither mark nor rule gives one.
+        """
+        priority = _look_up(self._priority, job, name, queue_name, "*") if mark is None else mark
+        if priority is None:
+            raise InvalidPriorityError(
+                f"job {name!r} has no priority: give it a {MARK}, or its name or '*' a row in the table",
+                queue_name=queue_name,
+            )
+        place = parse_priority(priority), _look_up(self._queue, job, queue_name) or queue_name
+        if self.meets is not None:
+            self.meets(queue_name, place[1])
+        return place
+
+    @property
+    def entered(self) -> bool:
+        """Whether this code runs inside `admitted`, those of other hooks within it included."""
+        return any(entrance.hook is self for entrance in _entrances())
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        entrance = _Entrance(self)
+        try:
+            with setting(_entered, entrance):
+                yield
+        finally:
+            entrance.over = True
+
+
+class Hook(_Rules["BackpressureController"]):
+    """The hook of a framework whose enqueues block. Thread-safe.
+
+    Raises:
+        ConfigurationError: the controller is of the wrong kind, or there is no priority.
+        InvalidPriorityError: the priority, or one of the table, is none.
+    """
+
+    def __init__(
+        self,
+        controller: BackpressureController,
+        priority: PriorityRule | None,
+        queue: QueueRule | None = None,
+        max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
+        not_failures: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        if not isinstance(controller, BackpressureController):
+            raise _wrong_controller(controller, "a BackpressureController")
+        super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
+
+    @contextlib.contextmanager
+    def slots(self, places: Iterable[Place]) -> Iterator[None]:
+        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all.
+
+        On an event loop nothing waits: what would have to goes if it is HIGH, else raises `ThrottledError`.
+        """
+        max_wait, in_order = self._max_wait, _in_order(places)
+        if in_event_loop():
+            limits = (longest_wait(max_wait, priority) for priority, _ in in_order)
+            self.controller._host.warn_of_loop(*limits)  # noqa: SLF001
+            max_wait = 0
+        with contextlib.ExitStack() as stack:
+            with _naming(in_order):
+                slots = self.controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001
+                stack.enter_context(slots)
+            yield
+
+    @contextlib.contextmanager
+    def admitted(self, places: Iterable[Place]) -> Iterator[None]:
+        """As `slots`, and let what the body enqueues pass."""
+        with self.slots(places), self._inside():
+            yield
+
+
+class AsyncHook(_Rules["AsyncBackpressureController"]):
+    """As `Hook`, for asyncio. Usable by several tasks."""
+
+    def __init__(
+        self,
+        controller: AsyncBackpressureController,
+        priority: PriorityRule | None,
+        queue: QueueRule | None = None,
+        max_wait: MaxWait = MAX_WAIT,
+        inside_tasks: Collection[str] = (),
+        not_failures: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        from backpressure._controller.asynchronous import AsyncBackpressureController  # noqa: PLC0415 - loads asyncio
+
+        if not isinstance(controller, AsyncBackpressureController):
+            raise _wrong_controller(controller, "an AsyncBackpressureController")
+        super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
+
+    async def turn(self, place: Place) -> AbstractContextManager[None]:
+        """Wait for one place, and return what is to be entered around the sending, whose outcome it reports."""
+        with _naming([place]):
+            decision = await self.controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
+        return self.controller._desk.reporting([decision], self._not_failures)  # noqa: SLF001
+
+    @contextlib.asynccontextmanager
+    async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
+        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all."""
+        in_order = _in_order(places)
+        async with contextlib.AsyncExitStack() as stack:
+            with _naming(in_order):
+                slots = self.controller._slots(in_order, self._max_wait, self._not_failures)  # noqa: SLF001
+                await stack.enter_async_context(slots)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, places: Iterable[Place]) -> AsyncIterator[None]:
+        """As `slots`, and let what the body enqueues pass."""
+        async with self.slots(places):
+            with self._inside():
+                yield
+
+
+def far_ahead(seconds: float | None) -> Why | None:
+    """Return why a job that is due in so many seconds passes, if it does."""
+    return "scheduled" if seconds is not None and seconds > FAR_AHEAD else None
+
+
+def _look_up(rule: Any, job: Any, *names: str) -> Any:
+    if callable(rule):
+        return rule(job)
+    if isinstance(rule, Mapping):
+        return next((rule[name] for name in names if name in rule), None)
+    return rule
+
+
+def _in_order(places: Iterable[Place]) -> list[Place]:
+    """Return the distinct places, those first that may be shed, so that nobody waits in vain."""
+    return sorted(set(places), key=lambda place: (place[0].value, place[1]))
+
+
+@contextlib.contextmanager
+def _naming(places: Sequence[Place]) -> Iterator[None]:
+    """Have the error about a controller that was not started say what it was about: here nobody sees a controller."""
+    try:
+        yield
+    except ControllerStoppedError:
+        raise
+    except ControllerNotStartedError:
+        priority, queue_name = places[0]
+        raise ControllerNotStartedError(
+            f"{priority} job for queue {queue_name!r} was not enqueued: the controller of its hook is not started in "
+            "this process; call the controller's start() where jobs are enqueued, or let start-up code and schedulers "
+            "of your own enqueue in a `with backpressure.integrations.passing():`",
+            queue_name=queue_name,
+            priority=priority,
+        ) from None
+
+
+def _wrong_controller(controller: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"controller is of type {type(controller).__name__}: give {wanted}", field="controller", value=controller
+    )

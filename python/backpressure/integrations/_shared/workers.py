@@ -1,0 +1,343 @@
+"""What runs in a worker, a scheduler or a consumer, all of whose jobs pass: to refuse them loses them.
+
+Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
+handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
+thread has the process for itself, and what ends the program after it; one on another thread, or on an event loop that
+it shares, is that thread or task and what these start, so that a worker within a producer opens nothing of the
+producer's. Processes that multiprocessing starts for a worker are the worker's, too.
+
+Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
+`task`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import sys
+import threading
+from multiprocessing import process as processes
+from typing import TYPE_CHECKING, Any
+
+from backpressure.integrations._shared.context import setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from types import FrameType
+    from typing import TypeAlias
+
+    Mark: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
+
+__all__ = [
+    "current_task",
+    "frame_of",
+    "in_worker",
+    "mark_process",
+    "marked",
+    "marking",
+    "recognise",
+    "running",
+    "serving",
+    "task",
+    "worker",
+]
+
+# On processes and threads that belong to a worker: ``True``, or the functions while one of which runs there, see
+# `recognise`.
+_MARK = "_backpressure_in_worker"
+
+_coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
+# What runs now on the main thread, and whether for good; a forked child inherits it, as it does the threads' marks.
+# Adding to and taking from a list cannot be torn.
+_process: list[bool] = []
+# That a worker has run on the main thread: what the end of its program runs, once that thread is done, is its own.
+_ended: list[None] = []
+# What ran on the main thread before it could be marked, see `recognise`.
+_begun: set[str] = set()
+_start_lock = threading.Lock()
+# Whether threads are followed. Not asked of what was wrapped, which others may wrap in turn.
+_following = threading.Event()
+
+
+class _Local(threading.local):
+    submitting = False
+
+
+_local = _Local()
+
+
+class _Run:
+    """One run of a task; over for the threads that it started, too, when the task is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.over = False
+
+
+_task: contextvars.ContextVar[_Run | None] = contextvars.ContextVar("_task", default=None)
+
+
+def in_worker() -> bool:
+    """Tell whether this code runs in a worker. Thread-safe."""
+    return (
+        bool(_process)
+        or _is_marked()
+        or hasattr(processes.current_process(), _MARK)
+        or (bool(_begun) and _still_runs())
+        or (bool(_ended) and not threading.main_thread().is_alive())
+    )
+
+
+def _is_marked() -> bool:
+    return _coroutine.get() or _has_marked_thread()
+
+
+def _has_marked_thread() -> bool:
+    thread = threading.current_thread()
+    mark = getattr(thread, _MARK, None)
+    return mark is True or (mark is not None and frame_of(thread, mark) is not None)
+
+
+def _follow_processes() -> None:
+    """Have processes that a worker starts belong to it: one that is not forked, but spawned, knows of nothing else."""
+    start: Any = processes.BaseProcess.start
+
+    @functools.wraps(start)
+    def follow(process: Any) -> None:
+        if in_worker():
+            setattr(process, _MARK, True)  # which it takes with it
+        start(process)
+
+    patched: Any = processes.BaseProcess
+    patched.start = follow
+
+
+_follow_processes()
+
+
+def mark_process() -> None:
+    """Note that this process, and what it forks, is a worker's from now on."""
+    if True not in _process:
+        _process.append(True)
+
+
+@contextlib.contextmanager
+def worker(*, process: bool = True) -> Iterator[None]:
+    """Mark what the body runs, a worker's main function: the process if this is its main thread, else this thread.
+
+    Args:
+        process: whether a worker on the main thread has the process for itself: one that only starts there, to run on
+            other threads, has not.
+    """
+    thread = threading.current_thread()
+    if process and thread is threading.main_thread():
+        _process.append(False)
+        try:
+            yield
+        finally:
+            _process.remove(False)
+            _ended[:] = [None]
+    elif _has_marked_thread():
+        yield
+    else:
+        _follow_threads()
+        setattr(thread, _MARK, True)
+        try:
+            with setting(_coroutine, True):  # for what it has another thread's event loop run
+                yield
+        finally:
+            delattr(thread, _MARK)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[None]:
+    """Mark what the body runs on an event loop that it shares: this task, and what it starts and submits."""
+    _follow_threads()
+    with setting(_coroutine, True):
+        yield
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[None]:
+    """Mark what the body runs, a worker's main coroutine.
+
+    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; else as `running`.
+    """
+    with worker() if _has_a_loop_for_itself() else running():
+        yield
+
+
+def _has_a_loop_for_itself() -> bool:
+    import asyncio  # noqa: PLC0415 - a quarter of the time that importing this package takes
+
+    if len(asyncio.all_tasks()) > 1:
+        return False
+    # A loop that runs for ever may be a server's, whose requests have not come yet.
+    until_complete = {asyncio.Runner.run.__code__, asyncio.BaseEventLoop.run_until_complete.__code__}
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code not in until_complete:
+        frame = frame.f_back
+    return frame is not None
+
+
+@contextlib.contextmanager
+def task(name: str) -> Iterator[None]:
+    """Note that the body runs a task: on this thread or in this coroutine, and on or in those that it starts."""
+    _follow_threads()
+    run = _Run(name)
+    try:
+        with setting(_task, run):
+            yield
+    finally:
+        run.over = True
+
+
+def current_task() -> str | None:
+    """Return the name of the task that this code runs in, if it is known. Thread-safe."""
+    run = _current_run()
+    return None if run is None else run.name
+
+
+def _current_run() -> _Run | None:
+    run = _task.get()
+    return None if run is None or run.over else run
+
+
+def recognise(*functions: str) -> None:
+    """Mark what runs one of a worker's functions now, given as ``"module:function"``: it is too late to wrap it.
+
+    For processes that import the program which protects its queues when they have begun, as commands do, and RQ's
+    workers at each job.
+    """
+    thread = threading.current_thread()
+    if frame_of(threading.main_thread(), functions) is not None:
+        _begun.update(functions)
+    elif frame_of(thread, functions) is not None and not _has_marked_thread():
+        _follow_threads()
+        setattr(thread, _MARK, functions)
+
+
+def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
+    """Return the innermost frame of a thread that runs one of the functions, given as ``"module:function"``."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - other threads' are not to be had otherwise
+    while frame is not None:
+        if f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}" in functions:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def _still_runs() -> bool:
+    if frame_of(threading.main_thread(), _begun) is None:
+        _begun.clear()
+        _ended[:] = [None]
+    return bool(_begun)
+
+
+def marked(owner: Any, *functions: str, by: Mark | None = None) -> None:
+    """Have functions of a worker's class, or module, mark what they run.
+
+    Args:
+        by: how; by default coroutine functions by `running`, others by `worker`.
+
+    Raises:
+        AttributeError: one is not there, so that jobs of this release would be taken for a producer's.
+    """
+    for name in functions:
+        setattr(owner, name, marking(getattr(owner, name), by))
+
+
+def marking(method: Any, by: Mark | None = None) -> Any:
+    """Return a function like `method` that marks what it runs, see `marked`."""
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def mark_and_await(*args: Any, **kwargs: Any) -> Any:
+            with (by or running)():
+                return await method(*args, **kwargs)
+
+        return mark_and_await
+
+    @functools.wraps(method)
+    def mark(*args: Any, **kwargs: Any) -> Any:
+        with (by or worker)():
+            return method(*args, **kwargs)
+
+    return mark
+
+
+def _follow_threads() -> None:
+    """Have threads that a worker or a task starts, what it submits to pools of threads, and what it has futures call
+    when they are done, belong to it from now on.
+
+    Neither contexts nor thread-locals reach them, so `threading.Thread.start`, ``ThreadPoolExecutor.submit`` and
+    ``Future.add_done_callback`` are wrapped; only once a worker runs beside a producer, with which it may share a pool,
+    or a task is noted.
+    """
+    if _following.is_set():
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - few need it
+
+    with _start_lock:
+        if _following.is_set():
+            return
+        start: Any = threading.Thread.start
+        submit: Any = ThreadPoolExecutor.submit
+        add_done_callback: Any = Future.add_done_callback
+
+        @functools.wraps(start)
+        def follow(thread: Any) -> None:
+            inside, run = _is_marked(), _current_run()
+            if (inside or run) and not _local.submitting:
+                if _has_marked_thread():
+                    setattr(thread, _MARK, True)
+                _have_run_inside(thread, inside, run)
+            start(thread)
+
+        @functools.wraps(submit)
+        def carry(pool: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            inside, run = _is_marked(), _current_run()
+            if not (inside or run):
+                return submit(pool, function, *args, **kwargs)
+            _local.submitting = True
+            try:
+                # The pool's threads serve producers too, and where threads inherit contexts they would keep the marks.
+                with setting(_coroutine, False), setting(_task, None):
+                    return submit(pool, _run_inside, inside, run, function, *args, **kwargs)
+            finally:
+                _local.submitting = False
+
+        @functools.wraps(add_done_callback)
+        def follow_done(future: Any, function: Any) -> None:
+            inside, run = _is_marked(), _current_run()
+            if inside or run:
+                function = functools.partial(_run_inside, inside, run, function)
+            add_done_callback(future, function)
+
+        patched: Any = threading.Thread
+        patched.start = follow
+        patched = ThreadPoolExecutor
+        patched.submit = carry
+        patched = Future
+        patched.add_done_callback = follow_done
+        _following.set()
+
+
+def _have_run_inside(thread: Any, inside: bool, run: _Run | None) -> None:
+    its_run = thread.run
+
+    def run_inside() -> None:
+        try:
+            _run_inside(inside, run, its_run)
+        finally:
+            vars(thread).pop("run", None)  # else it would hold the thread, in a circle
+
+    thread.run = run_inside
+
+
+def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call what was started or submitted by what is `inside` of a worker, or by the `run` of a task."""
+    with setting(_coroutine, inside), setting(_task, run):
+        return function(*args, **kwargs)

@@ -1,0 +1,62 @@
+"""Arguments that providers have in common, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["queue_table", "seconds"]
+
+S = TypeVar("S")
+
+
+def seconds(value: Any, field: str = "timeout") -> float:
+    """Return a duration, that of the argument `field`.
+
+    Raises:
+        ConfigurationError: it is no number of seconds above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{field} is {value!r}: give seconds above 0", field=field, value=value)
+    return float(value)
+
+
+def queue_table(queues: Any, source: Callable[[str, Any], S], *, what: str) -> dict[str, S]:
+    """Return where each of `queues` is read: names, or a mapping from names to `what`.
+
+    Args:
+        queues: as the user gave them.
+        source: called with a name and what it was mapped to, or ``None`` where it was given alone; returns where the
+            queue is read, or raises `ValueError` with what to do instead.
+        what: names the values of the mapping in messages, in the plural.
+
+    Raises:
+        ConfigurationError: they are something else.
+        InvalidQueueError: a name cannot name a queue.
+    """
+    if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
+        raise ConfigurationError(
+            f"queues is {queues!r}: give a list of names, or a mapping from names to {what}",
+            field="queues",
+            value=queues,
+        )
+    given = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
+    table: dict[str, S] = {}
+    for name, value in given.items():
+        checked = validate_queue_name(name)
+        try:
+            table[checked] = source(checked, value)
+        except ConfigurationError:
+            raise
+        except ValueError as error:
+            raise ConfigurationError(
+                f"queues[{checked!r}] is {value!r}: {error}", field=f"queues.{checked}", value=value
+            ) from None
+    return table

@@ -1,0 +1,1 @@
+"""Queues on Kafka: the lag of consumer groups."""

@@ -1,0 +1,1 @@
+"""Queues in tables of PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Queues whose lengths Prometheus has."""

@@ -1,0 +1,335 @@
+"""What the blocking and the asyncio provider of Redis share: their settings, and what they never show."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+
+import attrs
+
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure.providers.arguments import seconds
+from backpressure.providers.layouts import (
+    DiscoveringLayout,
+    Layout,
+    ListKey,
+    StreamKey,
+    ZSetKey,
+    is_layout,
+    layout_named,
+)
+from backpressure.providers.linked import Outcome
+from backpressure.providers.redis import objects
+from backpressure.providers.redis.client import RedisTarget, describe, parse_target, redactor_for
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from backpressure.providers.layouts import Steps
+    from backpressure.providers.redis.objects import Source
+
+__all__ = ["CHUNK", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master"]
+
+#: Commands in one round trip; a longer pipeline would hold the server and the reply buffers.
+CHUNK = 500
+
+#: Commands or replies after which others may run: some 200 µs of work. Without it a producer that wakes up during the
+#: poll of many queues waits for milliseconds, for the GIL or for the event loop.
+SLICE = 64
+
+_PLAIN = (ListKey, ZSetKey, StreamKey)
+
+
+class RedisProvider:
+    """Settings of a provider; how it reads is up to the subclass."""
+
+    #: See `backpressure._model.stats.StatsProvider`.
+    shares_server: ClassVar[bool] = True
+
+    _client_types: ClassVar[tuple[type, ...]]
+    _client_names: ClassVar[str]
+
+    def __init__(self, url_or_client: Any, queues: Any, timeout: Any, key: Any, layout: Any) -> None:
+        seconds_each = seconds(timeout)
+        self._layout = _default_layout(key, layout)
+        self._reads_any = key is not None or queues is None
+        self._target: RedisTarget | None = None
+        self._given: Any = None
+        if isinstance(url_or_client, (str, RedisTarget)):
+            self._target = (
+                url_or_client if isinstance(url_or_client, RedisTarget) else parse_target(url_or_client, seconds_each)
+            )
+            self._where, self._redact = str(self._target), self._target.redactor()
+        elif isinstance(url_or_client, self._client_types):
+            self._given = url_or_client
+            self._where, self._redact = describe(self._given), redactor_for(self._given)
+        else:
+            raise ConfigurationError(
+                f"url_or_client is a {type(url_or_client).__module__}.{type(url_or_client).__name__}: "
+                f"give a URL, {self._client_names}",
+                field="url_or_client",
+            )
+        self._discovers = queues is None
+        self._layouts = {} if self._discovers else self._read_queues(queues)
+        if self._discovers and not isinstance(self._layout, DiscoveringLayout):
+            raise ConfigurationError(
+                f"queues is missing, and {self._layout!r} keeps no list of its queues: give their names",
+                field="queues",
+            )
+        self._types: dict[str, tuple[str | bytes, str]] = {}
+        self._closed = False
+
+    # ------------------------------------------------------------------------------------------- from what is there
+
+    @classmethod
+    def from_celery(cls, app: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``celery.Celery`` sends, however its broker is set up.
+
+        Args:
+            app: configured, or such that it can be: its configuration is read now.
+            queues: what is polled from the start; default ``task_default_queue``, ``task_queues`` and those that
+                ``task_routes`` name.
+            timeout: seconds for each connect and each reply.
+
+        URL, user, TLS words, sentinels, database, priority steps and prefix are the app's. The provider opens
+        connections of its own. Any other queue is read too, once it is asked for.
+
+        Raises:
+            ConfigurationError: the broker is not Redis, or cannot be told.
+
+        Example:
+            >>> from celery import Celery
+            >>> app = Celery("shop", broker="redis://:secret@localhost:6379/1", set_as_current=False)
+            >>> RedisStatsProvider.from_celery(app, ["mail"])
+            RedisStatsProvider('redis://localhost:6379/1', 1 queues)
+        """
+        return cls._of(objects.celery_source(app, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_rq(cls, connection: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where RQ enqueues by `connection`, a `redis.Redis`; as `from_celery`.
+
+        Args:
+            queues: default all that RQ keeps a list of, looked up at each poll.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.rq_source(connection, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_dramatiq(cls, broker: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``RedisBroker`` of Dramatiq enqueues; as `from_celery`.
+
+        Args:
+            queues: default those that are declared by now.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.dramatiq_source(broker, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_huey(cls, huey: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``RedisHuey`` or one of its kin enqueues; as `from_celery`.
+
+        Args:
+            queues: default its own. Give the names of others that are made like it.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.huey_source(huey, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_saq(cls, queue: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a ``saq.Queue`` in Redis enqueues; as `from_celery`.
+
+        Args:
+            queues: default its own.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.saq_source(queue, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_arq(cls, pool_or_settings: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where an ``ArqRedis``, or one of these ``RedisSettings``, enqueues.
+
+        As `from_celery`.
+
+        Args:
+            queues: default the pool's default queue.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.arq_source(pool_or_settings, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def from_taskiq(cls, broker: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
+        """Return a provider that reads where a list or stream broker of taskiq-redis enqueues; as `from_celery`.
+
+        Args:
+            queues: default the broker's own.
+            timeout: seconds for each connect and each reply.
+        """
+        return cls._of(objects.taskiq_source(broker, seconds(timeout)), queues, timeout)
+
+    @classmethod
+    def _of(cls, source: Source, queues: Any, timeout: float) -> Self:
+        make: Any = cls  # a subclass with other arguments is made by these, or not at all
+        made: Self = make(
+            source.target,
+            source.queues if queues is None else queues,
+            timeout=timeout,
+            key="{queue}",
+            layout=source.layout,
+        )
+        return made
+
+    def _read_queues(self, queues: Any) -> dict[str, Layout]:
+        if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
+            raise ConfigurationError(
+                f"queues is {queues!r}: give a list of names, or a mapping from names to keys",
+                field="queues",
+                value=queues,
+            )
+        if not isinstance(queues, Mapping):
+            return {name: _filled(self._layout, name) for name in map(validate_queue_name, queues)}
+        layouts: dict[str, Layout] = {}
+        for given, layout in queues.items():
+            name = validate_queue_name(given)
+            if isinstance(layout, (str, bytes)):
+                layouts[name] = ListKey(layout)
+            elif is_layout(layout):
+                layouts[name] = layout
+            else:
+                raise ConfigurationError(
+                    f"queues[{name!r}] is {layout!r}: give ListKey(key), ZSetKey(key), StreamKey(key, group) or "
+                    "another Layout",
+                    field=f"queues.{name}",
+                    value=layout,
+                )
+        return layouts
+
+    def _names(self) -> list[str]:
+        """Return the queues that it was made for."""
+        return list(self._layouts)
+
+    def _layout_of(self, queue_name: str) -> Layout | None:
+        """Return where a queue lies, ``None`` where it is not read."""
+        known = self._layouts.get(queue_name)
+        if known is None and self._reads_any:
+            known = _filled(self._layout, validate_queue_name(queue_name))
+        return known
+
+    def _layouts_of(self, queue_names: Iterable[str]) -> tuple[dict[str, Layout], dict[str, Outcome]]:
+        """Return where queues lie, and the errors of those that are not read."""
+        layouts: dict[str, Layout] = {}
+        refused: dict[str, Outcome] = {}
+        for name in queue_names:
+            layout = self._layout_of(name)
+            if layout is not None:
+                layouts[name] = layout
+            else:
+                refused[name] = StatsUnavailableError(
+                    f"queue {name!r} is not among the queues of this provider, so its backlog is unknown: add it to "
+                    'queues=, or give key="{queue}" if any name is to be read',
+                    error_type="missing",
+                    queue_name=name,
+                )
+        return layouts, refused
+
+    def _found(self, outcomes: Mapping[str, Any]) -> dict[str, Layout]:
+        """Return where the queues lie that a read of `_discovery` found.
+
+        Raises:
+            StatsUnavailableError: it could not be read.
+        """
+        (found,) = outcomes.values()
+        if isinstance(found, StatsUnavailableError):
+            found.queue_name = None
+            raise found
+        layouts: dict[str, Layout] = {}
+        for name in found:
+            # What cannot name a queue is none that a producer could ask about.
+            with contextlib.suppress(InvalidQueueError):
+                layouts[validate_queue_name(name)] = self._layout
+        return layouts
+
+    def _discovery(self) -> dict[str, Layout]:
+        """Return what to read in order to find the queues."""
+        return {"(all)": _Discovery(self._layout)}
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StatsUnavailableError("this provider is closed: make a new one")
+
+    def __repr__(self) -> str:
+        queues = f"queues of {self._layout!r}" if self._discovers else f"{len(self._layouts)} queues"
+        return f"{type(self).__name__}({self._where!r}, {queues})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} does not pickle, for it holds credentials and connections: make one per process"
+        )
+
+
+def fill(replies: list[Any], positions: Iterable[int], failure: StatsUnavailableError) -> None:
+    """Put `failure` where there is no reply."""
+    for position in positions:
+        if replies[position] is None:
+            replies[position] = failure
+
+
+def is_master(role: Any) -> bool:
+    """Read a reply to ``ROLE``; a refusal of it says nothing."""
+    return not isinstance(role, (list, tuple)) or not role or role[0] in {b"master", "master"}
+
+
+def demoted() -> StatsUnavailableError:
+    """Return the error of a server that sentinels have replaced."""
+    return StatsUnavailableError(
+        "the server is no longer the master: the next read asks the sentinels again", error_type="failover"
+    )
+
+
+@attrs.frozen
+class _Discovery:
+    """Finds queues the way samples are read: its "sample" is their names."""
+
+    layout: Any
+
+    def read(self, queue_name: str, now: datetime) -> Steps:  # noqa: ARG002 - it is no queue
+        steps: Steps = self.layout.discover()
+        return steps
+
+
+def _default_layout(key: Any, layout: Any) -> Layout:
+    """Return where queues lie that are given by their names alone."""
+    if layout is None:
+        if key is not None and not (isinstance(key, str) and "{queue}" in key):
+            raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)
+        return ListKey(key or "{queue}")
+    if key not in {None, "{queue}"}:
+        raise ConfigurationError("key and layout are both given: give one of them", field="layout")
+    if isinstance(layout, str):
+        return layout_named(layout)
+    if not is_layout(layout):
+        raise ConfigurationError(
+            f'layout is {layout!r}: give a Layout, or its name, e.g. "rq"', field="layout", value=layout
+        )
+    if isinstance(layout, _PLAIN) and _filled(layout, "?") == layout:
+        raise ConfigurationError(
+            f"layout is {layout!r}, the same for all queues: put {{queue}} into its keys", field="layout", value=layout
+        )
+    known: Layout = layout
+    return known
+
+
+def _filled(layout: Layout, name: str) -> Layout:
+    """Return a layout for one queue: ``{queue}`` in the keys of a plain one is replaced by its name."""
+    if not isinstance(layout, _PLAIN):
+        return layout
+    # Not str.format: braces are also how Redis Cluster marks the part of a key that decides on its node.
+    keys = {field: getattr(layout, field, None) for field in ("key", "processing_key")}
+    filled: dict[str, Any] = {
+        field: key.replace(b"{queue}", name.encode()) if isinstance(key, bytes) else key.replace("{queue}", name)
+        for field, key in keys.items()
+        if key is not None
+    }
+    return attrs.evolve(layout, **filled)

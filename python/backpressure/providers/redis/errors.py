@@ -1,0 +1,120 @@
+"""What went wrong with a Redis read: exception -> `error_type` label, and a message that holds no secret."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from redis import exceptions as redis
+
+from backpressure._model.errors import StatsUnavailableError
+from backpressure.providers import failures as _failures
+from backpressure.providers.failures import ADVICE, causes
+
+if TYPE_CHECKING:
+    from backpressure.providers.failures import Redactor
+
+__all__ = ["error_type", "unavailable"]
+
+# Codes with which servers begin an error; redis-py strips those it has a class for.
+_PREFIXES = {
+    "BUSY": "busy",
+    "WRONGTYPE": "wrongtype",
+    "NOAUTH": "auth",
+    "WRONGPASS": "auth",
+    "NOPERM": "acl",
+    "LOADING": "loading",
+    "MASTERDOWN": "masterdown",
+    "CLUSTERDOWN": "cluster",
+    "MOVED": "cluster",
+    "ASK": "cluster",
+    "TRYAGAIN": "cluster",
+}
+
+# Most specific first: redis-py's tree has e.g. AuthenticationError below ConnectionError.
+_CLASSES: tuple[tuple[type[BaseException], str], ...] = (
+    (redis.AuthenticationError, "auth"),
+    (redis.AuthenticationWrongNumberOfArgsError, "auth"),
+    (redis.AuthorizationError, "auth"),
+    (redis.NoPermissionError, "acl"),
+    (redis.BusyLoadingError, "loading"),
+    (redis.MasterDownError, "masterdown"),
+    (redis.ClusterError, "cluster"),
+    (redis.AskError, "cluster"),
+    (redis.TryAgainError, "cluster"),
+    (redis.TimeoutError, "timeout"),
+    (redis.InvalidResponse, "protocol"),
+    (TimeoutError, "timeout"),
+    (ssl.SSLError, "protocol"),
+    (socket.gaierror, "dns"),
+)
+
+# What redis-py's pools say when they lend nothing more; the server was not asked.
+_POOL_FULL = {"Too many connections", "No connection available."}
+
+_ADVICE = {
+    **ADVICE,
+    "acl": "grant the user the command on this key",
+    "cluster": "for a cluster give a redis+cluster:// URL or a RedisCluster, for a single server neither",
+    "maxclients": "raise the server's maxclients or close idle clients",
+    "pool": "raise max_connections of the client that was given, or give a URL",
+    "protocol": "check that this is a Redis port, and TLS (rediss://) on both sides or on neither",
+}
+
+
+def _by_class(error: BaseException) -> str | None:
+    return next((label for kind, label in _CLASSES if isinstance(error, kind)), None)
+
+
+def error_type(error: BaseException) -> str:
+    """Return the label under which a failed read is counted; ``"provider"`` where nothing better is known."""
+    if isinstance(error, StatsUnavailableError):
+        return error.error_type
+    text = str(error)
+    if "HELLO must be called" in text:  # how RESP3 handshakes report NOAUTH
+        return "auth"
+    if "max number of clients" in text:
+        return "maxclients"
+    if isinstance(error, redis.ConnectionError) and text in _POOL_FULL:
+        return "pool"
+    if type(error).__name__ == "MasterNotFoundError" and " : " not in text:
+        return "failover"  # the sentinels answered, but know of no usable master
+    label = _by_class(error) or _PREFIXES.get(text.partition(" ")[0])
+    if label is not None:
+        return label
+    cluster = isinstance(error, redis.RedisClusterException)
+    if cluster or isinstance(error, (redis.ConnectionError, OSError)):
+        links = list(causes(error))
+        for link in links:
+            if (label := _by_class(link)) is not None:
+                return label
+        if any(isinstance(link, (redis.ConnectionError, OSError)) for link in links):
+            return "connect"
+        return "cluster"
+    return "provider"
+
+
+def unavailable(
+    error: BaseException,
+    *,
+    what: str,
+    redact: Redactor,
+    queue_name: str | None = None,
+    label: str | None = None,
+) -> StatsUnavailableError:
+    """Return the error to raise for a failed read of `what`."""
+    # Servers without HELLO or AUTH answer by quoting the command's arguments, the password among them.
+    text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
+    # What redis-py says of sentinels holds the long repr of each client.
+    text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
+    return _failures.unavailable(
+        error,
+        what=what,
+        label=label or error_type(error),
+        redact=redact,
+        advice=_ADVICE,
+        text=text,
+        queue_name=queue_name,
+    )

@@ -1,0 +1,328 @@
+"""`RedisStatsProvider`: reads queues that lie in Redis or Valkey as lists, sorted sets or streams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis
+from redis.cluster import RedisCluster
+from redis.exceptions import AskError, ClusterDownError, RedisClusterException
+
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.stats import QueueStats, utc_now
+from backpressure._runtime.pauses import Slices
+from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
+from backpressure.providers.redis.base import CHUNK, RedisProvider, demoted, fill, is_master
+from backpressure.providers.redis.client import disconnect, is_sentinel_master
+from backpressure.providers.redis.errors import error_type, unavailable
+from backpressure.providers.redis.layouts import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from backpressure.providers.layouts import Command, Layout
+    from backpressure.providers.redis.base import Outcome
+    from backpressure.providers.redis.client import Client
+
+__all__ = ["ListKey", "RedisStatsProvider", "StreamKey", "ZSetKey", "error_type"]
+
+
+class _Read:
+    """One call of the provider while it runs."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.failure: StatsUnavailableError | None = None
+        self.tick = Slices().tick
+        self._pipeline: Any = None
+
+    def _ticking(self, parse: Callable[..., Any]) -> Callable[..., Any]:
+        tick = self.tick
+
+        def parse_and_tick(*args: Any, **options: Any) -> Any:
+            tick()
+            return parse(*args, **options)
+
+        return parse_and_tick
+
+    def check(self) -> None:
+        """Begin nothing more after `interrupt`."""
+        if self.interrupted:
+            raise TimeoutError("interrupted")
+
+    def execute(self, client: Redis, commands: Sequence[Command], *, check_role: bool) -> list[Any]:
+        """Exchange one chunk of commands for their replies, in one round trip."""
+        pipeline: Any = client.pipeline(transaction=False)
+        self._pipeline = pipeline
+        try:
+            if check_role:
+                pipeline.role()
+            for method, key, args in commands:
+                getattr(pipeline, method)(key, *args)
+                self.tick()
+            pipeline.parse_response = self._ticking(pipeline.parse_response)
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+        finally:
+            self._pipeline = None
+        if check_role:
+            _require_master(client, replies.pop(0))
+        return replies
+
+    def interrupt(self) -> None:
+        """End the exchange under way, from another thread: the reader sees its socket closed."""
+        self.interrupted = True
+        connection = getattr(self._pipeline, "connection", None)
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.disconnect()
+
+
+class _Link:
+    """What belongs to one process: its client, its reads under way, what it knows of the cluster."""
+
+    def __init__(self, client: Client | None) -> None:
+        self.client = client
+        self.reads: set[_Read] = set()
+        self.stale_slots = False
+        # Names of cluster nodes whose last read failed: they are read last, lest they use up the others' time.
+        self.troubled: set[str] = set()
+
+
+class RedisStatsProvider(RedisProvider):
+    """A `StatsProvider` for Redis and Valkey 5 and later: standalone, TLS, unix socket, Sentinel or Cluster.
+
+    Args:
+        url_or_client: ``redis://[user:password@]host:port/db``, ``rediss://`` (TLS), ``unix:///path?db=0``,
+            ``redis+sentinel://host:port,host:port/service/db`` (``?sentinel_username=`` and ``sentinel_password=``
+            for the sentinels themselves), ``redis+cluster://host:port,host:port``; ``valkey`` may stand for
+            ``redis``, ``rediss`` goes with ``+sentinel`` and ``+cluster`` too, and redis-py's options may follow as
+            a query. Celery's words are understood (``redis+socket://``, ``sentinel://…;sentinel://…?master_name=``,
+            ``ssl_cert_reqs=CERT_NONE``) or refused by name. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which
+            is used as it is and never closed: give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for
+            redis-py's default tries ten times.
+        queues: what `get_all_queue_stats` reads: names, or a mapping from names to `ListKey`, `ZSetKey`, `StreamKey`,
+            another layout, or a key (``str`` or ``bytes``) of a plain list. ``None``: those that `layout` discovers.
+        timeout: seconds for each connect and each reply, where a URL is given.
+        key: key of the plain list of a queue given by its name alone, ``{queue}`` in it replaced by the name. Where it
+            is given, names that are not in `queues` are read too: by it, or with ``key="{queue}"`` as `layout` has
+            them. ``None``: the key is the name, and other names are refused, for a list that is not there looks empty.
+        layout: where queues lie that are given by their names alone: a `backpressure.providers.layouts.Layout`, such as
+            ``CeleryLayout.from_app(app)`` or ``StreamKey("jobs:{queue}", group="workers")``, or the name of a built-in
+            or installed one, such as ``"rq"``.
+
+    One read is one non-transactional pipeline of single-key commands per server and 500 commands, two or three of
+    them where streams are read or ages are looked up. `LLEN`, `ZCARD`, `ZCOUNT`, `XINFO GROUPS`, `XLEN`, `XRANGE` and
+    `XREVRANGE` are all it sends for plain keys, and for layouts also what the guide lists; `TYPE` once for a key of
+    another type than said, `ROLE` where Sentinel chooses the server (a refusal of these two is ignored), and what
+    redis-py sends to connect. Scores of due jobs are compared with this machine's wall clock.
+
+    A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the queue
+    could not be read, the `StatsUnavailableError`; when nothing at all could be read because the server could not
+    be reached, that error is raised instead.
+
+    Thread-safe without locks of its own, and usable in a forked child, which opens its own connections. It holds
+    credentials, so it does not pickle; they are in no repr, message or log record.
+
+    Raises:
+        ConfigurationError: the URL, a queue, a key, the layout or the timeout is impossible.
+        InvalidQueueError: a queue's name is.
+
+    Example:
+        >>> queues = {"email-queue": ListKey("jobs:email"), "events": StreamKey("events", group="workers")}
+        >>> RedisStatsProvider("redis://:secret@localhost:6379/0", queues, timeout=0.5)
+        RedisStatsProvider('redis://localhost:6379/0', 2 queues)
+    """
+
+    _client_types = (Redis, RedisCluster)
+    _client_names = "a redis.Redis or a redis.cluster.RedisCluster"
+
+    def __init__(
+        self,
+        url_or_client: str | Client,
+        queues: Iterable[str] | Mapping[str, Layout | str | bytes] | None = None,
+        *,
+        timeout: float = 1.0,
+        key: str | None = None,
+        layout: Layout | str | None = None,
+    ) -> None:
+        super().__init__(url_or_client, queues, timeout, key, layout)
+        # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
+        self._links: dict[int, _Link] = {}
+
+    # --------------------------------------------------------------------------------------------------------- reads
+
+    def get_queue_stats(self, queue_name: str) -> QueueStats:
+        """Read one queue, listed or not.
+
+        Raises:
+            StatsUnavailableError: it could not be read; ``error_type`` tells why.
+            InvalidQueueError: the name cannot name a queue.
+        """
+        name = validate_queue_name(queue_name)
+        outcome = self.get_many([name])[name]
+        if isinstance(outcome, StatsUnavailableError):
+            raise outcome
+        return outcome
+
+    def get_all_queue_stats(self) -> Mapping[str, Outcome]:
+        """Read the queues this provider was made for, or those it discovers.
+
+        Raises:
+            StatsUnavailableError: nothing could be read.
+        """
+        return self._read(self._found(self._read(self._discovery())) if self._discovers else self._layouts)
+
+    def get_many(self, queue_names: Iterable[str]) -> Mapping[str, Outcome]:
+        """Read several queues, listed or not.
+
+        Raises:
+            StatsUnavailableError: nothing could be read.
+            InvalidQueueError: a name cannot name a queue.
+        """
+        layouts, refused = self._layouts_of(queue_names)
+        return {**refused, **self._read(layouts)}
+
+    def _read(self, layouts: Mapping[str, Layout]) -> dict[str, Outcome]:
+        self._require_open()
+        link = self._link()
+        read = _Read()
+        link.reads.add(read)
+        try:
+            reading = Reading(layouts, utc_now(), redact=self._redact, types=self._types, tick=read.tick)
+            while commands := reading.commands():
+                reading.feed(self._exchange(link, read, commands))
+        finally:
+            link.reads.discard(read)
+        results = reading.results
+        if read.failure is not None and not any(isinstance(outcome, QueueStats) for outcome in results.values()):
+            raise read.failure
+        return results
+
+    def _link(self) -> _Link:
+        pid = os.getpid()
+        return self._links.get(pid) or self._links.setdefault(pid, _Link(self._given))
+
+    def _exchange(self, link: _Link, read: _Read, commands: Sequence[Command]) -> list[Any]:
+        """Return the reply to each command; what failed has its error there."""
+        replies: list[Any] = [None] * len(commands)
+        try:
+            for name, client, positions in self._routes(link, commands, replies):
+                read.check()
+                failure = self._ask(read, client, positions, commands, replies)
+                if failure is not None:
+                    read.failure = failure
+                    fill(replies, positions, failure)
+                if name:
+                    self._learn(link, name, [replies[position] for position in positions], failed=failure is not None)
+        except Exception as error:  # noqa: BLE001 - e.g. no node of the cluster tells where keys lie
+            read.failure = self._failure(read, error)
+            fill(replies, range(len(replies)), read.failure)
+        return replies
+
+    def _ask(
+        self, read: _Read, client: Redis, positions: Sequence[int], commands: Sequence[Command], replies: list[Any]
+    ) -> StatsUnavailableError | None:
+        """Fill in one server's replies; return what cut them short."""
+        check_role = is_sentinel_master(client)
+        for start in range(0, len(positions), CHUNK):
+            chunk = positions[start : start + CHUNK]
+            try:
+                read.check()
+                answers = read.execute(client, [commands[position] for position in chunk], check_role=check_role)
+            except Exception as error:  # noqa: BLE001 - a socket closed under redis-py shows as anything
+                return self._failure(read, error)
+            for position, answer in zip(chunk, answers, strict=True):
+                replies[position] = answer
+        return None
+
+    def _failure(self, read: _Read, error: Exception) -> StatsUnavailableError:
+        label = "deadline" if read.interrupted else None
+        return unavailable(error, what=self._where, redact=self._redact, label=label)
+
+    # ------------------------------------------------------------------------------------------------------- servers
+
+    def _client(self, link: _Link) -> Client:
+        if link.client is None:
+            assert self._target is not None  # noqa: S101 - only a URL leaves the client to be made
+            # Two first readers may each make one; both work, and the one not kept is collected.
+            link.client = self._target.connect()
+        return link.client
+
+    def _routes(
+        self, link: _Link, commands: Sequence[Command], replies: list[Any]
+    ) -> Iterator[tuple[str, Redis, list[int]]]:
+        """Yield for each server to ask: node name (empty outside of clusters), client, positions of its commands."""
+        client = self._client(link)
+        if not isinstance(client, RedisCluster):
+            yield "", client, list(range(len(commands)))
+            return
+        cluster: Any = client
+        if link.stale_slots:
+            self._refresh_slots(link, cluster)
+        nodes: dict[str, tuple[Any, list[int]]] = {}
+        for position, command in enumerate(commands):
+            try:
+                node = cluster.get_node_from_key(command.key)
+            except RedisClusterException as error:
+                replies[position] = error
+                link.stale_slots = True
+                continue
+            nodes.setdefault(node.name, (node, []))[1].append(position)
+        for name in sorted(nodes, key=link.troubled.__contains__):
+            node, positions = nodes[name]
+            yield name, cluster.get_redis_connection(node), positions
+
+    def _refresh_slots(self, link: _Link, cluster: Any) -> None:
+        try:
+            cluster.nodes_manager.initialize()
+        except Exception:
+            # None of the nodes known so far answers: begin again from those of the URL.
+            link.client = self._given
+            raise
+        link.stale_slots = False
+        link.troubled &= {node.name for node in cluster.get_nodes()}
+
+    @staticmethod
+    def _learn(link: _Link, name: str, answers: Sequence[Any], *, failed: bool) -> None:
+        if failed:
+            link.troubled.add(name)
+        else:
+            link.troubled.discard(name)
+        if failed or any(isinstance(answer, (AskError, ClusterDownError)) for answer in answers):
+            link.stale_slots = True
+
+    # ------------------------------------------------------------------------------------------------------ life cycle
+
+    def interrupt(self) -> None:
+        """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.
+
+        Raises nothing. Of a given client only connections that are reading for this provider are closed; one that
+        is still being opened ends by the client's own timeout.
+        """
+        link = self._links.get(os.getpid())
+        if link is None:
+            return
+        reads = link.reads.copy()
+        for read in reads:
+            read.interrupt()
+        if reads and link.client is not None and link.client is not self._given:
+            with contextlib.suppress(Exception):
+                disconnect(link.client)
+
+    def close(self) -> None:
+        """Close the connections this provider opened; reads then raise `StatsUnavailableError`. Idempotent."""
+        self._closed = True
+        link = self._links.get(os.getpid())
+        if link is not None and link.client is not None and link.client is not self._given:
+            with contextlib.suppress(Exception):
+                disconnect(link.client)
+
+
+def _require_master(client: Redis, role: Any) -> None:
+    """Refuse the answers of a server that has been demoted; its connections still point to it."""
+    if not is_master(role):
+        client.connection_pool.disconnect(inuse_connections=False)
+        raise demoted()

@@ -1,0 +1,147 @@
+"""What statistics tell the engine: how long jobs waited; by their return, that a circuit may be probed."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backpressure import InMemoryStatsProvider, QueueStats, StatsUnavailableError
+from backpressure._controller.polling.samples import Intake
+from backpressure._model.clock import SystemClock
+from backpressure._runtime.foreign import Foreign
+from backpressure._telemetry.events import Announcer
+from backpressure.providers.kafka.provider import KafkaStatsProvider
+from backpressure.providers.postgres.provider import PostgresStatsProvider
+from backpressure.providers.prometheus.provider import PrometheusStatsProvider
+from backpressure.providers.rabbitmq.provider import RabbitMQStatsProvider
+from backpressure.providers.redis.async_provider import AsyncRedisStatsProvider
+from backpressure.providers.redis.provider import RedisStatsProvider
+from backpressure.providers.sqs.provider import SQSStatsProvider
+
+OUTAGE = StatsUnavailableError("no server", error_type="connect")
+
+
+class FakeEngine:
+    """Keeps the state of circuits, and notes whose were hastened."""
+
+    def __init__(self) -> None:
+        self.states = {"jobs": 1, "mail": 0}
+        self.hastened: list[str] = []
+        self.oldest_ages_ns: dict[str, int | None] = {}
+
+    def queue_names(self) -> list[str]:
+        return list(self.states)
+
+    def breaker(self, queue_name: str, create: bool) -> Any:
+        assert not create
+        return SimpleNamespace(state=lambda: self.states[queue_name]) if queue_name in self.states else None
+
+    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None) -> bool:
+        self.oldest_ages_ns[queue_name] = oldest_age_ns
+        return True
+
+    def read_failed(self, queue_name: str) -> None: ...
+
+    def hasten(self, queue_name: str) -> None:
+        self.hastened.append(queue_name)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+def make(engine: Any, hastens: bool = True) -> Intake:
+    clock = SystemClock()
+    return Intake(engine, clock, Announcer(Foreign(), clock), hastens=lambda name: hastens)
+
+
+def good(*names: str) -> dict[str, QueueStats]:
+    return {name: QueueStats(name, 1) for name in names}
+
+
+@pytest.mark.parametrize("how", ["poll", "queue", "first sight", "first sights"])
+def test_the_first_good_read_after_a_failed_one_hastens_an_open_circuit(engine: FakeEngine, how: str) -> None:
+    intake = make(engine)
+    intake.finish(good("jobs", "mail"), None, 0)
+    assert engine.hastened == []
+    if how == "poll":
+        intake.finish({}, OUTAGE, 0)
+    elif how == "queue":
+        intake.finish({"jobs": OUTAGE, **good("mail")}, None, 0)
+    else:
+        names = ["jobs"] if how == "first sight" else ["jobs", "mail"]
+        intake.sighted(names, {}, OUTAGE, polled=True)
+    for _ in range(2):
+        intake.finish(good("jobs", "mail"), None, 0)
+    assert engine.hastened == ["jobs"]
+
+
+def test_what_failed_while_the_circuit_was_closed_says_nothing(engine: FakeEngine) -> None:
+    intake = make(engine)
+    intake.finish({}, OUTAGE, 0)
+    engine.states["mail"] = 1
+    intake.finish(good("mail"), None, 0)
+    assert engine.hastened == []
+
+
+def test_nothing_is_hastened_where_that_is_off(engine: FakeEngine) -> None:
+    intake = make(engine, hastens=False)
+    intake.finish({}, OUTAGE, 0)
+    intake.finish(good("jobs"), None, 0)
+    assert engine.hastened == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanoseconds"),
+    [
+        (None, None),
+        (0, 0),
+        (4.5, 4_500_000_000),
+        (10**400, 2**63 - 1),
+        (-0.5, None),
+        (math.nan, None),
+        (math.inf, None),
+        ("4.5", None),
+    ],
+)
+def test_the_engine_is_told_how_long_the_oldest_job_waited(
+    engine: FakeEngine, seconds: Any, nanoseconds: int | None
+) -> None:
+    make(engine).finish({"jobs": QueueStats("jobs", 1, oldest_age=seconds)}, None, 0)
+    assert engine.oldest_ages_ns == {"jobs": nanoseconds}
+
+
+def test_names_that_a_provider_invents_are_no_matter(engine: FakeEngine) -> None:
+    intake = make(engine)
+    names: Any = {3: OUTAGE, "\ud800": OUTAGE, "unknown": OUTAGE}
+    intake.finish(names, None, 0)
+    assert intake._lost == set()
+
+
+def test_a_child_forgets_what_its_parent_read(engine: FakeEngine) -> None:
+    intake = make(engine)
+    intake.finish(good("jobs"), None, 0)
+    intake.finish({}, OUTAGE, 0)
+    intake.forget_all()
+    assert (intake.stats, intake.health(), intake.answered_ns, intake._lost) == ({}, "unknown", None, set())
+
+
+@pytest.mark.parametrize(
+    ("provider", "shares"),
+    [
+        (RedisStatsProvider, True),
+        (AsyncRedisStatsProvider, True),
+        (RabbitMQStatsProvider, True),
+        (PostgresStatsProvider, True),
+        (SQSStatsProvider, True),
+        (KafkaStatsProvider, True),
+        (PrometheusStatsProvider, False),
+        (InMemoryStatsProvider, False),
+    ],
+)
+def test_which_providers_read_the_server_that_jobs_are_sent_to(provider: type[Any], shares: bool) -> None:
+    assert getattr(provider, "shares_server", False) is shares

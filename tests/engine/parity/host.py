@@ -1,0 +1,154 @@
+"""A host that builds decisions, answers reads as told, and writes down all that its engine asks of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from backpressure._controller.outcome import is_plain
+from backpressure._engine.border import Answer
+from backpressure._model.decision import ThrottleDecision
+from backpressure._model.errors import ControllerNotStartedError
+from backpressure._model.vocabulary import Priority, Reason, Zone
+from support.breaker_model import shown_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine.border import Engine
+
+
+def plain(value: object) -> object:
+    """Return what of `value` must not differ between the engines."""
+    if isinstance(value, ThrottleDecision):
+        fields = attrs.fields(ThrottleDecision)
+        return (*(plain(getattr(value, field.name)) for field in fields if field.name != "_pacer"), value.retry_after)
+    if hasattr(value, "generation") and hasattr(value, "probe"):
+        return ("ticket", value.generation, value.probe, repr(value))
+    return value
+
+
+class FakeHost:
+    """See `border.Host`. `built` is what decisions were made of, `gone` the evicted, `told` the rest."""
+
+    engine: Engine
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self.now_ns: Callable[[], int] | None = now_ns
+        self.next_read: tuple[str, int] = ("fail", 0)
+        self.read_first = False
+        self.built: list[tuple[object, ...]] = []
+        self.told: list[tuple[object, ...]] = []
+        self.gone: set[str] = set()
+        self.long_ways = 0
+        self._clock = now_ns
+        self._pacer: Any = SimpleNamespace(now_ns=now_ns)
+        self._ticks = itertools.count()
+
+    def forget(self) -> None:
+        """Clear what was written down."""
+        self.built.clear()
+        self.told.clear()
+        self.gone.clear()
+
+    def utc_now(self) -> datetime:
+        # Another instant each time: so a time kept where the other engine asks anew is seen.
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._ticks))
+
+    def decision(self, answer: Answer) -> ThrottleDecision:
+        assert type(answer) is Answer
+        self.built.append(tuple(map(plain, answer)))
+        return ThrottleDecision(
+            answer.priority,
+            answer.queue_name,
+            math.inf if answer.shed else answer.delay_ns / 1e9,
+            answer.shed,
+            answer.reason,
+            answer.timestamp,
+            answer.backlog,
+            answer.zone,
+            None,
+            self._pacer,
+            answer.ticket,
+            answer.issued_ns,
+            answer.retry_at_ns,
+            answer.delay_ns / 1e9 if answer.delay_ns else None,
+            answer.computed,
+        )
+
+    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
+        self.built.append(("observed", plain(decision)))
+        return attrs.evolve(
+            decision,
+            delay=0.0,
+            should_shed=False,
+            reason=Reason.OBSERVE_ONLY,
+            advised=decision,
+            retry_at_ns=None,
+            retry_delay=None,
+            computed=False,
+        )
+
+    def admitted(self, planned: ThrottleDecision, ticket: Any) -> ThrottleDecision:
+        self.built.append((plain(planned), plain(ticket)))
+        return attrs.evolve(planned, ticket=ticket)
+
+    def not_running(self) -> Exception:
+        return ControllerNotStartedError("start it")
+
+    def run(self, priority: Any, queue_name: str, work: Any, /, *args: Any, max_wait: Any = None, **kwargs: Any) -> Any:
+        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+
+    def run_within(self, priority: Any, queue_name: str, max_wait: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.long_ways += 1
+        decision = self.engine.plan(priority, queue_name)
+        if 0 < decision.delay < math.inf:
+            decision = self.engine.admit(decision)
+        if decision.should_shed:
+            raise RuntimeError(decision.reason)
+        began_ns = self._clock()
+        try:
+            value = work(*args, **kwargs)
+        except Exception as error:
+            self.report_error(decision, error, began_ns)
+            raise
+        self.report_success(decision, value)
+        return value
+
+    is_plain = staticmethod(is_plain)
+
+    def report_success(self, decision: ThrottleDecision, value: object) -> None:
+        self.engine.record(decision, True)
+
+    def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
+        self.engine.record(decision, False, began_ns, type(error).__name__)
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        self.told.append(("read", queue_name, wait))
+        outcome, backlog = self.next_read
+        if outcome == "sample":
+            self.engine.put_sample(queue_name, backlog, self._clock())
+        elif outcome == "fail":
+            self.engine.read_failed(queue_name)
+        return Reason.COLD_START if outcome == "cold" and wait else None
+
+    def check_poller(self) -> bool:
+        self.told.append(("check_poller",))
+        return self.read_first
+
+    def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
+        self.told.append((f"{shown_word(old)} to {shown_word(new)}", queue_name))
+
+    def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
+        self.told.append((f"{priority}: {old} to {new}", queue_name))
+
+    def override_ended(self) -> None:
+        self.told.append(("override ended",))
+
+    def evicted(self, queue_name: str) -> None:
+        self.gone.add(queue_name)

@@ -1,0 +1,482 @@
+"""The whole decision told a second time, from the specification alone: slow, plain, with no answer kept ready.
+
+It takes the public values and their checks from the package, and nothing from the engines: what all agree on is not one
+mistake made once. Where the specification is silent it follows the engines' choice, and a comment says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backpressure._model.arguments import validate_queue_name
+from backpressure._model.errors import ControllerNotStartedError
+from backpressure._model.vocabulary import Priority, Reason, Zone
+from support.breaker_model import CLOSED, OPEN, BreakerModel, ModelTicket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine.settings import EngineSettings, LawSettings
+
+T = TypeVar("T")
+
+OTHERS = "__other__"
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
+SECOND = 1_000_000_000
+BUCKETS = tuple(Fraction(bound) * SECOND for bound in ("0.001", "0.01", "0.1", "0.5", "1", "2.5", "5", "10"))
+BY_LAW = {Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decision in integers. `retry_at_ns` is an instant, `retry_ns` a duration; one of them at most is told."""
+
+    priority: Priority
+    queue_name: str
+    reason: Reason
+    delay_ns: int = 0
+    shed: bool = False
+    backlog: int | None = None
+    zone: Zone | None = None
+    retry_at_ns: int | None = None
+    retry_ns: int | None = None
+    computed: bool = False
+    ticket: ModelTicket | None = None
+    advised: Answer | None = None
+
+    def seen(self, now_ns: int) -> tuple[object, ...]:
+        """Return what a producer sees, in seconds, and the ticket."""
+        retry_ns = self.retry_ns if self.retry_at_ns is None else max(0, self.retry_at_ns - now_ns)
+        return (
+            self.priority,
+            self.queue_name,
+            math.inf if self.shed else self.delay_ns / SECOND,
+            self.shed,
+            self.reason,
+            self.backlog,
+            self.zone,
+            None if retry_ns is None else retry_ns / SECOND,
+            self.ticket and (self.ticket.generation, self.ticket.probe),
+            self.advised and self.advised.seen(now_ns),
+        )
+
+
+@dataclass(eq=False)
+class Sample:
+    """What a queue was at an instant; each one is another, whatever it says."""
+
+    backlog: int
+    as_of_ns: int
+    oldest_age_ns: int | None
+
+
+@dataclass(eq=False)
+class Queue:
+    """What is known of one queue."""
+
+    breaker: BreakerModel
+    used_ns: int
+    sample: Sample | None = None
+    failed_ns: int | None = None  # the last read on a caller's path, while it is the last news
+    computed_on: dict[Priority, tuple[Sample, EngineSettings]] = field(default_factory=dict)
+    zones: dict[Priority, Zone] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Counts:
+    """What was decided of one (queue, priority)."""
+
+    reasons: Counter[Reason] = field(default_factory=Counter)
+    computed: int = 0
+    delays: Counter[int] = field(default_factory=Counter)  # by bucket
+    delay_sum_ns: int = 0
+    let_go: Counter[Reason] = field(default_factory=Counter)
+    late: int = 0
+
+    def totals(self) -> tuple[object, ...]:
+        reasons = tuple(self.reasons[reason] for reason in Reason)
+        delays = tuple(self.delays[bucket] for bucket in range(len(BUCKETS) + 1))
+        let_go = tuple(self.let_go[reason] for reason in REFUSALS)
+        return reasons, self.computed, delays, self.delay_sum_ns, let_go, self.late
+
+    def add(self, other: Counts) -> None:
+        self.reasons += other.reasons
+        self.computed += other.computed
+        self.delays += other.delays
+        self.delay_sum_ns += other.delay_sum_ns
+        self.let_go += other.let_go
+        self.late += other.late
+
+
+class DecisionModel:
+    """An engine and its host in one. `gone` are the evicted queues; what else a host would be told stands in `told`."""
+
+    def __init__(self, settings: EngineSettings, now_ns: Callable[[], int]) -> None:
+        self.settings = settings
+        self.now_ns = now_ns
+        self.origin_ns = now_ns()
+        self.running = False
+        self.override_until_ns: float | None = None  # None while it is off, infinite without an end
+        self.in_emergency = False
+        self.queues: dict[str, Queue] = {}
+        self.checked_ns: int | None = None
+        self.counts: dict[tuple[str, Priority], Counts] = {}
+        self.next_read: tuple[str, int] = ("fail", 0)
+        self.read_first = False  # what the next look after the poller comes to
+        self.reads_first = False  # and what the last one came to
+        self.results = 0  # of decisions, that counted
+        self.looked_ns: float = -math.inf  # for idle queues
+        self.evicted_by_engines: set[str] = set()
+        self.told: list[tuple[object, ...]] = []
+        self.gone: set[str] = set()
+
+    # Deciding.
+
+    def suggest_throttle(self, priority: Priority | str, queue_name: str) -> Answer:
+        answer, queue = self._look(priority, queue_name)
+        return self._give(self._admitted(answer, queue))
+
+    def plan(self, priority: Priority | str, queue_name: str) -> Answer:
+        answer, queue = self._look(priority, queue_name)
+        if answer.delay_ns > 0 and queue is not None and not self.settings.observe:
+            return answer
+        return self._give(self._admitted(answer, queue))
+
+    def admit(self, planned: Answer) -> Answer:
+        self._start()
+        if planned.reason is Reason.UNTRACKED:
+            return planned  # counted when it was planned
+        queue = self._queue(planned.queue_name)
+        # Who lost the queue's state while sleeping, and finds no room for another, goes as planned; a choice.
+        if queue is None:
+            if planned.delay_ns:
+                self._count(planned)
+            return planned
+        if planned.delay_ns == 0:
+            return self._admit_again(planned, queue)
+        answer = self._before_the_law(planned.priority, planned.queue_name, queue)
+        if answer is not None:
+            return self._give(answer)
+        self._count(planned)
+        return self._admitted(planned, queue)
+
+    def _admit_again(self, planned: Answer, queue: Queue) -> Answer:
+        """Ask the breaker again for a go, which was admitted and counted when it was planned."""
+        queue.breaker.look()
+        if not queue.breaker.forced:
+            kept = planned.ticket is not None and queue.breaker.honours(planned.ticket)
+            if kept or planned.reason is Reason.OBSERVE_ONLY or self.override() or self.in_emergency:
+                return planned
+        answer = self._before_the_law(planned.priority, planned.queue_name, queue)
+        return replace(planned, ticket=queue.breaker.try_acquire()) if answer is None else self._give(answer)
+
+    def refuse_late(self, planned: Answer) -> None:
+        if planned.reason is not Reason.UNTRACKED:
+            self._count(planned)
+        self._counts_of(planned).late += 1
+
+    def run(self, priority: Priority | str, queue_name: str, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a job without sleeping."""
+        answer = self.plan(priority, queue_name)
+        if answer.delay_ns > 0:
+            answer = self.admit(answer)
+        if answer.shed:
+            raise RuntimeError(answer.reason)
+        began_ns = self.now_ns()
+        try:
+            value = work(*args, **kwargs)
+        except Exception as error:
+            self.record(answer, False, began_ns, type(error).__name__)
+            raise
+        self.record(answer, True)
+        return value
+
+    # What a decision is, in the order of the specification.
+
+    def _look(self, priority: Priority | str, queue_name: str) -> tuple[Answer, Queue | None]:
+        priority = Priority.parse(priority)
+        self._start()
+        queue_name = validate_queue_name(queue_name)
+        queue = self._queue(queue_name)
+        if queue is not None:
+            queue.used_ns = self.now_ns()
+        answer = self._before_the_law(priority, queue_name, queue)
+        if answer is not None:
+            return answer, queue
+        if queue is None:
+            return self._fallback(priority, queue_name, Reason.UNTRACKED), None
+        return self._by_backlog(priority, queue_name, queue), queue
+
+    def _before_the_law(self, priority: Priority, name: str, queue: Queue | None) -> Answer | None:
+        breaker = queue.breaker if queue else None
+        if breaker:
+            breaker.look()
+        if breaker and breaker.forced:
+            return self._rejected(priority, name, breaker)
+        if self.override():  # of both switches the one that ends; a choice
+            return Answer(priority, name, Reason.MANUAL_OVERRIDE)
+        if self.in_emergency:
+            return Answer(priority, name, Reason.EMERGENCY_MODE)
+        if breaker is None or breaker.would_admit() or self._attempts(priority, breaker):
+            return None
+        return self._rejected(priority, name, breaker)
+
+    @staticmethod
+    def _rejected(priority: Priority, name: str, breaker: BreakerModel) -> Answer:
+        reason = Reason.CIRCUIT_OPEN if breaker.state == OPEN else Reason.CIRCUIT_HALF_OPEN
+        return Answer(priority, name, reason, shed=True, retry_at_ns=breaker.retry_at_ns())
+
+    @staticmethod
+    def _attempts(priority: Priority, breaker: BreakerModel) -> bool:
+        return breaker.circuit.high_attempts and priority is Priority.HIGH
+
+    def _by_backlog(self, priority: Priority, name: str, queue: Queue) -> Answer:
+        reason = self._refresh(name, queue)
+        if reason is not None:
+            return Answer(priority, name, reason)
+        sample, settings = queue.sample, self.settings
+        if sample is None:
+            return self._fallback(priority, name, settings.fallback_reason)
+        zone, delay_ns, shed = advise(self._law(name), priority, sample.backlog)
+        expired_ns = self.now_ns() - sample.as_of_ns - settings.cache_ttl_ns
+        if expired_ns > settings.degrade_ns:
+            return self._fallback(priority, name, settings.fallback_reason)
+        if expired_ns > 0:
+            share = Fraction(expired_ns, settings.degrade_ns)
+            delay_ns = math.floor(delay_ns * (1 - share) + settings.fallback_ns[priority.value] * share)
+            return throttled(Answer(priority, name, Reason.STATS_STALE, backlog=sample.backlog, zone=zone), delay_ns)
+        computed = queue.computed_on.get(priority) != (sample, settings)
+        queue.computed_on[priority] = sample, settings
+        self._tell_zone(queue, priority, name, zone)
+        reason = Reason.BACKLOG_RED_SHED if shed else Reason(f"backlog_{zone}")
+        answer = Answer(priority, name, reason, shed=shed, backlog=sample.backlog, zone=zone, computed=computed)
+        return throttled(answer, delay_ns)
+
+    def _fallback(self, priority: Priority, name: str, reason: Reason) -> Answer:
+        return throttled(Answer(priority, name, reason), self.settings.fallback_ns[priority.value])
+
+    def _admitted(self, answer: Answer, queue: Queue | None) -> Answer:
+        """Take the breaker's ticket for a go; a switch's go and a queue without state have none.
+
+        Nor has what the load sheds, though in observe mode it goes; a choice.
+        """
+        passing = answer.reason in {Reason.MANUAL_OVERRIDE, Reason.EMERGENCY_MODE}
+        if answer.shed or passing or queue is None:
+            return answer
+        return replace(answer, ticket=queue.breaker.try_acquire())
+
+    def _give(self, answer: Answer) -> Answer:
+        """Count the decision and, where it is only observed, hand out a go with the decision beside it."""
+        self._count(answer)
+        queue = self.queues.get(answer.queue_name)
+        held_open = answer.reason is Reason.CIRCUIT_OPEN and queue is not None and queue.breaker.forced
+        if held_open or not self.settings.observe:
+            return answer
+        self._counts_of(answer).let_go[answer.reason] += answer.reason in REFUSALS
+        about = Answer(
+            answer.priority, answer.queue_name, Reason.OBSERVE_ONLY, backlog=answer.backlog, zone=answer.zone
+        )
+        return replace(about, ticket=answer.ticket, advised=answer)
+
+    # Outcomes.
+
+    def record(self, answer: Answer, ok: bool | None, began_ns: int | None = None, failure: str | None = None) -> None:
+        queue = self.queues.get(answer.queue_name)
+        if queue is not None and answer.ticket is not None:
+            self.results += queue.breaker.record(ok, answer.ticket, began_ns, failure)
+
+    def record_queue(self, name: str, ok: bool, failure: str | None = None) -> None:
+        queue = self._queue(validate_queue_name(name))
+        if queue is not None:
+            queue.breaker.record(ok, failure=failure)
+
+    def hasten(self, name: str) -> None:
+        if name in self.queues:
+            self.queues[name].breaker.hasten()
+
+    # Statistics.
+
+    def put_sample(self, name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+        queue = self._queue(name, evict=False)
+        if queue is None:
+            return False
+        queue.sample, queue.failed_ns = Sample(backlog, as_of_ns, oldest_age_ns), None
+        return True
+
+    def forget_samples(self) -> None:
+        for queue in self.queues.values():
+            queue.sample = queue.failed_ns = None
+
+    def _refresh(self, name: str, queue: Queue) -> Reason | None:
+        """Read on the caller's path where nobody else does, and look after a poller that seems to be dead."""
+        settings, now_ns = self.settings, self.now_ns()
+        age_ns = math.inf if queue.sample is None else now_ns - queue.sample.as_of_ns
+        if queue.sample is None or (not settings.polling and age_ns > settings.cache_ttl_ns):
+            failed_ns = queue.failed_ns
+            if failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns):
+                return self._read(name, queue, wait=queue.sample is None)
+            if settings.polling and self._is_to_read(queue):
+                return self._read(name, queue, wait=True)
+        elif settings.polling and age_ns > settings.check_after_ns and self._is_to_read(queue):
+            return self._read(name, queue, wait=True)
+        return None
+
+    def _read(self, name: str, queue: Queue, *, wait: bool) -> Reason | None:
+        self.told.append(("read", name, wait))
+        outcome, backlog = self.next_read
+        if outcome == "sample":
+            self.put_sample(name, backlog, self.now_ns())
+        elif outcome == "fail":
+            queue.failed_ns = self.now_ns()
+        return Reason.COLD_START if outcome == "cold" and wait else None
+
+    def _is_to_read(self, queue: Queue) -> bool:
+        """Look after the poller, now and then; tell whether the caller is to read first."""
+        now_ns = self.now_ns()
+        if self.checked_ns is None or now_ns - self.checked_ns >= self.settings.check_every_ns:
+            self.checked_ns = now_ns
+            self.told.append(("check_poller",))
+            self.reads_first = self.read_first
+        return self.reads_first and (queue.failed_ns is None or queue.failed_ns < self.checked_ns)
+
+    def _tell_zone(self, queue: Queue, priority: Priority, name: str, zone: Zone) -> None:
+        old = queue.zones.get(priority, Zone.GREEN)
+        if zone != old:
+            self.told.append((f"{priority}: {old} to {zone}", name))
+        queue.zones[priority] = zone
+
+    # Switches.
+
+    def configure(self, settings: EngineSettings) -> None:
+        self.settings = settings
+
+    def set_running(self, running: bool) -> None:
+        self.running = running
+
+    def set_override(self, enabled: bool, until_ns: int | None = None) -> None:
+        self.override_until_ns = None if not enabled else math.inf if until_ns is None else until_ns
+
+    def set_emergency(self, enabled: bool) -> None:
+        self.in_emergency = enabled
+
+    def emergency(self) -> bool:
+        return self.in_emergency
+
+    def override(self) -> bool:
+        return self.override_until_ns is not None and self.now_ns() < self.override_until_ns
+
+    def _start(self) -> None:
+        if not self.running:
+            raise ControllerNotStartedError("start it")
+        if self.override_until_ns is not None and not self.override():
+            self.override_until_ns = None
+            self.told.append(("override ended",))
+
+    # Queues.
+
+    def breaker(self, name: str, create: bool) -> BreakerModel | None:
+        name = validate_queue_name(name)
+        queue = self._queue(name) if create else self.queues.get(name)
+        return None if queue is None else queue.breaker
+
+    def _queue(self, name: str, *, evict: bool = True) -> Queue | None:
+        """Return a queue's state, made if there is room for it. A sample makes no room for its queue; a choice."""
+        queue = self.queues.get(name)
+        if queue is None and evict and len(self.queues) >= self.settings.max_queues:
+            self._evict()
+        if queue is None and len(self.queues) < self.settings.max_queues:
+            breaker = BreakerModel(
+                self.settings.circuits.get(name, self.settings.circuit),
+                self.now_ns,
+                origin_ns=self.origin_ns,
+                on_change=lambda old, new: self.told.append((f"{old} to {new}", name)),
+            )
+            queue = self.queues[name] = Queue(breaker, self.now_ns())
+        return queue
+
+    def _evict(self) -> None:
+        # Engines note the use of an answer that lay ready when they made it, and look for idle queues again only when
+        # one can have become idle or after a `cache_ttl`: near those limits the choice is theirs.
+        now_ns, ttl_ns = self.now_ns(), self.settings.cache_ttl_ns
+        surely, self.looked_ns = now_ns - self.looked_ns > ttl_ns, now_ns
+        for name, queue in list(self.queues.items()):
+            ttls = Fraction(now_ns - queue.used_ns, ttl_ns)
+            chosen = name in self.evicted_by_engines
+            if queue.breaker.state == CLOSED and ((chosen and ttls > 9) or (surely and ttls > 10)):
+                del self.queues[name]
+                for priority in Priority:
+                    self._counts(OTHERS, priority).add(self.counts.pop((name, priority), Counts()))
+                self.gone.add(name)
+
+    def queue_names(self) -> list[str]:
+        return list(self.queues)
+
+    def sample(self, name: str) -> tuple[int, int, int | None] | None:
+        queue = self.queues.get(name)
+        sample = queue.sample if queue else None
+        return (sample.backlog, sample.as_of_ns, sample.oldest_age_ns) if sample else None
+
+    def cache_size(self) -> int:
+        return sum(len(queue.computed_on) for queue in self.queues.values())
+
+    def edges(self) -> list[int]:
+        """Return the instants to come at which an answer may change."""
+        settings = self.settings
+        ages = (settings.check_after_ns, settings.cache_ttl_ns, settings.cache_ttl_ns + settings.degrade_ns)
+        found = [self.override_until_ns, self.checked_ns and self.checked_ns + settings.check_every_ns]
+        for queue in self.queues.values():
+            found += [queue.sample.as_of_ns + age_ns for age_ns in ages] if queue.sample else []
+            found += [queue.breaker.retry_at_ns(), queue.used_ns + 10 * settings.cache_ttl_ns]
+        return sorted({int(edge) for edge in found if edge is not None and self.now_ns() < edge < math.inf})
+
+    def _law(self, name: str) -> LawSettings:
+        return self.settings.laws.get(name, self.settings.law)
+
+    # Counts.
+
+    def totals(self) -> dict[tuple[str, int], tuple[object, ...]]:
+        """Return the counts in the engines' layout."""
+        return {
+            (name, priority.value): counts.totals()
+            for (name, priority), counts in self.counts.items()
+            if counts.reasons
+        }
+
+    def _counts(self, name: str, priority: Priority) -> Counts:
+        return self.counts.setdefault((name, priority), Counts())
+
+    def _counts_of(self, answer: Answer) -> Counts:
+        return self._counts(answer.queue_name if answer.queue_name in self.queues else OTHERS, answer.priority)
+
+    def _count(self, answer: Answer) -> None:
+        counts = self._counts_of(answer)
+        counts.reasons[answer.reason] += 1
+        counts.computed += answer.computed
+        if answer.delay_ns > 0 and not answer.shed:
+            counts.delays[sum(answer.delay_ns > bound for bound in BUCKETS)] += 1
+            counts.delay_sum_ns += answer.delay_ns
+
+
+def throttled(answer: Answer, delay_ns: int) -> Answer:
+    """Tell the delay: as such, or of a shed job as the time after which to try again."""
+    return replace(answer, delay_ns=0 if answer.shed else delay_ns, retry_ns=delay_ns or None)
+
+
+def advise(law: LawSettings, priority: Priority, backlog: int) -> tuple[Zone, int, bool]:
+    """Return zone, delay in nanoseconds and whether to shed."""
+    green_max, yellow_max, red_max = law.windows[priority.value]
+    scale = Fraction(*law.scales[priority.value])
+    if backlog <= green_max:
+        return Zone.GREEN, 0, False
+    if backlog <= yellow_max:
+        share = Fraction(backlog - green_max, yellow_max - green_max)
+        base = math.floor(law.yellow_min_ns + (law.yellow_max_ns - law.yellow_min_ns) * share)
+        return Zone.YELLOW, math.floor(base * scale) if law.scale_yellow else base, False
+    share = Fraction(min(backlog, red_max) - yellow_max, red_max - yellow_max)
+    base = math.floor(law.yellow_max_ns + (law.red_max_ns - law.yellow_max_ns) * share)
+    shed = priority is Priority.LOW and share > Fraction(law.shed_permille, 1_000)
+    return Zone.RED, math.floor(base * scale), shed
