@@ -319,7 +319,7 @@ class TestCancellation:
                     await running
                 while being_read(controller):
                     await asyncio.sleep(0)
-                assert controller._pacer._sleepers == {} or not any(controller._pacer._sleepers.values())
+                assert controller._sleeper._sleepers == {} or not any(controller._sleeper._sleepers.values())
                 # Who was cancelled before it was admitted took no lease, and was not counted.
                 state = str(controller.get_circuit_state("new"))
                 assert (state == "open") == (not started)
@@ -383,7 +383,7 @@ def test_stop_wakes_sleeping_tasks_and_override_lets_them_go(make: Make) -> None
                 return decision
 
         task = asyncio.ensure_future(wait())
-        while not any(controller._pacer._sleepers.values()):
+        while not any(controller._sleeper._sleepers.values()):
             await asyncio.sleep(0)
         return task
 

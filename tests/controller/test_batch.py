@@ -225,7 +225,7 @@ def test_an_interrupted_wait_has_begun_nothing(process: Process, log: Log, clock
         raise KeyboardInterrupt
 
     def prepare(controller: Any) -> None:
-        controller._pacer.pause = controller._pacer.pause_async = lambda *_: interrupt(0)
+        controller._sleeper.pause = controller._sleeper.pause_async = lambda *_: interrupt(0)
 
     with pytest.raises(KeyboardInterrupt) as raised:
         process([log.job("a", "medium", "red"), log.job("b", "low", "empty")], prepare=prepare)
@@ -254,7 +254,7 @@ class TestSignals:
         def prepare(controller: Any) -> None:
             controllers.append(controller)
             if when == "waiting":
-                controller._pacer.pause = controller._pacer.pause_async = strike
+                controller._sleeper.pause = controller._sleeper.pause_async = strike
             else:
                 kind = {"deciding": "zone", "asking again": "circuit"}[when]
                 controller.add_listener(lambda change: change.kind == kind and change.new != "open" and strike())

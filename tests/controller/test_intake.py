@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backpressure import InMemoryStatsProvider, QueueStats, StatsUnavailableError
-from backpressure._controller.polling.samples import Intake
+from backpressure._controller.polling.samples import Samples
 from backpressure._model.clock import SystemClock
 from backpressure._runtime.foreign import Foreign
 from backpressure._telemetry.events import Announcer
@@ -54,9 +54,9 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
-def make(engine: Any, hastens: bool = True) -> Intake:
+def make(engine: Any, hastens: bool = True) -> Samples:
     clock = SystemClock()
-    return Intake(engine, clock, Announcer(Foreign(), clock), hastens=lambda name: hastens)
+    return Samples(engine, clock, Announcer(Foreign(), clock), hastens=lambda name: hastens)
 
 
 def good(*names: str) -> dict[str, QueueStats]:
@@ -65,33 +65,33 @@ def good(*names: str) -> dict[str, QueueStats]:
 
 @pytest.mark.parametrize("how", ["poll", "queue", "first sight", "first sights"])
 def test_the_first_good_read_after_a_failed_one_hastens_an_open_circuit(engine: FakeEngine, how: str) -> None:
-    intake = make(engine)
-    intake.finish(good("jobs", "mail"), None, 0)
+    samples = make(engine)
+    samples.finish(good("jobs", "mail"), None, 0)
     assert engine.hastened == []
     if how == "poll":
-        intake.finish({}, OUTAGE, 0)
+        samples.finish({}, OUTAGE, 0)
     elif how == "queue":
-        intake.finish({"jobs": OUTAGE, **good("mail")}, None, 0)
+        samples.finish({"jobs": OUTAGE, **good("mail")}, None, 0)
     else:
         names = ["jobs"] if how == "first sight" else ["jobs", "mail"]
-        intake.sighted(names, {}, OUTAGE, polled=True)
+        samples.sighted(names, {}, OUTAGE, polled=True)
     for _ in range(2):
-        intake.finish(good("jobs", "mail"), None, 0)
+        samples.finish(good("jobs", "mail"), None, 0)
     assert engine.hastened == ["jobs"]
 
 
 def test_what_failed_while_the_circuit_was_closed_says_nothing(engine: FakeEngine) -> None:
-    intake = make(engine)
-    intake.finish({}, OUTAGE, 0)
+    samples = make(engine)
+    samples.finish({}, OUTAGE, 0)
     engine.states["mail"] = 1
-    intake.finish(good("mail"), None, 0)
+    samples.finish(good("mail"), None, 0)
     assert engine.hastened == []
 
 
 def test_nothing_is_hastened_where_that_is_off(engine: FakeEngine) -> None:
-    intake = make(engine, hastens=False)
-    intake.finish({}, OUTAGE, 0)
-    intake.finish(good("jobs"), None, 0)
+    samples = make(engine, hastens=False)
+    samples.finish({}, OUTAGE, 0)
+    samples.finish(good("jobs"), None, 0)
     assert engine.hastened == []
 
 
@@ -116,18 +116,18 @@ def test_the_engine_is_told_how_long_the_oldest_job_waited(
 
 
 def test_names_that_a_provider_invents_are_no_matter(engine: FakeEngine) -> None:
-    intake = make(engine)
+    samples = make(engine)
     names: Any = {3: OUTAGE, "\ud800": OUTAGE, "unknown": OUTAGE}
-    intake.finish(names, None, 0)
-    assert intake._lost == set()
+    samples.finish(names, None, 0)
+    assert samples._lost == set()
 
 
 def test_a_child_forgets_what_its_parent_read(engine: FakeEngine) -> None:
-    intake = make(engine)
-    intake.finish(good("jobs"), None, 0)
-    intake.finish({}, OUTAGE, 0)
-    intake.forget_all()
-    assert (intake.stats, intake.health(), intake.answered_ns, intake._lost) == ({}, "unknown", None, set())
+    samples = make(engine)
+    samples.finish(good("jobs"), None, 0)
+    samples.finish({}, OUTAGE, 0)
+    samples.forget_all()
+    assert (samples.stats, samples.health(), samples.answered_ns, samples._lost) == ({}, "unknown", None, set())
 
 
 @pytest.mark.parametrize(

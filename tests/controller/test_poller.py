@@ -48,12 +48,12 @@ class TestTiming:
         ("failures", "low", "high"), [(0, 4, 6), (1, 5, 10), (2, 10, 20), (3, 20, 40), (4, 30, 60), (5_000, 30, 60)]
     )
     def test_pauses(self, controller: BackpressureController, failures: int, low: float, high: float) -> None:
-        intake = controller._poller.intake
-        intake._failures = failures
-        intake._uniform = lambda least, most: least
-        assert intake.pause(PollingConfig()) == low
-        intake._uniform = lambda least, most: most
-        assert intake.pause(PollingConfig()) == high
+        samples = controller._poller.samples
+        samples._failures = failures
+        samples._uniform = lambda least, most: least
+        assert samples.pause(PollingConfig()) == low
+        samples._uniform = lambda least, most: most
+        assert samples.pause(PollingConfig()) == high
 
     def test_the_thread_polls_every_interval(
         self, make_controller: MakeController, provider: InMemoryStatsProvider, clock: ManualClock
@@ -73,10 +73,10 @@ class TestTiming:
         poller = controller._poller
         provider.fail_with(OUTAGE)
         assert [poller.poll(), poller.poll()] == [False, False]
-        assert poller.intake._failures == 2
+        assert poller.samples._failures == 2
         provider.fail_with(None)
         assert poller.poll()
-        assert poller.intake._failures == 0
+        assert poller.samples._failures == 0
 
 
 class TestSamples:

@@ -260,7 +260,7 @@ def test_several_starts_at_once_start_one_poller(
         controller = make_async(make_provider(), engine_name)
         await asyncio.gather(*(controller.start() for _ in range(5)))
         assert sum(thread.name == "backpressure-poller" for thread in threading.enumerate()) == 1
-        assert sum(controller._intake.durations.counts) == 1
+        assert sum(controller._samples.durations.counts) == 1
         await controller.stop()
 
     asyncio.run(main())
@@ -272,7 +272,7 @@ def test_several_threads_that_start_start_one_poller(make_controller: MakeContro
         for start in [pool.submit(controller.start) for _ in range(8)]:
             start.result(10)
     eventually(lambda: sum(thread.name == "backpressure-poller" for thread in threading.enumerate()) == 1)
-    assert sum(controller._intake.durations.counts) == 1
+    assert sum(controller._samples.durations.counts) == 1
 
 
 @pytest.mark.parametrize("make_provider", PROVIDERS)

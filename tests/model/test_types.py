@@ -294,7 +294,7 @@ SHED = decision(
 
 
 class StoppedTime:
-    """As much of a pacer as a decision's retry time needs."""
+    """As much of a sleeper as a decision's retry time needs."""
 
     def __init__(self, now_ns: int) -> None:
         self.now = now_ns
@@ -353,7 +353,7 @@ def test_what_the_engine_adds_does_not_count() -> None:
     assert "object" not in repr(own)
 
 
-def test_tickets_and_pacers_stay_in_their_process() -> None:
+def test_tickets_and_sleepers_stay_in_their_process() -> None:
     bound = circuit_open(ticket=object(), issued_ns=5, retry_at_ns=4_000_000_000, sleeper=StoppedTime(1_000_000_000))
     back = pickle.loads(pickle.dumps(bound))
     assert (back._ticket, back._sleeper, back._issued_ns, back._retry_at_ns) == (None, None, 0, None)
@@ -444,10 +444,10 @@ def test_a_copy_cannot_wait_without_its_controller() -> None:
         asyncio.run(decision().wait_async())
 
 
-def test_it_is_the_pacer_that_sleeps() -> None:
+def test_it_is_the_sleeper_that_sleeps() -> None:
     slept: list[float] = []
 
-    class Pacer(StoppedTime):
+    class Sleeper(StoppedTime):
         def jittered(self, delay: float, queue_name: str) -> float:
             assert queue_name == "mail"
             return delay * 2
@@ -459,7 +459,7 @@ def test_it_is_the_pacer_that_sleeps() -> None:
         async def pause_async(self, seconds: float) -> None:
             slept.append(seconds)
 
-    bound = decision(sleeper=Pacer(0))
+    bound = decision(sleeper=Sleeper(0))
     bound.wait()
     asyncio.run(bound.wait_async())
     assert slept == [0.5, 0.5]

@@ -20,7 +20,7 @@ controller = BackpressureController(config, InMemoryStatsProvider({"jobs": 4_999
 asynchronous = AsyncBackpressureController(config, InMemoryStatsProvider({"jobs": 4_999}))
 
 def interrupt():
-    while not any(any(it._pacer._sleepers.values()) for it in (controller, asynchronous)):
+    while not any(any(it._sleeper._sleepers.values()) for it in (controller, asynchronous)):
         time.sleep(0.001)
     time.sleep(0.01)  # until it sleeps in earnest
     os.kill(os.getpid(), getattr(signal, sys.argv[1]))

@@ -46,7 +46,7 @@ def at_rest(controller: BackpressureController | AsyncBackpressureController, cl
 
     While it reads, it waits too: for the deadline.
     """
-    return sum(controller._poller.intake.durations.counts) == polls and clock.sleeping() == 1
+    return sum(controller._poller.samples.durations.counts) == polls and clock.sleeping() == 1
 
 
 def being_read(controller: BackpressureController | AsyncBackpressureController) -> dict[str, Sight]:

@@ -135,7 +135,7 @@ def test_a_job(
             clock.advance(60.002)
             cut = await cancelled_at(turn, way(controller, work))
             await no_task_is_left()
-            assert not any(controller._pacer._sleepers.values())
+            assert not any(controller._sleeper._sleepers.values())
             assert being_read(controller) == {}
             if way is not suggest_and_wait:  # which is admitted before it sleeps
                 assert (controller.get_circuit_state("jobs") is CircuitState.OPEN) == (not begun)

@@ -69,7 +69,7 @@ def test_sleepers_of_a_closed_loop_hinder_nobody(engine_name: str, engine_module
     sleeper = loop.create_task(controller.run("medium", "jobs", bool))
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))
-    assert any(controller._pacer._sleepers.values())
+    assert any(controller._sleeper._sleepers.values())
     loop.close()
     controller.set_manual_override(True)
     asyncio.run(controller.stop())

@@ -16,7 +16,7 @@ from backpressure._runtime.foreign import unless_by_signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from backpressure._controller.sleep import Pacer
+    from backpressure._controller.sleep import Sleeper
     from backpressure._engine.border import Engine
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from backpressure._runtime.foreign import Foreign
     from backpressure._telemetry.compliance import Compliance
 
-__all__ = ["Desk"]
+__all__ = ["Admission"]
 
 
-class Desk:
+class Admission:
     """Thread-safe. `circuit_of` tells what counts as a failure of a queue."""
 
     def __init__(
         self,
         engine: Engine,
-        pacer: Pacer,
+        sleeper: Sleeper,
         compliance: Compliance,
         circuit_of: Callable[[str], CircuitConfig],
         foreign: Foreign,
     ) -> None:
         self._engine = engine
-        self._pacer = pacer
+        self._sleeper = sleeper
         self._compliance = compliance
         self._circuit_of = circuit_of
         self._foreign = foreign
-        self.now_ns = pacer.now_ns
+        self.now_ns = sleeper.now_ns
 
     def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = False) -> float:
         """Return for how long to sleep on a planned decision, in seconds, or raise what it stands for.
@@ -81,7 +81,7 @@ class Desk:
         elif blocks:
             self._engine.refuse_late(decision)
             raise blocks_a_loop(delay, decision.queue_name, priority=decision.priority, reason=decision.reason)
-        jittered = self._pacer.jittered(delay, decision.queue_name)
+        jittered = self._sleeper.jittered(delay, decision.queue_name)
         return jittered if limit is None else min(jittered, limit)
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:

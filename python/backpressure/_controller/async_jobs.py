@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING, TypeVar
 
-from backpressure._controller.admission import Desk
+from backpressure._controller.admission import Admission
 from backpressure._controller.callbacks import ControllerHost
 from backpressure._model.clock import TaskWake
 from backpressure._runtime.threads import spawn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.vocabulary import Priority, Reason
 
-__all__ = ["AsyncDesk", "AsyncHost", "on_thread"]
+__all__ = ["AsyncAdmission", "AsyncHost", "on_thread"]
 
 T = TypeVar("T")
 
@@ -39,15 +39,15 @@ class _UnreadError(Exception):
         self.wait = wait
 
 
-class AsyncDesk(Desk):
-    """A desk where deciding may take a read, and sleeps are awaited."""
+class AsyncAdmission(Admission):
+    """Admission where deciding may take a read, and sleeps are awaited."""
 
     def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = True) -> float:
-        """As `Desk.accept`."""
+        """As `Admission.accept`."""
         return super().accept(decision, max_wait, awaited=awaited)
 
     def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
-        """As `Desk.decide`; ``None`` where the queue is to be read first."""
+        """As `Admission.decide`; ``None`` where the queue is to be read first."""
         answer = super().decide(job)
         return None if isinstance(answer, _UnreadError) else answer
 
@@ -64,20 +64,20 @@ class AsyncHost(ControllerHost):
     async def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
         decision = await self.plan(priority, queue_name)
-        seconds = self.desk.accept(decision, max_wait)
+        seconds = self.admission.accept(decision, max_wait)
         if seconds > 0:
-            await self._pacer.pause_async(seconds)
-        return self.desk.admit(decision) if decision.delay > 0 else decision
+            await self._sleeper.pause_async(seconds)
+        return self.admission.admit(decision) if decision.delay > 0 else decision
 
     async def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
-        with self.desk.all_or_none() as decisions:
+        with self.admission.all_or_none() as decisions:
             for place in places:
                 decisions.append(await self.plan(*place))
-            seconds = max((self.desk.accept(decision, max_wait) for decision in decisions), default=0.0)
+            seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
             if seconds > 0:
-                await self._pacer.pause_async(seconds)
-            self.desk.admit_all(decisions)
+                await self._sleeper.pause_async(seconds)
+            self.admission.admit_all(decisions)
             return decisions
 
     perform = ControllerHost.perform_async

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 import attrs
 
-from backpressure._controller.async_jobs import AsyncDesk, AsyncHost, on_thread
-from backpressure._controller.base import Heart, refuse_generator
+from backpressure._controller.async_jobs import AsyncAdmission, AsyncHost, on_thread
+from backpressure._controller.base import ControllerBase, refuse_generator
 from backpressure._controller.batch import Plan, Work
 from backpressure._controller.gate import AsyncGate, checked
 from backpressure._controller.polling.caller_loop import CallerLoopReads
@@ -45,7 +45,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AsyncBackpressureController(Heart):
+class AsyncBackpressureController(ControllerBase):
     """`BackpressureController` for asyncio: the same names, what may wait as coroutines.
 
     Args:
@@ -84,7 +84,7 @@ class AsyncBackpressureController(Heart):
         _engine: str | None = None,
     ) -> None:
         provider: Any = stats_provider
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncDesk)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncAdmission)
         self._host: AsyncHost
         self._loop_reads: LoopReads | None = None
         if self._awaited and not self._bound:
@@ -95,13 +95,13 @@ class AsyncBackpressureController(Heart):
             self._polling(self._config),
             self._clock,
             self._announcer,
-            self._intake,
+            self._samples,
             self._end_reads,
         )
         self._host.poller = self._poller
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:
-            reads = CallerLoopReads(provider, self._intake, self._clock, lambda: self._config.polling.timeout)
+            reads = CallerLoopReads(provider, self._samples, self._clock, lambda: self._config.polling.timeout)
             self._host.sights, self._read = reads, reads.read
         else:
             self._host.sights = self._poller.sights()
@@ -215,7 +215,7 @@ class AsyncBackpressureController(Heart):
             max_wait: longest sleep accepted, as for `run`.
         """
         decision = await self._host.turn(priority, queue_name, max_wait)
-        with self._desk.reporting([decision]):
+        with self._admission.reporting([decision]):
             yield decision
 
     @contextlib.asynccontextmanager
@@ -224,7 +224,7 @@ class AsyncBackpressureController(Heart):
     ) -> AsyncIterator[None]:
         """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
         decisions = await self._host.turns(places, max_wait)
-        with self._desk.reporting(decisions, not_failures):
+        with self._admission.reporting(decisions, not_failures):
             yield
 
     def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> AsyncGate:
@@ -299,7 +299,7 @@ class AsyncBackpressureController(Heart):
                 return JobOutcome.success(await self._host.perform(step.decision, step.job.work))
             if isinstance(step, Plan):
                 return await self._host.plan(step.job.priority, step.job.queue_name)
-            await self._pacer.pause_async(step.seconds)
+            await self._sleeper.pause_async(step.seconds)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None

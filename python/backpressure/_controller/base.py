@@ -8,13 +8,13 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from backpressure._controller.admission import Desk
+from backpressure._controller.admission import Admission
 from backpressure._controller.batch import Batch
 from backpressure._controller.circuit import CircuitBreaker
 from backpressure._controller.health import ControllerSource
 from backpressure._controller.outcome import name_of
-from backpressure._controller.polling.samples import Intake
-from backpressure._controller.sleep import Pacer
+from backpressure._controller.polling.samples import Samples
+from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.settings import EngineSettings, nanoseconds
 from backpressure._engine.sync import ForkLock
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import CircuitConfig, PollingConfig
     from backpressure._telemetry.events import StateChange
 
-__all__ = ["Heart", "refuse_generator"]
+__all__ = ["ControllerBase", "refuse_generator"]
 
 
-class Heart:
+class ControllerBase:
     """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
 
     _poller: Poller
@@ -64,7 +64,7 @@ class Heart:
         clock: Clock | None,
         engine: str | None,
         make_host: type[ControllerHost],
-        make_desk: type[Desk] = Desk,
+        make_admission: type[Admission] = Admission,
     ) -> None:
         if config is not None and not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig or None", field="config")
@@ -93,19 +93,19 @@ class Heart:
         self._state: Literal["new", "running", "stopped"] = "new"
         self._lock = ForkLock()
         self._starts: set[object] = set()
-        self._pacer = Pacer(
+        self._sleeper = Sleeper(
             self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
         )
         self._announcer = Announcer(self._foreign, self._clock)
         self._host = make_host(
-            self._clock, clock is not None, self._pacer, self._announcer, lambda: self._config.polling.timeout
+            self._clock, clock is not None, self._sleeper, self._announcer, lambda: self._config.polling.timeout
         )
         self._engine = load(engine).Engine(self._settings(self._config), self._host)
         self._compliance = Compliance(self._clock.monotonic_ns)
-        self._desk = make_desk(self._engine, self._pacer, self._compliance, self._circuit_of, self._foreign)
-        self._host.serve(self._engine, self._desk, self._compliance)
+        self._admission = make_admission(self._engine, self._sleeper, self._compliance, self._circuit_of, self._foreign)
+        self._host.serve(self._engine, self._admission, self._compliance)
         shares_server = getattr(stats_provider, "shares_server", False)
-        self._intake = Intake(
+        self._samples = Samples(
             self._engine,
             self._clock,
             self._announcer,
@@ -163,21 +163,21 @@ class Heart:
             self._metrics = MetricsCollector(self._registry)
             self._source = ControllerSource(
                 self._engine,
-                self._intake,
+                self._samples,
                 self._compliance,
                 self._passed,
                 self._clock,
                 observing=lambda: self._config.mode == "observe",
             )
             self._metrics.add(self._source)
-            self._intake.after_poll = self._flush
+            self._samples.after_poll = self._flush
 
     def _set_stopped(self) -> None:
         with self._lock():
             self._host.stopped = True
             self._state = "stopped"
             self._engine.set_running(False)
-        self._pacer.stop()
+        self._sleeper.stop()
         self._host.sights.release()
         if self._metrics is not None and self._source is not None:
             self._metrics.remove(self._source)
@@ -230,7 +230,7 @@ class Heart:
     def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
         if self._state != "running":
             raise self._host.not_running()
-        return Batch(jobs, self._desk, None if timeout is None else check_seconds(timeout, "timeout"))
+        return Batch(jobs, self._admission, None if timeout is None else check_seconds(timeout, "timeout"))
 
     # ------------------------------------------------------------------------------------------------------- circuits
 
@@ -306,7 +306,7 @@ class Heart:
 
     def _release_sleepers(self) -> None:
         if self._is_passing():
-            self._pacer.wake()
+            self._sleeper.wake()
 
     def _is_passing(self) -> bool:
         return self._engine.override() or self._engine.emergency()
@@ -391,9 +391,9 @@ class Heart:
             "pid": os.getpid(),
             "poller_alive": self._poller.alive(),
             "provider": self._provider_health(),
-            "polling_errors": self._intake.errors(),
+            "polling_errors": self._samples.errors(),
             "passed": self._passed_by_queue(),
-            "last_poll_seconds": self._intake.last_poll_seconds,
+            "last_poll_seconds": self._samples.last_poll_seconds,
             "queues": {name: self._queue_health(name) for name in names},
         }
 
@@ -409,7 +409,7 @@ class Heart:
 
     def _provider_health(self) -> str:
         """Say what the last read did; an answer older than samples may be says nothing about the provider any more."""
-        health, answered_ns, polling = self._intake.health(), self._intake.answered_ns, self._config.polling
+        health, answered_ns, polling = self._samples.health(), self._samples.answered_ns, self._config.polling
         if health != "ok" or answered_ns is None:
             return health
         limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
@@ -417,7 +417,7 @@ class Heart:
 
     def _queue_health(self, name: str) -> dict[str, Any]:
         sample = self._engine.sample(name)
-        stats = self._intake.stats.get(name)
+        stats = self._samples.stats.get(name)
         return {
             "forced": self._is_forced(name),
             "backlog": None if sample is None else sample[0],

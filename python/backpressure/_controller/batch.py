@@ -22,7 +22,7 @@ from backpressure._model.vocabulary import Priority, Reason
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from backpressure._controller.admission import Desk
+    from backpressure._controller.admission import Admission
 
 __all__ = ["Batch", "Plan", "Sleep", "Step", "Work", "steps"]
 
@@ -65,7 +65,7 @@ class _Stream:
 
 
 def steps(
-    jobs: Sequence[BatchJob], outcomes: list[JobOutcome], desk: Desk, timeout: float | None
+    jobs: Sequence[BatchJob], outcomes: list[JobOutcome], admission: Admission, timeout: float | None
 ) -> Generator[Step, Any, None]:
     """Drive a batch; fills in `outcomes`, which begins as ``not_started`` for each job.
 
@@ -74,7 +74,7 @@ def steps(
     then in input order. A go is asked for right before its work, so that none is counted, or holds a probe's lease,
     that does not begin; after a delay the breaker is asked again.
     """
-    now_ns = desk.now_ns
+    now_ns = admission.now_ns
     began_ns = now_ns()
     deadline_ns = math.inf if timeout is None else began_ns + nanoseconds(timeout)
     # The first jobs of the streams with their planned delays, in the order in which they run; no two have one place.
@@ -86,16 +86,16 @@ def steps(
         due_ns, rank, place, stream, planned = heads[0]
         job = jobs[place]
         if planned is None:
-            answer: _Answer = desk.decide(job) or (yield Plan(job))
+            answer: _Answer = admission.decide(job) or (yield Plan(job))
             if isinstance(answer, ThrottleDecision) and 0 < answer.delay < math.inf:
-                wait_ns = desk.wait_ns(job, answer)
+                wait_ns = admission.wait_ns(job, answer)
                 if isinstance(wait_ns, int):
                     heapq.heapreplace(heads, (due_ns + wait_ns, rank, place, stream, answer))
                     continue
                 answer = wait_ns
         else:
             ahead_ns = due_ns - now_ns()
-            answer = ((yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None) or desk.readmit(planned)
+            answer = ((yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None) or admission.readmit(planned)
         if isinstance(answer, ThrottleDecision) and not answer.should_shed:
             outcomes[place] = _INTERRUPTED  # until it is told otherwise
             outcomes[place] = yield Work(job, answer)
@@ -137,13 +137,13 @@ def _refused(answer: _Answer) -> JobOutcome:
 class Batch:
     """One batch on its way: iterate over its steps, and put the answer to each into `answer` before the next."""
 
-    def __init__(self, jobs: Iterable[BatchJob], desk: Desk, timeout: float | None) -> None:
+    def __init__(self, jobs: Iterable[BatchJob], admission: Admission, timeout: float | None) -> None:
         self._jobs = list(jobs)
         for job in self._jobs:
             if not isinstance(job, BatchJob):
                 raise ConfigurationError(f"jobs holds {job!r}: give BatchJob objects", field="jobs", value=job)
         self._outcomes = [_NOT_STARTED] * len(self._jobs)
-        self._steps = steps(self._jobs, self._outcomes, desk, timeout)
+        self._steps = steps(self._jobs, self._outcomes, admission, timeout)
         self.answer: object = None
 
     def limits(self) -> Iterator[float | None]:

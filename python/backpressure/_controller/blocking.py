@@ -7,7 +7,7 @@ import inspect
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from backpressure._controller.base import Heart, refuse_generator
+from backpressure._controller.base import ControllerBase, refuse_generator
 from backpressure._controller.batch import Sleep, Work
 from backpressure._controller.callbacks import BlockingHost
 from backpressure._controller.gate import checked, gate_class
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class BackpressureController(Heart):
+class BackpressureController(ControllerBase):
     """Decides for every job whether to enqueue it now, later or not at all.
 
     Args:
@@ -80,7 +80,7 @@ class BackpressureController(Heart):
         super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
         self._host: BlockingHost
         self._poller = Poller(
-            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._intake
+            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._samples
         )
         self._host.poller = self._poller
         self._host.sights = self._poller.sights()
@@ -198,7 +198,7 @@ class BackpressureController(Heart):
             backlog_green
         """
         decision = self._host.turn(priority, queue_name, max_wait)
-        with self._desk.reporting([decision]):
+        with self._admission.reporting([decision]):
             yield decision
 
     @contextlib.contextmanager
@@ -207,7 +207,7 @@ class BackpressureController(Heart):
     ) -> Iterator[None]:
         """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
         decisions = self._host.turns(places, max_wait)
-        with self._desk.reporting(decisions, not_failures):
+        with self._admission.reporting(decisions, not_failures):
             yield
 
     def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> Gate:
@@ -312,17 +312,17 @@ class BackpressureController(Heart):
             if type(step) is Work:
                 return JobOutcome.success(self._host.perform(step.decision, step.job.work))
             assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
-            self._pacer.pause(step.seconds, step.job.queue_name)
+            self._sleeper.pause(step.seconds, step.job.queue_name)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None
 
     async def _turn_async(self, gate: Gate) -> ThrottleDecision:
         decision = self._engine.plan(gate.priority, gate.queue_name)
-        seconds = self._desk.accept(decision, gate.max_wait, awaited=True)
+        seconds = self._admission.accept(decision, gate.max_wait, awaited=True)
         if seconds > 0:
-            await self._pacer.pause_async(seconds)
-        return self._desk.admit(decision) if decision.delay > 0 else decision
+            await self._sleeper.pause_async(seconds)
+        return self._admission.admit(decision) if decision.delay > 0 else decision
 
     def refresh(self, queue_name: str) -> bool:
         """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.

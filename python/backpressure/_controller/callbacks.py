@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from backpressure._controller.admission import Desk
+    from backpressure._controller.admission import Admission
     from backpressure._controller.polling.sights import Sights
     from backpressure._controller.polling.thread import Poller
-    from backpressure._controller.sleep import Pacer
+    from backpressure._controller.sleep import Sleeper
     from backpressure._engine.border import Answer, Engine, Ticket
     from backpressure._model.arguments import MaxWait
     from backpressure._model.clock import Clock
@@ -51,27 +51,27 @@ class ControllerHost:
     """See `backpressure._engine.border.Host`."""
 
     engine: Engine
-    desk: Desk
+    admission: Admission
     compliance: Compliance
     poller: Poller
     sights: Sights[Any, Any]
 
     def __init__(
-        self, clock: Clock, injected: bool, pacer: Pacer, announcer: Announcer, timeout: Callable[[], float]
+        self, clock: Clock, injected: bool, sleeper: Sleeper, announcer: Announcer, timeout: Callable[[], float]
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
         self.utc_now = clock.utc_now
         self.stopped = False
         self.last_fallback: datetime | None = None
         self._clock = clock
-        self._pacer = pacer
+        self._sleeper = sleeper
         self._announcer = announcer
         self._timeout = timeout
 
-    def serve(self, engine: Engine, desk: Desk, compliance: Compliance) -> None:
+    def serve(self, engine: Engine, admission: Admission, compliance: Compliance) -> None:
         """Learn what is made after the host."""
         self.engine = engine
-        self.desk = desk
+        self.admission = admission
         self.compliance = compliance
 
     def decision(self, answer: Answer) -> ThrottleDecision:
@@ -102,7 +102,7 @@ class ControllerHost:
             backlog,
             zone,
             None,
-            self._pacer,
+            self._sleeper,
             ticket,
             issued_ns,
             retry_at_ns,
@@ -123,7 +123,7 @@ class ControllerHost:
             decision.backlog_size,
             decision.zone,
             decision,
-            self._pacer,
+            self._sleeper,
             decision._ticket,  # noqa: SLF001 - what the host itself put there
             decision._issued_ns,  # noqa: SLF001
         )
@@ -174,27 +174,27 @@ class ControllerHost:
         self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
         """Run the work of an admitted job, await it if need be, and report its outcome."""
-        began_ns = self.desk.now_ns()
+        began_ns = self.admission.now_ns()
         try:
             value = work(*args, **kwargs)
             if type(value) is CoroutineType or runs_on_a_loop(value):
                 value = await value
         except BaseException as error:
-            self.desk.report_error(decision, error, began_ns)
+            self.admission.report_error(decision, error, began_ns)
             raise
         if is_plain(type(value)):
-            self.desk.report_success(decision)
+            self.admission.report_success(decision)
         else:
-            self.desk.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
+            self.admission.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
         return value
 
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        self.desk.report_value(decision, value, None, instead=_USE_ASYNC)
+        self.admission.report_value(decision, value, None, instead=_USE_ASYNC)
 
     def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        self.desk.report_error(decision, error, began_ns)
+        self.admission.report_error(decision, error, began_ns)
 
     def check_poller(self) -> bool:
         """Look after the poller; see `backpressure._engine.border.Host`."""
@@ -242,7 +242,7 @@ class ControllerHost:
 
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""
-        self.poller.intake.forget(queue_name)
+        self.poller.samples.forget(queue_name)
         self.compliance.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)
@@ -281,20 +281,20 @@ class BlockingHost(ControllerHost):
         if in_event_loop():
             self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
         decision = self.engine.plan(priority, queue_name)
-        seconds = self.desk.accept(decision, max_wait)
+        seconds = self.admission.accept(decision, max_wait)
         if seconds > 0:
-            self._pacer.pause(seconds, decision.queue_name)
-        return self.desk.admit(decision) if decision.delay > 0 else decision
+            self._sleeper.pause(seconds, decision.queue_name)
+        return self.admission.admit(decision) if decision.delay > 0 else decision
 
     def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
-        with self.desk.all_or_none() as decisions:
+        with self.admission.all_or_none() as decisions:
             for place in places:
                 decisions.append(self.engine.plan(*place))
-            seconds = max((self.desk.accept(decision, max_wait) for decision in decisions), default=0.0)
+            seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
             if seconds > 0:
-                self._pacer.pause(seconds, decisions[0].queue_name)
-            self.desk.admit_all(decisions)
+                self._sleeper.pause(seconds, decisions[0].queue_name)
+            self.admission.admit_all(decisions)
             return decisions
 
     def run(
@@ -325,16 +325,16 @@ class BlockingHost(ControllerHost):
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""
-        began_ns = self.desk.now_ns()
+        began_ns = self.admission.now_ns()
         try:
             value = work(*args, **kwargs)
         except BaseException as error:
-            self.desk.report_error(decision, error, began_ns)
+            self.admission.report_error(decision, error, began_ns)
             raise
         if is_plain(type(value)):
-            self.desk.report_success(decision)
+            self.admission.report_success(decision)
         else:
-            self.desk.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
+            self.admission.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
         return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:

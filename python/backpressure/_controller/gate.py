@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from backpressure._controller.admission import Desk
+    from backpressure._controller.admission import Admission
     from backpressure._controller.async_jobs import AsyncHost
     from backpressure._controller.callbacks import BlockingHost
     from backpressure._engine.border import Engine
@@ -36,17 +36,17 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
 
 
 class _Gate:
-    def __init__(self, desk: Desk, priority: Priority, queue_name: str, max_wait: float | None) -> None:
+    def __init__(self, admission: Admission, priority: Priority, queue_name: str, max_wait: float | None) -> None:
         self.priority = priority
         self.queue_name = queue_name
         self.max_wait = max_wait
-        self._desk = desk
+        self._admission = admission
         self._entrances = Entrances()
 
     def _leave(self, entrance: Entrance, error: BaseException | None) -> None:
         entered = entrance.take() or self._entrances.take()
         if entered is not None:
-            self._desk.report(entered.decision, error, entered.began_ns)
+            self._admission.report(entered.decision, error, entered.began_ns)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.priority} jobs for queue {self.queue_name!r}>"
@@ -81,7 +81,7 @@ class Gate(_Gate):
         queue_name: str,
         max_wait: float | None,
     ) -> None:
-        super().__init__(host.desk, priority, queue_name, max_wait)
+        super().__init__(host.admission, priority, queue_name, max_wait)
         self._host = host
 
     def suggest(self) -> ThrottleDecision:
@@ -98,7 +98,7 @@ class Gate(_Gate):
     def __enter__(self) -> ThrottleDecision:
         entrance = self._entrances.loaded_in(sys._getframe(1))  # noqa: SLF001 - the frame with the `with`
         decision = self._host.turn(self.priority, self.queue_name, self.max_wait)
-        self._entrances.fill(entrance, decision, self._desk.now_ns())
+        self._entrances.fill(entrance, decision, self._admission.now_ns())
         return decision
 
     def _exit(
@@ -141,7 +141,7 @@ class AsyncGate(_Gate):
     """
 
     def __init__(self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
-        super().__init__(host.desk, priority, queue_name, max_wait)
+        super().__init__(host.admission, priority, queue_name, max_wait)
         self._host = host
 
     async def suggest(self) -> ThrottleDecision:
@@ -166,7 +166,7 @@ class AsyncGate(_Gate):
 
     async def _enter(self, entrance: Entrance | None) -> ThrottleDecision:
         decision = await self._turn()
-        self._entrances.fill(entrance, decision, self._desk.now_ns())
+        self._entrances.fill(entrance, decision, self._admission.now_ns())
         return decision
 
     async def _aexit(

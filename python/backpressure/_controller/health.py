@@ -9,7 +9,7 @@ from backpressure._engine.word import is_forced
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backpressure._controller.polling.samples import Intake
+    from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
     from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
@@ -26,7 +26,7 @@ class ControllerSource:
     def __init__(
         self,
         engine: Engine,
-        intake: Intake,
+        samples: Samples,
         compliance: Compliance,
         passed: Passed,
         clock: Clock,
@@ -34,11 +34,11 @@ class ControllerSource:
         observing: Callable[[], bool],
     ) -> None:
         self._engine = engine
-        self._intake = intake
+        self._samples = samples
         self._clock = clock
         self._observing = observing
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
-        self.errors: Callable[[], dict[str, int]] = intake.errors
+        self.errors: Callable[[], dict[str, int]] = samples.errors
         self.passed: Callable[[], dict[tuple[str, str], int]] = passed.counts
         self.compliance: Callable[[], dict[str, tuple[int, int]]] = compliance.counts
 
@@ -52,7 +52,7 @@ class ControllerSource:
         return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
 
     def polls(self) -> Durations:
-        return self._intake.durations
+        return self._samples.durations
 
     def switches(self) -> tuple[bool, bool, bool]:
         return self._engine.override(), self._engine.emergency(), self._observing()

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from backpressure._model.clock import Clock
 
-__all__ = ["Pacer", "blocks_a_loop"]
+__all__ = ["Sleeper", "blocks_a_loop"]
 
 
-class _Sleeper(Protocol):
+class _Wakes(Protocol):
     def set(self) -> None: ...
 
 
@@ -33,7 +33,7 @@ def blocks_a_loop(seconds: float, queue_name: str, **about: Any) -> Backpressure
     )
 
 
-class Pacer:
+class Sleeper:
     """Makes callers wait, except while `passing()`. Thread-safe.
 
     Sleepers of a parent process are no concern of its forked child.
@@ -53,7 +53,7 @@ class Pacer:
         self._stopped = False
         self._passing = passing
         # By process: an event's lock may have been held by a thread that the fork left behind.
-        self._sleepers: dict[int, set[_Sleeper]] = {}
+        self._sleepers: dict[int, set[_Wakes]] = {}
         self.now_ns = clock.monotonic_ns
 
     def pause(self, seconds: float, queue_name: str) -> None:
@@ -90,7 +90,7 @@ class Pacer:
             sleeper.set()
 
     @contextlib.contextmanager
-    def _registered(self, sleeper: _Sleeper) -> Iterator[None]:
+    def _registered(self, sleeper: _Wakes) -> Iterator[None]:
         # Registered before the flags are read, so that a release in between is not missed.
         sleepers = self._sleepers.setdefault(os.getpid(), set())
         sleepers.add(sleeper)

@@ -13,7 +13,7 @@ from backpressure._model.vocabulary import CIRCUIT_REASONS, Priority, Reason, Zo
 __all__ = ["ThrottleDecision"]
 
 
-class Sleeper(Protocol):
+class Sleeps(Protocol):
     """What makes a decision's caller wait; see `backpressure._controller.sleep`."""
 
     @property
@@ -67,7 +67,7 @@ class ThrottleDecision:
     zone: Zone | None = None
     advised: "ThrottleDecision | None" = None
     # What the engine needs when the decision comes back to it; no part of the decision's value.
-    _sleeper: Sleeper | None = _private()
+    _sleeper: Sleeps | None = _private()
     _ticket: Any = _private()
     _issued_ns: int = _private(0)
     _retry_at_ns: int | None = _private()
@@ -148,7 +148,7 @@ class ThrottleDecision:
         if error is not None:
             raise error
 
-    def _bound_sleeper(self) -> Sleeper:
+    def _bound_sleeper(self) -> Sleeps:
         if self._sleeper is None:
             msg = "this decision was copied out of its controller: ask the controller for a new one"
             raise BackpressureError(msg, queue_name=self.queue_name, priority=self.priority)

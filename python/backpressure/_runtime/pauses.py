@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["Slices"]
+__all__ = ["Pauses"]
 
 # Seconds of work between two pauses. A pause lasts as long as it takes another thread to wake up.
 _SLICE = 170e-6
@@ -12,7 +12,7 @@ _SLICE = 170e-6
 _PIECES = 8
 
 
-class Slices:
+class Pauses:
     """One stretch of work by one thread."""
 
     def __init__(self) -> None:

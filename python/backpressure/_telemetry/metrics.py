@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self, TypeVar, 
 from backpressure._engine.sync import ForkLock
 from backpressure._engine.totals import DELAY_BUCKETS_NS, REASONS, Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 
 # prometheus-client chooses for good how it stores values when it is first imported: it is imported by the first
 # collector that is made, so that servers may set PROMETHEUS_MULTIPROC_DIR after they import this package.
@@ -177,7 +177,7 @@ _NO_POLLS = (*Durations().counts, 0)
 
 def _paced(items: Iterable[T]) -> Iterator[T]:
     """Yield `items`, letting producers run in between: who scrapes or flushes must not hold them up."""
-    tick = Slices().tick
+    tick = Pauses().tick
     for item in items:
         tick()
         yield item

@@ -27,7 +27,7 @@ def plain(value: object) -> object:
     """Return what of `value` must not differ between the engines."""
     if isinstance(value, ThrottleDecision):
         fields = attrs.fields(ThrottleDecision)
-        return (*(plain(getattr(value, field.name)) for field in fields if field.name != "_pacer"), value.retry_after)
+        return (*(plain(getattr(value, field.name)) for field in fields if field.name != "_sleeper"), value.retry_after)
     if hasattr(value, "generation") and hasattr(value, "probe"):
         return ("ticket", value.generation, value.probe, repr(value))
     return value
@@ -47,7 +47,7 @@ class FakeHost:
         self.gone: set[str] = set()
         self.long_ways = 0
         self._clock = now_ns
-        self._pacer: Any = SimpleNamespace(now_ns=now_ns)
+        self._sleeper: Any = SimpleNamespace(now_ns=now_ns)
         self._ticks = itertools.count()
 
     def forget(self) -> None:
@@ -73,7 +73,7 @@ class FakeHost:
             answer.backlog,
             answer.zone,
             None,
-            self._pacer,
+            self._sleeper,
             answer.ticket,
             answer.issued_ns,
             answer.retry_at_ns,

@@ -15,7 +15,7 @@ from backpressure._runtime.foreign import raised_by_signal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from backpressure._controller.polling.samples import Intake
+    from backpressure._controller.polling.samples import Samples
     from backpressure._controller.polling.sights import Field
     from backpressure._model.clock import Clock
     from backpressure._model.stats import AsyncStatsProvider
@@ -52,11 +52,11 @@ class CallerLoopReads(Sights[_Loop, _Task]):
     """Reads on the event loop that asks, in tasks that end when nothing is left to read. Loops share nothing."""
 
     def __init__(
-        self, provider: AsyncStatsProvider, intake: Intake, clock: Clock, timeout: Callable[[], float]
+        self, provider: AsyncStatsProvider, samples: Samples, clock: Clock, timeout: Callable[[], float]
     ) -> None:
         self._provider: Any = provider
         super().__init__(bool, together=hasattr(provider, "get_many"))  # there is always a task to be had
-        self._intake = intake
+        self._samples = samples
         self._clock = clock
         self._timeout = timeout
 
@@ -71,7 +71,7 @@ class CallerLoopReads(Sights[_Loop, _Task]):
                 collected = dict(await self._bounded(self._provider.get_many(queue_names)))
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
-        return self._intake.sighted(queue_names, collected, failure, polled=False)
+        return self._samples.sighted(queue_names, collected, failure, polled=False)
 
     async def _bounded(self, reading: Awaitable[T]) -> T:
         """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""

@@ -14,7 +14,7 @@ from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import QueueStats
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 from backpressure._telemetry.metrics import Durations
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import PollingConfig
     from backpressure._telemetry.events import Announcer
 
-__all__ = ["Intake"]
+__all__ = ["Samples"]
 
 # Queues whose failures are told one by one; a provider that invents names must not fill the memory.
 _MAX_REPORTED = 1_000
@@ -49,7 +49,7 @@ def _age_ns(seconds: object) -> int | None:
     return None
 
 
-class Intake:
+class Samples:
     """Stands between those who read and the engine. Thread-safe.
 
     Args:
@@ -133,7 +133,7 @@ class Intake:
     def take(self, collected: Mapping[str, Any]) -> set[str]:
         """Hand samples to the engine; return whose were good. A bad one spoils no other."""
         now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
-        tick = Slices().tick
+        tick = Pauses().tick
         good: set[str] = set()
         for name, sample in collected.items():
             tick()

@@ -23,7 +23,7 @@ from backpressure._runtime.threads import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from backpressure._controller.polling.samples import Intake
+    from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import PollingConfig
@@ -75,7 +75,7 @@ class Poller:
         config: PollingConfig,
         clock: Clock,
         announcer: Announcer,
-        intake: Intake,
+        samples: Samples,
         end_reads: Callable[[], threading.Thread | None] = _nothing,
     ) -> None:
         self._provider = provider
@@ -83,7 +83,7 @@ class Poller:
         self._config = config
         self._clock = clock
         self._announcer = announcer
-        self.intake = intake
+        self.samples = samples
         self.reader = Reader(provider, clock)
         self._end_reads = end_reads
         self._current: _Thread | None = None
@@ -134,7 +134,7 @@ class Poller:
         if not dead and self._clock.monotonic_ns() <= current.due_ns:
             return current.late
         if dead or current.doubted:
-            self.intake.note_restart()
+            self.samples.note_restart()
             self._spawn(current)
         else:
             # Perhaps it was not to be seen because this process was suspended, and is only waking up itself.
@@ -180,7 +180,7 @@ class Poller:
     def forget_parent(self) -> None:
         """Begin anew in a forked child: what its parent read says what was, not what is."""
         self._engine.forget_samples()
-        self.intake.forget_all()
+        self.samples.forget_all()
 
     def revive(self) -> None:
         """Start a forked child's thread, when it comes to read its first queue."""
@@ -244,7 +244,7 @@ class Poller:
         """Wait for the next poll, and poll."""
         try:
             if not me.poll_now:
-                pause = self.intake.pause(self._config)
+                pause = self.samples.pause(self._config)
                 self._expect(me, pause + self._config.timeout)
                 wait(self._clock, me.wake, pause, background=True)
                 me.wake.clear()
@@ -256,7 +256,7 @@ class Poller:
             self.poll()
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self._announcer.poller_failed(error)
-            self.intake.count_error("provider")
+            self.samples.count_error("provider")
             wait(self._clock, me.wake, self._config.interval, background=True)
             me.wake.clear()
         me.late = False
@@ -278,8 +278,8 @@ class Poller:
         failure = self._bounded(self._collect, collected)
         if self._stopped:
             return False  # and what was cut short is no news
-        answered = self.intake.finish(collected.copy(), failure, time.perf_counter() - began)
-        self.intake.after_poll()
+        answered = self.samples.finish(collected.copy(), failure, time.perf_counter() - began)
+        self.samples.after_poll()
         return answered
 
     def sights(self) -> ThreadSights:
@@ -293,7 +293,7 @@ class Poller:
         failure = None if self._stopped else self._bounded(partial(self._fetch, queue_names), collected)
         if self._stopped:
             return 0
-        return self.intake.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
+        return self.samples.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
 
     def _bounded(self, fill: Callable[[dict[str, object], int], object], into: dict[str, object]) -> Exception | None:
         """Call `fill` within the timeout; return what cut it short. What it put in until then is there."""

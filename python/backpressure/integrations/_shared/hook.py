@@ -257,7 +257,7 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         """Wait for one place, and return what is to be entered around the sending, whose outcome it reports."""
         with _naming([place]):
             decision = await self.controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
-        return self.controller._desk.reporting([decision], self._not_failures)  # noqa: SLF001
+        return self.controller._admission.reporting([decision], self._not_failures)  # noqa: SLF001
 
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:

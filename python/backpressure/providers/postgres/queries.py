@@ -10,7 +10,7 @@ import attrs
 
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG, QueueStats
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -187,7 +187,7 @@ class Rows:
                 )
         self._told = frozenset(names)
         self._rows: dict[str, list[dict[str, bytes | None]]] = {}
-        tick = Slices().tick
+        tick = Pauses().tick
         for number in range(result.ntuples):
             tick()
             row = {name: result.get_value(number, column) for column, name in enumerate(names)}
@@ -200,7 +200,7 @@ class Rows:
         Args:
             queues: the name in the database of each queue to tell; ``None`` for those that the query gave.
         """
-        tick = Slices().tick
+        tick = Pauses().tick
         outcomes: dict[str, Outcome] = {}
         for name, known_as in (queues or dict.fromkeys(self._rows, "")).items():
             tick()

@@ -17,7 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 
 from backpressure._model.errors import ConfigurationError
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -293,7 +293,7 @@ def _series(data: Any) -> list[Series]:
 
 
 def _numbers(result: Any) -> Iterator[Series]:
-    tick = Slices().tick
+    tick = Pauses().tick
     for item in result:
         # A native histogram is no number.
         at, value = item["value"] if "value" in item else (item["histogram"][0], "NaN")

@@ -15,7 +15,7 @@ from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG, QueueStats, utc_now
 from backpressure._runtime.extras import extra
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 from backpressure.providers.arguments import queue_table, seconds
 from backpressure.providers.failures import ADVICE, Redactor, causes, network_label
 from backpressure.providers.linked import LinkedProvider
@@ -261,7 +261,7 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
                 answers[role] = _by_queue(link.query(query, headers, at=at), queries.label, names)
         except QueryError as error:
             raise QueryError(f"the query for {role}: {error}", error.label) from None
-        tick = Slices().tick
+        tick = Pauses().tick
         outcomes: dict[str, Outcome] = {}
         for name in filter(_is_name, answers["backlog"]):
             outcomes[name] = self._sample(name, answers, now, at)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.stats import QueueStats
 from backpressure._runtime.extras import extra
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 from backpressure.providers.arguments import queue_table, seconds
 from backpressure.providers.failures import ADVICE, unavailable
 from backpressure.providers.linked import LinkedProvider
@@ -111,7 +111,7 @@ class RabbitMQStatsProvider(LinkedProvider[str, Link]):
         return self._target.link(self._timeout)
 
     def _ask(self, link: Link, queues: Mapping[str, str]) -> dict[str, Outcome]:
-        answers = link.counts(list(queues.values()), Slices().tick)
+        answers = link.counts(list(queues.values()), Pauses().tick)
         return {
             name: QueueStats(name, answer) if isinstance(answer, int) else self._refusal(name, answer)
             for name, answer in zip(queues, answers, strict=True)

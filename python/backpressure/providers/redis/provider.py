@@ -13,7 +13,7 @@ from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.stats import QueueStats, utc_now
-from backpressure._runtime.pauses import Slices
+from backpressure._runtime.pauses import Pauses
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
 from backpressure.providers.redis.base import CHUNK, RedisProvider, demoted, fill, is_master
 from backpressure.providers.redis.client import disconnect, is_sentinel_master
@@ -36,7 +36,7 @@ class _Read:
     def __init__(self) -> None:
         self.interrupted = False
         self.failure: StatsUnavailableError | None = None
-        self.tick = Slices().tick
+        self.tick = Pauses().tick
         self._pipeline: Any = None
 
     def _ticking(self, parse: Callable[..., Any]) -> Callable[..., Any]:
