@@ -118,6 +118,10 @@ class EngineSettings:
     observe: bool
     max_queues: int
 
+    def circuit_of(self, queue_name: str) -> CircuitSettings:
+        """Return the breaker settings that hold for a queue."""
+        return self.circuits.get(queue_name, self.circuit)
+
     @classmethod
     def of(cls, config: BackpressureConfig) -> EngineSettings:
         """Flatten a whole configuration."""

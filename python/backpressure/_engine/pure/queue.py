@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from backpressure._engine.pure.breaker import Breaker
     from backpressure._engine.pure.laws.three_zone import Advice
     from backpressure._engine.settings import EngineSettings
+    from backpressure._engine.sync import ForkLock
     from backpressure._model.decision import ThrottleDecision
 
 
@@ -76,9 +77,9 @@ class Ready:
 class Queue:
     """One queue's state."""
 
-    __slots__ = ("breaker", "computed", "counters", "failed_ns", "name", "sample", "touched_ns")
+    __slots__ = ("_lock", "breaker", "computed", "counters", "failed_ns", "name", "sample", "touched_ns")
 
-    def __init__(self, name: str, breaker: Breaker, now_ns: int) -> None:
+    def __init__(self, name: str, breaker: Breaker, now_ns: int, lock: ForkLock) -> None:
         self.name = name
         self.breaker = breaker
         self.sample: Sample | None = None
@@ -88,6 +89,16 @@ class Queue:
         self.failed_ns: int | None = None
         # Last asked for, to within the time an answer stays ready.
         self.touched_ns = now_ns
+        self._lock = lock  # of all queues of an engine
+
+    def put_computed(self, index: int, computed: Computed) -> Computed | None:
+        """Keep what was computed for the priority of this index; return what it replaces.
+
+        Swapped, so that of callers who compute at once each sees its own predecessor and a change is told once.
+        """
+        with self._lock():
+            before, self.computed[index] = self.computed[index], computed
+        return before
 
     def may_read(self, settings: EngineSettings, now_ns: int) -> bool:
         """Tell whether a caller may read the provider: after a failure that is the poller's, without one it rests."""
