@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import Reason
 from engine.parity.host import FakeHost
@@ -81,7 +82,7 @@ def tuples(value: Any) -> Any:
 
 def engine_settings(entry: dict[str, Any]) -> EngineSettings:
     fields = {key: tuples(value) for key, value in entry.items()}
-    law = LawSettings(**{key: tuples(value) for key, value in entry["law"].items()})
+    law = ThreeZoneLaw(**{key: tuples(value) for key, value in entry["law"].items()})
     circuit, reason = CircuitSettings(**entry["circuit"]), Reason(entry["fallback_reason"])
     return EngineSettings(**fields | {"law": law, "circuit": circuit, "fallback_reason": reason})
 

@@ -3,8 +3,7 @@
 from backpressure._engine.pure.breaker import Breaker, Ticket
 from backpressure._engine.pure.engine import Engine
 from backpressure._engine.pure.gate import Gate
-from backpressure._engine.pure.laws.three_zone import ThreeZoneLaw
 
 DEBUG = False
 
-__all__ = ["DEBUG", "Breaker", "Engine", "Gate", "ThreeZoneLaw", "Ticket"]
+__all__ = ["DEBUG", "Breaker", "Engine", "Gate", "Ticket"]

@@ -13,15 +13,15 @@ from backpressure._model.vocabulary import Priority, Reason, Zone
 
 if TYPE_CHECKING:
     from backpressure._engine.border import Host
+    from backpressure._engine.laws.law import Advice
     from backpressure._engine.pure.mode import Mode
-    from backpressure._engine.pure.queue import Queue, Sample
+    from backpressure._engine.pure.queue import Queue
     from backpressure._engine.pure.table import Table
+    from backpressure._engine.sample import Sample
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.decision import ThrottleDecision
 
 _HIGH = Priority.HIGH
-_ZONES = tuple(Zone)
-_ZONE_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED)
 
 
 class Ask(NamedTuple):
@@ -161,33 +161,37 @@ class Call:
         if overdue and self._checks.reads_first(settings, queue, now_ns) and ask.may_read:
             return None
         if age_ns <= settings.cache_ttl_ns:
-            return self._by_law(sample, age_ns)
+            return self._fresh(sample, age_ns)
         over_ns = age_ns - settings.cache_ttl_ns
         if over_ns > settings.degrade_ns:
             return self._fallback()
-        zone, last_ns, _ = self._mode.law_of(queue.name).advise(self._index, sample.backlog)
+        last = self._by_law(sample)
         fallback_ns, degrade_ns = settings.fallback_ns[self._index], settings.degrade_ns
-        delay_ns = (last_ns * (degrade_ns - over_ns) + fallback_ns * over_ns) // degrade_ns
-        return Draft(Reason.STATS_STALE, delay_ns, zone=_ZONES[zone], backlog=sample.backlog)
+        delay_ns = (last.delay_ns * (degrade_ns - over_ns) + fallback_ns * over_ns) // degrade_ns
+        return Draft(Reason.STATS_STALE, delay_ns, zone=last.zone, backlog=sample.backlog)
 
-    def _by_law(self, sample: Sample, age_ns: int) -> Draft:
+    def _by_law(self, sample: Sample) -> Advice:
+        law = self._mode.settings.law_of(self._queue.name)
+        return law.advise(sample, self._index, self._queue.state_of(law))
+
+    def _fresh(self, sample: Sample, age_ns: int) -> Draft:
+        """Return what the law says of a sample that is believed, computed once for each sample and configuration."""
         settings, queue, index = self._mode.settings, self._queue, self._index
         cached = queue.computed[index]
         computed = cached is None or cached.sample is not sample or cached.settings is not settings
         if cached is None or computed:
-            advice = self._mode.law_of(queue.name).advise(index, sample.backlog)
+            advice = self._by_law(sample)
             cached = Computed(sample, settings, advice, self._host.utc_now())
             before = queue.put_computed(index, cached)
-            old = 0 if before is None else before.advice.zone
-            if old != advice.zone:
-                self._host.zone_changed(queue.name, self._priority, _ZONES[old], _ZONES[advice.zone])
-        zone, delay_ns, shed = cached.advice
+            old = Zone.GREEN if before is None else before.advice.zone
+            if old is not advice.zone:
+                self._host.zone_changed(queue.name, self._priority, old, advice.zone)
+        zone, delay_ns, shed, reason = cached.advice
         until_ns: float = sample.as_of_ns + settings.cache_ttl_ns
         if settings.polling:
             fresh = age_ns <= settings.check_after_ns
             until_ns = min(until_ns, sample.as_of_ns + settings.check_after_ns if fresh else self._checks.next_ns - 1)
-        reason = Reason.BACKLOG_RED_SHED if shed else _ZONE_REASONS[zone]
-        return Draft(reason, delay_ns, shed, _ZONES[zone], sample.backlog, cached.timestamp, computed, until_ns)
+        return Draft(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns)
 
     def _fallback(self) -> Draft:
         settings = self._mode.settings

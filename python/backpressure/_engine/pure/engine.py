@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.pure.call import Ask, Call, Checks
 from backpressure._engine.pure.mode import Switches
-from backpressure._engine.pure.queue import Sample
 from backpressure._engine.pure.table import Table
+from backpressure._engine.sample import Sample
 from backpressure._engine.word import is_pristine
 from backpressure._model.arguments import parse_priority, validate_queue_name
 from backpressure._model.vocabulary import Priority, Reason

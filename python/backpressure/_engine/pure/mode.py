@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backpressure._engine.pure.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.sync import ForkLock
 from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
-    from backpressure._engine.pure.laws.three_zone import Law
     from backpressure._engine.settings import EngineSettings
 
 
@@ -18,15 +16,9 @@ class Mode(NamedTuple):
     """Configuration and switches at one moment. Replaced whole: a new object is a new epoch, voiding all `Ready`."""
 
     settings: EngineSettings
-    law: Law
-    laws: dict[str, Law]
     running: bool = False
     override_until_ns: float | None = None  # None: off; inf: until switched off
     emergency: bool = False
-
-    def law_of(self, queue_name: str) -> Law:
-        """Return the law that holds for a queue."""
-        return self.laws.get(queue_name, self.law)
 
     def switch(self) -> Reason | None:
         """Return the reason to let everything pass, if one of the manual switches is on."""
@@ -40,7 +32,7 @@ class Switches:
 
     def __init__(self, settings: EngineSettings) -> None:
         #: The mode that holds, but for an override whose time is up.
-        self.mode = _mode(settings)
+        self.mode = Mode(settings)
         self._mode_lock = ForkLock()
 
     def mode_at(self, now_ns: int) -> tuple[Mode, bool]:
@@ -57,8 +49,7 @@ class Switches:
 
     def configure(self, settings: EngineSettings) -> None:
         """Swap the configuration."""
-        fresh = _mode(settings)
-        self._change(settings=fresh.settings, law=fresh.law, laws=fresh.laws)
+        self._change(settings=settings)
 
     def set_running(self, running: bool) -> None:
         """Start or stop answering."""
@@ -95,8 +86,3 @@ class Switches:
                 return False
             self.mode = new
         return True
-
-
-def _mode(settings: EngineSettings) -> Mode:
-    laws: dict[str, Law] = {name: ThreeZoneLaw(law) for name, law in settings.laws.items()}
-    return Mode(settings, ThreeZoneLaw(settings.law), laws)
