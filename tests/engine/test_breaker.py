@@ -13,6 +13,7 @@ import pytest
 
 from backpressure._engine.pure import breaker as pure_breaker
 from backpressure._engine.settings import CircuitSettings
+from backpressure._engine.word import state_of
 from backpressure._model.config.root import CircuitConfig
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
@@ -74,7 +75,7 @@ class Bench:
 
     def heard(self, old: int, new: int) -> None:
         assert self.breaker.word == new
-        self.changes.append((old >> 62, new >> 62))
+        self.changes.append((state_of(old), state_of(new)))
 
     def fail(self, times: int = 1) -> None:
         for _ in range(times):

@@ -17,7 +17,7 @@ __all__ = ["why"]
 
 
 def why(decision: ThrottleDecision, config: BackpressureConfig, sample: Sample | None) -> str:
-    """Explain `decision`, made under `config` from `sample`, its queue's first."""
+    """Explain `decision`, made under `config` from `sample`, the only one, if there is one."""
     if sample is not None and decision.reason in LAW_REASONS:
         law = law_of(config, decision.queue_name)
         return law.explain(sample, decision.priority.value, law.new_state())

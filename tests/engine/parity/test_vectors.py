@@ -13,6 +13,7 @@ import pytest
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._engine.totals import Totals
+from backpressure._engine.word import state_of
 from backpressure._model.vocabulary import Reason
 from engine.parity.host import FakeHost
 from support.breaker_model import shown_word
@@ -71,7 +72,7 @@ def test_breaker(engine_module: Any) -> None:
             else:
                 getattr(breaker, {"look": "state"}.get(act, act))()
             assert breaker.word == word, step
-            assert (breaker.retry_at_ns(word) if word >> 62 else None) == retry_at_ns, step
+            assert (breaker.retry_at_ns(word) if state_of(word) else None) == retry_at_ns, step
         assert changes == life["changes"]
 
 

@@ -61,7 +61,6 @@ class ThreeZoneLaw:
         """Keep nothing: the backlog alone decides."""
 
     def advise(self, sample: Sample, priority: int, _state: None) -> Advice:
-        """See `Law.advise`."""
         backlog = sample.backlog
         green_max, yellow_max, red_max = self.windows[priority]
         if backlog <= green_max:
