@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpressure._engine.settings import LawSettings
-from backpressure._model.config.root import BacklogThresholds, BacklogWindow, CurveConfig
+from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure._model.stats import MAX_BACKLOG
 
 if TYPE_CHECKING:

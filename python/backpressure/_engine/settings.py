@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from backpressure._model.config.root import CircuitConfig, FallbackMode
+from backpressure._model.config.recovery import FallbackMode
 from backpressure._model.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:
-    from backpressure._model.config.root import BacklogThresholds, BackpressureConfig, CurveConfig
+    from backpressure._model.config.circuit import CircuitConfig
+    from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
 
 __all__ = ["CircuitSettings", "EngineSettings", "LawSettings"]
 

@@ -8,7 +8,8 @@ from backpressure._model.vocabulary import LOW, Reason
 from backpressure.cli._format import duration
 
 if TYPE_CHECKING:
-    from backpressure._model.config.root import BacklogWindow, BackpressureConfig, CurveConfig
+    from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.config.three_zone import BacklogWindow, CurveConfig
     from backpressure._model.decision import ThrottleDecision
 
 __all__ = ["shed_limit", "why"]

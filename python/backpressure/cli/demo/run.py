@@ -13,7 +13,9 @@ from redis.exceptions import RedisError
 from backpressure._controller.blocking import BackpressureController
 from backpressure._engine.pure.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.settings import LawSettings
-from backpressure._model.config.root import BackpressureConfig, CircuitConfig, PollingConfig
+from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.polling import PollingConfig
+from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.vocabulary import Priority, Zone
 from backpressure.cli.demo.outage import Outage
 from backpressure.cli.demo.result import PRIORITIES, RunResult, Transition
