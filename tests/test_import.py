@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import get_type_hints
 
+import attrs
 import pytest
 
 import backpressure
@@ -65,3 +67,22 @@ def test_without_an_extension_the_pure_engine_serves() -> None:
     )
     done = python(code, BACKPRESSURE_ENGINE="native")
     assert "ModuleNotFoundError" in done.stderr
+
+
+ATTRS_CLASSES = [
+    public for name in backpressure.__all__ if attrs.has(public := getattr(backpressure, name)) and type(public) is type
+]
+
+
+def test_every_public_name_says_that_it_is_public() -> None:
+    named = {name: getattr(backpressure, name) for name in backpressure.__all__}
+    told = {name: value.__module__ for name, value in named.items() if isinstance(value, type) or callable(value)}
+    assert len(told) > 40
+    assert set(told.values()) == {"backpressure"}
+
+
+@pytest.mark.parametrize("public", ATTRS_CLASSES, ids=lambda public: public.__name__)
+def test_the_types_of_public_values_can_be_read(public: type) -> None:
+    hints = get_type_hints(public)
+    assert {field.name for field in attrs.fields(public)} <= set(hints)
+    attrs.resolve_types(public)

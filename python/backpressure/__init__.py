@@ -14,17 +14,11 @@ from backpressure._controller.gate import AsyncGate, Gate
 from backpressure._engine.choice import ENGINE
 from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome
 from backpressure._model.clock import Clock
-from backpressure._model.config.root import (
-    BacklogThresholds,
-    BacklogWindow,
-    BackpressureConfig,
-    CircuitConfig,
-    CurveConfig,
-    FallbackMode,
-    PollingConfig,
-    QueueConfig,
-    RecoveryStrategy,
-)
+from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.polling import PollingConfig
+from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
+from backpressure._model.config.root import BackpressureConfig, QueueConfig
+from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import (
     BackpressureError,
@@ -117,6 +111,9 @@ _LAZY = {
 
 def _pin(public: Any) -> None:
     """Have tracebacks, pickles and pages name what is public by where users import it from, not by its file."""
+    # So whoever resolves the annotations of a class, such as typing.get_type_hints and cattrs, looks its names up here
+    # and not in its file. Files with public attrs classes therefore have no `from __future__ import annotations`: their
+    # annotations are the types themselves.
     if getattr(public, "__module__", __name__).startswith(f"{__name__}."):
         public.__module__ = __name__
 

@@ -14,7 +14,7 @@ import pytest
 from backpressure._engine.pure import breaker as pure_breaker
 from backpressure._engine.settings import CircuitSettings
 from backpressure._engine.word import state_of
-from backpressure._model.config.root import CircuitConfig
+from backpressure._model.config.circuit import CircuitConfig
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 MS = 1_000_000

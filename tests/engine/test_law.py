@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.sample import Sample
-from backpressure._model.config.root import BacklogThresholds, BacklogWindow, CurveConfig
+from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.vocabulary import Reason, Zone
 

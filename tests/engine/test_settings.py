@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.settings import CircuitSettings, EngineSettings
-from backpressure._model.config.root import (
-    BacklogThresholds,
-    BacklogWindow,
-    BackpressureConfig,
-    CircuitConfig,
-    CurveConfig,
-    FallbackMode,
-    PollingConfig,
-    QueueConfig,
-    RecoveryStrategy,
-)
+from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.polling import PollingConfig
+from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
+from backpressure._model.config.root import BackpressureConfig, QueueConfig
+from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,6 @@ from backpressure import (
     BackpressureConfig,
     BackpressureController,
     InMemoryStatsProvider,
-    PollingConfig,
     QueueConfig,
     Reason,
     Zone,
@@ -25,7 +25,9 @@ from backpressure._engine.laws import registry
 from backpressure._engine.laws.law import Advice
 from backpressure._engine.sample import Sample
 from backpressure._engine.settings import EngineSettings
-from backpressure._model.units import duration, nanoseconds
+from backpressure._model import units
+from backpressure._model.config.fields import Section, duration, optional
+from backpressure._model.config.root import queue_table
 from backpressure.cli._advice import adviser
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._why import why
@@ -40,21 +42,24 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 
 
-@attrs.frozen
-class OldestConfig:
+@attrs.frozen(kw_only=True)
+class OldestConfig(Section):
     """The law's section. `limit` is the longest that jobs may wait, in seconds."""
 
-    limit: float = 10.0
+    _path = "oldest"
+
+    limit: float = duration(10.0)
 
 
 @attrs.frozen(kw_only=True)
 class ToyQueueConfig(QueueConfig):
-    oldest: OldestConfig | None = None
+    oldest: OldestConfig | None = optional(OldestConfig)
 
 
 @attrs.frozen(kw_only=True)
 class ToyConfig(BackpressureConfig):
-    oldest: OldestConfig | None = None
+    oldest: OldestConfig | None = optional(OldestConfig)
+    queues: Mapping[str, ToyQueueConfig] = queue_table(ToyQueueConfig)
 
 
 @attrs.define
@@ -81,7 +86,7 @@ class OldestLaw:
 
     @classmethod
     def of(cls, oldest: OldestConfig) -> OldestLaw:
-        return cls(nanoseconds(oldest.limit))
+        return cls(units.nanoseconds(oldest.limit))
 
     def new_state(self) -> Ages:
         return Ages()
@@ -97,11 +102,11 @@ class OldestLaw:
 
     def explain(self, sample: Sample, priority: int, state: Ages) -> str:
         advice = self.advise(sample, priority, attrs.evolve(state))
-        told = f"the oldest job waits {duration((sample.oldest_age_ns or 0) / 1e9)}"
-        limit = f"the limit of {duration(self.limit_ns / 1e9)}"
+        told = f"the oldest job waits {units.duration((sample.oldest_age_ns or 0) / 1e9)}"
+        limit = f"the limit of {units.duration(self.limit_ns / 1e9)}"
         if advice.zone is Zone.GREEN:
             return f"{told}, within {limit}: nothing to wait for"
-        ending = "low jobs are shed" if advice.shed else f"wait {duration(advice.delay_ns / 1e9)}"
+        ending = "low jobs are shed" if advice.shed else f"wait {units.duration(advice.delay_ns / 1e9)}"
         return f"{told}, above {limit}: {ending}"
 
     def turning_points(self) -> list[Sample]:
@@ -114,8 +119,7 @@ def _listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "ENGINE", "pure")  # it has no half in Rust
 
 
-POLLING = PollingConfig(enabled=False)
-CONFIG = ToyConfig(polling=POLLING, queues={"mail": ToyQueueConfig(oldest=OldestConfig())})
+CONFIG = ToyConfig.from_mapping({"polling": {"enabled": False}, "queues": {"mail": {"oldest": {"limit": "10s"}}}})
 
 
 @attrs.frozen
@@ -162,7 +166,7 @@ def test_its_answers_lie_ready_and_are_counted(shop: Shop) -> None:
 def test_its_last_advice_moves_to_the_fallback(shop: Shop) -> None:
     shop.put("mail", age=12)
     shop.provider.fail_with(TimeoutError("an outage"))
-    shop.clock.advance(POLLING.cache_ttl + 150)  # half of graceful_degrade
+    shop.clock.advance(CONFIG.polling.cache_ttl + 150)  # half of graceful_degrade
     assert shop.told("medium", "mail") == ("stats_stale", (12 + 0.5) / 2, "yellow")
 
 
@@ -211,15 +215,15 @@ WINDOW = BacklogWindow(green_max=1, yellow_max=2, red_max=3)
     ("shared", "own", "law"),
     [
         (None, None, "ThreeZoneLaw"),
-        (None, ToyQueueConfig(oldest=OldestConfig(3)), OldestLaw(3 * SECOND)),
-        (OldestConfig(4), None, OldestLaw(4 * SECOND)),
-        (OldestConfig(4), ToyQueueConfig(), OldestLaw(4 * SECOND)),
-        (OldestConfig(4), ToyQueueConfig(oldest=OldestConfig(3)), OldestLaw(3 * SECOND)),
-        (OldestConfig(4), ToyQueueConfig(thresholds=BacklogThresholds(low_priority=WINDOW)), "ThreeZoneLaw"),
+        (None, ToyQueueConfig(oldest=OldestConfig(limit=3)), OldestLaw(3 * SECOND)),
+        (OldestConfig(limit=4), None, OldestLaw(4 * SECOND)),
+        (OldestConfig(limit=4), ToyQueueConfig(), OldestLaw(4 * SECOND)),
+        (OldestConfig(limit=4), ToyQueueConfig(oldest=OldestConfig(limit=3)), OldestLaw(3 * SECOND)),
+        (OldestConfig(limit=4), ToyQueueConfig(thresholds=BacklogThresholds(low_priority=WINDOW)), "ThreeZoneLaw"),
     ],
 )
 def test_a_queues_own_sections_choose_its_law_before_shared_ones(
-    shared: OldestConfig | None, own: QueueConfig | None, law: Law | str
+    shared: OldestConfig | None, own: ToyQueueConfig | None, law: Law | str
 ) -> None:
     config = ToyConfig(oldest=shared, queues={} if own is None else {"mail": own})
     found = EngineSettings.of(config).law_of("mail")

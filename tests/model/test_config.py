@@ -16,17 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpressure._model.config.root import (
-    BacklogThresholds,
-    BacklogWindow,
-    BackpressureConfig,
-    CircuitConfig,
-    CurveConfig,
-    FallbackMode,
-    PollingConfig,
-    QueueConfig,
-    RecoveryStrategy,
-)
+from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.polling import PollingConfig
+from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
+from backpressure._model.config.root import BackpressureConfig, QueueConfig
+from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure._model.errors import BackpressureError, ConfigurationError
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM

@@ -18,15 +18,10 @@ from typing import Any
 import pytest
 
 from backpressure import BackpressureConfig, ConfigurationError, QueueConfig
-from backpressure._model.config.root import (
-    BacklogThresholds,
-    BacklogWindow,
-    CircuitConfig,
-    CurveConfig,
-    FallbackMode,
-    PollingConfig,
-    RecoveryStrategy,
-)
+from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.polling import PollingConfig
+from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
+from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from model.test_config import FULL, INSIDE, OUTSIDE, Build, polling, window
 
 Flat = Mapping[str, Any]

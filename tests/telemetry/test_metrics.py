@@ -499,7 +499,7 @@ if sys.argv[1] == "in C":
 from prometheus_client import CollectorRegistry
 from backpressure import Priority, Reason
 from backpressure._telemetry.metrics import MetricsCollector
-from test_metrics import busy, value
+from telemetry.test_metrics import busy, value
 
 registry = CollectorRegistry()
 collector = MetricsCollector(registry)
@@ -546,7 +546,7 @@ from backpressure._telemetry.metrics import Durations, MetricsCollector
 number = int(sys.argv[1])
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[2]  # late, as servers set it: nothing may have imported it before
 from prometheus_client import CollectorRegistry, REGISTRY
-from test_metrics import MS, busy
+from telemetry.test_metrics import MS, busy
 
 def step():
     print("done", flush=True)
@@ -677,7 +677,7 @@ import os, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons on a fork beside threads: it is what is tested
 from backpressure import Priority, Reason
 from backpressure._telemetry.metrics import MetricsCollector
-from test_metrics import busy
+from telemetry.test_metrics import busy
 
 source = busy()
 collector = MetricsCollector()

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from backpressure._engine.settings import CircuitSettings
-from backpressure._model.config.root import CircuitConfig
+from backpressure._model.config.circuit import CircuitConfig
 
 if TYPE_CHECKING:
     from backpressure._engine.border import EngineModule

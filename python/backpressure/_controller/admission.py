@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backpressure._engine.border import Engine
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
-    from backpressure._model.config.root import CircuitConfig
+    from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.decision import ThrottleDecision
     from backpressure._runtime.foreign import Foreign
     from backpressure._telemetry.compliance import Compliance

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
-    from backpressure._model.config.root import BackpressureConfig, PollingConfig
+    from backpressure._model.config.polling import PollingConfig
+    from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.stats import AsyncStatsProvider, StatsProvider
     from backpressure._model.vocabulary import Priority

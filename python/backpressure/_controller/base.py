@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from backpressure._controller.polling.thread import Poller
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
-    from backpressure._model.config.root import CircuitConfig, PollingConfig
+    from backpressure._model.config.circuit import CircuitConfig
+    from backpressure._model.config.polling import PollingConfig
     from backpressure._telemetry.events import StateChange
 
 __all__ = ["ControllerBase", "refuse_generator"]

@@ -11,7 +11,7 @@ from backpressure._engine.settings import CircuitSettings
 from backpressure._engine.word import Word, state_of
 from backpressure._model.arguments import check_seconds
 from backpressure._model.clock import SystemClock
-from backpressure._model.config.root import CircuitConfig
+from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.errors import BackpressureError, CircuitOpenError
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState

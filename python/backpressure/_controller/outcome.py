@@ -20,7 +20,7 @@ from backpressure._runtime.foreign import raised_by_signal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure._model.config.root import CircuitConfig
+    from backpressure._model.config.circuit import CircuitConfig
     from backpressure._runtime.foreign import Foreign
 
 __all__ = [

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from backpressure._engine.laws.registry import has_own_law, law_of
-from backpressure._model.config.root import CircuitConfig, FallbackMode
+from backpressure._model.config.recovery import FallbackMode
 from backpressure._model.units import MAX_NS, nanoseconds
 from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
     from backpressure._engine.laws.law import Law
+    from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.root import BackpressureConfig
 
 __all__ = ["CircuitSettings", "EngineSettings"]

@@ -17,7 +17,7 @@ __all__ = ["why"]
 
 
 def why(decision: ThrottleDecision, config: BackpressureConfig, sample: Sample | None) -> str:
-    """Explain `decision`, made under `config` from `sample`, the only one, if there is one."""
+    """Explain `decision`, made under `config` from `sample`, the first of its queue; ``None``: there is none."""
     if sample is not None and decision.reason in LAW_REASONS:
         law = law_of(config, decision.queue_name)
         return law.explain(sample, decision.priority.value, law.new_state())

@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "PGQUEUER": "postgres",
-    "PROCRASTINATE": "postgres",
-    "AsyncRedisStatsProvider": "async_redis",
-    "ConsumerLag": "kafka",
-    "KafkaStatsProvider": "kafka",
-    "ListKey": "redis",
-    "PostgresQuery": "postgres",
-    "PostgresStatsProvider": "postgres",
-    "PrometheusStatsProvider": "prometheus",
-    "RabbitMQStatsProvider": "rabbitmq",
-    "RedisStatsProvider": "redis",
-    "SQSStatsProvider": "sqs",
-    "StreamKey": "redis",
-    "ZSetKey": "redis",
+    "PGQUEUER": "postgres.provider",
+    "PROCRASTINATE": "postgres.provider",
+    "AsyncRedisStatsProvider": "redis.async_provider",
+    "ConsumerLag": "kafka.provider",
+    "KafkaStatsProvider": "kafka.provider",
+    "ListKey": "redis.provider",
+    "PostgresQuery": "postgres.provider",
+    "PostgresStatsProvider": "postgres.provider",
+    "PrometheusStatsProvider": "prometheus.provider",
+    "RabbitMQStatsProvider": "rabbitmq.provider",
+    "RedisStatsProvider": "redis.provider",
+    "SQSStatsProvider": "sqs.provider",
+    "StreamKey": "redis.provider",
+    "ZSetKey": "redis.provider",
 }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
-    from backpressure._model.config.root import PollingConfig
+    from backpressure._model.config.polling import PollingConfig
     from backpressure._telemetry.events import Announcer
 
 __all__ = ["Samples"]

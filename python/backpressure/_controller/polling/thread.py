@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
-    from backpressure._model.config.root import PollingConfig
+    from backpressure._model.config.polling import PollingConfig
     from backpressure._model.stats import QueueStats, StatsProvider
     from backpressure._telemetry.events import Announcer
 

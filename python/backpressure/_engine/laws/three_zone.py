@@ -12,7 +12,7 @@ from backpressure._model.units import duration, nanoseconds
 from backpressure._model.vocabulary import LOW, Priority, Reason, Zone
 
 if TYPE_CHECKING:
-    from backpressure._model.config.root import BacklogThresholds, CurveConfig
+    from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
 
 __all__ = ["ThreeZoneLaw"]
 

@@ -1,6 +1,7 @@
-"""Mappings, files and the environment into a `BackpressureConfig`, laid over a base, with every fault in one error.
+"""Mappings, files and the environment into a configuration, laid over a base, with every fault in one error.
 
-`config` imports this module on first use, since cattrs is slow to load and who configures in code needs none of it.
+What there is to set, and how it is checked, is told by the fields of the class that is loaded, and by their types. One
+name is known here: ``queues`` is a table by names, and what is set there for a queue goes over the shared part.
 """
 
 from __future__ import annotations
@@ -13,35 +14,24 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from fractions import Fraction
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NewType, get_args
+from typing import Any, NewType, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.gen import make_dict_structure_fn, override
 
 from backpressure._model.arguments import shown, validate_queue_name
-from backpressure._model.config.root import (
-    BacklogThresholds,
-    BacklogWindow,
-    BackpressureConfig,
-    CircuitConfig,
-    CurveConfig,
-    FallbackMode,
-    PollingConfig,
-    QueueConfig,
-    RecoveryStrategy,
-    Unset,
-    broken_rules,
-    check_field,
-)
+from backpressure._model.config.fields import CODE_ONLY, CodeOnly, Section, Unset, broken_rules, check_field
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
 
 __all__ = ["evolve", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
+
+C = TypeVar("C", bound=Section)
 
 _Hook = Callable[[Any, Any], Any]
 _Keys = tuple[str, ...]
@@ -80,9 +70,6 @@ def _report(faults: Iterable[ConfigurationError], source: str) -> ConfigurationE
     return ConfigurationError(text, field=first.field, value=first.value, faults=faults)
 
 
-# ------------------------------------------------------------------------------------------------ tables to objects
-
-
 def _structure_queue_name(name: object, _: object) -> str:
     try:
         return validate_queue_name(name)
@@ -90,31 +77,55 @@ def _structure_queue_name(name: object, _: object) -> str:
         raise _fault((), name, str(error)) from None
 
 
-def _structure_queues(queues: Any, _: object) -> Any:
-    if not isinstance(queues, Mapping):
-        raise _fault((), queues, "give a table of queue names")
-    return _converter.structure(queues, dict[_QueueName, QueueConfig])
+def _names_hook(field: attrs.Attribute[Any]) -> _Hook:
+    _, kind = get_args(field.type)
+
+    def structure(queues: Any, _: object) -> Any:
+        if not isinstance(queues, Mapping):
+            raise _fault((), queues, "give a table of queue names")
+        return _converter.structure(queues, dict[_QueueName, kind])  # type: ignore[valid-type]  # known at run time
+
+    return structure
 
 
 def _value_hook(cls: type[Any], field: attrs.Attribute[Any]) -> _Hook:
     def structure(value: object, _: object) -> Any:
         # Only code can hold classes and functions: what is none came from a file, or from one who thinks of files.
-        if field.name == "excluded_exceptions" and not isinstance(value, tuple):
-            raise _fault((), value, "settable in code only, as a tuple of exception classes")
-        if field.name == "is_failure" and not (value is None or callable(value)):
-            raise _fault((), value, "settable in code only, as a function of an exception")
-        return check_field(cls, field, value)
+        code_only: CodeOnly | None = field.metadata.get(CODE_ONLY)
+        if code_only is not None and not code_only.may_be(value):
+            raise _fault((), value, f"settable in code only, as {code_only.form}")
+        try:
+            return check_field(cls, field, value)
+        except ConfigurationError:
+            raise
+        except (TypeError, ValueError) as error:  # of a field that another's class has added
+            raise _fault((), value, str(error)) from error
 
     return structure
+
+
+def _fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
+    """Return the fields of a class, with their types even where these were written as text."""
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(cls))
+    return fields
+
+
+def _is_section(field: attrs.Attribute[Any]) -> bool:
+    return any(attrs.has(kind) for kind in (field.type, *get_args(field.type)))
+
+
+def _is_by_name(field: attrs.Attribute[Any]) -> bool:
+    kind = get_origin(field.type)
+    return isinstance(kind, type) and issubclass(kind, Mapping) and _is_section(field)
 
 
 def _table_hook(cls: type[Any]) -> _Hook:
     """Return what makes a `cls` of a table, or raises all that is wrong with it."""
     hooks: dict[str, _Hook] = {}
-    for field in attrs.fields(attrs.resolve_types(cls)):
-        if field.name == "queues":
-            hooks[field.name] = _structure_queues
-        elif not any(attrs.has(kind) for kind in (field.type, *get_args(field.type))):
+    for field in _fields(cls):
+        if _is_by_name(field):
+            hooks[field.name] = _names_hook(field)
+        elif not _is_section(field):
             hooks[field.name] = _value_hook(cls, field)
     overrides: dict[str, Any] = {name: override(struct_hook=hook) for name, hook in hooks.items()}
     structure_fields = make_dict_structure_fn(cls, _converter, _cattrs_forbid_extra_keys=True, **overrides)
@@ -129,13 +140,14 @@ def _table_hook(cls: type[Any]) -> _Hook:
             of_fields, others = error.group_exceptions()
             # Building stops at the first broken rule and is not even tried beside a faulty field.
             sound = SimpleNamespace()
-            for name, hook in hooks.items() if cls._own_rules or cls._rules else ():
+            ruled = issubclass(cls, Section)
+            for name, hook in hooks.items() if ruled and (cls._own_rules or cls._rules) else ():
                 with contextlib.suppress(ConfigurationError):
                     setattr(sound, name, hook(table[name], None))
             faults = [
                 *(fault for fault, _ in of_fields),
-                *broken_rules(cls, sound),
-                *(fault for fault in others if isinstance(fault, ForbiddenExtraKeysError)),
+                *(broken_rules(cls, sound) if ruled else ()),
+                *(fault for fault in others if not (ruled and isinstance(fault, ConfigurationError))),
             ]
             raise ClassValidationError(error.message, faults, cls) from None
 
@@ -143,21 +155,8 @@ def _table_hook(cls: type[Any]) -> _Hook:
 
 
 _converter = Converter()
-_converter.register_unstructure_hook(Fraction, lambda scale: scale if isinstance(scale, Unset) else str(scale))
-_converter.register_unstructure_hook(FallbackMode, attrgetter("value"))
-# What only code can hold stays as it is.
-_AS_IT_IS = override(unstruct_hook=lambda value: value)
-_converter.register_unstructure_hook(
-    CircuitConfig,
-    make_dict_unstructure_fn(CircuitConfig, _converter, excluded_exceptions=_AS_IT_IS, is_failure=_AS_IT_IS),
-)
 _converter.register_structure_hook(_QueueName, _structure_queue_name)
-# Leaves first: a class needs the hooks of those that it is made of.
-for _class in (
-    *(BacklogWindow, BacklogThresholds, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy),
-    *(QueueConfig, BackpressureConfig),
-):
-    _converter.register_structure_hook(_class, _table_hook(_class))
+_converter.register_structure_hook_factory(attrs.has, _table_hook)
 
 
 def _located(error: Exception, keys: _Keys = ()) -> Iterator[tuple[_Keys, str, object]]:
@@ -181,16 +180,25 @@ def _located(error: Exception, keys: _Keys = ()) -> Iterator[tuple[_Keys, str, o
             yield (*keys, name), f" is unknown: {hint}", name
     elif isinstance(error, ConfigurationError):
         yield keys, str(error).removeprefix(error.field), error.value
+    elif isinstance(error, TypeError | ValueError):  # of a class that another has written
+        yield keys, f" is refused: {error}", None
     else:
         raise error
 
 
-# --------------------------------------------------------------------------------------------------- tables over tables
-
-
 def _plain(value: Any) -> Any:
     """Turn a configuration object into its table; leave everything else as it is."""
-    return _converter.unstructure(value) if attrs.has(type(value)) else value
+    if not attrs.has(type(value)):
+        return value
+    return {field.name: _plain_value(getattr(value, field.name)) for field in _fields(type(value))}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(of_name) for name, of_name in value.items()}
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Fraction) and not isinstance(value, Unset) else _plain(value)
 
 
 def _layered(*layers: Any) -> Any:
@@ -230,21 +238,24 @@ def _is_given(changes: Any, keys: _Keys) -> bool:
 
 
 def _load(
-    base: BackpressureConfig | None,
+    cls: type[C],
+    base: Section | None,
     changes: Any,
     source: str = "",
     faults: Iterable[ConfigurationError] = (),
-) -> BackpressureConfig:
+) -> C:
     """Lay `changes` over `base`; raise what is wrong with them after the `faults` of reading them."""
     if not isinstance(changes, Mapping):
         raise ConfigurationError(f"a configuration is a mapping: {shown(changes)} is none", value=changes)
+    if isinstance(base, cls):
+        cls = type(base)  # it may have more than was asked for
     found = list(faults)
-    tables = _plain(base or BackpressureConfig())
+    tables = _plain(base or cls())
     merged = _layered(tables, {name: part for name, part in changes.items() if name != "queues"})
     if "queues" in changes:
         merged["queues"] = _queues_over(tables, changes)
     try:
-        config: BackpressureConfig = _converter.structure(merged, BackpressureConfig)
+        config: C = _converter.structure(merged, cls)
     except ClassValidationError as error:
         located = list(_located(error))
         shared = {keys for keys, *_ in located}
@@ -260,46 +271,44 @@ def _load(
     return config
 
 
-# ------------------------------------------------------------------------------------------------------------ sources
-
-
-def from_mapping(mapping: Mapping[str, Any], base: BackpressureConfig | None = None) -> BackpressureConfig:
+def from_mapping(cls: type[C], mapping: Mapping[str, Any], base: Section | None = None) -> C:
     """See `BackpressureConfig.from_mapping`."""
-    return _load(base, mapping)
+    return _load(cls, base, mapping)
 
 
-def to_dict(config: BackpressureConfig) -> dict[str, Any]:
+def to_dict(config: Section) -> dict[str, Any]:
     """See `BackpressureConfig.to_dict`."""
-    tables: dict[str, Any] = _plain(config)
-    queues = tables["queues"]
-    for name, own in queues.items():
-        queues[name] = {part: settings for part, settings in own.items() if settings is not None}
-    for owner in (tables, *queues.values()):
-        for name in ("excluded_exceptions", "is_failure"):
-            owner.get("circuit", {}).pop(name, None)
-    bare: dict[str, Any] = _bare(tables)
-    return bare
+    tables: dict[str, Any] = {}
+    for field in _fields(type(config)):
+        value = getattr(config, field.name)
+        # A part that a queue has not of its own is the shared one.
+        if CODE_ONLY not in field.metadata and not (value is None and _is_section(field)):
+            tables[field.name] = _bare(value)
+    return tables
 
 
 def _bare(value: Any) -> Any:
-    """Return tables without the marks of what nobody has set."""
-    if isinstance(value, dict):
-        return {key: _bare(of_key) for key, of_key in value.items()}
+    """Return a value ready for JSON, without the mark that nobody has set it."""
+    if attrs.has(type(value)):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {name: _bare(of_name) for name, of_name in value.items()}
+    value = _plain_value(value)
     if isinstance(value, Fraction):
         return str(value)
     return value.real if isinstance(value, Unset) and isinstance(value, int | float) else value
 
 
-def validate(config: BackpressureConfig) -> None:
+def validate(config: Section) -> None:
     """See `BackpressureConfig.validate`."""
-    _load(config, {})
+    _load(type(config), config, {})
 
 
 def _nested(keys: _Keys, value: Any) -> Any:
     return functools.reduce(lambda inner, key: {key: inner}, reversed(keys), value)
 
 
-def evolve(config: BackpressureConfig, changes: Mapping[Any, Any]) -> BackpressureConfig:
+def evolve(config: C, changes: Mapping[Any, Any]) -> C:
     """See `BackpressureConfig.evolve`."""
     tables: dict[str, Any] = {}
     faults = []
@@ -316,7 +325,7 @@ def evolve(config: BackpressureConfig, changes: Mapping[Any, Any]) -> Backpressu
             faults.append(_fault(keys[:_MAX_LEVELS], value, f"no setting is {len(keys)} levels deep"))
             continue
         tables = _layered(tables, _nested(keys, value))
-    return _load(config, tables, faults=faults)
+    return _load(type(config), config, tables, faults=faults)
 
 
 def _parse_json(text: str, faults: list[ConfigurationError]) -> Any:
@@ -340,7 +349,7 @@ def _parse_toml(text: str, _: list[ConfigurationError]) -> Any:
 _PARSERS = {".json": _parse_json, ".toml": _parse_toml}
 
 
-def from_file(path: str | os.PathLike[str], base: BackpressureConfig | None = None) -> BackpressureConfig:
+def from_file(cls: type[C], path: str | os.PathLike[str], base: Section | None = None) -> C:
     """See `BackpressureConfig.from_file`."""
 
     def refused(reason: str) -> ConfigurationError:
@@ -366,7 +375,7 @@ def from_file(path: str | os.PathLike[str], base: BackpressureConfig | None = No
         raise refused(f"is no {suffix[1:].upper()}: {error}") from error
     if not isinstance(tables, dict):
         raise refused("holds no table of settings: begin it with { and end it with }")
-    return _load(base, tables, str(path), faults)
+    return _load(cls, base, tables, str(path), faults)
 
 
 def _env_value(text: str) -> Any:
@@ -377,7 +386,7 @@ def _env_value(text: str) -> Any:
     return value if isinstance(value, str | int | float) else text
 
 
-def from_env(environ: Mapping[str, str] | None = None, base: BackpressureConfig | None = None) -> BackpressureConfig:
+def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Section | None = None) -> C:
     """See `BackpressureConfig.from_env`."""
     tables: dict[str, Any] = {}
     faults: list[ConfigurationError] = []
@@ -410,4 +419,4 @@ def from_env(environ: Mapping[str, str] | None = None, base: BackpressureConfig 
         else:
             tables = _layered(tables, _nested(keys, value))
         seen.setdefault(keys, variable)
-    return _load(base, tables, "the environment (polling.interval is BACKPRESSURE_POLLING__INTERVAL)", faults)
+    return _load(cls, base, tables, "the environment (polling.interval is BACKPRESSURE_POLLING__INTERVAL)", faults)

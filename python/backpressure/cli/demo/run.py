@@ -13,7 +13,9 @@ from redis.exceptions import RedisError
 from backpressure._controller.blocking import BackpressureController
 from backpressure._engine.laws.registry import law_of
 from backpressure._engine.sample import Sample
-from backpressure._model.config.root import BackpressureConfig, CircuitConfig, PollingConfig
+from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.polling import PollingConfig
+from backpressure._model.config.root import BackpressureConfig
 from backpressure.cli.demo.outage import Outage
 from backpressure.cli.demo.result import PRIORITIES, RunResult, Transition
 from backpressure.cli.demo.server import DemoError

@@ -1,0 +1,260 @@
+"""What the sections of a configuration are made of: fields that convert and check, and rules between them."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
+
+import attrs
+
+from backpressure._model.arguments import shown
+from backpressure._model.errors import ConfigurationError
+
+__all__ = [
+    "CODE_ONLY",
+    "DAY",
+    "HOUR",
+    "TICK",
+    "CodeOnly",
+    "Rules",
+    "Section",
+    "Unset",
+    "UnsetInteger",
+    "boolean",
+    "broken_rules",
+    "check_field",
+    "checked",
+    "code_only",
+    "converted",
+    "duration",
+    "fail",
+    "fraction",
+    "instance",
+    "integer",
+    "is_number",
+    "optional",
+    "ordered",
+]
+
+TICK = 0.010
+HOUR = 3_600.0
+DAY = 86_400.0
+_SECOND_NS = 1_000_000_000
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": _SECOND_NS,
+    "m": 60 * _SECOND_NS,
+    "h": 3_600 * _SECOND_NS,
+}
+_PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
+
+# A field's name, and a function: True, or the rule that is broken. It is a function of the value alone, or of the
+# finished object (or of its sound part).
+Rules = tuple[tuple[str, Callable[[Any], bool | str]], ...]
+
+
+class Unset:
+    """A default, which nobody has set: it gives way to what was. Kept by copies, and by what is laid over them."""
+
+    __slots__ = ()
+
+
+class UnsetInteger(Unset, int):
+    __slots__ = ()
+
+
+class _UnsetSeconds(Unset, float):
+    __slots__ = ()
+
+
+class _UnsetFraction(Unset, Fraction):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Fraction({self.numerator}, {self.denominator})"
+
+
+def fail(owner: object, name: str, value: object, rule: str) -> ConfigurationError:
+    prefix = getattr(owner, "_path", "")
+    path = f"{prefix}.{name}" if prefix else name
+    return ConfigurationError(f"{path} is {shown(value)}: {rule}", field=path, value=value)
+
+
+def is_number(value: object) -> bool:
+    # Not math.isfinite, which overflows on integers that no float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def _to_seconds(value: object, owner: object, field: "attrs.Attribute[Any]") -> float:
+    if isinstance(value, _UnsetSeconds):
+        return value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(rf"(?:{_PART})+", text):
+            # Exactly, so that "9ms" is the same float as 0.009 and lies on the same side of a limit.
+            return float(
+                sum(Fraction(number) * _UNITS_NS[unit] for number, unit in re.findall(_PART, text)) / _SECOND_NS
+            )
+    elif is_number(value):
+        if isinstance(value, int) and abs(value) > DAY:
+            rule = "durations are seconds; Go writes nanoseconds, so divide by 1_000_000_000"
+            raise fail(owner, field.name, value, rule)
+        return float(value)  # type: ignore[arg-type]
+    rule = 'give seconds, a timedelta or a string such as "250ms", "5s" or "1m"'
+    raise fail(owner, field.name, value, rule)
+
+
+def _to_fraction(value: object, owner: object, field: "attrs.Attribute[Any]") -> Fraction:
+    if isinstance(value, Fraction):
+        return value
+    # An exponent in text could ask for a number of a billion digits.
+    if (isinstance(value, str) and re.fullmatch(r"-?[\d./]{1,24}", value)) or is_number(value):
+        try:
+            # By way of the decimal text, so that 0.1 means one tenth and not its nearest binary float.
+            return Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            pass
+    raise fail(owner, field.name, value, 'give a positive number or a fraction such as "1/2"')
+
+
+def converted(function: Callable[..., Any], **options: Any) -> Any:
+    return attrs.field(converter=attrs.Converter(function, takes_self=True, takes_field=True), **options)
+
+
+def duration(default: float) -> Any:
+    return converted(_to_seconds, default=_UnsetSeconds(default))
+
+
+def fraction(default: Fraction) -> Any:
+    return converted(_to_fraction, default=_UnsetFraction(default))
+
+
+def checked(default: Any, check: Callable[[Any], bool], rule: str, **options: Any) -> Any:
+    def validate(owner: object, field: "attrs.Attribute[Any]", value: object) -> None:
+        if not check(value):
+            raise fail(owner, field.name, value, rule)
+
+    return attrs.field(default=default, validator=validate, **options)
+
+
+def integer(default: Any, low: int, high: int | None = None) -> Any:
+    def check(value: object) -> bool:
+        return (
+            isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
+        )
+
+    rule = f"give an integer from {low} to {high}" if high is not None else f"give an integer of at least {low}"
+    return checked(default, check, rule)
+
+
+def boolean(*, default: bool) -> Any:
+    return checked(default, lambda value: isinstance(value, bool), "give true or false")
+
+
+def instance(kind: type[Any], default: Any) -> Any:
+    return checked(default, lambda value: isinstance(value, kind), f"give a {kind.__name__}")
+
+
+def optional(kind: type[Any]) -> Any:
+    return checked(None, lambda value: value is None or isinstance(value, kind), f"give a {kind.__name__} or None")
+
+
+class CodeOnly(NamedTuple):
+    """What a field takes that no file can hold: in words, and a check of what may be meant for it."""
+
+    form: str
+    may_be: Callable[[object], bool]
+
+
+#: Where a field's metadata tell of that.
+CODE_ONLY = "code_only"
+
+
+def code_only(
+    default: Any, check: Callable[[Any], bool], rule: str, *, form: str, may_be: Callable[[object], bool]
+) -> Any:
+    return checked(default, check, rule, metadata={CODE_ONLY: CodeOnly(form, may_be)})
+
+
+def check_field(cls: type[Any], field: "attrs.Attribute[Any]", value: object) -> Any:
+    """Convert and validate one value as building `cls` would, without the rest of the object."""
+    converter: Any = field.converter
+    is_adapted = isinstance(converter, attrs.Converter)
+    if is_adapted:
+        value = converter.converter(value, *(cls,) * converter.takes_self, *(field,) * converter.takes_field)
+    elif converter is not None:
+        value = converter(value)
+    if field.validator is not None:
+        field.validator(cls, field, value)
+    return value
+
+
+def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
+    """Yield the first broken rule of each field: of each value for itself, then of pairs that are sound so far.
+
+    In between, fields of `values` that nobody has set follow those that they depend on. What `values` lacks, or is
+    broken, is taken away, and rules about it are passed over.
+    """
+    for name, rule in cls._own_rules:
+        if (value := getattr(values, name, None)) is not None and (verdict := rule(value)) is not True:
+            delattr(values, name)
+            yield fail(cls, name, value, verdict)
+    for name, follow in cls._follow.items():
+        if isinstance(getattr(values, name, None), Unset):
+            try:
+                setattr(values, name, _UnsetSeconds(follow(attrs.fields_dict(cls)[name].default, values)))
+            except AttributeError:
+                delattr(values, name)
+    broken: set[str] = set()
+    for name, rule in cls._rules:
+        try:
+            verdict = rule(values)
+        except AttributeError:
+            continue
+        if verdict is not True and name not in broken:
+            broken.add(name)
+            yield fail(cls, name, getattr(values, name), verdict)
+
+
+def ordered(low: str, high: str, low_rule: str, high_rule: str, *, strictly: bool = False) -> Rules:
+    """Return the rules that field `low` is not above `high`; where nobody set the one, the other is to blame."""
+
+    def blames_low(it: Any) -> bool:
+        return isinstance(getattr(it, high), Unset) and not isinstance(getattr(it, low), Unset)
+
+    def in_order(it: Any) -> bool:
+        lower, higher = getattr(it, low), getattr(it, high)
+        return bool(lower < higher or (lower == higher and not strictly))
+
+    return (
+        (low, lambda it: in_order(it) or not blames_low(it) or low_rule.format(getattr(it, high))),
+        (high, lambda it: in_order(it) or blames_low(it) or high_rule.format(getattr(it, low))),
+    )
+
+
+class Section:
+    """What all parts share: a place in the tree, rules of their fields and between them, and who follows whom."""
+
+    __slots__ = ()
+
+    _path: ClassVar[str] = ""
+    _own_rules: ClassVar[Rules] = ()
+    _rules: ClassVar[Rules] = ()
+    #: Fields that follow others until they are set: functions of their defaults and of the object, in this order.
+    _follow: ClassVar[Mapping[str, Callable[[float, Any], float]]] = {}
+
+    def __attrs_post_init__(self) -> None:
+        cls: type[Any] = type(self)
+        values = SimpleNamespace(**{field.name: getattr(self, field.name) for field in attrs.fields(cls)})
+        for error in broken_rules(cls, values):
+            raise error
+        for name in cls._follow:
+            object.__setattr__(self, name, getattr(values, name))
