@@ -160,9 +160,9 @@ def test_it_explains_itself(law: ThreeZoneLaw, priority: int, backlog: int, sent
 
 
 def test_its_turning_points_are_its_bounds_and_what_lies_between() -> None:
-    samples = EXPLAINED.turning_points()
+    samples = attrs.evolve(EXPLAINED, windows=((10, 21, 120), *EXPLAINED.windows[1:])).turning_points()
     assert [sample.backlog for sample in samples] == [
-        *(0, 10, 15, 20, 70, 100, 101, 120),
+        *(0, 10, 15, 21, 70, 100, 101, 120),
         *(1_000, 1_500, 2_000, 3_000, 4_000, 5_000, 9_000, 9_500, 10_000),
     ]
     assert {(sample.as_of_ns, sample.oldest_age_ns) for sample in samples} == {(0, None)}

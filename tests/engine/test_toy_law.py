@@ -170,7 +170,14 @@ def test_its_last_advice_moves_to_the_fallback(shop: Shop) -> None:
     assert shop.told("medium", "mail") == ("stats_stale", (12 + 0.5) / 2, "yellow")
 
 
-def test_state_is_kept_for_each_queue(shop: Shop) -> None:
+def test_state_is_kept_for_each_queue(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Ages] = []
+
+    def make(_: OldestLaw) -> Ages:
+        made.append(Ages())
+        return made[-1]
+
+    monkeypatch.setattr(OldestLaw, "new_state", make)
     own = {name: ToyQueueConfig(oldest=OldestConfig()) for name in ("mail", "news")}
     shop.controller.reconfigure(attrs.evolve(CONFIG, queues=own))
     shop.put("mail", age=11)
@@ -180,6 +187,7 @@ def test_state_is_kept_for_each_queue(shop: Shop) -> None:
     assert shop.told("high", "mail")[1] == 2.0
     assert shop.told("medium", "mail")[1] == 2.0, "a sample is one, whoever asks"
     assert shop.told("high", "news")[1] == 13.0
+    assert len(made) == 2
 
 
 def test_a_new_limit_leaves_the_state_and_another_law_ends_it(shop: Shop) -> None:

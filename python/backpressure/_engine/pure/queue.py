@@ -67,7 +67,7 @@ class Kept(NamedTuple):
 class Queue:
     """One queue's state."""
 
-    __slots__ = ("_lock", "breaker", "computed", "counters", "failed_ns", "kept", "name", "sample", "touched_ns")
+    __slots__ = ("_kept", "_lock", "breaker", "computed", "counters", "failed_ns", "name", "sample", "touched_ns")
 
     def __init__(self, name: str, breaker: Breaker, now_ns: int, lock: ForkLock) -> None:
         self.name = name
@@ -79,7 +79,7 @@ class Queue:
         self.failed_ns: int | None = None
         # Last asked for, to within the time an answer stays ready.
         self.touched_ns = now_ns
-        self.kept: Kept | None = None
+        self._kept: Kept | None = None
         self._lock = lock  # of all queues of an engine
 
     def put_computed(self, index: int, computed: Computed) -> Computed | None:
@@ -93,16 +93,17 @@ class Queue:
 
     def state_of(self, law: Law) -> Any:
         """Return what `law` keeps of this queue, made when it first judges it, and anew after another law."""
-        kind = type(law)
-        while (kept := self.kept) is None or kept.law is not kind:
-            self._swap(kept, Kept(kind, law.new_state()))
+        kept = self._kept
+        if kept is None or kept.law is not type(law):
+            kept = self._swap(Kept(type(law), law.new_state()))
         return kept.state
 
-    def _swap(self, old: Kept | None, new: Kept) -> None:
-        """Put `new` in the place of `old`, if that is still there."""
+    def _swap(self, new: Kept) -> Kept:
+        """Put `new` in the place of what another law kept; return what is kept then, which another thread may have."""
         with self._lock():  # against other threads; signal handlers run between calls, never between these two lines
-            if self.kept is old:
-                self.kept = new
+            if (kept := self._kept) is None or kept.law is not new.law:
+                self._kept = kept = new
+        return kept
 
     def may_read(self, settings: EngineSettings, now_ns: int) -> bool:
         """Tell whether a caller may read the provider: after a failure that is the poller's, without one it rests."""
