@@ -1,4 +1,4 @@
-"""Django, Celery and gunicorn: a campaign of 10 000 newsletters in a task of beat's, while customers buy."""
+"""Django, Celery and gunicorn: a campaign of 10 000 newsletters in a task that beat starts, while customers buy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ store = redis.Redis.from_url(URL, decode_responses=True)
 
 @contextlib.contextmanager
 def process(*command: str, env: dict[str, str]) -> Iterator[None]:
-    """Run a program of Python's beside this one, and end it."""
+    """Run a Python program at the same time, and end it."""
     running = subprocess.Popen([sys.executable, "-m", *command], cwd=FOLDER, env=env)
     try:
         yield
@@ -116,7 +116,7 @@ def done(kind: str) -> int:
 
 
 def main() -> int:
-    """Run it all; print what became of all jobs, and whether the metrics say the same."""
+    """Run it all; print what happened to all jobs, and whether the metrics say the same."""
     store.flushdb()
     site = Site(free_port())
     with tempfile.TemporaryDirectory() as metrics:
