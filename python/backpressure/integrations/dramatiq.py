@@ -317,7 +317,7 @@ def _options(broker: Broker, message: Message[Any]) -> dict[str, Any]:
 def _is_serialisable(message: Message[Any]) -> bool:
     try:
         message.encode()
-    except Exception:  # noqa: BLE001 - whatever the encoder raises
+    except Exception:  # noqa: BLE001 - any error of the encoder
         return False
     return True
 

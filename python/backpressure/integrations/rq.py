@@ -198,7 +198,7 @@ class Queue(rq.Queue):
         Where that cannot be read, the answer is no: the fault then shows behind the gate, and is reported.
         """
         made = [self._made(job) for job in jobs]
-        parents = {parent for job in made for parent in job._dependency_ids or ()}  # noqa: SLF001 - may ask Redis else
+        parents = {parent for job in made for parent in job._dependency_ids or ()}  # noqa: SLF001 - would ask Redis otherwise
         if not parents:
             return [False] * len(jobs)
         try:

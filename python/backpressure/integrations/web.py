@@ -342,7 +342,7 @@ class BackpressureDjango:
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """See Django's documentation of middleware."""
-        from django.http import HttpResponse  # type: ignore[import-untyped]  # noqa: PLC0415 - loaded by who calls this
+        from django.http import HttpResponse  # type: ignore[import-untyped]  # noqa: PLC0415 - the caller has loaded it
         from django.utils.log import log_response  # type: ignore[import-untyped]  # noqa: PLC0415 - likewise
 
         answer = self.answer(error)

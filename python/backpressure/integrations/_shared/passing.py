@@ -11,7 +11,7 @@ __all__ = ["is_passing", "passing"]
 _passing: contextvars.ContextVar[bool] = contextvars.ContextVar("_passing", default=False)
 
 
-class passing:  # noqa: N801 - reads as what the body is
+class passing:  # noqa: N801 - reads as a word for the body
     """Let all jobs of the body pass, through every hook: for schedulers of the application, and for start-up code.
 
     Jobs are neither judged nor delayed, and their controller need not be started. It holds for this thread or task and

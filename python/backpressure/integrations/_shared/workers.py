@@ -220,7 +220,7 @@ def recognise(*functions: str) -> None:
 
 def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
     """Return the innermost frame of a thread in which one of the functions, given as ``"module:function"``, runs."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - other threads' are not to be had otherwise
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - no other way to other threads' frames
     while frame is not None:
         if f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}" in functions:
             return frame

@@ -70,7 +70,7 @@ def parse_target(conninfo: Any) -> Target:
         return _parse(conninfo)
     except ConfigurationError as error:
         refusal = error
-    except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the password
+    except Exception:  # noqa: BLE001 - any parser's error may quote the password
         refusal = ConfigurationError(
             f"conninfo cannot be read (value withheld): give {_FORMS}; percent-encode user name and password in a URL, "
             "quote values with spaces, and check the names of options",

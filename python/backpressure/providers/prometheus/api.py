@@ -96,7 +96,7 @@ class Server:
             return cls._parse(url, timeout, context)
         except ConfigurationError as error:
             refusal = error
-        except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the URL
+        except Exception:  # noqa: BLE001 - any parser's error may quote the URL
             refusal = ConfigurationError(
                 "url cannot be read (value withheld): percent-encode user name and password, and check host and port",
                 field="url",

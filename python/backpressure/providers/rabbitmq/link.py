@@ -89,7 +89,7 @@ def parse_target(url: Any) -> RabbitMQTarget:
         return _parse(url)
     except ConfigurationError as error:
         refusal = error
-    except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the URL
+    except Exception:  # noqa: BLE001 - any parser's error may quote the URL
         refusal = ConfigurationError(
             "url cannot be read (value withheld): percent-encode user name, password and vhost, and check host, port "
             "and the options after '?'",

@@ -90,7 +90,7 @@ def check_options(target: RedisTarget) -> None:
         if isinstance(client, Redis):
             pool: Any = client.connection_pool
             pool.make_connection()
-    except Exception:  # noqa: BLE001 - whatever it says, it may quote the URL
+    except Exception:  # noqa: BLE001 - any error may quote the URL
         refusal = ConfigurationError(
             "redis_url has an option that redis.asyncio does not know (value withheld): check what follows the '?'",
             field="redis_url",

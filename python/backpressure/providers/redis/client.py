@@ -104,7 +104,7 @@ def parse_target(url: str, timeout: float) -> RedisTarget:
         return _parse(url, timeout)
     except ConfigurationError as error:
         refusal = error
-    except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the URL
+    except Exception:  # noqa: BLE001 - any parser's error may quote the URL
         refusal = ConfigurationError(
             "redis_url cannot be read (value withheld): percent-encode user name and password, and check the port "
             "and the options after '?'",

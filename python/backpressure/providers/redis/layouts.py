@@ -86,7 +86,7 @@ class Reading:
             # Drop context and frames: they hold redis-py's exceptions, which may quote credentials.
             error.__context__ = None
             self.results[name] = error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - a layout may be other people's code, and must spoil no other's queue
+        except Exception as error:  # noqa: BLE001 - a layout may be foreign code, and must not harm other queues
             what = f"queue {name!r} by {self._layouts[name]!r}"
             self.results[name] = unavailable(error, what=what, queue_name=name, redact=self._redact)
         else:

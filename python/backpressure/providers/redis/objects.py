@@ -149,7 +149,7 @@ def _configured(app: Any) -> Any:
         like = type(app)(**given)
     except TypeError:  # a subclass with arguments of its own
         like = next(kind for kind in type(app).__mro__ if kind.__module__.startswith("celery."))(**given)
-    like._preconf_set_by_auto.update(app._preconf_set_by_auto)  # noqa: SLF001 - as Celery would do, did it copy them
+    like._preconf_set_by_auto.update(app._preconf_set_by_auto)  # noqa: SLF001 - as Celery would do if it copied them
     return like
 
 

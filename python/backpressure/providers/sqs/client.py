@@ -16,7 +16,7 @@ def make_client(
 
     Return also the set of its open connections, for `cut`.
     """
-    import boto3.session  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and not everyone's
+    import boto3.session  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and not everyone needs it
     import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415
 
     import backpressure  # noqa: PLC0415 - it is being imported when this module is

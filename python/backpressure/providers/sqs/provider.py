@@ -146,7 +146,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         self._urls: dict[_Place, str] = {}
         if client is None:
             with extra("sqs", "boto3", what="SQSStatsProvider"):
-                import boto3.session  # type: ignore[import-untyped] # noqa: F401, PLC0415 - slow, and not everyone's
+                import boto3.session  # type: ignore[import-untyped] # noqa: F401, PLC0415 - slow, and not everyone needs it
 
             where = _checked_host(endpoint_url) or region_name
         else:
