@@ -189,7 +189,7 @@ def _child(crews: Sequence[ThreadCrew]) -> None:
         for crew in crews:
             _decide(crew)
         status = 0
-    except BaseException:  # noqa: BLE001 - told here, for the parent sees only the status
+    except BaseException:  # noqa: BLE001 - told here, because the parent sees only the status
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
