@@ -140,7 +140,7 @@ class BackpressureMiddleware(Middleware):
     Raises:
         ConfigurationError: the controller is an asynchronous one, or there is no priority.
         DramatiqJobShedError, DramatiqCircuitOpenError, DramatiqThrottledError: on enqueueing.
-        DramatiqControllerNotStartedError: on enqueueing, and this is no worker.
+        DramatiqControllerNotStartedError: on enqueueing, outside of a worker.
     """
 
     def __init__(

@@ -221,7 +221,7 @@ class BackpressureMiddleware:
 
 
 class _Unknown(BackpressureError):  # noqa: N818 - raised and caught here
-    """Nothing has been sent yet. An error of ours, because these are reported neither as success nor as failure."""
+    """Nothing has been sent yet. An error of ours, because these do not count as success or failure."""
 
 
 class _Middleware(BaseMiddleware[Any, Any]):

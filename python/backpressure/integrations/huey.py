@@ -75,7 +75,7 @@ def protect(
     Raises:
         ConfigurationError: it is protected already, the controller is an asynchronous one, or there is no priority.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
-        ControllerNotStartedError: on enqueueing, and this is no consumer.
+        ControllerNotStartedError: on enqueueing, outside of a consumer.
     """
     if app in _protected:
         raise ConfigurationError("app is protected already: call protect() once for each Huey", field="app")

@@ -83,7 +83,7 @@ class Queue(rq.Queue):
     Raises:
         ConfigurationError: there is a controller without a priority, or it is an asynchronous one.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
-        ControllerNotStartedError: on enqueueing, and this is no worker.
+        ControllerNotStartedError: on enqueueing, outside of a worker.
     """
 
     _hook: Hook | None = None
@@ -253,7 +253,7 @@ def _met(job: Job) -> Collection[str]:
 
 
 def _current_function() -> str | None:
-    """Return the name of the function whose job runs here: on this thread or, for a job's own threads, the main one."""
+    """Return the name of the function whose job runs on this thread or, in a job's own threads, on the main one."""
     job = rq.get_current_job()
     if job is None and in_worker():
         # A callback or a thread of a job. It may have begun before this module was imported.

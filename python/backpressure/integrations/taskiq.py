@@ -144,7 +144,7 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
     Raises:
         ConfigurationError: the controller is a synchronous one, there is no priority, or the broker has one already.
-        InvalidQueueError: on kicking, where neither a label nor the broker names the queue.
+        InvalidQueueError: on kicking, where no label and no broker names the queue.
         JobShedError, CircuitOpenError, ThrottledError: on kicking, see `AsyncBackpressureController.run`.
     """
 
@@ -163,7 +163,7 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
     def set_broker(self, broker: AsyncBroker) -> None:
         """See ``taskiq.TaskiqMiddleware``."""
-        mine: Any = self.broker  # None so far, whatever its type says
+        mine: Any = self.broker  # None so far, though its type says otherwise
         if mine is not None or any(isinstance(other, BackpressureMiddleware) for other in broker.middlewares):
             raise ConfigurationError(
                 "broker is protected already, or the middleware is another's: add one of its own to each broker, once",

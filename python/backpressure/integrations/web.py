@@ -304,7 +304,7 @@ class _Response:
         return part
 
     def close(self) -> None:
-        """Close the application's iterable; servers call this, whatever has happened."""
+        """Close the application's iterable; servers always call this."""
         if self._close is not None:
             self._close()
 

@@ -188,7 +188,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
     def _failure(
         self, error: Exception, *, interrupted: bool = False, queue_name: str | None = None
     ) -> StatsUnavailableError:
-        """Return the error to raise, or to give as a queue's value, for what the client raised."""
+        """Return the error for an exception of the client, to raise or to give as a queue's value."""
         label = "deadline" if interrupted else self._label(error) or network_label(error) or "provider"
         what = self._where if queue_name is None else f"queue {queue_name!r} at {self._where}"
         return unavailable(

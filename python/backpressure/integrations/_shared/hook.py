@@ -163,7 +163,7 @@ class _Rules(Generic[C]):
         """Return the priority and the controller's queue of a framework's job; its own mark comes first.
 
         Raises:
-            InvalidPriorityError: neither the mark nor the rule gives a priority.
+            InvalidPriorityError: the mark and the rule give no priority.
         """
         priority = _look_up(self._priority, job, name, queue_name, "*") if mark is None else mark
         if priority is None:

@@ -14,7 +14,7 @@ _passing: contextvars.ContextVar[bool] = contextvars.ContextVar("_passing", defa
 class passing:  # noqa: N801 - reads as a word for the body
     """Let all jobs of the body pass, through every hook: for schedulers of the application, and for start-up code.
 
-    Jobs are neither judged nor delayed, and their controller need not be started. It holds for this thread or task and
+    Jobs are not judged and not delayed, and their controller need not be started. It holds for this thread or task and
     for tasks that it starts, but not for threads. Counted as ``backpressure_passed_total{why="passing"}``.
 
     Usable by several threads and tasks; make one for each ``with``.

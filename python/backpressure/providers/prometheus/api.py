@@ -42,7 +42,7 @@ Headers: TypeAlias = Mapping[str, str]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# Status codes of servers, and of proxies in front of them, that alone tell what is wrong.
+# Status codes of servers, and of proxies in front of them, that need no body to tell what is wrong.
 _LABELS = {401: "auth", 403: "acl", 429: "busy", 502: "connect", 503: "busy", 504: "timeout"}
 
 

@@ -284,7 +284,7 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
             processing_count=_count(numbers.get("processing", math.nan)),
             delayed_count=_count(numbers.get("delayed", math.nan)),
             oldest_age=age if 0 <= age < math.inf else None,
-            # By the server's clock alone, so that ours may differ.
+            # Only by the server's clock, so that ours may differ.
             last_updated=now - timedelta(seconds=max(0.0, at - updated)),
         )
 

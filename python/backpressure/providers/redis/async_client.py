@@ -214,7 +214,7 @@ async def _is_spoilt(connection: Any) -> bool:
     try:
         # Older redis-py mistakes the end of the stream for nothing to read.
         return bool(await can_read()) or connection._reader.at_eof()  # noqa: SLF001
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, a new one is better
+    except Exception:  # noqa: BLE001 - for any fault, a new one is better
         return True
 
 

@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio provider of Redis share: their settings, and what they never show."""
+"""What the blocking and the asyncio provider of Redis share: their settings, and how they hide credentials."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ class _Discovery:
 
     layout: Any
 
-    def read(self, queue_name: str, now: datetime) -> Steps:  # noqa: ARG002 - it is no queue
+    def read(self, queue_name: str, now: datetime) -> Steps:  # noqa: ARG002 - it is not a queue
         steps: Steps = self.layout.discover()
         return steps
 

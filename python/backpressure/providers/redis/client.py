@@ -250,7 +250,7 @@ def describe(client: Any) -> str:
 
 
 def is_sentinel_master(client: Any) -> bool:
-    """Tell whether sentinels choose the server, and it is to be the master."""
+    """Tell whether sentinels choose the server, and choose the master."""
     pool: Any = getattr(client, "connection_pool", None)
     return hasattr(pool, "sentinel_manager") and bool(pool.is_master)
 

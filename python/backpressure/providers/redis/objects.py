@@ -1,4 +1,4 @@
-"""Finds, for a framework's object or a client that users already have, its Redis and how its queues lie there.
+"""Reads from a framework's object, or from a client, where its Redis is and how its queues are stored there.
 
 Nothing here imports a framework, opens a connection or keeps the framework's own connections. Those have the timeouts
 of workers, and a pool that is lent to a poller has one connection less for producers.

@@ -39,7 +39,7 @@ def cut(connections: set[Any]) -> None:
     """End what these connections are doing, from another thread; they are closed by the threads that use them."""
     for connection in connections.copy():
         connections.discard(connection)
-        with contextlib.suppress(Exception):  # it may have no socket yet, or none any more
+        with contextlib.suppress(Exception):  # it may have no socket yet, or no longer
             # Below TLS, whose own shutdown would wait for an answer.
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 

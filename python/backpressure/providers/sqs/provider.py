@@ -87,7 +87,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
 
     Waiting messages are the backlog, invisible ones are in progress, delayed ones are delayed. SQS calls all three
     approximate: they come from a distributed system and are right within about a minute after producers and workers
-    stop. The age of the oldest message is known to CloudWatch alone, so `oldest_age` is ``None``.
+    stop. Only CloudWatch knows the age of the oldest message, so `oldest_age` is ``None``.
 
     SQS answers for one queue at a time: a read is one ``GetQueueAttributes`` a queue, and one ``GetQueueUrl`` the first
     time for queues not given by URL. Up to eight queues are read one after the other. More queues take one more thread
