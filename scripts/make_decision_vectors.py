@@ -14,7 +14,8 @@ from typing import Any
 
 import attrs
 
-from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._model.vocabulary import Priority, Reason
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
@@ -29,7 +30,7 @@ ORIGIN_NS = 7_000 * SECOND + 123_456
 QUEUE = "q"
 
 STRICT = EngineSettings(
-    law=LawSettings(
+    law=ThreeZoneLaw(
         windows=((10, 20, 120), (100, 200, 400), (1_000, 2_000, 4_000)),
         yellow_min_ns=10 * MS,
         yellow_max_ns=500 * MS,

@@ -6,7 +6,8 @@ from typing import Any, Final, Self, TypeVar, final
 from typing_extensions import disjoint_base
 
 from backpressure._engine.border import Host
-from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._engine.laws import three_zone
+from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._engine.totals import Totals
 from backpressure._model.arguments import MaxWait
 from backpressure._model.decision import ThrottleDecision
@@ -66,7 +67,7 @@ class Breaker:
 class ThreeZoneLaw:
     """Piecewise linear delay: none in green, a light slope in yellow, a steep one in red, capped."""
 
-    def __new__(cls, settings: LawSettings) -> Self: ...
+    def __new__(cls, settings: three_zone.ThreeZoneLaw) -> Self: ...
     def advise(self, priority: int, backlog: int) -> tuple[int, int, bool]: ...
 
 @disjoint_base

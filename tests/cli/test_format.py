@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backpressure.cli._format import duration, sparkline
+from backpressure._model.units import duration
+from backpressure.cli._format import sparkline
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from backpressure._engine.pure import breaker as pure_breaker
 from backpressure._engine.settings import CircuitSettings
+from backpressure._engine.word import state_of
 from backpressure._model.config.circuit import CircuitConfig
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
@@ -74,7 +75,7 @@ class Bench:
 
     def heard(self, old: int, new: int) -> None:
         assert self.breaker.word == new
-        self.changes.append((old >> 62, new >> 62))
+        self.changes.append((state_of(old), state_of(new)))
 
     def fail(self, times: int = 1) -> None:
         for _ in range(times):
@@ -110,7 +111,7 @@ def bench(engine_module: Any) -> Bench:
     return Bench(engine_module)
 
 
-# --------------------------------------------------------------------------------------------------------- closed
+# Closed.
 
 
 def test_starts_closed_with_an_empty_word(bench: Bench) -> None:
@@ -271,7 +272,7 @@ def test_an_attempt_began_when_its_ticket_was_issued_if_nobody_knows_better(benc
     assert bench.breaker.state() == OPEN
 
 
-# ----------------------------------------------------------------------------------------------------------- open
+# Open.
 
 
 @fractions
@@ -329,7 +330,7 @@ def test_open_drops_every_result(bench: Bench, ok: bool) -> None:
     assert bench.breaker.last_failure_ns == failed_ns
 
 
-# ------------------------------------------------------------------------------------------------------ half-open
+# Half-open.
 
 
 def test_successful_probes_close_it(bench: Bench) -> None:
@@ -398,7 +399,7 @@ def test_a_late_probe_of_the_same_round_still_counts(bench: Bench) -> None:
     assert bench.breaker.state() == CLOSED
 
 
-# -------------------------------------------------------------------------------------------------------- tickets
+# Tickets.
 
 
 @pytest.mark.parametrize("ok", [True, False])
@@ -468,7 +469,7 @@ def test_a_lease_that_its_ticket_settled_is_gone_for_results_without_one(bench: 
     assert bench.breaker.state() == HALF_OPEN
 
 
-# --------------------------------------------------------------------------------------------------------- forced
+# Forced.
 
 
 def test_forced_open_holds_for_ever(bench: Bench) -> None:
@@ -566,7 +567,7 @@ def test_a_result_after_a_forced_opening_counts(bench: Bench) -> None:
     assert bench.changes == [(CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, OPEN)]
 
 
-# ------------------------------------------------------------------------------------------------- hastened, given back
+# Hastened, given back.
 
 
 def test_a_hastened_circuit_admits_its_first_probe_at_once(bench: Bench) -> None:
@@ -656,7 +657,7 @@ def test_reset_forgets_the_times_and_force_close_keeps_them(bench: Bench) -> Non
     assert (bench.breaker.last_failure_ns, bench.breaker.last_probe_ns) == (None, None)
 
 
-# --------------------------------------------------------------------------------------------- time and the word
+# Time and the word.
 
 
 def test_times_are_those_of_results_that_counted(bench: Bench) -> None:
@@ -802,7 +803,7 @@ def test_a_forked_child_never_finds_the_pure_lock_held(monkeypatch: pytest.Monke
     assert breaker.word >> 50 == 1
 
 
-# -------------------------------------------------------------------------------------------------------- threads
+# Threads.
 
 
 def test_who_finds_it_closed_meanwhile_goes_without_a_lease(bench: Bench) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from backpressure._engine.pure.counters import Counters
 from backpressure._engine.sync import Tally
-from backpressure._engine.totals import DELAY_BUCKETS_NS, LAW_REASONS, MISS_REASONS, REASONS, Totals
-from backpressure._model.vocabulary import Reason
+from backpressure._engine.totals import DELAY_BUCKETS_NS, REASONS, Totals
+from backpressure._model.vocabulary import LAW_REASONS, MISS_REASONS, Reason
 
 MS = 1_000_000
 

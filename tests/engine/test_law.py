@@ -8,13 +8,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpressure._engine.settings import LawSettings
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.sample import Sample
 from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
 from backpressure._model.stats import MAX_BACKLOG
+from backpressure._model.vocabulary import Reason, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,26 +31,27 @@ GREEN, YELLOW, RED = 0, 1, 2
 LOW, MEDIUM, HIGH = 0, 1, 2
 MS = 1_000_000
 HOUR = 3_600_000 * MS
-DEFAULT = LawSettings.of(BacklogThresholds(), CurveConfig())
+DEFAULT = ThreeZoneLaw.of(BacklogThresholds(), CurveConfig())
 
 Advice = tuple[int, int, bool]
 
 
-def ask(engine: Any, law: LawSettings, priority: int, backlog: int) -> Advice:
-    zone, delay_ns, shed = engine.ThreeZoneLaw(law).advise(priority, backlog)
-    return zone, delay_ns, shed
+def ask(engine: Any, law: ThreeZoneLaw, priority: int, backlog: int) -> Advice:
+    if engine.__name__ == "backpressure._native":
+        zone, delay_ns, shed = engine.ThreeZoneLaw(law).advise(priority, backlog)
+        return zone, delay_ns, shed
+    advice = law.advise(Sample(backlog, 0, None), priority, None)
+    assert advice.reason is (Reason.BACKLOG_RED_SHED if advice.shed else Reason(f"backlog_{advice.zone}"))
+    return tuple(Zone).index(advice.zone), advice.delay_ns, advice.shed
 
 
-def settings_of(law: Mapping[str, Any]) -> LawSettings:
+def settings_of(law: Mapping[str, Any]) -> ThreeZoneLaw:
     triples = {name: tuple(tuple(row) for row in law[name]) for name in ("windows", "scales")}
-    return LawSettings(**{**law, **triples})
+    return ThreeZoneLaw(**{**law, **triples})
 
 
-def plain(law: LawSettings) -> dict[str, Any]:
+def plain(law: ThreeZoneLaw) -> dict[str, Any]:
     return {name: getattr(law, name) for name in MAKER["DEFAULT"]}
-
-
-# ------------------------------------------------------------------------------------------------- golden vectors
 
 
 def test_vectors_are_what_the_script_writes() -> None:
@@ -90,13 +94,79 @@ def test_documented_maxima(engine_module: Any, priority: int, backlog: int, advi
 
 
 def test_without_scaled_yellow_high_waits_less_just_above_the_limit_than_just_below(engine_module: Any) -> None:
-    law = LawSettings.of(BacklogThresholds(), CurveConfig(scale_yellow=False))
+    law = ThreeZoneLaw.of(BacklogThresholds(), CurveConfig(scale_yellow=False))
     assert ask(engine_module, law, HIGH, 5_000) == (YELLOW, 500 * MS, False)
     assert ask(engine_module, law, HIGH, 5_001) == (RED, 250_450_000, False)
     assert ask(engine_module, law, LOW, 500) == (YELLOW, 500 * MS, False)
 
 
-# ------------------------------------------------------------------------------------------------------ properties
+EXPLAINED = ThreeZoneLaw(
+    windows=((10, 20, 120), (1_000, 2_000, 4_000), (1_000, 9_000, 10_000)),
+    yellow_min_ns=10 * MS,
+    yellow_max_ns=510 * MS,
+    red_max_ns=5_510 * MS,
+    scales=((3, 2), (1, 1), (1, 2)),
+    shed_permille=805,
+    scale_yellow=True,
+)
+UNSCALED = attrs.evolve(EXPLAINED, scale_yellow=False)
+
+
+@pytest.mark.parametrize(
+    ("law", "priority", "backlog", "sentence"),
+    [
+        (EXPLAINED, MEDIUM, 1_000, "1,000 is not above green_max (1,000): nothing to wait for"),
+        (
+            EXPLAINED,
+            HIGH,
+            3_000,
+            (
+                "3,000 lies 25 % of the way from green_max (1,000) to yellow_max (9,000): "
+                "(10 ms + 500 ms × 2,000/8,000) × 1/2 = 67.5 ms"
+            ),
+        ),
+        (
+            UNSCALED,
+            HIGH,
+            3_000,
+            (
+                "3,000 lies 25 % of the way from green_max (1,000) to yellow_max (9,000): "
+                "10 ms + 500 ms × 2,000/8,000 = 135 ms, not scaled"
+            ),
+        ),
+        (
+            EXPLAINED,
+            MEDIUM,
+            2_333,
+            (
+                "2,333 lies 16.6 % of the way from yellow_max (2,000) to red_max (4,000): "
+                "(510 ms + 5 s × 333/2,000) × 1 = 1.343 s"
+            ),
+        ),
+        (EXPLAINED, HIGH, 10_000, "10,000 has reached red_max (10,000), where delays end: 5.51 s × 1/2 = 2.755 s"),
+        (
+            EXPLAINED,
+            LOW,
+            1_101,
+            (
+                "1,101 is above 100, which is 80.5 % of the way from yellow_max (20) to red_max (120): "
+                "low jobs are shed (else it would wait 8.265 s)"
+            ),
+        ),
+    ],
+)
+def test_it_explains_itself(law: ThreeZoneLaw, priority: int, backlog: int, sentence: str) -> None:
+    assert law.explain(Sample(backlog, 0, None), priority, None) == sentence
+
+
+def test_its_turning_points_are_its_bounds_and_what_lies_between() -> None:
+    samples = EXPLAINED.turning_points()
+    assert [sample.backlog for sample in samples] == [
+        *(0, 10, 15, 20, 70, 100, 101, 120),
+        *(1_000, 1_500, 2_000, 3_000, 4_000, 5_000, 9_000, 9_500, 10_000),
+    ]
+    assert {(sample.as_of_ns, sample.oldest_age_ns) for sample in samples} == {(0, None)}
+
 
 # Small numbers crowd the bounds together, large ones reach for overflow.
 _backlogs = st.one_of(st.integers(0, 50), st.integers(0, 20_000), st.integers(0, MAX_BACKLOG))
@@ -110,11 +180,11 @@ _scales = st.fractions(Fraction(1, 1_000_000), 1_000, max_denominator=1_000_000)
 
 
 @st.composite
-def laws(draw: st.DrawFn, *, scaled: bool = False, one_window: bool = False) -> LawSettings:
+def laws(draw: st.DrawFn, *, scaled: bool = False, one_window: bool = False) -> ThreeZoneLaw:
     windows = [draw(_windows)] * 3 if one_window else [draw(_windows) for _ in range(3)]
     delays = sorted(draw(st.lists(_delays, min_size=3, max_size=3)))
     high, medium, low = sorted(draw(st.lists(_scales, min_size=3, max_size=3)))
-    return LawSettings(
+    return ThreeZoneLaw(
         windows=tuple((window.green_max, window.yellow_max, window.red_max) for window in windows),
         yellow_min_ns=delays[0],
         yellow_max_ns=delays[1],
@@ -126,7 +196,7 @@ def laws(draw: st.DrawFn, *, scaled: bool = False, one_window: bool = False) -> 
 
 
 @st.composite
-def questions(draw: st.DrawFn, law: LawSettings, priority: int) -> int:
+def questions(draw: st.DrawFn, law: ThreeZoneLaw, priority: int) -> int:
     """Any backlog, or one close to a bound of the law's own."""
     green_max, yellow_max, red_max = law.windows[priority]
     shed_above = yellow_max + law.shed_permille * (red_max - yellow_max) // 1_000
@@ -138,20 +208,22 @@ _priorities = st.sampled_from([LOW, MEDIUM, HIGH])
 
 
 @given(st.data(), laws(), _priorities)
-def test_equals_the_oracle(engine_module: Any, data: st.DataObject, law: LawSettings, priority: int) -> None:
+def test_equals_the_oracle(engine_module: Any, data: st.DataObject, law: ThreeZoneLaw, priority: int) -> None:
     backlog = data.draw(questions(law, priority))
     assert ask(engine_module, law, priority, backlog) == oracle(plain(law), priority, backlog)
 
 
 @given(st.data(), laws(), _priorities)
-def test_engines_agree(engine_modules: Mapping[str, Any], data: st.DataObject, law: LawSettings, priority: int) -> None:
+def test_engines_agree(
+    engine_modules: Mapping[str, Any], data: st.DataObject, law: ThreeZoneLaw, priority: int
+) -> None:
     backlog = data.draw(questions(law, priority))
     assert len({ask(engine, law, priority, backlog) for engine in engine_modules.values()}) == 1
 
 
 @given(st.data(), laws(scaled=True), _priorities)
 def test_delay_and_shedding_never_fall_as_the_backlog_grows(
-    engine_module: Any, data: st.DataObject, law: LawSettings, priority: int
+    engine_module: Any, data: st.DataObject, law: ThreeZoneLaw, priority: int
 ) -> None:
     less, more = sorted(data.draw(questions(law, priority)) for _ in range(2))
     before, after = (ask(engine_module, law, priority, backlog) for backlog in (less, more))
@@ -162,7 +234,7 @@ def test_delay_and_shedding_never_fall_as_the_backlog_grows(
 
 @given(st.data(), laws(one_window=True))
 def test_a_higher_priority_never_waits_longer_on_the_same_window(
-    engine_module: Any, data: st.DataObject, law: LawSettings
+    engine_module: Any, data: st.DataObject, law: ThreeZoneLaw
 ) -> None:
     backlog = data.draw(questions(law, LOW))
     low, medium, high = (ask(engine_module, law, priority, backlog) for priority in (LOW, MEDIUM, HIGH))
@@ -171,5 +243,5 @@ def test_a_higher_priority_never_waits_longer_on_the_same_window(
 
 
 @given(st.data(), laws(), st.sampled_from([MEDIUM, HIGH]))
-def test_only_low_is_ever_shed(engine_module: Any, data: st.DataObject, law: LawSettings, priority: int) -> None:
+def test_only_low_is_ever_shed(engine_module: Any, data: st.DataObject, law: ThreeZoneLaw, priority: int) -> None:
     assert not ask(engine_module, law, priority, data.draw(questions(law, priority)))[2]

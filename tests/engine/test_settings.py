@@ -10,18 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings, nanoseconds
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
 from backpressure._model.config.root import BackpressureConfig, QueueConfig
 from backpressure._model.config.three_zone import BacklogThresholds, BacklogWindow, CurveConfig
+from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason
 
 MS = 1_000_000
 SECOND = 1_000 * MS
 
-DEFAULT_LAW = LawSettings(
+DEFAULT_LAW = ThreeZoneLaw(
     windows=((100, 500, 1_000), (500, 2_000, 5_000), (1_000, 5_000, 10_000)),
     yellow_min_ns=10 * MS,
     yellow_max_ns=500 * MS,
@@ -60,7 +62,7 @@ def test_the_defaults_in_integers() -> None:
 
 
 def test_triples_are_ordered_by_priority() -> None:
-    law = LawSettings.of(BacklogThresholds(), CurveConfig())
+    law = ThreeZoneLaw.of(BacklogThresholds(), CurveConfig())
     for priority in Priority:
         window = BacklogThresholds().window(priority)
         assert law.windows[priority.value] == (window.green_max, window.yellow_max, window.red_max)
@@ -81,7 +83,7 @@ def test_every_setting_of_the_law_arrives() -> None:
     )
     windows = [BacklogWindow(green_max=first, yellow_max=first + 1, red_max=first + 2) for first in (1, 4, 7)]
     thresholds = BacklogThresholds(low_priority=windows[0], medium_priority=windows[1], high_priority=windows[2])
-    assert LawSettings.of(thresholds, curve) == LawSettings(
+    assert ThreeZoneLaw.of(thresholds, curve) == ThreeZoneLaw(
         windows=((1, 2, 3), (4, 5, 6), (7, 8, 9)),
         yellow_min_ns=MS,
         yellow_max_ns=2 * MS,
@@ -94,7 +96,7 @@ def test_every_setting_of_the_law_arrives() -> None:
 
 def test_settings_are_plain_integers_whatever_was_given() -> None:
     curve = CurveConfig(yellow_min_delay=0, yellow_max_delay=1, red_max_delay=2, scale_low=2)  # type: ignore[arg-type]
-    law = LawSettings.of(BacklogThresholds(), curve)
+    law = ThreeZoneLaw.of(BacklogThresholds(), curve)
     circuit = CircuitSettings.of(CircuitConfig(recovery_timeout=60, trip_window=30))
     numbers = [law.yellow_min_ns, law.yellow_max_ns, law.red_max_ns, *sum((*law.windows, *law.scales), ())]
     assert {type(number) for number in numbers} == {int}
@@ -196,8 +198,8 @@ def test_a_queues_own_settings_fall_back_part_by_part() -> None:
     )
     settings = EngineSettings.of(config)
     assert settings.laws == {
-        "bounds": LawSettings.of(thresholds, config.curve),
-        "shape": LawSettings.of(config.thresholds, curve),
+        "bounds": ThreeZoneLaw.of(thresholds, config.curve),
+        "shape": ThreeZoneLaw.of(config.thresholds, curve),
     }
     assert settings.circuits == {"breaker": CircuitSettings.of(circuit)}
 

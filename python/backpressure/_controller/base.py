@@ -16,7 +16,7 @@ from backpressure._controller.outcome import name_of
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
-from backpressure._engine.settings import EngineSettings, nanoseconds
+from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
 from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
@@ -25,6 +25,7 @@ from backpressure._model.clock import SystemClock
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
 from backpressure._telemetry.compliance import Compliance

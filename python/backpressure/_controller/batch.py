@@ -12,11 +12,11 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backpressure._engine.settings import nanoseconds
 from backpressure._model.arguments import longest_wait
 from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, Status
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError, JobShedError, ThrottledError
+from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:

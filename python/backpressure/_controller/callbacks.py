@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from backpressure._controller.outcome import is_plain, runs_on_a_loop
-from backpressure._engine.totals import MISS_REASONS
 from backpressure._engine.word import is_forced, state_of
 from backpressure._model.arguments import longest_wait, parse_priority
 from backpressure._model.clock import in_event_loop
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
-from backpressure._model.vocabulary import CIRCUIT_REASONS, CircuitState, Priority, Reason, Zone
+from backpressure._model.vocabulary import CIRCUIT_REASONS, MISS_REASONS, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

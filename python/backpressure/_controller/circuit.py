@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from backpressure._controller import outcome
 from backpressure._engine.choice import load
-from backpressure._engine.settings import CircuitSettings, nanoseconds
+from backpressure._engine.settings import CircuitSettings
 from backpressure._engine.word import Word, state_of
 from backpressure._model.arguments import check_seconds
 from backpressure._model.clock import SystemClock
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.errors import BackpressureError, CircuitOpenError
+from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
 

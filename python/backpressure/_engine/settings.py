@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._engine.laws.registry import has_own_law, law_of
 from backpressure._model.config.recovery import FallbackMode
-from backpressure._model.vocabulary import Priority, Reason
+from backpressure._model.units import MAX_NS, nanoseconds
+from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
+    from backpressure._engine.laws.law import Law
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.root import BackpressureConfig
-    from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
 
-__all__ = ["CircuitSettings", "EngineSettings", "LawSettings"]
+__all__ = ["CircuitSettings", "EngineSettings"]
 
 _MS = 1_000_000
-_MAX_NS = 2**63 - 1
 _NO_DELAY = (0, 0, 0)
 # LOW, MEDIUM, HIGH: every triple in this file is ordered by the value of `Priority`.
 _CONSERVATIVE = (1_000 * _MS, 500 * _MS, 100 * _MS)
@@ -29,42 +30,10 @@ _FALLBACKS = {
 }
 
 
-def nanoseconds(seconds: float) -> int:
-    """Round seconds to whole nanoseconds, of which no more than a clock of 64 bits tells: some 292 years."""
-    return round(min(seconds * 1e9, _MAX_NS))
-
-
 def _milliseconds_up(seconds: float) -> int:
     # Breaker durations round up: never early, at most 1 ms late. By way of nanoseconds, so that the nearest
     # float of 0.010 s, which lies a hair above it, does not become 11 ms.
     return math.ceil(nanoseconds(seconds) / _MS)
-
-
-@attrs.frozen
-class LawSettings:
-    """One queue's windows (jobs) and curve (nanoseconds, scales as numerator and denominator)."""
-
-    windows: tuple[tuple[int, int, int], ...]
-    yellow_min_ns: int
-    yellow_max_ns: int
-    red_max_ns: int
-    scales: tuple[tuple[int, int], ...]
-    shed_permille: int
-    scale_yellow: bool
-
-    @classmethod
-    def of(cls, thresholds: BacklogThresholds, curve: CurveConfig) -> LawSettings:
-        """Flatten one queue's thresholds and curve."""
-        windows = [thresholds.window(priority) for priority in Priority]
-        return cls(
-            windows=tuple((int(it.green_max), int(it.yellow_max), int(it.red_max)) for it in windows),
-            yellow_min_ns=nanoseconds(curve.yellow_min_delay),
-            yellow_max_ns=nanoseconds(curve.yellow_max_delay),
-            red_max_ns=nanoseconds(curve.red_max_delay),
-            scales=tuple(curve.scale(priority).as_integer_ratio() for priority in Priority),
-            shed_permille=curve.shed_permille,
-            scale_yellow=curve.scale_yellow,
-        )
 
 
 @attrs.frozen
@@ -96,7 +65,7 @@ class EngineSettings:
     """Everything an engine decides by. A new object is a new configuration epoch.
 
     Attributes:
-        law, circuit: shared settings; laws, circuits: those of queues that have their own.
+        law, circuit: what holds for all queues but those in laws, circuits, which have their own.
         cache_ttl_ns: age up to which a sample is believed.
         check_after_ns: age of a sample beyond which its reader looks after the poller; `check_every_ns` apart.
         degrade_ns: time over which an expired sample's delay moves to the fallback's.
@@ -106,9 +75,9 @@ class EngineSettings:
         max_queues: queues with state of their own.
     """
 
-    law: LawSettings
+    law: Law
     circuit: CircuitSettings
-    laws: dict[str, LawSettings]
+    laws: dict[str, Law]
     circuits: dict[str, CircuitSettings]
     cache_ttl_ns: int
     check_after_ns: int
@@ -120,19 +89,23 @@ class EngineSettings:
     observe: bool
     max_queues: int
 
+    def law_of(self, queue_name: str) -> Law:
+        """Return the law that holds for a queue."""
+        return self.laws.get(queue_name, self.law)
+
+    def circuit_of(self, queue_name: str) -> CircuitSettings:
+        """Return the breaker settings that hold for a queue."""
+        return self.circuits.get(queue_name, self.circuit)
+
     @classmethod
     def of(cls, config: BackpressureConfig) -> EngineSettings:
         """Flatten a whole configuration."""
         polling, recovery = config.polling, config.recovery
         fallback_ns, fallback_reason = _FALLBACKS[recovery.fallback_mode]
         return cls(
-            law=LawSettings.of(config.thresholds, config.curve),
+            law=law_of(config),
             circuit=CircuitSettings.of(config.circuit),
-            laws={
-                name: LawSettings.of(config.thresholds_of(name), config.curve_of(name))
-                for name, own in config.queues.items()
-                if own.thresholds or own.curve
-            },
+            laws={name: law_of(config, name) for name in config.queues if has_own_law(config, name)},
             circuits={name: CircuitSettings.of(own.circuit) for name, own in config.queues.items() if own.circuit},
             cache_ttl_ns=nanoseconds(polling.cache_ttl),
             check_after_ns=nanoseconds(polling.interval + polling.jitter + polling.timeout),
@@ -142,5 +115,5 @@ class EngineSettings:
             fallback_reason=fallback_reason,
             polling=polling.enabled,
             observe=config.mode == "observe",
-            max_queues=min(config.max_queues, _MAX_NS),  # what 64 bits hold
+            max_queues=min(config.max_queues, MAX_NS),  # what 64 bits hold
         )

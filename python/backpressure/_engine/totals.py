@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from backpressure._model.vocabulary import Reason
+from backpressure._model.vocabulary import LAW_REASONS, MISS_REASONS, REFUSALS, Reason
 
 #: Upper bounds of the delay histogram's buckets, in nanoseconds; the last bucket is unbounded.
 DELAY_BUCKETS_NS = tuple(ms * 1_000_000 for ms in (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000))
 
 REASONS = tuple(Reason)
-# Answers of the law: those that a cache can serve.
-LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED)
-#: Reasons of refusals, which observe mode lets go.
-REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
-# Answers given for want of a usable sample: misses, never cached.
-MISS_REASONS = (
-    Reason.STATS_STALE,
-    Reason.FALLBACK_CONSERVATIVE,
-    Reason.FALLBACK_PERMISSIVE,
-    Reason.FALLBACK_CIRCUIT_ONLY,
-    Reason.COLD_START,
-    Reason.UNTRACKED,
-)
 _LAW = tuple(REASONS.index(reason) for reason in LAW_REASONS)
 _MISS = tuple(REASONS.index(reason) for reason in MISS_REASONS)
 

@@ -110,3 +110,16 @@ class Reason(StrEnum):
 
 
 CIRCUIT_REASONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
+# Answers of laws: those that a cache can serve.
+LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED)
+#: Reasons of refusals, which observe mode lets go.
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
+# Answers where there is no usable sample: misses, never cached.
+MISS_REASONS = (
+    Reason.STATS_STALE,
+    Reason.FALLBACK_CONSERVATIVE,
+    Reason.FALLBACK_PERMISSIVE,
+    Reason.FALLBACK_CIRCUIT_ONLY,
+    Reason.COLD_START,
+    Reason.UNTRACKED,
+)

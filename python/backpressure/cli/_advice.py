@@ -16,6 +16,7 @@ from backpressure.cli._format import PRIORITIES
 from backpressure.testing import InMemoryStatsProvider, ManualClock
 
 if TYPE_CHECKING:
+    from backpressure._engine.sample import Sample
     from backpressure._model.config.root import BackpressureConfig
 
 __all__ = ["Advice", "Circuit", "adviser", "ask"]
@@ -40,8 +41,8 @@ def ask(controller: BackpressureController, queue_name: str) -> Advice:
 @contextlib.contextmanager
 def adviser(
     config: BackpressureConfig, queue_name: str, circuit: Circuit = Circuit.CLOSED
-) -> Iterator[Callable[[int | None], Advice]]:
-    """Give a function from a backlog, ``None`` for statistics that cannot be read, to the advice on it."""
+) -> Iterator[Callable[[Sample | None], Advice]]:
+    """Give a function from a sample, ``None`` for statistics that cannot be read, to the advice on it."""
     clock, provider = ManualClock(), InMemoryStatsProvider()
     with BackpressureController(config, provider, registry=CollectorRegistry(), clock=clock) as controller:
         settings = config.circuit_of(queue_name)
@@ -52,9 +53,10 @@ def adviser(
             clock.advance(settings.recovery_timeout)
             controller.suggest_throttle(MEDIUM, queue_name)  # never shed, so it takes the probe
 
-        def advise(backlog: int | None) -> Advice:
-            if backlog is not None:
-                provider.set(queue_name, backlog)
+        def advise(sample: Sample | None) -> Advice:
+            if sample is not None:
+                age_ns = sample.oldest_age_ns
+                provider.set(queue_name, sample.backlog, oldest_age=None if age_ns is None else age_ns / 1e9)
                 controller.refresh(queue_name)
             return ask(controller, queue_name)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from backpressure._model.units import duration
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Reason, Zone
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ __all__ = [
     "ZONE_STYLES",
     "advice",
     "advice_dict",
-    "duration",
     "new_console",
     "sparkline",
     "style_of",
@@ -38,16 +38,6 @@ def new_console(*, stderr: bool = False) -> Console:
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=_PLAIN_WIDTH)
-
-
-def duration(seconds: float, digits: int = 4) -> str:
-    """Write seconds in the unit that fits, with so many digits at most: ``"20.3 ms"``, ``"2.75 s"``."""
-    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= size:
-            value = seconds / size
-            rounded = round(value, max(0, digits - len(str(int(value)))))
-            return f"{rounded:,.3f}".rstrip("0").rstrip(".") + f" {unit}"
-    return "0 s"
 
 
 def advice(decision: ThrottleDecision, digits: int = 4) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from backpressure._engine.laws.registry import has_own_law
 from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.errors import InvalidQueueError
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
@@ -73,7 +74,7 @@ def _queues_to_show(config: BackpressureConfig, queues: Sequence[str] | None) ->
             return list(dict.fromkeys(map(validate_queue_name, queues)))
         except InvalidQueueError as error:
             raise Refusal(f"--queue: {error}") from None
-    return [None, *(name for name, own in config.queues.items() if own.thresholds or own.curve)]
+    return [None, *(name for name in config.queues if has_own_law(config, name))]
 
 
 def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable]) -> None:

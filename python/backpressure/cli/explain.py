@@ -12,9 +12,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from backpressure._engine.sample import Sample
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG
+from backpressure._model.units import nanoseconds
 from backpressure.cli._advice import Circuit, adviser
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
@@ -67,13 +69,14 @@ def explain(
         config, name = load(file, env, settings), _queue_name(queue)
         if queue is None:
             config = attrs.evolve(config, queues={})  # one of them could have the stand-in's name
-        answer = _Answer(config=config, queue_name=queue, circuit=circuit, backlog=backlog)
+        given = None if backlog is None else Sample(backlog, 0, None)
+        answer = _Answer(config=config, queue_name=queue, circuit=circuit, sample=given)
         if backlog is None:
             if queue is None or redis_url is None:
                 raise Refusal("there is no backlog to judge: give --backlog, or --queue and --redis-url (or REDIS_URL)")
             answer = _read(answer, name, redis_url, key)
         with adviser(config, name, circuit) as advise:
-            answer = attrs.evolve(answer, advice=advise(answer.backlog))
+            answer = attrs.evolve(answer, advice=advise(answer.sample))
         if as_json:
             print(json.dumps(answer.to_dict(), indent=2))
         else:
@@ -90,13 +93,15 @@ def _queue_name(queue: str | None) -> str:
 
 
 def _read(answer: _Answer, name: str, redis_url: str, key: str) -> _Answer:
-    """Return the answer with the queue's backlog, or with what stands between."""
+    """Return the answer with what was read of the queue, or with what stands between."""
     provider, server = open_provider(redis_url, [name], key, answer.config.polling.timeout)
     with contextlib.closing(provider):
         try:
-            return attrs.evolve(answer, server=server, backlog=provider.get_queue_stats(name).backlog_count)
+            stats = provider.get_queue_stats(name)
         except StatsUnavailableError as error:
             return attrs.evolve(answer, server=server, problem=str(error))
+    oldest_ns = None if stats.oldest_age is None else nanoseconds(stats.oldest_age)
+    return attrs.evolve(answer, server=server, sample=Sample(stats.backlog_count, 0, oldest_ns))
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +111,7 @@ class _Answer:
     config: BackpressureConfig
     queue_name: str | None
     circuit: Circuit
-    backlog: int | None
+    sample: Sample | None
     server: str | None = None
     problem: str | None = None
     advice: Advice = attrs.field(factory=dict)
@@ -115,7 +120,7 @@ class _Answer:
         """Return a sentence for each priority."""
         attempted = "" if self.circuit is Circuit.CLOSED else "circuit.high_priority is attempt, hence: "
         return {
-            priority: f"{'' if decision.should_shed else attempted}{why(decision, self.config)}"
+            priority: f"{'' if decision.should_shed else attempted}{why(decision, self.config, self.sample)}"
             for priority, decision in self.advice.items()
         }
 
@@ -126,7 +131,7 @@ class _Answer:
             told[str(priority)]["why"] = sentence
         return {
             "queue_name": self.queue_name,
-            "backlog": self.backlog,
+            "backlog": None if self.sample is None else self.sample.backlog,
             "circuit": self.circuit,
             "mode": self.config.mode,
             "server": self.server,
@@ -153,7 +158,7 @@ class _Answer:
 
     def _headline(self) -> Text:
         of_whom = "any queue" if self.queue_name is None else f"queue {self.queue_name}"
-        jobs = "an unknown number of jobs" if self.backlog is None else f"{self.backlog:,} jobs"
+        jobs = "an unknown number of jobs" if self.sample is None else f"{self.sample.backlog:,} jobs"
         text = Text(f"{of_whom}: {jobs} waiting, circuit {self.circuit}", style="bold")
         if self.server is not None:
             text.append(f", read from {self.server}", style="not bold")

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import ControllerNotStartedError
@@ -20,7 +20,8 @@ from support.breaker_model import CLOSED, OPEN, BreakerModel, ModelTicket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backpressure._engine.settings import EngineSettings, LawSettings
+    from backpressure._engine.laws.three_zone import ThreeZoneLaw
+    from backpressure._engine.settings import EngineSettings
 
 T = TypeVar("T")
 
@@ -433,8 +434,8 @@ class DecisionModel:
             found += [queue.breaker.retry_at_ns(), queue.used_ns + 10 * settings.cache_ttl_ns]
         return sorted({int(edge) for edge in found if edge is not None and self.now_ns() < edge < math.inf})
 
-    def _law(self, name: str) -> LawSettings:
-        return self.settings.laws.get(name, self.settings.law)
+    def _law(self, name: str) -> ThreeZoneLaw:
+        return cast("ThreeZoneLaw", self.settings.laws.get(name, self.settings.law))
 
     # Counts.
 
@@ -466,7 +467,7 @@ def throttled(answer: Answer, delay_ns: int) -> Answer:
     return replace(answer, delay_ns=0 if answer.shed else delay_ns, retry_ns=delay_ns or None)
 
 
-def advise(law: LawSettings, priority: Priority, backlog: int) -> tuple[Zone, int, bool]:
+def advise(law: ThreeZoneLaw, priority: Priority, backlog: int) -> tuple[Zone, int, bool]:
     """Return zone, delay in nanoseconds and whether to shed."""
     green_max, yellow_max, red_max = law.windows[priority.value]
     scale = Fraction(*law.scales[priority.value])

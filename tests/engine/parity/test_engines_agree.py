@@ -22,7 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._engine.totals import Totals
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.vocabulary import Priority, Reason, Zone
@@ -38,7 +39,7 @@ MS = 1_000_000
 SECOND = 1_000 * MS
 ORIGIN = 7_000 * SECOND + 123_456
 
-LAW = LawSettings(
+LAW = ThreeZoneLaw(
     windows=((10, 20, 120), (100, 200, 400), (1_000, 2_000, 4_000)),
     yellow_min_ns=10 * MS,
     yellow_max_ns=500 * MS,

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure._engine.settings import CircuitSettings, EngineSettings, LawSettings
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._engine.totals import Totals
+from backpressure._engine.word import state_of
 from backpressure._model.vocabulary import Reason
 from engine.parity.host import FakeHost
 from support.breaker_model import shown_word
@@ -70,7 +72,7 @@ def test_breaker(engine_module: Any) -> None:
             else:
                 getattr(breaker, {"look": "state"}.get(act, act))()
             assert breaker.word == word, step
-            assert (breaker.retry_at_ns(word) if word >> 62 else None) == retry_at_ns, step
+            assert (breaker.retry_at_ns(word) if state_of(word) else None) == retry_at_ns, step
         assert changes == life["changes"]
 
 
@@ -81,7 +83,7 @@ def tuples(value: Any) -> Any:
 
 def engine_settings(entry: dict[str, Any]) -> EngineSettings:
     fields = {key: tuples(value) for key, value in entry.items()}
-    law = LawSettings(**{key: tuples(value) for key, value in entry["law"].items()})
+    law = ThreeZoneLaw(**{key: tuples(value) for key, value in entry["law"].items()})
     circuit, reason = CircuitSettings(**entry["circuit"]), Reason(entry["fallback_reason"])
     return EngineSettings(**fields | {"law": law, "circuit": circuit, "fallback_reason": reason})
 

@@ -9,11 +9,11 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
-from backpressure._engine.settings import nanoseconds
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import QueueStats
+from backpressure._model.units import nanoseconds
 from backpressure._runtime.pauses import Pauses
 from backpressure._telemetry.metrics import Durations
 

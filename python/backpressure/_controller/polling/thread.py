@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from backpressure._controller.polling.deadline import Reader, odd
 from backpressure._controller.polling.sights import Landing, ThreadSights
-from backpressure._engine.settings import nanoseconds
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, wait
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.units import nanoseconds
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:

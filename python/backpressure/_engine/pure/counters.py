@@ -6,7 +6,8 @@ import bisect
 from typing import TYPE_CHECKING
 
 from backpressure._engine.sync import ForkLock, Tally
-from backpressure._engine.totals import DELAY_BUCKETS_NS, REASONS, REFUSALS, Totals
+from backpressure._engine.totals import DELAY_BUCKETS_NS, REASONS, Totals
+from backpressure._model.vocabulary import REFUSALS
 
 if TYPE_CHECKING:
     from backpressure._model.vocabulary import Reason

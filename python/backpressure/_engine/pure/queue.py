@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backpressure._engine.pure.counters import Counters
 
@@ -10,28 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from backpressure._engine.laws.law import Advice, Law
     from backpressure._engine.pure.breaker import Breaker
-    from backpressure._engine.pure.laws.three_zone import Advice
+    from backpressure._engine.sample import Sample
     from backpressure._engine.settings import EngineSettings
+    from backpressure._engine.sync import ForkLock
     from backpressure._model.decision import ThrottleDecision
-
-
-class Sample:
-    """What was read of a queue: waiting jobs, the monotonic instant at which that was true, the oldest job's age then.
-
-    Each object is a snapshot number of its own.
-    """
-
-    __slots__ = ("as_of_ns", "backlog", "oldest_age_ns")
-
-    def __init__(self, backlog: int, as_of_ns: int, oldest_age_ns: int | None) -> None:
-        self.backlog = backlog
-        self.as_of_ns = as_of_ns
-        self.oldest_age_ns = oldest_age_ns
-
-    def age_ns(self, now_ns: int) -> int:
-        """Return how old the sample is."""
-        return max(0, now_ns - self.as_of_ns)
 
 
 class Computed:
@@ -73,12 +57,19 @@ class Ready:
         self.count = count
 
 
+class Kept(NamedTuple):
+    """What a law keeps of a queue, and whose it is."""
+
+    law: type[Law]
+    state: Any
+
+
 class Queue:
     """One queue's state."""
 
-    __slots__ = ("breaker", "computed", "counters", "failed_ns", "name", "sample", "touched_ns")
+    __slots__ = ("_lock", "breaker", "computed", "counters", "failed_ns", "kept", "name", "sample", "touched_ns")
 
-    def __init__(self, name: str, breaker: Breaker, now_ns: int) -> None:
+    def __init__(self, name: str, breaker: Breaker, now_ns: int, lock: ForkLock) -> None:
         self.name = name
         self.breaker = breaker
         self.sample: Sample | None = None
@@ -88,6 +79,30 @@ class Queue:
         self.failed_ns: int | None = None
         # Last asked for, to within the time an answer stays ready.
         self.touched_ns = now_ns
+        self.kept: Kept | None = None
+        self._lock = lock  # of all queues of an engine
+
+    def put_computed(self, index: int, computed: Computed) -> Computed | None:
+        """Keep what was computed for the priority of this index; return what it replaces.
+
+        Swapped, so that of callers who compute at once each sees its own predecessor and a change is told once.
+        """
+        with self._lock():
+            before, self.computed[index] = self.computed[index], computed
+        return before
+
+    def state_of(self, law: Law) -> Any:
+        """Return what `law` keeps of this queue, made when it first judges it, and anew after another law."""
+        kind = type(law)
+        while (kept := self.kept) is None or kept.law is not kind:
+            self._swap(kept, Kept(kind, law.new_state()))
+        return kept.state
+
+    def _swap(self, old: Kept | None, new: Kept) -> None:
+        """Put `new` in the place of `old`, if that is still there."""
+        with self._lock():  # against other threads; signal handlers run between calls, never between these two lines
+            if self.kept is old:
+                self.kept = new
 
     def may_read(self, settings: EngineSettings, now_ns: int) -> bool:
         """Tell whether a caller may read the provider: after a failure that is the poller's, without one it rests."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._model.config.root import BackpressureConfig
 from backpressure.cli.demo.workload import DRAIN_RATE, offered_rate
 
@@ -120,7 +121,7 @@ def _draw_limits(axes: Axes, peak: int) -> None:
         config.thresholds.medium_priority,
         config.thresholds.low_priority,
     )
-    shed = low.yellow_max + (low.red_max - low.yellow_max) * config.curve.shed_permille // 1_000
+    shed = ThreeZoneLaw.of(config.thresholds, config.curve).shed_limit()
     limits = {
         low.green_max: "low slowed",
         low.yellow_max: "low in red",

@@ -11,12 +11,11 @@ import attrs
 from redis.exceptions import RedisError
 
 from backpressure._controller.blocking import BackpressureController
-from backpressure._engine.pure.laws.three_zone import ThreeZoneLaw
-from backpressure._engine.settings import LawSettings
+from backpressure._engine.laws.registry import law_of
+from backpressure._engine.sample import Sample
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.root import BackpressureConfig
-from backpressure._model.vocabulary import Priority, Zone
 from backpressure.cli.demo.outage import Outage
 from backpressure.cli.demo.result import PRIORITIES, RunResult, Transition
 from backpressure.cli.demo.server import DemoError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from backpressure._model.vocabulary import Priority, Zone
     from backpressure._telemetry.events import StateChange
     from backpressure.cli.demo.result import Counts
     from backpressure.cli.demo.server import DemoServer
@@ -44,7 +44,6 @@ RUNS = {
 KEY_SECONDS = 600
 
 _LOOK_SECONDS = 0.1
-_ZONES = tuple(Zone)
 
 
 @attrs.frozen
@@ -111,7 +110,8 @@ class Run:
         self._watcher = watcher
         config = config_for(seconds)
         self._config = config
-        self._law = ThreeZoneLaw(LawSettings.of(config.thresholds, config.curve))
+        self._law = law_of(config, QUEUE)
+        self._law_state = self._law.new_state()
         self._began = time.monotonic()
         self._samples: list[tuple[float, int | None]] = [(0.0, 0)]
         self._transitions: list[Transition] = []
@@ -189,10 +189,9 @@ class Run:
 
     def _advice(self, backlog: int) -> dict[Priority, Advice]:
         # Asking the controller would count as a producer's question, and could take a probe from one.
-        judged = {priority: self._law.advise(priority.value, backlog) for priority in PRIORITIES}
-        return {
-            priority: Advice(_ZONES[said.zone], said.delay_ns / 1e9, said.shed) for priority, said in judged.items()
-        }
+        sample, state = Sample(backlog, 0, None), self._law_state
+        judged = {priority: self._law.advise(sample, priority.value, state) for priority in PRIORITIES}
+        return {priority: Advice(said.zone, said.delay_ns / 1e9, said.shed) for priority, said in judged.items()}
 
     def _backlog(self, client: redis.Redis) -> int | None:
         pipeline: Any = client.pipeline(transaction=False)

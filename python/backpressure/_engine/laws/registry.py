@@ -1,0 +1,31 @@
+"""The one list of laws, and which of them holds for a queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backpressure._engine.laws.three_zone import ThreeZoneLaw
+
+if TYPE_CHECKING:
+    from backpressure._engine.laws.law import Law
+    from backpressure._model.config.root import BackpressureConfig
+
+#: Every law. Of those that a configuration has sections of, the first holds; the last has its sections always.
+LAWS: tuple[type[Law], ...] = (ThreeZoneLaw,)
+
+
+def law_of(config: BackpressureConfig, queue_name: str | None = None) -> Law:
+    """Return the law that holds for a queue: each part its own, or else the shared one; without a name, all shared."""
+    own = None if queue_name is None else config.queues.get(queue_name)
+    kind = next(kind for owner in (own, config) for kind in LAWS if _has_any(owner, kind))
+    parts = ((getattr(own, section, None), getattr(config, section)) for section in kind.sections)
+    return kind.of(*(shared if of_queue is None else of_queue for of_queue, shared in parts))
+
+
+def has_own_law(config: BackpressureConfig, queue_name: str) -> bool:
+    """Tell whether a queue has parts of its own that set its law."""
+    return any(_has_any(config.queues.get(queue_name), kind) for kind in LAWS)
+
+
+def _has_any(owner: object, kind: type[Law]) -> bool:
+    return any(getattr(owner, section, None) is not None for section in kind.sections)

@@ -1,0 +1,246 @@
+"""One call on one queue: switches, breaker, cached or computed advice, fallback, admission, and the count of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from backpressure._engine.pure.breaker import Ticket
+from backpressure._engine.pure.draft import Draft
+from backpressure._engine.pure.queue import Computed, Ready
+from backpressure._engine.sync import ForkLock
+from backpressure._engine.word import CLOSED, OPEN, generation_of, is_forced, state_of
+from backpressure._model.vocabulary import Priority, Reason, Zone
+
+if TYPE_CHECKING:
+    from backpressure._engine.border import Host
+    from backpressure._engine.laws.law import Advice
+    from backpressure._engine.pure.mode import Mode
+    from backpressure._engine.pure.queue import Queue
+    from backpressure._engine.pure.table import Table
+    from backpressure._engine.sample import Sample
+    from backpressure._engine.settings import EngineSettings
+    from backpressure._model.decision import ThrottleDecision
+
+_HIGH = Priority.HIGH
+
+
+class Ask(NamedTuple):
+    """How a decision is asked for.
+
+    Attributes:
+        admit: whether a caller that is to wait is admitted and counted at once, before it has waited.
+        may_read: whether the caller can read the queue where there is no good sample of it.
+        cold: what such a read ended with, if the call is to be answered with that.
+    """
+
+    admit: bool
+    may_read: bool = True
+    cold: Reason | None = None
+
+
+class Checks:
+    """Looks after the poller, now and then, on behalf of all callers. Thread-safe."""
+
+    __slots__ = ("_checked_ns", "_host", "_lock", "_read_first", "next_ns")
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = ForkLock()
+        self._checked_ns = 0
+        self._read_first = False  # what the host said then
+        #: When the poller is to be looked after again.
+        self.next_ns = 0
+
+    def reads_first(self, settings: EngineSettings, queue: Queue, now_ns: int) -> bool:
+        """Tell whether the queue is to be read before it is judged.
+
+        What one caller was told holds for all until the next look, but where a read has failed since.
+        """
+        if now_ns >= self.next_ns:
+            with self._lock():
+                mine = now_ns >= self.next_ns
+                if mine:
+                    self._checked_ns, self.next_ns = now_ns, now_ns + settings.check_every_ns
+            if mine:
+                self._read_first = self._host.check_poller()
+        return self._read_first and (queue.failed_ns is None or queue.failed_ns < self._checked_ns)
+
+
+class Call:
+    """One call on one queue that has state, at one instant and in one mode."""
+
+    __slots__ = ("_checks", "_host", "_index", "_mode", "_now_ns", "_priority", "_queue", "_table")
+
+    def __init__(
+        self, host: Host, checks: Checks, table: Table, mode: Mode, priority: Priority, queue: Queue, now_ns: int
+    ) -> None:
+        self._host = host
+        self._checks = checks
+        self._table = table
+        self._mode = mode
+        self._priority = priority
+        self._index: int = priority._value_  # `value` is a property, which takes time
+        self._queue = queue
+        self._now_ns = now_ns
+
+    def decide(self, ask: Ask) -> ThrottleDecision | None:
+        """Decide; ``None`` asks the caller to read the queue first."""
+        queue = self._queue
+        queue.touched_ns = self._now_ns
+        breaker, sample = queue.breaker, queue.sample
+        word = self._look()
+        closed, forced = state_of(word) == CLOSED, is_forced(word)
+        switch = self._mode.switch()
+        if switch is not None and not forced:
+            return self._finish(Draft(switch))
+        if not (closed or self._attempts(forced=forced) or breaker.admits(word, self._now_ns)):
+            return self._reject(word, sample)
+        draft = self._advise(sample, ask)
+        if draft is None:
+            return None
+        if draft.shed:
+            return self._finish(draft, kept=(word, sample) if closed else None)
+        if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observe):
+            return draft.decision(self._host, self._priority, queue.name, self._now_ns)
+        if closed:
+            ticket: Ticket | None = Ticket(generation_of(word), self._now_ns, probe=False)
+            return self._finish(draft, ticket=ticket, kept=(word, sample) if draft.delay_ns == 0 else None)
+        ticket = breaker.try_acquire()
+        if ticket is None and not self._attempts(forced=forced):
+            return self._reject(breaker.word, sample)
+        return self._finish(draft, ticket=ticket)
+
+    def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
+        """Ask the breaker again for a planned decision, right before its work; one that waited is counted here."""
+        queue = self._queue
+        breaker = queue.breaker
+        counted = planned.delay == 0  # when made; then only the breaker may have changed
+        word = self._look()
+        forced = is_forced(word)
+        switch = self._mode.switch()
+        if switch is not None and not forced:
+            return planned if counted else self._finish(Draft(switch))
+        held = planned._ticket  # noqa: SLF001 - tickets are the engine's own
+        if counted and not forced:
+            observed = planned.reason is Reason.OBSERVE_ONLY
+            if observed or breaker.honours(word, held, self._now_ns):
+                return planned
+        ticket = breaker.try_acquire()
+        if ticket is None and not self._attempts(forced=forced):
+            return self._reject(breaker.word, queue.sample)
+        if not counted:
+            self._table.count(planned)
+        return self._host.admitted(planned, ticket)
+
+    def _attempts(self, *, forced: bool) -> bool:
+        """Tell whether the call goes through an open circuit, without a ticket."""
+        return self._priority is _HIGH and self._queue.breaker.circuit.high_attempts and not forced
+
+    def _look(self) -> int:
+        """Return the breaker's word; looking ends a forced opening whose time is up."""
+        breaker = self._queue.breaker
+        if is_forced(breaker.word):
+            breaker.lapse(self._now_ns)
+        return breaker.word
+
+    def _advise(self, sample: Sample | None, ask: Ask) -> Draft | None:
+        """Return what the queue's sample, or the lack of one, advises; ``None`` asks the caller to read."""
+        settings, queue, now_ns = self._mode.settings, self._queue, self._now_ns
+        if ask.cold is not None:
+            return Draft(ask.cold)
+        expired = sample is None or (not settings.polling and sample.age_ns(now_ns) > settings.cache_ttl_ns)
+        if expired and ask.may_read and queue.may_read(settings, now_ns):
+            return None
+        if sample is None:
+            # The read that failed left it to the poller.
+            if settings.polling and ask.may_read and self._checks.reads_first(settings, queue, now_ns):
+                return None
+            return self._fallback()
+        age_ns = sample.age_ns(now_ns)
+        overdue = settings.polling and age_ns > settings.check_after_ns
+        if overdue and self._checks.reads_first(settings, queue, now_ns) and ask.may_read:
+            return None
+        if age_ns <= settings.cache_ttl_ns:
+            return self._fresh(sample, age_ns)
+        over_ns = age_ns - settings.cache_ttl_ns
+        if over_ns > settings.degrade_ns:
+            return self._fallback()
+        last = self._by_law(sample)
+        fallback_ns, degrade_ns = settings.fallback_ns[self._index], settings.degrade_ns
+        delay_ns = (last.delay_ns * (degrade_ns - over_ns) + fallback_ns * over_ns) // degrade_ns
+        return Draft(Reason.STATS_STALE, delay_ns, zone=last.zone, backlog=sample.backlog)
+
+    def _by_law(self, sample: Sample) -> Advice:
+        law = self._mode.settings.law_of(self._queue.name)
+        return law.advise(sample, self._index, self._queue.state_of(law))
+
+    def _fresh(self, sample: Sample, age_ns: int) -> Draft:
+        """Return what the law says of a sample that is believed, computed once for each sample and configuration."""
+        settings, queue, index = self._mode.settings, self._queue, self._index
+        cached = queue.computed[index]
+        computed = cached is None or cached.sample is not sample or cached.settings is not settings
+        if cached is None or computed:
+            advice = self._by_law(sample)
+            cached = Computed(sample, settings, advice, self._host.utc_now())
+            before = queue.put_computed(index, cached)
+            old = Zone.GREEN if before is None else before.advice.zone
+            if old is not advice.zone:
+                self._host.zone_changed(queue.name, self._priority, old, advice.zone)
+        zone, delay_ns, shed, reason = cached.advice
+        until_ns: float = sample.as_of_ns + settings.cache_ttl_ns
+        if settings.polling:
+            fresh = age_ns <= settings.check_after_ns
+            until_ns = min(until_ns, sample.as_of_ns + settings.check_after_ns if fresh else self._checks.next_ns - 1)
+        return Draft(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns)
+
+    def _fallback(self) -> Draft:
+        settings = self._mode.settings
+        return Draft(settings.fallback_reason, settings.fallback_ns[self._index])
+
+    def _reject(self, word: int, sample: Sample | None) -> ThrottleDecision:
+        """Refuse on behalf of `word`, which may have closed by now: the loser of a race is still refused."""
+        state, now_ns = state_of(word), self._now_ns
+        retry_at_ns = now_ns if state == CLOSED else self._queue.breaker.retry_at_ns(word)
+        reason = Reason.CIRCUIT_OPEN if state == OPEN else Reason.CIRCUIT_HALF_OPEN
+        # No longer than a sample is believed: an answer that lies ready does not note that its queue is asked for.
+        until_ns = now_ns + self._mode.settings.cache_ttl_ns
+        if retry_at_ns is not None:
+            until_ns = min(until_ns, retry_at_ns - 1)
+        draft = Draft(reason, shed=True, until_ns=until_ns, forced=is_forced(word))
+        return self._finish(draft, retry_at_ns=retry_at_ns, kept=(word, sample))
+
+    def _finish(
+        self,
+        draft: Draft,
+        *,
+        ticket: Ticket | None = None,
+        retry_at_ns: int | None = None,
+        kept: tuple[int, Sample | None] | None = None,
+    ) -> ThrottleDecision:
+        """Count an answer, make the decision of it, and keep that ready where it may serve other callers too.
+
+        It serves them while word and sample are those of `kept`.
+        """
+        mode, queue = self._mode, self._queue
+        counters = queue.counters[self._index]
+        observed = mode.settings.observe and not draft.forced
+        goes, delay_ns = observed or not draft.shed, 0 if draft.shed else draft.delay_ns
+        counters.count(draft.reason, goes=goes, delay_ns=delay_ns, computed=draft.computed)
+        decision = draft.decision(self._host, self._priority, queue.name, self._now_ns, ticket, retry_at_ns)
+        if observed:
+            decision = self._host.observed(decision)
+        until_ns = draft.until_ns
+        if kept is not None and until_ns is not None and until_ns >= self._now_ns and mode.switch() is None:
+            word, sample = kept
+            ready = Ready(
+                decision,
+                queue,
+                queue.breaker,
+                epoch=mode,
+                sample=sample,
+                word=word,
+                until_ns=until_ns,
+                count=counters.row(draft.reason, goes=goes).add,
+            )
+            self._table.keep(self._priority, ready)
+        return decision

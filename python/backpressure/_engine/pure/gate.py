@@ -1,0 +1,29 @@
+"""An engine's calls for one priority and queue."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine.border import Host
+    from backpressure._engine.pure.engine import Engine
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.vocabulary import Priority
+
+
+class Gate:
+    """What `Gate` of the border promises: the engine's methods with their arguments already given."""
+
+    suggest: Callable[[], ThrottleDecision]
+    run: Callable[..., Any]
+
+    def __new__(cls, engine: Engine, _host: Host, priority: Priority, queue_name: str, max_wait: MaxWait) -> Self:
+        """Make a gate; its calls carry its arguments."""
+        gate = super().__new__(cls)
+        gate.suggest = partial(engine.suggest_throttle, priority, queue_name)
+        gate.run = partial(engine.run_within, priority, queue_name, max_wait)
+        return gate

@@ -1,1 +1,0 @@
-"""The laws that turn a sample into advice."""

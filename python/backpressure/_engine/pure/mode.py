@@ -1,0 +1,88 @@
+"""The mode: configuration and manual switches at one moment, replaced whole."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backpressure._engine.sync import ForkLock
+from backpressure._model.vocabulary import Reason
+
+if TYPE_CHECKING:
+    from backpressure._engine.settings import EngineSettings
+
+
+class Mode(NamedTuple):
+    """Configuration and switches at one moment. Replaced whole: a new object is a new epoch, voiding all `Ready`."""
+
+    settings: EngineSettings
+    running: bool = False
+    override_until_ns: float | None = None  # None: off; inf: until switched off
+    emergency: bool = False
+
+    def switch(self) -> Reason | None:
+        """Return the reason to let everything pass, if one of the manual switches is on."""
+        if self.override_until_ns is not None:
+            return Reason.MANUAL_OVERRIDE
+        return Reason.EMERGENCY_MODE if self.emergency else None
+
+
+class Switches:
+    """What holds the mode and replaces it. Thread-safe; a signal handler finds the mode before a change or after it."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        #: The mode that holds, but for an override whose time is up.
+        self.mode = Mode(settings)
+        self._mode_lock = ForkLock()
+
+    def mode_at(self, now_ns: int) -> tuple[Mode, bool]:
+        """Return the mode that holds at `now_ns`, and whether this call ended an override whose time was up."""
+        mode = self.mode
+        until_ns = mode.override_until_ns
+        if until_ns is None or until_ns > now_ns:
+            return mode, False
+        while (mode := self.mode).override_until_ns == until_ns:
+            ended = mode._replace(override_until_ns=None)
+            if self._swap(mode, ended):
+                return ended, True
+        return mode, False
+
+    def configure(self, settings: EngineSettings) -> None:
+        """Swap the configuration."""
+        self._change(settings=settings)
+
+    def set_running(self, running: bool) -> None:
+        """Start or stop answering."""
+        self._change(running=running)
+
+    def set_override(self, enabled: bool, until_ns: int | None = None) -> None:
+        """Turn the override on, without an end or until an instant, or off."""
+        self._change(override_until_ns=(math.inf if until_ns is None else until_ns) if enabled else None)
+
+    def set_emergency(self, enabled: bool) -> None:
+        """Turn emergency mode on or off."""
+        self._change(emergency=enabled)
+
+    def emergency(self) -> bool:
+        """Tell whether emergency mode is on."""
+        return self.mode.emergency
+
+    def void_ready(self) -> None:
+        """Void all ready answers."""
+        self._change()
+
+    def _change(self, **changes: Any) -> None:
+        while True:
+            mode = self.mode
+            if self._swap(mode, mode._replace(**changes)):
+                return
+
+    def _swap(self, old: Mode, new: Mode) -> bool:
+        """Put `new` in the place of `old`, if that is still there."""
+        with (
+            self._mode_lock()
+        ):  # against other threads; signal handlers run between calls, never between these two lines
+            if self.mode is not old:
+                return False
+            self.mode = new
+        return True

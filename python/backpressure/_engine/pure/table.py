@@ -1,0 +1,132 @@
+"""The table of queues: which names have state of their own, who is evicted for them, where the others are counted."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from backpressure._engine.pure.breaker import Breaker
+from backpressure._engine.pure.counters import Counters
+from backpressure._engine.pure.draft import Draft
+from backpressure._engine.pure.queue import Queue
+from backpressure._engine.sync import ForkLock
+from backpressure._engine.totals import Totals
+from backpressure._engine.word import CLOSED, state_of
+from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine.border import Host
+    from backpressure._engine.pure.mode import Mode, Switches
+    from backpressure._engine.pure.queue import Ready
+    from backpressure._model.decision import ThrottleDecision
+
+# Queues idle for this many cache lifetimes may be evicted when there is no room.
+_IDLE_TTLS = 10
+
+
+class Table:
+    """An engine's queues by name, with the answers that lie ready for them. Thread-safe."""
+
+    def __init__(self, host: Host, switches: Switches, now_ns: Callable[[], int], origin_ns: int) -> None:
+        self._host = host
+        self._switches = switches
+        self._now_ns = now_ns
+        self._origin_ns = origin_ns
+        self.queues: dict[str, Queue] = {}
+        by_priority: list[dict[str, Ready]] = [{}, {}, {}]
+        # Both spellings of a priority lead to its answers; integers and bools equal neither.
+        self.ready: dict[object, dict[str, Ready]] = {
+            spelling: by_priority[priority.value] for priority in Priority for spelling in (priority, str(priority))
+        }
+        self._lock = ForkLock()
+        self._next_eviction_ns: float = 0
+        # What queues without state of their own are counted under: those beyond max_queues, and evicted ones.
+        self._untracked = (Counters(), Counters(), Counters())
+        self._evicted = [Totals(), Totals(), Totals()]
+
+    def track(self, name: str, now_ns: int, *, evict: bool) -> Queue | None:
+        """Return the queue of a valid name, made if there is room; `evict` makes room by forgetting idle ones."""
+        evicted: list[str] = []
+        with self._lock():
+            queue = self.queues.get(name)
+            settings = self._switches.mode.settings
+            if queue is None and len(self.queues) >= settings.max_queues and evict:
+                evicted = self._evict(now_ns)
+            if queue is None and len(self.queues) < settings.max_queues:
+                breaker = Breaker(
+                    settings.circuit_of(name),
+                    self._now_ns,
+                    origin_ns=self._origin_ns,
+                    on_change=partial(self._host.circuit_changed, name),
+                )
+                queue = self.queues.setdefault(name, Queue(name, breaker, now_ns, self._lock))
+        for gone in evicted:
+            self._host.evicted(gone)
+        return queue
+
+    def keep(self, priority: Priority, ready: Ready) -> None:
+        """Let an answer lie ready for whoever asks next."""
+        name = ready.queue.name
+        self.ready[priority][name] = ready
+        if self.queues.get(name) is not ready.queue:
+            self.ready[priority].pop(name, None)  # evicted meanwhile
+
+    def untracked(self, mode: Mode, priority: Priority) -> Draft:
+        """Return the answer for a name that has no state and gets none, counted."""
+        settings, switch = mode.settings, mode.switch()
+        draft = Draft(switch) if switch else Draft(Reason.UNTRACKED, settings.fallback_ns[priority.value])
+        self._untracked[priority.value].count(draft.reason, goes=True, delay_ns=draft.delay_ns, computed=False)
+        return draft
+
+    def count(self, planned: ThrottleDecision) -> Counters:
+        """Count a planned decision that is acted upon; return where."""
+        queue = self.queues.get(planned.queue_name)
+        counters = (self._untracked if queue is None else queue.counters)[planned.priority.value]
+        if planned.reason is not Reason.UNTRACKED:  # else it was counted when made
+            delay_ns, computed = round(planned.delay * 1e9), planned._computed  # noqa: SLF001
+            counters.count(planned.reason, goes=True, delay_ns=delay_ns, computed=computed)
+        return counters
+
+    def all(self) -> list[Queue]:
+        """Return all queues, in the order in which they got their state."""
+        return list(self.queues.values())
+
+    def totals(self) -> dict[tuple[str, int], Totals]:
+        """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""
+        with self._lock():
+            queues, evicted = self.all(), list(self._evicted)
+        totals = {
+            (queue.name, index): counters.totals() for queue in queues for index, counters in enumerate(queue.counters)
+        }
+        for index, counters in enumerate(self._untracked):
+            totals[OTHER_QUEUES, index] = counters.totals().plus(evicted[index])
+        return {key: value for key, value in totals.items() if any(value.reasons)}
+
+    def _evict(self, now_ns: int) -> list[str]:
+        """Forget the queues that nobody asked for in a long time, keeping their counts; return their names."""
+        if now_ns < self._next_eviction_ns:
+            return []  # nothing has become idle since the last look at all of them
+        cache_ttl_ns = self._switches.mode.settings.cache_ttl_ns
+        idle_ns = _IDLE_TTLS * cache_ttl_ns
+        evicted = []
+        self._next_eviction_ns = now_ns + idle_ns + 1  # of the queue that takes the room
+        for name, queue in list(self.queues.items()):
+            if state_of(queue.breaker.word) != CLOSED:
+                self._next_eviction_ns = min(self._next_eviction_ns, now_ns + cache_ttl_ns)
+            elif now_ns - queue.touched_ns <= idle_ns:
+                self._next_eviction_ns = min(self._next_eviction_ns, queue.touched_ns + idle_ns + 1)
+            else:
+                self.queues.pop(name, None)
+                if state_of(queue.breaker.word) != CLOSED:  # forced open meanwhile
+                    self.queues.setdefault(name, queue)
+                    continue
+                evicted.append(name)
+                for priority in Priority:
+                    self.ready[priority].pop(name, None)
+                    totals = queue.counters[priority.value].totals()
+                    self._evicted[priority.value] = self._evicted[priority.value].plus(totals)
+        if evicted:
+            self._switches.void_ready()  # as the native engine must
+        return evicted
