@@ -21,13 +21,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from backpressure._engine.pure.counters import Counters
 from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
-from backpressure._telemetry.metrics import FAMILIES, POLL_BUCKETS_NS, Durations, MetricsCollector, _since
+from backpressure._telemetry.families import FAMILIES, POLL_BUCKETS_NS
+from backpressure._telemetry.ledger import Durations, since
+from backpressure._telemetry.metrics import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backpressure import BackpressureController
-    from backpressure._telemetry.metrics import Counts, MetricsSource
+    from backpressure._telemetry.ledger import Counts, MetricsSource
     from backpressure.testing import ManualClock
     from support.controller_fixtures import MakeController
 
@@ -393,7 +395,7 @@ def test_a_difference_neither_loses_nor_invents_a_count(
     for queue, (first, second) in rise.items():
         old = now.get(("advice", queue), (0, 0))
         now["advice", queue] = (old[0] + first, old[1] + second)
-    news, carried = _since(now, base)
+    news, carried = since(now, base)
     for column in range(2):
         assert sum(counts[column] for counts in news.values()) == sum(counts[column] for counts in rise.values())
         assert sum(counts[column] for counts in carried.values()) == sum(counts[column] for counts in base.values())
@@ -499,7 +501,7 @@ if sys.argv[1] == "in C":
 from prometheus_client import CollectorRegistry
 from backpressure import Priority, Reason
 from backpressure._telemetry.metrics import MetricsCollector
-from test_metrics import busy, value
+from telemetry.test_metrics import busy, value
 
 registry = CollectorRegistry()
 collector = MetricsCollector(registry)
@@ -542,11 +544,12 @@ def test_a_forked_process_starts_from_zero(how: str) -> None:
 WORKER = """
 import os, sys, time
 from backpressure import Priority, Reason
-from backpressure._telemetry.metrics import Durations, MetricsCollector
+from backpressure._telemetry.ledger import Durations
+from backpressure._telemetry.metrics import MetricsCollector
 number = int(sys.argv[1])
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[2]  # late, as servers set it: nothing may have imported it before
 from prometheus_client import CollectorRegistry, REGISTRY
-from test_metrics import MS, busy
+from telemetry.test_metrics import MS, busy
 
 def step():
     print("done", flush=True)
@@ -677,7 +680,7 @@ import os, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons on a fork beside threads: it is what is tested
 from backpressure import Priority, Reason
 from backpressure._telemetry.metrics import MetricsCollector
-from test_metrics import busy
+from telemetry.test_metrics import busy
 
 source = busy()
 collector = MetricsCollector()

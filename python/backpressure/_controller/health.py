@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
     from backpressure._telemetry.compliance import Compliance
-    from backpressure._telemetry.metrics import Durations
+    from backpressure._telemetry.ledger import Durations
     from backpressure._telemetry.passed import Passed
 
 __all__ = ["ControllerSource"]
 
 
 class ControllerSource:
-    """See `backpressure._telemetry.metrics.MetricsSource`."""
+    """See `backpressure._telemetry.ledger.MetricsSource`."""
 
     def __init__(
         self,

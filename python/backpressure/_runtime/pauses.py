@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["Pauses"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Pauses", "paced"]
+
+T = TypeVar("T")
 
 # Seconds of work between two pauses. A pause lasts as long as it takes another thread to wake up.
 _SLICE = 170e-6
@@ -25,3 +31,11 @@ class Pauses:
         if self._pieces % _PIECES == 0 and time.perf_counter() - self._since >= _SLICE:
             time.sleep(0)
             self._since = time.perf_counter()
+
+
+def paced(items: Iterable[T]) -> Iterator[T]:
+    """Yield `items`, letting producers run in between: who scrapes or flushes must not hold them up."""
+    tick = Pauses().tick
+    for item in items:
+        tick()
+        yield item

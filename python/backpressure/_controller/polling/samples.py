@@ -15,7 +15,7 @@ from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import QueueStats
 from backpressure._runtime.pauses import Pauses
-from backpressure._telemetry.metrics import Durations
+from backpressure._telemetry.ledger import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
