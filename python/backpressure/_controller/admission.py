@@ -144,8 +144,8 @@ class Admission:
         """Note that a decision was kept to and that its job, which began at `began_ns`, raised."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        failed = outcome.is_failure(error, self._circuit_of(decision.queue_name), self._foreign)
-        self._engine.record(decision, False if failed else None, began_ns, type(error).__name__)
+        ok = outcome.verdict(error, self._circuit_of(decision.queue_name), self._foreign)
+        self._engine.record(decision, ok, began_ns, type(error).__name__)
 
     def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int | None) -> None:
         """Note that a decision was kept to, and how its job went."""
@@ -166,10 +166,8 @@ class Admission:
         try:
             yield
         except BaseException as error:
-            # What a broken connection raises may be anything else too: a certificate's error is a ValueError.
-            excused = isinstance(error, not_failures) and not isinstance(error, OSError)
             for decision in decisions:
-                if excused or outcome.is_unrelated(error):
+                if outcome.is_excused(error, not_failures):
                     self.give_back(decision)
                 else:
                     self.report_error(decision, error, began_ns)

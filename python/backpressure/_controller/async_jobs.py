@@ -10,7 +10,7 @@ import contextvars
 from typing import TYPE_CHECKING, TypeVar
 
 from backpressure._controller.admission import Admission
-from backpressure._controller.callbacks import ControllerHost
+from backpressure._controller.jobs import JobHost
 from backpressure._model.clock import TaskWake
 from backpressure._runtime.threads import spawn
 
@@ -52,7 +52,7 @@ class AsyncAdmission(Admission):
         return None if isinstance(answer, _UnreadError) else answer
 
 
-class AsyncHost(ControllerHost):
+class AsyncHost(JobHost):
     """The host of callers that await a read."""
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
@@ -80,7 +80,7 @@ class AsyncHost(ControllerHost):
             self.admission.admit_all(decisions)
             return decisions
 
-    perform = ControllerHost.perform_async
+    perform = JobHost.perform_async
 
     # ---------------------------------------------------------------------------------------------------------- reads
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 import attrs
 
 from backpressure._controller.async_jobs import AsyncAdmission, AsyncHost, on_thread
-from backpressure._controller.base import ControllerBase, refuse_generator
+from backpressure._controller.base import ControllerBase
 from backpressure._controller.batch import Plan, Work
 from backpressure._controller.gate import AsyncGate, checked
+from backpressure._controller.outcome import refuse_generator
 from backpressure._controller.polling.caller_loop import CallerLoopReads
 from backpressure._controller.polling.own_loop import LoopReads
 from backpressure._controller.polling.sights import GRACE
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.batch import Step
+    from backpressure._controller.polling.sights import Sights
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
@@ -84,13 +86,15 @@ class AsyncBackpressureController(ControllerBase):
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
-        provider: Any = stats_provider
         super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncAdmission)
         self._host: AsyncHost
+
+    def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
+        provider: Any = self._provider
         self._loop_reads: LoopReads | None = None
         if self._awaited and not self._bound:
             provider = self._loop_reads = LoopReads(provider)
-        self._poller = Poller(
+        poller = Poller(
             provider,
             self._engine,
             self._polling(self._config),
@@ -99,14 +103,13 @@ class AsyncBackpressureController(ControllerBase):
             self._samples,
             self._end_reads,
         )
-        self._host.poller = self._poller
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:
             reads = CallerLoopReads(provider, self._samples, self._clock, lambda: self._config.polling.timeout)
-            self._host.sights, self._read = reads, reads.read
-        else:
-            self._host.sights = self._poller.sights()
-            self._read = lambda names: on_thread(partial(self._poller.read, names))
+            self._read = reads.read
+            return poller, reads
+        self._read = lambda names: on_thread(partial(poller.read, names))
+        return poller, poller.sights()
 
     @property
     def _bound(self) -> bool:

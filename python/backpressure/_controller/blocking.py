@@ -7,10 +7,11 @@ import inspect
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from backpressure._controller.base import ControllerBase, refuse_generator
+from backpressure._controller.base import ControllerBase
 from backpressure._controller.batch import Sleep, Work
-from backpressure._controller.callbacks import BlockingHost
 from backpressure._controller.gate import checked, gate_class
+from backpressure._controller.jobs import BlockingHost
+from backpressure._controller.outcome import refuse_generator
 from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.batch import Step
     from backpressure._controller.gate import Gate
+    from backpressure._controller.polling.sights import ThreadSights
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
@@ -79,18 +81,16 @@ class BackpressureController(ControllerBase):
     ) -> None:
         super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
         self._host: BlockingHost
-        self._poller = Poller(
-            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._samples
-        )
-        self._host.poller = self._poller
-        self._host.sights = self._poller.sights()
         # The hot paths without a Python frame. A subclass that overrides a method keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
             self.suggest_throttle = self._engine.suggest_throttle  # type: ignore[method-assign]
         if type(self).run is BackpressureController.run:
             self.run = self._engine.run  # type: ignore[method-assign]
 
-    # ----------------------------------------------------------------------------------------------------- life cycle
+    def _make_poller(self) -> tuple[Poller, ThreadSights]:
+        provider: Any = self._provider
+        poller = Poller(provider, self._engine, self._config.polling, self._clock, self._announcer, self._samples)
+        return poller, poller.sights()
 
     def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.

@@ -143,8 +143,8 @@ class CircuitBreaker:
         if error is None:
             breaker.record(True, ticket)
         else:
-            failed = outcome.is_failure(error, self._config, self._foreign)
-            breaker.record(False if failed else None, ticket, began_ns, type(error).__name__)
+            ok = outcome.verdict(error, self._config, self._foreign)
+            breaker.record(ok, ticket, began_ns, type(error).__name__)
 
     def force_open(self, *, for_: float | None = None) -> None:
         """Reject everything until `force_close` or `reset`, or for `for_` seconds, whatever else is set.

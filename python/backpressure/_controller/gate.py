@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.admission import Admission
     from backpressure._controller.async_jobs import AsyncHost
-    from backpressure._controller.callbacks import BlockingHost
+    from backpressure._controller.jobs import BlockingHost
     from backpressure._engine.border import Engine
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.vocabulary import Priority

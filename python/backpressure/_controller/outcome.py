@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from backpressure._model.errors import BackpressureError
 from backpressure._runtime.foreign import raised_by_signal
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UnfinishedWorkError",
-    "is_failure",
+    "is_excused",
     "is_plain",
-    "is_unrelated",
     "name_of",
+    "refuse_generator",
     "runs_on_a_loop",
     "take",
     "unrelated",
+    "verdict",
 ]
 
 # On errors that say nothing of the queue, whatever their class.
@@ -182,7 +183,12 @@ def name_of(function: object) -> str:
     return name
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
+def refuse_generator(function: Callable[..., object]) -> None:
+    """Raise `TypeError` for a function whose work happens after the call."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name_of(function)} is a generator function, whose work happens after the call: use slot() inside it"
+        )
 
 
 @contextlib.contextmanager
@@ -195,23 +201,28 @@ def unrelated() -> Iterator[None]:
         raise
 
 
-def is_unrelated(error: BaseException) -> bool:
-    """Tell whether `error` came out of `unrelated`."""
-    return getattr(error, _UNRELATED, False) is True
+def is_excused(error: BaseException, not_failures: tuple[type[BaseException], ...]) -> bool:
+    """Tell whether `error` says nothing of the queue: it is one of `not_failures`, or came out of `unrelated`."""
+    # What a broken connection raises may be anything else too: a certificate's error is a ValueError.
+    excused = isinstance(error, not_failures) and not isinstance(error, OSError)
+    return excused or getattr(error, _UNRELATED, False) is True
 
 
-def is_failure(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> bool:
-    """Tell whether `error`, raised by a job, counts against its queue: a group does if one of its leaves does.
+def verdict(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> Literal[False] | None:
+    """Return what a breaker is told of `error`, raised by a job: ``False``, a failure; ``None``, that it says nothing.
+
+    A group is a failure if one of its leaves is.
 
     Cancellation, interrupts and exits say nothing of the queue, nor do this package's own errors, those excluded and
     those that `CircuitConfig.is_failure` refuses.
     """
     try:
-        return any(_judge(leaf, circuit) for leaf in _leaves(error, circuit.excluded_exceptions))
+        failed = any(_judge(leaf, circuit) for leaf in _leaves(error, circuit.excluded_exceptions))
     except BaseException as raised:  # noqa: BLE001 - whatever its class, see `Foreign`
         message = "is_failure raised; what it is asked about counts as a failure then"
         foreign.raised(raised, ("is_failure", id(circuit)), message)
-    return True
+        failed = True
+    return False if failed else None
 
 
 def _judge(error: Exception, circuit: CircuitConfig) -> bool:
