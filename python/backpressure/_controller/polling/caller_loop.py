@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backpressure._controller.polling.deadline import odd
+from backpressure._controller.polling.deadline import as_failed_read
+from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.sights import Sights
 from backpressure._model.clock import wait_async
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._runtime.foreign import raised_by_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator
 
+    from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._controller.polling.sights import Field
     from backpressure._model.clock import Clock
@@ -39,7 +43,7 @@ async def _tamed(reading: Awaitable[T]) -> T:
         cancelled = task is not None and task.cancelling() and isinstance(error, asyncio.CancelledError)
         if cancelled or isinstance(error, GeneratorExit) or raised_by_signal(error):
             raise
-        raise odd(error) from None
+        raise as_failed_read(error) from None
 
 
 def _look_away(work: asyncio.Future[Any]) -> None:
@@ -55,23 +59,32 @@ class CallerLoopReads(Sights[_Loop, _Task]):
         self, provider: AsyncStatsProvider, samples: Samples, clock: Clock, timeout: Callable[[], float]
     ) -> None:
         self._provider: Any = provider
-        super().__init__(bool, together=hasattr(provider, "get_many"))  # there is always a task to be had
+        self._reads = Reads(provider)
+        super().__init__(bool, together=self._reads.together)  # there is always a task to be had
         self._samples = samples
         self._clock = clock
         self._timeout = timeout
 
     async def read(self, queue_names: list[str]) -> int:
         """Read some queues, within the timeout; return how many got a sample. Raises nothing the provider raised."""
-        collected: Mapping[str, Any] = {}
+        collected: dict[str, Any] = {}
         failure: Exception | None = None
         try:
-            if len(queue_names) == 1:
-                collected = {queue_names[0]: await self._bounded(self._provider.get_queue_stats(queue_names[0]))}
-            else:
-                collected = dict(await self._bounded(self._provider.get_many(queue_names)))
+            await self._carry_out(self._reads.steps(collected, queue_names))
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
         return self._samples.sighted(queue_names, collected, failure, polled=False)
+
+    async def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
+        """Do what `steps` ask for, one after the other."""
+        go_on = partial(steps.send, None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                request = go_on()
+                try:
+                    go_on = partial(steps.send, await self._bounded(request.of(self._provider)))
+                except Exception as error:  # noqa: BLE001 - providers may raise anything
+                    go_on = partial(steps.throw, error)
 
     async def _bounded(self, reading: Awaitable[T]) -> T:
         """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from backpressure._model.clock import Clock
 
-__all__ = ["Reader", "odd"]
+__all__ = ["Reader", "as_failed_read"]
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class Reader:
             raise call.error
         if call.error is not None:
             # SystemExit and its like would end the thread that waits, for something that was not meant for it.
-            raise odd(call.error)
+            raise as_failed_read(call.error)
         return call.value  # type: ignore[return-value]
 
     def interrupt(self) -> None:
@@ -109,6 +109,6 @@ class Reader:
                 self._interrupt()
 
 
-def odd(error: BaseException) -> StatsUnavailableError:
-    """Return what to raise in the place of what is no `Exception`, as no provider should raise."""
+def as_failed_read(error: BaseException) -> StatsUnavailableError:
+    """Return what stands for an error that is no `Exception`, such as `SystemExit`: no provider should raise it."""
     return StatsUnavailableError(f"the provider raised {type(error).__name__}")

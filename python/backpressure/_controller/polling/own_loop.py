@@ -11,7 +11,7 @@ import contextvars
 import os
 from typing import TYPE_CHECKING, Any
 
-from backpressure._controller.polling.deadline import odd
+from backpressure._controller.polling.deadline import as_failed_read
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake
 from backpressure._model.errors import StatsUnavailableError
@@ -56,7 +56,7 @@ class _Read:
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self._error = error
             if isinstance(error, asyncio.CancelledError):
-                self._error = _overran() if self.cut else odd(error)
+                self._error = _overran() if self.cut else as_failed_read(error)
         self._finish()
 
     def cancel(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import sys
@@ -10,24 +11,25 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backpressure._controller.polling.deadline import Reader, odd
+from backpressure._controller.polling.deadline import Reader, as_failed_read
+from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.sights import Landing, ThreadSights
 from backpressure._engine.settings import nanoseconds
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, wait
-from backpressure._model.errors import StatsUnavailableError
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator
 
+    from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
     from backpressure._model.config.polling import PollingConfig
-    from backpressure._model.stats import QueueStats, StatsProvider
+    from backpressure._model.stats import StatsProvider
     from backpressure._telemetry.events import Announcer
 
 __all__ = ["Poller"]
@@ -85,14 +87,12 @@ class Poller:
         self._announcer = announcer
         self.samples = samples
         self.reader = Reader(provider, clock)
+        self._reads = Reads(provider, engine.queue_names)
         self._end_reads = end_reads
         self._current: _Thread | None = None
         self._lock = ForkLock()
         self._begun = False
         self._stopped = False
-        self._rotation = 0
-        # Queues whose reads one by one have not ended, by process: some longer than their polls.
-        self._unread: dict[int, set[str]] = {}
         _pollers.add(self)
 
     # ----------------------------------------------------------------------------------------------------- lifecycle
@@ -275,7 +275,7 @@ class Poller:
         """Read everything once, within the timeout; tell whether the provider answered. Raises nothing it raised."""
         collected: dict[str, object] = {}
         began = time.perf_counter()
-        failure = self._bounded(self._collect, collected)
+        failure = self._bounded(collected)
         if self._stopped:
             return False  # and what was cut short is no news
         answered = self.samples.finish(collected.copy(), failure, time.perf_counter() - began)
@@ -284,66 +284,40 @@ class Poller:
 
     def sights(self) -> ThreadSights:
         """Return what reads for callers."""
-        together = hasattr(self._provider, "get_many")
-        return ThreadSights(self.read, self._engine.read_failed, together=together)
+        return ThreadSights(self.read, self._engine.read_failed, together=self._reads.together)
 
     def read(self, queue_names: list[str]) -> int:
         """Read some queues for callers, within the timeout; return how many got a sample."""
         collected: dict[str, object] = {}
-        failure = None if self._stopped else self._bounded(partial(self._fetch, queue_names), collected)
+        failure = None if self._stopped else self._bounded(collected, queue_names)
         if self._stopped:
             return 0
         return self.samples.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
 
-    def _bounded(self, fill: Callable[[dict[str, object], int], object], into: dict[str, object]) -> Exception | None:
-        """Call `fill` within the timeout; return what cut it short. What it put in until then is there."""
+    def _bounded(self, collected: dict[str, object], queue_names: list[str] | None = None) -> Exception | None:
+        """Read some queues, or everything, within the timeout; return what cut it short.
+
+        What was read until then is in `collected`, into which a read that hangs may still write later.
+        """
         timeout = self._config.timeout
         try:
             deadline_ns = self._clock.monotonic_ns() + nanoseconds(timeout)
-            self.reader.call(lambda: fill(into, deadline_ns), timeout)
+            steps = self._reads.steps(collected, queue_names, lambda: self._clock.monotonic_ns() >= deadline_ns)
+            self.reader.call(lambda: self._carry_out(steps), timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             return error
         return None
 
-    def _collect(self, collected: dict[str, object], deadline_ns: int) -> None:
-        """Read all that the provider lists, then the known queues that it left out. Runs on the reader's thread."""
-        collected.update(self._provider.get_all_queue_stats())
-        missing = [name for name in self._engine.queue_names() if name not in collected]
-        if not missing:
-            return
-        get_many: Callable[[Iterable[str]], Mapping[str, QueueStats | StatsUnavailableError]] | None
-        get_many = getattr(self._provider, "get_many", None)
-        if get_many is not None:
-            collected.update(get_many(missing))
-            return
-        # One by one, beginning behind where the last poll was cut off, so that every queue gets its turn.
-        unread = self._unread.setdefault(os.getpid(), set())
-        first = self._rotation % len(missing)
-        for position, name in enumerate(missing[first:] + missing[:first], first + 1):
-            if self._clock.monotonic_ns() >= deadline_ns:
-                return
-            self._rotation = position
-            if name in unread:
-                collected[name] = _still_hangs()
-                continue
-            unread.add(name)
-            try:
-                collected[name] = self._provider.get_queue_stats(name)
-            except BaseException as error:  # noqa: BLE001 - one queue's error spoils no other
-                collected[name] = error if isinstance(error, Exception) else odd(error)
-            finally:
-                unread.discard(name)
-
-    def _fetch(self, queue_names: list[str], collected: dict[str, object], _deadline_ns: int) -> None:
-        """Read queues, several only where the provider can in one go. Runs on the reader's thread."""
-        if len(queue_names) == 1:
-            collected[queue_names[0]] = self._provider.get_queue_stats(queue_names[0])
-        else:
-            collected.update(self._provider.get_many(queue_names))  # type: ignore[attr-defined]  # sights know
-
-
-def _still_hangs() -> StatsUnavailableError:
-    return StatsUnavailableError("an earlier read of it has not ended yet", error_type="deadline")
+    def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
+        """Do what `steps` ask for, one after the other. Runs on the reader's thread."""
+        go_on = partial(steps.send, None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                request = go_on()
+                try:
+                    go_on = partial(steps.send, request.of(self._provider))
+                except BaseException as error:  # noqa: BLE001 - providers may raise anything
+                    go_on = partial(steps.throw, error if isinstance(error, Exception) else as_failed_read(error))
 
 
 def _join(*threads: threading.Thread | None) -> None:
