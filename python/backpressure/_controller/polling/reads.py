@@ -109,7 +109,3 @@ class Reads:
                 collected[name] = error
             finally:
                 unread.discard(name)
-
-
-def _still_hangs() -> StatsUnavailableError:
-    return StatsUnavailableError("an earlier read of it has not ended yet", error_type="deadline")
