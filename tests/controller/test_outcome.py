@@ -413,8 +413,6 @@ class TestAsyncio:
         assert failures(controller.circuit("empty")) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
-
 SILENT = Foreign(logging.getLogger("silent"))
 OWN, OTHER = JobShedError(), OSError()
 

@@ -182,9 +182,6 @@ def value(registry: CollectorRegistry, name: str, /, **labels: str) -> float | N
     return registry.get_sample_value(f"backpressure_{name}", labels)
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
-
-
 @pytest.mark.parametrize("line", DESCRIBED.split())
 def test_the_described_metrics_have_their_names_and_labels(line: str) -> None:
     name, _, rest = line.partition("{")
@@ -254,9 +251,6 @@ def test_a_registry_takes_its_collector_with_it() -> None:
 
 def test_prometheus_client_is_imported_by_the_first_collector() -> None:
     assert python("import sys, backpressure._telemetry.metrics; print('prometheus_client' in sys.modules)") == "False\n"
-
-
-# ------------------------------------------------------------------------------------------------------------- numbers
 
 
 def test_every_number_of_a_page() -> None:
@@ -377,8 +371,6 @@ def test_eight_threads_scrape_while_controllers_come_and_go() -> None:
     assert value(registry, "shed_events_total", priority="low", queue="analytics-queue") == 80
 
 
-# ------------------------------------------------------------------------------------------------------------- since
-
 numbers = st.tuples(st.integers(0, 50), st.integers(0, 50))
 queues = st.dictionaries(st.sampled_from(["a", "b", "c", OTHER_QUEUES]), numbers)
 
@@ -403,9 +395,6 @@ def test_a_difference_neither_loses_nor_invents_a_count(
     if not evicted:
         risen = {("advice", queue): counts for queue, counts in rise.items() if any(counts)}
         assert {key: counts for key, counts in news.items() if any(counts)} == risen
-
-
-# ----------------------------------------------------------------------------------------------------- real controllers
 
 
 def test_a_controller_and_its_page_agree(make_controller: MakeController, clock: ManualClock, engine_name: str) -> None:
@@ -446,9 +435,6 @@ def test_a_controller_and_its_page_agree(make_controller: MakeController, clock:
     assert value(registry, "shed_events_total", priority="low", queue="full") == 3
 
 
-# ------------------------------------------------------------------------------------------------------------ promtool
-
-
 @pytest.fixture(scope="module")
 def promtool() -> str:
     found = shutil.which("promtool")
@@ -473,9 +459,6 @@ def test_promtool_accepts_the_page(promtool: str, sources: tuple[Any, ...]) -> N
         [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
-
-
-# ----------------------------------------------------------------------------------------------------------- processes
 
 
 def environment() -> dict[str, str]:

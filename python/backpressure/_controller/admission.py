@@ -108,8 +108,6 @@ class Admission:
             if slept:  # others may have run meanwhile
                 decisions[place] = self.admit(planned)
 
-    # ------------------------------------------------------------------------------------------------------- outcomes
-
     def report_value(
         self,
         decision: ThrottleDecision,
@@ -174,8 +172,6 @@ class Admission:
             raise
         for decision in decisions:
             self.report_success(decision)
-
-    # -------------------------------------------------------------------------------------------------------- batches
 
     def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
         """Return the decision of a batch's job, refused or not, or the exception that came instead.

@@ -82,8 +82,6 @@ class AsyncHost(JobHost):
 
     perform = JobHost.perform_async
 
-    # ---------------------------------------------------------------------------------------------------------- reads
-
     async def suggest(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide and admit."""
         try:

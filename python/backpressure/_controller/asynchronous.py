@@ -130,8 +130,6 @@ class AsyncBackpressureController(ControllerBase):
             return None
         return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
 
-    # ----------------------------------------------------------------------------------------------------- life cycle
-
     async def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
@@ -160,8 +158,6 @@ class AsyncBackpressureController(ControllerBase):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-
-    # ------------------------------------------------------------------------------------------------------ decisions
 
     async def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed. See `BackpressureController.suggest_throttle`."""

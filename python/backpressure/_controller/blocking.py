@@ -120,8 +120,6 @@ class BackpressureController(ControllerBase):
     ) -> None:
         self.stop()
 
-    # ------------------------------------------------------------------------------------------------------ decisions
-
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed.
 

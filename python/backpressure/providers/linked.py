@@ -68,8 +68,6 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
         self._by_process: dict[int, _Links[L]] = {}
         self._closed = False
 
-    # ------------------------------------------------------------------------------------------------- for subclasses
-
     @abc.abstractmethod
     def _open(self) -> L:
         """Return a new link. Bounded by the client's own timeout, for it cannot be interrupted yet."""
@@ -95,8 +93,6 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
 
     def _label(self, error: Exception) -> str | None:
         """Return the ``error_type`` of what a read raised, or ``None`` where the client's errors say nothing."""
-
-    # ---------------------------------------------------------------------------------------------------------- reads
 
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue.
@@ -202,8 +198,6 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
         # By process, for a forked child must not touch what its parent's threads are using. setdefault is atomic.
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _Links())
-
-    # ----------------------------------------------------------------------------------------------------- life cycle
 
     def interrupt(self) -> None:
         """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.

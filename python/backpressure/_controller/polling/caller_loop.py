@@ -105,8 +105,6 @@ class CallerLoopReads(Sights[_Loop, _Task]):
             error_type="deadline",
         )
 
-    # --------------------------------------------------------------------------------------------------- see `Sights`
-
     def _here(self) -> _Loop:
         for loop in [loop for loop in self._fields if loop.is_closed()]:
             self._fields.pop(loop, None)

@@ -94,8 +94,6 @@ class Samples:
         # The exponent is capped only to keep the number small: the delay is capped long before.
         return min(config.max_backoff, config.interval * 2.0 ** min(self._failures, 64)) * self._uniform(0.5, 1.0)
 
-    # ---------------------------------------------------------------------------------------------------------- takings
-
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
         good = self.take(collected)
@@ -208,8 +206,6 @@ class Samples:
         self._failures = 0
         self._health = "unknown"
         self.answered_ns = None
-
-    # ---------------------------------------------------------------------------------------------------------- reports
 
     def errors(self) -> dict[str, int]:
         """Return failed reads by type."""

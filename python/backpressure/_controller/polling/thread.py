@@ -95,8 +95,6 @@ class Poller:
         self._stopped = False
         _pollers.add(self)
 
-    # ----------------------------------------------------------------------------------------------------- lifecycle
-
     def start(self) -> Landing | None:
         """Start the thread, in a forked child anew, and return the end of its first poll; ``None`` without a poller."""
         self._begun = True
@@ -268,8 +266,6 @@ class Poller:
 
     def _due_ns(self, seconds: float) -> int:
         return self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)
-
-    # --------------------------------------------------------------------------------------------------------- reads
 
     def poll(self) -> bool:
         """Read everything once, within the timeout; tell whether the provider answered. Raises nothing it raised."""

@@ -158,8 +158,6 @@ class Link:
             self._net = NetworkSelector(selector=_Selector, **self._options)
             self._manager = KafkaConnectionManager(self._net, **self._options)
 
-    # ------------------------------------------------------------------------------------------------------------ runs
-
     def run(self, ask: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Await `ask` here and now; return or raise what it does."""
         with SILENCE:
@@ -191,8 +189,6 @@ class Link:
         with SILENCE:
             self._manager.close()
             self._net.close()
-
-    # -------------------------------------------------------------------------------------------------------- requests
 
     def _send(self, node: int | str, request: Any) -> Any:
         try:

@@ -210,8 +210,6 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
             return None
         return ConsumerLag(queue_name, group=self._group)
 
-    # ----------------------------------------------------------------------------------------------------------- links
-
     def _open(self) -> Link:
         return Link(self._options)
 
@@ -276,9 +274,6 @@ async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int 
     if link.failure is not None and all(isinstance(number, BrokerError) for number in found.values()):
         raise link.failure
     return found
-
-
-# ------------------------------------------------------------------------------------------------------------ arguments
 
 
 def _servers(given: Any) -> list[str]:

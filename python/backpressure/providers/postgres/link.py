@@ -49,8 +49,6 @@ class Link:
         """Tell whether the connection has ended."""
         return self._connection is None or self._connection.status != ConnStatus.OK
 
-    # -------------------------------------------------------------------------------------------------------- connect
-
     def connect(self) -> None:
         """Connect to the first host that lets us, unless that is done.
 
@@ -90,8 +88,6 @@ class Link:
             connection.finish()
             raise
         return connection
-
-    # ------------------------------------------------------------------------------------------------------------- ask
 
     def run(self, command: str, values: Sequence[str | None] | None = None) -> PGresult:
         """Return the result of `command`, the last one's if it has several; `values` are its parameters ``$1`` and on.

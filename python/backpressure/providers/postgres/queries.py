@@ -165,9 +165,6 @@ def array(names: Iterable[str]) -> str:
     return "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", name) + '"' for name in names) + "}"
 
 
-# -------------------------------------------------------------------------------------------------------------- answers
-
-
 class Rows:
     """What a query answered, checked.
 

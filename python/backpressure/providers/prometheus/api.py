@@ -67,9 +67,6 @@ class Series:
     value: float
 
 
-# ---------------------------------------------------------------------------------------------------------------- URLs
-
-
 def _refuse(reason: str) -> NoReturn:
     # The value may hold a password, so it is in no message.
     raise ConfigurationError(f"url {reason} (value withheld)", field="url")
@@ -162,9 +159,6 @@ def headers_from(given: Any) -> Headers:
 def secrets(headers: Headers) -> set[str]:
     """Return what of headers is to be shown nowhere: servers may quote a token without the word before it."""
     return {form for value in headers.values() for form in (value, value.rpartition(" ")[2])}
-
-
-# --------------------------------------------------------------------------------------------------------- connections
 
 
 class _Wired:

@@ -192,8 +192,6 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
             return self._read({_ALL: self._common})
         return super().get_all_queue_stats()
 
-    # --------------------------------------------------------------------------------------------------------- reading
-
     def _open(self) -> Link:
         return Link(self._server, self._limits)  # it connects when it asks, where it can be cut
 

@@ -101,8 +101,6 @@ class AsyncRedisStatsProvider(RedisProvider):
         #: True where it reads by a client that it was given; `AsyncStatsProvider` tells what that means.
         self.loop_bound = self._given is not None
 
-    # --------------------------------------------------------------------------------------------------------- reads
-
     async def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue, listed or not.
 
@@ -213,8 +211,6 @@ class AsyncRedisStatsProvider(RedisProvider):
             link.client = connect(self._target)
         return link.client
 
-    # ------------------------------------------------------------------------------------------------------- cluster
-
     async def _ask_cluster(
         self,
         link: _Link,
@@ -255,8 +251,6 @@ class AsyncRedisStatsProvider(RedisProvider):
                 await close(cluster)
             raise
         link.stale_slots = False
-
-    # ------------------------------------------------------------------------------------------------------ life cycle
 
     async def release_loop(self) -> None:
         """Close the connections opened on the running event loop, which is about to end; a later read opens others."""

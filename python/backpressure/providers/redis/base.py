@@ -81,8 +81,6 @@ class RedisProvider:
         self._types: dict[str, tuple[str | bytes, str]] = {}
         self._closed = False
 
-    # ------------------------------------------------------------------------------------------- from what is there
-
     @classmethod
     def from_celery(cls, app: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a ``celery.Celery`` sends, however its broker is set up.

@@ -74,9 +74,6 @@ class Source:
     layout: Layout
 
 
-# ---------------------------------------------------------------------------------------------------------- frameworks
-
-
 def rq_source(connection: Any, timeout: float) -> Source:
     """Read what an RQ connection says. The queues are those that RQ keeps a list of."""
     return Source(_target(connection, "connection", timeout), None, RQLayout())
@@ -134,9 +131,6 @@ def celery_source(app: Any, timeout: float) -> Source:
             )
         target = _celery_target(link, "master_name" in transport.Channel.from_transport_options, timeout)
     return Source(target, _names(_celery_queues(app.conf)), CeleryLayout.from_app(app))
-
-
-# -------------------------------------------------------------------------------------------------------------- celery
 
 
 def _configured(app: Any) -> Any:
@@ -210,9 +204,6 @@ def _celery_queues(conf: Any) -> Iterator[Any]:
             yield getattr(queue, "name", queue)
 
 
-# ----------------------------------------------------------------------------------------------------------------- arq
-
-
 def _arq_target(settings: Any, timeout: float) -> RedisTarget:
     options = {"db": settings.database, "username": settings.username, "password": settings.password}
     options |= {name: value for name, value in vars(settings).items() if name.startswith("ssl_") and value is not None}
@@ -221,9 +212,6 @@ def _arq_target(settings: Any, timeout: float) -> RedisTarget:
     if settings.unix_socket_path:
         return _single({**options, "path": settings.unix_socket_path}, False, timeout)
     return _single({**options, "host": settings.host, "port": settings.port}, settings.ssl, timeout)
-
-
-# ------------------------------------------------------------------------------------------------------------- clients
 
 
 def _target(given: Any, field: str, timeout: float) -> Any:

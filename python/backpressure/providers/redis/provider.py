@@ -152,8 +152,6 @@ class RedisStatsProvider(RedisProvider):
         # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
         self._links: dict[int, _Link] = {}
 
-    # --------------------------------------------------------------------------------------------------------- reads
-
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue, listed or not.
 
@@ -242,8 +240,6 @@ class RedisStatsProvider(RedisProvider):
         label = "deadline" if read.interrupted else None
         return unavailable(error, what=self._where, redact=self._redact, label=label)
 
-    # ------------------------------------------------------------------------------------------------------- servers
-
     def _client(self, link: _Link) -> Client:
         if link.client is None:
             assert self._target is not None  # noqa: S101 - only a URL leaves the client to be made
@@ -293,8 +289,6 @@ class RedisStatsProvider(RedisProvider):
             link.troubled.discard(name)
         if failed or any(isinstance(answer, (AskError, ClusterDownError)) for answer in answers):
             link.stale_slots = True
-
-    # ------------------------------------------------------------------------------------------------------ life cycle
 
     def interrupt(self) -> None:
         """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.

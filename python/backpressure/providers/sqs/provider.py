@@ -155,8 +155,6 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         )
         super().__init__(f"SQS ({where})" if where else "SQS", table, CodesAlone())
 
-    # ---------------------------------------------------------------------------------------------------------- links
-
     def _open(self) -> _Round:
         pid = os.getpid()
         if self._given is not None:
@@ -200,8 +198,6 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         held = self._clients.pop(os.getpid(), None)
         if held is not None:
             held[0].close()
-
-    # ---------------------------------------------------------------------------------------------------------- reads
 
     def _ask(self, link: _Round, queues: Mapping[str, _Place]) -> Mapping[str, Outcome]:
         link.left.extend(queues.items())
