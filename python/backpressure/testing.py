@@ -22,7 +22,7 @@ class ManualClock:
 
     Args:
         sleep_advances: a producer's sleep returns at once and moves the clock by its length instead, which is what
-            a test with a single thread wants. The poller still waits for `advance`.
+            a test with a single thread needs. The poller still waits for `advance`.
 
     Thread-safe.
 

@@ -1,7 +1,7 @@
-"""The asyncio side of a controller: what may wait, awaited.
+"""Jobs in asyncio: what may wait is awaited.
 
 Engines are synchronous. Where a decision needs a read, the engine's call ends in an exception that never reaches the
-user; the read is awaited, and the decision asked for again.
+user; the read is awaited, and then the engine is asked again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["AsyncAdmission", "AsyncHost", "on_thread"]
 
 T = TypeVar("T")
 
-# Whether this call has awaited its read already, and must be answered with what there is.
+# Whether this call has already awaited its read, and must get an answer without another one.
 _has_read = contextvars.ContextVar("_has_read", default=False)
 
 
@@ -56,7 +56,7 @@ class AsyncHost(JobHost):
     """The host of callers that await a read."""
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
-        """Have the caller await the read, unless it has."""
+        """Make the caller await the read, unless it already has."""
         if _has_read.get():
             return None
         raise _UnreadError(queue_name, wait)
@@ -104,7 +104,7 @@ class AsyncHost(JobHost):
     def _settled(
         decide: Callable[[Priority | str, str], ThrottleDecision], priority: Priority | str, queue_name: str
     ) -> ThrottleDecision:
-        """Decide with what there is, after a read."""
+        """Decide after the read, without another one."""
         token = _has_read.set(True)
         try:
             return decide(priority, queue_name)
@@ -112,7 +112,7 @@ class AsyncHost(JobHost):
             _has_read.reset(token)
 
     async def _read(self, queue_name: str, wait: bool) -> None:
-        """Have the queue read, and await it if need be."""
+        """Start a read of the queue, and await it if necessary."""
         self.poller.revive()
         sight, first = self.sights.ask(queue_name)
         if wait or first:
@@ -120,9 +120,10 @@ class AsyncHost(JobHost):
 
 
 async def on_thread(work: Callable[[], T]) -> T | None:
-    """Return what `work` returns on a thread of its own, ``None`` where there is no thread to be had.
+    """Run `work` on a thread of its own and return its value; ``None`` if no thread can be started.
 
-    Not by the loop's executor, which an application may keep busy or have closed. Who is cancelled leaves it behind.
+    The loop's executor is not used: an application may keep it busy or have closed it. If the caller is cancelled, the
+    thread goes on without it.
     """
     wake, outcomes = TaskWake(), list[T]()
 
@@ -137,5 +138,5 @@ async def on_thread(work: Callable[[], T]) -> T | None:
     except RuntimeError:
         return None
     await wake.wait()
-    thread.join()  # at its last instructions: who has stopped finds no thread any more
+    thread.join()  # it is at its last instructions: after stop() no thread is left
     return outcomes[0] if outcomes else None

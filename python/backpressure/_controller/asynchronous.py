@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class AsyncBackpressureController(ControllerBase):
-    """`BackpressureController` for asyncio: the same names, what may wait as coroutines.
+    """`BackpressureController` for asyncio: the same names; methods that may wait are coroutines.
 
     Args:
         config: thresholds and everything else; ``None`` for the defaults.
@@ -121,7 +121,7 @@ class AsyncBackpressureController(ControllerBase):
 
     def _settings(self, config: BackpressureConfig) -> EngineSettings:
         settings = super()._settings(config)
-        if self._bound:  # who finds a sample older than the interval reads it
+        if self._bound:  # a caller that finds a sample older than the interval reads the queue
             settings = attrs.evolve(settings, polling=False, cache_ttl_ns=settings.check_every_ns)
         return settings
 
@@ -133,7 +133,7 @@ class AsyncBackpressureController(ControllerBase):
     async def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
-        A failing first poll is logged and counted, not raised. Who is cancelled has not started.
+        A failing first poll is logged and counted, not raised. A cancelled start has not started.
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
@@ -145,7 +145,7 @@ class AsyncBackpressureController(ControllerBase):
     async def stop(self) -> None:
         """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent.
 
-        Who is cancelled has stopped, and waits for nothing any more.
+        A cancelled stop has stopped, and waits for nothing more.
         """
         self._set_stopped()
         await on_thread(self._poller.stop())
@@ -197,9 +197,9 @@ class AsyncBackpressureController(ControllerBase):
         max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> Any:
-        """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
+        """Wait as advised, call ``work(*args, **kwargs)``, await its value if it is awaitable, and report its outcome.
 
-        Of a future that it came to, the outcome is reported once that is done.
+        If that returns a future, its outcome is reported once it is done.
 
         Arguments and errors as those of `BackpressureController.run`.
         """
@@ -222,7 +222,7 @@ class AsyncBackpressureController(ControllerBase):
     async def _slots(
         self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
     ) -> AsyncIterator[None]:
-        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        """As `slot` for several; errors of the body that are `not_failures` say nothing about their queues."""
         decisions = await self._host.turns(places, max_wait)
         with self._admission.reporting(decisions, not_failures):
             yield

@@ -115,7 +115,7 @@ class ControllerBase:
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[Landing | None]:
-        """Start the poller for the body, which waits for its first poll; then run. Who fails leaves nothing behind.
+        """Start the poller; the body waits for its first poll; then run. A start that fails leaves nothing behind.
 
         Raises:
             ControllerStoppedError: it was stopped.
@@ -131,7 +131,7 @@ class ControllerBase:
                 if self._state == "new":
                     self._state = "running"
                     self._engine.set_running(True)
-                if self._host.stopped:  # by a signal handler, which no lock keeps out, since the look at the state
+                if self._host.stopped:  # by a signal handler, which no lock keeps out, after the state was checked
                     self._state = "stopped"
                     self._engine.set_running(False)
             if self._state == "running":
@@ -139,14 +139,14 @@ class ControllerBase:
         except BaseException:
             self._starts.discard(this)
             with self._lock():
-                if self._state == "new" and not self._starts:  # nobody else is about to run
+                if self._state == "new" and not self._starts:  # no other start is under way
                     self._poller.retire()
             raise
         finally:
             self._starts.discard(this)
 
     def _export(self) -> None:
-        """Have the metrics collected. Raises what prometheus-client does where their names are taken."""
+        """Begin to export metrics. If their names are taken, raises what prometheus-client raises."""
         with self._lock():
             if self._metrics is not None or self._state != "new":
                 return
@@ -172,7 +172,7 @@ class ControllerBase:
         return self._config.circuit_of(queue_name)
 
     def _flush(self) -> None:
-        """Write the metrics of multiprocess mode; a full disk is no matter of who polls or stops."""
+        """Write the metrics of multiprocess mode; a full disk must not disturb who polls or stops."""
         try:
             if self._metrics is not None:
                 self._metrics.flush()
@@ -188,18 +188,18 @@ class ControllerBase:
         return EngineSettings.of(config)
 
     def record_success(self, decided: ThrottleDecision | str) -> None:
-        """Report that a job was enqueued: by its decision, or by queue name where there is none at hand.
+        """Report that a job was enqueued: by its decision, or by queue name if there is no decision.
 
         Raises:
-            InvalidQueueError: neither of both.
+            InvalidQueueError: it is neither a decision nor a queue name.
         """
         self._record(decided, True)
 
     def record_failure(self, decided: ThrottleDecision | str) -> None:
-        """Report that enqueueing failed: by its decision, or by queue name where there is none at hand.
+        """Report that enqueueing failed: by its decision, or by queue name if there is no decision.
 
         Raises:
-            InvalidQueueError: neither of both.
+            InvalidQueueError: it is neither a decision nor a queue name.
         """
         self._record(decided, False)
 
@@ -248,7 +248,7 @@ class ControllerBase:
     def set_manual_override(self, enabled: bool, *, for_: float | None = None) -> None:
         """Let everything pass without delay, except for circuits forced open; `for_` seconds or until turned off.
 
-        Sleepers go at once. What goes by it neither asks breakers nor feeds them.
+        Sleepers go at once. Jobs that pass because of it neither ask breakers nor report to them.
 
         Raises:
             ConfigurationError: `enabled` is no bool, or `for_` no number of seconds from 0.
@@ -327,8 +327,8 @@ class ControllerBase:
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
         """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.
 
-        One that raises harms nobody and stays registered; it is logged once for each kind of change. Only what a signal
-        handler raises while it runs goes through.
+        A listener that raises disturbs nobody and stays registered; the error is logged once for each kind of change.
+        Only what a signal handler raises while it runs gets through.
 
         Example:
             >>> controller = BackpressureController(None, InMemoryStatsProvider())

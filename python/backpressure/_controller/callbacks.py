@@ -107,7 +107,7 @@ class ControllerHost:
         )
 
     def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        """Build what observe mode gives its caller: a go, with the real decision beside it."""
+        """Build what observe mode returns: a go that carries the real decision."""
         return ThrottleDecision(
             decision.priority,
             decision.queue_name,
@@ -119,7 +119,7 @@ class ControllerHost:
             decision.zone,
             decision,
             self._sleeper,
-            decision._ticket,  # noqa: SLF001 - what the host itself put there
+            decision._ticket,  # noqa: SLF001 - the host itself set it
             decision._issued_ns,  # noqa: SLF001
         )
 

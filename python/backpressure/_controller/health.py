@@ -112,7 +112,7 @@ class Health:
         return passed
 
     def _provider(self) -> str:
-        """Say what the last read did; an answer older than samples may be says nothing about the provider any more."""
+        """Say how the last read ended; an answer older than samples may be says nothing about the provider now."""
         health, answered_ns, polling = self._samples.health(), self._samples.answered_ns, self._config().polling
         if health != "ok" or answered_ns is None:
             return health

@@ -36,7 +36,7 @@ class JobHost(ControllerHost):
     async def perform_async(
         self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
-        """Run the work of an admitted job, await it if need be, and report its outcome."""
+        """Run the work of an admitted job, await it if it is awaitable, and report its outcome."""
         began_ns = self.admission.now_ns()
         try:
             value = work(*args, **kwargs)
@@ -53,8 +53,8 @@ class JobHost(ControllerHost):
 
 
 def _level_of_caller() -> int:
-    """Return the ``stacklevel``, for who calls this, of the first frame outside of this package."""
-    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - as warnings itself does
+    """Return the ``stacklevel``, seen from the caller, of the first frame outside of this package."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - the module warnings does so too
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         level, frame = level + 1, frame.f_back
     return level
@@ -66,9 +66,9 @@ class BlockingHost(JobHost):
     _warned = False
 
     def warn_of_loop(self, *limits: float | None) -> None:
-        """Warn, once, that the calling thread runs an event loop: while all is green nothing else shows it.
+        """Warn, once, that the calling thread runs an event loop: while all queues are green nothing else shows it.
 
-        Who says that jobs wait 0 seconds, their `limits`, knows it.
+        No warning if all `limits` are 0 seconds: that caller knows that it cannot wait.
         """
         if self._warned or not any(limit != 0 for limit in limits):
             return
@@ -142,7 +142,7 @@ class BlockingHost(JobHost):
         return value
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
-        """Have a queue read, and wait for it if need be; an event loop does not wait."""
+        """Start a read of a queue, and wait for it if necessary; on an event loop nothing waits."""
         self.poller.revive()
         sight, first = self.sights.ask(queue_name)
         if in_event_loop():

@@ -1,4 +1,4 @@
-"""Long work in the background, cut into slices: no producer's decision is to wait for the GIL meanwhile."""
+"""Long work in the background, cut into slices, so that decisions of producers do not wait for the GIL."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pauses:
 
 
 def paced(items: Iterable[T]) -> Iterator[T]:
-    """Yield `items`, letting producers run in between: who scrapes or flushes must not hold them up."""
+    """Yield `items`, and let producers run in between: scrapes and flushes must not hold them up."""
     tick = Pauses().tick
     for item in items:
         tick()

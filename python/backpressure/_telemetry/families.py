@@ -19,7 +19,7 @@ class Family(NamedTuple):
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
-    # A process that died is left out of "livemax" once `mark_process_dead` was told of it.
+    # "livemax" leaves a dead process out once `mark_process_dead` was called for it.
     merged: Literal["", "livemax", "mostrecent"] = ""
     buckets_ns: tuple[int, ...] = ()
 

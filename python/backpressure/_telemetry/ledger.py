@@ -41,7 +41,7 @@ class Durations(NamedTuple):
 class MetricsSource(Protocol):
     """What a controller tells about itself. Asked from the threads that scrape and flush; must not raise.
 
-    Counts never fall, with one exception: a queue may lose its own, which are then found under ``__other__``.
+    Counts never fall, with one exception: a queue may lose its counts, which are then found under ``__other__``.
     """
 
     def totals(self) -> Mapping[tuple[str, int], Totals]:
@@ -78,7 +78,7 @@ class MetricsSource(Protocol):
 
 
 class _Entry:
-    """A source, what it had counted before this process began, and what it last said."""
+    """A source, what it had counted before this process began, and what it last told."""
 
     __slots__ = ("base", "last", "ref")
 
@@ -182,6 +182,6 @@ def since(now: Counts, base: Counts) -> tuple[Counts, Counts]:
     for key, new in paced(now.items()):
         known = kept.get(key, (0,) * len(new))
         if new != known:
-            # Counters refuse to fall, so a source that breaks its word costs its own accuracy, not the page.
+            # Counters refuse to fall. If a source breaks its promise, only its own numbers are wrong.
             news[key] = tuple(max(0, a - b) for a, b in zip(new, known, strict=True))
     return news, {key: numbers for key, numbers in kept.items() if any(numbers)}

@@ -1,4 +1,4 @@
-"""Prometheus metrics, read out of controllers when scraped: no decision ever touches prometheus-client.
+"""Prometheus metrics, read from controllers when they are scraped: no decision ever calls prometheus-client.
 
 Two ways out: `MetricsCollector.collect` builds the page of a registry; with PROMETHEUS_MULTIPROC_DIR set,
 `MetricsCollector.flush` adds what is new to ordinary metrics, whose files `prometheus_client.multiprocess` merges.
@@ -21,8 +21,8 @@ from backpressure._telemetry.ledger import Ledger
 from backpressure._telemetry.multiprocess import Files
 from backpressure._telemetry.series import HIT_RATE, Now, Series, count_series, ratio_series
 
-# prometheus-client chooses for good how it stores values when it is first imported: it is imported by the first
-# collector that is made, so that servers may set PROMETHEUS_MULTIPROC_DIR after they import this package.
+# prometheus-client chooses how it stores values when it is first imported, once and for all. So the first collector
+# that is made imports it: servers may set PROMETHEUS_MULTIPROC_DIR after they import this package.
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -51,11 +51,11 @@ class MetricsCollector:
     With PROMETHEUS_MULTIPROC_DIR set when prometheus-client is first imported there is one collector a process and
     nothing is registered: `flush` adds what is new to the process's files, for a ``MultiProcessCollector`` to serve.
     Counters and histograms are then exact over all processes. Circuit states, ages and switches are the maximum of the
-    live processes (tell ``mark_process_dead`` of the others), backlogs those of the latest sample of any. Ratios
+    live processes (call ``mark_process_dead`` for the others), backlogs those of the latest sample of any. Ratios
     cannot be merged: the gauges show the process whose ratio changed last, and the ratio of all is that of the
     ``result`` labels of ``backpressure_producer_advice_total`` and ``backpressure_cache_requests_total``.
 
-    Thread-safe, also beside forks.
+    Thread-safe, also with forks.
 
     Raises:
         ValueError: the registry holds foreign metrics of these names.
@@ -81,7 +81,7 @@ class MetricsCollector:
 
         shared = values.ValueClass is not values.MutexValue
         target = REGISTRY if registry is None else registry
-        key: object = values if shared else target  # the files are those of the process, whatever the registry
+        key: object = values if shared else target  # the files belong to the process, with any registry
         with _making():
             found = _collectors.get(key)
             self = found or super().__new__(cls)
@@ -91,12 +91,12 @@ class MetricsCollector:
                 self._locks = {}
                 if shared:
                     atexit.register(self.flush)
-            _collectors[key] = self  # before it is registered: who is interrupted may try again
+            _collectors[key] = self  # before it is registered, so that a caller that is interrupted may try again
             try:
                 if not shared:
                     target.register(self)
             except ValueError:
-                # One that is found may have been unregistered since; if not, it clashes with itself alone.
+                # One that was found may have been unregistered since; if it was not, it clashes with itself alone.
                 if not found:
                     del _collectors[key]
                     raise
@@ -125,7 +125,7 @@ class MetricsCollector:
             return self.describe()
         with self._current() as ledger:
             counts, sources = ledger.counts(), ledger.sources()
-        now = Now.of(sources)  # not under the lock: looking at a circuit may tell listeners of it
+        now = Now.of(sources)  # not under the lock: reading a circuit may change it, and so call listeners
         ratios = {series[:2]: series for series in ratio_series(counts)}
         ratios.setdefault(HIT_RATE, Series(*HIT_RATE, 0.0))
         return _page((*count_series(counts), *ratios.values(), *now.backlog_series(), *now.worst_series()))
@@ -133,25 +133,25 @@ class MetricsCollector:
     def flush(self) -> None:
         """In multiprocess mode write what is new to this process's files; else do nothing.
 
-        To be called after every poll and when a controller stops; done when the process ends: what was not flushed is
-        not served.
+        To be called after every poll and when a controller stops, for what was not flushed is not served. When the
+        process ends, it is done for you.
         """
         while self._files is not None:
             with self._current() as ledger:
                 sources = ledger.sources()
             now = Now.of(sources)  # as in `collect`
             with self._current() as ledger:
-                if ledger.sources() == sources:  # of one that has gone meanwhile no gauge may stay
+                if ledger.sources() == sources:  # no gauge may stay of a source that has gone meanwhile
                     self._files.write(ledger.counts(), now)
                     return
 
     def _lock(self) -> threading.RLock:
-        # A child must not find it held, and a signal handler that stops a controller may come while it is.
+        # By process, so that a child never finds it held; reentrant, for a signal handler may stop a controller.
         return self._locks.get(os.getpid()) or self._locks.setdefault(os.getpid(), threading.RLock())
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[Ledger]:
-        """Hold the lock, and what this process counts in: a child begins where it first gets here."""
+        """Hold the lock, and yield the ledger of this process; a forked child begins a new one here."""
         with self._lock():
             if self._ledger.pid != os.getpid():
                 self._ledger = Ledger(self._ledger.sources())
@@ -185,9 +185,9 @@ def _page(all_series: Iterable[Series]) -> list[Metric]:
     return list(page.values())
 
 
-# Where Python forks, these make it exact: the child's base is what was counted at the fork, and no flush is under way
-# that holds a lock of prometheus-client's, which the child would wait for in vain. Servers that fork in C do without:
-# there a child begins at its first scrape or flush.
+# If Python forks, these make the counts exact: a child begins with what was counted at the fork. And no flush is under
+# way that holds a lock of prometheus-client, for which the child would wait for ever. Servers that fork in C do not
+# call these: there a child begins at its first scrape or flush.
 
 
 def _before_fork() -> None:
@@ -197,7 +197,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     for collector in list(_collectors.values()):
-        with contextlib.suppress(RuntimeError):  # it was not to be had in time
+        with contextlib.suppress(RuntimeError):  # it could not be acquired in time
             collector._lock().release()  # noqa: SLF001
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Files"]
 
-# Seconds by which the age of one sample may seem to jitter.
+# Seconds by which two readings of the age of one sample may differ.
 _JITTER = 0.01
 
 
@@ -56,7 +56,7 @@ class Files:
         self._flushed = counts
         for series in paced(count_series(news)):
             self._increase(series)
-        # Of two processes the one with news is right, not the one that wrote last.
+        # Of two processes the one with new counts is right, not the one that wrote last.
         for series in ratio_series(counts):
             if self._said.get(series[:2]) != series.value:
                 self._said[series[:2]] = series.value
@@ -72,7 +72,7 @@ class Files:
         for series in paced(now.worst_series()):
             shown.add(series[:2])
             self._set(series)
-        # A file keeps a series for ever: one that no source has any more must not be the maximum.
+        # A file keeps a series for ever: one that no source has any longer must not be the maximum.
         for name, labels in self._shown - shown:
             self._set(Series(name, labels, 0))
         self._shown = shown
@@ -89,8 +89,8 @@ class Files:
         if not series.buckets:
             child.inc(series.value)  # type: ignore[union-attr]  # a counter
             return
-        # There is no public way to add many observations at once, and to observe them one by one would cost 2 µs
-        # each. These two attributes are as old as the library, and a test of ours sees them go.
+        # There is no public way to add many observations at once, and one by one they would cost 2 µs each. These two
+        # attributes are as old as the library, and a test of ours fails if they go.
         for value, count in zip(child._buckets, series.buckets, strict=True):  # type: ignore[union-attr]  # noqa: SLF001
             if count:
                 value.inc(count)

@@ -1,4 +1,4 @@
-"""Counts and the present condition of controllers, as lines of a metrics page: a family, its labels, a value."""
+"""Counts and the present state of controllers as lines of a metrics page: a family, its labels, a value."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ HIT_RATE = ("backpressure_cache_hit_rate", ())
 
 
 def ratio_series(counts: Counts) -> Iterator[Series]:
-    """Yield what is derived from counts of the whole life of a process; nothing for what never happened."""
+    """Yield ratios of counts over the whole life of a process; nothing for what never happened."""
     hits = misses = 0
     for (kind, *labels), numbers in counts.items():
         if kind == "decisions":
@@ -80,7 +80,7 @@ def ratio_series(counts: Counts) -> Iterator[Series]:
 
 
 class Now(NamedTuple):
-    """The present condition of all sources: the worst state, the newest backlog, the oldest age."""
+    """The present state of all sources: the worst circuit, the newest backlog, the oldest age."""
 
     circuits: dict[str, tuple[int, bool]]
     backlogs: dict[str, tuple[int, float]]

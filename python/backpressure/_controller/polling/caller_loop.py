@@ -1,4 +1,4 @@
-"""Reads of a provider that belongs to its callers' event loops: each of them reads for itself, nobody in between."""
+"""Reads of a provider that belongs to the event loops of its callers: each loop reads for itself, in its own tasks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _Task = asyncio.Task[None]
 
 
 async def _tamed(reading: Awaitable[T]) -> T:
-    """Return what `reading` returns; a task would keep what is no `Exception` to itself, or end its loop by it."""
+    """Return what `reading` returns. Turn errors that are no `Exception` into one: they could end the loop."""
     try:
         return await reading
     except Exception:
@@ -47,20 +47,20 @@ async def _tamed(reading: Awaitable[T]) -> T:
 
 
 def _look_away(work: asyncio.Future[Any]) -> None:
-    """Have asyncio not complain that nobody looks at how a read ended that was cut short."""
+    """Look at the outcome of a read that was cut short, so that asyncio does not complain that nobody did."""
     if not work.cancelled():
         work.exception()
 
 
 class CallerLoopReads(Sights[_Loop, _Task]):
-    """Reads on the event loop that asks, in tasks that end when nothing is left to read. Loops share nothing."""
+    """Reads on the event loop of the caller, in tasks that end when nothing is left to read. Loops share nothing."""
 
     def __init__(
         self, provider: AsyncStatsProvider, samples: Samples, clock: Clock, timeout: Callable[[], float]
     ) -> None:
         self._provider: Any = provider
         self._reads = Reads(provider)
-        super().__init__(bool, together=self._reads.together)  # there is always a task to be had
+        super().__init__(bool, together=self._reads.together)  # a task can always be started
         self._samples = samples
         self._clock = clock
         self._timeout = timeout
@@ -87,7 +87,7 @@ class CallerLoopReads(Sights[_Loop, _Task]):
                     go_on = partial(steps.throw, error)
 
     async def _bounded(self, reading: Awaitable[T]) -> T:
-        """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""
+        """Return what `reading` returns, or raise what it raises; cancel it when it takes longer than the timeout."""
         timeout = self._timeout()
         work = asyncio.ensure_future(_tamed(reading))
         timer = asyncio.ensure_future(wait_async(self._clock, timeout))
@@ -111,7 +111,7 @@ class CallerLoopReads(Sights[_Loop, _Task]):
         return asyncio.get_running_loop()
 
     def _launch(self, field: Field[_Task]) -> _Task:
-        # In an empty context: it reads for others too.
+        # In an empty context: the task reads for other callers too.
         context = contextvars.Context()
         return asyncio.get_running_loop().create_task(self._fly(field), name="backpressure-read", context=context)
 

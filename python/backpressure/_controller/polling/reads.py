@@ -1,4 +1,4 @@
-"""What is read next: one generator for everything that a poller, or a caller, has a provider read.
+"""What to read next: one generator decides it, for polls and for callers.
 
 It does no I/O and waits for nothing: it yields requests, and is sent the answer to each, or is thrown the `Exception`
 that came instead. A thread and a task carry the requests out, each in its own way.
@@ -56,7 +56,7 @@ class Reads:
     """The reads of one provider. Thread-safe: several may be under way, some of which hang.
 
     Args:
-        known: names the queues that the engine knows; not asked where only callers' queues are read.
+        known: returns the names of the queues that the engine knows; not called for reads of callers.
     """
 
     def __init__(self, provider: object, known: Callable[[], list[str]] = list) -> None:
@@ -64,7 +64,7 @@ class Reads:
         self.together = getattr(provider, "get_many", None) is not None
         self._known = known
         self._rotation = 0
-        # Queues whose reads one by one have not ended, by process: some longer than their polls.
+        # Queues whose own reads have not ended yet, by process; some hang for longer than their poll.
         self._unread: dict[int, set[str]] = {}
 
     def steps(
@@ -72,8 +72,8 @@ class Reads:
     ) -> Generator[Request, Any, None]:
         """Read some queues for callers, or everything, into `collected`: samples, and errors of single queues.
 
-        What fails otherwise is raised. Everything is all that the provider lists, then the known queues that it left
-        out; no more of these are begun once `is_over`.
+        Other errors are raised. Everything is all that the provider lists, and then the known queues that it left out;
+        no further one of these is begun once `is_over`.
         """
         if queue_names is None:
             collected.update((yield ReadAll()))
@@ -90,7 +90,7 @@ class Reads:
     def _one_by_one(
         self, queue_names: list[str], collected: dict[str, Any], is_over: Callable[[], bool]
     ) -> Generator[ReadOne, Any, None]:
-        """Begin where the last poll was cut off, so that every queue gets its turn; pass over what still hangs."""
+        """Begin where the last poll was cut off, so that every queue gets its turn; skip what still hangs."""
         unread = self._unread.setdefault(os.getpid(), set())
         first = self._rotation % len(queue_names)
         for position, name in enumerate(queue_names[first:] + queue_names[:first], first + 1):

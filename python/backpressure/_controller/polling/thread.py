@@ -34,27 +34,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Poller"]
 
-# Seconds beyond its own plans after which the thread is in doubt.
+# Seconds after which a thread that does not do what it planned is in doubt.
 _SLACK = 2.0
-# Seconds that the end of each thread is waited for; they are daemons, so nothing hangs on them.
+# Seconds to wait for the end of each thread; they are daemons, so the process can end without them.
 _JOIN = 0.4
 
 
 def _nothing() -> None:
-    """End no reads but those that end by themselves."""
+    """End no reads: these end by themselves."""
 
 
 class _Thread:
-    """One incarnation of the poller's thread. A stranger to later ones, and to those of other processes."""
+    """One thread of the poller, with its state. Later threads, and those of other processes, share none of it."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.wake = Wake()
         self.poll_now = True
         self.first_poll = Landing()
-        self.due_ns: float = 0  # when it will have shown itself again, if it lives
-        self.late = False  # it woke up long after it meant to, and polls
-        self.doubted = False  # it was not seen in time, and woken to show itself
+        self.due_ns: float = 0  # when it must have reported again, if it lives
+        self.late = False  # it woke up much later than planned, and polls
+        self.doubted = False  # it did not report in time, and was woken to do so
         self.dismissed = False
         self.thread: threading.Thread | None = None
 
@@ -63,7 +63,7 @@ class _Thread:
         return self.pid == os.getpid()
 
     def is_dead(self) -> bool:
-        """Tell whether it has ended; that it has not says nothing under all servers."""
+        """Tell whether it has ended. A ``False`` is not reliable under all servers."""
         return self.thread is not None and not self.thread.is_alive()
 
 
@@ -96,9 +96,9 @@ class Poller:
         _pollers.add(self)
 
     def start(self) -> Landing | None:
-        """Start the thread, in a forked child anew, and return the end of its first poll; ``None`` without a poller."""
+        """Start the thread, in a forked child again; return the end of its first poll, or ``None`` without a poller."""
         self._begun = True
-        # A daemon at work while its interpreter ends could log to what is closed, and a subinterpreter dies of it.
+        # A daemon that works while its interpreter ends could log to closed files; a subinterpreter would crash.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
         self._ensure()
@@ -111,7 +111,7 @@ class Poller:
         if not self._may_run() or sys.is_finalizing() or (current is not None and current.is_own()):
             return False
         if current is not None:
-            self.forget_parent()  # no hook may have run
+            self.forget_parent()  # the fork hook may not have run
         self._spawn(current)
         return True
 
@@ -119,9 +119,9 @@ class Poller:
         return self._begun and self._config.enabled and not self._stopped
 
     def check(self) -> bool:
-        """Look after the thread, where samples are older than they may be; tell whether the caller should read first.
+        """Check the thread, since samples are older than they may be; tell whether the caller should read first.
 
-        It should where nobody can have read: in a forked child, and after the whole process stood still.
+        It should if nobody can have read: in a forked child, and after the whole process stood still.
         """
         if self._ensure():
             return True
@@ -135,7 +135,7 @@ class Poller:
             self.samples.note_restart()
             self._spawn(current)
         else:
-            # Perhaps it was not to be seen because this process was suspended, and is only waking up itself.
+            # Perhaps it did not report because this process was suspended, and is itself just waking up.
             current.doubted = True
             current.due_ns = self._due_ns(self._config.timeout)
             self._wake(current)
@@ -150,7 +150,7 @@ class Poller:
             self._wake(self._current)
 
     def retire(self) -> Callable[[], object]:
-        """End the thread and what it reads; return what waits for that, for less than a second.
+        """End the thread and its reads; return a function that waits for the end, for less than a second.
 
         `start` may come again.
         """
@@ -166,7 +166,7 @@ class Poller:
         return self.retire()
 
     def alive(self) -> bool:
-        """Tell whether this process has a poller that shows itself."""
+        """Tell whether this process has a poller that reports in time."""
         current = self._current
         return (
             current is not None
@@ -176,17 +176,17 @@ class Poller:
         )
 
     def forget_parent(self) -> None:
-        """Begin anew in a forked child: what its parent read says what was, not what is."""
+        """Begin again in a forked child: what its parent has read is old."""
         self._engine.forget_samples()
         self.samples.forget_all()
 
     def revive(self) -> None:
-        """Start a forked child's thread, when it comes to read its first queue."""
+        """Start the thread of a forked child, when it reads its first queue."""
         self._ensure()
 
     def _dismiss(self) -> threading.Thread | None:
-        """Have the thread end when it next looks; return it."""
-        # Let go of last, so that who is interrupted here may do it again.
+        """Tell the thread to end as soon as it checks; return it."""
+        # `_current` is cleared last, so that a caller that is interrupted here may try again.
         current = self._current
         own = current is not None and current.is_own()
         if current is not None and own:
@@ -206,7 +206,7 @@ class Poller:
         current.wake.set()
 
     def _spawn(self, old: _Thread | None) -> None:
-        """Start a thread in the place of `old`, unless another caller has."""
+        """Start a thread that replaces `old`, unless another caller already has."""
         fresh = _Thread()
         fresh.due_ns = self._due_ns(self._config.timeout)
         with self._lock():
@@ -217,14 +217,16 @@ class Poller:
             old.wake.set()
         try:
             fresh.thread = spawn(partial(self._run, fresh), "backpressure-poller")
-        except RuntimeError as error:  # no more threads are to be had: whoever meets an old sample tries again
+        except (
+            RuntimeError
+        ) as error:  # no more threads can be started: the next caller that finds an old sample tries again
             fresh.due_ns = -math.inf
             fresh.doubted = True
             fresh.first_poll.land()
             self._announcer.poller_failed(error)
             return
         if not self._may_run():
-            self._dismiss()  # its end came after this was begun
+            self._dismiss()  # the poller was ended after this began
 
     def _is_wanted(self, me: _Thread) -> bool:
         return self._current is me and not me.dismissed and not self._stopped
@@ -236,7 +238,7 @@ class Poller:
         finally:
             me.first_poll.land()
             if self._current is None:
-                self._end_reads()  # it may have begun to read when that was ended already
+                self._end_reads()  # it may have begun to read after the reads were ended
 
     def _turn(self, me: _Thread) -> None:
         """Wait for the next poll, and poll."""
@@ -268,12 +270,12 @@ class Poller:
         return self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)
 
     def poll(self) -> bool:
-        """Read everything once, within the timeout; tell whether the provider answered. Raises nothing it raised."""
+        """Read everything once, within the timeout; tell whether the provider answered. Its errors are not raised."""
         collected: dict[str, object] = {}
         began = time.perf_counter()
         failure = self._bounded(collected)
         if self._stopped:
-            return False  # and what was cut short is no news
+            return False  # what was cut short is not reported
         answered = self.samples.finish(collected.copy(), failure, time.perf_counter() - began)
         self.samples.after_poll()
         return answered
@@ -327,7 +329,7 @@ def _after_fork_in_child() -> None:
         poller.forget_parent()
 
 
-# Servers that fork in C do without: there a child notices by its process id, where samples have grown old.
+# Servers that fork in C do not call it: there a child sees by its process id that its samples are old.
 _pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
 
 if hasattr(os, "register_at_fork"):

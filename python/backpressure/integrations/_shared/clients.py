@@ -8,18 +8,18 @@ import warnings
 
 __all__ = ["SERIALISATION", "installed"]
 
-#: What Python itself raises of a message that cannot be written down: it never came near the queue.
+#: What Python itself raises about a message that cannot be encoded: it never came near the queue.
 SERIALISATION: tuple[type[BaseException], ...] = (TypeError, UnicodeError, pickle.PicklingError)
 
 
 def installed(*names: str) -> tuple[type[BaseException], ...]:
-    """Return the exception classes named ``"module:Class"``, without those that this environment has not."""
+    """Return the exception classes named ``"module:Class"``, without those that are not installed here."""
     found: list[type[BaseException]] = []
     for name in names:
         module, _, attribute = name.partition(":")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of the library's own making
+                warnings.simplefilter("ignore", DeprecationWarning)  # an error within the library
                 kind = getattr(importlib.import_module(module), attribute, None)
         except ImportError:
             continue

@@ -1,10 +1,10 @@
 """What all integrations share: the queue and priority of a job, and one gate for all that an enqueue publishes.
 
-An integration makes a `Hook`, for asyncio an `AsyncHook`, of what its user gave. Where the framework enqueues, it asks
-the hook whether the job `passes`: inside of `admitted` (it is part of an enqueue that was let in), in a worker, under
-`passing`, or for a reason that the integration knows: a retry, a mode that runs jobs at once, a job due much later.
-Else it publishes in ``with hook.admitted([hook.place(...) for each job])``, before a connection is taken, and lets what
-that raises out.
+An integration makes a `Hook`, for asyncio an `AsyncHook`, from the arguments of its user. Where the framework enqueues,
+it asks the hook whether the job `passes`: because it is inside of `admitted` (part of an enqueue that was let in), in a
+worker, under `passing`, or for a reason that the integration knows: a retry, a mode that runs jobs at once, a job that
+is due much later. Otherwise it publishes in ``with hook.admitted([hook.place(...) for each job])``, before it takes a
+connection, and does not catch what that raises.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ __all__ = [
     "far_ahead",
 ]
 
-#: The longest sleep of a hook whose user gave none, in seconds: hooks sit in web requests more often than in batches.
+#: The longest sleep of a hook if its user gave none, in seconds: hooks run in web requests more often than in batches.
 MAX_WAIT = 0.2
-#: Jobs due in more seconds are not judged by the backlog of now.
+#: Jobs that are due in more seconds are not judged by the present backlog.
 FAR_AHEAD = 60.0
 
 #: What a job that cannot be encoded raises, before anything is sent.
@@ -66,9 +66,10 @@ NOT_ENCODABLE: tuple[type[Exception], ...] = (
 #: The name under which a job, or the function behind it, carries a priority of its own.
 MARK = "backpressure_priority"
 
-#: A priority for all jobs; a table by the job's name, its queue's or ``"*"``; or what takes the framework's own object.
+#: A priority for all jobs; a table by the name of the job, of its queue, or ``"*"``; or a function of the framework's
+#: own object.
 PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callable[[Any], Priority | str]
-#: A table of the framework's queue names to the controller's, or what takes the framework's own object.
+#: A table from the framework's queue names to the controller's, or a function of the framework's own object.
 QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
 Place: TypeAlias = tuple[Priority, str]
 
@@ -76,7 +77,7 @@ C = TypeVar("C")
 
 
 class _Entrance:
-    """One `admitted` of a hook: over when it is left, also for contexts that it was copied to or is not left in."""
+    """One `admitted` of a hook. When it is left, it is over in all contexts, also in copies of its own."""
 
     def __init__(self, hook: object) -> None:
         self.hook = hook
@@ -121,7 +122,7 @@ class _Rules(Generic[C]):
         self.controller = controller
         self._priority = priority
         self._queue = queue
-        #: Called with the framework's name of each queue and the controller's, see `check_layout`.
+        #: Called with both names of each queue, the framework's and the controller's, see `check_layout`.
         self.meets: Callable[[str, str], None] | None = None
         self._max_wait = check_max_wait(max_wait)
         self._inside_tasks = frozenset(inside_tasks)
@@ -131,9 +132,9 @@ class _Rules(Generic[C]):
         """Tell whether a job for the framework's queue is to be enqueued without being judged, and count it if so.
 
         Args:
-            task: the name of the task that enqueues it, if one does, where `current_task` does not tell; jobs of those
-                named by ``inside_tasks`` are judged.
-            because: what the integration found that lets it pass.
+            task: the name of the task that enqueues it, if one does and `current_task` does not know it; jobs of
+                tasks that ``inside_tasks`` names are judged.
+            because: the reason that the integration found, if it passes for one.
         """
         if self.entered:
             return True
@@ -215,7 +216,7 @@ class Hook(_Rules["BackpressureController"]):
     def slots(self, places: Iterable[Place]) -> Iterator[None]:
         """Wait once, as long as any place needs, then run the body, whose outcome is reported to all.
 
-        On an event loop nothing waits: what would have to goes if it is HIGH, else raises `ThrottledError`.
+        On an event loop nothing waits: a job that would have to goes if it is HIGH; any other raises `ThrottledError`.
         """
         max_wait, in_order = self._max_wait, _in_order(places)
         if in_event_loop():
@@ -254,7 +255,7 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
 
     async def turn(self, place: Place) -> AbstractContextManager[None]:
-        """Wait for one place, and return what is to be entered around the sending, whose outcome it reports."""
+        """Wait for one place; return a context manager for the sending, which reports its outcome."""
         with _naming([place]):
             decision = await self.controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
         return self.controller._admission.reporting([decision], self._not_failures)  # noqa: SLF001
@@ -291,13 +292,13 @@ def _look_up(rule: Any, job: Any, *names: str) -> Any:
 
 
 def _in_order(places: Iterable[Place]) -> list[Place]:
-    """Return the distinct places, those first that may be shed, so that nobody waits in vain."""
+    """Return the distinct places; those that may be shed come first, so that nobody waits for nothing."""
     return sorted(set(places), key=lambda place: (place[0].value, place[1]))
 
 
 @contextlib.contextmanager
 def _naming(places: Sequence[Place]) -> Iterator[None]:
-    """Have the error about a controller that was not started say what it was about: here nobody sees a controller."""
+    """Make the error about a controller that was not started name the queue: here nobody sees a controller."""
     try:
         yield
     except ControllerStoppedError:

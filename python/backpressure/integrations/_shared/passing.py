@@ -1,4 +1,4 @@
-"""`passing`: what a program lets pass of its own accord."""
+"""`passing`: jobs that a program itself lets pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["is_passing", "passing"]
 _passing: contextvars.ContextVar[bool] = contextvars.ContextVar("_passing", default=False)
 
 
-class passing:  # noqa: N801 - reads as what the body is
-    """Let pass what the body enqueues, through every hook: for schedulers of the application, and for start-up code.
+class passing:  # noqa: N801 - it reads well in a `with`
+    """Let every hook pass what the body enqueues: for schedulers of the application, and for start-up code.
 
     Jobs are neither judged nor delayed, and their controller need not be started. Holds for this thread or task and the
     tasks that it starts, not for threads. Counted as ``backpressure_passed_total{why="passing"}``.

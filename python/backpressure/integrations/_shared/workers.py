@@ -1,13 +1,12 @@
-"""What runs in a worker, a scheduler or a consumer, all of whose jobs pass: to refuse them loses them.
+"""What runs in a worker, a scheduler or a consumer. All jobs from there pass: a refused one would be lost.
 
-Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
-handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
-thread has the process for itself, and what ends the program after it; one on another thread, or on an event loop that
-it shares, is that thread or task and what these start, so that a worker within a producer opens nothing of the
-producer's. Processes that multiprocessing starts for a worker are the worker's, too.
+The hooks mark these where the framework starts them, not at each job or thread: callbacks, signal handlers, boot hooks,
+threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main thread owns the whole
+process, and also what ends the program after it. A worker on another thread, or on an event loop that it shares, is
+that thread or task and what these start: so a worker inside a producer lets no job of the producer pass. Processes that
+multiprocessing starts for a worker belong to the worker too.
 
-Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
-`task`.
+If jobs of some tasks are to be judged after all, the framework's calls of tasks are marked by `task`.
 """
 
 from __future__ import annotations
@@ -44,20 +43,20 @@ __all__ = [
     "worker",
 ]
 
-# On processes and threads that belong to a worker: ``True``, or the functions while one of which runs there, see
-# `recognise`.
+# Set on processes and threads that belong to a worker: ``True``, or functions, if it does so only while one of them
+# runs there, see `recognise`.
 _MARK = "_backpressure_in_worker"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
-# What runs now on the main thread, and whether for good; a forked child inherits it, as it does the threads' marks.
-# Adding to and taking from a list cannot be torn.
+# What runs now on the main thread, and whether until the end; a forked child inherits this and the marks of threads.
+# Adding to a list and taking from it are atomic.
 _process: list[bool] = []
-# That a worker has run on the main thread: what the end of its program runs, once that thread is done, is its own.
+# A worker has run on the main thread: what the end of its program runs, after that thread is done, belongs to it.
 _ended: list[None] = []
-# What ran on the main thread before it could be marked, see `recognise`.
+# What ran on the main thread before that could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
-# Whether threads are followed. Not asked of what was wrapped, which others may wrap in turn.
+# Whether threads are followed. The wrapped functions are not asked: other code may wrap them again.
 _following = threading.Event()
 
 
@@ -69,7 +68,7 @@ _local = _Local()
 
 
 class _Run:
-    """One run of a task; over for the threads that it started, too, when the task is."""
+    """One run of a task. When the task is over, so it is for the threads that it started."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,13 +100,13 @@ def _has_marked_thread() -> bool:
 
 
 def _follow_processes() -> None:
-    """Have processes that a worker starts belong to it: one that is not forked, but spawned, knows of nothing else."""
+    """Make processes that a worker starts belong to it: one that is not forked, but spawned, knows nothing."""
     start: Any = processes.BaseProcess.start
 
     @functools.wraps(start)
     def follow(process: Any) -> None:
         if in_worker():
-            setattr(process, _MARK, True)  # which it takes with it
+            setattr(process, _MARK, True)  # which is sent to it
         start(process)
 
     patched: Any = processes.BaseProcess
@@ -118,7 +117,7 @@ _follow_processes()
 
 
 def mark_process() -> None:
-    """Note that this process, and what it forks, is a worker's from now on."""
+    """Note that this process, and what it forks, belongs to a worker from now on."""
     if True not in _process:
         _process.append(True)
 
@@ -128,8 +127,8 @@ def worker(*, process: bool = True) -> Iterator[None]:
     """Mark what the body runs, a worker's main function: the process if this is its main thread, else this thread.
 
     Args:
-        process: whether a worker on the main thread has the process for itself: one that only starts there, to run on
-            other threads, has not.
+        process: whether a worker on the main thread owns the process; not so if it only starts there, to run on other
+            threads.
     """
     thread = threading.current_thread()
     if process and thread is threading.main_thread():
@@ -145,7 +144,7 @@ def worker(*, process: bool = True) -> Iterator[None]:
         _follow_threads()
         setattr(thread, _MARK, True)
         try:
-            with setting(_coroutine, True):  # for what it has another thread's event loop run
+            with setting(_coroutine, True):  # for what it runs on the event loop of another thread
                 yield
         finally:
             delattr(thread, _MARK)
@@ -163,7 +162,7 @@ def running() -> Iterator[None]:
 def serving() -> Iterator[None]:
     """Mark what the body runs, a worker's main coroutine.
 
-    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; else as `running`.
+    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; otherwise as `running`.
     """
     with worker() if _has_a_loop_for_itself() else running():
         yield
@@ -174,7 +173,7 @@ def _has_a_loop_for_itself() -> bool:
 
     if len(asyncio.all_tasks()) > 1:
         return False
-    # A loop that runs for ever may be a server's, whose requests have not come yet.
+    # A loop that runs for ever may belong to a server that has had no request yet.
     until_complete = {asyncio.Runner.run.__code__, asyncio.BaseEventLoop.run_until_complete.__code__}
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in until_complete:
@@ -184,7 +183,7 @@ def _has_a_loop_for_itself() -> bool:
 
 @contextlib.contextmanager
 def task(name: str) -> Iterator[None]:
-    """Note that the body runs a task: on this thread or in this coroutine, and on or in those that it starts."""
+    """Note that the body runs a task: on this thread or in this coroutine, and in those that it starts."""
     _follow_threads()
     run = _Run(name)
     try:
@@ -206,10 +205,10 @@ def _current_run() -> _Run | None:
 
 
 def recognise(*functions: str) -> None:
-    """Mark what runs one of a worker's functions now, given as ``"module:function"``: it is too late to wrap it.
+    """Mark what is already running one of a worker's functions, given as ``"module:function"``: too late to wrap these.
 
-    For processes that import the program which protects its queues when they have begun, as commands do, and RQ's
-    workers at each job.
+    For processes that import the program which protects its queues only after they have begun, as commands do, and
+    RQ's workers at each job.
     """
     thread = threading.current_thread()
     if frame_of(threading.main_thread(), functions) is not None:
@@ -221,7 +220,7 @@ def recognise(*functions: str) -> None:
 
 def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
     """Return the innermost frame of a thread that runs one of the functions, given as ``"module:function"``."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - other threads' are not to be had otherwise
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - there is no other way to the frames of other threads
     while frame is not None:
         if f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}" in functions:
             return frame
@@ -237,13 +236,13 @@ def _still_runs() -> bool:
 
 
 def marked(owner: Any, *functions: str, by: Mark | None = None) -> None:
-    """Have functions of a worker's class, or module, mark what they run.
+    """Make functions of a worker's class, or module, mark what they run.
 
     Args:
-        by: how; by default coroutine functions by `running`, others by `worker`.
+        by: the mark; by default `running` for coroutine functions, `worker` for others.
 
     Raises:
-        AttributeError: one is not there, so that jobs of this release would be taken for a producer's.
+        AttributeError: one is missing, so that jobs of this release would look like those of a producer.
     """
     for name in functions:
         setattr(owner, name, marking(getattr(owner, name), by))
@@ -269,8 +268,8 @@ def marking(method: Any, by: Mark | None = None) -> Any:
 
 
 def _follow_threads() -> None:
-    """Have threads that a worker or a task starts, what it submits to pools of threads, and what it has futures call
-    when they are done, belong to it from now on.
+    """From now on, what a worker or a task starts belongs to it: its threads, what it submits to pools of threads, and
+    what futures call for it when they are done.
 
     Neither contexts nor thread-locals reach them, so `threading.Thread.start`, ``ThreadPoolExecutor.submit`` and
     ``Future.add_done_callback`` are wrapped; only once a worker runs beside a producer, with which it may share a pool,
@@ -278,7 +277,7 @@ def _follow_threads() -> None:
     """
     if _following.is_set():
         return
-    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - few need it
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - rarely needed
 
     with _start_lock:
         if _following.is_set():
@@ -332,12 +331,12 @@ def _have_run_inside(thread: Any, inside: bool, run: _Run | None) -> None:
         try:
             _run_inside(inside, run, its_run)
         finally:
-            vars(thread).pop("run", None)  # else it would hold the thread, in a circle
+            vars(thread).pop("run", None)  # otherwise it would hold the thread, in a circle
 
     thread.run = run_inside
 
 
 def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Call what was started or submitted by what is `inside` of a worker, or by the `run` of a task."""
+    """Call what was started or submitted from `inside` of a worker, or by the `run` of a task."""
     with setting(_coroutine, inside), setting(_task, run):
         return function(*args, **kwargs)
