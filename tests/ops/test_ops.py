@@ -30,7 +30,7 @@ from backpressure import (
     Priority,
     StatsUnavailableError,
 )
-from backpressure._telemetry.metrics import FAMILIES
+from backpressure._telemetry.families import FAMILIES
 from backpressure.integrations import passing
 from backpressure.integrations._shared.hook import Hook
 from support.servers import HOST, free_port, wait_until

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from backpressure import BackpressureConfig, InMemoryStatsProvider, RecoveryStrategy, StatsUnavailableError
-from backpressure._telemetry.metrics import FAMILIES
+from backpressure._telemetry.families import FAMILIES
 from support.seed_document import block
 
 if TYPE_CHECKING:

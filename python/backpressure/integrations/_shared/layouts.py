@@ -29,7 +29,7 @@ Written: TypeAlias = Callable[[], "Layout | str | None"]
 _Keys: TypeAlias = dict[tuple[str, str], None]
 
 _PLAIN = (ListKey, ZSetKey, StreamKey)
-# Stands for any queue where no name is known.
+# Stands for any queue if no name is known.
 _ANY = "queue"
 # Pairs of names that are checked after the hook was made; later ones are not.
 _MOST = 1000

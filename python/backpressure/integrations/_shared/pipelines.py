@@ -34,7 +34,7 @@ class _Load:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._slots: list[tuple[contextlib.ExitStack, range]] = []
-        # Others may have replaced them, too.
+        # Other code may have replaced them too.
         self._before = {name: vars(pipeline)[name] for name in ("execute", "reset") if name in vars(pipeline)}
         pipeline.execute, pipeline.reset = self.execute, self.reset
 

@@ -53,7 +53,7 @@ _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", 
 _process: list[bool] = []
 # Not empty once a worker has run on the main thread: after that thread, the end of the program is the worker's.
 _ended: list[None] = []
-# What ran on the main thread before it could be marked, see `recognise`.
+# What ran on the main thread before that could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
 # Whether threads are followed. The wrapped functions cannot tell, because others may wrap them again.
@@ -117,7 +117,7 @@ _follow_processes()
 
 
 def mark_process() -> None:
-    """Note that this process, and what it forks, is a worker's from now on."""
+    """Note that this process, and what it forks, belongs to a worker from now on."""
     if True not in _process:
         _process.append(True)
 
@@ -162,7 +162,7 @@ def running() -> Iterator[None]:
 def serving() -> Iterator[None]:
     """Mark the body as a worker's main coroutine.
 
-    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; else as `running`.
+    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; otherwise as `running`.
     """
     with worker() if _has_a_loop_for_itself() else running():
         yield
@@ -277,7 +277,7 @@ def _follow_threads() -> None:
     """
     if _following.is_set():
         return
-    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - few need it
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - rarely needed
 
     with _start_lock:
         if _following.is_set():
@@ -331,7 +331,7 @@ def _have_run_inside(thread: Any, inside: bool, run: _Run | None) -> None:
         try:
             _run_inside(inside, run, its_run)
         finally:
-            vars(thread).pop("run", None)  # else it would hold the thread, in a circle
+            vars(thread).pop("run", None)  # otherwise it would hold the thread, in a circle
 
     thread.run = run_inside
 

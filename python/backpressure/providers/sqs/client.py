@@ -19,7 +19,7 @@ def make_client(
     import boto3.session  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and not everyone needs it
     import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415
 
-    import backpressure  # noqa: PLC0415 - it is being imported when this module is
+    from backpressure._runtime.version import version  # noqa: PLC0415 - slow, and needed here only
 
     config = botocore.config.Config(
         connect_timeout=timeout,
@@ -27,7 +27,7 @@ def make_client(
         # The mode too, because AWS_RETRY_MODE may say "adaptive", which sleeps.
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=connections,
-        user_agent_extra=f"producer-backpressure/{backpressure.__version__}",
+        user_agent_extra=f"producer-backpressure/{version()}",
     )
     # Threads may share clients but not sessions, so boto3's default session is not used.
     session = boto3.session.Session()
