@@ -1,7 +1,7 @@
 //! The circuit breaker's Python face: one that stands alone, or a handle on a queue's.
 
 use backpressure_core::breaker::{self, Change, Outcome, is_forced};
-use backpressure_core::cache::Place;
+use backpressure_core::queue::Place;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyString;

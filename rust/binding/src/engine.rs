@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backpressure_core::breaker::{Change, Ticket as CoreTicket, is_pristine};
-use backpressure_core::cache::{self, Place};
 use backpressure_core::counters::{Row, Totals};
 use backpressure_core::engine::{self as core, Admission, Answer, Ask, Call, Mode, NEVER, Planned, Settings};
+use backpressure_core::queue::{self as state, Place};
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -27,13 +27,13 @@ use crate::vocabulary::Vocabulary;
 const OTHER_QUEUES: &str = "__other__";
 
 /// An answer that lies ready.
-pub type Ready = cache::Ready<Py<PyAny>>;
+pub type Ready = state::Ready<Py<PyAny>>;
 
 /// One queue's state, as the table keeps it. Never seen outside.
 #[pyclass(frozen, name = "Queue", module = "backpressure._native")]
 #[repr(C)]
 pub struct Queue {
-    pub core: cache::Queue<Py<PyAny>, Guarded<Ready>>,
+    pub core: state::Queue<Py<PyAny>, Guarded<Ready>>,
     pub name: Py<PyString>,
     pub last_failure: Failure,
     // In the order in which they were made.
@@ -535,7 +535,7 @@ impl Engine {
         }
         let text = name.to_str()?;
         let circuit = Arc::clone(settings.circuit_of(text));
-        let core = cache::Queue::new(text, circuit, self.core.origin_ns, now_ns);
+        let core = state::Queue::new(text, circuit, self.core.origin_ns, now_ns);
         let number = self.made.fetch_add(1, Ordering::Relaxed); // relaxed: no two are the same, that is all
         let made =
             Bound::new(py, Queue { core, name: name.clone().unbind(), last_failure: Failure::default(), number })?;

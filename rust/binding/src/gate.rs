@@ -1,7 +1,7 @@
 //! Gates: an engine's calls for one priority and queue, which is looked up once.
 
-use backpressure_core::Priority;
-use backpressure_core::cache::Place;
+use backpressure_core::queue::Place;
+use backpressure_core::vocabulary::Priority;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;

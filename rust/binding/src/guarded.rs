@@ -1,7 +1,7 @@
 //! A place that the interpreter's lock guards already. Where there is none, it brings a lock of its own.
 
 #[cfg(Py_GIL_DISABLED)]
-pub use backpressure_core::cache::Slot as Guarded;
+pub use backpressure_core::queue::Slot as Guarded;
 #[cfg(not(Py_GIL_DISABLED))]
 pub use with_gil::Guarded;
 
@@ -11,7 +11,7 @@ mod with_gil {
     use std::cell::UnsafeCell;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    use backpressure_core::cache::Place;
+    use backpressure_core::queue::Place;
 
     /// Holds one thing, for threads that are attached to the interpreter.
     pub struct Guarded<T>(UnsafeCell<Option<T>>);

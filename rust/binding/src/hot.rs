@@ -16,7 +16,7 @@ use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
 
-use backpressure_core::Priority;
+use backpressure_core::vocabulary::Priority;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;

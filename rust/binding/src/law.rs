@@ -1,7 +1,7 @@
 //! The throttle law, by itself: for those who hold both engines against the same vectors.
 
-use backpressure_core::Priority;
-use backpressure_core::curve::{self, Law};
+use backpressure_core::laws::three_zone::{self, Law};
+use backpressure_core::vocabulary::Priority;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::settings::LawSettings;
 
 /// Piecewise linear delay: none in green, a light slope in yellow, a steep one in red, capped.
 #[pyclass(frozen, name = "ThreeZoneLaw", module = "backpressure._native")]
-pub struct ThreeZoneLaw(curve::ThreeZoneLaw);
+pub struct ThreeZoneLaw(three_zone::ThreeZoneLaw);
 
 #[pymethods]
 impl ThreeZoneLaw {

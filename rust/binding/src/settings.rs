@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use backpressure_core::curve::{self, Scale};
+use backpressure_core::laws::three_zone::{self, Scale};
 use backpressure_core::zone::Window;
 use backpressure_core::{breaker, engine};
 use pyo3::prelude::*;
@@ -22,9 +22,9 @@ pub struct LawSettings {
     scale_yellow: bool,
 }
 
-impl From<LawSettings> for curve::ThreeZoneLaw {
+impl From<LawSettings> for three_zone::ThreeZoneLaw {
     fn from(law: LawSettings) -> Self {
-        Self::new(curve::LawSettings {
+        Self::new(three_zone::LawSettings {
             windows: law.windows.map(|(green_max, yellow_max, red_max)| Window { green_max, yellow_max, red_max }),
             yellow_min_ns: law.yellow_min_ns,
             yellow_max_ns: law.yellow_max_ns,

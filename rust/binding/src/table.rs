@@ -7,7 +7,7 @@ pub use own::Table;
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod own {
-    use backpressure_core::cache::Place;
+    use backpressure_core::queue::Place;
     use compact_str::CompactString;
     use hashbrown::HashTable;
     use pyo3::gc::{PyTraverseError, PyVisit};

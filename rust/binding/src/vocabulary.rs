@@ -1,8 +1,8 @@
 //! What the engine shares with the package's Python side: enum members, the checks of its input, and its totals.
 
 use backpressure_core::counters::Totals;
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

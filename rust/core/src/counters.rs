@@ -3,8 +3,8 @@
 //! Every operation is relaxed. A counter publishes nothing but itself, and `fetch_add` loses no count whatever its
 //! ordering; a reader that is told of a decision by other means sees it counted, since that telling synchronizes.
 
-use crate::Reason;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::vocabulary::Reason;
 
 const MS: u64 = 1_000_000;
 
@@ -170,7 +170,7 @@ mod tests {
     use std::thread;
 
     use super::{Counters, MS, REFUSALS, Row};
-    use crate::Reason;
+    use crate::vocabulary::Reason;
 
     #[test]
     fn a_bucket_includes_its_upper_bound() {

@@ -4,7 +4,7 @@
 //!
 //! # Memory orderings
 //!
-//! The mode is published as a sample is (see `cache.rs`): the pointer first, then the epoch with release, read with
+//! The mode is published as a sample is (see `queue.rs`): the pointer first, then the epoch with release, read with
 //! acquire; who sees an epoch finds its mode or a later one. The instants of the next check and the next eviction are
 //! relaxed, since they stand for themselves: whoever reads an old one is early, and looks once for nothing. So is what the
 //! host said at the last check: who comes in the midst of a check goes by the one before.
@@ -13,12 +13,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::breaker::{Change, CircuitSettings, State, Ticket, is_forced, state_of};
-use crate::cache::{Computed, Place, Queue, Ready, Sample};
 use crate::counters::{Counters, Row};
-use crate::curve::{Law, ThreeZoneLaw, saturated};
+use crate::laws::three_zone::{Law, ThreeZoneLaw, saturated};
+use crate::queue::{Computed, Place, Queue, Ready, Sample};
 use crate::sync::{ArcSwap, AtomicBool, AtomicI64, AtomicU64, Ordering};
+use crate::vocabulary::{Priority, Reason};
 use crate::zone::Zone;
-use crate::{Priority, Reason};
 
 /// An instant that never comes.
 pub const NEVER: i64 = i64::MAX;
@@ -626,10 +626,10 @@ mod tests {
 
     use super::{Admission, Answer, Ask, Call, Engine, Host, NEVER, Planned, Settings};
     use crate::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at, state_of};
-    use crate::cache::{Place, Queue, Ready, Slot};
-    use crate::curve::{LawSettings, Scale, ThreeZoneLaw};
+    use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+    use crate::queue::{Place, Queue, Ready, Slot};
+    use crate::vocabulary::{Priority, Reason};
     use crate::zone::{Window, Zone};
-    use crate::{Priority, Reason};
 
     const S: i64 = 1_000_000_000;
     const ASK: Ask = Ask { admit: true, may_read: false, cold: None };

@@ -6,11 +6,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use backpressure_core::breaker::{Change, Ticket};
-use backpressure_core::cache::{Queue, Ready, Slot};
-use backpressure_core::curve::ThreeZoneLaw;
 use backpressure_core::engine::{Answer, Ask, Call, Engine, Host, Settings};
+use backpressure_core::laws::three_zone::ThreeZoneLaw;
+use backpressure_core::queue::{Queue, Ready, Slot};
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 
 const S: i64 = 1_000_000_000;
 

@@ -7,11 +7,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use backpressure_core::breaker::{Breaker, CircuitSettings, Outcome, Ticket, at};
-use backpressure_core::cache::{Place, Queue, Ready};
 use backpressure_core::counters::{Counters, Row};
-use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::laws::three_zone::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::queue::{Place, Queue, Ready};
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Window;
-use backpressure_core::{Priority, Reason};
 
 const MS: i64 = 1_000_000;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use backpressure_core::breaker::{Change, Outcome, State, Ticket, Word, state_of};
-use backpressure_core::curve::Law;
 use backpressure_core::engine::{Ask, NEVER, Settings};
-use backpressure_core::{Priority, Reason};
+use backpressure_core::laws::three_zone::Law;
+use backpressure_core::vocabulary::{Priority, Reason};
 
 use crate::world::{MS, S, Seen, World, backlog, settings};
 

@@ -14,9 +14,9 @@
 #![cfg(loom)]
 
 mod breaker;
-mod cache;
 mod counters;
 mod mode;
+mod queue;
 mod sample;
 #[path = "../world/mod.rs"]
 mod world;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use backpressure_core::breaker::Outcome;
-use backpressure_core::{Priority, Reason};
+use backpressure_core::vocabulary::{Priority, Reason};
 
 use crate::world::{MS, Seen, World, number_in, settings};
 

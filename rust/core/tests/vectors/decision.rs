@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use backpressure_core::breaker::{Change, Outcome, Ticket, at};
-use backpressure_core::cache::{Queue, Ready, Slot};
 use backpressure_core::counters::Row;
-use backpressure_core::curve::ThreeZoneLaw;
 use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Mode, Planned, Settings};
+use backpressure_core::laws::three_zone::ThreeZoneLaw;
+use backpressure_core::queue::{Queue, Ready, Slot};
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 use serde_json::{Value, json};
 
 use crate::{boolean, breaker, index, integer, law, list, read, signed, text, triple};

@@ -1,7 +1,7 @@
 //! Holds the law against its golden answers.
 
-use backpressure_core::Priority;
-use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::laws::three_zone::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::vocabulary::Priority;
 use backpressure_core::zone::Window;
 use serde_json::Value;
 

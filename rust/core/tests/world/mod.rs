@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use backpressure_core::breaker::{Change, CircuitSettings, Outcome, State, Ticket, at, state_of};
-use backpressure_core::cache::{Place, Queue, Ready, Slot};
 use backpressure_core::counters::Row;
-use backpressure_core::curve::{LawSettings, Scale, ThreeZoneLaw};
 use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Planned, Settings};
+use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::queue::{Place, Queue, Ready, Slot};
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::{Window, Zone};
-use backpressure_core::{Priority, Reason};
 
 pub const MS: i64 = 1_000_000;
 pub const S: i64 = 1_000 * MS;

@@ -1,6 +1,6 @@
 //! The throttle law: backlog and priority in, zone, delay and shedding out. Integers throughout.
 
-use crate::Priority;
+use crate::vocabulary::Priority;
 use crate::zone::{Window, Zone};
 
 const PERMILLE: u128 = 1_000;
@@ -106,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Advice, Law, LawSettings, Scale, ThreeZoneLaw};
-    use crate::Priority;
+    use crate::vocabulary::Priority;
     use crate::zone::{Window, Zone};
 
     const MAX_BACKLOG: i64 = (1 << 53) - 1;

@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use once_cell::race::OnceBox;
 
-use crate::Priority;
 use crate::breaker::{Breaker, CircuitSettings};
 use crate::counters::{Counters, Row};
-use crate::curve::Advice;
 use crate::engine::Settings;
+use crate::laws::three_zone::Advice;
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
+use crate::vocabulary::Priority;
 
 // No instants of a clock that began in this machine's lifetime.
 const NOT_FAILED: i64 = i64::MIN;
@@ -256,7 +256,7 @@ mod tests {
     use super::{Place, Queue, Ready};
     use crate::breaker::CircuitSettings;
     use crate::counters::Row;
-    use crate::{Priority, Reason};
+    use crate::vocabulary::{Priority, Reason};
 
     fn queue() -> Queue<&'static str> {
         let circuit = CircuitSettings {

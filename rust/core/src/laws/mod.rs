@@ -1,0 +1,3 @@
+//! The throttle laws.
+
+pub mod three_zone;
