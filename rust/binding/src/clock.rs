@@ -41,6 +41,14 @@ impl Clock {
         Ok(Self::Injected(now_ns.clone().unbind()))
     }
 
+    /// Returns the same clock.
+    pub fn share(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::System(system) => Self::System(system.clone()),
+            Self::Injected(now_ns) => Self::Injected(now_ns.clone_ref(py)),
+        }
+    }
+
     /// Tells whether reading it calls nothing of Python's.
     #[inline]
     pub fn is_system(&self) -> bool {
@@ -67,7 +75,7 @@ impl Clock {
     }
 
     /// Shows the collector what is held.
-    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::System(_) => Ok(()),
             Self::Injected(now_ns) => visit.call(now_ns),
@@ -84,6 +92,7 @@ mod system {
     const LAG_NS: i64 = 20_000_000;
 
     /// `CLOCK_MONOTONIC`, as Python reads it.
+    #[derive(Clone)]
     pub struct System;
 
     impl System {
@@ -122,6 +131,7 @@ mod system {
     use pyo3::prelude::*;
 
     /// Rust's monotonic clock, set by Python's.
+    #[derive(Clone)]
     pub struct System {
         anchor: Instant,
         anchor_ns: i64,

@@ -6,8 +6,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::engine::{Engine, Queue, Ready};
+use crate::engine::Engine;
 use crate::guarded::Guarded;
+use crate::queue::{Queue, Ready};
 
 /// An engine's calls for one priority and queue. Thread-safe.
 #[pyclass(frozen, subclass, name = "Gate", module = "backpressure._native")]

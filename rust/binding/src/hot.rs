@@ -23,10 +23,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
+use crate::bare::object;
 use crate::crossing::vectorcall;
-use crate::engine::{Engine, Queue, Ready};
+use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::outcome::{Go, settle};
+use crate::queue::{Queue, Ready};
 
 type Arguments = *const *mut PyObject;
 type Ordinary = PyOnceLock<Py<PyAny>>;
@@ -243,16 +245,6 @@ fn raise<T>(py: Python<'_>, error: PyErr) -> Option<T> {
     None
 }
 
-/// Types a bare pointer.
-///
-/// # Safety
-/// It points to a living `T`.
-#[inline]
-pub unsafe fn object<'a, 'py, T>(py: Python<'py>, pointer: &'a *mut PyObject) -> &'a Bound<'py, T> {
-    // SAFETY: that is the caller's promise.
-    unsafe { Bound::ref_from_ptr(py, pointer).cast_unchecked() }
-}
-
 /// Returns name and priority of a call, where looking them up calls nothing of Python's.
 #[inline]
 fn known<'a, 'py>(
@@ -319,7 +311,7 @@ unsafe fn run_at_host(slf: *mut PyObject, args: Arguments, nargs: Py_ssize_t, na
             return ptr::null_mut();
         }
         let py = Python::assume_attached();
-        let host = object::<Engine>(py, &slf).get().host.as_ptr();
+        let host = object::<Engine>(py, &slf).get().shared.get().host.as_ptr();
         call(ffi::PyObject_GetAttr(host, intern!(py, "run").as_ptr()), args, nargs, names)
     }
 }

@@ -1,6 +1,8 @@
 //! The throttle law, by itself: for those who hold both engines against the same vectors.
 
-use backpressure_core::laws::three_zone::{self, Law};
+use backpressure_core::laws::law::Law;
+use backpressure_core::laws::three_zone;
+use backpressure_core::sample::Sample;
 use backpressure_core::vocabulary::Priority;
 use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
@@ -21,7 +23,8 @@ impl ThreeZoneLaw {
     /// Judge `backlog` waiting jobs for `priority` (0 low, 1 medium, 2 high): zone, delay in nanoseconds, shed.
     fn advise(&self, priority: usize, backlog: i64) -> PyResult<(usize, u64, bool)> {
         let priority = Priority::ALL.get(priority).ok_or_else(|| PyIndexError::new_err("tuple index out of range"))?;
-        let advice = self.0.advise(*priority, backlog);
+        let sample = Sample { number: 0, backlog, oldest_age_ns: None, as_of_ns: 0 };
+        let advice = self.0.advise(&sample, *priority, &());
         Ok((advice.zone.index(), advice.delay_ns, advice.shed))
     }
 }

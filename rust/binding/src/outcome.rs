@@ -7,16 +7,17 @@
 
 use std::ptr::{self, NonNull};
 
-use backpressure_core::breaker::is_pristine;
+use backpressure_core::word::is_pristine;
 use pyo3::ffi::{self, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::bare::object;
 use crate::crossing::vectorcall_method;
-use crate::engine::{Engine, Queue};
-use crate::hot::object;
+use crate::engine::Engine;
 use crate::plain;
+use crate::queue::Queue;
 
 /// Stands for the beginning of a job whose circuit had no failure to forget: any that is found later came meanwhile.
 const BEFORE_ANY_FAILURE: i64 = i64::MIN;
@@ -86,7 +87,7 @@ unsafe fn settle_long(engine: *mut PyObject, go: Go, began_ns: i64, value: *mut 
     unsafe {
         let py = Python::assume_attached();
         let engine = object::<Engine>(py, &engine).get();
-        let host = engine.host.as_ptr();
+        let host = engine.shared.get().host.as_ptr();
         let began_ns = if began_ns == BEFORE_ANY_FAILURE { engine.origin_ns() } else { began_ns };
         let settled =
             if value.is_null() { tell_error(host, &go, began_ns, py) } else { tell_value(host, &go, value, py) };

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use backpressure_core::laws::three_zone::{self, Scale};
+use backpressure_core::laws::AnyLaw;
+use backpressure_core::laws::three_zone::{self, Scale, ThreeZoneLaw};
+use backpressure_core::settings;
 use backpressure_core::zone::Window;
-use backpressure_core::{breaker, engine};
 use pyo3::prelude::*;
 
 use crate::vocabulary::Vocabulary;
@@ -22,7 +23,7 @@ pub struct LawSettings {
     scale_yellow: bool,
 }
 
-impl From<LawSettings> for three_zone::ThreeZoneLaw {
+impl From<LawSettings> for ThreeZoneLaw {
     fn from(law: LawSettings) -> Self {
         Self::new(three_zone::LawSettings {
             windows: law.windows.map(|(green_max, yellow_max, red_max)| Window { green_max, yellow_max, red_max }),
@@ -47,9 +48,9 @@ pub struct CircuitSettings {
     high_attempts: bool,
 }
 
-impl From<CircuitSettings> for Arc<breaker::CircuitSettings> {
+impl From<CircuitSettings> for Arc<settings::CircuitSettings> {
     fn from(circuit: CircuitSettings) -> Self {
-        Self::new(breaker::CircuitSettings {
+        Self::new(settings::CircuitSettings {
             failure_threshold: circuit.failure_threshold,
             recovery_threshold: circuit.recovery_threshold,
             trip_window_ms: circuit.trip_window_ms,
@@ -80,11 +81,12 @@ pub struct EngineSettings<'py> {
 
 impl EngineSettings<'_> {
     /// Returns the core's.
-    pub fn into_core(self, vocabulary: &Vocabulary) -> PyResult<Arc<engine::Settings>> {
-        Ok(Arc::new(engine::Settings {
-            law: self.law.into(),
+    pub fn into_core(self, vocabulary: &Vocabulary) -> PyResult<Arc<settings::Settings>> {
+        let law = |law: LawSettings| AnyLaw::ThreeZone(law.into());
+        Ok(Arc::new(settings::Settings {
+            law: law(self.law),
             circuit: self.circuit.into(),
-            laws: self.laws.into_iter().map(|(name, law)| (name, law.into())).collect(),
+            laws: self.laws.into_iter().map(|(name, own)| (name, law(own))).collect(),
             circuits: self.circuits.into_iter().map(|(name, circuit)| (name, circuit.into())).collect(),
             cache_ttl_ns: self.cache_ttl_ns,
             check_after_ns: self.check_after_ns,

@@ -1,11 +1,4 @@
-//! The circuit breaker: everything its transitions read is one 64-bit word, stepped by pure functions.
-//!
-//! Word, from the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
-//! The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
-//! from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
-//! while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced
-//! open without an end. Stamps and durations round up, instants held against them down, so nothing happens early and
-//! everything at most 2 ms late.
+//! The circuit breaker: everything its transitions read is one 64-bit word, see `word.rs`, stepped by pure functions.
 //!
 //! # Memory orderings
 //!
@@ -19,129 +12,14 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use crate::settings::CircuitSettings;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use crate::word::{
+    DUE, MS, State, UNENDING, Word, floor_ms, generation_of, is_forced, is_pristine, stamp_ms, state_of,
+};
 
-const MS: i64 = 1_000_000;
-const MAX_MS: u64 = (1 << 40) - 1;
-const MAX_COUNT: u64 = (1 << 10) - 1;
-const MAX_GENERATION: u64 = (1 << 10) - 1;
-/// The word of a circuit that is closed and has no failures to forget, but for its generation.
-const PRISTINE: u64 = !(MAX_GENERATION << 40);
-/// The stamp of a word whose next probe may go at once.
-const DUE: u64 = MAX_MS;
-/// The stamp of a word that is forced open without an end.
-const UNENDING: u64 = MAX_MS;
 /// Stands for "never" in the display times.
 const NEVER: i64 = i64::MIN;
-
-/// State of a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Everything goes.
-    Closed,
-    /// Nothing goes, until the first probe.
-    Open,
-    /// Probes go, one at a time.
-    HalfOpen,
-}
-
-/// One queue's breaker settings; durations in milliseconds, rounded up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CircuitSettings {
-    /// Consecutive failures that open it.
-    pub failure_threshold: u64,
-    /// Successful probes that close it.
-    pub recovery_threshold: u64,
-    /// Longest time without an attempt between two of those failures.
-    pub trip_window_ms: u64,
-    /// Time from opening to the first probe.
-    pub recovery_timeout_ms: u64,
-    /// Time from one probe to the next, if the first is not heard of.
-    pub probe_interval_ms: u64,
-    /// Whether HIGH goes through all the same, without a ticket.
-    pub high_attempts: bool,
-}
-
-/// The breaker's word, unpacked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Word {
-    /// State of the circuit.
-    pub state: State,
-    /// Held open by hand.
-    pub forced: bool,
-    /// A probe's result is awaited.
-    pub leased: bool,
-    /// Consecutive failures, or successful probes.
-    pub count: u64,
-    /// Bumped by each transition.
-    pub generation: u64,
-    /// See the head of this file.
-    pub stamp_ms: u64,
-}
-
-impl Word {
-    /// Returns the 64-bit integer.
-    pub fn pack(self) -> u64 {
-        (self.state as u64) << 62
-            | u64::from(self.forced) << 61
-            | u64::from(self.leased) << 60
-            | self.count << 50
-            | self.generation << 40
-            | self.stamp_ms
-    }
-
-    /// Reads a 64-bit integer.
-    pub fn unpack(word: u64) -> Self {
-        Self {
-            state: state_of(word),
-            forced: is_forced(word),
-            leased: word >> 60 & 1 == 1,
-            count: word >> 50 & MAX_COUNT,
-            generation: generation_of(word),
-            stamp_ms: word & MAX_MS,
-        }
-    }
-
-    /// Returns the word after a transition: a new generation, counting from zero.
-    fn to(self, state: State) -> Self {
-        let generation = (self.generation + 1) & MAX_GENERATION;
-        Self { state, forced: false, leased: false, count: 0, generation, stamp_ms: 0 }
-    }
-}
-
-/// Returns the state in a packed word.
-pub fn state_of(word: u64) -> State {
-    match word >> 62 {
-        0 => State::Closed,
-        1 => State::Open,
-        _ => State::HalfOpen,
-    }
-}
-
-/// Tells whether a packed word is closed and has no failures to forget.
-pub fn is_pristine(word: u64) -> bool {
-    word & PRISTINE == 0
-}
-
-/// Tells whether a packed word is held open by hand.
-pub fn is_forced(word: u64) -> bool {
-    word >> 61 & 1 == 1
-}
-
-/// Returns the generation in a packed word.
-pub fn generation_of(word: u64) -> u64 {
-    word >> 40 & MAX_GENERATION
-}
-
-/// Rounds a reading down to whole milliseconds, saturating.
-fn floor_ms(elapsed_ns: i64) -> u64 {
-    (elapsed_ns.max(0) / MS).unsigned_abs().min(MAX_MS)
-}
-
-/// Rounds a stamp up to whole milliseconds, saturating below those that are no instant.
-fn stamp_ms(elapsed_ns: i64) -> u64 {
-    elapsed_ns.max(0).unsigned_abs().div_ceil(MS.unsigned_abs()).min(MAX_MS - 1)
-}
 
 /// Returns how long after its stamp the word admits a probe.
 fn wait_ms(word: Word, circuit: &CircuitSettings) -> u64 {
@@ -382,6 +260,11 @@ impl Breaker {
         (Some(Ticket::new(generation_of(change.new), now_ns, probe)), Some(change))
     }
 
+    /// Tells whether an outcome can change anything: a success into a pristine circuit cannot.
+    pub fn changes_by(&self, outcome: Outcome) -> bool {
+        outcome != Outcome::Success || !is_pristine(self.word())
+    }
+
     /// Takes a result into account, or drops it when it is stale.
     ///
     /// # Errors
@@ -398,8 +281,8 @@ impl Breaker {
         if ticket.is_some_and(|ticket| !ticket.settle()) {
             return Ok(None);
         }
-        if outcome == Outcome::Success && is_pristine(self.word()) {
-            return Ok(None); // whether or not it counts, nothing changes
+        if !self.changes_by(outcome) {
+            return Ok(None); // whether or not it counts
         }
         let now_ns = now_ns()?;
         let issued_ns = self.elapsed_ns(ticket.map_or(now_ns, |ticket| ticket.issued_ns));
@@ -469,6 +352,79 @@ impl Breaker {
     }
 }
 
+/// Who watches a circuit: tells the time where that is needed, and hears of changes.
+pub trait Watcher {
+    /// What a call to it fails with.
+    type Error;
+
+    /// Returns the present instant.
+    ///
+    /// # Errors
+    /// Its own, as of every method here.
+    fn now_ns(&self) -> Result<i64, Self::Error>;
+
+    /// Hears of a change that is news.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn circuit_changed(&self, change: Change) -> Result<(), Self::Error>;
+}
+
+/// A breaker and who watches it: what is done here is told where it is news.
+#[derive(Debug)]
+pub struct Watched<'a, W> {
+    /// The breaker.
+    pub breaker: &'a Breaker,
+    /// Who watches it.
+    pub watcher: &'a W,
+}
+
+impl<W: Watcher> Watched<'_, W> {
+    /// Returns the word; looking ends a forced opening whose time is up.
+    ///
+    /// # Errors
+    /// The watcher's, as of every method here.
+    pub fn look(&self) -> Result<u64, W::Error> {
+        if is_forced(self.breaker.word()) {
+            self.tell(self.breaker.lapse(self.watcher.now_ns()?))?;
+        }
+        Ok(self.breaker.word())
+    }
+
+    /// Admits a caller: a ticket, or `None` when it must not go.
+    ///
+    /// # Errors
+    /// See [`Self::look`].
+    pub fn try_acquire(&self) -> Result<Option<Ticket>, W::Error> {
+        self.look()?;
+        let (ticket, change) = self.breaker.try_acquire(self.watcher.now_ns()?);
+        self.tell(change)?;
+        Ok(ticket)
+    }
+
+    /// Takes a result into account, or drops it when it is stale; `failed` is called before anyone hears of a failure
+    /// that counted.
+    ///
+    /// # Errors
+    /// See [`Self::look`].
+    pub fn record(&self, outcome: Outcome, ticket: Option<&Ticket>, failed: impl FnOnce()) -> Result<(), W::Error> {
+        self.look()?;
+        let change = self.breaker.record(outcome, ticket, || self.watcher.now_ns())?;
+        if change.is_some() && matches!(outcome, Outcome::Failure(_)) {
+            failed();
+        }
+        self.tell(change)
+    }
+
+    /// Tells of a change, if it is news.
+    ///
+    /// # Errors
+    /// See [`Self::look`].
+    pub fn tell(&self, change: Option<Change>) -> Result<(), W::Error> {
+        change.filter(Change::is_news).map_or(Ok(()), |change| self.watcher.circuit_changed(change))
+    }
+}
+
 fn shown(time_ns: &AtomicI64) -> Option<i64> {
     Some(time_ns.load(Relaxed)).filter(|&time_ns| time_ns != NEVER)
 }
@@ -484,11 +440,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::thread;
 
-    use proptest::prelude::*;
-
     use super::{
-        Breaker, Change, CircuitSettings, DUE, MAX_MS, MS, Outcome, State, Ticket, Word, at, floor_ms, generation_of,
-        is_pristine, stamp_ms, state_of,
+        Breaker, Change, CircuitSettings, MS, Outcome, State, Ticket, Word, at, generation_of, is_pristine, state_of,
     };
 
     const ORIGIN: i64 = 7 * 1_000 * MS + 123_456;
@@ -530,32 +483,6 @@ mod tests {
             record(&breaker, false, None, ms(0));
         }
         breaker
-    }
-
-    proptest! {
-        #[test]
-        fn a_word_survives_packing(
-            state in prop::sample::select(vec![State::Closed, State::Open, State::HalfOpen]),
-            forced: bool, leased: bool, count in 0..1_024u64, generation in 0..1_024u64, stamp_ms in 0..=MAX_MS,
-        ) {
-            let word = Word { state, forced, leased, count, generation, stamp_ms };
-            prop_assert_eq!(Word::unpack(word.pack()), word);
-        }
-
-        #[test]
-        fn a_packed_word_survives_unpacking(word in 0..(3u64 << 62)) {
-            prop_assert_eq!(Word::unpack(word).pack(), word);
-        }
-
-        #[test]
-        fn stamps_round_up_and_readings_down(elapsed_ns: i64) {
-            let (floor, stamp) = (floor_ms(elapsed_ns), stamp_ms(elapsed_ns));
-            prop_assert!(floor.min(MAX_MS - 1) <= stamp && stamp < DUE && stamp.saturating_sub(floor) <= 1);
-            if elapsed_ns >= 0 && stamp < MAX_MS - 1 {
-                let ns = elapsed_ns.unsigned_abs();
-                prop_assert!(floor * 1_000_000 <= ns && ns <= stamp * 1_000_000);
-            }
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The decision engine, free of Python: zones, the throttle law, the breaker, the decision cache and counters.
+//! The decision engine, free of Python: laws, breaker, queues, counters, and the whole decision.
 //!
 //! It mirrors the reference engine (`python/backpressure/_pure`) file by file and word by word. It never reads a
 //! clock: every instant comes in, in monotonic nanoseconds. No call waits for another.
@@ -6,13 +6,23 @@
 #![forbid(unsafe_code)]
 
 pub mod breaker;
+pub mod call;
 pub mod counters;
 pub mod engine;
+pub mod host;
 pub mod laws;
+pub mod mode;
 pub mod queue;
+pub mod sample;
+pub mod settings;
 mod sync;
+pub mod table;
 pub mod vocabulary;
+pub mod word;
 pub mod zone;
+
+#[cfg(test)]
+mod tests;
 
 /// The version of the package, as the Python side states it too.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

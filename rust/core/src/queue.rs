@@ -19,37 +19,17 @@ use std::sync::Arc;
 
 use once_cell::race::OnceBox;
 
-use crate::breaker::{Breaker, CircuitSettings};
+use crate::breaker::Breaker;
 use crate::counters::{Counters, Row};
-use crate::engine::Settings;
-use crate::laws::three_zone::Advice;
+use crate::laws::State as LawState;
+use crate::laws::law::Advice;
+use crate::sample::{FORGOTTEN, Sample};
+use crate::settings::{CircuitSettings, Settings};
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::vocabulary::Priority;
 
-// No instants of a clock that began in this machine's lifetime.
+// No instant of a clock that began in this machine's lifetime.
 const NOT_FAILED: i64 = i64::MIN;
-const FORGOTTEN: i64 = i64::MIN;
-
-/// What was read of a queue, and the monotonic instant at which it was true.
-#[derive(Debug)]
-pub struct Sample {
-    /// Snapshot number, 1 for the queue's first.
-    pub number: u64,
-    /// Waiting jobs.
-    pub backlog: i64,
-    /// How long the oldest of them had waited, if the queue can tell.
-    pub oldest_age_ns: Option<i64>,
-    /// When that was true; `FORGOTTEN` if it was dropped. It stays for its number then, so that no later sample is taken
-    /// for an earlier one.
-    pub as_of_ns: i64,
-}
-
-impl Sample {
-    /// Returns how old the sample is.
-    pub fn age_ns(&self, now_ns: i64) -> i64 {
-        now_ns.saturating_sub(self.as_of_ns).max(0)
-    }
-}
 
 /// The law's advice on one sample under one configuration.
 #[derive(Debug)]
@@ -160,6 +140,10 @@ pub struct Queue<P, S = Slot<Ready<P>>> {
     failed_ns: AtomicI64,
     // Last asked for, to within the time an answer stays ready.
     touched_ns: AtomicI64,
+    /// What its law keeps of it.
+    pub law_state: LawState,
+    /// Its place in the order in which an engine's queues were made.
+    pub number: u64,
 }
 
 impl<P, S: Default> Queue<P, S> {
@@ -173,6 +157,8 @@ impl<P, S: Default> Queue<P, S> {
             failed_ns: AtomicI64::new(NOT_FAILED),
             touched_ns: AtomicI64::new(now_ns),
             asked: [const { OnceBox::new() }; 3],
+            law_state: LawState::default(),
+            number: 0,
         }
     }
 
@@ -248,14 +234,34 @@ impl<P, S: Default> Queue<P, S> {
     }
 }
 
+impl<P, S: Place<Ready<P>>> Queue<P, S> {
+    /// Returns what `take` makes of the answer that lies ready for `priority`, if it was made from what holds now, with
+    /// the place of its count. `take` must not call out.
+    #[inline]
+    pub fn ready<R>(
+        &self,
+        priority: Priority,
+        epoch: u64,
+        take: impl FnOnce(&Ready<P>) -> Option<R>,
+    ) -> Option<(&Asked<P, S>, R)> {
+        let asked = self.seen(priority)?;
+        let (word, sample) = (self.breaker.word(), self.sample_number());
+        let taken = asked.ready.read(|ready| {
+            let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
+            if current { take(ready) } else { None }
+        })?;
+        Some((asked, taken))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::thread;
 
     use super::{Place, Queue, Ready};
-    use crate::breaker::CircuitSettings;
     use crate::counters::Row;
+    use crate::settings::CircuitSettings;
     use crate::vocabulary::{Priority, Reason};
 
     fn queue() -> Queue<&'static str> {

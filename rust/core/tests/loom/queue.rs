@@ -57,7 +57,7 @@ fn what_lies_ready_is_of_the_mode_that_holds() {
             &world,
             [
                 |world: &World| {
-                    world.engine.void_ready();
+                    world.engine.switches.void_ready();
                     0
                 },
                 |world| {

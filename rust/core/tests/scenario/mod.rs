@@ -137,10 +137,10 @@ impl Scene {
             match round % 8 {
                 0 => drop(queue.breaker.force_open(None)),
                 1 => drop(queue.breaker.force_close()),
-                2 => engine.set_emergency(true),
-                3 => engine.set_emergency(false),
-                4 => engine.set_override(Some(self.now_ns() + 2 * MS)),
-                5 => engine.configure(&settings(|_| {})),
+                2 => engine.switches.set_emergency(true),
+                3 => engine.switches.set_emergency(false),
+                4 => engine.switches.set_override(Some(self.now_ns() + 2 * MS)),
+                5 => engine.switches.configure(&settings(|_| {})),
                 6 => queue.breaker.hasten(),
                 _ => drop(queue.breaker.reset()),
             }
