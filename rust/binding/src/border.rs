@@ -5,10 +5,10 @@ use backpressure_core::host::{Answer, Host, QueueOf};
 use backpressure_core::table::Table as CoreTable;
 use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, intern};
 
 use crate::breaker::Ticket;
 use crate::guarded::Guarded;
@@ -38,23 +38,27 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn utc_now(&self) -> PyResult<Py<PyAny>> {
-        self.shared.ask(self.py, intern!(self.py, "utc_now"), ()).map(Bound::unbind)
+        self.shared.ask(self.py, intern!(self.py, "utc_now"), &[]).map(Bound::unbind)
     }
 
     fn not_running(&self) -> PyErr {
-        self.shared.ask(self.py, intern!(self.py, "not_running"), ()).map_or_else(|error| error, PyErr::from_value)
+        self.shared.ask(self.py, intern!(self.py, "not_running"), &[]).map_or_else(|error| error, PyErr::from_value)
     }
 
     fn override_ended(&self) -> PyResult<()> {
-        self.shared.ask(self.py, intern!(self.py, "override_ended"), ()).map(drop)
+        self.shared.ask(self.py, intern!(self.py, "override_ended"), &[]).map(drop)
     }
 
     fn check_poller(&self) -> PyResult<bool> {
-        self.shared.ask(self.py, intern!(self.py, "check_poller"), ())?.is_truthy()
+        self.shared.ask(self.py, intern!(self.py, "check_poller"), &[])?.is_truthy()
     }
 
     fn read(&self, name: &Self::Name, wait: bool) -> PyResult<Option<Reason>> {
-        let cold = self.shared.ask(self.py, intern!(self.py, "read"), (name, wait))?;
+        let cold = self.shared.ask(
+            self.py,
+            intern!(self.py, "read"),
+            &[name.clone().into_any(), wait.into_bound_py_any(self.py)?],
+        )?;
         if cold.is_none() { Ok(None) } else { self.vocabulary.reason(&cold).map(Some) }
     }
 
@@ -64,8 +68,9 @@ impl<'py> Host for Border<'_, 'py> {
 
     fn zone_changed(&self, name: &Self::Name, priority: Priority, old: Zone, new: Zone) -> PyResult<()> {
         let priority = self.vocabulary.priority_member(self.py, priority);
-        let [old, new] = [old, new].map(|zone| self.vocabulary.zone_member(self.py, zone));
-        self.shared.ask(self.py, intern!(self.py, "zone_changed"), (name, priority, old, new)).map(drop)
+        let [old, new] = [old, new].map(|zone| self.vocabulary.zone_member(self.py, zone).clone());
+        let args = [name.clone().into_any(), priority.clone(), old, new];
+        self.shared.ask(self.py, intern!(self.py, "zone_changed"), &args).map(drop)
     }
 
     fn decision(&self, name: &Self::Name, answer: Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
@@ -89,11 +94,11 @@ impl<'py> Host for Border<'_, 'py> {
             answer.computed.into_pyobject(py)?.to_owned().into_any(),
         ];
         let answer = vocabulary.answer(PyTuple::new(py, fields)?)?;
-        self.shared.ask(py, intern!(py, "decision"), (answer,)).map(Bound::unbind)
+        self.shared.ask(py, intern!(py, "decision"), &[answer]).map(Bound::unbind)
     }
 
     fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.shared.ask(self.py, intern!(self.py, "observed"), (decision,)).map(Bound::unbind)
+        self.shared.ask(self.py, intern!(self.py, "observed"), &[decision.into_bound(self.py)]).map(Bound::unbind)
     }
 
     fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {
@@ -145,6 +150,6 @@ impl<'py> CoreTable for Border<'_, 'py> {
     }
 
     fn evicted(&self, name: &Self::Name) -> PyResult<()> {
-        self.shared.ask(self.py, intern!(self.py, "evicted"), (name,)).map(drop)
+        self.shared.ask(self.py, intern!(self.py, "evicted"), &[name.clone().into_any()]).map(drop)
     }
 }

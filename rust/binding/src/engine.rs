@@ -8,9 +8,9 @@ use backpressure_core::mode::NEVER;
 use backpressure_core::table::in_order;
 use backpressure_core::vocabulary::Priority;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::{IntoPyObjectExt, intern};
 
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
@@ -72,8 +72,8 @@ impl Engine {
             Admission::Instead(decision) => Ok(decision),
             Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
-                let args = (planned, ticket.map(Ticket));
-                self.shared.get().ask(py, intern!(py, "admitted"), args).map(Bound::unbind)
+                let args = [planned.clone(), ticket.map(Ticket).into_bound_py_any(py)?];
+                self.shared.get().ask(py, intern!(py, "admitted"), &args).map(Bound::unbind)
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use backpressure_core::breaker::Change;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyString;
+use pyo3::{IntoPyObjectExt, intern};
 
 use crate::clock::Clock;
 use crate::crossing;
@@ -18,17 +18,20 @@ pub struct Shared {
 
 impl Shared {
     /// Calls a method of the host's.
-    pub fn ask<'py, A>(&self, py: Python<'py>, method: &Bound<'py, PyString>, args: A) -> PyResult<Bound<'py, PyAny>>
-    where
-        A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
-    {
+    pub fn ask<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+        args: &[Bound<'py, PyAny>; N],
+    ) -> PyResult<Bound<'py, PyAny>> {
         crossing::call_method(self.host.bind(py), method, args)
     }
 
     /// Tells the host of a change of a queue's breaker that is news.
     pub fn circuit_changed(&self, name: &Bound<'_, PyString>, change: Change) -> PyResult<()> {
         let py = name.py();
-        self.ask(py, intern!(py, "circuit_changed"), (name, change.old, change.new)).map(drop)
+        let [old, new] = [change.old, change.new].map(|word| word.into_bound_py_any(py));
+        self.ask(py, intern!(py, "circuit_changed"), &[name.clone().into_any(), old?, new?]).map(drop)
     }
 }
 

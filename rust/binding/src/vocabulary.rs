@@ -6,7 +6,7 @@ use backpressure_core::zone::Zone;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::crossing;
 
@@ -24,8 +24,7 @@ pub struct Vocabulary {
     parse_priority: Py<PyAny>,
     validate_queue_name: Py<PyAny>,
     totals: Py<PyAny>,
-    answer: Py<PyAny>,
-    new_tuple: Py<PyAny>,
+    answer: Py<PyType>,
 }
 
 impl Vocabulary {
@@ -45,8 +44,7 @@ impl Vocabulary {
             parse_priority: priority.getattr("parse")?.unbind(),
             validate_queue_name: types.getattr("validate_queue_name")?.unbind(),
             totals: py.import("backpressure._pure.counters")?.getattr("Totals")?.unbind(),
-            answer: py.import("backpressure._engine")?.getattr("Answer")?.unbind(),
-            new_tuple: py.get_type::<PyTuple>().getattr("__new__")?.unbind(),
+            answer: py.import("backpressure._engine")?.getattr("Answer")?.cast_into()?.unbind(),
         })
     }
 
@@ -98,9 +96,7 @@ impl Vocabulary {
 
     /// Builds `backpressure._engine.Answer` of its fields.
     pub fn answer<'py>(&self, fields: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        let py = fields.py();
-        // As the class's own __new__ does it, which is Python and takes twice as long.
-        crossing::call(self.new_tuple.bind(py), (&self.answer, fields))
+        crossing::named_tuple(self.answer.bind(fields.py()), fields)
     }
 
     /// Builds `backpressure._pure.counters.Totals`.

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use backpressure_core::Priority::Medium;
 use backpressure_core::breaker::Outcome;
 use backpressure_core::queue::{Place, Slot};
+use backpressure_core::vocabulary::Priority::Medium;
 use backpressure_core::vocabulary::Reason;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
