@@ -73,7 +73,7 @@ impl<'py> Host for Border<'_, 'py> {
         self.shared.ask(self.py, intern!(self.py, "zone_changed"), &args).map(drop)
     }
 
-    fn decision(&self, name: &Self::Name, answer: Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    fn decision(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         let (py, vocabulary) = (self.py, self.vocabulary);
         let timestamp = match &answer.source {
             Some(source) => source.timestamp.clone_ref(py),
@@ -88,7 +88,7 @@ impl<'py> Host for Border<'_, 'py> {
             timestamp.into_bound(py),
             answer.backlog.into_pyobject(py)?,
             answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone()).into_pyobject(py)?,
-            answer.ticket.map(Ticket).into_pyobject(py)?,
+            answer.ticket.take().map(Ticket).into_pyobject(py)?,
             answer.issued_ns.into_pyobject(py)?.into_any(),
             answer.retry_at_ns.into_pyobject(py)?,
             answer.computed.into_pyobject(py)?.to_owned().into_any(),

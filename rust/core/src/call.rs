@@ -102,15 +102,18 @@ impl<H: Host> Call<'_, H> {
         let (number, sample) = (self.queue.sample_number(), self.queue.sample()); // in this order: no later number
         let (closed, forced) = (state_of(word) == State::Closed, is_forced(word));
         if let Some(switch) = self.mode.switch().filter(|_| !forced) {
-            return self.finish(self.go(switch), None).map(Some);
+            return self.finish(&mut self.go(switch), None).map(Some);
         }
         let kept = (word, sample.as_ref().map_or(number, |sample| sample.number));
         let attempts = self.attempts(forced);
         if !(closed || attempts || breaker.admits(word, self.now_ns)) {
             return self.reject(kept).map(Some);
         }
-        let Some(mut answer) = self.advise(sample.as_deref(), ask)? else {
-            return Ok(None);
+        let mut advised = self.advise(sample.as_deref(), ask); // stays where it is: an answer is long to move
+        let answer = match advised {
+            Ok(Some(ref mut answer)) => answer,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error),
         };
         if answer.shed {
             return self.finish(answer, closed.then_some(kept)).map(Some);
@@ -141,7 +144,7 @@ impl<H: Host> Call<'_, H> {
         let forced = is_forced(word);
         if let Some(switch) = self.mode.switch().filter(|_| !forced) {
             return match planned {
-                Planned::Wait => self.finish(self.go(switch), None).map(Admission::Instead),
+                Planned::Wait => self.finish(&mut self.go(switch), None).map(Admission::Instead),
                 Planned::Observed | Planned::Go(_) => Ok(Admission::AsItIs),
             };
         }
@@ -228,9 +231,10 @@ impl<H: Host> Call<'_, H> {
     fn law_answer(&self, sample: &Sample, age_ns: i64) -> Result<Option<Answer<H::Object>>, H::Error> {
         let settings = &self.mode.settings;
         let place = &self.queue.asked(self.priority).computed;
-        let cached = place
-            .load_full()
-            .filter(|cached| cached.sample == sample.number && Arc::ptr_eq(&cached.settings, settings));
+        let holds = |cached: &&Arc<Computed<H::Object>>| {
+            cached.sample == sample.number && Arc::ptr_eq(&cached.settings, settings)
+        };
+        let cached = place.load().as_ref().filter(holds).cloned();
         let computed = cached.is_none();
         let source = if let Some(cached) = cached {
             cached
@@ -307,13 +311,13 @@ impl<H: Host> Call<'_, H> {
         let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
         let until_ns = retry_at_ns.map_or(ready_ns, |retry_at_ns| ready_ns.min(retry_at_ns.saturating_sub(1)));
         let forced = is_forced(kept.0);
-        let answer = Answer { shed: true, retry_at_ns, until_ns: Some(until_ns), forced, ..self.go(reason) };
-        self.finish(answer, Some(kept))
+        let mut answer = Answer { shed: true, retry_at_ns, until_ns: Some(until_ns), forced, ..self.go(reason) };
+        self.finish(&mut answer, Some(kept))
     }
 
     /// Counts an answer, makes the decision of it, and keeps that ready where it may serve other callers too: while
     /// the word and the number of the sample are those of `kept`.
-    fn finish(&self, answer: Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
+    fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
         let observed = self.mode.settings.observe && !answer.forced;
         let goes = observed || !answer.shed;

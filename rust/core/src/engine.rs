@@ -108,7 +108,7 @@ impl Engine {
         name: &T::Name,
         now_ns: i64,
     ) -> Result<T::Object, T::Error> {
-        let decision = host.decision(name, self.room.untracked(mode, priority, now_ns))?;
+        let decision = host.decision(name, &mut self.room.untracked(mode, priority, now_ns))?;
         if mode.settings.observe { host.observed(decision) } else { Ok(decision) }
     }
 
@@ -191,7 +191,7 @@ impl Engine {
     pub fn cache_size<T: Table>(&self, host: &T) -> usize {
         let kept = |stored: &T::Stored| {
             let seen = Priority::ALL.into_iter().filter_map(|priority| host.queue(stored).seen(priority));
-            seen.filter(|asked| asked.computed.load_full().is_some()).count()
+            seen.filter(|asked| asked.computed.load().is_some()).count()
         };
         in_order(host).iter().map(kept).sum()
     }

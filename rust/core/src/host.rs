@@ -123,11 +123,11 @@ pub trait Host {
     /// See [`Self::now_ns`].
     fn zone_changed(&self, name: &Self::Name, priority: Priority, old: Zone, new: Zone) -> Result<(), Self::Error>;
 
-    /// Builds the decision of an answer.
+    /// Builds the decision of an answer, out of which it may take what it keeps.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
-    fn decision(&self, name: &Self::Name, answer: Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
+    fn decision(&self, name: &Self::Name, answer: &mut Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
 
     /// Builds the go that observe mode hands out, with the real decision beside it.
     ///

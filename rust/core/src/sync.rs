@@ -65,6 +65,10 @@ mod stand_in {
             self.last.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire)
         }
 
+        pub fn load(&self) -> T {
+            self.load_full()
+        }
+
         pub fn load_full(&self) -> T {
             self.at(self.last.load(Ordering::Acquire))
         }

@@ -102,8 +102,8 @@ impl Host for Fake {
         Ok(())
     }
 
-    fn decision(&self, _: &String, answer: Answer<Seen>) -> Result<Seen, &'static str> {
-        let Answer { reason, delay_ns, shed, retry_at_ns, computed, .. } = answer;
+    fn decision(&self, _: &String, answer: &mut Answer<Seen>) -> Result<Seen, &'static str> {
+        let Answer { reason, delay_ns, shed, retry_at_ns, computed, .. } = *answer;
         let (reason, ticket) = (Some(reason), answer.ticket.is_some());
         Ok(Seen { reason, delay_ns, shed, ticket, retry_at_ns, computed })
     }

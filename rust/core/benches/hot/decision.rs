@@ -58,7 +58,7 @@ impl Host for Numbers {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: Answer<u64>) -> Result<u64, Infallible> {
+    fn decision(&self, _: &str, answer: &mut Answer<u64>) -> Result<u64, Infallible> {
         Ok(answer.delay_ns)
     }
 

@@ -130,9 +130,9 @@ impl Host for Ear {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: Answer<Option<Decision>>) -> Result<Option<Decision>, Infallible> {
-        let Answer { priority, reason, delay_ns, shed, zone, backlog, retry_at_ns, computed, .. } = answer;
-        let (ticket, advised) = (answer.ticket.map(Rc::new), None);
+    fn decision(&self, _: &str, answer: &mut Answer<Option<Decision>>) -> Result<Option<Decision>, Infallible> {
+        let Answer { priority, reason, delay_ns, shed, zone, backlog, retry_at_ns, computed, .. } = *answer;
+        let (ticket, advised) = (answer.ticket.take().map(Rc::new), None);
         Ok(Some(Decision { priority, reason, delay_ns, shed, zone, backlog, ticket, retry_at_ns, computed, advised }))
     }
 

@@ -98,9 +98,9 @@ impl Host for Witness<'_> {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: Answer<Option<Seen>>) -> Result<Option<Seen>, Infallible> {
-        let Answer { priority, reason, delay_ns, shed, computed, backlog, issued_ns, retry_at_ns, .. } = answer;
-        let (epoch, ticket) = (self.epoch, answer.ticket.map(Arc::new));
+    fn decision(&self, _: &str, answer: &mut Answer<Option<Seen>>) -> Result<Option<Seen>, Infallible> {
+        let Answer { priority, reason, delay_ns, shed, computed, backlog, issued_ns, retry_at_ns, .. } = *answer;
+        let (epoch, ticket) = (self.epoch, answer.ticket.take().map(Arc::new));
         let advised = None;
         let seen = Seen {
             priority,
