@@ -117,7 +117,7 @@ impl Breaker {
             Some(Ns(origin_ns)) => origin_ns,
             None => clock.now_ns(now_ns.py())?,
         };
-        let breaker = breaker::Breaker::new(circuit.into(), origin_ns);
+        let breaker = breaker::Breaker::new(circuit.0, origin_ns);
         Ok(Self(Home::Alone { breaker, clock, on_change, last_failure: Failure::default() }))
     }
 

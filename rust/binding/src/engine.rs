@@ -16,7 +16,7 @@ use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
 use crate::queue::{Queue, Ready};
-use crate::settings::EngineSettings;
+use crate::settings::engine_settings;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::vocabulary::Vocabulary;
@@ -39,11 +39,11 @@ pub struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    fn new(py: Python<'_>, settings: EngineSettings<'_>, host: Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(py: Python<'_>, settings: &Bound<'_, PyAny>, host: Bound<'_, PyAny>) -> PyResult<Self> {
         let vocabulary = Vocabulary::get(py)?;
         let clock = Clock::of(&host.getattr(intern!(py, "now_ns"))?)?;
         let origin_ns = clock.now_ns(py)?;
-        let core = core::Engine::new(settings.into_core(vocabulary)?, origin_ns);
+        let core = core::Engine::new(engine_settings(settings, vocabulary)?, origin_ns);
         let shared = Py::new(py, Shared { clock: clock.share(py), host: host.unbind() })?;
         let changing = PyList::empty(py).into_any().unbind();
         Ok(Self { clock, core, shared, table: Table::new(py), changing, vocabulary })
@@ -186,8 +186,8 @@ impl Engine {
     }
 
     /// Swap the configuration.
-    fn configure(&self, settings: EngineSettings<'_>) -> PyResult<()> {
-        self.core.switches.configure(&settings.into_core(self.vocabulary)?);
+    fn configure(&self, settings: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.core.switches.configure(&engine_settings(settings, self.vocabulary)?);
         Ok(())
     }
 

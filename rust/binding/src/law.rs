@@ -17,7 +17,7 @@ pub struct ThreeZoneLaw(three_zone::ThreeZoneLaw);
 impl ThreeZoneLaw {
     #[new]
     fn new(settings: LawSettings) -> Self {
-        Self(settings.into())
+        Self(settings.0)
     }
 
     /// Judge `backlog` waiting jobs for `priority` (0 low, 1 medium, 2 high): zone, delay in nanoseconds, shed.
