@@ -22,7 +22,7 @@ pub struct Border<'a, 'py> {
     pub py: Python<'py>,
     pub shared: &'a Shared,
     pub table: &'a Table,
-    // In whose critical section the table is changed and summed up.
+    // An object whose critical section guards changes and sums of the table.
     pub changing: &'a Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
 }

@@ -52,7 +52,7 @@ enum Home {
     Queue { shared: Py<Shared>, queue: Py<Queue> },
 }
 
-/// Who hears of what is done to a breaker in one call.
+/// Watches a breaker during one call.
 struct Ear<'a, 'py>(&'a Home, Python<'py>);
 
 impl Watcher for Ear<'_, '_> {
@@ -96,7 +96,7 @@ impl Breaker {
         }
     }
 
-    /// Has `work` done to the breaker where the host hears of it.
+    /// Calls `work` with the breaker; its watcher is told of what is done there.
     fn watched<R>(&self, py: Python<'_>, work: impl FnOnce(Watched<'_, Ear<'_, '_>>) -> PyResult<R>) -> PyResult<R> {
         work(Watched { breaker: self.core(), watcher: &Ear(&self.0, py) })
     }

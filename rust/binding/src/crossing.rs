@@ -1,8 +1,8 @@
 //! Calls out into Python, from which a thread may never come back.
 //!
 //! Before Python 3.14 a daemon thread that asks for an interpreter which is ending is ended itself: its stack is unwound.
-//! `PyO3`'s frames abort the process then. So where they lie below, unwinding ends here, and the thread waits for ever,
-//! as it does in later Pythons, until the process is gone. From within such frames Python code is called through here.
+//! `PyO3`'s frames abort the process then. So code that has such frames below it calls Python through this file, where
+//! unwinding ends: the thread waits until the process is gone, as in later Pythons.
 
 #![expect(unsafe_code, reason = "PyO3 tells the compiler of every call into Python that it never unwinds")]
 
@@ -21,10 +21,10 @@ type Vectorcall =
 type NeverOfTuple = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 type CallOfTuple = unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 
-// SAFETY, for all of these: the two types differ in what may come out besides a value, which is what this is for. The
-// compiler must not recognize the functions.
+// SAFETY, for all of these: the two types differ only in whether the function may unwind. `black_box` keeps the compiler
+// from recognizing the functions, which it believes not to unwind.
 
-/// Returns `PyObject_Vectorcall`, for those who are unwound with all that lies below them, and have nothing to drop.
+/// Returns `PyObject_Vectorcall`, for callers that may be unwound together with all below them: they have nothing to drop.
 #[inline]
 pub fn vectorcall() -> Vectorcall {
     // SAFETY: see above.

@@ -31,7 +31,7 @@ pub struct Engine {
     core: core::Engine,
     pub shared: Py<Shared>,
     table: Table,
-    // See `Border`.
+    // See `Border::changing`.
     changing: Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
 }
@@ -78,7 +78,7 @@ impl Engine {
         }
     }
 
-    /// Count a planned decision that is refused, for its caller would not wait so long.
+    /// Count a planned decision that is refused because its caller would not wait so long.
     fn refuse_late(&self, planned: &Bound<'_, PyAny>) -> PyResult<()> {
         self.with_plan(planned, |border, plan| self.core.refuse_late(border, plan))
     }
@@ -95,7 +95,7 @@ impl Engine {
         let py = decision.py();
         let Some(queue) = self.queue(&decision.getattr(intern!(py, "queue_name"))?)? else { return Ok(()) };
         if ok == Some(true) && !queue.get().core.breaker.changes_by(Outcome::Success) {
-            return Ok(()); // the ticket need not be asked for
+            return Ok(()); // saves the look at the ticket
         }
         let ticket = decision.getattr(intern!(py, "_ticket"))?;
         if ticket.is_none() {
@@ -243,7 +243,7 @@ impl Engine {
         queue_name: &Bound<'_, PyAny>,
         admit: bool,
     ) -> PyResult<Py<PyAny>> {
-        // No answer that lies ready makes its caller wait, so it serves whoever asks.
+        // No ready answer makes its caller wait, so it is good for `plan` too.
         match self.ready(priority, queue_name)? {
             Some(decision) => Ok(decision),
             None => self.decide(priority, queue_name, admit),

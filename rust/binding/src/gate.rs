@@ -15,11 +15,11 @@ use crate::queue::{Queue, Ready};
 pub struct Gate {
     pub engine: Py<Engine>,
     priority: Priority,
-    // As of the last decision. An eviction voids what lies ready, so an evicted queue answers nothing any more.
+    // As of the last decision. An eviction voids all ready answers, so an evicted queue gives none.
     queue: Guarded<Py<Queue>>,
     member: Py<PyAny>,
     queue_name: Py<PyAny>,
-    // The host's long way of a run, with everything but the work filled in.
+    // The host's `run_within`, with all arguments but the work filled in.
     pub run_within: Py<PyAny>,
 }
 

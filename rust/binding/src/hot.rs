@@ -1,14 +1,14 @@
-//! The hot calls, as `CPython` makes them: no arguments are packed and nothing is set up that they do not need.
+//! The hot calls, as `CPython` makes them: no arguments are packed, and nothing is set up that they do not need.
 //!
-//! What stands here serves the case where an answer lies ready. In every other case `suggest_throttle` and `suggest` are
+//! This file is for the case that an answer lies ready. In every other case `suggest_throttle` and `suggest` are
 //! passed on to the ordinary methods of those names, and `run` to the host, with the arguments as they came.
 //!
 //! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding its
 //! stack from the place where it next asks for the interpreter. So between `run` and the job there is no function that
-//! may not be unwound, `PyO3`'s included, and nothing that would be dropped, which takes an interpreter.
+//! must not be unwound, such as `PyO3`'s, and nothing to be dropped, for which the interpreter would be needed.
 //!
-//! A job may also run while the interpreter ends, from a finalizer. Then nobody may ask for the interpreter any more, nor
-//! need to: whoever is called here is attached. `PyO3` does not know so, and asks where it attaches. It is not let to.
+//! A job may also run while the interpreter ends, from a finalizer. Then nobody may attach to the interpreter any more, and
+//! nobody needs to: who is called here is attached. `PyO3` does not know that, so its ways to attach are not used here.
 
 #![expect(unsafe_code, reason = "entered by CPython with bare pointers; an ordinary method costs a third more")]
 
@@ -36,7 +36,7 @@ type Ordinary = PyOnceLock<Py<PyAny>>;
 static SUGGEST_THROTTLE: Ordinary = PyOnceLock::new();
 static GATE_SUGGEST: Ordinary = PyOnceLock::new();
 
-/// Puts the hot calls before the ordinary methods of the same names.
+/// Replaces the ordinary methods by the hot calls of the same names, which call them in turn.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     let (engine, gate) = (py.get_type::<Engine>(), py.get_type::<Gate>());
     precede(
@@ -84,7 +84,7 @@ fn fast(function: ffi::PyCFunctionFastWithKeywords) -> Entry {
 type MayUnwind = unsafe extern "C-unwind" fn(*mut PyObject, Arguments, Py_ssize_t, *mut PyObject) -> *mut PyObject;
 
 fn unwound(function: MayUnwind) -> Entry {
-    // SAFETY: the two differ in what may come out besides a value, and CPython's own functions let that pass.
+    // SAFETY: the two types differ in whether the function may unwind; CPython's own functions can be unwound.
     fast(unsafe { mem::transmute::<MayUnwind, ffi::PyCFunctionFastWithKeywords>(function) })
 }
 
@@ -177,7 +177,7 @@ unsafe extern "C-unwind" fn gate_run(
     }
 }
 
-// Apart from their callers, so that none of what they need lies on the stack while the work runs.
+// Functions of their own, so that what they need is off the stack while the work runs.
 
 #[inline(never)]
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
@@ -232,8 +232,8 @@ unsafe fn ready_at_gate<R>(
     })
 }
 
-/// Lets no panic out among `CPython`'s frames: what cannot be looked at is not ready, and the ordinary way tells why. The
-/// unwinding that ends a thread never comes by, which nobody may catch: see `crossing.rs`.
+/// Lets no panic into `CPython`'s frames: an answer that cannot be looked at counts as not ready, and the ordinary method
+/// tells why. The unwinding that ends a thread, which nobody may catch, never gets here: see `crossing.rs`.
 #[inline]
 fn guarded<R>(look: impl FnOnce() -> Option<R>) -> Option<R> {
     catch_unwind(AssertUnwindSafe(look)).unwrap_or(None)
@@ -301,7 +301,7 @@ unsafe fn perform(
     }
 }
 
-// The ordinary ways, for whatever found no answer ready. SAFETY, for these: as for the entries.
+// What is called when no answer lies ready. SAFETY, for these: as for the entries.
 
 #[cold]
 unsafe fn run_at_host(slf: *mut PyObject, args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> *mut PyObject {

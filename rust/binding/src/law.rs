@@ -1,4 +1,4 @@
-//! The throttle law, by itself: for those who hold both engines against the same vectors.
+//! The law of three zones by itself, for tests that compare both engines with the same vectors.
 
 use backpressure_core::laws::law::Law;
 use backpressure_core::laws::three_zone;

@@ -1,7 +1,7 @@
-//! What becomes of a job that the engine ran: its value or exception, told to the host where there is something to tell.
+//! The outcome of a job that the engine ran: its value or exception, told to the host where there is something to tell.
 //!
-//! Between the bare pointers of the hot calls, whose threads may be unwound (see `hot.rs`): nothing here would be
-//! dropped. `PyO3` is shown no exception, for it takes one that stands for a panic as the order to panic.
+//! The threads of hot calls may be unwound (see `hot.rs`), so all is bare pointers, and nothing is to be dropped. `PyO3`
+//! is shown no exception: it would panic at one that stands for a panic.
 
 #![expect(unsafe_code, reason = "PyO3's own ways attach, drop on unwinding, and panic")]
 
@@ -19,10 +19,10 @@ use crate::engine::Engine;
 use crate::plain;
 use crate::queue::Queue;
 
-/// Stands for the beginning of a job whose circuit had no failure to forget: any that is found later came meanwhile.
+/// The beginning of a job whose circuit had counted no failure: any failure that is found later came after it.
 const BEFORE_ANY_FAILURE: i64 = i64::MIN;
 
-/// The permission of one job: a decision, and the queue that gave it. Bare, so as not to be dropped by unwinding.
+/// The permission of one job: a decision, and its queue. Bare pointers, so that unwinding drops nothing.
 pub struct Go {
     pub queue: NonNull<PyObject>,
     pub decision: NonNull<PyObject>,

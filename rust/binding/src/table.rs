@@ -17,8 +17,8 @@ mod own {
     use crate::guarded::Guarded;
     use crate::queue::Queue;
 
-    /// Knows the hashes that strings carry with them, and holds short names itself: a dict would look at the stored
-    /// string, which is two more lines of memory for every decision where there are many queues.
+    /// Uses the hashes that strings keep, and holds short names itself: a dict would look at the stored string, which is
+    /// two more lines of memory for every decision where there are many queues.
     pub struct Table(Guarded<HashTable<Entry>>);
 
     struct Entry {
@@ -93,7 +93,7 @@ mod of_cpython {
 
     use crate::queue::Queue;
 
-    /// A dict: where there is no lock to hold, `CPython` knows best how its readers wait for nobody.
+    /// A dict: without the interpreter's lock, `CPython`'s own dict is what its readers never wait for.
     pub struct Table(Py<PyDict>);
 
     impl Table {

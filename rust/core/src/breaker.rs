@@ -2,12 +2,12 @@
 //!
 //! # Memory orderings
 //!
-//! All are relaxed, and need not be more. A transition reads the word and nothing else, and publishes nothing but the
-//! word: no other memory is reached through it. Transitions of one word are therefore ordered by that word's own
+//! All are relaxed, which is enough: a transition reads the word and nothing else, and publishes nothing but the word.
+//! No other memory is reached through it. Transitions of one word are therefore ordered by that word's own
 //! modification order, which every compare-and-swap extends at its end: no lease is issued twice and no count is lost.
 //! A thread that learns of a transition by other means (a lock, a queue, a join) sees it or a later one, because that
-//! other means synchronizes and coherence forbids reading backwards. The display times and the ticket's flag likewise
-//! stand for themselves: a reader may see a time before the word that goes with it, or after, and shows it either way.
+//! other means synchronizes and coherence forbids reading backwards. The times for display and the ticket's flag do not
+//! depend on the word either: a reader may see a time before or after the word that belongs to it, and shows it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::word::{
     DUE, MS, State, UNENDING, Word, floor_ms, generation_of, is_forced, is_pristine, stamp_ms, state_of,
 };
 
-/// Stands for "never" in the display times.
+/// Means "never" in the times for display.
 const NEVER: i64 = i64::MIN;
 
 /// Returns how long after its stamp the word admits a probe.
@@ -75,7 +75,7 @@ fn failed(word: Word, began_ns: i64, elapsed_ns: i64, circuit: &CircuitSettings)
     Word { stamp_ms, ..word.to(State::Open) }
 }
 
-/// Returns the word after the lease taken at `issued_ns` since the origin was given back, if it is that one's.
+/// Returns the word without the lease that was taken at `issued_ns` since the origin; `None` if it holds another lease.
 fn given_back(word: Word, issued_ns: i64) -> Option<Word> {
     let own = word.state == State::HalfOpen && word.leased && word.stamp_ms == stamp_ms(issued_ns);
     own.then_some(Word { leased: false, stamp_ms: DUE, ..word })
@@ -83,8 +83,8 @@ fn given_back(word: Word, issued_ns: i64) -> Option<Word> {
 
 /// Tells whether a result may change the word.
 ///
-/// A ticket's must be of the word's generation. One without a ticket counts when closed, and settles an outstanding
-/// lease when half-open.
+/// A result with a ticket counts if the ticket is of the word's generation. A result without one counts when the circuit
+/// is closed, and when a half-open circuit waits for a probe's result.
 fn counts(word: Word, ticket: Option<&Ticket>) -> bool {
     match (word.state, ticket) {
         (State::Open, _) => false,
@@ -95,7 +95,7 @@ fn counts(word: Word, ticket: Option<&Ticket>) -> bool {
 
 /// Permission to do one piece of work, to be handed back with its result. Thread-safe.
 ///
-/// A probe's ticket settles once. A closed circuit's may be shared: it stands for the generation alone.
+/// The ticket of a probe counts once. That of a closed circuit may be shared: it tells nothing but the generation.
 #[derive(Debug)]
 pub struct Ticket {
     generation: u64,
@@ -114,7 +114,7 @@ impl Ticket {
         Self::new(generation_of(word), issued_ns, false)
     }
 
-    /// When it was given out, which is when the work began if nobody knows better.
+    /// When it was given out. The work is taken to begin then, unless its caller says when it began.
     pub fn issued_ns(&self) -> i64 {
         self.issued_ns
     }
@@ -135,14 +135,14 @@ impl Ticket {
     }
 }
 
-/// What work came to.
+/// How work ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It went well.
     Success,
     /// It failed, having begun at the instant given, if that is known.
     Failure(Option<i64>),
-    /// It says nothing of the queue: a probe's lease is given back.
+    /// Its end says nothing about the queue: a probe's lease is given back.
     Ignored,
 }
 
@@ -156,7 +156,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Tells whether whoever watches the circuit is to hear of it: another state, or something done by hand.
+    /// Tells whether the watcher is told: of another state, and of what was done by hand.
     pub fn is_news(&self) -> bool {
         state_of(self.old) != state_of(self.new) || is_forced(self.old) || is_forced(self.new)
     }
@@ -214,7 +214,7 @@ impl Breaker {
         shown(&self.last_probe_ns)
     }
 
-    /// Looks, without taking anything: would an admission now stand a chance, if `word` still holds?
+    /// Tells whether a caller would be admitted now if `word` still holds. Takes no lease.
     pub fn admits(&self, word: u64, now_ns: i64) -> bool {
         admits(Word::unpack(word), self.elapsed_ns(now_ns), &self.circuit)
     }
@@ -232,7 +232,7 @@ impl Breaker {
         Some(self.origin_ns.saturating_add(after_origin))
     }
 
-    /// Tells whether a ticket given out before still lets its holder go: a probe's while its lease runs.
+    /// Tells whether a ticket given out before still lets its holder go; a probe's does while its lease runs.
     pub fn honours(&self, word: u64, ticket: &Ticket, now_ns: i64) -> bool {
         let unpacked = Word::unpack(word);
         let own = unpacked.leased && unpacked.stamp_ms == stamp_ms(self.elapsed_ns(ticket.issued_ns));
@@ -282,7 +282,7 @@ impl Breaker {
             return Ok(None);
         }
         if !self.changes_by(outcome) {
-            return Ok(None); // whether or not it counts
+            return Ok(None);
         }
         let now_ns = now_ns()?;
         let issued_ns = self.elapsed_ns(ticket.map_or(now_ns, |ticket| ticket.issued_ns));
@@ -335,7 +335,8 @@ impl Breaker {
         self.step(|word| is_over(word, elapsed_ns).then(|| word.to(State::Closed)))
     }
 
-    /// Drives a pure step until it is applied to an unchanged word; returns the change, or `None` where it declines.
+    /// Repeats a pure step until no other thread changed the word meanwhile; returns the change, `None` if the step makes
+    /// none.
     fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<Change> {
         let mut seen = self.word();
         loop {
@@ -352,9 +353,9 @@ impl Breaker {
     }
 }
 
-/// Who watches a circuit: tells the time where that is needed, and hears of changes.
+/// Watches a circuit: tells the time when it is asked, and is told of changes.
 pub trait Watcher {
-    /// What a call to it fails with.
+    /// The error of its methods.
     type Error;
 
     /// Returns the present instant.
@@ -363,19 +364,19 @@ pub trait Watcher {
     /// Its own, as of every method here.
     fn now_ns(&self) -> Result<i64, Self::Error>;
 
-    /// Hears of a change that is news.
+    /// Is told of a change that is news.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
     fn circuit_changed(&self, change: Change) -> Result<(), Self::Error>;
 }
 
-/// A breaker and who watches it: what is done here is told where it is news.
+/// A breaker and its watcher, which is told of every change made here that is news.
 #[derive(Debug)]
 pub struct Watched<'a, W> {
     /// The breaker.
     pub breaker: &'a Breaker,
-    /// Who watches it.
+    /// Its watcher.
     pub watcher: &'a W,
 }
 
@@ -429,7 +430,7 @@ fn shown(time_ns: &AtomicI64) -> Option<i64> {
     Some(time_ns.load(Relaxed)).filter(|&time_ns| time_ns != NEVER)
 }
 
-/// Gives an instant that is known already where a closure is asked for.
+/// Makes the closure of an instant that is known already.
 pub fn at(now_ns: i64) -> impl FnOnce() -> Result<i64, Infallible> {
     move || Ok(now_ns)
 }

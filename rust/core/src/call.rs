@@ -2,8 +2,8 @@
 //!
 //! # Memory orderings
 //!
-//! The instants of [`Checks`] are relaxed, since they stand for themselves: whoever reads an old one is early, and looks
-//! once for nothing. So is what the host said at the last check: who comes in the midst of a check goes by the one before.
+//! The instants of [`Checks`] are relaxed, since nothing else depends on them: a thread that reads an old one looks once
+//! too often. So is what the host said at the last check: a call during a check uses the answer of the one before.
 
 use std::sync::Arc;
 
@@ -24,13 +24,13 @@ use crate::zone::Zone;
 pub struct Ask {
     /// Whether a caller that is to wait is admitted and counted at once, before it has waited.
     pub admit: bool,
-    /// Whether the caller can read the queue where its sample is wanting.
+    /// Whether the caller can read the queue if there is no usable sample.
     pub may_read: bool,
-    /// What such a read ended with, if it is to be answered with that.
+    /// The reason to answer with, if such a read brought no sample.
     pub cold: Option<Reason>,
 }
 
-/// A decision that is about to be kept to.
+/// A planned decision whose work is to begin now.
 #[derive(Clone, Copy, Debug)]
 pub enum Planned<'a> {
     /// It advised a delay, and is neither admitted nor counted yet.
@@ -41,7 +41,7 @@ pub enum Planned<'a> {
     Observed,
 }
 
-/// What comes of asking the breaker again.
+/// The breaker's answer when it is asked again.
 #[derive(Debug)]
 pub enum Admission<P> {
     /// The caller goes as planned, by the ticket that it has, if any.
@@ -65,7 +65,7 @@ pub struct Checks {
 pub struct Call<'a, H: Host> {
     /// The engine's surroundings.
     pub host: &'a H,
-    /// The engine's looks after the poller.
+    /// When the poller was looked after.
     pub checks: &'a Checks,
     /// The mode that holds.
     pub mode: &'a Mode,
@@ -170,7 +170,7 @@ impl<H: Host> Call<'_, H> {
         self.priority == Priority::High && self.queue.breaker.circuit().high_attempts && !forced
     }
 
-    /// Returns the queue's breaker; what is done there is told.
+    /// Returns the queue's breaker; the host is told of what is done there.
     fn breaker(&self) -> Watched<'_, Self> {
         Watched { breaker: &self.queue.breaker, watcher: self }
     }
@@ -188,7 +188,7 @@ impl<H: Host> Call<'_, H> {
         self.mode.settings.law_of(&self.queue.name).advise(sample, self.priority, &self.queue.law_state)
     }
 
-    /// Returns what the queue's sample, or the want of one, advises; `None` asks the caller to read.
+    /// Returns what the queue's sample advises, or the fallback without one; `None` asks the caller to read.
     fn advise(&self, sample: Option<&Sample>, ask: Ask) -> Result<Option<Answer<H::Object>>, H::Error> {
         let settings = &self.mode.settings;
         if let Some(cold) = ask.cold {
@@ -200,7 +200,7 @@ impl<H: Host> Call<'_, H> {
             return Ok(None);
         }
         let Some(sample) = sample else {
-            // The read that failed left it to the poller.
+            // A read has failed: now the poller reads.
             if settings.polling && ask.may_read && self.reads_first()? {
                 return Ok(None);
             }
@@ -243,7 +243,7 @@ impl<H: Host> Call<'_, H> {
             let timestamp = self.host.utc_now()?;
             let made = Computed { sample: sample.number, settings: Arc::clone(settings), advice, timestamp };
             let made = Arc::new(made);
-            // Swapped, so that of callers who compute at once each sees its own predecessor and a change is told once.
+            // Swapped, so that callers who compute at the same time each see another predecessor, and a change is told once.
             let old = place.swap(Some(Arc::clone(&made))).map_or(Zone::Green, |old| old.advice.zone);
             if old != advice.zone {
                 self.host.zone_changed(self.name, self.priority, old, advice.zone)?;
@@ -284,12 +284,12 @@ impl<H: Host> Call<'_, H> {
 
     /// Looks after the poller, now and then; tells whether the queue is to be read first.
     ///
-    /// What one caller was told holds for all until the next look, but where a read has failed since.
+    /// The host's answer holds for all callers until the next look, except where a read has failed since.
     fn reads_first(&self) -> Result<bool, H::Error> {
         let Checks { next_ns, last_ns, read_first } = self.checks;
         let due_ns = next_ns.load(Ordering::Relaxed);
         let after_ns = self.now_ns.saturating_add(self.mode.settings.check_every_ns);
-        // Relaxed: the instants stand for themselves; the exchange lets one caller through per interval.
+        // The exchange lets one caller through per interval.
         if self.now_ns >= due_ns
             && next_ns.compare_exchange(due_ns, after_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
@@ -299,7 +299,7 @@ impl<H: Host> Call<'_, H> {
         Ok(read_first.load(Ordering::Relaxed) && !self.queue.failed_since(last_ns.load(Ordering::Relaxed)))
     }
 
-    /// Refuses on behalf of a word, which may have closed by now: the loser of a race is still refused.
+    /// Refuses because of a word that did not admit. It may be closed by now: the loser of a race is still refused.
     pub(crate) fn reject(&self, kept: (u64, u64)) -> Result<H::Object, H::Error> {
         let state = state_of(kept.0);
         let retry_at_ns = match state {
@@ -307,7 +307,7 @@ impl<H: Host> Call<'_, H> {
             State::Open | State::HalfOpen => self.queue.breaker.retry_at_ns(kept.0),
         };
         let reason = if state == State::Open { Reason::CircuitOpen } else { Reason::CircuitHalfOpen };
-        // No longer than a sample is believed: an answer that lies ready does not note that its queue is asked for.
+        // No longer than a sample is believed: a ready answer does not note that its queue is asked for.
         let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
         let until_ns = retry_at_ns.map_or(ready_ns, |retry_at_ns| ready_ns.min(retry_at_ns.saturating_sub(1)));
         let forced = is_forced(kept.0);
@@ -315,8 +315,8 @@ impl<H: Host> Call<'_, H> {
         self.finish(&mut answer, Some(kept))
     }
 
-    /// Counts an answer, makes the decision of it, and keeps that ready where it may serve other callers too: while
-    /// the word and the number of the sample are those of `kept`.
+    /// Counts an answer and makes the decision of it. Keeps that ready for other callers, if `kept` is given: it is good
+    /// while the breaker's word and the sample's number are those of `kept`.
     fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
         let observed = self.mode.settings.observe && !answer.forced;

@@ -71,7 +71,7 @@ pub type QueueOf<H> = Queue<<H as Host>::Object, <H as Host>::Place>;
 pub trait Host {
     /// What callers see: decisions, and times of computation.
     type Object;
-    /// What a call into the surroundings fails with.
+    /// The error of its methods.
     type Error;
     /// A queue's name.
     type Name: ?Sized;
@@ -93,7 +93,7 @@ pub trait Host {
     /// Returns the error for a call on an engine that is not running.
     fn not_running(&self) -> Self::Error;
 
-    /// Hears that the time of the manual override is up.
+    /// Is told that the time of the manual override is up.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
@@ -111,13 +111,13 @@ pub trait Host {
     /// See [`Self::now_ns`].
     fn read(&self, name: &Self::Name, wait: bool) -> Result<Option<Reason>, Self::Error>;
 
-    /// Hears of a change of a queue's breaker that is news.
+    /// Is told of a change of a queue's breaker that is news.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
     fn circuit_changed(&self, name: &Self::Name, change: Change) -> Result<(), Self::Error>;
 
-    /// Hears that a queue's backlog lies in another zone of a priority's window; before the first look it was green.
+    /// Is told that a queue's backlog lies in another zone of a priority's window; before the first look it was green.
     ///
     /// # Errors
     /// See [`Self::now_ns`].

@@ -3,7 +3,7 @@
 //! # Memory orderings
 //!
 //! The mode is published as a sample is (see `queue.rs`): the pointer first, then the epoch with release, read with
-//! acquire; who sees an epoch finds its mode or a later one.
+//! acquire. A thread that sees an epoch finds its mode or a later one.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Switches {
         Self { mode: ArcSwap::from_pointee(mode), epoch: AtomicU64::new(0) }
     }
 
-    /// Returns the mode that holds, but for an override whose time is up.
+    /// Returns the mode that holds; the time of its override may be up.
     pub fn mode(&self) -> Arc<Mode> {
         self.mode.load_full()
     }
@@ -97,7 +97,7 @@ impl Switches {
         self.change(|mode| Some(Mode { emergency, ..mode.clone() }));
     }
 
-    /// Voids all ready answers, those of queues that nobody will find any more among them.
+    /// Voids all ready answers, also those of queues that are no longer in the table.
     pub fn void_ready(&self) {
         self.change(|mode| Some(mode.clone()));
     }
@@ -115,7 +115,7 @@ impl Switches {
             }
             seen = Arc::clone(&previous);
         };
-        // The largest, not the last: of two threads the one whose mode was overtaken may come here second.
+        // The largest, not the last: of two threads, the one with the older mode may come here second.
         self.epoch.fetch_max(new.epoch, Ordering::Release);
         (new, true)
     }

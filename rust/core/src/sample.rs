@@ -1,7 +1,7 @@
 //! What a law judges: everything that was read of a queue at one moment.
 
-// No instant of a clock that began in this machine's lifetime.
-pub(crate) const FORGOTTEN: i64 = i64::MIN;
+/// The instant of a sample that was dropped. No clock that began in this machine's lifetime shows it.
+pub const FORGOTTEN: i64 = i64::MIN;
 
 /// What was read of a queue, and the monotonic instant at which it was true.
 #[derive(Debug)]
@@ -12,8 +12,7 @@ pub struct Sample {
     pub backlog: i64,
     /// How long the oldest of them had waited, if the queue can tell.
     pub oldest_age_ns: Option<i64>,
-    /// When that was true; the earliest instant of all if it was dropped. It stays for its number then, so that no later sample is taken
-    /// for an earlier one.
+    /// When that was true; [`FORGOTTEN`] if it was dropped. A dropped sample stays, so that its number is not used again.
     pub as_of_ns: i64,
 }
 

@@ -17,7 +17,7 @@ pub struct CircuitSettings {
     pub trip_window_ms: u64,
     /// Time from opening to the first probe.
     pub recovery_timeout_ms: u64,
-    /// Time from one probe to the next, if the first is not heard of.
+    /// Time from one probe to the next, if the first never reports.
     pub probe_interval_ms: u64,
     /// Whether HIGH goes through all the same, without a ticket.
     pub high_attempts: bool,

@@ -35,7 +35,7 @@ mod stand_in {
     pub type ArcSwap<T> = Swap<Arc<T>>;
     pub type ArcSwapOption<T> = Swap<Option<Arc<T>>>;
 
-    /// A pointer swapped with acquire and release, and no more than that: `arc-swap` promises at least so much.
+    /// A pointer swapped with acquire and release, and nothing stronger: `arc-swap` promises at least that.
     ///
     /// The pointer is an index into everything that was ever put here, so that a stale read is possible where the memory
     /// model permits one. The lock around them is the standard library's: no thread is ever switched while it is held.

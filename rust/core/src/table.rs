@@ -4,8 +4,8 @@
 //!
 //! # Memory orderings
 //!
-//! The instant of the next eviction is relaxed, since it stands for itself: whoever reads an old one looks once for
-//! nothing. So is the number of the next queue: no two are the same, that is all.
+//! The instant of the next eviction is relaxed, since nothing else depends on it: a thread that reads an old one looks once
+//! too often. So is the number of the next queue: all that matters is that no two are the same.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ pub trait Table: Host {
     /// Does something during which no other thread changes the table. Nothing in there makes objects or calls out.
     fn alone<R>(&self, work: impl FnOnce() -> R) -> R;
 
-    /// Hears that a queue lost its state to make room.
+    /// Is told that a queue lost its state to make room.
     ///
     /// # Errors
     /// See [`Self::make`].
@@ -133,7 +133,7 @@ impl Room {
         let mut queue = Queue::new(text, Arc::clone(settings.circuit_of(text)), self.origin_ns, now_ns);
         queue.number = number;
         let made = table.make(name, queue)?;
-        // Everything that makes objects was done above, everything that frees them or calls out follows below.
+        // Objects are made above; they are freed, and the host is called, below. In between the table is locked.
         let (stored, evicted) = table.alone(|| {
             if let Some(stored) = table.find(name)? {
                 return Ok((Some(stored), Vec::new()));

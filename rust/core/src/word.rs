@@ -3,15 +3,15 @@
 //! From the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
 //! The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
 //! from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
-//! while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced
-//! open without an end. Stamps and durations round up, instants held against them down, so nothing happens early and
-//! everything at most 2 ms late.
+//! while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or, while forced
+//! open, there is no end. Stamps and durations are rounded up, the instants compared with them down: so nothing happens
+//! too early, and everything at most 2 ms late.
 
 pub(crate) const MS: i64 = 1_000_000;
 pub(crate) const MAX_MS: u64 = (1 << 40) - 1;
 const MAX_COUNT: u64 = (1 << 10) - 1;
 const MAX_GENERATION: u64 = (1 << 10) - 1;
-/// The word of a circuit that is closed and has no failures to forget, but for its generation.
+/// The bits that are 0 in the word of a closed circuit without failures: all but the generation.
 const PRISTINE: u64 = !(MAX_GENERATION << 40);
 /// The stamp of a word whose next probe may go at once.
 pub(crate) const DUE: u64 = MAX_MS;
@@ -40,7 +40,7 @@ pub struct Word {
     pub leased: bool,
     /// Consecutive failures, or successful probes.
     pub count: u64,
-    /// Bumped by each transition.
+    /// Grows by one with each transition.
     pub generation: u64,
     /// See the head of this file.
     pub stamp_ms: u64,
@@ -86,7 +86,7 @@ pub fn state_of(word: u64) -> State {
     }
 }
 
-/// Tells whether a packed word is closed and has no failures to forget.
+/// Tells whether a packed word is closed and has counted no failures.
 pub fn is_pristine(word: u64) -> bool {
     word & PRISTINE == 0
 }

@@ -25,7 +25,7 @@ pub trait Law: Send + Sync {
     fn advise(&self, sample: &Sample, priority: Priority, state: &Self::State) -> Advice;
 }
 
-/// Narrows a delay; the configuration keeps delays below six weeks, so nothing is ever cut off.
+/// Narrows a delay. The configuration keeps delays below six weeks, so no delay is ever cut.
 pub(crate) fn saturated(delay_ns: u128) -> u64 {
     u64::try_from(delay_ns).unwrap_or(u64::MAX)
 }

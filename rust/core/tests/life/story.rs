@@ -127,8 +127,6 @@ impl Life {
         assert!(!lapsed || self.turned(before).state == State::Closed);
     }
 
-    // ------------------------------------------------------------------------------------------------------ decisions
-
     fn ask(&mut self, before: Word, how: u8, look: bool) {
         let priority = Priority::ALL[usize::from(how) % 3];
         let cold = (how >> 6 == 3).then_some(Reason::ColdStart);
@@ -254,8 +252,6 @@ impl Life {
         let wait_ms = if word.state == State::Open { circuit.recovery_timeout_ms } else { circuit.probe_interval_ms };
         wait_ms.cast_signed() * MS
     }
-
-    // --------------------------------------------------------------------------------------------------- surroundings
 
     fn record(&mut self, before: Word, how: u8) {
         let ok = how & 1 == 0;
