@@ -164,8 +164,8 @@ impl Breaker {
 
     /// Take a result into account, or drop it when it is stale.
     ///
-    /// ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began, else
-    /// when its ticket was issued, else now; `failure` names what failed, for display.
+    /// ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began,
+    /// else when its ticket was issued, else now; `failure` names what failed, for display.
     #[pyo3(signature = (ok, ticket=None, began_ns=None, failure=None))]
     pub fn record(
         &self,

@@ -1,8 +1,8 @@
 //! Calls out into Python, from which a thread may never come back.
 //!
-//! Before Python 3.14 a daemon thread that asks for an interpreter which is ending is ended itself: its stack is unwound.
-//! `PyO3`'s frames abort the process then. So code that has such frames below it calls Python through this file, where
-//! unwinding ends: the thread waits until the process is gone, as in later Pythons.
+//! Before Python 3.14 a daemon thread that asks for an interpreter which is ending is ended itself: its stack is
+//! unwound. `PyO3`'s frames abort the process then. So code that has such frames below it calls Python through this
+//! file, where unwinding ends: the thread waits until the process is gone, as in later Pythons.
 
 #![expect(unsafe_code, reason = "PyO3 tells the compiler of every call into Python that it never unwinds")]
 
@@ -21,10 +21,11 @@ type Vectorcall =
 type NeverOfTuple = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 type CallOfTuple = unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 
-// SAFETY, for all of these: the two types differ only in whether the function may unwind. `black_box` keeps the compiler
-// from recognizing the functions, which it believes not to unwind.
+// SAFETY, for all of these: the two types differ only in whether the function may unwind. `black_box` keeps the
+// compiler from recognizing the functions, which it believes not to unwind.
 
-/// Returns `PyObject_Vectorcall`, for callers that may be unwound together with all below them: they have nothing to drop.
+/// Returns `PyObject_Vectorcall`, for callers that may be unwound together with all below them: they have nothing to
+/// drop.
 #[inline]
 pub fn vectorcall() -> Vectorcall {
     // SAFETY: see above.
@@ -75,7 +76,8 @@ pub fn call_method<'py, const N: usize>(
     unsafe { Bound::from_owned_ptr_or_err(object.py(), value) }
 }
 
-/// Makes a named tuple of its items, as the class's own `__new__` does it, which is Python and takes four times as long.
+/// Makes a named tuple of its items, as the class's own `__new__` does it, which is Python and takes four times as
+/// long.
 pub fn named_tuple<'py>(class: &Bound<'py, PyType>, items: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let py = class.py();
     let args = PyTuple::new(py, [items])?;

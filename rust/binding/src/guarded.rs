@@ -48,8 +48,8 @@ mod with_gil {
             unsafe { &mut *self.0.get() }.replace(thing)
         }
 
-        /// Without an atomic addition, which costs as much as the rest of a look at a place. All threads that count hold
-        /// the interpreter's lock, see `Sync`, so no other count comes between load and store.
+        /// Without an atomic addition, which costs as much as the rest of a look at a place. All threads that count
+        /// hold the interpreter's lock, see `Sync`, so no other count comes between load and store.
         #[inline]
         fn add_one(counter: &AtomicU64) {
             counter.store(counter.load(Relaxed) + 1, Relaxed);

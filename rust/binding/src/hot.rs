@@ -3,12 +3,13 @@
 //! This file is for the case that an answer lies ready. In every other case `suggest_throttle` and `suggest` are
 //! passed on to the ordinary methods of those names, and `run` to the host, with the arguments as they came.
 //!
-//! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding its
-//! stack from the place where it next asks for the interpreter. So between `run` and the job there is no function that
-//! must not be unwound, such as `PyO3`'s, and nothing to be dropped, for which the interpreter would be needed.
+//! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding
+//! its stack from the place where it next asks for the interpreter. So between `run` and the job there is no function
+//! that must not be unwound, such as `PyO3`'s, and nothing to be dropped, for which the interpreter would be needed.
 //!
-//! A job may also run while the interpreter ends, from a finalizer. Then nobody may attach to the interpreter any more, and
-//! nobody needs to: who is called here is attached. `PyO3` does not know that, so its ways to attach are not used here.
+//! A job may also run while the interpreter ends, from a finalizer. Then nobody may attach to the interpreter any more,
+//! and nobody needs to: who is called here is attached. `PyO3` does not know that, so its ways to attach are not used
+//! here.
 
 #![expect(unsafe_code, reason = "entered by CPython with bare pointers; an ordinary method costs a third more")]
 
@@ -195,8 +196,8 @@ fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
     Go::new(queue.bind(decision.py()).clone(), decision)
 }
 
-/// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`. Where there is none an
-/// exception may be set: an injected clock's.
+/// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`. Where there is none
+/// an exception may be set: an injected clock's.
 #[inline]
 unsafe fn ready_by_name<R>(
     slf: *mut PyObject,
@@ -232,8 +233,8 @@ unsafe fn ready_at_gate<R>(
     })
 }
 
-/// Lets no panic into `CPython`'s frames: an answer that cannot be looked at counts as not ready, and the ordinary method
-/// tells why. The unwinding that ends a thread, which nobody may catch, never gets here: see `crossing.rs`.
+/// Lets no panic into `CPython`'s frames: an answer that cannot be looked at counts as not ready, and the ordinary
+/// method tells why. The unwinding that ends a thread, which nobody may catch, never gets here: see `crossing.rs`.
 #[inline]
 fn guarded<R>(look: impl FnOnce() -> Option<R>) -> Option<R> {
     catch_unwind(AssertUnwindSafe(look)).unwrap_or(None)

@@ -1,7 +1,7 @@
 //! The outcome of a job that the engine ran: its value or exception, told to the host where there is something to tell.
 //!
-//! The threads of hot calls may be unwound (see `hot.rs`), so all is bare pointers, and nothing is to be dropped. `PyO3`
-//! is shown no exception: it would panic at one that stands for a panic.
+//! The threads of hot calls may be unwound (see `hot.rs`), so all is bare pointers, and nothing is to be dropped.
+//! `PyO3` is shown no exception: it would panic at one that stands for a panic.
 
 #![expect(unsafe_code, reason = "PyO3's own ways attach, drop on unwinding, and panic")]
 

@@ -1,7 +1,8 @@
-//! The types whose values are a job's outcome, not the promise of one as a coroutine is. The host is asked once about each.
+//! The types whose values are a job's outcome, not the promise of one as a coroutine is. The host is asked once about
+//! each.
 //!
-//! Each known type is kept alive, so that no other type gets its address. The places are relaxed: an address is compared,
-//! and nothing is reached through it.
+//! Each known type is kept alive, so that no other type gets its address. The places are relaxed: an address is
+//! compared, and nothing is reached through it.
 
 #![expect(unsafe_code, reason = "called by the hot calls, with bare pointers")]
 

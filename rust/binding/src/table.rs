@@ -17,8 +17,8 @@ mod own {
     use crate::guarded::Guarded;
     use crate::queue::Queue;
 
-    /// Uses the hashes that strings keep, and holds short names itself: a dict would look at the stored string, which is
-    /// two more lines of memory for every decision where there are many queues.
+    /// Uses the hashes that strings keep, and holds short names itself: a dict would look at the stored string, which
+    /// is two more lines of memory for every decision where there are many queues.
     pub struct Table(Guarded<HashTable<Entry>>);
 
     struct Entry {

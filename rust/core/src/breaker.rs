@@ -83,8 +83,8 @@ fn given_back(word: Word, issued_ns: i64) -> Option<Word> {
 
 /// Tells whether a result may change the word.
 ///
-/// A result with a ticket counts if the ticket is of the word's generation. A result without one counts when the circuit
-/// is closed, and when a half-open circuit waits for a probe's result.
+/// A result with a ticket counts if the ticket is of the word's generation. A result without one counts when the
+/// circuit is closed, and when a half-open circuit waits for a probe's result.
 fn counts(word: Word, ticket: Option<&Ticket>) -> bool {
     match (word.state, ticket) {
         (State::Open, _) => false,
@@ -261,6 +261,7 @@ impl Breaker {
     }
 
     /// Tells whether an outcome can change anything: a success into a pristine circuit cannot.
+    #[inline]
     pub fn changes_by(&self, outcome: Outcome) -> bool {
         outcome != Outcome::Success || !is_pristine(self.word())
     }
@@ -335,8 +336,8 @@ impl Breaker {
         self.step(|word| is_over(word, elapsed_ns).then(|| word.to(State::Closed)))
     }
 
-    /// Repeats a pure step until no other thread changed the word meanwhile; returns the change, `None` if the step makes
-    /// none.
+    /// Repeats a pure step until no other thread changed the word meanwhile; returns the change, `None` if the step
+    /// makes none.
     fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<Change> {
         let mut seen = self.word();
         loop {

@@ -2,8 +2,8 @@
 //!
 //! # Memory orderings
 //!
-//! The instants of [`Checks`] are relaxed, since nothing else depends on them: a thread that reads an old one looks once
-//! too often. So is what the host said at the last check: a call during a check uses the answer of the one before.
+//! The instants of [`Checks`] are relaxed, since nothing else depends on them: a thread that reads an old one looks
+//! once too often. So is what the host said at the last check: a call during a check uses the answer of the one before.
 
 use std::sync::Arc;
 
@@ -243,7 +243,8 @@ impl<H: Host> Call<'_, H> {
             let timestamp = self.host.utc_now()?;
             let made = Computed { sample: sample.number, settings: Arc::clone(settings), advice, timestamp };
             let made = Arc::new(made);
-            // Swapped, so that callers who compute at the same time each see another predecessor, and a change is told once.
+            // Swapped, so that callers who compute at the same time each see another predecessor, and a change is told
+            // once.
             let old = place.swap(Some(Arc::clone(&made))).map_or(Zone::Green, |old| old.advice.zone);
             if old != advice.zone {
                 self.host.zone_changed(self.name, self.priority, old, advice.zone)?;
@@ -315,8 +316,8 @@ impl<H: Host> Call<'_, H> {
         self.finish(&mut answer, Some(kept))
     }
 
-    /// Counts an answer and makes the decision of it. Keeps that ready for other callers, if `kept` is given: it is good
-    /// while the breaker's word and the sample's number are those of `kept`.
+    /// Counts an answer and makes the decision of it. Keeps that ready for other callers, if `kept` is given: it is
+    /// good while the breaker's word and the sample's number are those of `kept`.
     fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
         let observed = self.mode.settings.observe && !answer.forced;

@@ -14,7 +14,8 @@ use crate::vocabulary::Reason;
 /// An instant that never comes.
 pub const NEVER: i64 = i64::MAX;
 
-/// Configuration and switches at one moment. Replaced whole: a new one is a new epoch, voiding all answers that lie ready.
+/// Configuration and switches at one moment. Replaced whole: a new one is a new epoch, voiding all answers that lie
+/// ready.
 #[derive(Clone, Debug)]
 pub struct Mode {
     /// Grows with every replacement.

@@ -12,8 +12,9 @@
 //! The breaker's word is relaxed (see `breaker.rs`): it is compared as a value, and nothing is reached through it. What
 //! a ready answer refers to is reached through its place, and ordered by the place's lock or what the host has instead.
 //!
-//! The two instants are relaxed: nothing else depends on them. With an old `touched_ns` a queue looks idle that was asked
-//! for a moment ago. An old `failed_ns`, or one that a racing read overwrites, costs one read too many or too few.
+//! The two instants are relaxed: nothing else depends on them. With an old `touched_ns` a queue looks idle that was
+//! asked for a moment ago. An old `failed_ns`, or one that a racing read overwrites, costs one read too many or too
+//! few.
 
 use std::sync::Arc;
 
@@ -194,7 +195,8 @@ impl<P, S: Default> Queue<P, S> {
         self.failed_ns.store(NOT_FAILED, Ordering::Relaxed);
     }
 
-    /// Tells whether a caller may read the provider. After a failure only the poller reads; without a poller callers pause.
+    /// Tells whether a caller may read the provider. After a failure only the poller reads; without a poller callers
+    /// pause.
     pub fn may_read(&self, settings: &Settings, now_ns: i64) -> bool {
         let failed_ns = self.failed_ns.load(Ordering::Relaxed);
         failed_ns == NOT_FAILED || (!settings.polling && now_ns >= failed_ns.saturating_add(settings.check_every_ns))

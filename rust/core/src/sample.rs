@@ -12,7 +12,8 @@ pub struct Sample {
     pub backlog: i64,
     /// How long the oldest of them had waited, if the queue can tell.
     pub oldest_age_ns: Option<i64>,
-    /// When that was true; [`FORGOTTEN`] if it was dropped. A dropped sample stays, so that its number is not used again.
+    /// When that was true; [`FORGOTTEN`] if it was dropped. A dropped sample stays, so that its number is not used
+    /// again.
     pub as_of_ns: i64,
 }
 

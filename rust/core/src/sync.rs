@@ -1,7 +1,7 @@
 //! Where atomics, locks and swapped pointers come from: the standard library and `arc-swap`, or a model of both.
 //!
-//! With `--cfg loom` every interleaving of a few threads can be enumerated, with `--cfg shuttle` those of many be drawn.
-//! `arc-swap` knows neither, so a stand-in takes its place there. See `tests/loom` and `tests/shuttle.rs`.
+//! With `--cfg loom` every interleaving of a few threads can be enumerated, with `--cfg shuttle` those of many be
+//! drawn. `arc-swap` knows neither, so a stand-in takes its place there. See `tests/loom` and `tests/shuttle.rs`.
 
 #[cfg(not(any(loom, shuttle)))]
 pub use arc_swap::{ArcSwap, ArcSwapOption};
@@ -37,8 +37,9 @@ mod stand_in {
 
     /// A pointer swapped with acquire and release, and nothing stronger: `arc-swap` promises at least that.
     ///
-    /// The pointer is an index into everything that was ever put here, so that a stale read is possible where the memory
-    /// model permits one. The lock around them is the standard library's: no thread is ever switched while it is held.
+    /// The pointer is an index into everything that was ever put here, so that a stale read is possible where the
+    /// memory model permits one. The lock around them is the standard library's: no thread is ever switched while it is
+    /// held.
     #[derive(Debug)]
     pub struct Swap<T> {
         put: Mutex<Vec<T>>,

@@ -4,8 +4,8 @@
 //!
 //! # Memory orderings
 //!
-//! The instant of the next eviction is relaxed, since nothing else depends on it: a thread that reads an old one looks once
-//! too often. So is the number of the next queue: all that matters is that no two are the same.
+//! The instant of the next eviction is relaxed, since nothing else depends on it: a thread that reads an old one looks
+//! once too often. So is the number of the next queue: all that matters is that no two are the same.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The breaker's word: all that its transitions read, in 64 bits.
 //!
-//! From the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
-//! The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
-//! from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
-//! while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or, while forced
-//! open, there is no end. Stamps and durations are rounded up, the instants compared with them down: so nothing happens
-//! too early, and everything at most 2 ms late.
+//! From the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40. The count is
+//! that of consecutive failures when closed, of successful probes when half-open. The milliseconds count from the
+//! engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease; while
+//! forced open they tell when that ends. All ones are no instant: the next probe may go at once, or, while forced open,
+//! there is no end. Stamps and durations are rounded up, the instants compared with them down: so nothing happens too
+//! early, and everything at most 2 ms late.
 
 pub(crate) const MS: i64 = 1_000_000;
 pub(crate) const MAX_MS: u64 = (1 << 40) - 1;
