@@ -1,4 +1,4 @@
-"""What jobs come to: work that only promises, futures, groups of errors, and what a predicate says, on all ways."""
+"""Outcomes of jobs: work that only promises, futures, groups of errors, and predicates, with every way to run a job."""
 
 from __future__ import annotations
 

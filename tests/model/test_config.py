@@ -49,7 +49,7 @@ def refused(build: Build, **values: Any) -> ConfigurationError:
 
 
 def refuses(build: Build, path: str, rule: str, **values: Any) -> None:
-    """Hold that the error names the field by its path, the value and the rule."""
+    """Check that the error names the path of the field, the value and the rule."""
     error = refused(build, **values)
     assert error.field == path
     assert str(error) == f"{path} is {error.value!r}: {rule}"

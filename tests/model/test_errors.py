@@ -1,4 +1,4 @@
-"""The tree of exceptions, their way through pickle, and the three predicates over causes and groups."""
+"""The tree of exceptions, pickling, and the three predicates over causes and groups."""
 
 from __future__ import annotations
 

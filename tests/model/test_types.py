@@ -81,7 +81,7 @@ def test_parses_priorities(value: object, priority: Priority) -> None:
 
 
 class Text(str):
-    """What an ORM may hand over."""
+    """What an ORM may give."""
 
     __slots__ = ()
 
@@ -284,7 +284,7 @@ SHED = decision(
 
 
 class StoppedTime:
-    """As much of a sleeper as a decision's retry time needs."""
+    """A sleeper, as far as the retry time of a decision needs one."""
 
     def __init__(self, now_ns: int) -> None:
         self.now = now_ns

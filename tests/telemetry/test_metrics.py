@@ -49,7 +49,7 @@ backpressure_cache_hit_rate
 
 
 class FakeSource:
-    """A controller of which the test says everything."""
+    """A controller whose numbers the test sets."""
 
     def __init__(self, *decisions: tuple[str, Priority, Reason, int], computed: bool = False) -> None:
         self.counters: dict[tuple[str, int], Counters] = {}
@@ -103,7 +103,7 @@ class FakeSource:
 
 
 class ControllerSource:
-    """A real controller, asked for what it tells anybody and for its engine's counts."""
+    """A real controller: what its health tells, and the counts of its engine."""
 
     def __init__(self, controller: BackpressureController) -> None:
         self._controller = controller
@@ -574,7 +574,7 @@ print(generate_latest(registry).decode())
 
 
 class Worker:
-    """A process that goes on by one step when it is told to."""
+    """A process that does one step when it is told to."""
 
     def __init__(self, number: int, directory: Path) -> None:
         self._process = subprocess.Popen(
@@ -650,7 +650,7 @@ def test_two_processes_make_one_page(tmp_path: Path, promtool: str) -> None:
     assert stopped("producer_advice_total", **email, result="honoured") == 8
     assert stopped("producer_advice_total", **email, result="violated") == 2 + 3
     assert stopped("cache_requests_total", result="miss") == 4
-    # What nobody has any more is not the maximum.
+    # A series that no process has any longer is not the maximum.
     assert stopped("circuit_breaker_state", **email) == 0
     assert stopped("sample_age_seconds", **email) == 0
     assert stopped("manual_override") == 0
