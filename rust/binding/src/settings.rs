@@ -7,6 +7,7 @@ use backpressure_core::laws::AnyLaw;
 use backpressure_core::laws::three_zone::{self, Scale, ThreeZoneLaw};
 use backpressure_core::settings;
 use backpressure_core::zone::Window;
+use pyo3::exceptions::PyNotImplementedError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -20,6 +21,22 @@ macro_rules! read {
             $($other: $value,)*
         }
     };
+}
+
+/// Any law, told by the name of its class in Python: a law that is written there alone runs on the pure engine only.
+struct Law(AnyLaw);
+
+impl<'py> FromPyObject<'_, 'py> for Law {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match given.get_type().name()?.to_str()? {
+            "ThreeZoneLaw" => Ok(Self(AnyLaw::ThreeZone(given.extract::<LawSettings>()?.0))),
+            unknown => Err(PyNotImplementedError::new_err(format!(
+                "the native engine has no {unknown}: set BACKPRESSURE_ENGINE=pure before backpressure is imported"
+            ))),
+        }
+    }
 }
 
 /// `LawSettings`.
@@ -65,7 +82,7 @@ impl<'py> FromPyObject<'_, 'py> for CircuitSettings {
 /// Reads `EngineSettings`.
 pub fn engine_settings(given: &Bound<'_, PyAny>, vocabulary: &Vocabulary) -> PyResult<Arc<settings::Settings>> {
     let attribute = |name| given.getattr(name);
-    let laws: HashMap<String, LawSettings> = attribute("laws")?.extract()?;
+    let laws: HashMap<String, Law> = attribute("laws")?.extract()?;
     let circuits: HashMap<String, CircuitSettings> = attribute("circuits")?.extract()?;
     Ok(Arc::new(read! {
         given,
@@ -79,8 +96,8 @@ pub fn engine_settings(given: &Bound<'_, PyAny>, vocabulary: &Vocabulary) -> PyR
             observe,
             max_queues,
         }
-        law: AnyLaw::ThreeZone(attribute("law")?.extract::<LawSettings>()?.0),
-        laws: laws.into_iter().map(|(name, law)| (name, AnyLaw::ThreeZone(law.0))).collect(),
+        law: attribute("law")?.extract::<Law>()?.0,
+        laws: laws.into_iter().map(|(name, law)| (name, law.0)).collect(),
         circuit: attribute("circuit")?.extract::<CircuitSettings>()?.0,
         circuits: circuits.into_iter().map(|(name, circuit)| (name, circuit.0)).collect(),
         fallback_reason: vocabulary.reason(&attribute("fallback_reason")?)?,

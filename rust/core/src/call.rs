@@ -261,12 +261,6 @@ impl<H: Host> Call<'_, H> {
             });
         }
         let advice = source.advice;
-        let reason = match advice.zone {
-            _ if advice.shed => Reason::BacklogRedShed,
-            Zone::Green => Reason::BacklogGreen,
-            Zone::Yellow => Reason::BacklogYellow,
-            Zone::Red => Reason::BacklogRed,
-        };
         Ok(Some(Answer {
             shed: advice.shed,
             zone: Some(advice.zone),
@@ -274,7 +268,7 @@ impl<H: Host> Call<'_, H> {
             source: Some(source),
             computed,
             until_ns: Some(until_ns),
-            ..self.wait(reason, advice.delay_ns)
+            ..self.wait(advice.reason, advice.delay_ns)
         }))
     }
 

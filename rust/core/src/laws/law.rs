@@ -1,7 +1,7 @@
 //! What a law is: it turns a sample of a queue into advice for jobs of one priority.
 
 use crate::sample::Sample;
-use crate::vocabulary::Priority;
+use crate::vocabulary::{Priority, Reason};
 use crate::zone::Zone;
 
 /// What a law says of one sample for one priority.
@@ -13,6 +13,8 @@ pub struct Advice {
     pub delay_ns: u64,
     /// Whether the job should be refused.
     pub shed: bool,
+    /// Why, as the decision and its count tell.
+    pub reason: Reason,
 }
 
 /// Turns a sample into advice, on any thread.

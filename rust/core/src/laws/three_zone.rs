@@ -2,7 +2,7 @@
 
 use crate::laws::law::{Advice, Law, saturated};
 use crate::sample::Sample;
-use crate::vocabulary::Priority;
+use crate::vocabulary::{Priority, Reason};
 use crate::zone::{Window, Zone};
 
 const PERMILLE: u128 = 1_000;
@@ -63,21 +63,22 @@ impl Law for ThreeZoneLaw {
         let scale = law.scales[priority.index()];
         let yellow_max_ns = u128::from(law.yellow_max_ns);
         match window.zone_of(backlog) {
-            Zone::Green => Advice { zone: Zone::Green, delay_ns: 0, shed: false },
+            Zone::Green => Advice { zone: Zone::Green, delay_ns: 0, shed: false, reason: Reason::BacklogGreen },
             Zone::Yellow => {
                 let slope = yellow_max_ns - u128::from(law.yellow_min_ns);
                 let depth = u128::from(backlog.abs_diff(window.green_max));
                 let span = u128::from(window.yellow_max.abs_diff(window.green_max));
                 let base = u128::from(law.yellow_min_ns) + slope * depth / span;
                 let delay = if law.scale_yellow { scale.of(base) } else { base };
-                Advice { zone: Zone::Yellow, delay_ns: saturated(delay), shed: false }
+                Advice { zone: Zone::Yellow, delay_ns: saturated(delay), shed: false, reason: Reason::BacklogYellow }
             }
             Zone::Red => {
                 let depth = u128::from(backlog.min(window.red_max).abs_diff(window.yellow_max));
                 let span = u128::from(window.red_max.abs_diff(window.yellow_max));
                 let base = yellow_max_ns + (u128::from(law.red_max_ns) - yellow_max_ns) * depth / span;
                 let shed = priority == Priority::Low && depth * PERMILLE > u128::from(law.shed_permille) * span;
-                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed }
+                let reason = if shed { Reason::BacklogRedShed } else { Reason::BacklogRed };
+                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed, reason }
             }
         }
     }
@@ -88,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Advice, Law, LawSettings, Sample, Scale, ThreeZoneLaw};
-    use crate::vocabulary::Priority;
+    use crate::vocabulary::{Priority, Reason};
     use crate::zone::{Window, Zone};
 
     const MAX_BACKLOG: i64 = (1 << 53) - 1;
@@ -188,10 +189,10 @@ mod tests {
             shed_permille: 800,
             scale_yellow: true,
         });
-        let last = Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false };
+        let last = Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false, reason: Reason::BacklogRed };
         assert_eq!(law.advise(&sample(900), Priority::Low, &()), last);
         assert!(law.advise(&sample(901), Priority::Low, &()).shed);
-        let capped = Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false };
+        let capped = Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false, reason: Reason::BacklogRed };
         assert_eq!(law.advise(&sample(i64::MAX), Priority::High, &()), capped);
     }
 }
