@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 MAILS = int(os.environ.get("SHOP_MAILS", "10000"))
-BUYS_A_SECOND = 40
+BUYS_A_SECOND = int(os.environ.get("SHOP_BUYS", "40"))
 PATIENCE = 120.0
 
 store = redis.Redis.from_url(URL, decode_responses=True)
