@@ -6,18 +6,9 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from backpressure import (
-    AsyncBackpressureController,
-    AsyncRedisStatsProvider,
-    BackpressureController,
-    CircuitOpenError,
-    ConfigurationError,
-    InMemoryStatsProvider,
-)
+from backpressure import AsyncBackpressureController, AsyncRedisStatsProvider
 from backpressure.testing import ManualClock
-from integrations.conftest import CONFIG, OVERLOAD
+from integrations.overload import CONFIG, OVERLOAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -28,26 +19,6 @@ if TYPE_CHECKING:
     from backpressure.providers.layouts import Layout
 
     Test = Callable[[Any, AsyncBackpressureController], Awaitable[None]]
-
-__all__ = [
-    "CONFIG",
-    "HIGH_IS_RED",
-    "OVERLOAD",
-    "Run",
-    "decided",
-    "eventually",
-    "length",
-    "opens_the_circuit",
-    "protects_once",
-    "watching",
-]
-
-#: What has the overload delay HIGH as well.
-HIGH_IS_RED = {
-    "thresholds.high_priority.green_max": 1,
-    "thresholds.high_priority.yellow_max": 2,
-    "thresholds.high_priority.red_max": 4,
-}
 
 
 @contextlib.asynccontextmanager
@@ -62,11 +33,6 @@ async def watching(
             yield controller
     finally:
         await provider.aclose()
-
-
-def decided(controller: AsyncBackpressureController) -> int:
-    """Return how many decisions a controller has counted."""
-    return sum(sum(totals.cache_requests()) for totals in controller._engine.totals().values())
 
 
 class Run:
@@ -114,34 +80,3 @@ def length(server: redis.Redis, key: str) -> int:
     """Return how many jobs a list or a stream holds."""
     count = server.xlen if server.type(key) == b"stream" else server.llen
     return int(str(count(key)))
-
-
-async def opens_the_circuit(enqueue: Callable[[], Awaitable[object]], server: redis.Redis) -> None:
-    """Assert that enqueueing at a server that is out of memory fails, and in the end is not tried."""
-    server.config_set("maxmemory", 1)
-    try:
-        for _ in range(5):
-            with pytest.raises(Exception, match="maxmemory"):
-                await enqueue()
-        with pytest.raises(CircuitOpenError):
-            await enqueue()
-    finally:
-        server.config_set("maxmemory", 0)
-
-
-async def protects_once(
-    protect: Callable[..., object],
-    enqueuer: Any,
-    enqueue: Callable[[], Awaitable[object]],
-    controller: AsyncBackpressureController,
-) -> None:
-    """Assert that `enqueuer` can be protected by a controller of asyncio only, and by one."""
-    wrong = BackpressureController(None, InMemoryStatsProvider({}))
-    with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
-        protect(enqueuer, wrong, priority="high")
-    protect(enqueuer, controller, priority="high")
-    with pytest.raises(ConfigurationError, match="protected already"):
-        protect(enqueuer, controller, priority="high")
-    before = decided(controller)
-    await enqueue()
-    assert decided(controller) == before + 1
