@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from backpressure import AsyncBackpressureController, AsyncRedisStatsProvider
 from backpressure.testing import ManualClock
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from backpressure.providers.layouts import Layout
 
-    Test = Callable[[Any, AsyncBackpressureController], Awaitable[None]]
+P = ParamSpec("P")
 
 
 @contextlib.asynccontextmanager
@@ -36,7 +37,7 @@ async def watching(
 
 
 class Run:
-    """Runs a test with what `opened` opens, and with a controller that sees an overload in the first of `queues`."""
+    """Yields what `opened` opens, and a controller that sees an overload in the first of `queues`."""
 
     def __init__(
         self,
@@ -55,18 +56,16 @@ class Run:
         self._overload = overload
         self._queues = queues
 
-    def __call__(self, test: Test, *, clock: ManualClock | None = None) -> None:
-        asyncio.run(self._run(test, clock or self._clock))
-
-    async def _run(self, test: Test, clock: ManualClock) -> None:
+    @contextlib.asynccontextmanager
+    async def __call__(self, *, clock: ManualClock | None = None) -> AsyncIterator[tuple[Any, Any]]:
         async with self._opened(self._url) as plain:
             for _ in range(OVERLOAD):
                 await self._overload(plain)
         async with (
             self._opened(self._url) as own,
-            watching(self._engine_name, self._url, self._queues, clock) as controller,
+            watching(self._engine_name, self._url, self._queues, clock or self._clock) as controller,
         ):
-            await test(own, controller)
+            yield own, controller
 
 
 async def eventually(predicate: Callable[[], object]) -> None:
@@ -80,3 +79,16 @@ def length(server: redis.Redis, key: str) -> int:
     """Return how many jobs a list or a stream holds."""
     count = server.xlen if server.type(key) == b"stream" else server.llen
     return int(str(count(key)))
+
+
+def on_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a coroutine as a test."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            await test(*args, **kwargs)
+
+        asyncio.run(main())
+
+    return run

@@ -14,7 +14,7 @@ import pytest
 from backpressure import HIGH, JobShedError
 from backpressure.providers.layouts import ArqLayout
 from integrations import jobs
-from integrations.async_watch import Run
+from integrations.async_watch import Run, on_loop
 from integrations.commands import command
 from integrations.contract.driver import OnLoop
 from integrations.contract.framework import ON_LOOPS, Fault, Framework, Taken
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     import redis
 
-    from backpressure import AsyncBackpressureController
     from backpressure.testing import ManualClock
     from integrations.contract.framework import Exempt, Faults, Ways
 
@@ -174,8 +173,9 @@ class TestContract(Contract):
     framework = Arq()
 
 
-def test_the_queue_is_the_jobs_or_the_pools(run: Run, redis_client: redis.Redis, redis_url: str) -> None:
-    async def test(own: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_the_queue_is_the_jobs_or_the_pools(run: Run, redis_client: redis.Redis, redis_url: str) -> None:
+    async with run() as (own, controller):
         protect(own, controller, priority={QUEUE: "low", "*": "high"})
         await own.enqueue_job("work", _queue_name="news")
         async with pool(redis_url, default_queue_name="news") as news:
@@ -189,30 +189,28 @@ def test_the_queue_is_the_jobs_or_the_pools(run: Run, redis_client: redis.Redis,
             with pytest.raises(JobShedError):
                 await mapped.enqueue_job("work")
 
-    run(test)
 
-
-def test_a_function_is_given_the_job(run: Run) -> None:
+@on_loop
+async def test_a_function_is_given_the_job(run: Run) -> None:
     jobs: list[Any] = []
 
     def priority(job: Any) -> str:
         jobs.append(job)
         return "high"
 
-    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (pool, controller):
         protect(pool, controller, priority=priority)
         await pool.enqueue_job("work", 1, _job_id="id", _defer_by=1, size=2)
-
-    run(test)
     assert [(job.function, job.args, job.kwargs, job.job_id) for job in jobs] == [("work", (1,), {"size": 2}, "id")]
     known = inspect.signature(ArqRedis.enqueue_job).parameters
     assert {name for name in known if known[name].kind is inspect.Parameter.KEYWORD_ONLY} == integration._OPTIONS
 
 
-def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
+@on_loop
+async def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
     run: Run, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (pool, controller):
         protect(pool, controller, priority="medium", max_wait=None)
         taken: list[int] = []
         get_connection = pool.connection_pool.get_connection
@@ -229,12 +227,12 @@ def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
         told = await job.info()
         assert before - timedelta(milliseconds=1) <= told.enqueue_time <= datetime.now(UTC)
 
-    run(test)
-
 
 @pytest.mark.parametrize("whose", ["the producer's", "its own"])
-def test_what_a_worker_starts_with_passes_whosever_its_pool_is(run: Run, redis_url: str, whose: str) -> None:
-    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_what_a_worker_starts_with_passes_whosever_its_pool_is(run: Run, redis_url: str, whose: str) -> None:
+    async with run() as (protected, controller):
+
         async def send_more(_: dict[str, Any]) -> None:
             await asyncio.create_task(protected.enqueue_job("work", "from a task of a job"))
 
@@ -249,46 +247,43 @@ def test_what_a_worker_starts_with_passes_whosever_its_pool_is(run: Run, redis_u
         with pytest.raises(JobShedError):  # it was an overload all the while, and here is no worker
             await protected.enqueue_job("work")
 
-    run(test)
 
-
-def test_what_an_enqueue_enqueues_follows_it(run: Run, redis_client: redis.Redis) -> None:
+@on_loop
+async def test_what_an_enqueue_enqueues_follows_it(run: Run, redis_client: redis.Redis) -> None:
     class Audited(ArqRedis):  # type: ignore[misc]
         async def enqueue_job(self, function: str, **options: Any) -> Any:
             if function != "audit":
                 await self.enqueue_job("audit")
             return await super().enqueue_job(function, **options)
 
-    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (pool, controller):
         audited = Audited(pool.connection_pool)
         protect(audited, controller, priority={"audit": "low", "work": "high"})
         await audited.enqueue_job("work")
         assert redis_client.zcard(QUEUE) == OVERLOAD + 2
 
-    run(test)
 
-
-def test_a_job_enqueued_anew_for_another_try_passes(run: Run, redis_client: redis.Redis) -> None:
-    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_job_enqueued_anew_for_another_try_passes(run: Run, redis_client: redis.Redis) -> None:
+    async with run() as (pool, controller):
         await protect(pool, controller, priority="low").enqueue_job("work", _job_try=2)
         assert redis_client.zcard(QUEUE) == OVERLOAD + 1
 
-    run(test)
 
-
-def test_cron_jobs_run_under_overload(run: Run) -> None:
-    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_cron_jobs_run_under_overload(run: Run) -> None:
+    async with run() as (pool, controller):
         protect(pool, controller, priority="low")
         await drain(pool, cron_jobs=[cron(nightly, hour=0, run_at_startup=True)])
         assert ran == ["cron"]
         with pytest.raises(JobShedError):
             await pool.enqueue_job("work")
 
-    run(test)
 
+@on_loop
+async def test_a_worker_driven_by_hand_is_known_too(run: Run, redis_client: redis.Redis) -> None:
+    async with run() as (pool, controller):
 
-def test_a_worker_driven_by_hand_is_known_too(run: Run, redis_client: redis.Redis) -> None:
-    async def test(pool: Any, controller: AsyncBackpressureController) -> None:
         async def send_more(ctx: dict[str, Any]) -> None:
             await ctx["redis"].enqueue_job("work")
 
@@ -300,8 +295,6 @@ def test_a_worker_driven_by_hand_is_known_too(run: Run, redis_client: redis.Redi
         await by_hand.run_job("more", 0)
         await by_hand.close()
         assert redis_client.zcard(QUEUE) == OVERLOAD + 3  # of cron, of the job, and at shutdown
-
-    run(test)
 
 
 def test_a_workers_whole_process_passes_though_no_controller_is_started(
@@ -322,8 +315,9 @@ def test_a_workers_whole_process_passes_though_no_controller_is_started(
     assert "shutdown" in sent()
 
 
-def test_what_a_worker_beside_a_producer_stops_with_passes(run: Run, redis_url: str) -> None:
-    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_what_a_worker_beside_a_producer_stops_with_passes(run: Run, redis_url: str) -> None:
+    async with run() as (protected, controller):
         stopped: list[asyncio.Task[Any]] = []
 
         async def shutdown(_: Any) -> None:
@@ -340,11 +334,10 @@ def test_what_a_worker_beside_a_producer_stops_with_passes(run: Run, redis_url: 
         with pytest.raises(JobShedError):
             await protected.enqueue_job("work")
 
-    run(test)
 
-
-def test_a_worker_on_a_producers_thread_is_that_thread(run: Run, redis_url: str) -> None:
-    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_worker_on_a_producers_thread_is_that_thread(run: Run, redis_url: str) -> None:
+    async with run() as (protected, controller):
         protect(protected, controller, priority="low")
         loop = asyncio.get_running_loop()
         passed: list[object] = []
@@ -363,11 +356,11 @@ def test_a_worker_on_a_producers_thread_is_that_thread(run: Run, redis_url: str)
             await protected.enqueue_job("work")
         assert len(passed) == 1
 
-    run(test)
 
+@on_loop
+async def test_what_hooks_around_named_jobs_enqueue_is_not_judged(run: Run, redis_url: str) -> None:
+    async with run() as (protected, controller):
 
-def test_what_hooks_around_named_jobs_enqueue_is_not_judged(run: Run, redis_url: str) -> None:
-    async def test(protected: Any, controller: AsyncBackpressureController) -> None:
         async def campaign(_: Any) -> None:
             with pytest.raises(JobShedError):
                 await protected.enqueue_job("work")
@@ -383,5 +376,3 @@ def test_what_hooks_around_named_jobs_enqueue_is_not_judged(run: Run, redis_url:
             await drain(own, campaign, queue_name="own", **hooks)
         assert ran == ["shed"]
         assert controller._passed.counts() == {(QUEUE, "worker"): 3}
-
-    run(test)

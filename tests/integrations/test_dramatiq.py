@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import pathlib
 import pickle
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +17,8 @@ from backpressure import (
     is_shed_error,
 )
 from backpressure.providers.layouts import DramatiqLayout
-from controller_fixtures import eventually
 from integrations import jobs
+from integrations.commands import command
 from integrations.contract.driver import Blocking, blocking
 from integrations.contract.framework import Fault, Framework
 from integrations.contract.promises import Contract
@@ -49,6 +45,7 @@ from backpressure.integrations.dramatiq import (  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     import redis
 
@@ -57,7 +54,6 @@ if TYPE_CHECKING:
     from integrations.conftest import Watch
     from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
 
-TESTS = pathlib.Path(__file__).parent.parent
 
 # Dramatiq's own types leave these untyped.
 _RedisBroker: Any = RedisBroker
@@ -269,17 +265,7 @@ def test_a_retry_passes_whoever_enqueues_it(
 # -------------------------------------------------------------------------------------------------------------- workers
 
 
-def run(redis_url: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis_url: str) -> None:
+def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
     outside: Any = _RedisBroker(url=redis_url, middleware=[])
     outside.declare_queue("mail")
     for name, options in {"send_more": {"on_success": "after"}, "send_more_async": {}}.items():
@@ -290,13 +276,11 @@ def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis
         *("from an actor", "from a thread", "from a pool", "from an async actor", "from a thread of an async actor"),
         "from a callback",
     }
-    worker = run(redis_url, "-m", "dramatiq", "integrations.dramatiq_program", "--processes", "1", "--threads", "2")
-    try:
-        eventually(lambda: worker.poll() is not None or redis_client.llen("ran") >= len(expected), seconds=30)
-    finally:
-        worker.terminate()
-        output = worker.communicate(timeout=30)[0]
-    assert set(redis_client.lrange("ran", 0, -1)) == {what.encode() for what in expected}, output
+    program = ("dramatiq", "integrations.dramatiq_program", "--processes", "1", "--threads", "2")
+    with command(tmp_path, redis_url, *program) as worker:
+        worker.until(lambda: redis_client.llen("ran") >= len(expected))
+        worker.end()
+    assert set(redis_client.lrange("ran", 0, -1)) == {what.encode() for what in expected}
 
 
 PERIODIQ = """
@@ -316,12 +300,14 @@ sys.exit(periodiq.main(periodiq.make_argument_parser().parse_args(["integrations
 """
 
 
-def test_the_process_of_periodiqs_scheduler_sends_what_is_due(redis_client: redis.Redis, redis_url: str) -> None:
+def test_the_process_of_periodiqs_scheduler_sends_what_is_due(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
     pytest.importorskip("periodiq")
-    scheduler = run(redis_url, "-c", PERIODIQ)
-    output = scheduler.communicate(timeout=30)[0]
-    assert scheduler.returncode == 0, output
-    assert redis_client.llen("dramatiq:default") == 3, output
+    (tmp_path / "periodiq_once.py").write_text(PERIODIQ)
+    with command(tmp_path, redis_url, "periodiq_once") as scheduler:
+        scheduler.outcome()
+    assert redis_client.llen("dramatiq:default") == 3
 
 
 def test_periodiqs_scheduler_may_run_elsewhere(

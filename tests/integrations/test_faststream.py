@@ -16,7 +16,7 @@ from backpressure import (
     JobShedError,
 )
 from backpressure.providers.layouts import ListKey, StreamKey
-from integrations.async_watch import eventually, length, watching
+from integrations.async_watch import eventually, length, on_loop, watching
 from integrations.commands import command
 from integrations.contract.driver import OnLoop
 from integrations.contract.framework import ON_LOOPS, Fault, Framework
@@ -232,158 +232,144 @@ def open_shop(engine_name: str, engine_module: EngineModule, redis_url: str, red
     return OpenShop(engine_name, redis_url, redis_client)
 
 
-def test_a_priority_of_its_own_is_not_sent(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            await broker.publish("hello", list="other", headers={"backpressure_priority": HIGH, "mine": "1"})
-            sent = str(shop.server.lindex("other", 0))
-            assert "mine" in sent
-            assert "backpressure" not in sent
-
-    asyncio.run(main())
+@on_loop
+async def test_a_priority_of_its_own_is_not_sent(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        await broker.publish("hello", list="other", headers={"backpressure_priority": HIGH, "mine": "1"})
+        sent = str(shop.server.lindex("other", 0))
+        assert "mine" in sent
+        assert "backpressure" not in sent
 
 
-def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            seen: list[Any] = []
+@on_loop
+async def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        seen: list[Any] = []
 
-            def priority(command: PublishCommand) -> str:
-                seen.append((command.destination, command.body))
-                return "low"
+        def priority(command: PublishCommand) -> str:
+            seen.append((command.destination, command.body))
+            return "low"
 
-            broker = await shop.broker(shop.protect(priority, queue={"post": "mail"}))
-            with pytest.raises(JobShedError):
-                await broker.publish("me", list="post")
-            assert seen == [("post", "me")]
-            broker = await shop.broker(shop.protect({"other": "low"}, queue=lambda command: "mail"))
-            with pytest.raises(JobShedError):
-                await broker.publish("me", list="other")
-            with pytest.raises(InvalidPriorityError, match="job 'post' has no priority"):
-                await broker.publish("me", list="post")
-
-    asyncio.run(main())
+        broker = await shop.broker(shop.protect(priority, queue={"post": "mail"}))
+        with pytest.raises(JobShedError):
+            await broker.publish("me", list="post")
+        assert seen == [("post", "me")]
+        broker = await shop.broker(shop.protect({"other": "low"}, queue=lambda command: "mail"))
+        with pytest.raises(JobShedError):
+            await broker.publish("me", list="other")
+        with pytest.raises(InvalidPriorityError, match="job 'post' has no priority"):
+            await broker.publish("me", list="post")
 
 
-def test_the_destination_is_with_its_routers_prefix(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            router = RedisRouter(prefix="eu-")
-            publisher = router.publisher(list="mail")
-            broker = await shop.broker(shop.protect({"eu-mail": "low"}, queue={"eu-mail": "mail"}))
-            broker.include_router(router)
-            await broker.start()
-            with pytest.raises(JobShedError):
-                await publisher.publish("hello")
-
-    asyncio.run(main())
+@on_loop
+async def test_the_destination_is_with_its_routers_prefix(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        router = RedisRouter(prefix="eu-")
+        publisher = router.publisher(list="mail")
+        broker = await shop.broker(shop.protect({"eu-mail": "low"}, queue={"eu-mail": "mail"}))
+        broker.include_router(router)
+        await broker.start()
+        with pytest.raises(JobShedError):
+            await publisher.publish("hello")
 
 
-def test_channels_pass_unless_the_table_of_queues_names_them(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            for queue in ({"news": "mail"}, lambda _: "mail", None):
-                broker = await shop.broker(shop.protect({"weather": "low", "*": "low"}, queue=queue))
-                before = decided(shop.controller)
-                await broker.publish("sunny", channel="weather")
-                assert decided(shop.controller) == before
-            broker = await shop.broker(shop.protect(queue={"news": "mail"}))
-            with pytest.raises(JobShedError):
-                await broker.publish("none", channel="news")
-
-    asyncio.run(main())
-
-
-def test_a_batch_is_gated_once_and_published_whole_or_not_at_all(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            with pytest.raises(JobShedError):
-                await broker.publish_batch(*"abc", list="mail")
-            assert shop.length() == OVERLOAD
+@on_loop
+async def test_channels_pass_unless_the_table_of_queues_names_them(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        for queue in ({"news": "mail"}, lambda _: "mail", None):
+            broker = await shop.broker(shop.protect({"weather": "low", "*": "low"}, queue=queue))
             before = decided(shop.controller)
-            await broker.publish_batch(*"abc", list="mail", headers={"backpressure_priority": "high"})
-            assert decided(shop.controller) == before + 1
-            assert shop.length() == OVERLOAD + 3
+            await broker.publish("sunny", channel="weather")
+            assert decided(shop.controller) == before
+        broker = await shop.broker(shop.protect(queue={"news": "mail"}))
+        with pytest.raises(JobShedError):
+            await broker.publish("none", channel="news")
 
-    asyncio.run(main())
+
+@on_loop
+async def test_a_batch_is_gated_once_and_published_whole_or_not_at_all(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        with pytest.raises(JobShedError):
+            await broker.publish_batch(*"abc", list="mail")
+        assert shop.length() == OVERLOAD
+        before = decided(shop.controller)
+        await broker.publish_batch(*"abc", list="mail", headers={"backpressure_priority": "high"})
+        assert decided(shop.controller) == before + 1
+        assert shop.length() == OVERLOAD + 3
 
 
-def test_a_request_is_gated_and_its_reply_is_not(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect(queue={"sums": "mail"}))
+@on_loop
+async def test_a_request_is_gated_and_its_reply_is_not(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker(shop.protect(queue={"sums": "mail"}))
 
-            @broker.subscriber(list="sums")  # type: ignore[untyped-decorator]
-            async def add(numbers: list[int]) -> int:
-                return sum(numbers)
+        @broker.subscriber(list="sums")  # type: ignore[untyped-decorator]
+        async def add(numbers: list[int]) -> int:
+            return sum(numbers)
 
-            await broker.start()
-            with pytest.raises(JobShedError):
-                await broker.request([1, 2], list="sums", timeout=10)
-            response = await broker.request([1, 2], list="sums", timeout=10, headers={"backpressure_priority": "high"})
-            assert await response.decode() == 3
-            with pytest.raises(JobShedError):  # to have a reply is not to handle a message
-                await broker.publish([1], list="sums")
-
-    asyncio.run(main())
+        await broker.start()
+        with pytest.raises(JobShedError):
+            await broker.request([1, 2], list="sums", timeout=10)
+        response = await broker.request([1, 2], list="sums", timeout=10, headers={"backpressure_priority": "high"})
+        assert await response.decode() == 3
+        with pytest.raises(JobShedError):  # to have a reply is not to handle a message
+            await broker.publish([1], list="sums")
 
 
 @pytest.mark.parametrize(
     "jobs", [{"list": "jobs"}, {"stream": StreamSub("jobs", group="shop", consumer="one")}], ids=["list", "stream"]
 )
-def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_overload(
+@on_loop
+async def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_overload(
     open_shop: OpenShop, jobs: dict[str, Any]
 ) -> None:
     to = dict.fromkeys(jobs, "jobs")
 
-    async def main() -> None:
-        async with open_shop() as shop:
+    async with open_shop() as shop:
 
-            class Retries(BaseMiddleware):
-                """Publishes a failed message again: the first time here, the second time after our own scope."""
+        class Retries(BaseMiddleware):
+            """Publishes a failed message again: the first time here, the second time after our own scope."""
 
-                async def consume_scope(self, call_next: Any, msg: Any) -> Any:
-                    try:
-                        return await call_next(msg)
-                    except ValueError:
-                        await broker.publish("second", **to)
+            async def consume_scope(self, call_next: Any, msg: Any) -> Any:
+                try:
+                    return await call_next(msg)
+                except ValueError:
+                    await broker.publish("second", **to)
 
-                async def after_processed(self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None) -> bool:
-                    if exc_type is KeyError:
-                        await broker.publish("third", **to)
-                    return True
+            async def after_processed(self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None) -> bool:
+                if exc_type is KeyError:
+                    await broker.publish("third", **to)
+                return True
 
-            everything_is_mail = shop.protect(queue=lambda _: "mail")
-            broker = await shop.broker(everything_is_mail, Retries)
-            other = await shop.broker(shop.protect(queue=lambda _: "mail"))
-            ran: list[str] = []
+        everything_is_mail = shop.protect(queue=lambda _: "mail")
+        broker = await shop.broker(everything_is_mail, Retries)
+        other = await shop.broker(shop.protect(queue=lambda _: "mail"))
+        ran: list[str] = []
 
-            @broker.subscriber(**jobs)  # type: ignore[untyped-decorator]
-            @broker.publisher(list="results")  # type: ignore[untyped-decorator]
-            async def work(attempt: str) -> str:
-                ran.append(attempt)
-                if attempt == "first":
-                    raise ValueError
-                if attempt == "second":
-                    raise KeyError
-                async with everything_is_mail.admitted("mail"):
-                    await broker.publish("more", list="more")
-                await broker.publish_batch("more", "more", list="more")
-                await other.publish("elsewhere", stream="elsewhere")
-                return "done"
+        @broker.subscriber(**jobs)  # type: ignore[untyped-decorator]
+        @broker.publisher(list="results")  # type: ignore[untyped-decorator]
+        async def work(attempt: str) -> str:
+            ran.append(attempt)
+            if attempt == "first":
+                raise ValueError
+            if attempt == "second":
+                raise KeyError
+            async with everything_is_mail.admitted("mail"):
+                await broker.publish("more", list="more")
+            await broker.publish_batch("more", "more", list="more")
+            await other.publish("elsewhere", stream="elsewhere")
+            return "done"
 
-            await broker.start()
-            await broker.publish("first", **to, headers={"backpressure_priority": "high"})
-            await eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
-            assert ran == ["first", "second", "third"]
-            assert (shop.length("more"), shop.length("elsewhere")) == (3, 1)
-            for one in (broker, other):
-                with pytest.raises(JobShedError):  # it was an overload all the while
-                    await one.publish("first", **to)
-
-    asyncio.run(main())
+        await broker.start()
+        await broker.publish("first", **to, headers={"backpressure_priority": "high"})
+        await eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
+        assert ran == ["first", "second", "third"]
+        assert (shop.length("more"), shop.length("elsewhere")) == (3, 1)
+        for one in (broker, other):
+            with pytest.raises(JobShedError):  # it was an overload all the while
+                await one.publish("first", **to)
 
 
 @pytest.mark.parametrize("loop", [[], ["--loop", "asyncio:new_event_loop"]], ids=["uvloop", "asyncio"])
@@ -405,87 +391,81 @@ def test_an_application_that_only_publishes_is_a_producer(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     with command(tmp_path, redis_url, "faststream", "run", "integrations.faststream_worker:producer") as producer:
-        assert "ControllerNotStartedError" in producer.outcome()
+        assert "ControllerNotStartedError" in producer.outcome(fails=True)
     assert not redis_client.exists("later")
 
 
-def test_an_application_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            app = FastStream(broker, logger=None)
-            raised: list[Any] = []
-            go = asyncio.Event()
+@on_loop
+async def test_an_application_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        app = FastStream(broker, logger=None)
+        raised: list[Any] = []
+        go = asyncio.Event()
 
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            async def work(_: str) -> None:
-                raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
+        @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        async def work(_: str) -> None:
+            raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
 
-            @app.after_startup
-            async def hello() -> None:
-                raised.append(await from_everywhere(lambda _: broker.publish("hello", list="mail")))
-                await go.wait()
+        @app.after_startup
+        async def hello() -> None:
+            raised.append(await from_everywhere(lambda _: broker.publish("hello", list="mail")))
+            await go.wait()
 
-            @app.on_shutdown
-            async def bye() -> None:
-                await broker.publish("bye", list="mail")
+        @app.on_shutdown
+        async def bye() -> None:
+            await broker.publish("bye", list="mail")
 
-            running = asyncio.create_task(app.run(sleep_time=0.001))
-            await eventually(lambda: raised)
-            shed = [JobShedError] * len(WAYS)
-            assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
-            shop.server.rpush("jobs", "now")
-            await eventually(lambda: len(raised) == 2)
-            assert raised == [[None] * len(WAYS)] * 2
-            assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
-            go.set()
-            app.exit()
-            await running
-            assert shop.controller._passed.counts() == {("mail", "worker"): 2 * len(WAYS) + 1}
-
-    asyncio.run(main())
+        running = asyncio.create_task(app.run(sleep_time=0.001))
+        await eventually(lambda: raised)
+        shed = [JobShedError] * len(WAYS)
+        assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
+        shop.server.rpush("jobs", "now")
+        await eventually(lambda: len(raised) == 2)
+        assert raised == [[None] * len(WAYS)] * 2
+        assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
+        go.set()
+        app.exit()
+        await running
+        assert shop.controller._passed.counts() == {("mail", "worker"): 2 * len(WAYS) + 1}
 
 
-def test_an_application_that_subscribes_as_it_starts_is_a_consumer_from_then_on(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            app = FastStream(broker, logger=None)
-            router = RedisRouter()
+@on_loop
+async def test_an_application_that_subscribes_as_it_starts_is_a_consumer_from_then_on(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        app = FastStream(broker, logger=None)
+        router = RedisRouter()
 
-            @router.subscriber(list="jobs")
-            async def work(_: str) -> None: ...
+        @router.subscriber(list="jobs")
+        async def work(_: str) -> None: ...
 
-            @app.on_startup
-            async def subscribe() -> None:
-                with pytest.raises(JobShedError):
-                    await broker.publish("hello", list="mail")
-                broker.include_router(router)
-
-            @app.after_startup
-            async def hello() -> None:
+        @app.on_startup
+        async def subscribe() -> None:
+            with pytest.raises(JobShedError):
                 await broker.publish("hello", list="mail")
+            broker.include_router(router)
 
-            async with app:
-                assert shop.length() == OVERLOAD + 1
+        @app.after_startup
+        async def hello() -> None:
+            await broker.publish("hello", list="mail")
 
-    asyncio.run(main())
+        async with app:
+            assert shop.length() == OVERLOAD + 1
 
 
-def test_what_a_broker_without_the_middleware_receives_is_handled_by_a_consumer(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            protected, consumer = await shop.broker(), await shop.broker(BaseMiddleware)
+@on_loop
+async def test_what_a_broker_without_the_middleware_receives_is_handled_by_a_consumer(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        protected, consumer = await shop.broker(), await shop.broker(BaseMiddleware)
 
-            @consumer.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            async def work(_: str) -> None:
-                await protected.publish("more", list="mail")
+        @consumer.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        async def work(_: str) -> None:
+            await protected.publish("more", list="mail")
 
-            await consumer.start()
-            shop.server.rpush("jobs", "now")
-            await eventually(lambda: shop.length() == OVERLOAD + 1)
-
-    asyncio.run(main())
+        await consumer.start()
+        shop.server.rpush("jobs", "now")
+        await eventually(lambda: shop.length() == OVERLOAD + 1)
 
 
 async def serve(app: Any, requests: Callable[[], Awaitable[None]]) -> None:
@@ -518,151 +498,144 @@ async def get(app: Any, path: str) -> int:
     return int(answers[0]["status"])
 
 
-def test_requests_to_an_application_are_a_producers_and_its_hooks_a_consumers(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
+@on_loop
+async def test_requests_to_an_application_are_a_producers_and_its_hooks_a_consumers(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
 
-            async def send() -> None:
-                await broker.publish("hello", list="mail")
+        async def send() -> None:
+            await broker.publish("hello", list="mail")
 
-            @contextlib.asynccontextmanager
-            async def lifespan() -> AsyncIterator[None]:
+        @contextlib.asynccontextmanager
+        async def lifespan() -> AsyncIterator[None]:
+            await send()
+            yield
+
+        @http_get
+        async def enqueue(scope: Any) -> AsgiResponse:
+            try:
                 await send()
-                yield
+            except JobShedError:
+                return AsgiResponse(b"", 503)
+            return AsgiResponse(b"", 200)
 
-            @http_get
-            async def enqueue(scope: Any) -> AsgiResponse:
-                try:
-                    await send()
-                except JobShedError:
-                    return AsgiResponse(b"", 503)
-                return AsgiResponse(b"", 200)
+        app = AsgiFastStream(
+            broker,
+            asgi_routes=[("/", enqueue)],
+            lifespan=lifespan,
+            logger=None,
+            on_startup=[send],
+            after_startup=[send],
+            on_shutdown=[send],
+        )
 
-            app = AsgiFastStream(
-                broker,
-                asgi_routes=[("/", enqueue)],
-                lifespan=lifespan,
-                logger=None,
-                on_startup=[send],
-                after_startup=[send],
-                on_shutdown=[send],
-            )
-
-            async def requests() -> None:
-                await eventually(lambda: shop.length() == before + started)
-                assert await get(app, "/") == 503
-                with pytest.raises(JobShedError):
-                    await send()
-
-            before, started = shop.length(), 0
-            with pytest.raises(JobShedError):  # it only publishes so far
-                await serve(app, requests)
-
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            async def work(_: str) -> None:
+        async def requests() -> None:
+            await eventually(lambda: shop.length() == before + started)
+            assert await get(app, "/") == 503
+            with pytest.raises(JobShedError):
                 await send()
 
-            started = 3
+        before, started = shop.length(), 0
+        with pytest.raises(JobShedError):  # it only publishes so far
             await serve(app, requests)
-            assert shop.length() == before + 4
 
-            await broker.connect()
-            async with app.start_lifespan_context():  # in the task of the one who asks
-                await eventually(lambda: shop.length() == before + 7)
-                with pytest.raises(JobShedError):
-                    await send()
+        @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        async def work(_: str) -> None:
+            await send()
 
-    asyncio.run(main())
+        started = 3
+        await serve(app, requests)
+        assert shop.length() == before + 4
+
+        await broker.connect()
+        async with app.start_lifespan_context():  # in the task of the one who asks
+            await eventually(lambda: shop.length() == before + 7)
+            with pytest.raises(JobShedError):
+                await send()
 
 
 @pytest.mark.filterwarnings("ignore:The integration has been moved:DeprecationWarning")
-def test_requests_to_fastapi_are_a_producers_and_its_routers_hooks_a_consumers(open_shop: OpenShop) -> None:
+@on_loop
+async def test_requests_to_fastapi_are_a_producers_and_its_routers_hooks_a_consumers(open_shop: OpenShop) -> None:
     fastapi = required("fastapi")
     from faststream.redis.fastapi import RedisRouter as FastAPIRouter
 
-    async def main() -> None:
-        async with open_shop() as shop:
-            quiet: Any = None
-            router = FastAPIRouter(shop.url, middlewares=[shop.protect()], logger=quiet)
+    async with open_shop() as shop:
+        quiet: Any = None
+        router = FastAPIRouter(shop.url, middlewares=[shop.protect()], logger=quiet)
 
-            async def send(_: object = None) -> None:
-                await router.broker.publish("hello", list="mail")
+        async def send(_: object = None) -> None:
+            await router.broker.publish("hello", list="mail")
 
-            router.after_startup(send)
-            router.on_broker_shutdown(send)
+        router.after_startup(send)
+        router.on_broker_shutdown(send)
 
-            @router.subscriber(list="jobs")
-            async def work(_: str) -> None:
+        @router.subscriber(list="jobs")
+        async def work(_: str) -> None:
+            await send()
+
+        @router.get("/")
+        async def enqueue() -> Any:
+            try:
                 await send()
+            except JobShedError:
+                return fastapi.Response(status_code=503)
+            return fastapi.Response(status_code=200)
 
-            @router.get("/")
-            async def enqueue() -> Any:
-                try:
-                    await send()
-                except JobShedError:
-                    return fastapi.Response(status_code=503)
-                return fastapi.Response(status_code=200)
+        @router.get("/on-a-thread")
+        def enqueue_on_a_thread() -> Any:
+            try:
+                asyncio.run_coroutine_threadsafe(send(), loop).result(20)
+            except JobShedError:
+                return fastapi.Response(status_code=503)
+            return fastapi.Response(status_code=200)
 
-            @router.get("/on-a-thread")
-            def enqueue_on_a_thread() -> Any:
-                try:
-                    asyncio.run_coroutine_threadsafe(send(), loop).result(20)
-                except JobShedError:
-                    return fastapi.Response(status_code=503)
-                return fastapi.Response(status_code=200)
-
-            async def requests() -> None:
-                assert shop.length() == OVERLOAD + 1
-                assert (await get(app, "/"), await get(app, "/on-a-thread")) == (503, 503)
-                shop.server.rpush("jobs", "now")
-                await eventually(lambda: shop.length() == OVERLOAD + 2)
-
-            loop = asyncio.get_running_loop()
-            app = fastapi.FastAPI()
-            app.include_router(router)
-            await serve(app, requests)
-            assert shop.length() == OVERLOAD + 3
-
-    asyncio.run(main())
-
-
-def test_replies_and_results_of_named_handlers_are_not_judged(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect(queue=lambda _: "mail", inside_tasks={"campaign"}))
-
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            @broker.publisher(list="results")  # type: ignore[untyped-decorator]
-            async def campaign(_: str) -> str:
-                with pytest.raises(JobShedError):
-                    await broker.publish("more", list="mail")
-                return "done"
-
-            await broker.start()
-            response = await broker.request("now", list="jobs", timeout=10, headers={"backpressure_priority": "high"})
-            assert await response.decode() == "done"
-            assert shop.length("results") == 1
-
-    asyncio.run(main())
-
-
-def test_who_is_admitted_may_be_given_a_priority(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            middleware = shop.protect()
-            broker = await shop.broker(middleware)
-            async with middleware.admitted("mail", priority="high"):
-                await broker.publish("hello", list="mail")
+        async def requests() -> None:
             assert shop.length() == OVERLOAD + 1
+            assert (await get(app, "/"), await get(app, "/on-a-thread")) == (503, 503)
+            shop.server.rpush("jobs", "now")
+            await eventually(lambda: shop.length() == OVERLOAD + 2)
+
+        loop = asyncio.get_running_loop()
+        app = fastapi.FastAPI()
+        app.include_router(router)
+        await serve(app, requests)
+        assert shop.length() == OVERLOAD + 3
+
+
+@on_loop
+async def test_replies_and_results_of_named_handlers_are_not_judged(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker(shop.protect(queue=lambda _: "mail", inside_tasks={"campaign"}))
+
+        @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        @broker.publisher(list="results")  # type: ignore[untyped-decorator]
+        async def campaign(_: str) -> str:
             with pytest.raises(JobShedError):
-                async with middleware.admitted("mail", "other", priority="low"):
-                    pytest.fail("a part was let in")
+                await broker.publish("more", list="mail")
+            return "done"
 
-    asyncio.run(main())
+        await broker.start()
+        response = await broker.request("now", list="jobs", timeout=10, headers={"backpressure_priority": "high"})
+        assert await response.decode() == "done"
+        assert shop.length("results") == 1
 
 
-def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> None:
+@on_loop
+async def test_who_is_admitted_may_be_given_a_priority(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        middleware = shop.protect()
+        broker = await shop.broker(middleware)
+        async with middleware.admitted("mail", priority="high"):
+            await broker.publish("hello", list="mail")
+        assert shop.length() == OVERLOAD + 1
+        with pytest.raises(JobShedError):
+            async with middleware.admitted("mail", "other", priority="low"):
+                pytest.fail("a part was let in")
+
+
+@on_loop
+async def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> None:
     class RejectedError(Exception):
         pass
 
@@ -670,45 +643,38 @@ def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> No
         async def publish_scope(self, call_next: Any, cmd: Any) -> Any:
             raise RejectedError
 
-    async def main() -> None:
-        async with open_shop() as shop:
-            unconnected = RedisBroker(shop.url, middlewares=[shop.protect("high")])
-            with pytest.raises(FastStreamException):
-                await unconnected.publish("hello", list="mail")
-            rejecting = await shop.broker(Rejects, shop.protect("high"))
-            with pytest.raises(RejectedError):
-                await rejecting.publish("hello", list="mail")
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-
-    asyncio.run(main())
+    async with open_shop() as shop:
+        unconnected = RedisBroker(shop.url, middlewares=[shop.protect("high")])
+        with pytest.raises(FastStreamException):
+            await unconnected.publish("hello", list="mail")
+        rejecting = await shop.broker(Rejects, shop.protect("high"))
+        with pytest.raises(RejectedError):
+            await rejecting.publish("hello", list="mail")
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 0
 
 
-def test_of_a_pipeline_no_outcome_is_reported_unless_it_is_run_inside_of_admitted(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            middleware = shop.protect("high")
-            broker = await shop.broker(middleware)
-            client = await broker.connect()
-            for _ in range(4):
-                shop.controller.record_failure("mail")
-            async with client.pipeline() as pipe:
-                await broker.publish("hello", list="mail", pipeline=pipe)
-                with pytest.raises(JobShedError):
-                    await broker.publish("hello", list="mail", pipeline=pipe, headers={"backpressure_priority": "low"})
-                async with middleware.admitted("mail"):
-                    await broker.publish("hello", list="mail", pipeline=pipe)
-                    assert shop.controller.circuit("mail").stats()["failure_count"] == 4
-                    await pipe.execute()
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-            assert shop.length() == OVERLOAD + 2
-
-    asyncio.run(main())
-
-
-def test_a_broker_for_tests_is_gated_like_any_other(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop, TestRedisBroker(RedisBroker(middlewares=[shop.protect()])) as broker:
+@on_loop
+async def test_of_a_pipeline_no_outcome_is_reported_unless_it_is_run_inside_of_admitted(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        middleware = shop.protect("high")
+        broker = await shop.broker(middleware)
+        client = await broker.connect()
+        for _ in range(4):
+            shop.controller.record_failure("mail")
+        async with client.pipeline() as pipe:
+            await broker.publish("hello", list="mail", pipeline=pipe)
             with pytest.raises(JobShedError):
-                await broker.publish("hello", list="mail")
+                await broker.publish("hello", list="mail", pipeline=pipe, headers={"backpressure_priority": "low"})
+            async with middleware.admitted("mail"):
+                await broker.publish("hello", list="mail", pipeline=pipe)
+                assert shop.controller.circuit("mail").stats()["failure_count"] == 4
+                await pipe.execute()
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 0
+        assert shop.length() == OVERLOAD + 2
 
-    asyncio.run(main())
+
+@on_loop
+async def test_a_broker_for_tests_is_gated_like_any_other(open_shop: OpenShop) -> None:
+    async with open_shop() as shop, TestRedisBroker(RedisBroker(middlewares=[shop.protect()])) as broker:
+        with pytest.raises(JobShedError):
+            await broker.publish("hello", list="mail")

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +12,7 @@ import pytest
 from backpressure import JobShedError
 from backpressure.providers.layouts import HueyLayout
 from controller_fixtures import eventually
+from integrations.commands import command
 from integrations.contract.driver import Blocking, blocking
 from integrations.contract.framework import Fault, Framework
 from integrations.contract.promises import Contract
@@ -32,6 +29,7 @@ from backpressure.integrations.huey import protect  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     import redis
 
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from integrations.conftest import Watch
     from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
     from integrations.contract.shop import Shop
-
-TESTS = pathlib.Path(__file__).parent.parent
 
 
 @contextlib.contextmanager
@@ -207,7 +203,9 @@ def test_an_immediate_task_may_retry_and_enqueue(app: Any, make_controller: Make
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_nothing_that_a_consumer_enqueues_is_refused(redis_client: redis.Redis, redis_url: str, kind: str) -> None:
+def test_nothing_that_a_consumer_enqueues_is_refused(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path, kind: str
+) -> None:
     outside = huey.RedisHuey("mail", url=redis_url)
     work_outside = [
         outside.task(name=name, **options)(lambda *_: None)
@@ -221,24 +219,15 @@ def test_nothing_that_a_consumer_enqueues_is_refused(redis_client: redis.Redis, 
     fail()
     note.schedule(("delayed",), delay=1)
     outside.storage.conn.connection_pool.disconnect()
+    program = ("huey.bin.huey_consumer", "integrations.huey_program.app")
     expected = [
         *("on startup", "before", "after", "on complete", "on error", "on error", "try", "try", "periodic", "delayed"),
         *("from a task", "from a thread", "from a pool", "from a pipeline", "on shutdown"),
     ]
-    consumer = subprocess.Popen(
-        [sys.executable, "-m", "huey.bin.huey_consumer", "integrations.huey_program.app", "-w", "1", "-k", kind],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        eventually(lambda: consumer.poll() is not None or redis_client.llen("ran") >= len(expected) - 1, seconds=30)
-        consumer.send_signal(signal.SIGINT)
-        output = consumer.communicate(timeout=30)[0]
-    finally:
-        consumer.kill()
-    assert sorted(redis_client.lrange("ran", 0, -1)) == sorted(what.encode() for what in expected), output
+    with command(tmp_path, redis_url, *program, "-w", "1", "-k", kind) as consumer:
+        consumer.until(lambda: redis_client.llen("ran") >= len(expected) - 1)
+        consumer.end(signal.SIGINT)
+    assert sorted(redis_client.lrange("ran", 0, -1)) == sorted(what.encode() for what in expected)
 
 
 def test_what_a_consumer_within_a_producer_enqueues_as_it_starts_passes(

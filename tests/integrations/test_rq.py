@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import os
-import pathlib
 import pickle
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,8 +15,8 @@ import redis
 
 from backpressure import HIGH, CircuitOpenError, InMemoryStatsProvider, JobShedError
 from backpressure.providers.layouts import RQLayout
-from controller_fixtures import eventually
 from integrations import rq_functions
+from integrations.commands import command
 from integrations.contract.driver import Blocking
 from integrations.contract.framework import Fault, Framework, Taken
 from integrations.contract.promises import Contract
@@ -42,6 +38,7 @@ from backpressure.integrations.rq import Queue  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from backpressure import BackpressureController
     from controller_fixtures import MakeController
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
     from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
     from integrations.contract.shop import Shop
 
-TESTS = pathlib.Path(__file__).parent.parent
 IS_RQ_2 = hasattr(rq.exceptions, "DuplicateJobError")
 SINCE_RQ_2 = pytest.mark.skipif(not IS_RQ_2, reason="RQ 1 has no such thing")
 REFUSED = (AttributeError, TypeError, ValueError, pickle.PicklingError, rq.exceptions.TimeoutFormatError)
@@ -227,30 +223,7 @@ def test_a_retry_under_overload_is_not_lost(
     assert ran.count("try") == 2
 
 
-def test_dependents_and_jobs_from_inside_a_job_pass(
-    redis_client: redis.Redis, controller: BackpressureController
-) -> None:
-    plain = rq.Queue("mail", connection=redis_client)
-    first = plain.enqueue(enqueue_more, "mail")
-    plain.enqueue(work, "dependent", depends_on=first)
-    rq_functions.queues["mail"] = queue(redis_client, controller)
-    drain(redis_client, controller)
-    assert ran.count("dependent") == 1
-    assert ran.count("from a job") == 1
-
-
 # ------------------------------------------------------------------------------------------ workers of any kind, always
-
-
-def run_worker(redis_url: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start RQ's own command, which imports nothing of a program before a job needs it."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "import sys; from rq.cli import main; sys.exit(main())", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 PROGRAM = "integrations.rq_program"
@@ -273,13 +246,14 @@ AFTER = {name: rq.Callback(f"{PROGRAM}.{name}") for name in ("on_success", "on_f
     ids=lambda arguments: "-".join(arguments[2::2] or arguments),
 )
 def test_what_jobs_and_callbacks_enqueue_is_never_refused(
-    redis_client: redis.Redis, redis_url: str, arguments: list[str]
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path, arguments: list[str]
 ) -> None:
     plain = rq.Queue("mail", connection=redis_client)
     good = plain.enqueue(f"{PROGRAM}.send_more", on_success=AFTER["on_success"])
     bad = plain.enqueue(f"{PROGRAM}.fail", on_failure=AFTER["on_failure"])
-    ended = run_worker(redis_url, arguments[0], "mail", "--url", redis_url, "--burst", *arguments[1:])
-    output = ended.communicate(timeout=30)[0]
+    command_line = (arguments[0], "mail", "--url", redis_url, "--burst", *arguments[1:])
+    with command(tmp_path, redis_url, "rq.cli", *command_line) as ended:
+        output = ended.outcome()
     expected = {b"from a job", b"from a thread", b"from a pool", b"after success", b"after failure"}
     assert set(redis_client.lrange("ran", 0, -1)) == expected, output
     assert good.get_status(refresh=True) == "finished", output
@@ -290,16 +264,13 @@ def test_what_jobs_and_callbacks_enqueue_is_never_refused(
 
 
 def test_what_the_worker_itself_enqueues_when_a_job_was_stopped_is_not_refused(
-    redis_client: redis.Redis, redis_url: str
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     job = rq.Queue("mail", connection=redis_client).enqueue(f"{PROGRAM}.hang", on_stopped=AFTER["on_stopped"])
-    worker = run_worker(redis_url, "worker", "mail", "--url", redis_url, "--burst")
-    try:
-        eventually(lambda: redis_client.llen("hanging"), seconds=30)
+    with command(tmp_path, redis_url, "rq.cli", "worker", "mail", "--url", redis_url, "--burst") as worker:
+        worker.until(lambda: redis_client.llen("hanging"))
         send_stop_job_command(redis_client, job.id)
-        output = worker.communicate(timeout=30)[0]
-    finally:
-        worker.kill()
+        output = worker.outcome()
     assert redis_client.lrange("ran", 0, -1) == [b"after stop"], output
 
 

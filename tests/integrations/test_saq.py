@@ -14,7 +14,7 @@ from backpressure import CircuitOpenError, JobShedError
 from backpressure.providers.layouts import SAQLayout
 from backpressure.testing import ManualClock
 from integrations import jobs
-from integrations.async_watch import Run, eventually
+from integrations.async_watch import Run, eventually, on_loop
 from integrations.commands import command
 from integrations.contract.driver import OnLoop
 from integrations.contract.framework import ON_LOOPS, Fault, Framework, Taken
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     import redis
 
-    from backpressure import AsyncBackpressureController
     from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
 
 # SAQ calls what redis-py 8 advises against.
@@ -184,44 +183,42 @@ class TestContract(Contract):
     framework = SAQ()
 
 
-def test_the_queues_name_may_lead_elsewhere(run: Run, redis_url: str) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
-        async with queue(redis_url, "news") as news, queue(redis_url, "elsewhere") as elsewhere:
-            protect(news, controller, priority={"mail": "high", "news": "low"})
-            await news.enqueue("work")
-            protect(elsewhere, controller, priority="low", queue={"elsewhere": "mail"})
-            with pytest.raises(JobShedError):
-                await elsewhere.enqueue("work")
-
-    run(test)
+@on_loop
+async def test_the_queues_name_may_lead_elsewhere(run: Run, redis_url: str) -> None:
+    async with run() as (_, controller), queue(redis_url, "news") as news, queue(redis_url, "elsewhere") as elsewhere:
+        protect(news, controller, priority={"mail": "high", "news": "low"})
+        await news.enqueue("work")
+        protect(elsewhere, controller, priority="low", queue={"elsewhere": "mail"})
+        with pytest.raises(JobShedError):
+            await elsewhere.enqueue("work")
 
 
-def test_a_function_is_given_the_job(run: Run) -> None:
+@on_loop
+async def test_a_function_is_given_the_job(run: Run) -> None:
     jobs: list[saq.Job] = []
 
     def priority(job: saq.Job) -> str:
         jobs.append(job)
         return "high"
 
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority=priority)
         given = {"a": 1}
         job = await mail.enqueue("work", key="1", kwargs=given, b=2)
         own = saq.Job("work", key="2")
         await mail.enqueue(own, timeout=5)
         assert (job.kwargs, own.timeout) == ({"a": 1, "b": 2}, 5)
-
-    run(test)
     assert [(job.function, job.key, job.kwargs, job.timeout) for job in jobs] == [
         ("work", "1", {"a": 1, "b": 2}, 10),
         ("work", "2", None, 5),
     ]
 
 
-def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
+@on_loop
+async def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
     run: Run, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="medium", max_wait=None)
         noted: list[tuple[str, int]] = []
         get_connection = mail.redis.connection_pool.get_connection
@@ -240,11 +237,10 @@ def test_the_gate_comes_before_a_connection_and_the_time_of_enqueueing(
         assert [(what, at > began) for what, at in noted[:2]] == [("callback", True), ("connection", True)]
         assert before - 1 <= job.queued <= time.time() * 1000
 
-    run(test)
 
-
-def test_a_map_is_gated_once_and_enqueued_all_or_none(run: Run) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_map_is_gated_once_and_enqueued_all_or_none(run: Run) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="low")
         with pytest.raises(JobShedError):
             await mail.map("work", [{"meta": HIGH}, {"name": "low"}], timeout=1)
@@ -257,16 +253,15 @@ def test_a_map_is_gated_once_and_enqueued_all_or_none(run: Run) -> None:
         assert decided(controller) == before + 1
         assert sorted(filter(None, ran)) == names
 
-    run(test)
 
-
-def test_a_map_takes_what_saqs_takes(run: Run) -> None:
+@on_loop
+async def test_a_map_takes_what_saqs_takes(run: Run) -> None:
     timeouts: list[int] = []
 
     async def note(job: saq.Job) -> None:
         timeouts.append(job.timeout)
 
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="high")
         mail.register_before_enqueue(note)
         async with working(mail):
@@ -274,13 +269,13 @@ def test_a_map_takes_what_saqs_takes(run: Run) -> None:
         assert isinstance(told[0], JobError)
         assert told[1:] == ["done"]
         assert await mail.map("work", []) == []
-
-    run(test)
     assert timeouts == [15, 15]
 
 
-def test_what_an_enqueue_enqueues_follows_it(run: Run) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_what_an_enqueue_enqueues_follows_it(run: Run) -> None:
+    async with run() as (mail, controller):
+
         async def audit(job: saq.Job) -> None:
             if job.function == "work":
                 await mail.enqueue("audit")
@@ -290,11 +285,10 @@ def test_what_an_enqueue_enqueues_follows_it(run: Run) -> None:
         await mail.enqueue("work")
         assert await mail.count("queued") == OVERLOAD + 2
 
-    run(test)
 
-
-def test_a_job_that_fails_is_no_failure_of_the_queue(run: Run) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_job_that_fails_is_no_failure_of_the_queue(run: Run) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="high")
         async with working(mail):
             for _ in range(5):
@@ -302,11 +296,10 @@ def test_a_job_that_fails_is_no_failure_of_the_queue(run: Run) -> None:
                     await mail.apply("work", fail=True, poll_interval=0.001)
         assert controller.circuit("mail").stats()["failure_count"] == 0
 
-    run(test)
 
-
-def test_a_batch_is_gated_once_for_each_priority(run: Run) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_batch_is_gated_once_for_each_priority(run: Run) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="medium", max_wait=None)
         before = decided(controller)
         async with mail.batch():
@@ -318,11 +311,10 @@ def test_a_batch_is_gated_once_for_each_priority(run: Run) -> None:
         assert decided(controller) == before + 3
         assert await mail.count("queued") == OVERLOAD + 8
 
-    run(test)
 
-
-def test_a_batch_that_is_shed_leaves_no_job(run: Run) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_batch_that_is_shed_leaves_no_job(run: Run) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="low")
 
         async def both() -> None:
@@ -335,13 +327,12 @@ def test_a_batch_that_is_shed_leaves_no_job(run: Run) -> None:
         assert await mail.count("incomplete") == OVERLOAD
         assert await mail.job("shed") is None
 
-    run(test)
 
-
-def test_who_is_cancelled_in_a_batch_leaves_nothing_behind(run: Run, redis_client: redis.Redis) -> None:
+@on_loop
+async def test_who_is_cancelled_in_a_batch_leaves_nothing_behind(run: Run, redis_client: redis.Redis) -> None:
     clock = ManualClock()
 
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+    async with run(clock=clock) as (mail, controller):
         protect(mail, controller, priority="medium", max_wait=None)
         keys = set(redis_client.keys())
         async with mail.batch():
@@ -356,11 +347,10 @@ def test_who_is_cancelled_in_a_batch_leaves_nothing_behind(run: Run, redis_clien
         await mail.enqueue("work", meta=HIGH)
         assert await mail.count("queued") == OVERLOAD + 1
 
-    run(test, clock=clock)
 
-
-def test_a_batch_is_its_own_queues_and_ends(run: Run, redis_url: str) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_batch_is_its_own_queues_and_ends(run: Run, redis_url: str) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="high")
         go = asyncio.Event()
 
@@ -380,14 +370,13 @@ def test_a_batch_is_its_own_queues_and_ends(run: Run, redis_url: str) -> None:
         await outlives
         assert decided(controller) == before + 3
 
-    run(test)
-
 
 @pytest.mark.parametrize("whose", ["the producer's", "its own"])
-def test_what_a_worker_starts_with_and_its_threads_pass_whosever_its_queue_is(
+@on_loop
+async def test_what_a_worker_starts_with_and_its_threads_pass_whosever_its_queue_is(
     run: Run, redis_url: str, whose: str
 ) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (mail, controller):
         loop = asyncio.get_running_loop()
 
         def on_a_thread(_: Any) -> None:
@@ -403,11 +392,10 @@ def test_what_a_worker_starts_with_and_its_threads_pass_whosever_its_queue_is(
             with pytest.raises(JobShedError):  # it was an overload all the while, and here is no worker
                 await mail.enqueue("work")
 
-    run(test)
 
-
-def test_cron_jobs_run_under_overload(run: Run, redis_client: redis.Redis) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_cron_jobs_run_under_overload(run: Run, redis_client: redis.Redis) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="low")
         jobs: list[saq.CronJob[Any]] = [saq.CronJob(nightly, cron="0 0 * * *")]
         async with working(mail, cron_jobs=jobs) as worker:
@@ -419,11 +407,11 @@ def test_cron_jobs_run_under_overload(run: Run, redis_client: redis.Redis) -> No
         with pytest.raises(JobShedError):
             await mail.enqueue("work")
 
-    run(test)
 
+@on_loop
+async def test_a_worker_driven_by_hand_is_known_too(run: Run) -> None:
+    async with run() as (mail, controller):
 
-def test_a_worker_driven_by_hand_is_known_too(run: Run) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
         async def send_more(_: Any) -> None:
             await mail.enqueue("work", name="from a job")
 
@@ -437,11 +425,10 @@ def test_a_worker_driven_by_hand_is_known_too(run: Run) -> None:
         await worker.process()
         assert ran == ["from a job"]
 
-    run(test)
 
-
-def test_a_server_that_refuses_a_map_opens_the_circuit(run: Run, request: pytest.FixtureRequest) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_a_server_that_refuses_a_map_opens_the_circuit(run: Run, request: pytest.FixtureRequest) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="high")
         request.getfixturevalue("full_server")
         for _ in range(5):
@@ -449,8 +436,6 @@ def test_a_server_that_refuses_a_map_opens_the_circuit(run: Run, request: pytest
                 await mail.map("work", [{}, {}], timeout=1)
         with pytest.raises(CircuitOpenError):
             await mail.map("work", [{}, {}], timeout=1)
-
-    run(test)
 
 
 def test_a_workers_whole_process_passes_though_no_controller_is_started(
@@ -472,8 +457,10 @@ def test_a_workers_whole_process_passes_though_no_controller_is_started(
     assert "shutdown" in sent()
 
 
-def test_what_a_worker_beside_a_producer_stops_with_passes(run: Run, redis_url: str) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+@on_loop
+async def test_what_a_worker_beside_a_producer_stops_with_passes(run: Run, redis_url: str) -> None:
+    async with run() as (mail, controller):
+
         async def shutdown(_: Any) -> None:
             await mail.enqueue("work", name="shutdown")
 
@@ -488,11 +475,11 @@ def test_what_a_worker_beside_a_producer_stops_with_passes(run: Run, redis_url: 
         with pytest.raises(JobShedError):
             await mail.enqueue("work")
 
-    run(test)
 
+@on_loop
+async def test_what_hooks_around_named_jobs_enqueue_is_not_judged(run: Run, redis_url: str) -> None:
+    async with run() as (mail, controller):
 
-def test_what_hooks_around_named_jobs_enqueue_is_not_judged(run: Run, redis_url: str) -> None:
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
         async def campaign(_: Any) -> None:
             with pytest.raises(JobShedError):
                 await mail.enqueue("work")
@@ -513,21 +500,18 @@ def test_what_hooks_around_named_jobs_enqueue_is_not_judged(run: Run, redis_url:
         assert ran == ["shed"]
         assert controller._passed.counts() == {("mail", "worker"): 5}  # around both, and of the other job
 
-    run(test)
 
-
-def test_what_callbacks_raise_says_nothing_of_the_queue(run: Run) -> None:
+@on_loop
+async def test_what_callbacks_raise_says_nothing_of_the_queue(run: Run) -> None:
     class RejectedError(Exception):
         pass
 
     async def reject(job: saq.Job) -> None:
         raise RejectedError
 
-    async def test(mail: Any, controller: AsyncBackpressureController) -> None:
+    async with run() as (mail, controller):
         protect(mail, controller, priority="high")
         mail.register_before_enqueue(reject)
         with pytest.raises(RejectedError):
             await mail.enqueue("work")
         assert controller.circuit("mail").stats()["failure_count"] == 0
-
-    run(test)

@@ -25,7 +25,7 @@ from backpressure import (
 from backpressure.providers.layouts import TaskiqLayout
 from backpressure.testing import ManualClock
 from integrations import jobs
-from integrations.async_watch import eventually, length, watching
+from integrations.async_watch import eventually, length, on_loop, watching
 from integrations.commands import command
 from integrations.contract.driver import OnLoop
 from integrations.contract.framework import ON_LOOPS, Fault, Framework
@@ -266,126 +266,114 @@ def open_shop(engine_name: str, engine_module: EngineModule, redis_url: str, red
 
 
 @KINDS
-def test_the_queue_is_the_label_or_the_brokers(open_shop: OpenShop, kind: str) -> None:
-    async def main() -> None:
-        async with open_shop(kind) as shop:
-            shop.protect({"clicks": "low", "mail": "high"})
-            await shop.work.kicker().with_labels(queue_name="clicks").kiq()
+@on_loop
+async def test_the_queue_is_the_label_or_the_brokers(open_shop: OpenShop, kind: str) -> None:
+    async with open_shop(kind) as shop:
+        shop.protect({"clicks": "low", "mail": "high"})
+        await shop.work.kicker().with_labels(queue_name="clicks").kiq()
+        await shop.work.kiq()
+        assert (shop.length("clicks"), shop.length()) == (1, OVERLOAD + 1)
+
+
+@on_loop
+async def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        seen: list[Any] = []
+
+        def priority(message: taskiq.TaskiqMessage) -> str:
+            seen.append((message.task_name, message.args))
+            return "low"
+
+        shop.protect(priority, queue={"clicks": "mail"})
+        with pytest.raises(JobShedError):
+            await shop.work.kicker().with_labels(queue_name="clicks").kiq("me")
+        assert seen == [("work", ["me"])]
+    async with open_shop() as shop:
+        shop.protect({"other": "low"}, queue=lambda message: f"{message.task_name}-queue")
+        with pytest.raises(InvalidPriorityError, match="job 'work' has no priority"):
             await shop.work.kiq()
-            assert (shop.length("clicks"), shop.length()) == (1, OVERLOAD + 1)
-
-    asyncio.run(main())
-
-
-def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            seen: list[Any] = []
-
-            def priority(message: taskiq.TaskiqMessage) -> str:
-                seen.append((message.task_name, message.args))
-                return "low"
-
-            shop.protect(priority, queue={"clicks": "mail"})
-            with pytest.raises(JobShedError):
-                await shop.work.kicker().with_labels(queue_name="clicks").kiq("me")
-            assert seen == [("work", ["me"])]
-        async with open_shop() as shop:
-            shop.protect({"other": "low"}, queue=lambda message: f"{message.task_name}-queue")
-            with pytest.raises(InvalidPriorityError, match="job 'work' has no priority"):
-                await shop.work.kiq()
-            await shop.important.kiq()
-            assert shop.controller.health()["queues"].keys() >= {"important-queue"}
-
-    asyncio.run(main())
+        await shop.important.kiq()
+        assert shop.controller.health()["queues"].keys() >= {"important-queue"}
 
 
-def test_a_broker_that_names_no_queue_needs_a_function(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            shop.protect(queue={"mail": "mail"})
-            del shop.broker.queue_name
-            with pytest.raises(InvalidQueueError, match="task 'work' names no queue, nor does ListQueueBroker"):
-                await shop.work.kiq()
-            with pytest.raises(JobShedError):
-                await shop.work.kicker().with_labels(queue_name="mail").kiq()
-            shop.broker.middlewares.clear()
-            shop.protect(queue=lambda _: "mail")
-            with pytest.raises(JobShedError):
-                await shop.work.kiq()
-
-    asyncio.run(main())
+@on_loop
+async def test_a_broker_that_names_no_queue_needs_a_function(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        shop.protect(queue={"mail": "mail"})
+        del shop.broker.queue_name
+        with pytest.raises(InvalidQueueError, match="task 'work' names no queue, nor does ListQueueBroker"):
+            await shop.work.kiq()
+        with pytest.raises(JobShedError):
+            await shop.work.kicker().with_labels(queue_name="mail").kiq()
+        shop.broker.middlewares.clear()
+        shop.protect(queue=lambda _: "mail")
+        with pytest.raises(JobShedError):
+            await shop.work.kiq()
 
 
-def test_cancelled_at_the_gate_a_task_leaves_nothing_and_holds_no_connection(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        clock = ManualClock()
-        async with open_shop(clock=clock, max_connection_pool_size=1, timeout=1) as shop:
-            shop.protect("medium", max_wait=None)
-            await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
-            tasks = asyncio.all_tasks()
-            waiting = asyncio.create_task(shop.work.kiq())
-            await eventually(lambda: clock.sleeping() == 2)
-            await shop.important.kiq()  # by the one connection
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            assert (clock.sleeping(), asyncio.all_tasks()) == (1, tasks)
-            assert shop.length() == OVERLOAD + 1
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-
-    asyncio.run(main())
+@on_loop
+async def test_cancelled_at_the_gate_a_task_leaves_nothing_and_holds_no_connection(open_shop: OpenShop) -> None:
+    clock = ManualClock()
+    async with open_shop(clock=clock, max_connection_pool_size=1, timeout=1) as shop:
+        shop.protect("medium", max_wait=None)
+        await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
+        tasks = asyncio.all_tasks()
+        waiting = asyncio.create_task(shop.work.kiq())
+        await eventually(lambda: clock.sleeping() == 2)
+        await shop.important.kiq()  # by the one connection
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (clock.sleeping(), asyncio.all_tasks()) == (1, tasks)
+        assert shop.length() == OVERLOAD + 1
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 0
 
 
 @KINDS
 @pytest.mark.parametrize("retry", [taskiq.SimpleRetryMiddleware(), taskiq.SmartRetryMiddleware(default_delay=0)])
-def test_nothing_of_a_retry_or_of_what_tasks_kick_is_lost_under_overload(
+@on_loop
+async def test_nothing_of_a_retry_or_of_what_tasks_kick_is_lost_under_overload(
     open_shop: OpenShop, kind: str, retry: Any
 ) -> None:
-    async def main() -> None:
-        async with open_shop(kind) as shop:
-            other = open_shop.broker(kind, "clicks")
-            other.add_middlewares(BackpressureMiddleware(shop.controller, priority="low", queue={"clicks": "mail"}))
-            elsewhere = other.register_task(lambda: None, task_name="elsewhere")
+    async with open_shop(kind) as shop:
+        other = open_shop.broker(kind, "clicks")
+        other.add_middlewares(BackpressureMiddleware(shop.controller, priority="low", queue={"clicks": "mail"}))
+        elsewhere = other.register_task(lambda: None, task_name="elsewhere")
 
-            async def kick_more() -> None:
-                await shop.work.kiq("from a task")
-                await elsewhere.kiq()
+        async def kick_more() -> None:
+            await shop.work.kiq("from a task")
+            await elsewhere.kiq()
 
-            shop.broker.add_middlewares(retry)
-            await shop.fail_once.kiq()
-            await shop.broker.register_task(kick_more, task_name="kick_more").kiq()
-            shop.protect()
-            await shop.receive(OVERLOAD + 4)
-            assert sorted(shop.ran) == ["from a task", "try", "try"]
-            assert shop.length("clicks") == 1
-            for task in (shop.work, elsewhere):
-                with pytest.raises(JobShedError):  # it was an overload all the while
-                    await task.kiq()
-            await other.shutdown()
-
-    asyncio.run(main())
+        shop.broker.add_middlewares(retry)
+        await shop.fail_once.kiq()
+        await shop.broker.register_task(kick_more, task_name="kick_more").kiq()
+        shop.protect()
+        await shop.receive(OVERLOAD + 4)
+        assert sorted(shop.ran) == ["from a task", "try", "try"]
+        assert shop.length("clicks") == 1
+        for task in (shop.work, elsewhere):
+            with pytest.raises(JobShedError):  # it was an overload all the while
+                await task.kiq()
+        await other.shutdown()
 
 
-def test_what_schedulers_send_passes(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            source = ListRedisScheduleSource(open_shop.url)
-            scheduler = taskiq.TaskiqScheduler(shop.broker, [source])
-            shop.broker.add_middlewares(taskiq.SmartRetryMiddleware(default_delay=0, schedule_source=source))
-            await shop.fail_once.kiq()
-            shop.protect()
-            await shop.work.schedule_by_time(source, datetime.now(UTC), "scheduled")
-            receiving = asyncio.create_task(shop.receive(OVERLOAD + 3))
-            while not receiving.done():
-                for due in await source.get_schedules():
-                    await scheduler.on_ready(source, due)
-            assert sorted(shop.ran) == ["scheduled", "try", "try"]
-            with pytest.raises(JobShedError):
-                await shop.work.kiq()
-            await source._connection_pool.disconnect()  # which its shutdown leaves open
-
-    asyncio.run(main())
+@on_loop
+async def test_what_schedulers_send_passes(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        source = ListRedisScheduleSource(open_shop.url)
+        scheduler = taskiq.TaskiqScheduler(shop.broker, [source])
+        shop.broker.add_middlewares(taskiq.SmartRetryMiddleware(default_delay=0, schedule_source=source))
+        await shop.fail_once.kiq()
+        shop.protect()
+        await shop.work.schedule_by_time(source, datetime.now(UTC), "scheduled")
+        receiving = asyncio.create_task(shop.receive(OVERLOAD + 3))
+        while not receiving.done():
+            for due in await source.get_schedules():
+                await scheduler.on_ready(source, due)
+        assert sorted(shop.ran) == ["scheduled", "try", "try"]
+        with pytest.raises(JobShedError):
+            await shop.work.kiq()
+        await source._connection_pool.disconnect()  # which its shutdown leaves open
 
 
 def sent(server: redis.Redis) -> set[str]:
@@ -420,37 +408,36 @@ def test_a_schedulers_whole_process_passes_though_no_controller_is_started(
     assert sent(redis_client) >= {"startup", "before a schedule"}
 
 
-def test_a_receiver_beside_a_producer_opens_nothing_of_the_producers_though_they_share_a_broker(
+@on_loop
+async def test_a_receiver_beside_a_producer_opens_nothing_of_the_producers_though_they_share_a_broker(
     open_shop: OpenShop,
 ) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            shop.broker.add_event_handler(taskiq.TaskiqEvents.WORKER_STARTUP, lambda _: shop.work.kiq("startup"))
-            raised: list[Any] = []
-            go = asyncio.Event()
+    async with open_shop() as shop:
+        shop.broker.add_event_handler(taskiq.TaskiqEvents.WORKER_STARTUP, lambda _: shop.work.kiq("startup"))
+        raised: list[Any] = []
+        go = asyncio.Event()
 
-            async def everywhere() -> None:
-                raised.append(await from_everywhere(shop.work.kiq))
-                await go.wait()
+        async def everywhere() -> None:
+            raised.append(await from_everywhere(shop.work.kiq))
+            await go.wait()
 
-            await shop.broker.register_task(everywhere, task_name="everywhere").kiq()
-            shop.protect()
-            receiving = asyncio.create_task(run_receiver_task(shop.broker, run_startup=True))
-            await eventually(lambda: raised)
-            assert shop.broker.is_worker_process
-            assert await from_everywhere(shop.work.kiq) == [JobShedError] * len(WAYS)
-            go.set()
-            await eventually(lambda: {"startup", *WAYS} <= set(shop.ran))
-            receiving.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await receiving
-            assert raised == [[None] * len(WAYS)]
-            assert shop.controller._passed.counts() == {("mail", "worker"): len(WAYS) + 1}
-
-    asyncio.run(main())
+        await shop.broker.register_task(everywhere, task_name="everywhere").kiq()
+        shop.protect()
+        receiving = asyncio.create_task(run_receiver_task(shop.broker, run_startup=True))
+        await eventually(lambda: raised)
+        assert shop.broker.is_worker_process
+        assert await from_everywhere(shop.work.kiq) == [JobShedError] * len(WAYS)
+        go.set()
+        await eventually(lambda: {"startup", *WAYS} <= set(shop.ran))
+        receiving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        assert raised == [[None] * len(WAYS)]
+        assert shop.controller._passed.counts() == {("mail", "worker"): len(WAYS) + 1}
 
 
-def test_a_scheduler_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
+@on_loop
+async def test_a_scheduler_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
     class Source(ListRedisScheduleSource):
         async def pre_send(self, task: object) -> None:
             await opened[0].work.kiq("before")
@@ -461,192 +448,175 @@ def test_a_scheduler_beside_a_producer_opens_nothing_of_the_producers(open_shop:
             await super().post_send(task)
             sent_all.set()
 
-    async def main() -> None:
-        async with open_shop() as shop:
-            opened.append(shop)
-            source = Source(open_shop.url)
-            shop.protect()
-            await shop.work.schedule_by_time(source, datetime.now(UTC), "scheduled")
-            scheduling = asyncio.create_task(run_scheduler_task(taskiq.TaskiqScheduler(shop.broker, [source])))
-            await held.wait()
-            assert await from_everywhere(shop.work.kiq) == [JobShedError] * len(WAYS)
-            go.set()
-            await sent_all.wait()
-            assert shop.length() == OVERLOAD + 2
-            scheduling.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await scheduling
-            assert shop.controller._passed.counts() == {("mail", "worker"): 2}
-            await source._connection_pool.disconnect()
-
     opened: list[Shop] = []
     held, go, sent_all = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    asyncio.run(main())
+    async with open_shop() as shop:
+        opened.append(shop)
+        source = Source(open_shop.url)
+        shop.protect()
+        await shop.work.schedule_by_time(source, datetime.now(UTC), "scheduled")
+        scheduling = asyncio.create_task(run_scheduler_task(taskiq.TaskiqScheduler(shop.broker, [source])))
+        await held.wait()
+        assert await from_everywhere(shop.work.kiq) == [JobShedError] * len(WAYS)
+        go.set()
+        await sent_all.wait()
+        assert shop.length() == OVERLOAD + 2
+        scheduling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await scheduling
+        assert shop.controller._passed.counts() == {("mail", "worker"): 2}
+        await source._connection_pool.disconnect()
 
 
-def test_retries_of_named_tasks_and_what_middlewares_kick_for_them_pass(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            tries: list[None] = []
+@on_loop
+async def test_retries_of_named_tasks_and_what_middlewares_kick_for_them_pass(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        tries: list[None] = []
 
-            async def campaign() -> None:
-                tries.append(None)
-                with pytest.raises(JobShedError):
-                    await shop.work.kiq()
-                if len(tries) == 1:
-                    raise ValueError
+        async def campaign() -> None:
+            tries.append(None)
+            with pytest.raises(JobShedError):
+                await shop.work.kiq()
+            if len(tries) == 1:
+                raise ValueError
 
-            class Around(taskiq.TaskiqMiddleware):
-                async def post_execute(self, message: taskiq.TaskiqMessage, result: object) -> None:
-                    if message.task_name == "campaign":
-                        await shop.work.kiq("around")
+        class Around(taskiq.TaskiqMiddleware):
+            async def post_execute(self, message: taskiq.TaskiqMessage, result: object) -> None:
+                if message.task_name == "campaign":
+                    await shop.work.kiq("around")
 
-            shop.broker.add_middlewares(taskiq.SimpleRetryMiddleware(), Around())
-            task = shop.broker.register_task(campaign, task_name="campaign", retry_on_error=True)
-            await task.kiq()
-            shop.protect(inside_tasks={"campaign"})
-            await shop.receive(OVERLOAD + 3)
-            assert len(tries) == 2
-            assert shop.controller._passed.counts() == {("mail", "retry"): 1, ("mail", "worker"): 2}
-
-    asyncio.run(main())
+        shop.broker.add_middlewares(taskiq.SimpleRetryMiddleware(), Around())
+        task = shop.broker.register_task(campaign, task_name="campaign", retry_on_error=True)
+        await task.kiq()
+        shop.protect(inside_tasks={"campaign"})
+        await shop.receive(OVERLOAD + 3)
+        assert len(tries) == 2
+        assert shop.controller._passed.counts() == {("mail", "retry"): 1, ("mail", "worker"): 2}
 
 
-def test_a_delay_that_the_broker_knows_of_may_pass(open_shop: OpenShop) -> None:
+@on_loop
+async def test_a_delay_that_the_broker_knows_of_may_pass(open_shop: OpenShop) -> None:
     class Delaying(ListQueueBroker):
         __module__ = "taskiq_aio_pika.broker"
 
-    async def main() -> None:
-        async with open_shop() as shop:
-            shop.protect()
-            with pytest.raises(JobShedError):  # taskiq-redis sends it at once
-                await shop.work.kicker().with_labels(delay=3600).kiq()
-            broker = Delaying(open_shop.url, queue_name="mail")
-            broker.add_middlewares(BackpressureMiddleware(shop.controller, priority="low"))
-            task = broker.register_task(lambda: None, task_name="delayed")
-            for delay in (30, "soon"):
-                with pytest.raises(JobShedError):
-                    await task.kicker().with_labels(delay=delay).kiq()
-            await task.kicker().with_labels(delay=61).kiq()
-            assert shop.controller._passed.counts() == {("mail", "scheduled"): 1}
-            await broker.shutdown()
-
-    asyncio.run(main())
+    async with open_shop() as shop:
+        shop.protect()
+        with pytest.raises(JobShedError):  # taskiq-redis sends it at once
+            await shop.work.kicker().with_labels(delay=3600).kiq()
+        broker = Delaying(open_shop.url, queue_name="mail")
+        broker.add_middlewares(BackpressureMiddleware(shop.controller, priority="low"))
+        task = broker.register_task(lambda: None, task_name="delayed")
+        for delay in (30, "soon"):
+            with pytest.raises(JobShedError):
+                await task.kicker().with_labels(delay=delay).kiq()
+        await task.kicker().with_labels(delay=61).kiq()
+        assert shop.controller._passed.counts() == {("mail", "scheduled"): 1}
+        await broker.shutdown()
 
 
-def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            shop.protect("high")
+@on_loop
+async def test_what_is_no_fault_of_the_queue_does_not_count(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_shop() as shop:
+        shop.protect("high")
 
-            async def kick(_: taskiq.BrokerMessage) -> None:
-                raise TypeError
+        async def kick(_: taskiq.BrokerMessage) -> None:
+            raise TypeError
 
-            for _ in range(5):
-                with pytest.raises(SendTaskError):
-                    await shop.work.kiq(object())
-            monkeypatch.setattr(shop.broker, "kick", _reporting(kick))
-            for _ in range(5):
-                with pytest.raises(SendTaskError):
-                    await shop.work.kiq()
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-
-    asyncio.run(main())
+        for _ in range(5):
+            with pytest.raises(SendTaskError):
+                await shop.work.kiq(object())
+        monkeypatch.setattr(shop.broker, "kick", _reporting(kick))
+        for _ in range(5):
+            with pytest.raises(SendTaskError):
+                await shop.work.kiq()
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 0
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-def test_a_broker_in_memory_runs_tasks_whatever_the_backlog(open_shop: OpenShop, in_place: bool) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            shop.protect()
-            broker = taskiq.InMemoryBroker(await_inplace=in_place)
-            stopped = AsyncBackpressureController(None, InMemoryStatsProvider({}))
-            broker.add_middlewares(BackpressureMiddleware(stopped, priority="low"))
-            task: Any = broker.register_task(lambda: shop.ran.append("at once"), task_name="at once")
-            await task.kiq()
-            await broker.wait_all()
-            assert shop.ran == ["at once"]
-            with pytest.raises(JobShedError):  # this is not inside of a task
-                await shop.work.kiq()
-            await broker.shutdown()
-
-    asyncio.run(main())
+@on_loop
+async def test_a_broker_in_memory_runs_tasks_whatever_the_backlog(open_shop: OpenShop, in_place: bool) -> None:
+    async with open_shop() as shop:
+        shop.protect()
+        broker = taskiq.InMemoryBroker(await_inplace=in_place)
+        stopped = AsyncBackpressureController(None, InMemoryStatsProvider({}))
+        broker.add_middlewares(BackpressureMiddleware(stopped, priority="low"))
+        task: Any = broker.register_task(lambda: shop.ran.append("at once"), task_name="at once")
+        await task.kiq()
+        await broker.wait_all()
+        assert shop.ran == ["at once"]
+        with pytest.raises(JobShedError):  # this is not inside of a task
+            await shop.work.kiq()
+        await broker.shutdown()
 
 
-def test_successes_are_reported_and_only_of_what_the_broker_took(
+@on_loop
+async def test_successes_are_reported_and_only_of_what_the_broker_took(
     open_shop: OpenShop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            shop.protect("high")
-            for _ in range(4):
-                shop.controller.record_failure("mail")
-            await shop.work.kiq()
+    async with open_shop() as shop:
+        shop.protect("high")
+        for _ in range(4):
             shop.controller.record_failure("mail")
-            assert str(shop.controller.get_circuit_state("mail")) == "closed"
+        await shop.work.kiq()
+        shop.controller.record_failure("mail")
+        assert str(shop.controller.get_circuit_state("mail")) == "closed"
 
-            for _ in range(5):
-                with pytest.raises(SendTaskError):  # cannot be serialized, which is no fault of the queue
-                    await shop.work.kiq(object())
-            assert str(shop.controller.get_circuit_state("mail")) == "closed"
-            await shop.work.kicker().with_labels(_retries=1).kiq()
-            for _ in range(4):
-                shop.controller.record_failure("mail")
-            assert str(shop.controller.get_circuit_state("mail")) == "open"
-            shop.controller.circuit("mail").reset()
-            with pytest.raises(SendTaskError):
+        for _ in range(5):
+            with pytest.raises(SendTaskError):  # cannot be serialized, which is no fault of the queue
                 await shop.work.kiq(object())
-
-    asyncio.run(main())
+        assert str(shop.controller.get_circuit_state("mail")) == "closed"
+        await shop.work.kicker().with_labels(_retries=1).kiq()
+        for _ in range(4):
+            shop.controller.record_failure("mail")
+        assert str(shop.controller.get_circuit_state("mail")) == "open"
+        shop.controller.circuit("mail").reset()
+        with pytest.raises(SendTaskError):
+            await shop.work.kiq(object())
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-def test_what_a_broker_runs_at_once_may_kick_again(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
+@on_loop
+async def test_what_a_broker_runs_at_once_may_kick_again(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_shop() as shop:
 
-            async def kick(message: taskiq.BrokerMessage) -> None:
-                if message.task_name == "work":
-                    await shop.important.kiq()
-                raise ConnectionError
+        async def kick(message: taskiq.BrokerMessage) -> None:
+            if message.task_name == "work":
+                await shop.important.kiq()
+            raise ConnectionError
 
-            monkeypatch.setattr(shop.broker, "kick", kick)
-            shop.protect("high")
-            with pytest.raises(SendTaskError):
-                await shop.work.kiq()
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 2
-
-    asyncio.run(main())
+        monkeypatch.setattr(shop.broker, "kick", kick)
+        shop.protect("high")
+        with pytest.raises(SendTaskError):
+            await shop.work.kiq()
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 2
 
 
 @KINDS
-def test_tasks_carry_the_time_they_were_first_kicked(open_shop: OpenShop, kind: str) -> None:
-    async def main() -> None:
-        async with open_shop(kind) as shop:
-            shop.broker.add_middlewares(taskiq.SimpleRetryMiddleware())
-            shop.protect("high")
-            before = time.time()
-            await shop.fail_once.kiq()
-            after = time.time()
-            await shop.receive(OVERLOAD + 2)
-            first, second = [labels[ENQUEUED_AT] for labels in shop.labels if "retry_on_error" in labels]
-            assert before <= first <= after
-            assert second == first
-            assert ENQUEUED_AT not in shop.fail_once.labels
-
-    asyncio.run(main())
+@on_loop
+async def test_tasks_carry_the_time_they_were_first_kicked(open_shop: OpenShop, kind: str) -> None:
+    async with open_shop(kind) as shop:
+        shop.broker.add_middlewares(taskiq.SimpleRetryMiddleware())
+        shop.protect("high")
+        before = time.time()
+        await shop.fail_once.kiq()
+        after = time.time()
+        await shop.receive(OVERLOAD + 2)
+        first, second = [labels[ENQUEUED_AT] for labels in shop.labels if "retry_on_error" in labels]
+        assert before <= first <= after
+        assert second == first
+        assert ENQUEUED_AT not in shop.fail_once.labels
 
 
-def test_a_broker_is_protected_once_by_a_middleware_of_its_own(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            middleware = shop.protect()
-            with pytest.raises(ConfigurationError, match="protected already"):
-                shop.protect()
-            with pytest.raises(ConfigurationError, match="the middleware is another's"):
-                taskiq.InMemoryBroker().add_middlewares(middleware)
-
-    asyncio.run(main())
+@on_loop
+async def test_a_broker_is_protected_once_by_a_middleware_of_its_own(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        middleware = shop.protect()
+        with pytest.raises(ConfigurationError, match="protected already"):
+            shop.protect()
+        with pytest.raises(ConfigurationError, match="the middleware is another's"):
+            taskiq.InMemoryBroker().add_middlewares(middleware)
 
 
 def test_errors_hold_no_password() -> None:
