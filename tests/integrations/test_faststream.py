@@ -12,7 +12,6 @@ import pytest
 from backpressure import (
     HIGH,
     AsyncBackpressureController,
-    InvalidPriorityError,
     JobShedError,
 )
 from backpressure.providers.layouts import ListKey, StreamKey
@@ -243,7 +242,7 @@ async def test_a_priority_of_its_own_is_not_sent(open_shop: OpenShop) -> None:
 
 
 @on_loop
-async def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
+async def test_a_function_is_given_the_command(open_shop: OpenShop) -> None:
     async with open_shop() as shop:
         seen: list[Any] = []
 
@@ -255,11 +254,6 @@ async def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
         with pytest.raises(JobShedError):
             await broker.publish("me", list="post")
         assert seen == [("post", "me")]
-        broker = await shop.broker(shop.protect({"other": "low"}, queue=lambda command: "mail"))
-        with pytest.raises(JobShedError):
-            await broker.publish("me", list="other")
-        with pytest.raises(InvalidPriorityError, match="job 'post' has no priority"):
-            await broker.publish("me", list="post")
 
 
 @on_loop
