@@ -262,9 +262,6 @@ def test_a_retry_passes_whoever_enqueues_it(
     assert messages(redis_client) == OVERLOAD + 1
 
 
-# -------------------------------------------------------------------------------------------------------------- workers
-
-
 def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
     outside: Any = _RedisBroker(url=redis_url, middleware=[])
     outside.declare_queue("mail")
@@ -368,9 +365,6 @@ def test_a_worker_within_a_producer_may_send_as_it_boots(
         broker.get_actor("work").send()
     assert {"boot", "boot thread"} <= set(ran)
     assert controller._passed.counts() == {("mail", "worker"): 2}
-
-
-# ------------------------------------------------------------------------------------------------------------- outcomes
 
 
 @pytest.fixture

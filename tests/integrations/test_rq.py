@@ -223,9 +223,6 @@ def test_a_retry_under_overload_is_not_lost(
     assert ran.count("try") == 2
 
 
-# ------------------------------------------------------------------------------------------ workers of any kind, always
-
-
 PROGRAM = "integrations.rq_program"
 AFTER = {name: rq.Callback(f"{PROGRAM}.{name}") for name in ("on_success", "on_failure", "on_stopped")}
 
@@ -311,9 +308,6 @@ def test_a_job_that_runs_at_once_may_enqueue_and_so_may_its_callback(
     job = at_once.enqueue(enqueue_more, "mail", on_success=rq.Callback(rq_functions.enqueue_after))
     assert job.get_status() == "finished"
     assert controller._passed.counts() == {("mail", "worker"): 2}
-
-
-# ----------------------------------------------------------------------------------------------- what is judged, and as
 
 
 class Sending:
@@ -436,9 +430,6 @@ def test_a_bound_class_gates_the_queues_that_others_make(
     Queue("mail", connection=redis_client).enqueue(work)  # not bound
 
 
-# ----------------------------------------------------------------------------------------------------------- what fails
-
-
 @pytest.mark.skipif(not hasattr(redis, "MaxConnectionsError"), reason="redis-py 5 has no such thing")
 def test_a_pool_of_this_process_that_is_used_up_says_nothing_of_the_queue(
     redis_client: redis.Redis, calm: BackpressureController
@@ -450,9 +441,6 @@ def test_a_pool_of_this_process_that_is_used_up_says_nothing_of_the_queue(
     assert failures(calm) == 0
     pool.release(taken)
     pool.close()
-
-
-# --------------------------------------------------------------------------------------------------- callers' pipelines
 
 
 def failures(controller: BackpressureController) -> int:

@@ -411,7 +411,6 @@ class Contract:
         async def errand() -> None:
             told.append(await shop.everywhere())
 
-        errands["errand"] = errand
         async with opening(start=False) as shop:
             errands["errand"] = errand
             await shop.send("errand")
