@@ -1,4 +1,4 @@
-"""Benchmarks measure release builds of both engines, each after the other; what they find ends in one report.
+"""Benchmarks measure release builds of both engines, one after the other; one report has all results.
 
 `--publish` writes it to RESULTS.md, with its picture, once everything has passed on one and the same build.
 """
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def built() -> float:
-    """Return when the native engine was built; programs that benchmarks start load it anew."""
+    """Return when the native engine was built; programs that benchmarks start load it again."""
     spec = importlib.util.find_spec("backpressure._native")
     assert spec is not None
     assert spec.origin is not None
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Report:
-    """Where benchmarks put what they find."""
+    """Return the report for the benchmarks' results."""
     return request.config.stash[REPORT]
 
 

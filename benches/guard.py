@@ -1,7 +1,7 @@
-"""The regression guard, `make bench-guard`: holds the core's instruction counts against those checked in.
+"""The regression guard, `make bench-guard`: compares the core's instruction counts with those checked in.
 
-Callgrind counts instructions, which do not depend on the machine's load. Each hot function runs in two processes,
-often and more often; the difference, divided by that of the runs, leaves out everything that is done once. More than
+Callgrind counts instructions, which do not depend on the machine's load. Each hot function runs in two processes, a few
+times and many times. The difference, divided by that of the runs, leaves out everything that is done once. More than
 `tolerance` above the recorded count fails; ``ARGS=--update`` records today's counts.
 """
 
@@ -62,7 +62,7 @@ def compare(record: dict[str, Any], counts: dict[str, float]) -> int:
             print(f"{name:<28}{before or '-':>10}{now or '-':>10}  not in both: make bench-guard ARGS=--update")
             continue
         change = now / before - 1
-        # Half an instruction is nothing that anybody wrote.
+        # Half an instruction is nobody's change.
         worse = now > before * (1 + record["tolerance"]) + 0.5
         failed += worse
         verdict = "  too many" if worse else ""

@@ -1,9 +1,9 @@
-"""Times things against each other: round by round, so that what disturbs the machine disturbs all of them alike.
+"""Times things against each other: round by round, so that a disturbance of the machine hits all of them alike.
 
 Every round gives each case one turn of some milliseconds, beginning with another case each time. A figure is the median
 over the rounds; a ratio is the median of the rounds' own ratios, never a ratio of medians. The garbage collector is off
-during a turn. What the loop costs, some 5 ns a pass, is left in every figure: ratios of small figures are therefore
-nearer to 1 than without it, never further.
+during a turn. The cost of the loop, some 5 ns a pass, is left in every figure: so ratios of small figures are nearer to
+1 than without it, never further.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Case:
 
 @attrs.frozen
 class Timing:
-    """What came of a case: nanoseconds an operation, round by round."""
+    """The result of a case: nanoseconds an operation, round by round."""
 
     name: str
     rounds: tuple[float, ...]
@@ -124,7 +124,7 @@ def interleave(*cases: Case, rounds: int = ROUNDS, seconds: float = TURN_SECONDS
 def across(measure: Callable[..., dict[str, Timing]], *args: object) -> dict[str, Timing]:
     """Measure in several fresh processes, one after the other; return the rounds of all.
 
-    Where a process lies in memory decides over a third of the smallest figures, for as long as it lives.
+    The place of a process in memory changes the smallest figures by a third, for as long as the process lives.
     """
     context = multiprocessing.get_context("spawn")
     found = []
@@ -154,7 +154,7 @@ def _turn(case: Case, number: int) -> float:
 
 
 def _number(case: Case, seconds: float) -> int:
-    """Return how often a case is to be done to fill a turn; warms it up."""
+    """Return how often to run a case to fill a turn; warms it up."""
     number = 1
     while (taken := _turn(case, number)) < seconds / 4:
         number *= 2

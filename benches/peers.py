@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CACHEBOX = "cachebox.TTLCache.get"
 CIRCUITBREAKER = "circuitbreaker.call"
 HOUR = 3_600.0
-# Limiters must never refuse here, for a refusal is another path.
+# Limiters must never refuse here, because a refusal is another path.
 NEVER_FULL = 10**9
 
 

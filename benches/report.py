@@ -1,4 +1,4 @@
-"""What a run of the benchmarks found: tables, targets and curves, as the page that RESULTS.md holds."""
+"""The results of a run of the benchmarks: tables, targets and curves, as the page RESULTS.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LINEAR = 1.1
 
 @attrs.frozen
 class Target:
-    """A figure that is to be reached: at most `limit`, or at least where `least` is true."""
+    """A figure to reach: at most `limit`, or at least `limit` where `least` is true."""
 
     what: str
     measured: float
@@ -60,7 +60,7 @@ class Target:
 
 @attrs.frozen
 class Curve:
-    """What sizes cost in all, in seconds; `beside` is what the least that can be done costs, where that grows too."""
+    """The total cost of sizes, in seconds; `beside` is the cost of the least possible work, where that grows too."""
 
     name: str
     seconds: Mapping[int, float]
@@ -76,7 +76,7 @@ class Curve:
 
 
 def slope(seconds: Mapping[int, float]) -> float:
-    """Return the power of the size by which cost grows, over the largest hundredfold: below it, fixed costs flatter."""
+    """Return the power of the size by which cost grows, over the largest hundredfold: below, fixed costs hide it."""
     sizes = [size for size in seconds if size * 100 >= max(seconds)]
     logs = [math.log(seconds[size]) for size in sizes]
     return statistics.linear_regression([math.log(size) for size in sizes], logs).slope
@@ -107,11 +107,11 @@ class Report:
         self.sections.append(f"## {title}\n\n{markdown(head, rows)}")
 
     def target(self, what: str, measured: float, limit: float, unit: str, *, least: bool = False) -> None:
-        """Hold a figure against its target."""
+        """Compare a figure with its target."""
         self.targets.append(Target(what, measured, limit, unit, least))
 
     def ratio(self, what: str, ours: Timing, to: Timing, limit: float, *, least: bool = False) -> None:
-        """Hold a ratio against its target."""
+        """Compare a ratio with its target."""
         self.targets.append(Target(what, ours.ratio_to(to), limit, f"× {to.name}", least, ours.range_to(to)))
 
     def curve(self, name: str, costs: dict[int, float], *, beside: dict[int, float] | None = None) -> None:

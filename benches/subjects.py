@@ -1,4 +1,4 @@
-"""What is measured: running controllers as users have them, the queues' names, and the keys that callers hold."""
+"""The measured objects: running controllers as users have them, the queues' names, and the keys of callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOOR = Path(__file__).parent.parent / "target/benches/release/libfloor.so"
 
 
 def nop() -> None:
-    """Work that is none."""
+    """Do nothing, as the work of a job."""
 
 
 def names(count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the library costs beside decisions: import, scrape, memory, and the processor while nothing happens."""
+"""The library's costs apart from decisions: import, scrape, memory, and processor time while nothing happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How cost grows with queues, threads and jobs. Whatever grows faster than its size is a defect."""
+"""How cost grows with queues, threads and jobs. A cost that grows faster than the size is a defect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_queues(report: Report) -> None:
     for count in QUEUES:
         stored = subjects.names(count)
         keys = subjects.keys(stored)
-        # Out of order, as jobs come: neighbours in memory are no neighbours in time.
+        # Out of order, as jobs come: neighbours in memory are not neighbours in time.
         random.Random(0).shuffle(keys)
         with subjects.running("native", dict.fromkeys(stored, 0), subjects.rarely(count)) as controller:
             suggest = each("suggest_throttle", 'controller.suggest_throttle("low", key)', keys, controller=controller)
@@ -64,7 +64,7 @@ def threads(count: int, work: Callable[[int], Callable[[], object]]) -> Case:
             started = [threading.Thread(target=repeatedly, args=(work(index), gate)) for index in range(count)]
             for thread in started:
                 thread.start()
-            # Before the barrier: behind it, threads may have run while this one still waits for the GIL.
+            # Before the barrier: after it, threads may have run while this one still waits for the GIL.
             began = time.perf_counter()
             gate.wait()
             for thread in started:

@@ -1,4 +1,4 @@
-"""A decision that lies ready, against look-ups in caches, limiters, and a call that does nothing."""
+"""A decision that is ready, compared with look-ups in caches, limiters, and a call that does nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def floors(keys: Sequence[str]) -> list[Case]:
 
 def hits(count: int) -> dict[str, Timing]:
     stored = subjects.names(count)
-    # As many passes through the inner loop, whatever the number of queues.
+    # The same number of passes through the inner loop for any number of queues.
     keys = subjects.keys(stored) * (1_000 // count)
     with ExitStack() as stack:
         native, pure = (stack.enter_context(subjects.running(it, dict.fromkeys(stored, 0))) for it in subjects.ENGINES)

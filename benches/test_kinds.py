@@ -1,4 +1,4 @@
-"""Every kind of decision on both engines, against the cheapest kind, and open circuits against those of others."""
+"""Every kind of decision on both engines, compared with the cheapest kind, and open circuits with those of others."""
 
 from __future__ import annotations
 

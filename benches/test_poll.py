@@ -1,4 +1,4 @@
-"""Polls of a real server: what they cost the client, and what producers notice of them."""
+"""Polls of a real server: their cost for the client, and their effect on producers."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def url() -> Iterator[str]:
 
 @contextmanager
 def polling(url: str, stored: Sequence[str], engine: str = "native") -> Iterator[BackpressureController]:
-    """Start a controller whose polls are those that the benchmark makes."""
+    """Start a controller that polls only when the benchmark makes it."""
     provider = RedisStatsProvider(url, stored, timeout=5.0)
     with subjects.running(engine, {}, subjects.rarely(len(stored) + 1), provider=provider) as controller:
-        # What this process holds beside them is not to be searched for garbage on account of their polls.
+        # Polls must not make the garbage collector search other objects of this process.
         gc.collect()
         gc.freeze()
         yield controller
@@ -61,7 +61,7 @@ def poll(controller: BackpressureController) -> None:
 
 
 def ask(client: redis.Redis, stored: Sequence[str]) -> None:
-    """Send what a poll sends, by redis-py alone."""
+    """Send the commands of a poll, only with redis-py."""
     for start in range(0, len(stored), CHUNK):
         pipeline = client.pipeline(transaction=False)
         for name in stored[start : start + CHUNK]:
@@ -94,7 +94,7 @@ def test_poll(report: Report, url: str) -> None:
 def watch(
     controller: BackpressureController, keys: Sequence[str], done: threading.Event, pace: float
 ) -> tuple[array[float], array[float]]:
-    """Decide until `done`, every `pace` seconds; return what each decision took, and how late it was made."""
+    """Decide until `done`, every `pace` seconds; return how long each decision took, and how late it was made."""
     took, late = array("d"), array("d")
     suggest, clock = controller.suggest_throttle, time.perf_counter
     due = clock()
@@ -113,7 +113,7 @@ def watch(
 
 
 def latencies(url: str, *, pace: float, polls: bool) -> tuple[array[float], array[float]]:
-    """Return what a producer's decisions took, and how late they came, while its process polls 1 000 queues on end."""
+    """Return how long a producer's decisions took, and how late they came, while its process polls 1 000 queues."""
     stored = subjects.names(1_000)
     with polling(url, stored) as controller:
         for name in stored:

@@ -1,4 +1,4 @@
-"""A no-op run in green: decided, counted, called and reported, against calls through circuit breakers alone."""
+"""A no-op run in green: decided, counted, called and reported, compared with calls through circuit breakers only."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ async def receipt(_: object, customer: int) -> None:
 
 
 class WorkerSettings:
-    """What ``arq arq_newsletter.WorkerSettings`` runs."""
+    """The worker that ``arq arq_newsletter.WorkerSettings`` runs."""
 
     redis_settings = RedisSettings.from_dsn(shop.URL)
     queue_name = "mail"

@@ -10,7 +10,7 @@ from backpressure.integrations.celery import protect
 
 app = Celery("shop", broker=shop.URL)
 app.conf.task_default_queue = "mail"
-app.conf.worker_prefetch_multiplier = 1  # what a worker has taken is no longer seen in the queue
+app.conf.worker_prefetch_multiplier = 1  # the queue does not show tasks that a worker has taken
 
 
 @app.task(name="newsletter", ignore_result=True)

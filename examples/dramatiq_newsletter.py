@@ -1,4 +1,4 @@
-"""Dramatiq: `BackpressureMiddleware`, as the last of a broker's."""
+"""Dramatiq: `BackpressureMiddleware`, as the last one of a broker."""
 
 from __future__ import annotations
 

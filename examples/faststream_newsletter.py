@@ -1,4 +1,4 @@
-"""FastStream: `BackpressureMiddleware`, as the first of a broker's."""
+"""FastStream: `BackpressureMiddleware`, as the first one of a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flask, as any web server: `refusal` makes answers with ``Retry-After`` of errors. The queue is a plain list."""
+"""Flask, as any web server: `refusal` turns errors into answers with ``Retry-After``. The queue is a plain list."""
 
 from __future__ import annotations
 

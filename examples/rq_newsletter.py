@@ -1,4 +1,4 @@
-"""RQ: a `Queue` in the place of ``rq.Queue``."""
+"""RQ: a `Queue` instead of ``rq.Queue``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def campaign() -> list[int]:
 
 
 if __name__ == "__main__":
-    # A SimpleWorker runs jobs itself; rq's default forks for each, which a campaign of a second would feel.
+    # A SimpleWorker runs jobs itself; rq's default forks for each job, which is too slow for a campaign of one second.
     with shop.worker("rq.cli", "worker", "mail", "--url", shop.URL, "--quiet", "--worker-class", "rq.SimpleWorker"):
         shop.report(campaign())

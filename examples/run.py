@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 EXAMPLES = {path.stem.removesuffix("_newsletter"): path for path in sorted(FOLDER.glob("*_newsletter.py"))}
 EXAMPLES["django_celery"] = FOLDER / "django_celery" / "run.py"
-# What an example of another name than its framework's imports.
+# The imports of an example that is not named after its framework.
 MODULES = {"django_celery": ("django", "celery", "gunicorn")}
 
 
@@ -45,7 +45,7 @@ def run(example: Path, url: str) -> int:
     process = subprocess.Popen(
         [sys.executable, str(example)],
         env={**os.environ, "REDIS_URL": url},
-        start_new_session=True,  # a session is what can be ended whole, and Ctrl-C comes to this process alone
+        start_new_session=True,  # a whole session can be ended, and Ctrl-C comes only to this process
     )
     try:
         return process.wait()

@@ -1,4 +1,4 @@
-"""The shop around the examples: settings, mails, a worker's process, and the count of what became of all mails.
+"""The shop around the examples: settings, mails, a worker's process, and the count of what happened to all mails.
 
 A campaign writes newsletters faster than the worker can send them. Some of their readers buy, and get a receipt.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 
-# So small that a campaign of one second is an overload. Begin with the defaults, which bear a hundred times as much.
+# So small that a campaign of one second is an overload. Begin with the defaults, which allow a hundred times as much.
 CONFIG = BackpressureConfig().evolve(
     {
         "thresholds.low_priority.green_max": 3,
@@ -50,13 +50,13 @@ _store = redis.Redis.from_url(URL, decode_responses=True)
 
 
 def newsletter(customer: int) -> None:
-    """Send a newsletter. What a worker does."""
+    """Send a newsletter. A worker does this."""
     time.sleep(_MAIL_SECONDS)
     _store.rpush("shop:low", customer)
 
 
 def receipt(customer: int) -> None:
-    """Send a receipt. What a worker does."""
+    """Send a receipt. A worker does this."""
     time.sleep(_MAIL_SECONDS)
     _store.rpush("shop:high", customer)
 
@@ -67,7 +67,7 @@ def buys(customer: int) -> bool:
 
 
 def customers() -> Iterator[int]:
-    """Yield who the newsletter goes to, one every few milliseconds, once the worker has sent the first."""
+    """Yield the customers for the newsletter, one every few milliseconds, once the worker has sent the first."""
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("backpressure").setLevel(logging.INFO)
     _store.delete("shop:low", "shop:high")
@@ -88,7 +88,7 @@ async def customers_async() -> AsyncIterator[int]:
 
 @contextlib.contextmanager
 def worker(module: str, *arguments: str) -> Iterator[None]:
-    """Have a framework's own worker run in a process of its own, and end it."""
+    """Run a framework's own worker in its own process, and end it."""
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=Path(__file__).parent)
     try:
         yield
@@ -102,7 +102,7 @@ def worker(module: str, *arguments: str) -> Iterator[None]:
 
 
 def report(postponed: Sequence[int]) -> None:
-    """Wait until the worker has done what was enqueued, and print what became of all jobs."""
+    """Wait until the worker has done what was enqueued, and print what happened to all jobs."""
     jobs = {"low": len(_CUSTOMERS), "high": sum(map(buys, _CUSTOMERS))}
     _wait(lambda: _done("low") >= jobs["low"] - len(postponed) and _done("high") >= jobs["high"])
     print(f"\n{'':<12}{'priority':<10}{'jobs':>6}{'waited':>8}{'shed':>6}{'done':>6}")
@@ -113,7 +113,7 @@ def report(postponed: Sequence[int]) -> None:
 
 
 def _counted(event: str, priority: str) -> int:
-    """Return what the controller has counted: its metrics are in the default registry."""
+    """Return the controller's count: its metrics are in the default registry."""
     labels = {"priority": priority, "queue": "mail"}
     return int(REGISTRY.get_sample_value(f"backpressure_{event}_events_total", labels) or 0)
 

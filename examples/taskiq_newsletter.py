@@ -1,4 +1,4 @@
-"""taskiq: `BackpressureMiddleware`, as the last of a broker's."""
+"""taskiq: `BackpressureMiddleware`, as the last one of a broker."""
 
 from __future__ import annotations
 

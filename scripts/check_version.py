@@ -1,4 +1,4 @@
-"""Hold the version in Cargo.toml equal to the one in pyproject.toml."""
+"""Check that the version in Cargo.toml equals the one in pyproject.toml."""
 
 from __future__ import annotations
 

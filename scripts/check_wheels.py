@@ -1,7 +1,7 @@
 """Build the sdist, the pure and the native wheel, then prove each: what it holds, and which engine it installs.
 
-Every artefact is installed into an empty environment and imported from outside the tree. What needs no Rust is built
-with cargo hidden from PATH; where there is no cargo at all, the native half is left out and that is said.
+Every artefact is installed into an empty environment and imported from outside the tree. The parts that need no Rust
+are built with cargo hidden from PATH. Without any cargo the native half is left out, and a line says so.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ STEP = 50
 
 
 def advice(priority: Priority) -> tuple[list[tuple[int, float]], int | None]:
-    """Return (backlog, delay in seconds) until jobs are shed, and the backlog beyond which they are."""
+    """Return (backlog, delay in seconds) until jobs are shed, and the backlog above which they are."""
     points: list[tuple[int, float]] = []
     provider = InMemoryStatsProvider()
     with BackpressureController(None, provider, clock=ManualClock()) as controller:
@@ -61,7 +61,7 @@ def draw_priority(panel: Axes, priority: Priority) -> None:
 
 
 def draw() -> Figure:
-    """Return the figure: a panel a priority."""
+    """Return the figure: one panel per priority."""
     figure = Figure(figsize=(9, 6.6), layout="constrained")
     FigureCanvasSVG(figure)
     panels = figure.subplots(3, 1, sharex=True, sharey=True)
@@ -76,7 +76,7 @@ def draw() -> Figure:
 def main() -> None:
     """Write the picture to the path given, or to its place."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
-    # So that the same picture is the same file.
+    # With these settings the same picture is the same file.
     with mpl.rc_context({"svg.hashsalt": "backpressure", "font.size": 11}):
         draw().savefig(target, bbox_inches="tight", pad_inches=0.2, metadata={"Date": None, "Creator": None})
     print(f"wrote {target}")

@@ -16,6 +16,6 @@ trap 'rm -rf "$new"' EXIT
 mvn --quiet --batch-mode --file scripts/kafka_server.xml dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$PWD/$new/lib"
 cp scripts/kafka_server.xml "$new/pom.xml"
-# Whole or not at all.
+# Move it into place only when it is complete.
 rm -rf target/kafka
 mv "$new" target/kafka

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs the programs that tests use beside Python's and Rust's, from Debian: servers of queues, promtool, valgrind.
-# Arguments are more of them, as program:package.
+# Installs the programs that tests use, apart from Python's and Rust's, from Debian: servers of queues, promtool,
+# valgrind. Arguments name more of them, as program:package.
 set -eu
 
 missing=
 for tool in promtool:prometheus redis-server:redis-server valgrind:valgrind java:default-jre-headless mvn:maven "$@"; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
 done
-# Off the path of many.
+# Many users do not have these folders on their path.
 [ -x /usr/sbin/rabbitmq-server ] || missing="$missing rabbitmq-server"
 [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
@@ -16,7 +16,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo "error: install what is missing, on Debian as root: apt-get install$missing" >&2
     exit 1
 fi
-# Most of the packages bring a server that is not to be started. A machine's own rule about that stays.
+# Most of the packages bring a server that must not be started. A machine's own rule about that stays.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT

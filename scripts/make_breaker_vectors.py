@@ -1,7 +1,7 @@
-"""Write tests/vectors/breaker.json: sequences of calls on a circuit breaker, for both engines to be held against.
+"""Write tests/vectors/breaker.json: sequences of calls on a circuit breaker, to check both engines.
 
-The answers come from the model of the tests and from no engine. Run it after a change of the breaker; the tests notice
-when the file is not what this writes.
+The answers come from the tests' model and not from an engine. Run it after a change of the breaker; the tests notice
+when the file is out of date.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Life:
     """One breaker's sequence.
 
     A step: instant, act, ticket's number or end of a forced opening; then word, next probe and ticket granted; last,
-    when a failed attempt began.
+    the time at which a failed attempt began.
     """
 
     def __init__(self, dice: random.Random) -> None:
@@ -56,7 +56,7 @@ class Life:
         )
 
     def entry(self, steps: int) -> dict[str, Any]:
-        """Live so many steps; return what the file holds of them."""
+        """Live `steps` steps; return their entry in the file."""
         rows = [self._step() for _ in range(steps)]
         return {
             "circuit": attrs.asdict(self._circuit),

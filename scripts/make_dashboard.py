@@ -13,13 +13,11 @@ DASHBOARD = Path(__file__).resolve().parent.parent / "ops" / "dashboard.json"
 Json = dict[str, Any]
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# A queue that is evicted hands its whole past to __other__, which would look like a burst.
+# A queue that is evicted adds its whole past to __other__, which would look like a burst.
 QUEUE = 'queue=~"$queue", queue!="__other__"'
 BOTH = f'{QUEUE}, priority=~"$priority"'
 HIGH = f'{QUEUE}, priority="high"'
 COLUMNS = 24
-
-# ---------------------------------------------------------------------------------------------------------- expressions
 
 
 def total(counter: str, labels: str = "", by: str = "") -> str:
@@ -30,7 +28,7 @@ def total(counter: str, labels: str = "", by: str = "") -> str:
 
 
 def share(result: str, counter: str, labels: str = "", by: str = "") -> str:
-    """Return what part of a counter has this result."""
+    """Return the share of a counter that has this result."""
     part = ", ".join(filter(None, [f'result="{result}"', labels]))
     return f"{total(counter, part, by)} / {total(counter, labels, by)}"
 
@@ -46,10 +44,8 @@ def quantiles(histogram: str, labels: str = "", by: str = "le", legend: str = ""
     return {f"{legend}p{percent}": f"histogram_quantile(0.{percent}, {buckets})" for percent in (50, 99)}
 
 
-# --------------------------------------------------------------------------------------------------------------- panels
-
 LEGEND = {"displayMode": "list", "placement": "bottom", "showLegend": True}
-# By kind of panel: its height, where its colours come from, how it draws, and its options.
+# Kind of panel -> its height, the source of its colours, how it draws, and its options.
 KINDS: dict[str, tuple[int, str, Json, Json]] = {
     "stat": (4, "thresholds", {}, {"reduceOptions": {"calcs": ["lastNotNull"]}, "graphMode": "area"}),
     "state-timeline": (8, "thresholds", {"fillOpacity": 80}, {"legend": LEGEND, "mergeValues": True}),
@@ -114,13 +110,13 @@ def stat(title: str, description: str, expr: str, **more: Any) -> Json:
 
 
 def rows() -> dict[str, list[Json]]:
-    """Return all panels, by the row they stand in."""
-    config = BackpressureConfig()  # limits are drawn where the defaults have them
+    """Return all panels, by their row."""
+    config = BackpressureConfig()  # limits are drawn at the defaults
     window, cache_ttl = config.thresholds.medium_priority, config.polling.cache_ttl
     circuit = (("closed", "green"), ("open", "red"), ("half-open", "yellow"))
     percent = {"unit": "percentunit", "max": 1}
     bad_below_90 = {None: "red", 0.9: "green"}
-    # Of the queues that have no state of their own only __other__ tells.
+    # Only __other__ counts queues without a state of their own.
     untracked = total("decisions_total", 'reason="untracked", priority=~"$priority"', "reason")
     return {
         "Overview": [
@@ -281,9 +277,6 @@ def rows() -> dict[str, list[Json]]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------ dashboard
-
-
 def placed() -> list[Json]:
     """Return rows and panels with their numbers and places, from left to right and from top to bottom."""
     panels: list[Json] = []
@@ -304,7 +297,7 @@ def placed() -> list[Json]:
 
 
 def variables() -> list[Json]:
-    """Return what the user chooses at the top."""
+    """Return the choices at the top."""
     every = {"includeAll": True, "multi": True, "allValue": ".+", "current": {"text": ["All"], "value": ["$__all"]}}
     queues = "label_values(backpressure_decisions_total, queue)"
     return [

@@ -1,7 +1,7 @@
-"""Write tests/vectors/decision.json: sequences of whole decisions on one queue, for both engines to be held against.
+"""Write tests/vectors/decision.json: sequences of whole decisions on one queue, to check both engines.
 
-The answers come from the model of the tests and from no engine. Run it after a change of a decision; the tests notice
-when the file is not what this writes.
+The answers come from the tests' model and not from an engine. Run it after a change of a decision; the tests notice
+when the file is out of date.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Life:
         self._answers: list[Answer] = []
 
     def entry(self, steps: int) -> dict[str, Any]:
-        """Live so many steps; return what the file holds of them."""
+        """Live `steps` steps; return their entry in the file."""
         rows = [self._step() for _ in range(steps)]
         totals = self._model.totals()
         return {
@@ -145,7 +145,7 @@ class Life:
         else:
             self._now_ns += dice.choice([0, 0, 0, 1, MS, 50 * MS, 200 * MS])
 
-    # What the arguments of an act may be.
+    # The next methods choose the arguments of an act.
 
     def _suggest(self) -> list[Any]:
         return [str(self._dice.choice([*Priority]))]
@@ -214,7 +214,7 @@ class Life:
             case "suspend", [read_first]:
                 model.read_first = read_first
             case "configure", [number]:
-                # Another object each time, since that is another configuration.
+                # Another object each time, because that is another configuration.
                 model.configure(attrs.evolve(SETTINGS[number]))
             case _:
                 getattr(self._breaker, act)(*arguments)

@@ -1,7 +1,7 @@
-"""Write tests/vectors/law.json: what the throttle law answers, for both engines to be held against.
+"""Write tests/vectors/law.json: the throttle law's answers, to check both engines.
 
-The answers come from exact fractions and from no engine, so that no engine can vouch for itself. Run it after a change
-of the law; the tests notice when the file is not what this writes.
+The answers come from exact fractions and not from an engine, so that no engine checks itself. Run it after a change of
+the law; the tests notice when the file is out of date.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def advise(law: Law, priority: int, backlog: int) -> tuple[int, int, bool]:
 def backlogs(law: Law, priority: int, dice: random.Random) -> list[int]:
     """Return the bounds of every zone and of shedding with their neighbours, and some in between.
 
-    Of those in between, one a zone makes the delay a hair less than a whole nanosecond: floats would round it up.
+    One of those in each zone makes the delay slightly less than a whole nanosecond: floats would round it up.
     """
     green_max, yellow_max, red_max = law["windows"][priority]
     yellow_rise = law["yellow_max_ns"] - law["yellow_min_ns"]
@@ -71,7 +71,7 @@ def backlogs(law: Law, priority: int, dice: random.Random) -> list[int]:
 
 
 def laws(dice: random.Random) -> list[Law]:
-    """Return the default law, its single changes, the extremes of what configuration allows, and random ones."""
+    """Return the default law, its single changes, the extremes that the configuration allows, and random ones."""
     unscaled = [[1, 1], [1, 1], [1, 1]]
     primes = [[0, 2**52 - 47, 2**53 - 190]] * 3  # so are the widths of both zones
     changes: list[Law] = [
@@ -100,7 +100,7 @@ def laws(dice: random.Random) -> list[Law]:
 
 
 def random_law(dice: random.Random) -> Law:
-    """Return a law whose every number is drawn, windows of very different widths among them."""
+    """Return a law whose numbers are all drawn, with windows of very different widths."""
 
     def window() -> list[int]:
         top = 2 ** dice.randint(3, 53) - 1

@@ -1,7 +1,8 @@
 """Show at length what the tests show in short: every property in many cases, one table, exit status 1 on any failure.
 
-`make prove` runs it. Arguments choose rows: `scripts/prove.py engines loom` runs those whose name holds a word given.
-What asks services for known vulnerabilities, pip-audit and cargo-deny's advisories, is no property: see `SECURITY.md`.
+`make prove` runs it. Arguments choose rows: `scripts/prove.py engines loom` runs rows whose name holds one of the
+words. Programs that ask services for known vulnerabilities, pip-audit and cargo-deny's advisories, are not here: see
+`SECURITY.md`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ DEBUG = ("cargo", "test", "--locked", "--quiet", "--package", "backpressure-core
 CORE = (*DEBUG, "--release")
 HOST = f"{platform.machine()}-unknown-linux-gnu"
 PYTEST = (sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider")
-# What a property's programs print of their cases, and what pytest and cargo print of their tests.
+# Numbers of cases in the output of a property's programs, and of tests in that of pytest and cargo.
 CASES = r"(\d+) cases"
 PASSED = r"(\d+) passed"
-RUNS = r"Done (\d+) runs"  # what libFuzzer says
-# What cargo-fuzz gives the compiler: libFuzzer is told of every branch and every comparison.
+RUNS = r"Done (\d+) runs"  # libFuzzer's words
+# Options that cargo-fuzz gives the compiler: libFuzzer then sees every branch and every comparison.
 SANCOV = "sanitizer-coverage"
 COVERAGE = " ".join(
     [
@@ -40,12 +41,12 @@ SEEDS = ("--hypothesis-seed=1", "--hypothesis-seed=2")  # one a core
 
 @attrs.frozen
 class Property:
-    """Something that must hold: commands to be run side by side, and how their output tells the number of cases."""
+    """Something that must hold: commands that run side by side, and how their output tells the number of cases."""
 
     name: str
     commands: list[tuple[str, ...]]
     pattern: str = CASES
-    each: int = 1  # cases that one counted thing stands for
+    each: int = 1  # cases for each counted thing
     at_least: int = 1
     env: dict[str, str] = attrs.Factory(dict)
 
@@ -126,9 +127,9 @@ PROPERTIES = [
         "threads watched by ThreadSanitizer",
         [(*DEBUG, "--target", HOST, "--target-dir", "target/tsan", "--test", "stress")],
         PASSED,
-        each=64_000,  # decisions of the test; functions must have names for its known false alarms
+        each=64_000,  # decisions of the test; its list of false alarms needs function names
         env={
-            "RUSTC_BOOTSTRAP": "1",  # the sanitizer is no option of a stable compiler
+            "RUSTC_BOOTSTRAP": "1",  # a stable compiler does not allow the sanitizer
             "RUSTFLAGS": "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
             "TSAN_OPTIONS": f"suppressions={ROOT / 'rust/core/tests/tsan.supp'}",
         },
@@ -169,7 +170,7 @@ PROPERTIES = [
 
 
 def main() -> int:
-    """Run the chosen properties and print the table; the output of what failed goes to the log."""
+    """Run the chosen properties and print the table; the output of failed ones goes to the log."""
     chosen = [row for row in PROPERTIES if not sys.argv[1:] or any(word in row.name for word in sys.argv[1:])]
     width = max(len(row.name) for row in PROPERTIES)
     print(f"{'property':{width}}  {'cases':>12}  {'seconds':>7}  result", flush=True)

@@ -13,7 +13,7 @@ import pytest
 
 import backpressure
 from backpressure import BackpressureConfig
-from backpressure._telemetry.metrics import FAMILIES
+from backpressure._telemetry.families import FAMILIES
 from support import doc_examples
 
 ROOT = Path(__file__).parent.parent

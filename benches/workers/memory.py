@@ -1,4 +1,4 @@
-"""Prints what controllers and queues take of memory: ``memory.py ENGINE resident|traced``. A process of its own."""
+"""Prints the memory of controllers and queues: ``memory.py ENGINE resident|traced``. Runs as its own process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLLING = PollingConfig(interval=600.0, jitter=0.0, timeout=60.0, max_backoff=60
 
 
 class FreshProvider:
-    """Answers as one that reads a server does: with objects that nobody else holds."""
+    """Answers as a provider that reads a server does: with objects that nobody else holds."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -45,12 +45,12 @@ def traced() -> int:
 
 
 def main(engine: str, how: str) -> None:
-    """Measure, and print bytes by what they are taken for."""
+    """Measure, and print bytes by their use."""
     used = {"resident": resident, "traced": traced}[how]
 
     def settled() -> int:
         gc.collect()
-        # Free memory that the allocator still holds is none that is taken.
+        # Free memory that the allocator still holds does not count.
         ctypes.CDLL(None).malloc_trim(0)
         return used()
 

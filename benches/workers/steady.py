@@ -1,6 +1,6 @@
 """Prints the share of a core that a controller takes over a minute: ``steady.py URL idle|paced|busy``.
 
-`paced` runs the producer's loop without its decisions: what `busy` takes above it is theirs.
+`paced` runs the producer's loop without its decisions: the rest of the time of `busy` is theirs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""gunicorn: a controller for each of two workers, and the metrics of those that have ended."""
+"""gunicorn: a controller for each of two workers, and the metrics of workers that have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django, Celery and gunicorn: a campaign of 10 000 newsletters in a task of beat's, while customers buy."""
+"""Django, Celery and gunicorn: a campaign of 10 000 newsletters in a task that beat starts, while customers buy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 MAILS = int(os.environ.get("SHOP_MAILS", "10000"))
-BUYS_A_SECOND = 40
+BUYS_A_SECOND = int(os.environ.get("SHOP_BUYS", "40"))
 PATIENCE = 120.0
 
 store = redis.Redis.from_url(URL, decode_responses=True)
@@ -32,7 +32,7 @@ store = redis.Redis.from_url(URL, decode_responses=True)
 
 @contextlib.contextmanager
 def process(*command: str, env: dict[str, str]) -> Iterator[None]:
-    """Run a program of Python's beside this one, and end it."""
+    """Run a Python program at the same time, and end it."""
     running = subprocess.Popen([sys.executable, "-m", *command], cwd=FOLDER, env=env)
     try:
         yield
@@ -116,7 +116,7 @@ def done(kind: str) -> int:
 
 
 def main() -> int:
-    """Run it all; print what became of all jobs, and whether the metrics say the same."""
+    """Run it all; print what happened to all jobs, and whether the metrics say the same."""
     store.flushdb()
     site = Site(free_port())
     with tempfile.TemporaryDirectory() as metrics:

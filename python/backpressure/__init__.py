@@ -120,7 +120,7 @@ def _pin(public: Any) -> None:
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = importlib.import_module("importlib.metadata").version("producer-backpressure")
+        value: Any = importlib.import_module("backpressure._runtime.version").version()
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     else:

@@ -1,4 +1,4 @@
-"""For tests of code that uses this package: time that moves only when told to."""
+"""For tests of code that uses this package: a clock that moves only when told to."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ManualClock:
     """A `Clock` that stands still until `advance` is called; advancing wakes sleepers and the poller.
 
     Args:
-        sleep_advances: a producer's sleep returns at once and moves the clock by its length instead, which is what
-            a test with a single thread wants. The poller still waits for `advance`.
+        sleep_advances: whether a producer's sleep returns at once and moves the clock by its length, as a test with a
+            single thread needs. The poller still waits for `advance`.
 
     Thread-safe.
 
@@ -45,15 +45,15 @@ class ManualClock:
         self._waiting: dict[int, tuple[int, Callable[[], object]]] = {}
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds that `advance` moves."""
+        """Return the nanoseconds that `advance` moves."""
         return self._now_ns
 
     def utc_now(self) -> datetime:
-        """Wall time, moved alike."""
+        """Return the wall time, which moves in the same way."""
         return self._utc
 
     def advance(self, seconds: float) -> None:
-        """Move time on by `seconds`, rounded to nanoseconds, and wake whoever is due.
+        """Move time on by `seconds`, rounded to nanoseconds, and wake all sleepers that are due.
 
         Raises:
             ValueError: `seconds` is negative.
@@ -70,7 +70,7 @@ class ManualClock:
             wake()
 
     def sleeping(self) -> int:
-        """Return how many sleeps and waits are under way, the poller's included."""
+        """Return how many sleeps and waits are under way, including the poller's."""
         return len(self._waiting)
 
     def sleep(self, s: float) -> None:
@@ -86,7 +86,7 @@ class ManualClock:
             await self.async_wait(s)
 
     async def async_wait(self, seconds: float) -> None:
-        """Suspend the calling task until the clock was advanced by `seconds`, whatever `sleep_advances` says."""
+        """Suspend the calling task until the clock was advanced by `seconds`, also with `sleep_advances`."""
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:

@@ -1,7 +1,7 @@
 """Put every small fault into the Python engine's law, cache and breaker, and see whether a test notices it.
 
 `make mutants` runs it. mutmut makes the faults and runs the tests, as `tool.mutmut` in pyproject.toml says; it demands
-the package at the top of the tree, so it works in a copy. The result is written to tests/mutants/python.md. Exit status
+the package at the top of the tree, so it works in a copy. It writes the result to tests/mutants/python.md. Exit status
 1 if too few are killed, or one survives without a known reason.
 """
 

@@ -1,4 +1,4 @@
-"""What is judged and told of mutants, whichever tool made them."""
+"""Judges mutants and reports on them, for both tools that make them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 AT_LEAST = 95.0  # percent
 
-#: Where it is, the line before and after, and why no test can tell.
+#: Its place, the line before and after, and why no test can notice.
 Survivor = tuple[str, str, str, str]
 
 
 def before_and_after(diff: str) -> tuple[str, str]:
-    """Return what a diff takes out and what it puts in, each as one line."""
+    """Return the text that a diff removes and the text that it adds, each as one line."""
     old, new = (re.findall(rf"^\{sign}(?!{re.escape(2 * sign)})(.*)", diff, re.MULTILINE) for sign in "-+")
     return " ".join(map(str.strip, old)), " ".join(map(str.strip, new))
 

@@ -1,7 +1,7 @@
 """Soak: 8 threads and 1 000 tasks on each engine, a flapping server, an operator and forks, for ten minutes.
 
 `make soak` runs it (``ARGS="--seconds 60"``). No decision may go uncounted, every job must end, and the process must
-not grow. Ctrl-C ends it early with the table so far. Exit status 1 if anything is amiss.
+not grow. Ctrl-C ends it early with the table so far. Exit status 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Soak:
         self._growth = Growth()
 
     def run(self, seconds: float) -> bool:
-        """Let it all happen, printing a line now and then; tell whether nothing is amiss."""
+        """Run everything, print a line now and then, and tell whether all is well."""
         for crew in self._crews:
             crew.start()
         self._flapping.start()
@@ -96,7 +96,7 @@ class Soak:
         return held
 
     def _faults(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield each property with what speaks against it."""
+        """Yield each property with its faults."""
         for crew in self._crews:
             yield f"{crew.name}: all counts agree", crew.tally().differences(crew.registry)
         surprises = [text for crew in self._crews for text in crew.tally().surprises]
@@ -112,7 +112,7 @@ class Soak:
 
 
 def _engines() -> list[str]:
-    """Return the engines that are there."""
+    """Return the engines that are installed."""
     return ["native", "pure"] if importlib.util.find_spec("backpressure._native") else ["pure"]
 
 
@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="how long (default 600)")
     parser.add_argument("--engines", nargs="+", choices=("native", "pure"), default=_engines())
     options = parser.parse_args()
-    # Outages and zones are what is wanted here: a log of them all would hide the table.
+    # Outages and changes of zone are intended here: a log of them all would hide the table.
     logging.getLogger("backpressure").setLevel(logging.CRITICAL)
     with Server() as server:
         soak = Soak(server, options.engines)

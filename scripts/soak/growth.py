@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIB = 2**20
-# What the line may rise over the second half of the run, because caches and allocators settle late. Besides, three
-# standard errors are allowed: what is open at any one moment changes with each outage.
+# How much the line may rise over the second half of the run, because caches and allocators settle late. Three standard
+# errors more are allowed, because the number of open things changes with each outage.
 _LIMITS = {"MiB": 4.0, "file descriptors": 2.0, "threads": 2.0}
 _ERRORS = 3
-# Readings that may be of the same outage, which are averaged lest they count as several.
+# Readings that may be of the same outage: they are averaged, so that they do not count as several.
 _BLOCK = 5
 _FEWEST_BLOCKS = 5
 
@@ -40,7 +40,7 @@ def _entries(folder: str) -> int:
 
 
 class Rise(NamedTuple):
-    """By how much something has risen over the second half, and how much is allowed."""
+    """How much something has risen over the second half, and how much is allowed."""
 
     name: str
     by: float

@@ -40,7 +40,7 @@ def _draw() -> tuple[str, str, bool]:
     """Return a priority, a queue, and whether the job is to fail."""
     queue = random.choice(QUEUES)
     if random.random() < 0.02:
-        queue = f"passing-{int(time.monotonic())}"  # one that makes others give way, and then nobody asks for
+        queue = f"passing-{int(time.monotonic())}"  # it takes the place of others, and then nobody asks for it
     return random.choice(PRIORITIES), queue, random.random() < (0.5 if queue == "failing" else 0.01)
 
 
@@ -62,13 +62,13 @@ class Crew:
             thread.start()
 
     def stop(self) -> None:
-        """Let every producer finish the job it is at, then stop the controller."""
+        """Let every producer finish its current job, then stop the controller."""
         self.ended.set()
         for thread in self.threads:
             thread.join()
 
     def tally(self) -> Tally:
-        """Add up what was counted so far."""
+        """Add up the counts so far."""
         return functools.reduce(Tally.__add__, self.tallies, Tally())
 
 

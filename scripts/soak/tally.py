@@ -1,4 +1,4 @@
-"""What producers count themselves, to be held against what the engines counted."""
+"""The producers' own counts, to compare with those of the engines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from backpressure import BatchResult, ThrottleDecision
 
 _CIRCUIT = {Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN}
-#: How a job may end: it ran, it was refused, or it would have had to wait too long. And what batches call that.
+#: How a job may end: it ran, it was refused, or its wait would have been too long. Then the batches' names for these.
 ENDS = ("result", "exception", "shed", "circuit", "throttled")
 _STATUSES = dict(zip(("succeeded", "failed", "shed", "circuit_open", "not_started"), ENDS, strict=True))
 
 
 class JobError(Exception):
-    """A job that was to fail."""
+    """The error of a job that was meant to fail."""
 
 
 class Tally:
@@ -72,7 +72,7 @@ class Tally:
 
     @contextlib.contextmanager
     def batch(self, priority: str, size: int) -> Iterator[list[BatchResult]]:
-        """Count the jobs of a batch; its result is to be put into the list."""
+        """Count the jobs of a batch; the body puts its result into the list."""
         self.asked[priority] += size
         self.jobs += size
         results: list[BatchResult] = []
@@ -86,7 +86,7 @@ class Tally:
             self._ended(_STATUSES[outcome.status])
 
     def work(self, *, fails: bool) -> None:
-        """Be the job: run, and fail if so wished."""
+        """Be the job: run, and fail if `fails`."""
         self.ran += 1
         if fails:
             raise JobError
@@ -97,7 +97,7 @@ class Tally:
             self.refused[end] += 1
 
     def differences(self, registry: CollectorRegistry) -> list[str]:
-        """Return what the engine counted otherwise, and the jobs that are unaccounted for."""
+        """Return the differences to the engine's counts, and the number of missing jobs."""
         if not self.jobs:
             return ["nothing was done"]
         priorities, reasons = engine_counts(registry)

@@ -1,4 +1,4 @@
-"""What goes wrong meanwhile: the server flaps, an operator cannot keep his hands off, and the process forks."""
+"""The trouble during the soak: the server flaps, an operator changes settings all the time, and the process forks."""
 # ruff: noqa: S311 - chance, not secrets
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Trouble:
         self._thread.start()
 
     def stop(self) -> None:
-        """End when what is happening is over."""
+        """End when the current act is over."""
         self._ended.set()
         self._thread.join()
 
@@ -85,7 +85,7 @@ class Trouble:
                 self.surprises[5:] = [f"{type(self).__name__}: {error!r}"]
 
     def pause(self, least: float, most: float) -> None:
-        """Wait, unless the end comes."""
+        """Wait, but no longer than until the end of the run."""
         self._ended.wait(random.uniform(least, most))
 
     def happen(self) -> None:
@@ -182,14 +182,14 @@ class Forks:
 
 
 def _child(crews: Sequence[ThreadCrew]) -> None:
-    """Never returns: what the parent's threads and frames hold is none of a child's business."""
+    """Never returns: a child must not touch the objects of the parent's threads and frames."""
     status = 1
     try:
         faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
         for crew in crews:
             _decide(crew)
         status = 0
-    except BaseException:  # noqa: BLE001 - told here, for the parent sees only the status
+    except BaseException:  # noqa: BLE001 - told here, because the parent sees only the status
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):

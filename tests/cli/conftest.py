@@ -1,4 +1,4 @@
-"""How tests call the command line: in this process, away from the caller's environment, on each engine if asked."""
+"""How tests call the command line: in this process, without the caller's environment, and on each engine if wanted."""
 
 from __future__ import annotations
 

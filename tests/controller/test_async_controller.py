@@ -41,7 +41,7 @@ BACKLOGS = {"empty": 0, "red": 3_500, "full": 100_000}
 
 
 class AsyncProvider:
-    """An `AsyncStatsProvider` over a dict, which notes its reads and can be held up."""
+    """An `AsyncStatsProvider` over a dict, which notes its reads and can be made to wait."""
 
     def __init__(self, backlogs: dict[str, int] | None = None) -> None:
         self.backlogs = dict(BACKLOGS if backlogs is None else backlogs)
@@ -320,7 +320,7 @@ class TestCancellation:
                 while being_read(controller):
                     await asyncio.sleep(0)
                 assert controller._sleeper._sleepers == {} or not any(controller._sleeper._sleepers.values())
-                # Who was cancelled before it was admitted took no lease, and was not counted.
+                # A call that was cancelled before it was admitted took no lease, and was not counted.
                 state = str(controller.get_circuit_state("new"))
                 assert (state == "open") == (not started)
                 assert counted(controller) == len(started)

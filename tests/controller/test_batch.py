@@ -364,7 +364,7 @@ class TestTheBreakerIsAskedRightBeforeTheWork:
 
         def prepare(controller: Any) -> None:
             controllers.append(controller)
-            controller._engine.suggest_throttle("low", "empty")  # whose answer lies ready now
+            controller._engine.suggest_throttle("low", "empty")  # its answer is ready now
 
         def force() -> None:
             controllers[0].circuit("empty").force_open()
@@ -407,7 +407,7 @@ def test_an_outage_of_statistics_loses_no_job(process: Process, log: Log, provid
 
 
 class Ticking(ManualClock):
-    """Never shows the same time twice, as no real one does."""
+    """A clock that never shows the same time twice: real ones do not either."""
 
     def monotonic_ns(self) -> int:
         self.advance(1e-6)

@@ -1,4 +1,4 @@
-"""A provider that belongs to its callers' loops: who finds an old sample reads, nobody else does."""
+"""A provider that belongs to the loops of its callers: the caller that finds an old sample reads, and nobody else."""
 
 from __future__ import annotations
 

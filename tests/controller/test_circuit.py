@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backpressure import CircuitBreaker, CircuitConfig, CircuitOpenError
-from backpressure._controller.outcome import is_failure
+from backpressure._controller.outcome import verdict
 from backpressure._runtime.foreign import Foreign
 
 if TYPE_CHECKING:
@@ -130,5 +130,5 @@ def test_forcing(breaker: CircuitBreaker, clock: ManualClock) -> None:
     "error", [KeyboardInterrupt(), SystemExit(), GeneratorExit(), CircuitOpenError("x"), KeyError()]
 )
 def test_what_is_no_failure(error: BaseException) -> None:
-    assert not is_failure(error, CONFIG, Foreign())
-    assert is_failure(ValueError(), CONFIG, Foreign())
+    assert verdict(error, CONFIG, Foreign()) is None
+    assert verdict(ValueError(), CONFIG, Foreign()) is False

@@ -55,7 +55,7 @@ def counted(controller: BackpressureController, name: str = "empty") -> dict[str
 
 @pytest.fixture(params=["manual clock", "system clock"])
 def time(request: pytest.FixtureRequest, clock: ManualClock) -> Clock | None:
-    """Engines read the machine's clock by themselves, which is a path of its own."""
+    """Engines read the clock of the machine themselves, on a path of their own."""
     return clock if request.param == "manual clock" else None
 
 

@@ -188,9 +188,6 @@ def test_asyncio_looks_at_it_as_a_function_is_decorated(engine_name: str, provid
         controller.throttled("low", "empty", max_wait=-1)
 
 
-# ---------------------------------------------------------------------------------------------------------- event loops
-
-
 @pytest.mark.parametrize("enter", [slot, run, gate_run, gate_with, throttled])
 def test_a_loop_is_warned_of_once_while_all_is_green(controller: BackpressureController, enter: Enter) -> None:
     async def on_a_loop() -> None:

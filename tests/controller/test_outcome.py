@@ -1,4 +1,4 @@
-"""What jobs come to: work that only promises, futures, groups of errors, and what a predicate says, on all ways."""
+"""Outcomes of jobs: work that only promises, futures, groups of errors, and predicates, with every way to run a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from backpressure import (
     InMemoryStatsProvider,
     JobShedError,
 )
-from backpressure._controller.outcome import is_failure, is_plain
+from backpressure._controller.outcome import is_plain, verdict
 from backpressure._runtime.foreign import Foreign
 
 if TYPE_CHECKING:
@@ -413,14 +413,14 @@ class TestAsyncio:
         assert failures(controller.circuit("empty")) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
-
 SILENT = Foreign(logging.getLogger("silent"))
 OWN, OTHER = JobShedError(), OSError()
 
 
 def counts(error: BaseException, **circuit: Any) -> bool:
-    return is_failure(error, CircuitConfig(**circuit), SILENT)
+    told = verdict(error, CircuitConfig(**circuit), SILENT)
+    assert told is None or told is False
+    return told is False
 
 
 class TestFailures:

@@ -356,7 +356,7 @@ class TestRevival:
     def test_a_poller_that_was_not_seen_in_time_is_woken_before_it_is_called_dead(
         self, make_controller: MakeController, clock: ManualClock
     ) -> None:
-        """As after the process was suspended: all of it comes late, the one that looks first too."""
+        """As after the process was suspended: everything is late, also the thread that checks first."""
         controller = make_controller(None, BackpressureConfig(polling=PollingConfig(jitter=0)))
         poller = controller._poller
         current = poller._current
@@ -506,14 +506,14 @@ class TestRevival:
         current = poller._current
         assert current is not None
         eventually(lambda: at_rest(controller, clock, 1))
-        # It waits for what never comes, as by a defect of ours.
+        # It waits for something that never comes, as if by a defect of ours.
         poller._turn = lambda me: release.wait(30)  # type: ignore[method-assign,assignment]
         current.wake.set()
         eventually(lambda: clock.sleeping() == 0)
         clock._now_ns += 11_000_000_000
         assert poller.check()
         clock._now_ns += 5_000_000_000
-        assert not poller.check()  # it has its timeout, and some slack, to show itself
+        assert not poller.check()  # it has its timeout, and some slack, to report
         del poller._turn
         clock._now_ns += 1
         assert poller.check()
@@ -676,7 +676,7 @@ class TestRevival:
 
 
 def test_the_interpreter_ends_without_a_poller(engine_name: str, engine_module: object) -> None:
-    """What runs after the controller's own exit finds its thread gone: nobody is left to log to what is closed."""
+    """What runs at exit after the controller finds no thread: none is left that could log to closed files."""
     script = f"""
         import atexit, threading
         from backpressure import BackpressureController, InMemoryStatsProvider

@@ -1,4 +1,4 @@
-"""First sights, gathered: many names make few reads, and nobody who asks spoils anything for another."""
+"""First sights are gathered: many names make few reads, and no caller disturbs another."""
 
 from __future__ import annotations
 

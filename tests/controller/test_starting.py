@@ -1,4 +1,4 @@
-"""How controllers start and end: cut short, raced or retried, they leave no thread behind, and what was set holds."""
+"""How controllers start and end: cut short, raced or tried again, they leave no thread behind, and settings stay."""
 
 from __future__ import annotations
 

@@ -216,6 +216,13 @@ def test_threads_that_come_first_share_one_state(shop: Shop) -> None:
         assert len({id(state) for state in pool.map(make, range(8))}) == 1
 
 
+def test_an_engine_without_the_law_refuses_it(engine_modules: Mapping[str, object]) -> None:
+    if "native" not in engine_modules:
+        pytest.skip("the native engine is not wanted in this run")
+    with pytest.raises(NotImplementedError, match="the native engine has no OldestLaw: set BACKPRESSURE_ENGINE=pure"):
+        BackpressureController(CONFIG, InMemoryStatsProvider(), _engine="native")
+
+
 WINDOW = BacklogWindow(green_max=1, yellow_max=2, red_max=3)
 
 

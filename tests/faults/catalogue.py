@@ -1,6 +1,7 @@
-"""The faults of servers and networks that producers must live with: how each comes about, and what it is counted as.
+"""The faults of servers and networks that producers must survive: how each happens, and how it is counted.
 
-A fault is a generator: it provokes up to its ``yield`` and takes back behind it, if that is not the server's own doing.
+A fault is a generator: it makes the fault before its ``yield``, and takes it back after it, unless the server does
+that.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
     Provoke = Callable[["Scene"], Iterator[None]]
     Way = Literal["direct", "by proxy", "by name"]
 
-# What the guide tells to grant for lists, and nothing more.
+# The rights that the guide grants for lists, and nothing more.
 USER, PASSWORD = "producer", "sesame-open"
 RIGHTS = f"{USER} on >{PASSWORD} ~jobs ~others +llen"
 
 
 @attrs.frozen
 class Scene:
-    """A server, two ways to it that can be spoilt, and the test's own connection."""
+    """A server, two ways to it that a fault can spoil, and the test's own connection."""
 
     server: servers.Server
     proxy: proxy.Proxy
     resolver: Resolver
-    admin: Any  # a redis.Redis, which leaves some commands untyped
+    admin: Any  # a redis.Redis, where some commands have no types
 
     def fill(self) -> None:
         """Put every queue into the red zone."""
@@ -45,7 +46,7 @@ class Scene:
             self.admin.rpush(queue, *range(BACKLOG))
 
     def url(self, way: Way) -> str:
-        """Where producers are to look."""
+        """The URL that producers use."""
         host = NAME if way == "by name" else servers.HOST
         port = self.proxy.port if way == "by proxy" else self.server.port
         return f"redis://{USER}:{PASSWORD}@{host}:{port}/0"
@@ -62,7 +63,7 @@ class Fault:
     provoke: Callable[[Scene], contextlib.AbstractContextManager[None]]
     name: str
     error_types: frozenset[str]
-    way: Way  # on which producers reach the server
+    way: Way  # by which producers reach the server
     spared: frozenset[str]  # queues that it leaves alone
     options: dict[str, str]  # of the server
 
@@ -73,7 +74,7 @@ FAULTS: list[Fault] = []
 def fault(
     *error_types: str, way: Way = "direct", spares: tuple[str, ...] = (), **options: str
 ) -> Callable[[Provoke], Provoke]:
-    """Enter a fault, which is counted as one of `error_types`."""
+    """Add a fault that is counted as one of `error_types`."""
 
     def enter(provoke: Provoke) -> Provoke:
         name = provoke.__name__.replace("_", " ")
@@ -83,9 +84,6 @@ def fault(
         return provoke
 
     return enter
-
-
-# ---------------------------------------------------------------------------------------------------------- the network
 
 
 @contextlib.contextmanager
@@ -165,7 +163,7 @@ def connections_accepted_and_closed(scene: Scene) -> Iterator[None]:
 
 @fault("timeout", tcp_backlog="1")
 def connections_never_accepted(scene: Scene) -> Iterator[None]:
-    """The server stands still and its backlog is full, so the kernel drops what asks for a connection."""
+    """The server is stopped and its backlog is full, so the kernel drops requests for a connection."""
     scene.disconnect()
     scene.server.freeze()
     with contextlib.ExitStack() as stack:
@@ -192,9 +190,6 @@ def a_resolver_that_hangs(scene: Scene) -> Iterator[None]:
         yield
 
 
-# ----------------------------------------------------------------------------------------------------------- the server
-
-
 @fault("connect")
 def a_killed_server(scene: Scene) -> Iterator[None]:
     scene.server.kill()
@@ -212,7 +207,7 @@ def a_frozen_server(scene: Scene) -> Iterator[None]:
 
 @fault("timeout")
 def a_paused_server(scene: Scene) -> Iterator[None]:
-    """It ends by itself: whoever is paused cannot ask for the end."""
+    """It ends by itself, because a paused client cannot ask for the end."""
     scene.admin.client_pause(1_500)
     yield
 
@@ -253,9 +248,6 @@ def too_many_clients(scene: Scene) -> Iterator[None]:
     scene.disconnect()
     yield
     scene.admin.config_set("maxclients", 1_000)
-
-
-# ----------------------------------------------------------------------------------------------------- rights and keys
 
 
 @fault("auth")

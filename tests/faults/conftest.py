@@ -1,4 +1,4 @@
-"""What tests of faults share: each server there is, and producers at work on each engine."""
+"""Fixtures for tests of faults: each server that is installed, and producers at work on each engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Hire(Protocol):
-    """Puts producers to work on a URL; they go home when the test ends."""
+    """Starts producers on a URL; they end when the test ends."""
 
     def __call__(self, url: str, **options: Any) -> Crew: ...
 
@@ -33,7 +33,7 @@ def binary(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def hire(engine_modules: Mapping[str, EngineModule]) -> Iterator[Hire]:
-    """Return what makes a crew."""
+    """Return a function that makes a crew."""
     crews: list[Crew] = []
 
     def hire(url: str, **options: Any) -> Crew:

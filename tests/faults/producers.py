@@ -37,7 +37,7 @@ _PAUSE = 0.0005
 
 
 class Told(NamedTuple):
-    """Why a decision was as it was, and the seconds since the producer asked before."""
+    """The reason of a decision, and the seconds since the producer's last question."""
 
     reason: Reason
     gap: float
@@ -53,7 +53,7 @@ class Producer(threading.Thread):
         self.ready = threading.Event()
         self.ended = threading.Event()
         self.error: BaseException | None = None
-        #: By queue what was told that differs from what was told before, and the delays by reason.
+        #: Each queue's answers that differ from the answer before, and the delays by reason.
         self.told: dict[str, list[Told]] = {}
         self.delays: dict[Reason, set[float]] = {}
         self.durations_ns: list[int] = []
@@ -62,7 +62,7 @@ class Producer(threading.Thread):
         self.forget()
 
     def forget(self) -> None:
-        """Remember from now on."""
+        """Forget everything, and remember from now on."""
         self.told = {queue: [] for queue in QUEUES}
         self.delays = {reason: set() for reason in Reason}
         self.durations_ns = []
@@ -84,7 +84,7 @@ class Producer(threading.Thread):
         return errors
 
     def last(self, queue: str) -> Reason | None:
-        """Return what the latest decision was for."""
+        """Return the reason of the latest decision."""
         told = self.told[queue]
         return told[-1].reason if told else None
 
@@ -101,7 +101,7 @@ class Producer(threading.Thread):
     def run(self) -> None:
         try:
             self.ask()
-        except BaseException as error:  # noqa: BLE001 - that none comes is what is tested
+        except BaseException as error:  # noqa: BLE001 - the test is that none comes
             self.error = error
         finally:
             self.ready.set()
@@ -183,7 +183,7 @@ class Crew:
             assert producer.ready.wait(10)
 
     def forget(self) -> None:
-        """Remember from now on."""
+        """Forget everything, and remember from now on."""
         for producer in self.producers:
             producer.forget()
 
@@ -194,13 +194,13 @@ class Crew:
             self.check()
             for producer in self.producers:
                 producer.look()
-            time.sleep(0.01)  # the processors are the producers'
+            time.sleep(0.01)  # leave the processors to the producers
             return all(map(condition, self.producers))
 
         eventually(holds)
 
     def until_told(self, reason: Reason, *queues: str, others: Reason | None = None) -> None:
-        """Wait until `reason` is the latest answer to every producer; of queues not named, `others`."""
+        """Wait until `reason` is the latest answer to every producer; for queues that are not named, `others`."""
         wanted = dict.fromkeys(QUEUES, others if queues else reason)
         wanted.update(dict.fromkeys(queues, reason))
         self.until(lambda producer: all(why in {None, producer.last(queue)} for queue, why in wanted.items()))
@@ -211,7 +211,7 @@ class Crew:
             assert producer.error is None, f"{producer.name}: {producer.error!r}"
 
     def dismiss(self) -> None:
-        """Let everybody end."""
+        """Let all producers end."""
         for producer in self.producers:
             producer.ended.set()
         for producer in self.producers:
@@ -220,7 +220,7 @@ class Crew:
         self.check()
 
     def figures(self) -> dict[str, float]:
-        """Return what was measured since `forget`: of decisions in ms, of polls in s."""
+        """Return the figures since `forget`: decisions in ms, polls in s."""
         decisions = [ns / 1e6 for producer in self.producers for ns in producer.durations_ns]
         polls = [seconds for producer in self.producers for seconds in producer.polls]
         return {

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that spoils what a server answers; how is a verb, changed while connections stay open."""
+"""A TCP proxy on loopback that spoils replies. A verb says how; it may change while connections stay open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support import servers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    # What becomes of a reply on its way to the client.
+    # What happens to a reply on its way to the client.
     Verb = Callable[["Proxy", socket.socket, bytes], None]
 
 _CONNECT_SECONDS = 5.0
@@ -48,7 +48,7 @@ class Proxy(servers.Listener):
 
 
 def forward(_: Proxy, client: socket.socket, data: bytes) -> None:
-    """Spoil nothing."""
+    """Pass the reply on unchanged."""
     client.sendall(data)
 
 
@@ -82,7 +82,7 @@ def cut(_: Proxy, client: socket.socket, data: bytes) -> None:
 
 
 def corrupt(_: Proxy, client: socket.socket, data: bytes) -> None:
-    """Turn the bits of every byte but the line ends."""
+    """Invert the bits of every byte except line ends."""
     client.sendall(bytes(byte if byte in b"\r\n" else byte ^ 0xFF for byte in data))
 
 

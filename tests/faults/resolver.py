@@ -1,4 +1,4 @@
-"""A host name of this process alone, which can be forgotten, and whose resolution can hang."""
+"""A host name that only this process knows. It can be forgotten, and its resolution can hang."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     import pytest
 
-NAME = "queues.invalid"  # which the system's resolver is bound not to know
+NAME = "queues.invalid"  # the system's resolver never knows it
 
 
 class Resolver:
-    """Stands before the system's resolver."""
+    """Replaces the system's resolver, and asks it for other names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._known = True
@@ -36,7 +36,7 @@ class Resolver:
 
     @contextlib.contextmanager
     def forgetting(self) -> Iterator[None]:
-        """Know the name no longer."""
+        """Forget the name during the body."""
         self._known = False
         try:
             yield
@@ -45,7 +45,7 @@ class Resolver:
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
-        """Answer nobody who asks for the name."""
+        """Never answer a question for the name during the body."""
         self._answering.clear()
         try:
             yield

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from faults.conftest import Hire
 
-# A machine under load may count these beside any other.
+# A machine under load may count these together with any other.
 STALLS = {"timeout", "deadline"}
 RED, FALLBACK = 2.75, 0.5  # delays, in seconds
-# From the last sample to the fallback, seen from the beginning or from its middle.
+# The way from the last sample to the fallback, seen from its beginning or from its middle.
 GLIDES = ([Reason.BACKLOG_RED, Reason.STATS_STALE], [Reason.STATS_STALE])
 
 
@@ -53,7 +53,7 @@ def test_producers_are_told_what_to_do(
     crew = hire(scene.url(fault.way))
     crew.until_told(Reason.BACKLOG_RED)
 
-    crew.forget()  # not later: samples age while a server is on its way down
+    crew.forget()  # not later, because samples age while a server goes down
     with fault.provoke(scene):
         crew.until_told(Reason.FALLBACK_CONSERVATIVE, *hit, others=Reason.BACKLOG_RED)
         crew.until(lambda producer: fault.error_types & producer.errors().keys())
@@ -70,15 +70,15 @@ def test_producers_are_told_what_to_do(
 
 
 def check(producer: Producer, fault: Fault, hit: list[str]) -> None:
-    """See that `producer` was told what it should be during the fault."""
+    """Check that `producer` got the right answers during the fault."""
     assert producer.errors().keys() <= fault.error_types | STALLS, producer.name
     assert len(producer.durations_ns) > 10, "decisions went on"
-    # Of several polls, for a machine under load may hold up any one.
+    # The median of several polls, because a machine under load may delay any one.
     assert statistics.median(producer.polls) <= CONFIG.polling.timeout + 0.5
     for queue in hit:
         told = producer.reasons(queue)
         first = told.index(Reason.FALLBACK_CONSERVATIVE)
-        # Where the machine has held it up for so long that it may have missed the glide, there is none to see.
+        # If the machine was so slow that the producer may have missed the change, there is none to check.
         if producer.told[queue][first].gap < CONFIG.recovery.graceful_degrade / 2:
             assert told[max(0, first - 2) : first] in GLIDES, (producer.name, told)
     assert producer.delays[Reason.BACKLOG_RED] <= {RED}

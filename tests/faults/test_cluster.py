@@ -1,4 +1,4 @@
-"""A cluster of three masters loses a node or a slot: only the queues that lie there are answered without samples."""
+"""A cluster of three masters loses a node or a slot: only queues there get answers without samples."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Watched:
 
     def _rules(self, own_port: int, ports: list[int]) -> str:
         others = [port for port in ports if port != own_port]
-        # Told of each other and the replica, which they would take seconds to find out.
+        # They are told about each other and the replica, because finding out would take seconds.
         return "\n".join(
             [
                 f"sentinel myid {own_port:040}",
@@ -96,7 +96,7 @@ def test_the_master_dies(watched: Watched, hire: Hire) -> None:
 
 
 def test_the_master_is_demoted(watched: Watched, hire: Hire) -> None:
-    """It goes on answering, as a replica: nobody may go on believing it."""
+    """It still answers, as a replica: nobody may believe it any more."""
     crew = hire(watched.url)
     crew.until_told(Reason.BACKLOG_RED)
     with watched.sentinels[0].client() as client:

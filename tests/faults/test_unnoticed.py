@@ -1,4 +1,4 @@
-"""Troubles of a server that reading does not notice, or survives; the breaker hears of some from the work."""
+"""Troubles of a server that reads do not notice, or survive; the breaker notices some of them from the work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server(binary: str) -> Iterator[servers.Server]:
 
 @pytest.fixture
 def admin(server: servers.Server) -> Iterator[redis.Redis]:
-    """The test's own connection, by which it enqueues too."""
+    """The test's own connection, which it also uses to enqueue."""
     with server.client() as admin:
         yield admin
 
@@ -51,7 +51,7 @@ def polls_since(at_ns: int) -> Callable[[Producer], bool]:
 
 
 def demote(admin: redis.Redis) -> None:
-    """Make it a replica whose master is not there: it serves what it has, and writes nothing."""
+    """Make it a replica of a missing master: it serves the data it has, and refuses writes."""
     admin.replicaof(servers.HOST, servers.dead_port())
 
 
@@ -106,12 +106,12 @@ def test_closed_idle_connections_cost_no_sample(server: servers.Server, admin: r
         crew.until(polls_since(time.monotonic_ns()))
         crew.until_told(Reason.BACKLOG_RED)
     for producer in crew.producers:
-        # Not idle, but just being read when it was closed.
+        # These connections were not idle, but were being read when they were closed.
         assert producer.errors().keys() <= {"connect", "timeout", "deadline"}
 
 
 def test_lost_data_is_an_empty_queue(server: servers.Server, admin: redis.Redis, hire: Hire) -> None:
-    """Restarted without persistence a server answers 0, which is what workers see as well."""
+    """A server that restarts without persistence answers 0, and workers see the same."""
     fill(admin, 3_500)
     crew = hire(f"{URL}:{server.port}/0")
     crew.until_told(Reason.BACKLOG_RED)

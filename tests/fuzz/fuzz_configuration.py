@@ -1,6 +1,6 @@
 """Fuzz target: any bytes as a TOML file, a JSON file, the environment, or dotted paths.
 
-The first byte chooses the source. What comes out is a configuration that survives being written and read again, or one
+The first byte chooses the source. The result is a configuration that survives being written and read again, or one
 error that can be printed.
 """
 
@@ -27,7 +27,7 @@ def _names(table: dict[str, Any]) -> Iterator[str]:
             yield from _names(value)
 
 
-#: Words that inputs are made of.
+#: Words for inputs.
 WORDS = sorted({*_names(BackpressureConfig().to_dict()), "excluded_exceptions", "observe", "__", "true", "null", "1e9"})
 
 _MAX_FAULT = 10_000  # two names of 255 characters, escaped, and the rule

@@ -1,8 +1,8 @@
-"""Fuzz target: any bytes as what a Redis server says, through redis-py and `RedisStatsProvider`.
+"""Fuzz target: any bytes as the words of a Redis server, through redis-py and `RedisStatsProvider`.
 
-The first byte holds the connection's options, a bit each: RESP3, credentials, decoded replies. ``~`` ends the reply to
-one request. ``{password}`` stands for the client's own password, where it has one, for there are servers that quote it.
-Each queue has a sample without fault, or an error that can be printed and holds no secret.
+The first byte holds the connection's options, one bit each: RESP3, credentials, decoded replies. ``~`` ends the reply
+to one request. ``{password}`` stands for the client's own password, if it has one, because some servers quote it. Each
+queue has a sample without fault, or an error that can be printed and holds no secret.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backpressure.providers import ListKey, StreamKey, ZSetKey
 
 __all__ = ["WORDS", "check"]
 
-#: Words that inputs are made of.
+#: Words for inputs.
 WORDS = [
     *("name", "workers", "pending", "lag", "last-delivered-id", "entries-read", "1763958000000-0", "{password}"),
     *("-ERR ", "-WRONGTYPE ", "-NOPERM ", "-MOVED 1 h:1", "-ASK 1 h:1", "-NOAUTH ", "-LOADING ", "no such key"),

@@ -1,7 +1,7 @@
 """Fuzz one target with Atheris: ``python tests/fuzz/run.py configuration`` (or ``replies``), then libFuzzer's options.
 
-It begins from the committed corpus and ends after 60 seconds (``-max_total_time=``), or at the first input that breaks
-the target's promise, which is written to ``target/fuzz``. An input worth keeping goes into ``corpus/``, where the
+It begins with the committed corpus. It ends after 60 seconds (``-max_total_time=``), or at the first input that breaks
+the target's promise; this is written to ``target/fuzz``. An input worth keeping goes into ``corpus/``, where the
 tests replay it.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 HERE = Path(__file__).parent
 FOUND = HERE.parent.parent / "target" / "fuzz"
 
-# It ships no types, and has no wheel for some platforms that the tests run on.
+# It has no types, and no wheel for some platforms of the tests.
 atheris: Any = importlib.import_module("atheris")
 
 
@@ -26,7 +26,7 @@ def main(name: str, *options: str) -> None:
     corpus, found, words = HERE / "corpus" / name, FOUND / name, FOUND / f"{name}.dict"
     with atheris.instrument_imports(include=["backpressure", "redis", "tomllib", "cattrs"]):
         target = importlib.import_module(f"fuzz_{name}")
-        for path in corpus.iterdir():  # imports what is imported on first use
+        for path in corpus.iterdir():  # imports modules that are imported on first use
             target.check(path.read_bytes())
     found.mkdir(parents=True, exist_ok=True)
     words.write_text("".join(f'"{word}"\n' for word in target.WORDS))

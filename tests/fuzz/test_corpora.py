@@ -1,4 +1,4 @@
-"""Every input worth keeping still holds its target's promise; `run.py` looks for more."""
+"""Every input worth keeping still meets its target's promise; `run.py` looks for more."""
 
 from __future__ import annotations
 

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-import pytest
-
-from backpressure import (
-    AsyncBackpressureController,
-    AsyncRedisStatsProvider,
-    BackpressureController,
-    CircuitOpenError,
-    ConfigurationError,
-    InMemoryStatsProvider,
-)
+from backpressure import AsyncBackpressureController, AsyncRedisStatsProvider
 from backpressure.testing import ManualClock
-from integrations.conftest import CONFIG, OVERLOAD
+from integrations.overload import CONFIG, OVERLOAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,27 +19,7 @@ if TYPE_CHECKING:
 
     from backpressure.providers.layouts import Layout
 
-    Test = Callable[[Any, AsyncBackpressureController], Awaitable[None]]
-
-__all__ = [
-    "CONFIG",
-    "HIGH_IS_RED",
-    "OVERLOAD",
-    "Run",
-    "decided",
-    "eventually",
-    "length",
-    "opens_the_circuit",
-    "protects_once",
-    "watching",
-]
-
-#: What has the overload delay HIGH as well.
-HIGH_IS_RED = {
-    "thresholds.high_priority.green_max": 1,
-    "thresholds.high_priority.yellow_max": 2,
-    "thresholds.high_priority.red_max": 4,
-}
+P = ParamSpec("P")
 
 
 @contextlib.asynccontextmanager
@@ -64,13 +36,8 @@ async def watching(
         await provider.aclose()
 
 
-def decided(controller: AsyncBackpressureController) -> int:
-    """Return how many decisions a controller has counted."""
-    return sum(sum(totals.cache_requests()) for totals in controller._engine.totals().values())
-
-
 class Run:
-    """Runs a test with what `opened` opens, and with a controller that sees an overload in the first of `queues`."""
+    """Yields what `opened` opens, and a controller that sees an overload in the first of `queues`."""
 
     def __init__(
         self,
@@ -89,18 +56,16 @@ class Run:
         self._overload = overload
         self._queues = queues
 
-    def __call__(self, test: Test, *, clock: ManualClock | None = None) -> None:
-        asyncio.run(self._run(test, clock or self._clock))
-
-    async def _run(self, test: Test, clock: ManualClock) -> None:
+    @contextlib.asynccontextmanager
+    async def __call__(self, *, clock: ManualClock | None = None) -> AsyncIterator[tuple[Any, Any]]:
         async with self._opened(self._url) as plain:
             for _ in range(OVERLOAD):
                 await self._overload(plain)
         async with (
             self._opened(self._url) as own,
-            watching(self._engine_name, self._url, self._queues, clock) as controller,
+            watching(self._engine_name, self._url, self._queues, clock or self._clock) as controller,
         ):
-            await test(own, controller)
+            yield own, controller
 
 
 async def eventually(predicate: Callable[[], object]) -> None:
@@ -116,32 +81,14 @@ def length(server: redis.Redis, key: str) -> int:
     return int(str(count(key)))
 
 
-async def opens_the_circuit(enqueue: Callable[[], Awaitable[object]], server: redis.Redis) -> None:
-    """Assert that enqueueing at a server that is out of memory fails, and in the end is not tried."""
-    server.config_set("maxmemory", 1)
-    try:
-        for _ in range(5):
-            with pytest.raises(Exception, match="maxmemory"):
-                await enqueue()
-        with pytest.raises(CircuitOpenError):
-            await enqueue()
-    finally:
-        server.config_set("maxmemory", 0)
+def on_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a coroutine as a test."""
 
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            await test(*args, **kwargs)
 
-async def protects_once(
-    protect: Callable[..., object],
-    enqueuer: Any,
-    enqueue: Callable[[], Awaitable[object]],
-    controller: AsyncBackpressureController,
-) -> None:
-    """Assert that `enqueuer` can be protected by a controller of asyncio only, and by one."""
-    wrong = BackpressureController(None, InMemoryStatsProvider({}))
-    with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
-        protect(enqueuer, wrong, priority="high")
-    protect(enqueuer, controller, priority="high")
-    with pytest.raises(ConfigurationError, match="protected already"):
-        protect(enqueuer, controller, priority="high")
-    before = decided(controller)
-    await enqueue()
-    assert decided(controller) == before + 1
+        asyncio.run(main())
+
+    return run

@@ -6,8 +6,11 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from integrations.conftest import OVERLOAD
+from integrations import jobs
+from integrations.contract.driver import blocking
 from integrations.frameworks import required
+from integrations.jobs import ran
+from integrations.overload import OVERLOAD
 
 required("celery")
 
@@ -17,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
-
-#: What tasks have told.
-ran: list[Any] = []
 
 
 def work(self: Any, name: str = "") -> None:
@@ -40,6 +40,14 @@ def important(self: Any, *results: Any) -> None:
 
 def fail(self: Any) -> None:
     raise ConnectionError
+
+
+def errand(self: Any) -> None:
+    blocking(jobs.errand)()
+
+
+def campaign(self: Any) -> None:
+    blocking(jobs.campaign)()
 
 
 def fail_once(self: Any) -> None:
@@ -66,7 +74,7 @@ def shop(url: str, backend: str = "cache+memory://", **classes: Any) -> Iterator
         task_publish_retry=False,
         worker_prefetch_multiplier=1,
     )
-    for function in (add, count, fail, fail_once, important, stamp, work):
+    for function in (add, campaign, count, errand, fail, fail_once, important, stamp, work):
         app.task(name=f"shop.{function.__name__}", bind=True, shared=False, max_retries=1)(function)
     app.tasks["shop.important"].backpressure_priority = "high"
     for _ in range(OVERLOAD):

@@ -1,6 +1,6 @@
 """Runs the commands by which frameworks start their workers, with the programs beside this file.
 
-In those programs all that is enqueued goes to a queue ``later``, by a hook whose controller nobody has started.
+In those programs the hook's controller is not started by anybody.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Command:
             assert time.monotonic() < deadline, self._output.read_text("utf-8")
             time.sleep(0.02)
 
-    def outcome(self) -> str:
-        """Wait until the command has failed, and return what it wrote."""
-        assert self._process.wait(40) != 0
-        return self._output.read_text("utf-8")
+    def outcome(self, *, fails: bool = False) -> str:
+        """Wait until the command has ended, and return what it wrote."""
+        code, written = self._process.wait(40), self._output.read_text("utf-8")
+        assert bool(code) is fails, written
+        return written
 
-    def end(self) -> None:
-        """Ask the command to end, and wait until it has."""
-        self._process.send_signal(signal.SIGTERM)
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Ask the command by a signal to end, and wait until it has."""
+        self._process.send_signal(number)
         self._process.wait(20)
 
 

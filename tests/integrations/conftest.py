@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from backpressure import BackpressureConfig, BackpressureController, RedisStatsProvider
+from backpressure import BackpressureController, RedisStatsProvider
+from integrations.overload import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,22 +18,7 @@ if TYPE_CHECKING:
     from backpressure.providers.layouts import Layout
     from support.controller_fixtures import MakeController
 
-OVERLOAD = 5
-CONFIG = BackpressureConfig().evolve(
-    {
-        "thresholds.low_priority.green_max": 1,
-        "thresholds.low_priority.yellow_max": 2,
-        "thresholds.low_priority.red_max": 4,
-        "thresholds.medium_priority.green_max": 1,
-        "thresholds.medium_priority.yellow_max": 2,
-        "thresholds.medium_priority.red_max": 4,
-    }
-)
-
-
-def decided(controller: BackpressureController) -> int:
-    """Return how many decisions a controller has counted."""
-    return sum(sum(totals.cache_requests()) for totals in controller._engine.totals().values())
+pytest.register_assert_rewrite("integrations.contract")
 
 
 class Watch(Protocol):

@@ -19,7 +19,7 @@ from dramatiq.middleware import AsyncIO, Callbacks, Middleware, Pipelines
 from backpressure import BackpressureController, InMemoryStatsProvider
 from backpressure.integrations.dramatiq import BackpressureMiddleware
 
-url = os.environ["TEST_REDIS_URL"]
+url = os.environ["SERVER_URL"]
 connection = redis.Redis.from_url(url)
 controller = BackpressureController(None, InMemoryStatsProvider({"mail": 0}))
 _RedisBroker: Any = RedisBroker

@@ -17,7 +17,7 @@ from huey.signals import SIGNAL_COMPLETE, SIGNAL_ERROR
 from backpressure import BackpressureController, InMemoryStatsProvider
 from backpressure.integrations.huey import protect
 
-url = os.environ["TEST_REDIS_URL"]
+url = os.environ["SERVER_URL"]
 connection = redis.Redis.from_url(url)
 controller = BackpressureController(None, InMemoryStatsProvider({"mail": 0}))
 app: Any = protect(huey.RedisHuey("mail", url=url), controller, priority="low")

@@ -14,7 +14,7 @@ from backpressure.integrations.dramatiq import BackpressureMiddleware
 
 controller = BackpressureController(None, InMemoryStatsProvider({"default": 0}))
 _RedisBroker: Any = RedisBroker
-broker: Any = _RedisBroker(url=os.environ["TEST_REDIS_URL"], middleware=[PeriodiqMiddleware()])
+broker: Any = _RedisBroker(url=os.environ["SERVER_URL"], middleware=[PeriodiqMiddleware()])
 broker.add_middleware(BackpressureMiddleware(controller, priority="low"))
 dramatiq.set_broker(broker)
 

@@ -1,24 +1,34 @@
-"""Functions that RQ's workers run."""
+"""Functions that RQ's workers run, which import them by their names."""
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-runs: list[str] = []
+from integrations import jobs
+from integrations.contract.driver import blocking
+
+#: The queue that functions enqueue in.
+queues: dict[str, Any] = {}
 
 
 def work(name: str = "") -> None:
-    """Note a run."""
-    runs.append(name)
+    blocking(jobs.work)(name)
 
 
-def fail_once(name: str) -> None:
-    """Fail at the first run."""
-    runs.append(name)
-    if runs.count(name) == 1:
-        raise ValueError(name)
+def important() -> None:
+    blocking(jobs.important)()
+
+
+def fail_once() -> None:
+    blocking(jobs.fail_once)()
+
+
+def errand() -> None:
+    blocking(jobs.errand)()
+
+
+def campaign() -> None:
+    blocking(jobs.campaign)()
 
 
 def enqueue_more(queue_name: str) -> None:
@@ -29,34 +39,3 @@ def enqueue_more(queue_name: str) -> None:
 def enqueue_after(*_: Any) -> None:
     """Enqueue from a callback."""
     enqueue_more("mail")
-
-
-def fan_out() -> None:
-    """Enqueue from inside of a job and from a thread of it; note what is raised."""
-
-    def attempt() -> None:
-        try:
-            enqueue_more("mail")
-        except Exception as error:  # noqa: BLE001 - whatever it is
-            runs.append(type(error).__name__)
-
-    attempt()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(attempt).result()
-
-
-def wait() -> None:
-    """Tell that a job is running, and have a thread of it enqueue when it may."""
-
-    def enqueue() -> None:
-        waiting.wait()
-        queues["mail"].enqueue(work, "from a thread of a job")
-
-    thread = threading.Thread(target=enqueue)
-    thread.start()
-    running.set()
-    thread.join()
-
-
-running, waiting = threading.Event(), threading.Event()
-queues: dict[str, Any] = {}

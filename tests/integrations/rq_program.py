@@ -16,7 +16,7 @@ import redis
 from backpressure import BackpressureController, InMemoryStatsProvider
 from backpressure.integrations.rq import Queue
 
-connection = redis.Redis.from_url(os.environ["TEST_REDIS_URL"])
+connection = redis.Redis.from_url(os.environ["SERVER_URL"])
 controller = BackpressureController(None, InMemoryStatsProvider({"mail": 0}))
 
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
 import time
-from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from backpressure import (
-    CircuitOpenError,
     ConfigurationError,
-    ControllerNotStartedError,
-    InMemoryStatsProvider,
     JobShedError,
     Priority,
-    ThrottledError,
 )
-from backpressure.integrations import passing
 from backpressure.providers.layouts import CeleryLayout
-from integrations.conftest import OVERLOAD
+from integrations.contract.driver import Blocking
+from integrations.contract.framework import Fault, Framework
+from integrations.contract.promises import Contract
 from integrations.frameworks import required
+from integrations.jobs import ran
+from integrations.overload import OVERLOAD
 from support.controller_fixtures import eventually
 
 required("celery")
@@ -35,16 +33,125 @@ from celery import signals  # noqa: E402
 from celery.contrib.testing import worker  # noqa: E402
 
 from backpressure.integrations.celery import protect, publish  # noqa: E402
-from integrations.celery_app import length, ran, shop  # noqa: E402
+from integrations.celery_app import length, shop  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     import redis
 
     from backpressure import BackpressureController
     from integrations.conftest import Watch
-    from support.controller_fixtures import MakeController
+    from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
+    from integrations.contract.shop import Shop
+
+
+def work(app: Any) -> Any:
+    return app.tasks["shop.work"]
+
+
+def hours_from_now(zone: tzinfo | None = UTC) -> datetime:
+    return datetime.now(zone) + timedelta(hours=1)
+
+
+class Celery(Framework):
+    title = "Celery"
+    driver = Blocking(judged={"here"})  # a named task's own function, and no thread that it starts
+    keys = ("mail",)
+    ways: ClassVar[Ways] = {
+        "delay": lambda app: work(app).delay(),
+        "due soon": lambda app: work(app).apply_async(countdown=59),
+        "due now": lambda app: work(app).apply_async(countdown=0),
+        "due in the past": lambda app: work(app).apply_async(eta=datetime.now(UTC) - timedelta(hours=1)),
+        "expires": lambda app: work(app).apply_async(expires=3600),
+        "expires at": lambda app: work(app).apply_async(expires=hours_from_now()),
+        "by name": lambda app: app.send_task("shop.work"),
+        "unknown": lambda app: app.send_task("unknown.here"),
+        "signature": lambda app: app.signature("shop.work").delay(),
+        "chain": lambda app: celery.chain(app.signature("shop.work"), app.signature("shop.count")).delay(),
+        "group": lambda app: celery.group(app.signature("shop.work") for _ in range(3)).delay(),
+        "chord": lambda app: celery.chord([app.signature("shop.work")] * 3, app.signature("shop.important")).delay(),
+    }
+    marks: ClassVar[Ways] = {
+        "task": lambda app: app.tasks["shop.important"].delay(),
+        "task's name": lambda app: app.send_task("shop.important"),
+        "call": lambda app: work(app).apply_async(backpressure_priority="high"),
+        "Priority": lambda app: work(app).apply_async(backpressure_priority=Priority.HIGH),
+    }
+    later: ClassVar[Ways] = {
+        "countdown": lambda app: work(app).apply_async(countdown=3600),
+        "float": lambda app: work(app).apply_async(countdown=60.5),
+        "aware": lambda app: work(app).apply_async(eta=hours_from_now()),
+        "text": lambda app: work(app).apply_async(eta=hours_from_now().isoformat()),
+        # Celery takes it for UTC.
+        "naive": lambda app: work(app).apply_async(eta=hours_from_now().replace(tzinfo=None)),
+        "elsewhere": lambda app: work(app).apply_async(eta=hours_from_now(timezone(timedelta(hours=9))), expires=7200),
+        "group": lambda app: celery.group([app.signature("shop.work").set(countdown=3600)]).delay(),
+    }
+    many: ClassVar[WaysOfMany] = {
+        "group": lambda app, jobs: celery.group(app.signature(f"shop.{job}") for job in jobs).delay(),
+        "publish": lambda app, jobs: publish(celery.group(app.signature(f"shop.{job}") for job in jobs)),
+    }
+    faults: ClassVar[Faults] = {
+        "argument": Fault(lambda app: app.send_task("shop.work", (object(),)), kombu.exceptions.EncodeError),
+        "serializer": Fault(
+            lambda app: app.send_task("shop.work", serializer="none"), kombu.exceptions.SerializerNotInstalled
+        ),
+        "countdown": Fault(lambda app: app.send_task("shop.work", countdown="soon"), TypeError),
+        "eta": Fault(lambda app: app.send_task("shop.work", eta="tomorrow", expires="never"), ValueError),
+        "text": Fault(lambda app: app.send_task("shop.work", "text"), TypeError),
+    }
+    exempt: ClassVar[Exempt] = {
+        "test_a_job_that_is_there_already_is_no_failure": "to Celery every task is a new one",
+    }
+    counted_at_once: ClassVar[Mapping[tuple[str, str], int]] = {}  # Celery sends no message then
+
+    def layout(self, queue_name: str) -> CeleryLayout:
+        return CeleryLayout()
+
+    @contextlib.asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Any]:
+        with shop(url) as app:
+            yield app
+
+    def hook(self, app: Any, controller: Any, **options: Any) -> Any:
+        return protect(app, controller, **options)
+
+    def send(self, app: Any, job: str) -> Any:
+        return app.tasks[self.name(job)].delay()
+
+    def name(self, job: str) -> str:
+        return f"shop.{job}"
+
+    def name_of(self, given: Any) -> str:
+        return str(given.task)
+
+    @contextlib.asynccontextmanager
+    async def working(self, app: Any) -> AsyncIterator[None]:
+        with worker.start_worker(app, perform_ping_check=False, pool="solo", queues=["mail"]):
+            yield
+
+    async def send_more(self, app: Any) -> set[str]:
+        """Send what goes on with other tasks."""
+
+        def work(name: str) -> Any:
+            return app.signature("shop.work", (name,), immutable=True)
+
+        celery.chain(work("first"), work("second")).delay()
+        work("third").apply_async(link=work("linked"))
+        app.tasks["shop.fail"].apply_async(link_error=work("after an error"))
+        celery.chord([work("header")] * 2, work("body")).delay()
+        return {"from a task", "second", "linked", "after an error", "body"}
+
+    @contextlib.asynccontextmanager
+    async def at_once(self, shop: Shop) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        await shop.hook()
+        shop.app.conf.task_always_eager = True
+        yield lambda: work(shop.app).delay("at once")
+
+
+class TestContract(Contract):
+    framework = Celery()
 
 
 @pytest.fixture
@@ -57,119 +164,6 @@ def app(redis_client: redis.Redis, redis_url: str) -> Iterator[Any]:
 @pytest.fixture
 def controller(watch: Watch, app: Any) -> BackpressureController:
     return watch(CeleryLayout.from_app(app), "mail", "clicks")
-
-
-def test_under_overload_low_is_shed_and_high_passes(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    protect(app, controller, priority={"shop.other": "high", "*": "low"})
-    with pytest.raises(JobShedError):
-        app.tasks["shop.work"].delay()
-    assert length(redis_client) == OVERLOAD
-    app.send_task("shop.other")
-    app.tasks["shop.important"].delay()
-    app.send_task("shop.important")
-    app.tasks["shop.work"].apply_async(backpressure_priority="high")
-    assert length(redis_client) == OVERLOAD + 4
-
-
-@pytest.mark.parametrize(
-    "send",
-    [
-        lambda app: app.tasks["shop.work"].apply_async(countdown=30),
-        lambda app: app.send_task("shop.work"),
-        lambda app: app.send_task("unknown.here"),
-        lambda app: app.signature("shop.work").delay(),
-        lambda app: celery.chain(app.signature("shop.work"), app.signature("shop.count")).delay(),
-        lambda app: celery.group(app.signature("shop.work") for _ in range(3)).delay(),
-        lambda app: celery.chord([app.signature("shop.work")] * 3, app.signature("shop.important")).delay(),
-    ],
-    ids=["eta", "by name", "unknown", "signature", "chain", "group", "chord"],
-)
-def test_every_way_of_sending_is_gated(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis, send: Any
-) -> None:
-    protect(app, controller, priority="low")
-    with pytest.raises(JobShedError):
-        send(app)
-    assert length(redis_client) == OVERLOAD
-
-
-def passed(controller: BackpressureController) -> dict[tuple[str, str], int]:
-    return controller._passed.counts()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"countdown": 3600},
-        {"countdown": 60.5},
-        {"eta": datetime.now(UTC) + timedelta(hours=1)},
-        {"eta": (datetime.now(UTC) + timedelta(hours=1)).isoformat()},
-        {"eta": datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)},  # Celery takes it for UTC
-        {"eta": datetime.now(timezone(timedelta(hours=9))) + timedelta(hours=1), "expires": 7200},
-    ],
-    ids=["countdown", "float", "aware", "text", "naive", "elsewhere"],
-)
-def test_a_task_due_much_later_is_not_judged_by_the_backlog_of_now(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis, options: dict[str, Any]
-) -> None:
-    protect(app, controller, priority="low")
-    app.tasks["shop.work"].apply_async(**options)
-    celery.group(app.signature("shop.work").set(**options) for _ in range(2)).delay()
-    assert length(redis_client) == OVERLOAD + 3
-    assert passed(controller) == {("mail", "scheduled"): 3}
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"countdown": 59},
-        {"countdown": 0},
-        {"eta": datetime.now(UTC) - timedelta(hours=1)},
-        {"expires": 3600},
-        {"expires": datetime.now(UTC) + timedelta(hours=1)},
-    ],
-    ids=["soon", "now", "past", "expires", "expires at"],
-)
-def test_a_task_due_soon_is_judged(app: Any, controller: BackpressureController, options: dict[str, Any]) -> None:
-    protect(app, controller, priority="low")
-    with pytest.raises(JobShedError):
-        app.tasks["shop.work"].apply_async(**options)
-
-
-@pytest.mark.parametrize(
-    ("args", "options", "error"),
-    [
-        ((object(),), {}, kombu.exceptions.EncodeError),
-        ((), {"serializer": "none"}, kombu.exceptions.SerializerNotInstalled),
-        ((), {"countdown": "soon"}, TypeError),
-        ((), {"eta": "tomorrow", "expires": "never"}, ValueError),
-        ("text", {}, TypeError),
-    ],
-)
-def test_mistakes_of_the_call_say_nothing_of_the_queue(
-    app: Any, controller: BackpressureController, args: Any, options: dict[str, Any], error: type[Exception]
-) -> None:
-    protect(app, controller, priority="high")
-    for _ in range(5):
-        with pytest.raises(error):
-            app.send_task("shop.work", args, **options)
-    assert controller.circuit("mail").stats()["failure_count"] == 0
-
-
-def test_a_controller_that_was_not_started_is_told(
-    app: Any, make_controller: MakeController, redis_client: redis.Redis
-) -> None:
-    controller = make_controller(InMemoryStatsProvider({"mail": 0}), start=False)
-    protect(app, controller, priority="low")
-    with pytest.raises(ControllerNotStartedError):
-        app.tasks["shop.work"].delay()
-    with passing():
-        app.tasks["shop.work"].delay()
-        celery.group(app.signature("shop.work") for _ in range(2)).delay()
-    assert length(redis_client) == OVERLOAD + 3
-    assert passed(controller) == {("mail", "passing"): 3}
 
 
 @pytest.mark.parametrize("how", [lambda s: s.apply_async(), publish], ids=["plain", "publish"])
@@ -243,14 +237,6 @@ def test_the_queue_is_the_one_that_routes_lead_to(
         app.tasks["shop.work"].apply_async(queue="mail")
 
 
-def test_eager_tasks_run_whatever_the_backlog(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="low")
-    app.conf.task_always_eager = True
-    app.tasks["shop.work"].delay("at once")
-    publish(celery.group(app.signature("shop.work", ("in a group",))))
-    assert ran == ["at once", "in a group"]
-
-
 def test_tasks_carry_the_time_they_were_first_sent(
     app: Any, controller: BackpressureController, redis_client: redis.Redis
 ) -> None:
@@ -261,33 +247,6 @@ def test_tasks_carry_the_time_they_were_first_sent(
     with worker.start_worker(app, perform_ping_check=False, pool="solo", queues=["mail"]):
         eventually(lambda: ran)
     assert before <= float(ran[0]) <= time.time()
-
-
-def test_on_an_event_loop_nothing_sleeps(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="medium")
-
-    async def send() -> None:
-        app.tasks["shop.work"].delay()
-
-    with pytest.raises(ThrottledError), pytest.warns(RuntimeWarning, match="event loop"):
-        asyncio.run(send())
-
-
-def test_a_broker_that_refuses_opens_the_circuit(
-    app: Any, controller: BackpressureController, full_server: None
-) -> None:
-    protect(app, controller, priority="high")
-    for _ in range(5):
-        with pytest.raises(Exception, match="maxmemory"):
-            app.tasks["shop.work"].delay()
-    with pytest.raises(CircuitOpenError):
-        app.tasks["shop.work"].delay()
-
-
-def test_an_app_is_protected_once(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="high")
-    with pytest.raises(ConfigurationError, match="protected already"):
-        protect(app, controller, priority="high")
 
 
 def test_the_signal_before_publishing_could_not_stop_a_task(app: Any, redis_client: redis.Redis) -> None:

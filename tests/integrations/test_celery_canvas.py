@@ -10,8 +10,9 @@ import pytest
 
 from backpressure import JobShedError
 from backpressure.providers.layouts import CeleryLayout
-from integrations.conftest import OVERLOAD, decided
 from integrations.frameworks import required
+from integrations.jobs import ran
+from integrations.overload import OVERLOAD, decided
 
 kombu = required("kombu")
 required("celery")
@@ -22,7 +23,7 @@ from celery.contrib.testing import worker  # noqa: E402
 from celery.result import AsyncResult, allow_join_result  # noqa: E402
 
 from backpressure.integrations.celery import protect, publish  # noqa: E402
-from integrations.celery_app import length, ran, sent, shop  # noqa: E402
+from integrations.celery_app import length, sent, shop  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import ControllerNotStartedError, InMemoryStatsProvider, JobShedError, ThrottledError
+from backpressure import ControllerNotStartedError, InMemoryStatsProvider, JobShedError
 from backpressure.integrations._shared.workers import in_worker
 from backpressure.providers.layouts import CeleryLayout
-from integrations.conftest import OVERLOAD
 from integrations.frameworks import required
+from integrations.jobs import ran
+from integrations.overload import OVERLOAD
 from support.controller_fixtures import eventually
 
 required("celery")
@@ -23,7 +24,7 @@ from celery.contrib.testing import worker  # noqa: E402
 from celery.worker import state  # noqa: E402
 
 from backpressure.integrations.celery import protect  # noqa: E402
-from integrations.celery_app import length, ran, sent, shop  # noqa: E402
+from integrations.celery_app import length, sent, shop  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,25 +61,6 @@ def work(app: Any, name: str = "") -> Any:
 def running(app: Any, pool: str = "solo") -> Any:
     """Run a worker in another thread, as one embedded in a producer."""
     return worker.start_worker(app, perform_ping_check=False, pool=pool, queues=["mail"], concurrency=2)
-
-
-def test_nothing_of_a_retry_or_of_what_tasks_send_is_lost_under_overload(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    app.tasks["shop.fail_once"].delay()
-    celery.chain(work(app, "first"), work(app, "second")).delay()
-    work(app, "third").apply_async(link=work(app, "linked"))
-    app.tasks["shop.fail"].apply_async(link_error=work(app, "after an error"))
-    celery.chord([work(app, "header")] * 2, work(app, "body")).delay()
-    protect(app, controller, priority="low")
-    with running(app):
-        eventually(lambda: {"from a task", "second", "linked", "after an error", "body"} <= set(ran))
-        with pytest.raises(JobShedError):  # it was an overload all the while
-            app.tasks["shop.work"].delay()
-    assert ran.count("try") == 2
-    passed = controller._passed.counts()
-    assert passed["mail", "retry"] == 1
-    assert passed["mail", "worker"] == 5
 
 
 #: Signals from the first that a worker sends to its last, by name.
@@ -222,7 +204,7 @@ def test_beat_passes(app: Any, controller: BackpressureController, redis_client:
 
 def campaign(app: Any, body: Any) -> Any:
     """Register a task whose function is `body`, as one whose tasks are judged."""
-    task = app.task(name="shop.campaign", bind=True, shared=False, max_retries=2)(body)
+    task = app.task(name="shop.mailing", bind=True, shared=False, max_retries=2)(body)
     app.finalize()
     return task
 
@@ -251,7 +233,7 @@ def test_what_a_task_sends_may_be_judged(
         work(app, "mail").delay()
 
     app.task(name="shop.fan_out", bind=True, shared=False)(fan_out)
-    protect(app, controller, priority={"shop.important": "high", "*": "low"}, inside_tasks={"shop.campaign"})
+    protect(app, controller, priority={"shop.important": "high", "*": "low"}, inside_tasks={"shop.mailing"})
     task = campaign(app, send_mails).si()
     controller.set_manual_override(True)
     task.delay()
@@ -265,33 +247,17 @@ def test_what_a_task_sends_may_be_judged(
     assert controller._passed.counts()["mail", "retry"] == 4
 
 
-def test_a_task_that_is_judged_waits_no_longer_than_max_wait(
-    app: Any, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    def send_mails(self: Any) -> None:
-        try:
-            work(app, "mail").delay()
-        except ThrottledError as error:
-            ran.append(error.retry_after)
-
-    campaign(app, send_mails).delay()
-    protect(app, controller, priority="medium", inside_tasks=["shop.campaign"], max_wait=0.05)
-    with running(app):
-        eventually(lambda: [told for told in ran if isinstance(told, float)])
-    assert length(redis_client) == 0
-
-
 def test_handlers_of_a_judged_tasks_signals_pass(
     app: Any, controller: BackpressureController, redis_client: redis.Redis
 ) -> None:
     def handler(sender: Any, **_: object) -> None:
-        if sender.name == "shop.campaign":
+        if sender.name == "shop.mailing":
             work(app).apply_async(queue="clicks", backpressure_priority="low")
 
     def nothing(self: Any) -> None: ...
 
     campaign(app, nothing).delay()
-    protect(app, controller, priority="low", queue={"clicks": "mail"}, inside_tasks={"shop.campaign", "not.there"})
+    protect(app, controller, priority="low", queue={"clicks": "mail"}, inside_tasks={"shop.mailing", "not.there"})
     for signal in (signals.task_prerun, signals.task_success, signals.task_postrun):
         signal.connect(handler)
     try:
@@ -315,9 +281,3 @@ def test_a_task_that_a_producer_runs_itself_is_the_producers(
         app.tasks["shop.inner"].apply(throw=True)
     with pytest.raises(JobShedError):
         app.tasks["shop.inner"]()
-
-
-def test_inside_tasks_are_names(app: Any, controller: BackpressureController) -> None:
-    with pytest.raises(ValueError, match="give a set of task names"):
-        protect(app, controller, priority="low", inside_tasks="shop.campaign")
-    protect(app, controller, priority="low")  # it was not protected

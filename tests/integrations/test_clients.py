@@ -106,9 +106,6 @@ def test_only_what_was_looked_up_is_there() -> None:
     assert "PoolTimeout" not in names  # all that a pool says of a dead server
 
 
-# --------------------------------------------------------------------------------------------------------------- redis
-
-
 def test_redis(watched: Any, redis_client: redis_client_type.Redis, redis_url: str) -> None:
     client = importlib.import_module("redis")
     controller = watched(redis)
@@ -126,9 +123,6 @@ def test_redis(watched: Any, redis_client: redis_client_type.Redis, redis_url: s
         raise client.exceptions.ConnectionError("Error 111 connecting to localhost:1. Connection refused.")
 
     counted(controller, refused)
-
-
-# --------------------------------------------------------------------------------------------------------------- kafka
 
 
 @pytest.fixture
@@ -223,9 +217,6 @@ def test_kafka_python_and_aiokafka_have_classes_for_it(watched: Any) -> None:
         raise errors.KafkaTimeoutError
 
     counted(controller, timed_out)
-
-
-# ----------------------------------------------------------------------------------------------------------------- sqs
 
 
 class Client:

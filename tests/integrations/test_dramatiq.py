@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import pathlib
 import pickle
-import subprocess
-import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from backpressure import (
-    CircuitOpenError,
-    ControllerNotStartedError,
     InMemoryStatsProvider,
     JobShedError,
     ThrottledError,
     is_shed_error,
 )
 from backpressure.providers.layouts import DramatiqLayout
-from integrations.conftest import OVERLOAD, decided
+from integrations import jobs
+from integrations.commands import command
+from integrations.contract.driver import Blocking, blocking
+from integrations.contract.framework import Fault, Framework
+from integrations.contract.promises import Contract
+from integrations.everywhere import BLOCKING_WAYS, from_everywhere_blocking
 from integrations.frameworks import required
-from support.controller_fixtures import eventually
+from integrations.jobs import JOBS, errands, ran
+from integrations.overload import OVERLOAD, decided
 
 required("dramatiq")
 
@@ -45,31 +44,29 @@ from backpressure.integrations.dramatiq import (  # noqa: E402
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     import redis
 
     from backpressure import BackpressureController
     from integrations.conftest import Watch
+    from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
     from support.controller_fixtures import MakeController
 
-TESTS = pathlib.Path(__file__).parent.parent
 
 # Dramatiq's own types leave these untyped.
 _RedisBroker: Any = RedisBroker
 group: Any = integration.group
 pipeline: Any = dramatiq.pipeline
 
-ran: list[str] = []
 
-
-@pytest.fixture
-def broker(redis_client: redis.Redis, redis_url: str) -> Iterator[RedisBroker]:
-    """A broker with its actors, and an overload in the queue ``mail``."""
-    ran.clear()
-    broker: Any = _RedisBroker(url=redis_url, middleware=[AsyncIO(), Pipelines(), Retries()])
-    for function in (work, important, fail_once, send_more, send_more_async, fan_out, fan_out_async):
-        dramatiq.actor(broker=broker, queue_name="mail", max_retries=1, min_backoff=1)(function)
+@contextlib.contextmanager
+def shop(url: str) -> Iterator[Any]:
+    """Make a broker with its actors, and an overload in the queue ``mail``."""
+    broker: Any = _RedisBroker(url=url, middleware=[AsyncIO(), Pipelines(), Retries()])
+    for job in JOBS:
+        dramatiq.actor(broker=broker, queue_name="mail", max_retries=1, min_backoff=1)(blocking(job))
     broker.get_actor("important").options["backpressure_priority"] = "high"
     for _ in range(OVERLOAD):
         broker.get_actor("work").send()
@@ -77,47 +74,118 @@ def broker(redis_client: redis.Redis, redis_url: str) -> Iterator[RedisBroker]:
     broker.close()
 
 
-def work(name: str = "") -> None:
-    ran.append(name)
+@contextlib.contextmanager
+def working(broker: RedisBroker) -> Iterator[None]:
+    """Run a worker's threads until the queue is empty, then the body, and stop them."""
+    with worker(broker) as started:
+        broker.join("mail", timeout=20_000)
+        started.join()
+        yield
 
 
-def important() -> None:
-    pass
-
-
-def fail_once() -> None:
-    ran.append("try")
-    if ran.count("try") == 1:
-        raise ValueError("once")
-
-
-def send_more() -> None:
-    work_of_broker.send("from an actor")
-
-
-def attempt() -> None:
+@contextlib.contextmanager
+def worker(broker: RedisBroker) -> Iterator[dramatiq.Worker]:
+    """Run a worker's threads."""
+    worker = dramatiq.Worker(broker, worker_timeout=100, worker_threads=2)
+    worker.start()
     try:
-        work_of_broker.send("from a campaign")
-    except JobShedError:
-        ran.append("shed")
+        yield worker
+    finally:
+        worker.stop()
 
 
-def fan_out() -> None:
-    attempt()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(attempt).result()
+def receipt(app: Any) -> Any:
+    """Declare an actor with a priority."""
+    options: dict[str, Any] = {"actor_name": "receipt", "queue_name": "mail", "backpressure_priority": "high"}
+    return dramatiq.actor(broker=app, **options)(blocking(jobs.work))
 
 
-async def fan_out_async() -> None:
-    attempt()
-    await asyncio.to_thread(attempt)
+def message(app: Any, *args: Any, **options: Any) -> Any:
+    return app.get_actor("work").message_with_options(args=args, **options)
 
 
-async def send_more_async() -> None:
-    work_of_broker.send("from an async actor")
+def send(app: Any, **options: Any) -> Any:
+    return app.get_actor("work").send_with_options(**options)
 
 
-work_of_broker: Any = None
+class Dramatiq(Framework):
+    title = "Dramatiq"
+    driver = Blocking()
+    keys = ("dramatiq:mail", "dramatiq:mail.DQ")
+    ways: ClassVar[Ways] = {
+        "send": lambda app: app.get_actor("work").send(),
+        "due soon": lambda app: send(app, delay=30_000),
+        "enqueue": lambda app: app.enqueue(message(app)),
+        "unknown": lambda app: app.enqueue(dramatiq.Message("mail", "elsewhere", (), {}, {})),
+        "pipeline": lambda app: pipeline([message(app), message(app)], broker=app).run(),
+        "group": lambda app: group([message(app)], broker=app).run(),
+    }
+    marks: ClassVar[Ways] = {
+        "actor": lambda app: app.get_actor("important").send(),
+        "declared": lambda app: receipt(app).send(),
+        "call": lambda app: send(app, backpressure_priority="high"),
+    }
+    later: ClassVar[Ways] = {
+        "delay": lambda app: send(app, delay=3_600_000),
+        "group": lambda app: group([message(app)], broker=app).run(delay=3_600_000),
+    }
+    many: ClassVar[WaysOfMany] = {
+        "group": lambda app, jobs: group([app.get_actor(job).message() for job in jobs], broker=app).run(),
+    }
+    faults: ClassVar[Faults] = {
+        "argument": Fault(lambda app: app.get_actor("work").send(object()), TypeError),
+        "in a group": Fault(lambda app: group([message(app), message(app, object())], broker=app).run(), TypeError),
+    }
+    exempt: ClassVar[Exempt] = {
+        "test_what_runs_at_once_runs_whatever_the_backlog": "Dramatiq has no broker that runs messages at once",
+        "test_a_job_that_is_there_already_is_no_failure": "to Dramatiq every message is a new one",
+        "test_an_app_is_hooked_once": "its middleware does not look for others, and each asks for itself",
+    }
+
+    def layout(self, queue_name: str) -> DramatiqLayout:
+        return DramatiqLayout()
+
+    @contextlib.asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Any]:
+        with shop(url) as broker:
+            yield broker
+
+    def hook(self, app: Any, controller: Any, **options: Any) -> Any:
+        app.add_middleware(BackpressureMiddleware(controller, **options))
+        return app
+
+    def send(self, app: Any, job: str) -> Any:
+        return app.get_actor(job).send()
+
+    def name_of(self, given: Any) -> str:
+        return str(given.actor_name)
+
+    @contextlib.asynccontextmanager
+    async def working(self, app: Any) -> AsyncIterator[None]:
+        with worker(app):
+            yield
+
+    async def send_more(self, app: Any) -> set[str]:
+        """Send what asynchronous actors, pipelines and the worker itself send for."""
+
+        async def errand_of_a_coroutine() -> None:
+            app.get_actor("work").send("from an async actor")
+
+        dramatiq.actor(broker=app, queue_name="mail")(errand_of_a_coroutine).send()
+        send(app, args=("delayed",), delay=1)
+        pipeline([message(app, "first"), message(app, "second", pipe_ignore=True)], broker=app).run()
+        return {"from an async actor", "delayed", "first", "second"}
+
+
+class TestContract(Contract):
+    framework = Dramatiq()
+
+
+@pytest.fixture
+def broker(redis_client: redis.Redis, redis_url: str) -> Iterator[RedisBroker]:
+    ran.clear()
+    with shop(redis_url) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -129,39 +197,8 @@ def protect(broker: RedisBroker, controller: BackpressureController, priority: A
     broker.add_middleware(BackpressureMiddleware(controller, priority=priority))
 
 
-@contextlib.contextmanager
-def working(broker: RedisBroker) -> Iterator[None]:
-    """Run a worker's threads until the queue is empty, then the body, and stop them."""
-    worker = dramatiq.Worker(broker, worker_timeout=100, worker_threads=2)
-    worker.start()
-    try:
-        broker.join("mail", timeout=20_000)
-        worker.join()
-        yield
-    finally:
-        worker.stop()
-
-
 def messages(redis_client: redis.Redis) -> int:
     return redis_client.llen("dramatiq:mail") + redis_client.llen("dramatiq:mail.DQ")
-
-
-def test_under_overload_low_is_shed_and_high_passes(
-    broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    protect(broker, controller, {"fail_once": "high", "*": "low"})
-    actor = broker.get_actor("work")
-    with pytest.raises(DramatiqJobShedError) as shed:
-        actor.send()
-    assert is_shed_error(shed.value)
-    assert shed.value.queue_name == "mail"
-    with pytest.raises(JobShedError):
-        actor.send_with_options(delay=30_000)
-    assert messages(redis_client) == OVERLOAD
-    broker.get_actor("fail_once").send()
-    broker.get_actor("important").send()
-    actor.send_with_options(backpressure_priority="high")
-    assert messages(redis_client) == OVERLOAD + 3
 
 
 def test_a_plain_exception_in_a_middleware_could_not_stop_a_message(
@@ -185,7 +222,10 @@ def test_errors_of_every_kind_stop_a_message(
     async def on_a_loop() -> None:
         send()
 
-    protect(broker, controller, "medium")
+    protect(broker, controller, {"elsewhere": "low", "*": "medium"})
+    with pytest.raises(DramatiqJobShedError) as shed:
+        broker.enqueue(dramatiq.Message("mail", "elsewhere", (), {}, {}))
+    assert is_shed_error(shed.value)
     with pytest.raises(DramatiqThrottledError) as throttled, pytest.warns(RuntimeWarning, match="event loop"):
         asyncio.run(on_a_loop())
     assert isinstance(throttled.value, ThrottledError)
@@ -214,24 +254,6 @@ def test_a_group_is_gated_once_and_enqueued_all_or_none(
     assert messages(redis_client) == OVERLOAD + 10
 
 
-def test_nothing_of_a_retry_or_of_what_actors_send_is_lost_under_overload(
-    broker: RedisBroker, controller: BackpressureController, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    actor = broker.get_actor("work")
-    monkeypatch.setitem(globals(), "work_of_broker", actor)
-    broker.get_actor("fail_once").send()
-    broker.get_actor("send_more").send()
-    broker.get_actor("send_more_async").send()
-    actor.send_with_options(args=("delayed",), delay=1)
-    second = actor.message_with_options(args=("second",), pipe_ignore=True)
-    pipeline([actor.message("first"), second], broker=broker).run()
-    protect(broker, controller)
-    with working(broker), pytest.raises(JobShedError):  # it was an overload all the while
-        actor.send()
-    assert ran.count("try") == 2
-    assert {"from an actor", "from an async actor", "delayed", "first", "second"} <= set(ran)
-
-
 def test_a_retry_passes_whoever_enqueues_it(
     broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
 ) -> None:
@@ -240,49 +262,7 @@ def test_a_retry_passes_whoever_enqueues_it(
     assert messages(redis_client) == OVERLOAD + 1
 
 
-def test_a_broker_that_refuses_opens_the_circuit(
-    broker: RedisBroker, controller: BackpressureController, full_server: None
-) -> None:
-    protect(broker, controller, "high")
-    for _ in range(5):
-        with pytest.raises(Exception, match="maxmemory"):
-            broker.get_actor("work").send()
-    with pytest.raises(CircuitOpenError):
-        broker.get_actor("work").send()
-
-
-def test_actors_may_be_declared_with_a_priority(
-    broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    protect(broker, controller)
-    options: dict[str, Any] = {"actor_name": "receipt", "queue_name": "mail", "backpressure_priority": "high"}
-    dramatiq.actor(broker=broker, **options)(work).send()
-    assert messages(redis_client) == OVERLOAD + 1
-
-
-def test_successes_are_reported(broker: RedisBroker, controller: BackpressureController) -> None:
-    protect(broker, controller, "high")
-    for _ in range(4):
-        controller.record_failure("mail")
-    broker.get_actor("work").send()
-    controller.record_failure("mail")
-    assert str(controller.get_circuit_state("mail")) == "closed"
-
-
-# -------------------------------------------------------------------------------------------------------------- workers
-
-
-def run(redis_url: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis_url: str) -> None:
+def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
     outside: Any = _RedisBroker(url=redis_url, middleware=[])
     outside.declare_queue("mail")
     for name, options in {"send_more": {"on_success": "after"}, "send_more_async": {}}.items():
@@ -293,13 +273,11 @@ def test_nothing_that_a_worker_sends_is_refused(redis_client: redis.Redis, redis
         *("from an actor", "from a thread", "from a pool", "from an async actor", "from a thread of an async actor"),
         "from a callback",
     }
-    worker = run(redis_url, "-m", "dramatiq", "integrations.dramatiq_program", "--processes", "1", "--threads", "2")
-    try:
-        eventually(lambda: worker.poll() is not None or redis_client.llen("ran") >= len(expected), seconds=30)
-    finally:
-        worker.terminate()
-        output = worker.communicate(timeout=30)[0]
-    assert set(redis_client.lrange("ran", 0, -1)) == {what.encode() for what in expected}, output
+    program = ("dramatiq", "integrations.dramatiq_program", "--processes", "1", "--threads", "2")
+    with command(tmp_path, redis_url, *program) as worker:
+        worker.until(lambda: redis_client.llen("ran") >= len(expected))
+        worker.end()
+    assert set(redis_client.lrange("ran", 0, -1)) == {what.encode() for what in expected}
 
 
 PERIODIQ = """
@@ -319,12 +297,14 @@ sys.exit(periodiq.main(periodiq.make_argument_parser().parse_args(["integrations
 """
 
 
-def test_the_process_of_periodiqs_scheduler_sends_what_is_due(redis_client: redis.Redis, redis_url: str) -> None:
+def test_the_process_of_periodiqs_scheduler_sends_what_is_due(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
     pytest.importorskip("periodiq")
-    scheduler = run(redis_url, "-c", PERIODIQ)
-    output = scheduler.communicate(timeout=30)[0]
-    assert scheduler.returncode == 0, output
-    assert redis_client.llen("dramatiq:default") == 3, output
+    (tmp_path / "periodiq_once.py").write_text(PERIODIQ)
+    with command(tmp_path, redis_url, "periodiq_once") as scheduler:
+        scheduler.outcome()
+    assert redis_client.llen("dramatiq:default") == 3
 
 
 def test_periodiqs_scheduler_may_run_elsewhere(
@@ -335,11 +315,38 @@ def test_periodiqs_scheduler_may_run_elsewhere(
     broker.add_middleware(periodiq.PeriodiqMiddleware())
     actor: Any = dramatiq.actor(
         broker=broker, queue_name="mail", actor_name="minutely", periodic=periodiq.cron("* * * * *")
-    )(work)
+    )(blocking(jobs.work))
     periodiq.Scheduler([actor]).send_actors([actor], "2026-01-01T00:00:00+00:00")
     assert messages(redis_client) == OVERLOAD + 1
-    with pytest.raises(ControllerNotStartedError):
+    with pytest.raises(DramatiqControllerNotStartedError):
         actor.send()
+
+
+@pytest.mark.filterwarnings("ignore:.* event loop:RuntimeWarning")
+def test_coroutines_of_named_actors_are_judged_and_mere_calls_are_the_producers(
+    broker: RedisBroker, controller: BackpressureController
+) -> None:
+    raised: list[Any] = []
+
+    async def fan_out() -> None:
+        raised.extend(from_everywhere_blocking(broker.get_actor("work").send).values())
+
+    async def send_one() -> None:
+        broker.get_actor("work").send("from an actor")
+
+    errands.update({"campaign": fan_out, "errand": send_one})
+    on_a_loop = dramatiq.actor(broker=broker, queue_name="mail", actor_name="campaign_on_a_loop")(fan_out)
+    second: Any = broker.get_actor("errand").message_with_options(pipe_ignore=True)
+    pipeline([broker.get_actor("campaign").message(), second], broker=broker).run()
+    on_a_loop.send()
+    inside = {"campaign", "campaign_on_a_loop"}
+    broker.add_middleware(BackpressureMiddleware(controller, priority="low", inside_tasks=inside))
+    with pytest.raises(JobShedError):
+        broker.get_actor("errand")()  # a mere call: it is the producer that sends
+    with working(broker):
+        pass
+    assert raised == [DramatiqJobShedError] * 2 * len(BLOCKING_WAYS)
+    assert ran.count("from an actor") == 1
 
 
 def test_a_worker_within_a_producer_may_send_as_it_boots(
@@ -358,48 +365,6 @@ def test_a_worker_within_a_producer_may_send_as_it_boots(
         broker.get_actor("work").send()
     assert {"boot", "boot thread"} <= set(ran)
     assert controller._passed.counts() == {("mail", "worker"): 2}
-
-
-def test_actors_that_are_named_are_judged_inside_of_workers(
-    broker: RedisBroker, controller: BackpressureController, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(globals(), "work_of_broker", broker.get_actor("work"))
-    second = broker.get_actor("send_more").message_with_options(pipe_ignore=True)
-    pipeline([broker.get_actor("fan_out").message(), second], broker=broker).run()
-    broker.get_actor("fan_out_async").send()
-    inside = {"fan_out", "fan_out_async"}
-    broker.add_middleware(BackpressureMiddleware(controller, priority="low", inside_tasks=inside))
-    with pytest.raises(JobShedError):
-        broker.get_actor("send_more")()  # a mere call: it is the producer that sends
-    with working(broker):
-        pass
-    assert ran.count("shed") == 4
-    assert ran.count("from an actor") == 1
-
-
-# ------------------------------------------------------------------------------------------------------------- outcomes
-
-
-def test_an_unstarted_controller_stops_producers(
-    broker: RedisBroker, make_controller: MakeController, redis_client: redis.Redis
-) -> None:
-    protect(broker, make_controller(start=False))
-    with pytest.raises(DramatiqControllerNotStartedError, match="low job for queue 'mail'") as raised:
-        broker.get_actor("work").send()
-    assert isinstance(raised.value, ControllerNotStartedError)
-    assert raised.value.queue_name == "mail"
-    assert messages(redis_client) == OVERLOAD
-
-
-def test_messages_of_another_time_are_not_judged_by_the_backlog_of_now(
-    broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    protect(broker, controller)
-    work = broker.get_actor("work")
-    work.send_with_options(delay=3_600_000)
-    group([work.message()], broker=broker).run(delay=3_600_000)
-    assert messages(redis_client) == OVERLOAD + 2
-    assert controller._passed.counts() == {("mail", "scheduled"): 2}
 
 
 @pytest.fixture
@@ -428,21 +393,6 @@ def test_a_failure_is_reported_at_once_whatever_becomes_of_its_thread(
     assert calm.circuit("mail").stats()["last_failure"] == "OutOfMemoryError"
 
 
-def test_what_cannot_be_serialised_says_nothing_of_the_queue(
-    broker: RedisBroker, calm: BackpressureController, redis_client: redis.Redis
-) -> None:
-    actor = broker.get_actor("work")
-    sent: list[Callable[[], object]] = [
-        lambda: actor.send(object()),
-        lambda: group([actor.message(), actor.message(object())], broker=broker).run(),
-    ]
-    for send in sent * 3:
-        with pytest.raises(TypeError):
-            send()
-    assert failures(calm) == 0
-    assert messages(redis_client) == OVERLOAD
-
-
 def test_a_broker_that_tries_anew_is_asked_for_once(broker: RedisBroker, calm: BackpressureController) -> None:
     before = decided(calm)
     message = broker.get_actor("work").message()
@@ -468,22 +418,3 @@ def test_what_middlewares_send_meanwhile_is_a_message_of_its_own(
     assert decided(calm) == before + 10
     assert calm.circuit("mail").stats()["last_failure"] is None
     assert messages(redis_client) == OVERLOAD + 10
-
-
-def test_a_rule_that_raises_stops_a_message(
-    broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    protect(broker, controller, lambda message: message.options["priority"])
-    with pytest.raises(DramatiqBackpressureError, match="priority") as raised:
-        broker.get_actor("work").send()
-    assert isinstance(raised.value.__cause__, KeyError)
-    assert messages(redis_client) == OVERLOAD
-
-
-def test_messages_for_actors_of_others_are_judged(
-    broker: RedisBroker, controller: BackpressureController, redis_client: redis.Redis
-) -> None:
-    protect(broker, controller)
-    with pytest.raises(JobShedError):
-        broker.enqueue(dramatiq.Message("mail", "elsewhere", (), {}, {}))
-    assert messages(redis_client) == OVERLOAD

@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from backpressure import (
     HIGH,
     AsyncBackpressureController,
-    BackpressureController,
-    CircuitOpenError,
-    ConfigurationError,
-    InMemoryStatsProvider,
-    InvalidPriorityError,
     JobShedError,
-    ThrottledError,
 )
 from backpressure.providers.layouts import ListKey, StreamKey
-from backpressure.testing import ManualClock
-from integrations.async_watch import CONFIG, HIGH_IS_RED, OVERLOAD, decided, eventually, length, watching
+from integrations.async_watch import eventually, length, on_loop, watching
 from integrations.commands import command
+from integrations.contract.driver import OnLoop
+from integrations.contract.framework import ON_LOOPS, Fault, Framework
+from integrations.contract.promises import Contract
 from integrations.everywhere import WAYS, from_everywhere
 from integrations.frameworks import required
+from integrations.jobs import JOBS, OnceError
+from integrations.overload import OVERLOAD, decided
 
 required("faststream")
 
@@ -46,9 +44,141 @@ if TYPE_CHECKING:
 
     from backpressure._engine.border import EngineModule
     from backpressure.providers.layouts import Layout
+    from backpressure.testing import ManualClock
+    from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
 
 QUEUES: dict[str, Layout] = {"mail": ListKey("mail"), "events": StreamKey("events", "workers")}
 KINDS = pytest.mark.parametrize("to", [{"list": "mail"}, {"stream": "events"}], ids=["list", "stream"])
+
+
+#: Where each of the jobs is published to; all of them are judged by the backlog of ``mail``.
+DESTINATIONS = {"work": "mail"} | {name: name for name in ("important", "fail_once", "errand", "campaign")}
+
+
+class Brokers:
+    """A broker, which is replaced by one behind a middleware."""
+
+    def __init__(self, kind: str, url: str) -> None:
+        self.kind = kind
+        self.url = url
+        self.middleware: Any = None
+        self.made: list[Any] = []
+
+    async def make(self, *middlewares: Any) -> None:
+        quiet: Any = None
+        self.broker = RedisBroker(self.url, middlewares=middlewares, logger=quiet)
+        self.made.append(self.broker)
+        await self.broker.connect()
+
+    def to(self, job: str) -> dict[str, Any]:
+        return {self.kind: DESTINATIONS[job]}
+
+    async def publish(self, job: str = "work", message: object = "", **headers: Any) -> None:
+        await self.broker.publish(message, **self.to(job), headers=headers)
+
+    async def admit(self, jobs: list[str]) -> None:
+        admitted = self.middleware.admitted
+        async with admitted(*(DESTINATIONS[job] for job in jobs)), admitted(DESTINATIONS["work"]):
+            await asyncio.gather(*(self.publish(job) for job in jobs))
+
+    def subscribe(self, job: Any) -> None:
+        """Have the broker handle the messages for a job."""
+
+        async def handle(_: str) -> None:
+            try:
+                await job()
+            except OnceError:
+                await self.publish(job.__name__)
+
+        handle.__name__ = job.__name__
+        destination = DESTINATIONS[job.__name__]
+        if self.kind == "list":
+            self.broker.subscriber(list=destination)(handle)
+        else:
+            stream = StreamSub(destination, group="shop", consumer="one", last_id="0")
+            self.broker.subscriber(stream=stream)(handle)
+
+
+class FastStreams(Framework):
+    title = "FastStream"
+    driver = OnLoop()
+    kind = "list"
+    keys = tuple(DESTINATIONS.values())
+    ways: ClassVar[Ways] = {
+        "publish": lambda app: app.publish(),
+        "publisher": lambda app: app.broker.publisher(**app.to("work")).publish(""),
+        "request": lambda app: app.broker.request("", **app.to("work")),
+    }
+    marks: ClassVar[Ways] = {
+        "message": lambda app: app.publish(backpressure_priority="high"),
+        "Priority": lambda app: app.publish(backpressure_priority=HIGH),
+        "publisher": lambda app: app.broker.publisher(
+            **app.to("work"), headers={"backpressure_priority": "high"}
+        ).publish(""),
+    }
+    many: ClassVar[WaysOfMany] = {"admitted": lambda app, jobs: app.admit(jobs)}
+    faults: ClassVar[Faults] = {
+        "message": Fault(lambda app: app.publish(message=object()), (TypeError, ValueError)),
+        "header": Fault(lambda app: app.publish(long="x" * 100_000), (ValueError, struct.error)),
+    }
+    exempt: ClassVar[Exempt] = {
+        "test_jobs_of_another_time_are_not_judged_by_the_backlog_of_now": "FastStream publishes at once",
+        "test_what_runs_at_once_runs_whatever_the_backlog": "its broker for tests is gated like any other",
+        "test_a_job_that_is_there_already_is_no_failure": "to FastStream every message is a new one",
+        "test_an_app_is_hooked_once": "a middleware is given to a broker as it is made, and to several if need be",
+        "test_a_controller_that_reads_other_keys_is_refused": "destinations are lists, streams and channels alike",
+        "test_on_an_event_loop_nothing_sleeps": ON_LOOPS,
+    }
+
+    def layout(self, queue_name: str) -> Layout:
+        return ListKey(queue_name) if self.kind == "list" else StreamKey(queue_name, "workers")
+
+    @contextlib.asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Any]:
+        app = Brokers(self.kind, url)
+        await app.make()
+        for _ in range(OVERLOAD):
+            await app.publish()
+        try:
+            yield app
+        finally:
+            for broker in app.made:
+                await broker.stop()
+
+    async def hook(self, app: Any, controller: Any, **options: Any) -> Any:
+        options.setdefault("queue", dict.fromkeys(DESTINATIONS.values(), "mail"))
+        app.middleware = BackpressureMiddleware(controller, **options)
+        await app.make(app.middleware)
+        return app
+
+    def send(self, app: Any, job: str) -> Any:
+        return app.publish(job)
+
+    def name(self, job: str) -> str:
+        return DESTINATIONS[job]
+
+    def name_of(self, given: Any) -> str:
+        return str(given.destination)
+
+    @contextlib.asynccontextmanager
+    async def working(self, app: Any) -> AsyncIterator[None]:
+        for job in JOBS:
+            app.subscribe(job)
+        await app.broker.start()
+        yield
+        await app.broker.stop()
+
+
+class Streams(FastStreams):
+    kind = "stream"
+
+
+class TestContract(Contract):
+    framework = FastStreams()
+
+
+class TestContractOfStreams(Contract):
+    framework = Streams()
 
 
 class Shop:
@@ -101,180 +231,139 @@ def open_shop(engine_name: str, engine_module: EngineModule, redis_url: str, red
     return OpenShop(engine_name, redis_url, redis_client)
 
 
-@KINDS
-def test_under_overload_low_is_shed_and_high_passes(open_shop: OpenShop, to: dict[str, str]) -> None:
-    (name,) = to.values()
-
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect({"other": "high", "*": "low"}))
-            keys = set(shop.server.keys())
-            with pytest.raises(JobShedError) as shed:
-                await broker.publish("hello", **to)
-            assert shed.value.queue_name == name
-            assert (shop.length(name), set(shop.server.keys())) == (OVERLOAD, keys)
-            headers = {"backpressure_priority": HIGH}
-            await broker.publish("hello", **to, headers=headers)
-            await broker.publisher(**to, headers={"backpressure_priority": "high"}).publish("hello")
-            await broker.publish("hello", list="other")
-            assert (shop.length(name), shop.length("other")) == (OVERLOAD + 2, 1)
-            assert headers["backpressure_priority"] is HIGH
-
-    asyncio.run(main())
+@on_loop
+async def test_a_priority_of_its_own_is_not_sent(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        await broker.publish("hello", list="other", headers={"backpressure_priority": HIGH, "mine": "1"})
+        sent = str(shop.server.lindex("other", 0))
+        assert "mine" in sent
+        assert "backpressure" not in sent
 
 
-def test_a_priority_of_its_own_is_not_sent(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            await broker.publish("hello", list="other", headers={"backpressure_priority": HIGH, "mine": "1"})
-            sent = str(shop.server.lindex("other", 0))
-            assert "mine" in sent
-            assert "backpressure" not in sent
+@on_loop
+async def test_a_function_is_given_the_command(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        seen: list[Any] = []
 
-    asyncio.run(main())
+        def priority(command: PublishCommand) -> str:
+            seen.append((command.destination, command.body))
+            return "low"
 
-
-def test_rules_may_be_tables_and_functions(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            seen: list[Any] = []
-
-            def priority(command: PublishCommand) -> str:
-                seen.append((command.destination, command.body))
-                return "low"
-
-            broker = await shop.broker(shop.protect(priority, queue={"post": "mail"}))
-            with pytest.raises(JobShedError):
-                await broker.publish("me", list="post")
-            assert seen == [("post", "me")]
-            broker = await shop.broker(shop.protect({"other": "low"}, queue=lambda command: "mail"))
-            with pytest.raises(JobShedError):
-                await broker.publish("me", list="other")
-            with pytest.raises(InvalidPriorityError, match="job 'post' has no priority"):
-                await broker.publish("me", list="post")
-
-    asyncio.run(main())
+        broker = await shop.broker(shop.protect(priority, queue={"post": "mail"}))
+        with pytest.raises(JobShedError):
+            await broker.publish("me", list="post")
+        assert seen == [("post", "me")]
 
 
-def test_the_destination_is_with_its_routers_prefix(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            router = RedisRouter(prefix="eu-")
-            publisher = router.publisher(list="mail")
-            broker = await shop.broker(shop.protect({"eu-mail": "low"}, queue={"eu-mail": "mail"}))
-            broker.include_router(router)
-            await broker.start()
-            with pytest.raises(JobShedError):
-                await publisher.publish("hello")
-
-    asyncio.run(main())
+@on_loop
+async def test_the_destination_is_with_its_routers_prefix(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        router = RedisRouter(prefix="eu-")
+        publisher = router.publisher(list="mail")
+        broker = await shop.broker(shop.protect({"eu-mail": "low"}, queue={"eu-mail": "mail"}))
+        broker.include_router(router)
+        await broker.start()
+        with pytest.raises(JobShedError):
+            await publisher.publish("hello")
 
 
-def test_channels_pass_unless_the_table_of_queues_names_them(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            for queue in ({"news": "mail"}, lambda _: "mail", None):
-                broker = await shop.broker(shop.protect({"weather": "low", "*": "low"}, queue=queue))
-                before = decided(shop.controller)
-                await broker.publish("sunny", channel="weather")
-                assert decided(shop.controller) == before
-            broker = await shop.broker(shop.protect(queue={"news": "mail"}))
-            with pytest.raises(JobShedError):
-                await broker.publish("none", channel="news")
-
-    asyncio.run(main())
-
-
-def test_a_batch_is_gated_once_and_published_whole_or_not_at_all(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            with pytest.raises(JobShedError):
-                await broker.publish_batch(*"abc", list="mail")
-            assert shop.length() == OVERLOAD
+@on_loop
+async def test_channels_pass_unless_the_table_of_queues_names_them(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        for queue in ({"news": "mail"}, lambda _: "mail", None):
+            broker = await shop.broker(shop.protect({"weather": "low", "*": "low"}, queue=queue))
             before = decided(shop.controller)
-            await broker.publish_batch(*"abc", list="mail", headers={"backpressure_priority": "high"})
-            assert decided(shop.controller) == before + 1
-            assert shop.length() == OVERLOAD + 3
+            await broker.publish("sunny", channel="weather")
+            assert decided(shop.controller) == before
+        broker = await shop.broker(shop.protect(queue={"news": "mail"}))
+        with pytest.raises(JobShedError):
+            await broker.publish("none", channel="news")
 
-    asyncio.run(main())
+
+@on_loop
+async def test_a_batch_is_gated_once_and_published_whole_or_not_at_all(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        with pytest.raises(JobShedError):
+            await broker.publish_batch(*"abc", list="mail")
+        assert shop.length() == OVERLOAD
+        before = decided(shop.controller)
+        await broker.publish_batch(*"abc", list="mail", headers={"backpressure_priority": "high"})
+        assert decided(shop.controller) == before + 1
+        assert shop.length() == OVERLOAD + 3
 
 
-def test_a_request_is_gated_and_its_reply_is_not(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect(queue={"sums": "mail"}))
+@on_loop
+async def test_a_request_is_gated_and_its_reply_is_not(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker(shop.protect(queue={"sums": "mail"}))
 
-            @broker.subscriber(list="sums")  # type: ignore[untyped-decorator]
-            async def add(numbers: list[int]) -> int:
-                return sum(numbers)
+        @broker.subscriber(list="sums")  # type: ignore[untyped-decorator]
+        async def add(numbers: list[int]) -> int:
+            return sum(numbers)
 
-            await broker.start()
-            with pytest.raises(JobShedError):
-                await broker.request([1, 2], list="sums", timeout=10)
-            response = await broker.request([1, 2], list="sums", timeout=10, headers={"backpressure_priority": "high"})
-            assert await response.decode() == 3
-            with pytest.raises(JobShedError):  # to have a reply is not to handle a message
-                await broker.publish([1], list="sums")
-
-    asyncio.run(main())
+        await broker.start()
+        with pytest.raises(JobShedError):
+            await broker.request([1, 2], list="sums", timeout=10)
+        response = await broker.request([1, 2], list="sums", timeout=10, headers={"backpressure_priority": "high"})
+        assert await response.decode() == 3
+        with pytest.raises(JobShedError):  # to have a reply is not to handle a message
+            await broker.publish([1], list="sums")
 
 
 @pytest.mark.parametrize(
     "jobs", [{"list": "jobs"}, {"stream": StreamSub("jobs", group="shop", consumer="one")}], ids=["list", "stream"]
 )
-def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_overload(
+@on_loop
+async def test_nothing_of_what_is_published_while_a_message_is_handled_is_lost_under_overload(
     open_shop: OpenShop, jobs: dict[str, Any]
 ) -> None:
     to = dict.fromkeys(jobs, "jobs")
 
-    async def main() -> None:
-        async with open_shop() as shop:
+    async with open_shop() as shop:
 
-            class Retries(BaseMiddleware):
-                """Publishes a failed message again: the first time here, the second time after our own scope."""
+        class Retries(BaseMiddleware):
+            """Publishes a failed message again: the first time here, the second time after our own scope."""
 
-                async def consume_scope(self, call_next: Any, msg: Any) -> Any:
-                    try:
-                        return await call_next(msg)
-                    except ValueError:
-                        await broker.publish("second", **to)
+            async def consume_scope(self, call_next: Any, msg: Any) -> Any:
+                try:
+                    return await call_next(msg)
+                except ValueError:
+                    await broker.publish("second", **to)
 
-                async def after_processed(self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None) -> bool:
-                    if exc_type is KeyError:
-                        await broker.publish("third", **to)
-                    return True
+            async def after_processed(self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None) -> bool:
+                if exc_type is KeyError:
+                    await broker.publish("third", **to)
+                return True
 
-            everything_is_mail = shop.protect(queue=lambda _: "mail")
-            broker = await shop.broker(everything_is_mail, Retries)
-            other = await shop.broker(shop.protect(queue=lambda _: "mail"))
-            ran: list[str] = []
+        everything_is_mail = shop.protect(queue=lambda _: "mail")
+        broker = await shop.broker(everything_is_mail, Retries)
+        other = await shop.broker(shop.protect(queue=lambda _: "mail"))
+        ran: list[str] = []
 
-            @broker.subscriber(**jobs)  # type: ignore[untyped-decorator]
-            @broker.publisher(list="results")  # type: ignore[untyped-decorator]
-            async def work(attempt: str) -> str:
-                ran.append(attempt)
-                if attempt == "first":
-                    raise ValueError
-                if attempt == "second":
-                    raise KeyError
-                async with everything_is_mail.admitted("mail"):
-                    await broker.publish("more", list="more")
-                await broker.publish_batch("more", "more", list="more")
-                await other.publish("elsewhere", stream="elsewhere")
-                return "done"
+        @broker.subscriber(**jobs)  # type: ignore[untyped-decorator]
+        @broker.publisher(list="results")  # type: ignore[untyped-decorator]
+        async def work(attempt: str) -> str:
+            ran.append(attempt)
+            if attempt == "first":
+                raise ValueError
+            if attempt == "second":
+                raise KeyError
+            async with everything_is_mail.admitted("mail"):
+                await broker.publish("more", list="more")
+            await broker.publish_batch("more", "more", list="more")
+            await other.publish("elsewhere", stream="elsewhere")
+            return "done"
 
-            await broker.start()
-            await broker.publish("first", **to, headers={"backpressure_priority": "high"})
-            await eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
-            assert ran == ["first", "second", "third"]
-            assert (shop.length("more"), shop.length("elsewhere")) == (3, 1)
-            for one in (broker, other):
-                with pytest.raises(JobShedError):  # it was an overload all the while
-                    await one.publish("first", **to)
-
-    asyncio.run(main())
+        await broker.start()
+        await broker.publish("first", **to, headers={"backpressure_priority": "high"})
+        await eventually(lambda: shop.length("results") == 2)  # nothing of the first, all of the third
+        assert ran == ["first", "second", "third"]
+        assert (shop.length("more"), shop.length("elsewhere")) == (3, 1)
+        for one in (broker, other):
+            with pytest.raises(JobShedError):  # it was an overload all the while
+                await one.publish("first", **to)
 
 
 @pytest.mark.parametrize("loop", [[], ["--loop", "asyncio:new_event_loop"]], ids=["uvloop", "asyncio"])
@@ -296,87 +385,81 @@ def test_an_application_that_only_publishes_is_a_producer(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     with command(tmp_path, redis_url, "faststream", "run", "integrations.faststream_worker:producer") as producer:
-        assert "ControllerNotStartedError" in producer.outcome()
+        assert "ControllerNotStartedError" in producer.outcome(fails=True)
     assert not redis_client.exists("later")
 
 
-def test_an_application_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            app = FastStream(broker, logger=None)
-            raised: list[Any] = []
-            go = asyncio.Event()
+@on_loop
+async def test_an_application_beside_a_producer_opens_nothing_of_the_producers(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        app = FastStream(broker, logger=None)
+        raised: list[Any] = []
+        go = asyncio.Event()
 
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            async def work(_: str) -> None:
-                raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
+        @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        async def work(_: str) -> None:
+            raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
 
-            @app.after_startup
-            async def hello() -> None:
-                raised.append(await from_everywhere(lambda _: broker.publish("hello", list="mail")))
-                await go.wait()
+        @app.after_startup
+        async def hello() -> None:
+            raised.append(await from_everywhere(lambda _: broker.publish("hello", list="mail")))
+            await go.wait()
 
-            @app.on_shutdown
-            async def bye() -> None:
-                await broker.publish("bye", list="mail")
+        @app.on_shutdown
+        async def bye() -> None:
+            await broker.publish("bye", list="mail")
 
-            running = asyncio.create_task(app.run(sleep_time=0.001))
-            await eventually(lambda: raised)
-            shed = [JobShedError] * len(WAYS)
-            assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
-            shop.server.rpush("jobs", "now")
-            await eventually(lambda: len(raised) == 2)
-            assert raised == [[None] * len(WAYS)] * 2
-            assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
-            go.set()
-            app.exit()
-            await running
-            assert shop.controller._passed.counts() == {("mail", "worker"): 2 * len(WAYS) + 1}
-
-    asyncio.run(main())
+        running = asyncio.create_task(app.run(sleep_time=0.001))
+        await eventually(lambda: raised)
+        shed = [JobShedError] * len(WAYS)
+        assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
+        shop.server.rpush("jobs", "now")
+        await eventually(lambda: len(raised) == 2)
+        assert raised == [[None] * len(WAYS)] * 2
+        assert await from_everywhere(lambda _: broker.publish("hello", list="mail")) == shed
+        go.set()
+        app.exit()
+        await running
+        assert shop.controller._passed.counts() == {("mail", "worker"): 2 * len(WAYS) + 1}
 
 
-def test_an_application_that_subscribes_as_it_starts_is_a_consumer_from_then_on(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
-            app = FastStream(broker, logger=None)
-            router = RedisRouter()
+@on_loop
+async def test_an_application_that_subscribes_as_it_starts_is_a_consumer_from_then_on(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
+        app = FastStream(broker, logger=None)
+        router = RedisRouter()
 
-            @router.subscriber(list="jobs")
-            async def work(_: str) -> None: ...
+        @router.subscriber(list="jobs")
+        async def work(_: str) -> None: ...
 
-            @app.on_startup
-            async def subscribe() -> None:
-                with pytest.raises(JobShedError):
-                    await broker.publish("hello", list="mail")
-                broker.include_router(router)
-
-            @app.after_startup
-            async def hello() -> None:
+        @app.on_startup
+        async def subscribe() -> None:
+            with pytest.raises(JobShedError):
                 await broker.publish("hello", list="mail")
+            broker.include_router(router)
 
-            async with app:
-                assert shop.length() == OVERLOAD + 1
+        @app.after_startup
+        async def hello() -> None:
+            await broker.publish("hello", list="mail")
 
-    asyncio.run(main())
+        async with app:
+            assert shop.length() == OVERLOAD + 1
 
 
-def test_what_a_broker_without_the_middleware_receives_is_handled_by_a_consumer(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            protected, consumer = await shop.broker(), await shop.broker(BaseMiddleware)
+@on_loop
+async def test_what_a_broker_without_the_middleware_receives_is_handled_by_a_consumer(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        protected, consumer = await shop.broker(), await shop.broker(BaseMiddleware)
 
-            @consumer.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            async def work(_: str) -> None:
-                await protected.publish("more", list="mail")
+        @consumer.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        async def work(_: str) -> None:
+            await protected.publish("more", list="mail")
 
-            await consumer.start()
-            shop.server.rpush("jobs", "now")
-            await eventually(lambda: shop.length() == OVERLOAD + 1)
-
-    asyncio.run(main())
+        await consumer.start()
+        shop.server.rpush("jobs", "now")
+        await eventually(lambda: shop.length() == OVERLOAD + 1)
 
 
 async def serve(app: Any, requests: Callable[[], Awaitable[None]]) -> None:
@@ -409,152 +492,144 @@ async def get(app: Any, path: str) -> int:
     return int(answers[0]["status"])
 
 
-def test_requests_to_an_application_are_a_producers_and_its_hooks_a_consumers(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker()
+@on_loop
+async def test_requests_to_an_application_are_a_producers_and_its_hooks_a_consumers(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker()
 
-            async def send() -> None:
-                await broker.publish("hello", list="mail")
+        async def send() -> None:
+            await broker.publish("hello", list="mail")
 
-            @contextlib.asynccontextmanager
-            async def lifespan() -> AsyncIterator[None]:
+        @contextlib.asynccontextmanager
+        async def lifespan() -> AsyncIterator[None]:
+            await send()
+            yield
+
+        @http_get
+        async def enqueue(scope: Any) -> AsgiResponse:
+            try:
                 await send()
-                yield
+            except JobShedError:
+                return AsgiResponse(b"", 503)
+            return AsgiResponse(b"", 200)
 
-            @http_get
-            async def enqueue(scope: Any) -> AsgiResponse:
-                try:
-                    await send()
-                except JobShedError:
-                    return AsgiResponse(b"", 503)
-                return AsgiResponse(b"", 200)
+        app = AsgiFastStream(
+            broker,
+            asgi_routes=[("/", enqueue)],
+            lifespan=lifespan,
+            logger=None,
+            on_startup=[send],
+            after_startup=[send],
+            on_shutdown=[send],
+        )
 
-            app = AsgiFastStream(
-                broker,
-                asgi_routes=[("/", enqueue)],
-                lifespan=lifespan,
-                logger=None,
-                on_startup=[send],
-                after_startup=[send],
-                on_shutdown=[send],
-            )
-
-            async def requests() -> None:
-                await eventually(lambda: shop.length() == before + started)
-                assert await get(app, "/") == 503
-                with pytest.raises(JobShedError):
-                    await send()
-
-            before, started = shop.length(), 0
-            with pytest.raises(JobShedError):  # it only publishes so far
-                await serve(app, requests)
-
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            async def work(_: str) -> None:
+        async def requests() -> None:
+            await eventually(lambda: shop.length() == before + started)
+            assert await get(app, "/") == 503
+            with pytest.raises(JobShedError):
                 await send()
 
-            started = 3
+        before, started = shop.length(), 0
+        with pytest.raises(JobShedError):  # it only publishes so far
             await serve(app, requests)
-            assert shop.length() == before + 4
 
-            await broker.connect()
-            async with app.start_lifespan_context():  # in the task of the one who asks
-                await eventually(lambda: shop.length() == before + 7)
-                with pytest.raises(JobShedError):
-                    await send()
+        @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        async def work(_: str) -> None:
+            await send()
 
-    asyncio.run(main())
+        started = 3
+        await serve(app, requests)
+        assert shop.length() == before + 4
+
+        await broker.connect()
+        async with app.start_lifespan_context():  # in the task of the one who asks
+            await eventually(lambda: shop.length() == before + 7)
+            with pytest.raises(JobShedError):
+                await send()
 
 
 @pytest.mark.filterwarnings("ignore:The integration has been moved:DeprecationWarning")
-def test_requests_to_fastapi_are_a_producers_and_its_routers_hooks_a_consumers(open_shop: OpenShop) -> None:
+@on_loop
+async def test_requests_to_fastapi_are_a_producers_and_its_routers_hooks_a_consumers(open_shop: OpenShop) -> None:
     fastapi = required("fastapi")
     from faststream.redis.fastapi import RedisRouter as FastAPIRouter
 
-    async def main() -> None:
-        async with open_shop() as shop:
-            quiet: Any = None
-            router = FastAPIRouter(shop.url, middlewares=[shop.protect()], logger=quiet)
+    async with open_shop() as shop:
+        quiet: Any = None
+        router = FastAPIRouter(shop.url, middlewares=[shop.protect()], logger=quiet)
 
-            async def send(_: object = None) -> None:
-                await router.broker.publish("hello", list="mail")
+        async def send(_: object = None) -> None:
+            await router.broker.publish("hello", list="mail")
 
-            router.after_startup(send)
-            router.on_broker_shutdown(send)
+        router.after_startup(send)
+        router.on_broker_shutdown(send)
 
-            @router.subscriber(list="jobs")
-            async def work(_: str) -> None:
+        @router.subscriber(list="jobs")
+        async def work(_: str) -> None:
+            await send()
+
+        @router.get("/")
+        async def enqueue() -> Any:
+            try:
                 await send()
+            except JobShedError:
+                return fastapi.Response(status_code=503)
+            return fastapi.Response(status_code=200)
 
-            @router.get("/")
-            async def enqueue() -> Any:
-                try:
-                    await send()
-                except JobShedError:
-                    return fastapi.Response(status_code=503)
-                return fastapi.Response(status_code=200)
+        @router.get("/on-a-thread")
+        def enqueue_on_a_thread() -> Any:
+            try:
+                asyncio.run_coroutine_threadsafe(send(), loop).result(20)
+            except JobShedError:
+                return fastapi.Response(status_code=503)
+            return fastapi.Response(status_code=200)
 
-            @router.get("/on-a-thread")
-            def enqueue_on_a_thread() -> Any:
-                try:
-                    asyncio.run_coroutine_threadsafe(send(), loop).result(20)
-                except JobShedError:
-                    return fastapi.Response(status_code=503)
-                return fastapi.Response(status_code=200)
-
-            async def requests() -> None:
-                assert shop.length() == OVERLOAD + 1
-                assert (await get(app, "/"), await get(app, "/on-a-thread")) == (503, 503)
-                shop.server.rpush("jobs", "now")
-                await eventually(lambda: shop.length() == OVERLOAD + 2)
-
-            loop = asyncio.get_running_loop()
-            app = fastapi.FastAPI()
-            app.include_router(router)
-            await serve(app, requests)
-            assert shop.length() == OVERLOAD + 3
-
-    asyncio.run(main())
-
-
-def test_what_named_handlers_publish_is_judged_but_not_their_replies(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect(queue=lambda _: "mail", inside_tasks={"campaign"}))
-            raised: list[Any] = []
-
-            @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
-            @broker.publisher(list="results")  # type: ignore[untyped-decorator]
-            async def campaign(_: str) -> str:
-                raised.append(await from_everywhere(lambda _: broker.publish("more", list="mail")))
-                return "done"
-
-            await broker.start()
-            shop.server.rpush("jobs", "now")
-            await eventually(lambda: shop.length("results") == 1)
-            (told,) = raised
-            shed = dict(zip(WAYS, told, strict=True))
-            assert {shed["task"], shed["callback"], shed["to_thread"]} == {JobShedError}
-
-    asyncio.run(main())
-
-
-def test_high_goes_after_the_longest_wait(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        clock = ManualClock(sleep_advances=True)
-        async with open_shop(clock=clock) as shop:
-            shop.controller.reconfigure(CONFIG.evolve(HIGH_IS_RED))
-            broker = await shop.broker(shop.protect("high", max_wait={"high": 0.05}))
-            began = clock.monotonic_ns()
-            await broker.publish("hello", list="mail")
-            assert clock.monotonic_ns() - began == 50_000_000
+        async def requests() -> None:
             assert shop.length() == OVERLOAD + 1
+            assert (await get(app, "/"), await get(app, "/on-a-thread")) == (503, 503)
+            shop.server.rpush("jobs", "now")
+            await eventually(lambda: shop.length() == OVERLOAD + 2)
 
-    asyncio.run(main())
+        loop = asyncio.get_running_loop()
+        app = fastapi.FastAPI()
+        app.include_router(router)
+        await serve(app, requests)
+        assert shop.length() == OVERLOAD + 3
 
 
-def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> None:
+@on_loop
+async def test_replies_and_results_of_named_handlers_are_not_judged(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        broker = await shop.broker(shop.protect(queue=lambda _: "mail", inside_tasks={"campaign"}))
+
+        @broker.subscriber(list="jobs")  # type: ignore[untyped-decorator]
+        @broker.publisher(list="results")  # type: ignore[untyped-decorator]
+        async def campaign(_: str) -> str:
+            with pytest.raises(JobShedError):
+                await broker.publish("more", list="mail")
+            return "done"
+
+        await broker.start()
+        response = await broker.request("now", list="jobs", timeout=10, headers={"backpressure_priority": "high"})
+        assert await response.decode() == "done"
+        assert shop.length("results") == 1
+
+
+@on_loop
+async def test_who_is_admitted_may_be_given_a_priority(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        middleware = shop.protect()
+        broker = await shop.broker(middleware)
+        async with middleware.admitted("mail", priority="high"):
+            await broker.publish("hello", list="mail")
+        assert shop.length() == OVERLOAD + 1
+        with pytest.raises(JobShedError):
+            async with middleware.admitted("mail", "other", priority="low"):
+                pytest.fail("a part was let in")
+
+
+@on_loop
+async def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> None:
     class RejectedError(Exception):
         pass
 
@@ -562,124 +637,38 @@ def test_what_is_no_fault_of_the_queue_does_not_count(open_shop: OpenShop) -> No
         async def publish_scope(self, call_next: Any, cmd: Any) -> Any:
             raise RejectedError
 
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect("high"))
-            for wrong in ({"message": object()}, {"message": "hello", "headers": {"long": "x" * 100_000}}):
-                with pytest.raises((TypeError, ValueError, struct.error)):
-                    await broker.publish(**wrong, list="mail")
-            unconnected = RedisBroker(shop.url, middlewares=[shop.protect("high")])
-            with pytest.raises(FastStreamException):
-                await unconnected.publish("hello", list="mail")
-            rejecting = await shop.broker(Rejects, shop.protect("high"))
-            with pytest.raises(RejectedError):
-                await rejecting.publish("hello", list="mail")
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-
-    asyncio.run(main())
+    async with open_shop() as shop:
+        unconnected = RedisBroker(shop.url, middlewares=[shop.protect("high")])
+        with pytest.raises(FastStreamException):
+            await unconnected.publish("hello", list="mail")
+        rejecting = await shop.broker(Rejects, shop.protect("high"))
+        with pytest.raises(RejectedError):
+            await rejecting.publish("hello", list="mail")
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 0
 
 
-def test_many_are_gated_once_and_published_all_or_none(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            middleware = shop.protect({"other": "high", "*": "low"})
-            broker = await shop.broker(middleware)
+@on_loop
+async def test_of_a_pipeline_no_outcome_is_reported_unless_it_is_run_inside_of_admitted(open_shop: OpenShop) -> None:
+    async with open_shop() as shop:
+        middleware = shop.protect("high")
+        broker = await shop.broker(middleware)
+        client = await broker.connect()
+        for _ in range(4):
+            shop.controller.record_failure("mail")
+        async with client.pipeline() as pipe:
+            await broker.publish("hello", list="mail", pipeline=pipe)
             with pytest.raises(JobShedError):
-                async with middleware.admitted("other", "mail"):
-                    pytest.fail("a part was let in")
-            before = decided(shop.controller)
-            async with middleware.admitted("mail", "mail", priority="high"):
-                await asyncio.gather(*[broker.publish("hello", list="mail") for _ in range(10)])
-                async with middleware.admitted("mail"):
-                    await broker.publish("hello", list="mail")
-            assert decided(shop.controller) == before + 1
-            assert shop.length() == OVERLOAD + 11
-            with pytest.raises(JobShedError):
-                await broker.publish("hello", list="mail")
-
-    asyncio.run(main())
-
-
-def test_max_wait_bounds_the_sleep(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect("medium", max_wait=0.2))
-            with pytest.raises(ThrottledError) as throttled:
-                await broker.publish("hello", list="mail")
-            assert throttled.value.retry_after == 5.0
-            assert shop.length() == OVERLOAD
-
-    asyncio.run(main())
-
-
-def test_cancelled_at_the_gate_a_message_leaves_nothing(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        clock = ManualClock()
-        async with open_shop(clock=clock) as shop:
-            broker = await shop.broker(shop.protect("medium", max_wait=None))
-            await eventually(lambda: clock.sleeping() == 1)  # the poller, until its next read
-            tasks = asyncio.all_tasks()
-            waiting = asyncio.create_task(broker.publish("hello", list="mail"))
-            await eventually(lambda: clock.sleeping() == 2)
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            assert (clock.sleeping(), asyncio.all_tasks()) == (1, tasks)
-            assert shop.length() == OVERLOAD
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-
-    asyncio.run(main())
-
-
-@KINDS
-def test_a_server_that_refuses_opens_the_circuit(
-    open_shop: OpenShop, to: dict[str, str], request: pytest.FixtureRequest
-) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            broker = await shop.broker(shop.protect("high"))
-            request.getfixturevalue("full_server")
-            for _ in range(5):
-                with pytest.raises(Exception, match="maxmemory"):
-                    await broker.publish("hello", **to)
-            with pytest.raises(CircuitOpenError):
-                await broker.publish("hello", **to)
-
-    asyncio.run(main())
-
-
-def test_of_a_pipeline_no_outcome_is_reported_unless_it_is_run_inside_of_admitted(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop:
-            middleware = shop.protect("high")
-            broker = await shop.broker(middleware)
-            client = await broker.connect()
-            for _ in range(4):
-                shop.controller.record_failure("mail")
-            async with client.pipeline() as pipe:
+                await broker.publish("hello", list="mail", pipeline=pipe, headers={"backpressure_priority": "low"})
+            async with middleware.admitted("mail"):
                 await broker.publish("hello", list="mail", pipeline=pipe)
-                with pytest.raises(JobShedError):
-                    await broker.publish("hello", list="mail", pipeline=pipe, headers={"backpressure_priority": "low"})
-                async with middleware.admitted("mail"):
-                    await broker.publish("hello", list="mail", pipeline=pipe)
-                    assert shop.controller.circuit("mail").stats()["failure_count"] == 4
-                    await pipe.execute()
-            assert shop.controller.circuit("mail").stats()["failure_count"] == 0
-            assert shop.length() == OVERLOAD + 2
-
-    asyncio.run(main())
+                assert shop.controller.circuit("mail").stats()["failure_count"] == 4
+                await pipe.execute()
+        assert shop.controller.circuit("mail").stats()["failure_count"] == 0
+        assert shop.length() == OVERLOAD + 2
 
 
-def test_a_broker_for_tests_is_gated_like_any_other(open_shop: OpenShop) -> None:
-    async def main() -> None:
-        async with open_shop() as shop, TestRedisBroker(RedisBroker(middlewares=[shop.protect()])) as broker:
-            with pytest.raises(JobShedError):
-                await broker.publish("hello", list="mail")
-
-    asyncio.run(main())
-
-
-def test_a_synchronous_controller_is_refused() -> None:
-    wrong: Any = BackpressureController(None, InMemoryStatsProvider({}))
-    with pytest.raises(ConfigurationError, match="give an AsyncBackpressureController"):
-        BackpressureMiddleware(wrong, priority="low")
+@on_loop
+async def test_a_broker_for_tests_is_gated_like_any_other(open_shop: OpenShop) -> None:
+    async with open_shop() as shop, TestRedisBroker(RedisBroker(middlewares=[shop.protect()])) as broker:
+        with pytest.raises(JobShedError):
+            await broker.publish("hello", list="mail")

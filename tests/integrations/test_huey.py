@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from backpressure import (
-    CircuitOpenError,
-    ConfigurationError,
-    ControllerNotStartedError,
-    InMemoryStatsProvider,
-    JobShedError,
-    ThrottledError,
-)
+from backpressure import JobShedError
 from backpressure.providers.layouts import HueyLayout
-from integrations.conftest import OVERLOAD, decided
+from integrations.commands import command
+from integrations.contract.driver import Blocking, blocking
+from integrations.contract.framework import Fault, Framework
+from integrations.contract.promises import Contract
 from integrations.frameworks import required
+from integrations.jobs import JOBS, OnceError, errands, ran
+from integrations.overload import OVERLOAD
 from support.controller_fixtures import eventually
 
 required("huey")
@@ -36,78 +28,30 @@ from huey.signals import SIGNAL_ENQUEUED  # noqa: E402
 from backpressure.integrations.huey import protect  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     import redis
 
     from backpressure import BackpressureController
     from integrations.conftest import Watch
+    from integrations.contract.framework import Exempt, Faults, Ways, WaysOfMany
+    from integrations.contract.shop import Shop
     from support.controller_fixtures import MakeController
 
-TESTS = pathlib.Path(__file__).parent.parent
 
-ran: list[str] = []
-
-
-@pytest.fixture
-def app(redis_client: redis.Redis, redis_url: str) -> Iterator[Any]:
-    """A Huey with its tasks, and an overload in its queue."""
-    ran.clear()
-    app = huey.RedisHuey("mail", url=redis_url)
+@contextlib.contextmanager
+def shop(url: str) -> Iterator[Any]:
+    """Make a Huey with its tasks, and an overload in its queue."""
+    app = huey.RedisHuey("mail", url=url)
     storage = app.storage  # immediate mode replaces it
-
-    def fail_once() -> None:
-        ran.append("try")
-        if ran.count("try") == 1:
-            raise ValueError("once")
-
-    def send_more() -> None:
-        app.tasks_by_name["work"]("from a task")
-
-    def attempt() -> None:
-        try:
-            app.tasks_by_name["work"]("from a campaign")
-        except JobShedError:
-            ran.append("shed")
-
-    def fan_out() -> None:
-        attempt()
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(attempt).result()
-        fail_once()
-
-    declared: dict[Any, dict[str, Any]] = {
-        work: {},
-        important: {"backpressure_priority": "high"},
-        fail_once: {"retries": 1},
-        send_more: {},
-        fan_out: {"retries": 1},
-    }
-    app.tasks_by_name = {function.__name__: app.task(**options)(function) for function, options in declared.items()}
-    app.tasks_by_name["fail_later"] = app.task(retries=1, retry_delay=1, name="fail_later")(fail_once)
-    app.tasks_by_name["periodic"] = app.periodic_task(lambda _: True)(periodic)
+    options: dict[str, Any] = {"fail_once": {"retries": 1}, "campaign": {"retries": 1}}
+    options["important"] = {"backpressure_priority": "high"}
+    app.jobs = {job.__name__: app.task(**options.get(job.__name__, {}))(blocking(job)) for job in JOBS}
     for _ in range(OVERLOAD):
-        app.tasks_by_name["work"]()
+        app.jobs["work"]()
     yield app
     storage.conn.connection_pool.disconnect()
-
-
-def work(*name: object) -> str:
-    ran.extend(map(str, name))
-    return "worked"
-
-
-def important() -> None:
-    pass
-
-
-def periodic() -> None:
-    ran.append("periodic")
-
-
-@pytest.fixture
-def controller(watch: Watch, app: Any) -> BackpressureController:
-    return watch(HueyLayout(), "mail")
 
 
 @contextlib.contextmanager
@@ -124,92 +68,121 @@ def consuming(app: Any, *, periodic: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def test_under_overload_low_is_shed_and_high_passes(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority={"send_more": "high", "*": "low"})
-    with pytest.raises(JobShedError):
-        app.tasks_by_name["work"]()
-    with pytest.raises(JobShedError):
-        app.tasks_by_name["work"].schedule(delay=30)
-    with pytest.raises(JobShedError):
-        app.enqueue(app.tasks_by_name["work"].s().then(app.tasks_by_name["important"]))
-    assert app.pending_count() == OVERLOAD
-    app.tasks_by_name["important"]()
-    app.tasks_by_name["send_more"]()
-    assert app.pending_count() == OVERLOAD + 2
+def work(app: Any) -> Any:
+    return app.jobs["work"]
 
 
-@pytest.mark.parametrize("kind", ["group", "chord"])
-def test_a_group_is_gated_once_and_enqueued_all_or_none(
-    app: Any, controller: BackpressureController, kind: str
-) -> None:
-    protect(app, controller, priority="low")
-    work, important = app.tasks_by_name["work"], app.tasks_by_name["important"]
-
-    def bunch(*tasks: Any) -> Any:
-        return huey.chord(list(tasks), work.s()) if kind == "chord" else huey.group(iter(tasks))
-
-    with pytest.raises(JobShedError):
-        app.enqueue(bunch(important.s(), work.s()))
-    with pytest.raises(JobShedError):
-        app.enqueue(bunch(work.s(delay=3600), work.s()))
-    assert app.pending_count() == OVERLOAD
-    assert controller._passed.counts() == {}  # what is due later was not let pass either
-    before = decided(controller)
-    app.enqueue(bunch(*[important.s() for _ in range(10)]))
-    assert decided(controller) == before + 1
-    assert app.pending_count() == OVERLOAD + 10
+def important(app: Any) -> Any:
+    return app.jobs["important"]
 
 
-def test_nothing_of_a_retry_or_of_what_tasks_enqueue_is_lost_under_overload(
-    app: Any, controller: BackpressureController
-) -> None:
-    work, tasks = app.tasks_by_name["work"], app.tasks_by_name
-    tasks["send_more"]()
-    app.enqueue(work.s("first").then(work, "second"))
-    app.enqueue(huey.chord([work.s("member")], work.s("callback")))
-    tasks["fail_once"]()
-    protect(app, controller, priority="low")
-    with consuming(app):
-        eventually(lambda: {"from a task", "second", "callback"} <= set(ran) and ran.count("try") == 2)
-        with pytest.raises(JobShedError):  # it was an overload all the while
-            work()
+WRONG = (AttributeError, TypeError, ValueError)
 
 
-def test_what_the_scheduler_enqueues_is_not_lost_under_overload(app: Any, controller: BackpressureController) -> None:
-    app.tasks_by_name["work"].schedule(("delayed",), delay=1)
-    app.tasks_by_name["fail_later"]()
-    protect(app, controller, priority="low")
-    with consuming(app, periodic=True):
-        eventually(lambda: {"delayed", "periodic"} <= set(ran) and ran.count("try") == 2)
+class Huey(Framework):
+    title = "Huey"
+    driver = Blocking()
+    keys = ("huey.redis.mail", "huey.schedule.mail")
+    ways: ClassVar[Ways] = {
+        "call": lambda app: work(app)(),
+        "due soon": lambda app: work(app).schedule(delay=30),
+        "pipeline": lambda app: app.enqueue(work(app).s().then(important(app))),
+        "group": lambda app: app.enqueue(huey.group([important(app).s(), work(app).s()])),
+        "group with a later one": lambda app: app.enqueue(huey.group([work(app).s(delay=3600), work(app).s()])),
+        "chord with a later one": lambda app: app.enqueue(
+            huey.chord([work(app).s(delay=3600), work(app).s()], work(app).s())
+        ),
+    }
+    marks: ClassVar[Ways] = {"task": lambda app: important(app)()}
+    later: ClassVar[Ways] = {
+        "scheduled": lambda app: work(app).schedule(delay=3600),
+        "group": lambda app: app.enqueue(huey.group([work(app).s(delay=3600)])),
+    }
+    many: ClassVar[WaysOfMany] = {
+        "group": lambda app, jobs: app.enqueue(huey.group(app.jobs[job].s() for job in jobs)),
+        "chord": lambda app, jobs: app.enqueue(huey.chord([app.jobs[job].s() for job in jobs], work(app).s())),
+    }
+    faults: ClassVar[Faults] = {
+        "argument": Fault(lambda app: work(app)(lambda: None), WRONG),
+        "in a pipeline": Fault(lambda app: app.enqueue(work(app).s().then(work(app), lambda: None)), WRONG),
+        "in a group": Fault(lambda app: app.enqueue(huey.group([work(app).s(), work(app).s(lambda: None)])), WRONG),
+        "callback": Fault(lambda app: app.enqueue(huey.chord([work(app).s()], work(app).s(lambda: None))), WRONG),
+        "group in a chord": Fault(lambda app: app.enqueue(huey.chord([huey.group([])], work(app).s())), WRONG),
+    }
+    exempt: ClassVar[Exempt] = {"test_a_job_that_is_there_already_is_no_failure": "to Huey every task is a new one"}
+
+    def layout(self, queue_name: str) -> HueyLayout:
+        return HueyLayout()
+
+    @contextlib.asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Any]:
+        with shop(url) as app:
+            yield app
+
+    def hook(self, app: Any, controller: Any, **options: Any) -> Any:
+        return protect(app, controller, **options)
+
+    def send(self, app: Any, job: str) -> Any:
+        return app.jobs[job]()
+
+    @contextlib.asynccontextmanager
+    async def working(self, app: Any) -> AsyncIterator[None]:
+        with consuming(app, periodic=True):
+            yield
+
+    def name_of(self, given: Any) -> str:
+        return str(given.name)
+
+    async def send_more(self, app: Any) -> set[str]:
+        """Send what goes on with other tasks, and what the scheduler is to send."""
+
+        def periodic() -> None:
+            ran.append("periodic")
+
+        def fail_later() -> None:
+            ran.append("later")
+            if ran.count("later") == 1:
+                raise ValueError
+            ran.append("late")
+
+        app.periodic_task(lambda _: True)(periodic)
+        app.task(retries=1, retry_delay=1)(fail_later)()
+        app.enqueue(work(app).s("first").then(work(app), "second"))
+        app.enqueue(huey.chord([work(app).s("member")], work(app).s("callback")))
+        work(app).schedule(("delayed",), delay=1)
+        return {"second", "callback", "delayed", "late", "periodic"}
+
+    @contextlib.asynccontextmanager
+    async def at_once(self, shop: Shop) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+        await shop.hook()
+        shop.app.immediate = True
+        yield lambda: work(shop.app)("at once")
 
 
-def test_immediate_tasks_run_whatever_the_backlog(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="low")
-    app.immediate = True
-    app.tasks_by_name["work"]("at once")
-    assert ran == ["at once"]
+class TestContract(Contract):
+    framework = Huey()
 
 
-def test_on_an_event_loop_nothing_sleeps(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="medium")
+@pytest.fixture
+def app(redis_client: redis.Redis, redis_url: str) -> Iterator[Any]:
+    ran.clear()
+    with shop(redis_url) as app:
+        yield app
+
+
+@pytest.fixture
+def controller(watch: Watch, app: Any) -> BackpressureController:
+    return watch(HueyLayout(), "mail")
+
+
+def sending(app: Any, *what: str) -> Any:
+    """Return the task ``errand``, which is to send a task."""
 
     async def send() -> None:
-        app.tasks_by_name["work"]()
+        work(app)(*what)
 
-    with pytest.raises(ThrottledError), pytest.warns(RuntimeWarning, match="event loop"):
-        asyncio.run(send())
-    assert app.pending_count() == OVERLOAD
-
-
-def test_a_server_that_refuses_opens_the_circuit(
-    app: Any, controller: BackpressureController, full_server: None
-) -> None:
-    protect(app, controller, priority="high")
-    for _ in range(5):
-        with pytest.raises(Exception, match="maxmemory"):
-            app.tasks_by_name["work"]()
-    with pytest.raises(CircuitOpenError):
-        app.tasks_by_name["work"]()
+    errands["errand"] = send
+    return app.jobs["errand"]
 
 
 def test_the_signal_of_an_enqueue_could_not_stop_it(app: Any) -> None:
@@ -217,23 +190,22 @@ def test_the_signal_of_an_enqueue_could_not_stop_it(app: Any) -> None:
     def shed(*_: object) -> None:
         raise JobShedError
 
-    app.tasks_by_name["work"]()
+    work(app)()
     assert app.pending_count() == OVERLOAD + 1
 
 
 def test_an_immediate_task_may_retry_and_enqueue(app: Any, make_controller: MakeController) -> None:
     protect(app, make_controller(start=False), priority="low", inside_tasks={"fail_once"})
     app.immediate = True
-    app.tasks_by_name["fail_once"]()
-    app.tasks_by_name["send_more"]()
+    app.jobs["fail_once"]()
+    sending(app, "from a task")()
     assert ran == ["try", "try", "from a task"]
 
 
-# ------------------------------------------------------------------------------------------------------------ consumers
-
-
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_nothing_that_a_consumer_enqueues_is_refused(redis_client: redis.Redis, redis_url: str, kind: str) -> None:
+def test_nothing_that_a_consumer_enqueues_is_refused(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path, kind: str
+) -> None:
     outside = huey.RedisHuey("mail", url=redis_url)
     work_outside = [
         outside.task(name=name, **options)(lambda *_: None)
@@ -247,33 +219,24 @@ def test_nothing_that_a_consumer_enqueues_is_refused(redis_client: redis.Redis, 
     fail()
     note.schedule(("delayed",), delay=1)
     outside.storage.conn.connection_pool.disconnect()
+    program = ("huey.bin.huey_consumer", "integrations.huey_program.app")
     expected = [
         *("on startup", "before", "after", "on complete", "on error", "on error", "try", "try", "periodic", "delayed"),
         *("from a task", "from a thread", "from a pool", "from a pipeline", "on shutdown"),
     ]
-    consumer = subprocess.Popen(
-        [sys.executable, "-m", "huey.bin.huey_consumer", "integrations.huey_program.app", "-w", "1", "-k", kind],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "TEST_REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        eventually(lambda: consumer.poll() is not None or redis_client.llen("ran") >= len(expected) - 1, seconds=30)
-        consumer.send_signal(signal.SIGINT)
-        output = consumer.communicate(timeout=30)[0]
-    finally:
-        consumer.kill()
-    assert sorted(redis_client.lrange("ran", 0, -1)) == sorted(what.encode() for what in expected), output
+    with command(tmp_path, redis_url, *program, "-w", "1", "-k", kind) as consumer:
+        consumer.until(lambda: redis_client.llen("ran") >= len(expected) - 1)
+        consumer.end(signal.SIGINT)
+    assert sorted(redis_client.lrange("ran", 0, -1)) == sorted(what.encode() for what in expected)
 
 
-def test_a_consumer_within_a_producer_opens_nothing_of_the_producers(
+def test_what_a_consumer_within_a_producer_enqueues_as_it_starts_passes(
     app: Any, controller: BackpressureController
 ) -> None:
     @app.on_startup()  # type: ignore[untyped-decorator]
     def boot() -> None:
-        app.tasks_by_name["work"]("at boot")
-        thread = threading.Thread(target=app.tasks_by_name["work"], args=("from a thread",))
+        work(app)("at boot")
+        thread = threading.Thread(target=work(app), args=("from a thread",))
         thread.start()
         thread.join()
 
@@ -281,69 +244,29 @@ def test_a_consumer_within_a_producer_opens_nothing_of_the_producers(
     with consuming(app):
         eventually(lambda: {"at boot", "from a thread"} <= set(ran))
         with pytest.raises(JobShedError):
-            app.tasks_by_name["work"]()
+            work(app)()
     assert controller._passed.counts() == {("mail", "worker"): 2}
 
 
-def test_tasks_that_are_named_are_judged_inside_of_consumers(app: Any, controller: BackpressureController) -> None:
-    work = app.tasks_by_name["work"]
-    app.enqueue(app.tasks_by_name["fan_out"].s().then(work, "next"))
-    app.tasks_by_name["send_more"]()
-    protect(app, controller, priority="low", inside_tasks={"fan_out"})
+def test_retries_and_pipelines_of_tasks_that_are_named_pass(app: Any, controller: BackpressureController) -> None:
+    async def fan_out() -> None:
+        ran.append("try")
+        with pytest.raises(JobShedError):
+            work(app)("from a campaign")
+        if ran.count("try") == 1:
+            raise OnceError
+
+    errands["campaign"] = fan_out
+    app.enqueue(app.jobs["campaign"].s().then(work(app), "next"))
+    protect(app, controller, priority="low", inside_tasks={"campaign"})
     with consuming(app):
-        eventually(lambda: {"next", "from a task"} <= set(ran))
-    assert ran.count("shed") == 4  # by the task and by its pool, at either try
-    assert ran.count("from a campaign") == 0
+        eventually(lambda: "next" in ran)
+    assert (ran.count("try"), ran.count("from a campaign")) == (2, 0)
 
 
 def test_who_executes_a_task_by_hand_is_its_consumer(app: Any, make_controller: MakeController) -> None:
-    app.enqueue(app.tasks_by_name["send_more"].s().then(app.tasks_by_name["important"]))
+    app.enqueue(sending(app, "from a task").s().then(important(app)))
     protect(app, make_controller(start=False), priority="low")
     while app.pending_count():
         app.execute(app.dequeue())
     assert "from a task" in ran
-
-
-# ------------------------------------------------------------------------------------------------------------- outcomes
-
-
-def test_an_app_is_protected_once(app: Any, controller: BackpressureController) -> None:
-    protect(app, controller, priority="high")
-    with pytest.raises(ConfigurationError, match="protected already"):
-        protect(app, controller, priority="high")
-
-
-def test_an_unstarted_controller_stops_producers(app: Any, make_controller: MakeController) -> None:
-    protect(app, make_controller(start=False), priority="low")
-    with pytest.raises(ControllerNotStartedError, match="low job for queue 'mail'"):
-        app.tasks_by_name["work"]()
-    assert app.pending_count() == OVERLOAD
-
-
-def test_tasks_of_another_time_are_not_judged_by_the_backlog_of_now(
-    app: Any, controller: BackpressureController
-) -> None:
-    protect(app, controller, priority="low")
-    work = app.tasks_by_name["work"]
-    work.schedule(delay=3600)
-    app.enqueue(huey.group([work.s(delay=3600), work.s(delay=3600)]))
-    assert app.pending_count() == OVERLOAD + 3
-    assert controller._passed.counts() == {("mail", "scheduled"): 3}
-
-
-def test_what_is_wrong_with_a_task_says_nothing_of_the_queue(app: Any, make_controller: MakeController) -> None:
-    calm = make_controller(InMemoryStatsProvider({"mail": 0}))
-    protect(app, calm, priority="high")
-    work = app.tasks_by_name["work"]
-    wrong: list[Callable[[], object]] = [
-        lambda: work(lambda: None),
-        lambda: app.enqueue(work.s().then(work, lambda: None)),
-        lambda: app.enqueue(huey.group([work.s(), work.s(lambda: None)])),
-        lambda: app.enqueue(huey.chord([work.s()], work.s(lambda: None))),
-        lambda: app.enqueue(huey.chord([huey.group([])], work.s())),
-    ]
-    for enqueue in wrong * 2:
-        with pytest.raises((AttributeError, TypeError, ValueError)):
-            enqueue()
-    assert calm.circuit("mail").stats()["failure_count"] == 0
-    assert app.pending_count() == OVERLOAD

@@ -68,9 +68,6 @@ def refused(provider: Any, match: str, **options: Any) -> None:
     assert caught.value.field == "stats_provider"
 
 
-# ------------------------------------------------------------------------------------------------------------- the rule
-
-
 @pytest.mark.parametrize(
     "queues",
     [
@@ -168,9 +165,6 @@ def test_queues_that_are_met_later_are_warned_of_once(caplog: pytest.LogCaptureF
     (record,) = caplog.records
     assert "queue 'reports'" in record.getMessage()
     assert vars(record)["queue_name"] == "reports"
-
-
-# ------------------------------------------------------------------------------------------------------------ the hooks
 
 
 def sync(**options: Any) -> BackpressureController:

@@ -75,9 +75,6 @@ def raised_from(cause: BaseException | None, *, context: BaseException | None = 
     return error
 
 
-# ------------------------------------------------------------------------------------------------------------ answers
-
-
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [
@@ -248,9 +245,6 @@ def test_the_example_runs(name: str, engine_name: str) -> None:
     assert not report, "".join(report)
 
 
-# --------------------------------------------------------------------------------------------------------------- ASGI
-
-
 class Asgi:
     """Calls an ASGI application as a server does."""
 
@@ -329,9 +323,6 @@ def test_asgi_answers_are_yours() -> None:
     start, rest = Asgi().call(failing(ValueError()), answer=lambda error: HTTPRefusal(418, {"X-Tea": "yes"}, b"tea"))
     assert (start["status"], start["headers"]) == (418, [(b"x-tea", b"yes"), (b"content-length", b"3")])
     assert rest["body"] == b"tea"
-
-
-# --------------------------------------------------------------------------------------------------------------- WSGI
 
 
 class Wsgi:

@@ -58,9 +58,6 @@ def is_problem(status: int, headers: Any, body: bytes) -> bool:
     return status in {429, 503} and headers["Content-Type"] == "application/problem+json" and b'"title"' in body
 
 
-# ------------------------------------------------------------------------------------------------------------ FastAPI
-
-
 @pytest.fixture
 def fastapi_app(
     controller: BackpressureController, clock: ManualClock, engine_name: str, provider: Any
@@ -176,9 +173,6 @@ def test_fastapi_answers_of_your_own_come_first(fastapi_app: fastapi.FastAPI) ->
     assert asked(fastapi_app, "/handled").status_code == 409
 
 
-# -------------------------------------------------------------------------------------------------------------- Flask
-
-
 def create_app(controller: BackpressureController) -> flask.Flask:
     """Return a shop."""
     app = flask.Flask("shop")
@@ -264,9 +258,6 @@ def test_flask_needs_more_than_middleware(controller: BackpressureController) ->
     app.error_handler_spec.clear()
     app.wsgi_app = BackpressureWSGI(app.wsgi_app)  # type: ignore[method-assign]
     assert app.test_client().post("/sync/low/full").status_code == 500
-
-
-# ------------------------------------------------------------------------------------------------------------- Django
 
 
 class TeaMiddleware(BackpressureDjango):
@@ -361,9 +352,6 @@ def test_django_answers_are_yours() -> None:
     with django.test.override_settings(MIDDLEWARE=[f"{TeaMiddleware.__module__}.{TeaMiddleware.__name__}"]):
         answer = posted("wsgi", "/fault")
     assert (answer.status_code, answer.content) == (418, b"tea")
-
-
-# ------------------------------------------------------------------------------------------------------------ clients
 
 
 class _Quiet(WSGIRequestHandler):

@@ -1,4 +1,4 @@
-"""The event that sleeps end by: a signal handler may set it in the midst of its own thread's wait."""
+"""The event that ends sleeps: a signal handler may set it while its own thread waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def interrupt(work: Callable[[], object], handler: Callable[[], object], instruction: int) -> bool:
-    """Run `work`, with `handler` in front of one of its instructions; tell whether it came to that one."""
+    """Run `work`, and `handler` before one of its instructions; tell whether that one was reached."""
     left = instruction
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -32,7 +32,7 @@ def interrupt(work: Callable[[], object], handler: Callable[[], object], instruc
         return trace
 
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one that wants them when tracing begins
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 checks whether one wants them when tracing begins
     sys.settrace(trace)
     try:
         work()
@@ -54,7 +54,7 @@ def test_a_handler_may_set_it_at_any_instruction(act: str) -> None:
         if not reached:
             assert instruction > 5
             return
-        # However it ended, it still works.
+        # It works after any end.
         wake.clear()
         assert not wake.wait(0)
         wake.set()

@@ -49,13 +49,11 @@ def refused(build: Build, **values: Any) -> ConfigurationError:
 
 
 def refuses(build: Build, path: str, rule: str, **values: Any) -> None:
-    """Hold that the error names the field by its path, the value and the rule."""
+    """Check that the error names the path of the field, the value and the rule."""
     error = refused(build, **values)
     assert error.field == path
     assert str(error) == f"{path} is {error.value!r}: {rule}"
 
-
-# ------------------------------------------------------------------------------------------- just inside, outside
 
 INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (window, {"green_max": 0}),
@@ -299,8 +297,6 @@ def test_only_keywords_are_taken(build: Build) -> None:
         build(1, 2, 3)
 
 
-# --------------------------------------------------------------------------------------- what follows until it is set
-
 FOLLOWS: list[tuple[Build, dict[str, Any], dict[str, float]]] = [
     (CircuitConfig, {"recovery_timeout": 1}, {"probe_interval": 1}),
     (CircuitConfig, {"recovery_timeout": 300}, {"probe_interval": 5}),
@@ -332,8 +328,6 @@ def test_each_value_is_checked_before_any_pair() -> None:
     refuses(CircuitConfig, "circuit.recovery_timeout", "must be from 10 ms to 24 h", recovery_timeout=0, trip_window=1)
     refuses(PollingConfig, "polling.cache_ttl", "must be from 0 to 1 h", cache_ttl=-1, jitter=5)
 
-
-# -------------------------------------------------------------------------------------- what passes for a number
 
 DURATIONS: list[tuple[Build, str]] = [
     *((CurveConfig, name) for name in ("yellow_min_delay", "yellow_max_delay", "red_max_delay")),
@@ -430,9 +424,6 @@ def test_every_setting_is_among_those_tried() -> None:
         assert {field.name for field in attrs.fields(kind)} <= tried | others
 
 
-# -------------------------------------------------------------------------------------------- durations, fractions
-
-
 @pytest.mark.parametrize(
     ("given_as", "seconds"),
     [
@@ -512,9 +503,6 @@ def test_fallback_modes(given_as: Any, mode: FallbackMode) -> None:
 def test_refuses_any_other_fallback_mode(value: Any) -> None:
     rule = 'give "conservative", "permissive" or "circuit_only", or true/false for conservative/permissive'
     refuses(RecoveryStrategy, "recovery.fallback_mode", rule, fallback_mode=value)
-
-
-# --------------------------------------------------------------------------------------------------- the whole tree
 
 
 def test_defaults() -> None:

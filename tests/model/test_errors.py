@@ -1,4 +1,4 @@
-"""The tree of exceptions, their way through pickle, and the three predicates over causes and groups."""
+"""The tree of exceptions, pickling, and the three predicates over causes and groups."""
 
 from __future__ import annotations
 
@@ -74,9 +74,6 @@ def test_examples_cover_the_tree() -> None:
     assert {type(error) for error in EXAMPLES} == set(TREE)
 
 
-# --------------------------------------------------------------------------------------------------------- pickle
-
-
 def same(one: BaseException, other: BaseException) -> bool:
     return (type(one), one.args, str(one), vars(one)) == (type(other), other.args, str(other), vars(other))
 
@@ -125,8 +122,6 @@ def test_attributes_default_to_unknown() -> None:
     assert (error.queue_name, error.priority, error.retry_after) == (None, None, None)
     assert StatsUnavailableError().error_type == "provider"
 
-
-# ----------------------------------------------------------------------------------------------------- predicates
 
 SHED, OPEN, PLAIN = JobShedError("shed"), CircuitOpenError("open"), ValueError("plain")
 

@@ -108,8 +108,6 @@ def fields(error: ConfigurationError) -> list[str]:
     return [fault.field for fault in error.faults]
 
 
-# ------------------------------------------------------------------------------------------- just inside, outside
-
 IN_CODE = {"excluded_exceptions", "is_failure"}
 LOADABLE_INSIDE = [case for case in INSIDE if IN_CODE.isdisjoint(case[1])]
 LOADABLE_OUTSIDE = [
@@ -146,9 +144,6 @@ def test_just_outside_for_one_queue(build: Build, path: str, rule: str, values: 
     path = f"thresholds.low_priority.{path}" if build is window else path
     assert fields(error) == [f'queues."e.mail".{path}']
     assert str(error) == f'queues."e.mail".{path} is {error.value!r}: {rule}'
-
-
-# ---------------------------------------------------------------------------------------------- what nobody has set
 
 
 @pytest.mark.parametrize("load", LOADERS)
@@ -194,9 +189,6 @@ def test_every_rule_is_tried() -> None:
     }
     assert ruled
     assert ruled <= tried
-
-
-# ---------------------------------------------------------------------------------------------------------- merging
 
 
 def test_nothing_gives_the_defaults(tmp_path: Path) -> None:
@@ -321,9 +313,6 @@ def test_validating_finds_what_was_forced_in() -> None:
     assert fields(refused(config.validate)) == ["polling.jitter", "max_queues"]
 
 
-# ----------------------------------------------------------------------------------------------------- all at once
-
-
 def test_five_mistakes_are_five_faults(tmp_path: Path) -> None:
     path = file(
         tmp_path,
@@ -432,9 +421,6 @@ def test_what_is_no_path(path: Any) -> None:
     assert re.search("is no path: write it as|no setting is 21 levels deep", str(error.faults[0]))
 
 
-# ------------------------------------------------------------------------------------------------------------ files
-
-
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -500,9 +486,6 @@ def test_exceptions_are_not_named_in_files(tmp_path: Path) -> None:
     assert "settable in code only" in str(error)
 
 
-# ------------------------------------------------------------------------------------------------------ environment
-
-
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
@@ -538,9 +521,6 @@ def test_bad_variables(environ: dict[str, str], message: str) -> None:
     assert header == "correct in the environment (polling.interval is BACKPRESSURE_POLLING__INTERVAL):"
     assert fault.startswith(f"  {message}")
     assert len(error.faults) == 1
-
-
-# ---------------------------------------------------------------------------------------------------------- laziness
 
 
 def test_only_loading_loads_cattrs() -> None:

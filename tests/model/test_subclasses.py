@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Quota(Section):
-    """With the means of this package."""
+    """Made with the helpers of this package."""
 
     _path = "quota"
 
@@ -40,7 +40,7 @@ def _small(_: object, field: attrs.Attribute[Any], value: int) -> None:
 
 @attrs.frozen
 class Alarm:
-    """With those of attrs alone."""
+    """Made with attrs alone."""
 
     level: int = attrs.field(default=3, converter=int, validator=_small)
     silent: int = 0

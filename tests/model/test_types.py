@@ -32,8 +32,6 @@ from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, OTHER_QUEUES, Circ
 if TYPE_CHECKING:
     from enum import Enum
 
-# ---------------------------------------------------------------------------------------------------------- enums
-
 
 def test_priorities() -> None:
     assert {str(priority): priority.value for priority in Priority} == {"low": 0, "medium": 1, "high": 2}
@@ -83,7 +81,7 @@ def test_parses_priorities(value: object, priority: Priority) -> None:
 
 
 class Text(str):
-    """What an ORM may hand over."""
+    """What an ORM may give."""
 
     __slots__ = ()
 
@@ -100,9 +98,6 @@ def test_refuses_any_other_priority(value: object) -> None:
         Priority.parse(value)
     assert str(caught.value) == f'invalid priority {value!r}: give a Priority or one of "low", "medium", "high"'
     assert isinstance(caught.value, ValueError)
-
-
-# ---------------------------------------------------------------------------------------------------------- names
 
 
 @pytest.mark.parametrize(
@@ -202,9 +197,6 @@ def test_engines_only_ever_see_an_exact_str() -> None:
     assert "mail" == name  # noqa: SIM300 - the exact str must be asked
 
 
-# -------------------------------------------------------------------------------------------------------- samples
-
-
 def test_a_samples_time_defaults_to_now() -> None:
     before = datetime.now(UTC)
     sample = QueueStats("mail", 3)
@@ -263,8 +255,6 @@ def test_a_provider_is_known_by_its_methods() -> None:
     assert not isinstance(object(), StatsProvider)
 
 
-# ------------------------------------------------------------------------------------------------------ decisions
-
 WHEN = datetime(2025, 5, 1, 12, 30, tzinfo=UTC)
 
 
@@ -294,7 +284,7 @@ SHED = decision(
 
 
 class StoppedTime:
-    """As much of a sleeper as a decision's retry time needs."""
+    """A sleeper, as far as the retry time of a decision needs one."""
 
     def __init__(self, now_ns: int) -> None:
         self.now = now_ns
@@ -396,9 +386,6 @@ def test_an_open_circuits_retry_time_is_computed_when_read() -> None:
     assert rejected.retry_after == 0.5
     time.now = 9_000_000_000
     assert rejected.retry_after == 0.0
-
-
-# -------------------------------------------------------------------------------------------------------- waiting
 
 
 def test_a_go_waits_for_nothing_and_rejects_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What is offered to operators: alerts that fire when they must, and a dashboard that asks for metrics that exist."""
+"""The files for operators: alerts fire when they must, and the dashboard asks for metrics that exist."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from backpressure import (
     Priority,
     StatsUnavailableError,
 )
-from backpressure._telemetry.metrics import FAMILIES
+from backpressure._telemetry.families import FAMILIES
 from backpressure.integrations import passing
 from backpressure.integrations._shared.hook import Hook
 from support.servers import HOST, free_port, wait_until
@@ -47,7 +47,7 @@ DASHBOARD = json.loads((ROOT / "ops" / "dashboard.json").read_text("utf-8"))
 RULES = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"][0]["rules"]
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
-# What Grafana puts in place of its variables.
+# Values that Grafana could put in place of its variables.
 GRAFANA = {"$__rate_interval": "5s", "$queue": ".+", "$priority": ".+"}
 
 
@@ -77,9 +77,6 @@ def promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# -------------------------------------------------------------------------------------------------------------- alerts
-
-
 def test_promtool_accepts_the_alerts() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", ALERTS)
 
@@ -93,7 +90,7 @@ def test_each_alert_is_complete(rule: dict[str, Any]) -> None:
     assert rule["for"]
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert set(rule["annotations"]) == {"summary", "description"}
-    # Its unit tests hold both: that it fires, and that it is silent.
+    # Its unit tests show both: that it fires, and that it is silent.
     tests = yaml.safe_load(ALERTS_TEST.read_text("utf-8"))["tests"]
     cases = [case for test in tests for case in test["promql_expr_test"] if rule["alert"] in case["expr"]]
     assert {bool(case.get("exp_samples")) for case in cases} == {True, False}
@@ -101,9 +98,6 @@ def test_each_alert_is_complete(rule: dict[str, Any]) -> None:
 
 def test_limits_that_repeat_the_configuration_are_its_defaults() -> None:
     assert IN_RULES["BackpressureSamplesStale"].endswith(f"> {BackpressureConfig().polling.cache_ttl:g}")
-
-
-# ----------------------------------------------------------------------------------------------------------- dashboard
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:
@@ -128,9 +122,6 @@ def test_promtool_parses_every_expression_of_the_dashboard(tmp_path: Path) -> No
     promtool("check", "rules", file)
 
 
-# ------------------------------------------------------------------------------------------------------------- metrics
-
-
 @pytest.fixture
 def provider() -> InMemoryStatsProvider:
     return InMemoryStatsProvider({"empty": 0, "yellow": 300, "red": 6_000, "down": 0})
@@ -140,7 +131,7 @@ BY_HAND = BackpressureConfig(polling=PollingConfig(enabled=False), max_queues=4)
 
 
 def use(controller: BackpressureController, provider: InMemoryStatsProvider) -> None:
-    """Do a little of all that is counted, on a clock that sleeps move."""
+    """Do a little of everything that is counted, on a clock that sleeps move."""
     for error in (StatsUnavailableError("it is away", error_type="connect"), None):
         provider.fail_with(error)
         controller._poller.poll()
@@ -187,7 +178,7 @@ def names(listed: str) -> set[str]:
 
 
 def bracketed(text: str) -> str:
-    """Return what stands before the bracket that closes more than were opened."""
+    """Return the text before the bracket that closes more than were opened."""
     depths = itertools.accumulate({"(": 1, ")": -1}.get(letter, 0) for letter in text)
     return text[: list(depths).index(-1)]
 
@@ -224,12 +215,9 @@ def test_the_variables_of_the_dashboard_exist() -> None:
     assert asked[2] in FAMILIES[asked[1]].labels
 
 
-# -------------------------------------------------------------------------------------------------------------- server
-
-
 @contextlib.contextmanager
 def prometheus(folder: Path, target: int) -> Iterator[Callable[..., Any]]:
-    """Run a real server that scrapes and evaluates the alerts five times a second; yield what asks its API."""
+    """Run a real server that scrapes and evaluates the alerts five times a second; yield a way to ask its API."""
     port = free_port()
     every = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
     jobs = [{"job_name": "shop", "static_configs": [{"targets": [f"{HOST}:{target}"]}]}]
@@ -245,7 +233,7 @@ def prometheus(folder: Path, target: int) -> Iterator[Callable[..., Any]]:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:  # what it says while it starts
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:  # its answer while it starts
                 pytest.fail(f"{query}: {error.read().decode()}")
         except OSError:
             if process.poll() is not None:
@@ -277,12 +265,12 @@ def test_a_real_prometheus_has_data_for_every_panel(
             def all_panels_have_data() -> bool:
                 use(controller, provider)
                 for where, expression in list(missing.items()):
-                    # What is divided by nothing, and quantiles of nothing, are no data either.
+                    # Divisions by zero and quantiles of nothing are not data either.
                     if set(values(expression)) - {"NaN", "+Inf"}:
                         del missing[where]
                 return not missing
 
-            # It looks for what to scrape every five seconds.
+            # It looks for targets to scrape every five seconds.
             wait_until(lambda: values("up") == ["1"], seconds=30, what="the first scrape")
             with contextlib.suppress(TimeoutError):
                 wait_until(all_panels_have_data, seconds=20)

@@ -1,4 +1,4 @@
-"""A Celery application whose worker's and beat's processes send, though everything is to be shed and nothing runs."""
+"""A Celery application whose worker's and beat's processes send, though everything would be shed and nothing runs."""
 
 from __future__ import annotations
 

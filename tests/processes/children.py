@@ -1,4 +1,4 @@
-"""The program under test that asks from processes which multiprocessing makes."""
+"""The program under test: it asks from processes that multiprocessing makes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHILDREN = 2
 
 
 def see(waiting: int) -> int:
-    """Ask until so many jobs wait; return which process saw it."""
+    """Ask until `waiting` jobs wait; return the process that saw it."""
     controller.start()
     give_up = time.monotonic() + 20
     while controller.suggest_throttle("high", "jobs").backlog_size != waiting:

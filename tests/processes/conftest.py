@@ -1,4 +1,4 @@
-"""What tests of processes share: other people's servers as children, and Python programs that tell how they end."""
+"""Fixtures for tests of processes: other projects' servers as children, and Python programs that tell how they end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backpressure._engine.border import EngineModule
 
 TESTS = Path(__file__).parent.parent
-SECONDS = 30  # that a process has to end in; whoever needs them hangs
+SECONDS = 30  # a process that has not ended by then hangs
 
 
 class Launch(Protocol):
@@ -33,13 +33,13 @@ class Launch(Protocol):
 
 @pytest.fixture
 def environ(engine_name: str, engine_module: EngineModule, redis_url: str) -> dict[str, str]:
-    """What the programs under test learn from their environment."""
+    """Return the environment of the programs under test."""
     return {**os.environ, "BACKPRESSURE_ENGINE": engine_name, "TEST_REDIS_URL": redis_url, "PYTHONPATH": str(TESTS)}
 
 
 @pytest.fixture
 def launch(environ: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
-    """Return what starts programs. What they print is shown where the test fails."""
+    """Return a function that starts programs. Their output is shown if the test fails."""
     started: list[subprocess.Popen[bytes]] = []
 
     def launch(program: str, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
@@ -66,7 +66,7 @@ def launch(environ: dict[str, str], tmp_path: Path) -> Iterator[Launch]:
 
 
 def end(process: subprocess.Popen[bytes], signal_number: int) -> int:
-    """Send a process a signal and return what it ends with."""
+    """Send a process a signal and return its exit code."""
     process.send_signal(signal_number)
     return process.wait(SECONDS)
 
@@ -85,25 +85,25 @@ class Waiting:
         self.count = 0
 
     def add(self, count: int) -> int:
-        """Add so many; return how many wait now."""
+        """Add `count` jobs; return how many wait now."""
         self._client.rpush("jobs", *range(count))
         self.count += count
         return self.count
 
 
 class Python(Protocol):
-    """Runs a program on the engine under test and returns how it ended; it fails the test by hanging."""
+    """Runs a program on the engine under test and returns how it ended; a program that hangs fails the test."""
 
     def __call__(self, code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture
 def python(engine_name: str, engine_module: EngineModule) -> Python:
-    """Return what runs programs."""
+    """Return a function that runs programs."""
 
     def run(code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            # Later Pythons warn of forks beside threads, which are what is tested.
+            # Later Pythons warn about forks beside threads, but these are tested here.
             [
                 sys.executable,
                 "-W",

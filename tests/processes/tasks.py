@@ -1,4 +1,4 @@
-"""The Celery application under test: its task tells what its worker process believes to wait."""
+"""The Celery application under test: its task tells how many jobs wait, as its worker process sees it."""
 
 from __future__ import annotations
 

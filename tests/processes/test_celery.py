@@ -1,4 +1,4 @@
-"""Celery's prefork pool: each of its processes has fresh statistics, wherever the controller was started."""
+"""Celery's prefork pool: each of its processes has fresh statistics, no matter where the controller was started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def every_process_sees(app: Any, client: redis.Redis, waiting: int) -> None:
-    """Send tasks until both processes have told that so many jobs wait."""
+    """Send tasks until both processes have told that `waiting` jobs wait."""
     seen: set[int] = set()
 
     def look() -> bool:
@@ -41,7 +41,7 @@ def test_the_prefork_pool(
     waiting.add(3)
     flags = ("--app=processes.tasks", "worker", "--concurrency=2", "--without-gossip", "--without-mingle")
     celery = launch("celery", *flags, TEST_START=start)
-    from celery import Celery  # where it is missing, launch has said so
+    from celery import Celery  # if it is missing, launch has said so
 
     with Celery(broker=redis_url) as app:
         every_process_sees(app, redis_client, waiting.count)
@@ -60,7 +60,7 @@ def test_what_a_worker_sends_passes_from_its_first_signal_to_its_last(
 ) -> None:
     flags = ("--app=processes.celery_passes", "worker", "--concurrency=1", f"--pool={pool}", "--queues=jobs,later.none")
     worker = launch("celery", *flags, "--without-gossip", "--without-mingle")
-    from celery import Celery, chain  # where it is missing, launch has said so
+    from celery import Celery, chain  # if it is missing, launch has said so
 
     with Celery(broker=redis_url, set_as_current=False) as app:
         app.conf.task_default_queue = "jobs"
@@ -79,5 +79,5 @@ def test_what_a_worker_sends_passes_from_its_first_signal_to_its_last(
 def test_what_beat_sends_passes(launch: Launch, redis_client: redis.Redis, program: str) -> None:
     beat = launch("celery", "--app=processes.celery_passes", *program.split(), "--schedule=beat")
     eventually(lambda: {"beat_init", "often"} <= told(redis_client), 30)
-    # Beat's own handler closes its schedule, which a tick that is under way then stumbles over.
+    # Beat's own handler closes its schedule, and a tick that still runs may then fail.
     assert end(beat, signal.SIGTERM) in {0, 1}

@@ -1,4 +1,4 @@
-"""Django runs what was to happen on commit one by one, up to the first that raises: Celery's tasks the robust way."""
+"""Django runs on-commit callbacks one by one, up to the first that raises: so Celery's tasks use the robust way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that ends without `stop` ends at once and in silence, whatever its poller, threads and finalizers do."""
+"""A process without `stop` ends at once and silently, no matter what its poller, threads and finalizers do."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ started.wait()
 @pytest.mark.parametrize("call", ["controller.run('medium', 'jobs', work)", "gate.run(work)"])
 @pytest.mark.parametrize("backlog", [0, 2_000], ids=["in the work", "in a throttle sleep"])
 def test_with_daemons_inside_a_run(python: Python, call: str, backlog: int) -> None:
-    """Before Python 3.14 they are ended by unwinding their stacks, the native engine's frames too."""
+    """Before Python 3.14 they end by unwinding their stacks, with the native engine's frames."""
     ended = python(f"""{PRODUCER}
 controller = BackpressureController(config, InMemoryStatsProvider({{"jobs": {backlog}}}))
 controller.start()
@@ -110,7 +110,7 @@ else:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-# Something that gives the interpreter away while it ends, to threads that ask for it only to be ended.
+# An object that releases the interpreter while it ends, to threads that ask for it and are then ended.
 LINGERING = """
 class Lingering:
     sleep = staticmethod(__import__("time").sleep)
@@ -136,7 +136,7 @@ sys.lingering = Lingering()
 )
 @pytest.mark.parametrize("clock", ["None", "Slow()"])
 def test_with_daemons_that_an_engine_waits_for(python: Python, call: str, clock: str) -> None:
-    """Before Python 3.14 a daemon's stack is unwound where it asks for the interpreter: above the engine's frames."""
+    """Before Python 3.14 a daemon's stack is unwound when it asks for the interpreter: above the engine's frames."""
     ended = python(f"""{PRODUCER}{LINGERING}
 import contextlib, itertools, time
 from backpressure._model.clock import SystemClock
@@ -175,8 +175,8 @@ for _ in range(50):
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-# Jobs of all kinds, told by what comes of them. Nothing global is used, which may be gone at the end. What is usual is
-# told by the pure engine, so that what the native one does at the end it does for the first time.
+# Jobs of all kinds that report their results. They use no globals, which may be gone at the end. The pure engine tells
+# the usual results, so that the native engine does everything for the first time at the end.
 JOBS = """
 import atexit, contextlib, gc, os, sys, threading, weakref
 from backpressure import *
@@ -276,7 +276,7 @@ both = [Jobs(None, usual), Jobs(ManualClock(), usual)]
     ],
 )
 def test_with_jobs_at_the_end(python: Python, end: str) -> None:
-    """Finalizers may enqueue: nothing asks for an interpreter that is about to be none."""
+    """Finalizers may enqueue: no code asks for an interpreter that is about to end."""
     ended = python(f"{JOBS}\n{end}")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, 2 * "as ever\n", "")
 
@@ -290,7 +290,7 @@ def test_with_jobs_at_the_end(python: Python, end: str) -> None:
     ],
 )
 def test_with_jobs_after_the_end_of_all_modules(python: Python, end: str) -> None:
-    """What is gone by then makes its users raise; the process ends well nevertheless."""
+    """Code that uses a module that is gone raises; the process still ends well."""
     coroutineless = "for jobs in both: jobs.works.remove(coroutine)  # nobody is left to close those that are refused"
     ended = python(f"{JOBS}\n{coroutineless}\n{end}")
     assert (ended.returncode, ended.stdout.count("\n"), ended.stderr) == (0, 2, "")

@@ -1,4 +1,4 @@
-"""Processes made by `fork`, at whatever moment, and by multiprocessing's other ways: all of them decide and end."""
+"""Processes made by `fork`, at any moment, and by multiprocessing's other ways: all of them decide and end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_multiprocessing(python: Python, redis_url: str, waiting: Waiting, metho
 
 
 def test_forks_while_threads_are_at_work(python: Python) -> None:
-    """A child finds no lock held and no count torn, whatever the threads of its parent were just doing."""
+    """A child finds no lock held and no count torn, no matter what its parent's threads were doing."""
     ended = python("""
 import faulthandler, os, sys, threading, traceback
 from prometheus_client import CollectorRegistry, generate_latest

@@ -87,7 +87,7 @@ assert controller.get_circuit_state("jobs") in CircuitState
 def test_it_ends(python: Python, work: str, kib: int) -> None:
     """A thread's stack is 1 MiB in Alpine's images of Python."""
     if kib < 1024 and python(PROGRAM, "plain", str(kib)).returncode != 0:
-        return  # Python's own calls do not fit there either
+        return  # Python's own calls do not fit there, too
     ended = python(PROGRAM, work, str(kib))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "RecursionError\n", "")
 
@@ -98,7 +98,7 @@ def test_with_arguments(python: Python) -> None:
 
 
 def test_afterwards_jobs_run_as_ever(python: Python) -> None:
-    """No level of the recursion is left entered."""
+    """Every level of the recursion has been left."""
     ended = python(
         """
 import sys

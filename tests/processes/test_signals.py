@@ -1,4 +1,4 @@
-"""Signals that come while a producer sleeps an advised delay: it ends at once, in the way its process chose."""
+"""Signals that come while a producer sleeps an advised delay: the sleep ends at once, in the way its process chose."""
 
 from __future__ import annotations
 

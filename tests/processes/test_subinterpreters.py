@@ -1,4 +1,4 @@
-"""Other interpreters than a process's main one, as some web servers make them: the pure engine serves them as well."""
+"""Interpreters other than a process's main one, as some web servers make them: the pure engine serves them too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CREATE = (
     if sys.version_info < (3, 13)
     else "import _interpreters as interpreters\ncreate = interpreters.create"
 )
-# What each interpreter does, the main one too: decide, and run jobs of all kinds.
+# Each interpreter, also the main one, does this: decide, and run jobs of all kinds.
 USE = """
 import sys, threading
 sys.path[:] = {path!r}
@@ -84,7 +84,7 @@ ORDERS = {
 def test_the_pure_engine_serves_them_all(python: Python, order: str) -> None:
     ended = python(PROGRAM + order)
     assert (ended.returncode, ended.stdout) == (0, TOLD * ORDERS[order])
-    assert "Traceback" not in ended.stderr  # other people's extensions warn there that they are loaded twice
+    assert "Traceback" not in ended.stderr  # other extensions warn there that they are loaded twice
 
 
 @pytest.mark.parametrize("engine_name", ["native"], indirect=True)
@@ -111,7 +111,7 @@ def test_the_pure_engine_serves_another_beside_the_native_one(python: Python) ->
 
 @pytest.mark.parametrize("engine_name", ["native"], indirect=True)
 def test_isolated_interpreters_are_told_the_same(python: Python) -> None:
-    """`CPython` itself lets them load no such extension."""
+    """`CPython` itself does not let them load such an extension."""
     ended = python(f"{PROGRAM}in_other(kind='isolated')")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "set BACKPRESSURE_ENGINE=pure" in ended.stderr

@@ -1,4 +1,4 @@
-"""Shops behind a real server: what a client gets while their queue is overloaded, and after."""
+"""Shops behind a real server: a client's answers while their queue is overloaded, and after."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOPS = {
 
 
 class Answer(NamedTuple):
-    """What came over the wire."""
+    """The answer that came over the wire."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 def ask(port: int, path: str, method: str = "GET") -> Answer | None:
-    """Return a server's answer; nothing before it serves."""
+    """Return a server's answer; ``None`` before it serves."""
     connection = http.client.HTTPConnection(servers.HOST, port, timeout=10)
     try:
         connection.request(method, path)
@@ -69,7 +69,7 @@ def test_a_shop_sheds_and_recovers(
     after = json.loads(answer.body)["retry_after"]
     assert answer.header("Retry-After") == [str(after)]
     assert 1 <= after <= 8
-    head = ask(port, "/order", "HEAD")  # for which Flask would not begin a stream
+    head = ask(port, "/order", "HEAD")  # Flask would not begin a stream for it
     assert head is not None
     assert (head.status, head.header("Retry-After"), head.body) == (503, [str(after)], b"")
     redis_client.delete("jobs")

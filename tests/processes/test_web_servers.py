@@ -1,4 +1,4 @@
-"""Web servers that fork their workers: each has fresh statistics, wherever the controller was started."""
+"""Web servers that fork their workers: each has fresh statistics, no matter where the controller was started."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from support.controller_fixtures import eventually
 if TYPE_CHECKING:
     from processes.conftest import Launch, Waiting
 
-# Ways to run Python that differ in whether threads live between requests, and in what Python is told of forks. uWSGI's
-# master may fork in the midst of another thread, and the worker hangs in uWSGI's own code: there a controller is
-# started after the fork, or Python told before it.
+# Ways to run Python that differ in whether threads live between requests, and in what Python is told about forks.
+# uWSGI's master may fork in the middle of another thread's work, and the worker hangs in uWSGI's own code. There a
+# controller is started after the fork, or Python is told before it.
 UWSGI = {
     "threads": ("request", "--master", "--processes=2", "--enable-threads"),
     "one process": ("import",),
@@ -29,11 +29,11 @@ UWSGI = {
     "lazy apps": ("import", "--master", "--processes=2", "--enable-threads", "--lazy-apps"),
 }
 if sys.version_info >= (3, 13):
-    del UWSGI["child hook"]  # with it uWSGI's workers die at once, whatever they run
+    del UWSGI["child hook"]  # with it uWSGI's workers always die at once
 
 
 def ask(port: int) -> tuple[int, int | None] | None:
-    """Return a worker's process id and how many jobs it believes to wait; nothing before the server serves."""
+    """Return a worker's process id and how many jobs wait in its view; ``None`` before the server serves."""
     connection = http.client.HTTPConnection(servers.HOST, port, timeout=10)
     try:
         connection.request("GET", "/0.02")  # seconds that this worker is busy, so that another gets the next request
@@ -46,7 +46,7 @@ def ask(port: int) -> tuple[int, int | None] | None:
 
 
 def every_worker_sees(workers: int, port: int, waiting: int) -> None:
-    """Ask until so many workers have told that so many jobs wait."""
+    """Ask until `workers` workers have told that `waiting` jobs wait."""
     seen: set[int] = set()
 
     def look() -> bool:
@@ -78,4 +78,4 @@ def test_uwsgi(launch: Launch, waiting: Waiting, mode: str) -> None:
     workers = 2 if "--master" in flags else 1
     every_worker_sees(workers, port, waiting.count)
     every_worker_sees(workers, port, waiting.add(4))
-    assert end(uwsgi, signal.SIGTERM) == (0 if "--master" in flags else 30)  # its own code for being told to end
+    assert end(uwsgi, signal.SIGTERM) == (0 if "--master" in flags else 30)  # its own code after a signal to end

@@ -1,6 +1,6 @@
-"""The WSGI application that the servers under test serve: one decision a request, and what became of it.
+"""The WSGI application that the servers under test serve: one decision per request, and its result.
 
-``TEST_START`` says whether its controller is started when this is imported, which may be once before all forks, or by
+``TEST_START`` says when its controller is started: when this is imported, which may be once before all forks, or by
 each worker's first request.
 """
 
@@ -29,7 +29,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     if os.environ["TEST_START"] == "request":
         controller.start()
     decision = controller.suggest_throttle("high", "jobs")
-    # What a producer does next, and what lets another worker have the next request.
+    # A producer's next work; meanwhile another worker gets the next request.
     time.sleep(float(environ["PATH_INFO"].strip("/") or 0))
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps([os.getpid(), decision.backlog_size, decision.reason]).encode()]

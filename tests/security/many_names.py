@@ -1,4 +1,4 @@
-"""Ask one controller about ever new queue names: `many_names.py ENGINE NAMES` fails unless its memory stays flat.
+"""Ask one controller always for new queue names: `many_names.py ENGINE NAMES` fails unless its memory stays flat.
 
 Every tenth name is used by a job that waits, so that time passes, idle queues are evicted, and new ones get state.
 """
@@ -24,7 +24,7 @@ from backpressure import (
 from backpressure.testing import ManualClock
 
 MAX_QUEUES = 100
-MAX_GROWTH = 6 << 20  # bytes; a name that was kept would cost 60 at the least
+MAX_GROWTH = 6 << 20  # bytes; a name that was kept would cost at least 60
 MAX_PAGE = 3_000 * MAX_QUEUES
 
 
@@ -34,7 +34,7 @@ class _RedEverywhere(InMemoryStatsProvider):
 
 
 def resident() -> int:
-    """Return bytes of memory in use; of Linux alone, for elsewhere only the peak is known."""
+    """Return bytes of memory in use; only on Linux, because elsewhere only the peak is known."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 

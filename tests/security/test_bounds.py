@@ -1,4 +1,4 @@
-"""What others choose, names and error types, neither fills the memory nor the metrics page."""
+"""Names and error types that others choose fill neither the memory nor the metrics page."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_an_error_type_that_is_no_label(make_controller: MakeController, given: 
     controller = make_controller(provider, registry=registry)
     error = StatsUnavailableError("down")
     error.error_type = given
-    provider.fail_with(error, "a")  # of one queue
+    provider.fail_with(error, "a")  # for one queue
     controller._poller.poll()
-    provider.fail_with(error)  # of all
+    provider.fail_with(error)  # for all
     controller._poller.poll()
     health = controller.health()
     assert (health["provider"], health["polling_errors"]) == ("provider", {"provider": 2})

@@ -1,4 +1,4 @@
-"""A password goes in by every way there is, and comes out nowhere: what the providers promise, seen by their users."""
+"""A password goes in by every possible way and never comes out: the providers' promise, as their users see it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NAME, CANARY = "canary-user", "canary-9f3b-word"
 WHO = f"{NAME}:{CANARY}@{servers.HOST}"
 CONFIG = BackpressureConfig(polling=PollingConfig(timeout=0.5))
-# Where {dead} nobody listens, {server} wants another password, and {quoting} repeats what it is sent.
+# Nobody listens at {dead}, {server} has another password, and {quoting} repeats its requests.
 URLS = {
     "nobody": f"redis://{WHO}:{{dead}}/0",
     "refused": f"redis://{WHO}:{{server}}/0",
@@ -55,7 +55,7 @@ URLS = {
 
 
 def quote(connection: socket.socket) -> None:
-    """Answer each request as servers without HELLO do: with its words, the password among them."""
+    """Answer each request as servers without HELLO do: with its own words, the password among them."""
     while data := connection.recv(65536):
         words = b" ".join(word for word in data.split(b"\r\n") if word and word[:1] not in b"*$")
         connection.sendall(b"-ERR what is this: %s\r\n" % words * 4)
@@ -69,7 +69,7 @@ def ports() -> Iterator[dict[str, int]]:
 
 @pytest.fixture
 def shown(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """What a test has seen; that and all log records are searched when it ends."""
+    """Texts that a test has seen; these and all log records are searched when it ends."""
     caplog.set_level(logging.DEBUG)
     texts: list[str] = []
     yield texts
@@ -79,7 +79,7 @@ def shown(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 def look(controller: Any, registry: CollectorRegistry) -> list[str]:
-    """Return all that a controller shows of itself."""
+    """Return everything that a controller shows about itself."""
     return [repr(controller), str(controller.health()), generate_latest(registry).decode()]
 
 

@@ -1,4 +1,4 @@
-"""The Redis user that the guide recommends suffices, and may do nothing else."""
+"""The Redis user that the guide recommends is enough, and may do nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers and environments say is printed without control characters, and not at any length."""
+"""Texts of servers and environments are printed without control characters, and shortened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`SECURITY.md` names what is there."""
+"""Files that `SECURITY.md` names exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description's zones, delays and priority scales, each number of them, on a window where they are round.
+"""The description's zones, delays and priority scales, with every number, on a window that gives round values.
 
 One job more in the backlog is 1 ms of base delay in the yellow zone and 10 ms in the red one.
 """

@@ -37,7 +37,7 @@ DOCUMENT: dict[str, dict[str, Any]] = {
 }
 CONFIG = BackpressureConfig.from_mapping(DOCUMENT)
 
-# Each struct of the description: its class, an object loaded from the document, and what the document says of it.
+# Each struct of the description: its class, an object loaded from the document, and its part of the document.
 STRUCTS: dict[str, tuple[type, Any, dict[str, Any]]] = {
     "BackpressureConfig": (BackpressureConfig, CONFIG, DOCUMENT),
     "BacklogThresholds": (BacklogThresholds, CONFIG.thresholds, DOCUMENT["thresholds"]),

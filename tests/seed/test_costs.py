@@ -1,6 +1,6 @@
-"""What the description says of cost, as far as it can be counted: reads, wake-ups, threads, bytes and objects.
+"""The description's statements about cost that can be counted: reads, wake-ups, threads, bytes and objects.
 
-How long things take and how much memory they need is measured by the benchmarks.
+The benchmarks measure times and memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Counting(InMemoryStatsProvider):
-    """Counts the calls made of it."""
+    """Counts its calls."""
 
     def __init__(self, stats: Mapping[str, int]) -> None:
         super().__init__(stats)
@@ -146,7 +146,7 @@ made.pop().stop()
 def test_memory_is_taken_by_queues_and_first_decisions_and_never_by_hits(
     engine_name: str, engine_module: object
 ) -> None:
-    # In a process of its own, for other threads take memory too.
+    # In a process of its own, because other threads take memory too.
     command = [sys.executable, "-c", MEMORY, engine_name]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     base, polled, asked, asked_again = map(int, output.split())
@@ -170,7 +170,7 @@ def test_a_poll_is_less_than_a_kilobyte_for_ten_queues(
     for name in names:
         redis_client.rpush(name, *range(100))
     with contextlib.closing(RedisStatsProvider(redis_url, names)) as provider:
-        controller = make_controller(provider)  # which connects, and polls for the first time
+        controller = make_controller(provider)  # this connects, and polls for the first time
         asked = bytes_of(redis_client)
         cost_of_asking = bytes_of(redis_client) - asked
         asked = bytes_of(redis_client)

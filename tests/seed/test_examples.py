@@ -45,7 +45,7 @@ def provider() -> InMemoryStatsProvider:
 
 
 class Queue:
-    """What the examples enqueue to."""
+    """The queue that the examples enqueue to."""
 
     def __init__(self) -> None:
         self.jobs: list[object] = []

@@ -1,4 +1,4 @@
-"""The description's metrics and health report, parsed out of it and held against running controllers."""
+"""The description's metrics and health report, parsed from it and compared with running controllers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from backpressure import BackpressureConfig, InMemoryStatsProvider, RecoveryStrategy, StatsUnavailableError
-from backpressure._telemetry.metrics import FAMILIES
+from backpressure._telemetry.families import FAMILIES
 from support.seed_document import block
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def registry() -> CollectorRegistry:
 def watched(
     make_controller: MakeController, registry: CollectorRegistry, provider: InMemoryStatsProvider
 ) -> BackpressureController:
-    """A controller that has done something of everything."""
+    """A controller that has done a little of everything."""
     controller = make_controller(registry=registry)
     for _ in range(9):
         controller.suggest_throttle("medium", "email-queue")

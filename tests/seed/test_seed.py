@@ -1,6 +1,6 @@
 """Every statement and name of `tests/data/seed.md` has its place in this package, and a test that shows it.
 
-`tests/data/seed_statements.toml` says which. Its top tells how to read it.
+`tests/data/seed_statements.toml` says which ones. Its top tells how to read it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MAP: dict[str, Any] = tomllib.loads((DATA / "seed_statements.toml").read_text("u
 ENTRIES: dict[str, dict[str, Any]] = {key: entry for key, entry in MAP.items() if key.isdecimal()}
 MAPPED = sorted({test for entry in ENTRIES.values() for test in entry["tests"]})
 
-# Where an engine decides, a test has to run on both. In these files it does not: they are about values, files, servers
-# and processes, or they hold both engines against each other themselves.
+# A test of a decision has to run on both engines. Tests in these files do not: they are about values, files, servers
+# and processes, or they compare both engines themselves.
 WITHOUT_ENGINE = (
     "tests/cli/",
     "tests/faults/",  # one test, producers on every engine

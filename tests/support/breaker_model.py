@@ -1,6 +1,6 @@
-"""The circuit breaker told a second time: plain attributes, unrounded instants, no packed word and no lock.
+"""The circuit breaker written a second time: plain attributes, unrounded instants, no packed word and no lock.
 
-It shares no code with the engines, so that what the three agree on is not one mistake made once.
+It shares no code with the engines, so that one mistake cannot be in all three.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ModelTicket:
 
 
 class BreakerModel:
-    """One queue's breaker, called as an engine's is. Instants are those of the clock, in nanoseconds."""
+    """One queue's breaker, called like an engine's. Instants are those of the clock, in nanoseconds."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class BreakerModel:
         self.last_probe_ns: int | None = None
         self.on_change = on_change
 
-    # What callers do.
+    # Calls of callers.
 
     def would_admit(self) -> bool:
         if self.forced:
@@ -84,7 +84,7 @@ class BreakerModel:
         return ModelTicket(self.generation, True, self.now_ns())
 
     def honours(self, ticket: ModelTicket) -> bool:
-        """Tell whether a ticket given out before still lets its holder go."""
+        """Tell whether an earlier ticket still lets its holder go."""
         if ticket.generation != self.generation:
             return False
         if not ticket.probe:
@@ -92,7 +92,7 @@ class BreakerModel:
         return self._holds(ticket) and not self.would_admit()
 
     def _holds(self, ticket: ModelTicket) -> bool:
-        """Tell whether the outstanding lease is this ticket's, as far as a millisecond tells."""
+        """Tell whether the outstanding lease is this ticket's, to the millisecond."""
         same = self._stamp(self.leased_ns) == self._stamp(ticket.issued_ns)
         return self.state == HALF_OPEN and self.lease_outstanding and same
 
@@ -144,12 +144,12 @@ class BreakerModel:
         self._become(CLOSED)
 
     def look(self) -> int:
-        """Return the state; looking ends a forced opening whose time is up."""
+        """Return the state; this ends a forced opening whose time is up."""
         if self.forced and self.forced_until_ns is not None and self._now_ms() >= self._stamp(self.forced_until_ns):
             self._become(CLOSED)
         return self.state
 
-    # What can be seen.
+    # What callers can see.
 
     def retry_at_ns(self) -> int | None:
         """Return the first nanosecond that admits a probe, or ends a forced opening, while not closed."""
@@ -226,10 +226,10 @@ class BreakerModel:
 
 
 def shown(state: int, forced: bool) -> str:
-    """Write a state as news of it do."""
+    """Write a state as events of it do."""
     return f"{state} forced" if forced else f"{state}"
 
 
 def shown_word(word: int) -> str:
-    """Write the state in an engine's word likewise."""
+    """Write the state in an engine's word in the same way."""
     return shown(word >> 62, bool(word >> 61 & 1))

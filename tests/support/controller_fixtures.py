@@ -1,4 +1,4 @@
-"""What tests of controllers share: a way to make them on either engine, and to wait for what threads do."""
+"""Fixtures for tests of controllers: they make controllers on either engine, and wait for the work of threads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
 
 
 def at_rest(controller: BackpressureController | AsyncBackpressureController, clock: ManualClock, polls: int) -> bool:
-    """Tell whether the poller has ended so many polls and waits for the next one, and nobody else waits.
+    """Tell whether the poller has ended `polls` polls and waits for the next one, and nobody else waits.
 
     While it reads, it waits too: for the deadline.
     """
@@ -50,7 +50,7 @@ def at_rest(controller: BackpressureController | AsyncBackpressureController, cl
 
 
 def being_read(controller: BackpressureController | AsyncBackpressureController) -> dict[str, Sight]:
-    """Return the queues that callers have had read, and that are not yet."""
+    """Return the queues that callers are having read, and whose read has not ended."""
     fields = list(controller._host.sights._fields.values())
     return {name: sight for field in fields for name, sight in (*field.pending.items(), *field.flying.items())}
 

@@ -1,4 +1,4 @@
-"""What examples in the documentation run with: the public names, on one engine and on a clock that sleeps move."""
+"""Runs examples of the documentation: with the public names, on one engine and on a clock that sleeps move."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def on_engine(engine_name: str) -> dict[str, Any]:
-    """Return the classes that run on an engine, such that they run on this one and sleep no real time."""
+    """Return the classes that run on an engine, changed so that they run on this one and sleep no real time."""
 
     def pinned(kind: type[Any]) -> type[Any]:
         def init(self: Any, *args: Any, **options: Any) -> None:
@@ -52,16 +52,16 @@ def on_engine(engine_name: str) -> dict[str, Any]:
 
 
 def namespace(engine_name: str) -> dict[str, Any]:
-    """Return what examples in docstrings may name without importing it."""
+    """Return the names that examples in docstrings may use without an import."""
     modules = (backpressure, providers, testing)
     names = {name: getattr(module, name) for module in modules for name in module.__all__}
     return {**names, "asyncio": asyncio, **on_engine(engine_name)}
 
 
 def run_page(page: Path, replaced: Mapping[str, str]) -> None:
-    """Run the Python blocks of a page in order, as one program; what one prints must be the ``text`` block after it."""
+    """Run the Python blocks of a page in order, as one program; each output must be the ``text`` block after it."""
     module = types.ModuleType("__page__")
-    sys.modules[module.__name__] = module  # where frameworks look for the functions that they are given
+    sys.modules[module.__name__] = module  # frameworks look here for the functions that they get
     names = module.__dict__
     fences = [*blocks(page), Block("", "", 0)]
     for block, after in itertools.pairwise(fences):
@@ -72,7 +72,7 @@ def run_page(page: Path, replaced: Mapping[str, str]) -> None:
             code = code.replace(old, new)
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
-            # Moved down, so that a traceback tells the line of the page.
+            # The newlines make a traceback tell the line of the page.
             exec(compile("\n" * block.line + code, str(page), "exec"), names)
         shown = after.text if after.language == "text" else ""
         assert output.getvalue() == shown, f"{page}:{block.line} does not print that, but\n{output.getvalue()}"

@@ -1,6 +1,6 @@
 """A real Apache Kafka on loopback, of one node or more, as children that die with this process.
 
-Its jars come from `scripts/install_kafka.sh`, which is run where they are not there yet.
+Its jars come from `scripts/install_kafka.sh`, which is run if they are missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backpressure.providers.kafka.link import LATEST, _Selector
 from support import redis_fixtures, servers
 
 with warnings.catch_warnings():
-    # It reads its schemas with a function that Python 3.11 and 3.12 call deprecated.
+    # kafka-python reads its schemas with a function that Python 3.11 and 3.12 call deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
     from kafka.errors import (  # type: ignore[import-untyped]
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 JARS = ROOT / "target/kafka/lib"
 HOST = servers.HOST
 
-# User and password of each client that may connect to the SASL listener. `clerk` may do nothing until it is granted.
+# User and password of each client that may connect to the SASL listener. `clerk` has no rights until a test gives some.
 USERS = {"admin": "admin-word", "clerk": "clerk-word"}
 
 # Small and quick to start; it holds a few thousand messages for half a minute.
@@ -41,7 +41,7 @@ _JVM = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto
 
 
 def jars() -> Path:
-    """Return the folder of Kafka's jars, fetched if need be, or skip."""
+    """Return the folder of Kafka's jars, fetched if necessary, or skip."""
     result = subprocess.run(["sh", ROOT / "scripts/install_kafka.sh"], capture_output=True, text=True, check=False)
     if result.returncode:
         redis_fixtures.no_server(f"no Kafka server: {(result.stderr or result.stdout).strip()}")
@@ -51,11 +51,11 @@ def jars() -> Path:
 class KafkaServer(servers.Child):
     """A node with several listeners: `address` without and `sasl` with passwords, `tls`, and `lost`.
 
-    Clients that come by `lost` are sent on to a port where nobody listens. The node is broker and controller, or joins
-    the cluster that `first` controls, as its second broker.
+    Clients that connect to `lost` are sent on to a port where nobody listens. The node is broker and controller, or it
+    joins the cluster that `first` controls, as its second broker.
     """
 
-    start_seconds = 100.0  # three are enough where nothing else runs
+    start_seconds = 100.0  # three are enough if nothing else runs
 
     def __init__(self, first: KafkaServer | None = None) -> None:
         self._jars = jars()
@@ -85,7 +85,7 @@ class KafkaServer(servers.Child):
 
     @property
     def nowhere(self) -> str:
-        """Where `lost` sends its clients."""
+        """The address to which `lost` sends its clients."""
         return self._address("nowhere")
 
     def _configuration(self) -> str:
@@ -157,12 +157,10 @@ class KafkaServer(servers.Child):
         process.wait(self.start_seconds)
 
     def _listens(self) -> bool:
-        # Brokers open their listeners once the controller has let them in.
+        # Brokers open their listeners once the controller has accepted them.
         with contextlib.suppress(OSError), socket.create_connection((HOST, self._ports["plain"]), timeout=1.0):
             return True
         return False
-
-    # ---------------------------------------------------------------------------------------- what clients do to it
 
     @property
     def _client(self) -> dict[str, Any]:
@@ -180,7 +178,7 @@ class KafkaServer(servers.Child):
         self._create(topic, {"num_partitions": partitions, "replication_factor": 1}, partitions)
 
     def spread(self, topic: str, *replicas: list[int]) -> None:
-        """Create a topic whose partitions lie on these nodes each; the first of them leads."""
+        """Create a topic whose partitions are on these nodes; the first node of each leads."""
         self._create(topic, {"assignments": dict(enumerate(replicas))}, len(replicas))
 
     def _create(self, topic: str, how: dict[str, Any], partitions: int) -> None:
@@ -193,11 +191,11 @@ class KafkaServer(servers.Child):
                     return bool(admin.list_partition_offsets(wanted))
                 return False
 
-            # A broker tells of a partition a moment before the one that leads it serves it.
+            # A broker reports a partition a moment before its leader serves it.
             servers.wait_until(served, what=f"topic {topic} to be served")
 
     def produce(self, topic: str, *counts: int) -> None:
-        """Send so many messages to each of the topic's partitions."""
+        """Send `counts` messages to the topic's partitions."""
         producer = KafkaProducer(**self._client)
         try:
             sent = [
@@ -211,7 +209,7 @@ class KafkaServer(servers.Child):
             producer.close()
 
     def consume(self, topic: str, group: str, *counts: int) -> None:
-        """Read so many messages of each partition as a member of the group, and commit behind them."""
+        """Read `counts` messages of the partitions as a member of the group, and commit the offsets after them."""
         consumer = KafkaConsumer(
             **self._client,
             group_id=group,

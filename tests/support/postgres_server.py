@@ -1,6 +1,6 @@
 """A real PostgreSQL server on loopback and a unix socket, as a child that dies with this process, and its fixtures.
 
-Its programs refuse to run as root: where the tests do, they run as `postgres` or `nobody`.
+Its programs refuse to run as root: if the tests run as root, they run as `postgres` or `nobody`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SETTINGS = {
     "max_connections": "40",
     "lc_messages": "C",
 }
-# Roles that tests make come with passwords; the superuser comes through the socket.
+# Roles that tests make log in with passwords; the superuser connects through the socket.
 _HBA = f"""
 local all postgres trust
 local all all scram-sha-256
@@ -99,15 +99,13 @@ class Postgres(Child):
         return True
 
     def kill(self) -> None:
-        # A signal that it hears, for it has children and shared memory to take along.
+        # A signal that it can handle, because it has to end its children and free shared memory.
         if self._processes:
             with contextlib.suppress(ProcessLookupError):
                 self.resume()
             process = self._processes.pop()
             process.send_signal(signal.SIGQUIT)
             process.wait()
-
-    # -------------------------------------------------------------------------------------------------------- for tests
 
     def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection:
         """Return a superuser's connection for the test's own commands."""
@@ -123,20 +121,20 @@ class Postgres(Child):
         return f"postgresql://{role}:{PASSWORD}@{HOST}:{self.port}/{database}"
 
     def superuser(self, database: str) -> str:
-        """Return what job packages connect with."""
+        """Return the connection string for job packages."""
         return f"host={self.folder} port={self.port} user=postgres dbname={database}"
 
     def role(self, name: str, *grants: str, database: str = "postgres", options: str = "LOGIN") -> None:
-        """Make a role that may log in, and what `grants` let it."""
+        """Make a role that may log in, and do what `grants` allow."""
         self.run(f"CREATE ROLE {name} PASSWORD '{PASSWORD}' {options}")
         self.run(*(f"GRANT {grant} TO {name}" for grant in grants), database=database)
 
     def _family(self) -> list[int]:
-        # Backends are no process group: each makes itself one.
+        # Backends are not one process group: each makes its own.
         return [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
 
     def freeze(self) -> None:
-        """Stop the server and all its backends, whose sockets stay open."""
+        """Stop the server and all its backends; their sockets stay open."""
         for pid in self._family():
             with contextlib.suppress(ProcessLookupError):
                 freeze(pid)
@@ -153,7 +151,7 @@ def _start(**settings: str) -> Postgres:
     return Postgres(**settings)
 
 
-# Named apart from what they give, so that a module that imports them may still take them as arguments.
+# Their names differ from the fixtures' names, so that a module that imports them may still use these as arguments.
 
 
 @pytest.fixture(scope="session", name="postgres")
@@ -172,6 +170,6 @@ def _fragile() -> Iterator[Postgres]:
 
 @pytest.fixture(name="fragile_postgres")
 def running_postgres(_fragile: Postgres) -> Postgres:
-    """A server to stop, freeze and fill, which the role ``reader`` may enter; it runs when a test begins."""
+    """A server to stop, freeze and fill. The role ``reader`` may connect to it; it runs when a test begins."""
     _fragile.kill()
     return _fragile.start()

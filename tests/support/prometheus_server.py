@@ -27,7 +27,7 @@ def binary() -> str | None:
 
 
 class Exporter(servers.Listener):
-    """Shows `metrics`, in the text format, to whoever asks; hangs up while it is not `alive`."""
+    """Shows `metrics`, in the text format, to all who ask; hangs up while it is not `alive`."""
 
     def __init__(self) -> None:
         self.metrics: Callable[[], str] = str
@@ -43,9 +43,9 @@ class Exporter(servers.Listener):
 
 
 class Prometheus(servers.Child):
-    """One server process and what it scrapes, ten times a second. It begins five seconds after its start.
+    """One server process and the exporter that it scrapes, ten times a second. It begins five seconds after its start.
 
-    With a `user` it speaks TLS, and knows him by the bcrypt hash of his password.
+    With a `user` it speaks TLS, and checks the user by the bcrypt hash of the password.
     """
 
     def __init__(self, *, user: str = "", password_hash: str = "") -> None:

@@ -1,4 +1,4 @@
-"""A real RabbitMQ on loopback with everything of its own, as a child that dies with this process."""
+"""A real RabbitMQ on loopback with its own folders, as a child that dies with this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support import servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Not what Debian puts on the path: that goes to the package's user and directories.
+# Not the program that Debian puts on the path: that one uses the package's user and directories.
 _BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
@@ -28,10 +28,10 @@ def binary() -> str | None:
 
 
 class Broker(servers.Child):
-    """A RabbitMQ node, and an epmd for it alone. A restart keeps durable queues and persistent messages.
+    """A RabbitMQ node with its own epmd. A restart keeps durable queues and persistent messages.
 
-    Besides ``guest`` there are the users, with their passwords, and the vhosts that are given; ``guest`` may do
-    everything, the others nothing but enter ``/``. ``limits`` maps vhosts to the connections that they admit.
+    It has ``guest``, and the given users, with their passwords, and vhosts. ``guest`` may do everything; the others may
+    only enter ``/``. ``limits`` maps vhosts to the connections that they admit.
     """
 
     start_seconds = 45.0
@@ -96,7 +96,7 @@ class Broker(servers.Child):
         inherited = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
         return {
             **inherited,
-            "HOME": str(self.folder),  # where Erlang keeps the cookie
+            "HOME": str(self.folder),  # Erlang keeps the cookie here
             "ERL_CRASH_DUMP": os.devnull,
             "ERL_EPMD_ADDRESS": servers.HOST,
             "ERL_EPMD_PORT": str(self._epmd_port),
@@ -110,7 +110,7 @@ class Broker(servers.Child):
             "RABBITMQ_NODENAME": f"bp{self.port}@localhost",
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false",
-            "RUNNING_UNDER_SYSTEMD": "true",  # so that the script becomes the server, and hears what the kernel says
+            "RUNNING_UNDER_SYSTEMD": "true",  # so that the script becomes the server, and gets the kernel's signal
         }
 
     def start(self) -> Self:

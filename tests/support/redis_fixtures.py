@@ -1,6 +1,6 @@
 """Fixtures that need a real server: one Valkey for the session, or the one at `BACKPRESSURE_TEST_REDIS_URL`.
 
-Its database is emptied before each test that asks for `redis_client`. Under ``CI=true`` a missing server fails.
+Its database is emptied before each test that asks for `redis_client`. With ``CI=true`` a missing server is a failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def no_server(reason: str) -> None:
-    """Skip the test, or fail it under CI, where a test that is never run would look like one that passes."""
+    """Skip the test, or fail it under CI, where a test that never runs would look like one that passes."""
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(f"{reason}, and CI must not skip")
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""The description this package was built from, `tests/data/seed.md`, taken apart: its statements, code and names."""
+"""The description this package was built from, `tests/data/seed.md`, split into its statements, code and names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 DATA = Path(__file__).parent.parent / "data"
 LINES = (DATA / "seed.md").read_text("utf-8").splitlines()
 
-# What belongs to Go itself, and so needs nothing in its place.
+# Words of Go itself, which need no counterpart.
 _GO = re.compile(
     "bool|defer|error|false|func|if|import|int|interface|map|nil|package|return|string|struct|true|type|var|_"
 )
@@ -29,7 +29,7 @@ def _code_lines() -> dict[int, str]:
 #: The lines of all code blocks, by number.
 CODE = _code_lines()
 
-#: Every line that says something, by number and without its indentation: all but headings, fences and lone brackets.
+#: Every line with content, by number and without its indentation: all except headings, fences and lone brackets.
 STATEMENTS = {
     number: line.strip()
     for number, line in enumerate(LINES, 1)
@@ -49,7 +49,7 @@ def block(marker: str) -> list[str]:
 
 
 def names() -> set[str]:
-    """Return every identifier of the code, and what the text writes like one."""
+    """Return every identifier of the code, and every word of the text that is written like one."""
     found: set[str] = set()
     for number, line in enumerate(LINES, 1):
         if number not in CODE:

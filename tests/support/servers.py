@@ -31,9 +31,9 @@ HOST = "127.0.0.1"
 CERTIFICATE = Path(__file__).with_name("tls.pem")
 _START_SECONDS = 10.0
 
-# Run by the child before the server: on Linux the kernel then kills the server when the thread that started it ends,
-# however that happens. Elsewhere `stop` is all there is. The kernel forgets whom to die with when a process changes its
-# user, so that comes first.
+# Run by the child before the server. On Linux the kernel then kills the server when the thread that started it ends,
+# for any reason. Elsewhere only `stop` ends it. A change of user makes the kernel forget this, so that change comes
+# first.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 parent, account, *command = sys.argv[1:]
@@ -69,10 +69,10 @@ def default_binary() -> str | None:
 
 
 def free_port() -> int:
-    """Return a port for a server of ours to come: nobody listens on it now, nor is it given out again.
+    """Return a port for one of our servers: nobody listens on it now, and it is not given out again.
 
-    It is below those that systems hand out unasked, so that no stranger gets it in between; a cluster's bus, 10000
-    above, is so too. Other processes that test at the same time leave it alone until this one has ended.
+    It is below the ports that systems hand out by themselves, so that no other program gets it in between. So is a
+    cluster's bus, 10000 above. Other processes that test at the same time do not use it until this one has ended.
     """
     while True:
         port = random.SystemRandom().randrange(10_240, 22_768)
@@ -115,13 +115,13 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = _START_SECONDS
 
 
 def dying_with_parent(*command: str, account: tuple[int, int] | None = None) -> list[str]:
-    """Return what runs `command`, by its path, as a child that dies with this thread, as this user and group."""
+    """Return a command that runs `command`, a path, as this user and group, as a child that dies with this thread."""
     who = "" if account is None else "{}:{}".format(*account)
     return [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), who, *command]
 
 
 def freeze(pid: int) -> None:
-    """Stop a process; return when all its threads have stopped, which may answer for a moment yet."""
+    """Stop a process; return when all its threads have stopped: until then they may still answer."""
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: all(map(_is_stopped, Path(f"/proc/{pid}/task").glob("*/stat"))), what=f"process {pid} to stop")
 
@@ -134,7 +134,7 @@ def _is_stopped(stat: Path) -> bool:
 
 
 class Child:
-    """A server whose processes die with this one, and a folder of its own. Subclasses say how it starts and answers."""
+    """A server whose processes die with this one, with its own folder. Subclasses say how it starts and answers."""
 
     start_seconds = _START_SECONDS
     account: tuple[int, int] | None = None
@@ -145,7 +145,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """The id of the process that was started last."""
         assert self._processes, "the server is not running"
         return self._processes[-1].pid
 
@@ -187,7 +187,7 @@ class Child:
         os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it as a crash would; `start` brings it back on the same port, with what was on disk."""
+        """End it as a crash would; `start` brings it back on the same port, with the data on disk."""
         while self._processes:
             process = self._processes.pop()
             process.kill()
@@ -267,7 +267,7 @@ class Server(Child):
         try:
             client.ping()
         except redis.ResponseError:
-            return True  # it speaks, if only to refuse
+            return True  # it answers, even if it only refuses
         except (redis.ConnectionError, redis.TimeoutError) as error:
             return isinstance(error, (redis.AuthenticationError, redis.BusyLoadingError))
         return True
@@ -324,7 +324,7 @@ class Cluster:
 class Listener:
     """A loopback TCP server whose connections are handled by `handle(socket)`, each on a daemon thread.
 
-    It ends with its connections, so that nothing of it is left to the tests that follow.
+    Its end ends its connections too, so that nothing of it is left for later tests.
     """
 
     def __init__(self, handle: Callable[[socket.socket], None]) -> None:
@@ -350,7 +350,7 @@ class Listener:
         self._open.discard(connection)
 
     def disconnect(self) -> None:
-        """End the connections there are; new ones are accepted."""
+        """End the present connections; new ones are accepted."""
         for connection in self._open.copy():
             end(connection)
 
@@ -381,7 +381,7 @@ def tls_front(server: Server) -> Listener:
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:
-    """Pass bytes on until either end has gone, then end both."""
+    """Pass bytes on until one of the two has ended, then end both."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)

@@ -21,13 +21,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from backpressure._engine.pure.counters import Counters
 from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
-from backpressure._telemetry.metrics import FAMILIES, POLL_BUCKETS_NS, Durations, MetricsCollector, _since
+from backpressure._telemetry.families import FAMILIES, POLL_BUCKETS_NS
+from backpressure._telemetry.ledger import Durations, since
+from backpressure._telemetry.metrics import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backpressure import BackpressureController
-    from backpressure._telemetry.metrics import Counts, MetricsSource
+    from backpressure._telemetry.ledger import Counts, MetricsSource
     from backpressure.testing import ManualClock
     from support.controller_fixtures import MakeController
 
@@ -47,7 +49,7 @@ backpressure_cache_hit_rate
 
 
 class FakeSource:
-    """A controller of which the test says everything."""
+    """A controller whose numbers the test sets."""
 
     def __init__(self, *decisions: tuple[str, Priority, Reason, int], computed: bool = False) -> None:
         self.counters: dict[tuple[str, int], Counters] = {}
@@ -101,7 +103,7 @@ class FakeSource:
 
 
 class ControllerSource:
-    """A real controller, asked for what it tells anybody and for its engine's counts."""
+    """A real controller: what its health tells, and the counts of its engine."""
 
     def __init__(self, controller: BackpressureController) -> None:
         self._controller = controller
@@ -180,9 +182,6 @@ def value(registry: CollectorRegistry, name: str, /, **labels: str) -> float | N
     return registry.get_sample_value(f"backpressure_{name}", labels)
 
 
-# ---------------------------------------------------------------------------------------------------------------- names
-
-
 @pytest.mark.parametrize("line", DESCRIBED.split())
 def test_the_described_metrics_have_their_names_and_labels(line: str) -> None:
     name, _, rest = line.partition("{")
@@ -252,9 +251,6 @@ def test_a_registry_takes_its_collector_with_it() -> None:
 
 def test_prometheus_client_is_imported_by_the_first_collector() -> None:
     assert python("import sys, backpressure._telemetry.metrics; print('prometheus_client' in sys.modules)") == "False\n"
-
-
-# ------------------------------------------------------------------------------------------------------------- numbers
 
 
 def test_every_number_of_a_page() -> None:
@@ -375,8 +371,6 @@ def test_eight_threads_scrape_while_controllers_come_and_go() -> None:
     assert value(registry, "shed_events_total", priority="low", queue="analytics-queue") == 80
 
 
-# ------------------------------------------------------------------------------------------------------------- since
-
 numbers = st.tuples(st.integers(0, 50), st.integers(0, 50))
 queues = st.dictionaries(st.sampled_from(["a", "b", "c", OTHER_QUEUES]), numbers)
 
@@ -393,7 +387,7 @@ def test_a_difference_neither_loses_nor_invents_a_count(
     for queue, (first, second) in rise.items():
         old = now.get(("advice", queue), (0, 0))
         now["advice", queue] = (old[0] + first, old[1] + second)
-    news, carried = _since(now, base)
+    news, carried = since(now, base)
     for column in range(2):
         assert sum(counts[column] for counts in news.values()) == sum(counts[column] for counts in rise.values())
         assert sum(counts[column] for counts in carried.values()) == sum(counts[column] for counts in base.values())
@@ -401,9 +395,6 @@ def test_a_difference_neither_loses_nor_invents_a_count(
     if not evicted:
         risen = {("advice", queue): counts for queue, counts in rise.items() if any(counts)}
         assert {key: counts for key, counts in news.items() if any(counts)} == risen
-
-
-# ----------------------------------------------------------------------------------------------------- real controllers
 
 
 def test_a_controller_and_its_page_agree(make_controller: MakeController, clock: ManualClock, engine_name: str) -> None:
@@ -444,9 +435,6 @@ def test_a_controller_and_its_page_agree(make_controller: MakeController, clock:
     assert value(registry, "shed_events_total", priority="low", queue="full") == 3
 
 
-# ------------------------------------------------------------------------------------------------------------ promtool
-
-
 @pytest.fixture(scope="module")
 def promtool() -> str:
     found = shutil.which("promtool")
@@ -471,9 +459,6 @@ def test_promtool_accepts_the_page(promtool: str, sources: tuple[Any, ...]) -> N
         [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
-
-
-# ----------------------------------------------------------------------------------------------------------- processes
 
 
 def environment() -> dict[str, str]:
@@ -542,7 +527,8 @@ def test_a_forked_process_starts_from_zero(how: str) -> None:
 WORKER = """
 import os, sys, time
 from backpressure import Priority, Reason
-from backpressure._telemetry.metrics import Durations, MetricsCollector
+from backpressure._telemetry.ledger import Durations
+from backpressure._telemetry.metrics import MetricsCollector
 number = int(sys.argv[1])
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[2]  # late, as servers set it: nothing may have imported it before
 from prometheus_client import CollectorRegistry, REGISTRY
@@ -588,7 +574,7 @@ print(generate_latest(registry).decode())
 
 
 class Worker:
-    """A process that goes on by one step when it is told to."""
+    """A process that does one step when it is told to."""
 
     def __init__(self, number: int, directory: Path) -> None:
         self._process = subprocess.Popen(
@@ -664,7 +650,7 @@ def test_two_processes_make_one_page(tmp_path: Path, promtool: str) -> None:
     assert stopped("producer_advice_total", **email, result="honoured") == 8
     assert stopped("producer_advice_total", **email, result="violated") == 2 + 3
     assert stopped("cache_requests_total", result="miss") == 4
-    # What nobody has any more is not the maximum.
+    # A series that no process has any longer is not the maximum.
     assert stopped("circuit_breaker_state", **email) == 0
     assert stopped("sample_age_seconds", **email) == 0
     assert stopped("manual_override") == 0

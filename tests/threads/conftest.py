@@ -1,4 +1,4 @@
-"""Threads take turns as often as the interpreter lets them, so that they meet in the midst of things."""
+"""Threads take turns as often as the interpreter lets them, so that they meet in the middle of their work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling a task at whichever turn of the event loop leaves no permit, count, sleeper or task behind."""
+"""Cancelling a task at any turn of the event loop leaves no permit, count, sleeper or task behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Work = Callable[[], Awaitable[object]]
 
 
 class Provider:
-    """Answers on the second turn of the loop, which is the caller's, so that each turn can be told from the others."""
+    """Answers on the second turn of the caller's loop, so that each turn differs from the others."""
 
     loop_bound = True
 
@@ -86,7 +86,7 @@ async def suggest_and_wait(controller: Controller, work: Work) -> None:
 
 
 async def cancelled_at(turn: int, running: Coroutine[Any, Any, object]) -> bool:
-    """Cancel `running` after so many turns of the loop; tell whether it ran that long."""
+    """Cancel `running` after `turn` turns of the loop; tell whether it ran that long."""
     task = asyncio.ensure_future(running)
     for _ in range(turn):
         await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def cancelled_at(turn: int, running: Coroutine[Any, Any, object]) -> bool:
 
 
 def turns(cancel_at: Callable[[int], Coroutine[Any, Any, bool]]) -> int:
-    """Cancel at every turn that there is; return how many there were."""
+    """Cancel at every possible turn; return how many there were."""
     return next(turn for turn in itertools.count() if not asyncio.run(cancel_at(turn)))
 
 
@@ -118,7 +118,7 @@ async def started(engine_name: str, clock: ManualClock) -> AsyncIterator[Control
 def test_a_job(
     way: Callable[[Controller, Work], Coroutine[Any, Any, None]], engine_name: str, engine_module: EngineModule
 ) -> None:
-    """One that reads its queue, sleeps and probes an open circuit."""
+    """The job reads its queue, sleeps and probes an open circuit."""
 
     async def cancel_at(turn: int) -> bool:
         clock = ManualClock(sleep_advances=True)
@@ -137,7 +137,7 @@ def test_a_job(
             await no_task_is_left()
             assert not any(controller._sleeper._sleepers.values())
             assert being_read(controller) == {}
-            if way is not suggest_and_wait:  # which is admitted before it sleeps
+            if way is not suggest_and_wait:  # this one is admitted before it sleeps
                 assert (controller.get_circuit_state("jobs") is CircuitState.OPEN) == (not begun)
                 assert sum(sum(totals.reasons) for totals in controller._engine.totals().values()) == len(begun)
             clock.advance(60.002)
@@ -148,7 +148,7 @@ def test_a_job(
 
 
 class Polled(Provider):
-    """Read on a loop and threads of the controller's own."""
+    """A provider that the controller reads on its own loop and threads."""
 
     loop_bound = False
 

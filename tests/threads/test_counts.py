@@ -1,4 +1,4 @@
-"""Threads that decide, run and report at once lose no count."""
+"""Threads that decide, run and report at the same time lose no count."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def at_once(work: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("way", ["suggest_throttle", "run", "gate.suggest", "gate.run"])
 def test_no_count_is_lost(make_controller: MakeController, way: str) -> None:
-    """The answer that lies ready is torn away all the time, so that counting also goes the long way."""
+    """The ready answer is removed all the time, so that counting also takes the long way."""
     controller = make_controller(None, BackpressureConfig(polling=PollingConfig(enabled=False)), clock=SystemClock())
     gate = controller.gate("low", "empty")
     decide: Callable[[], object] = {

@@ -1,4 +1,4 @@
-"""Where an open circuit becomes half-open threads race for the probe: one gets it, and none other in its interval."""
+"""When an open circuit becomes half-open, threads race for the probe: in each interval only one gets it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CIRCUIT = CircuitSettings.of(CircuitConfig(failure_threshold=1, recovery_timeout
 
 
 class Racers:
-    """Threads that want probes. Whoever gets one moves the time on, to the next instant that allows one."""
+    """Threads that want probes. A thread that gets one moves the time on, to the next instant that allows one."""
 
     def __init__(self, module: EngineModule) -> None:
         self.now_ns = INTERVAL_NS
@@ -32,7 +32,7 @@ class Racers:
         self.now_ns += INTERVAL_NS
 
     def read(self) -> int:
-        """Return the time, often so late that another thread has moved it on meanwhile."""
+        """Return the time, often so late that another thread has moved it on already."""
         now_ns = self._read.now_ns = self.now_ns
         if next(self._turns) % 4 == 0:
             time.sleep(0)

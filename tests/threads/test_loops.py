@@ -1,4 +1,4 @@
-"""Event loops come and go, also without a word and in several threads: the controller stays usable."""
+"""Event loops come and go, also without notice and in several threads: the controller stays usable."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_loop_that_was_closed_early_is_followed_by_another(
     controller: AsyncBackpressureController, clock: ManualClock
 ) -> None:
     async def ask_until_fresh(reads: int) -> None:
-        # More, where this caller finds the old sample before the poller has woken up, and has the queue read itself.
+        # More, if this caller finds the old sample before the poller has woken up, and starts a read itself.
         while ((await controller.suggest_throttle("low", "jobs")).backlog_size or 0) < reads:
             await asyncio.sleep(0)
 
@@ -59,7 +59,7 @@ def test_a_loop_that_was_closed_early_is_followed_by_another(
     asyncio.run(controller.stop())
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio complains of the loss
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio complains about the loss
 def test_sleepers_of_a_closed_loop_hinder_nobody(engine_name: str, engine_module: EngineModule) -> None:
     clock = ManualClock()
     controller = AsyncBackpressureController(None, Provider(), clock=clock, _engine=engine_name)
@@ -97,7 +97,7 @@ def test_one_poller_serves_the_loops_of_several_threads(
     clock.advance(15)
     with ThreadPoolExecutor(LOOPS) as pool:
         list(pool.map(lambda _: asyncio.run(ask()), range(LOOPS)))
-    # Who asks while a read is under way, which may have begun before, has the next one: one each at most.
+    # A caller that asks during a read, which may have begun before, gets the next one: at most one read each.
     assert set(reads) <= set(range(2, 3 + LOOPS))
     asyncio.run(controller.stop())
 

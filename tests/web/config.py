@@ -1,4 +1,4 @@
-"""Where the shops under test shed: beyond four waiting jobs, of which they learn at once."""
+"""Makes the shops under test shed above four waiting jobs, which they notice at once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-//! Methods that do nothing, called as the engine's are: what a call costs before any work is done.
+//! Methods that do nothing, called as the engine's are: the cost of a call before any work is done.
 
-/// The floor.
+/// The least possible engine.
 #[pyo3::pymodule(gil_used = false)]
 mod floor {
     use pyo3::prelude::*;
@@ -18,7 +18,7 @@ mod floor {
             Self { answer }
         }
 
-        /// As `suggest_throttle` is called: two arguments in, an object that lies ready out.
+        /// As `suggest_throttle` is called: two arguments in, a ready object out.
         fn two(&self, py: Python<'_>, _one: &Bound<'_, PyAny>, _two: &Bound<'_, PyAny>) -> Py<PyAny> {
             self.answer.clone_ref(py)
         }

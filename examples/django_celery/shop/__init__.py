@@ -1,4 +1,4 @@
-"""A shop on Django, whose mails are Celery's: newsletters (low), and receipts of those who buy (high)."""
+"""A shop on Django that sends mails with Celery: newsletters (low), and receipts for customers who buy (high)."""
 
 from shop.celery import app as celery_app
 

@@ -16,12 +16,12 @@ from backpressure.integrations.celery import protect
 app = Celery("shop", broker=settings.REDIS_URL)
 app.conf.task_routes = {"shop.newsletter": {"queue": "mail"}, "shop.receipt": {"queue": "mail"}}
 app.conf.task_ignore_result = True
-app.conf.worker_prefetch_multiplier = 1  # what a worker has taken is no longer seen in the queue
+app.conf.worker_prefetch_multiplier = 1  # the queue does not show tasks that a worker has taken
 app.conf.broker_connection_retry_on_startup = True
 app.conf.beat_schedule = {"campaign": {"task": "shop.campaign", "schedule": settings.CAMPAIGN_EVERY}}
 app.autodiscover_tasks()
 
-# Read four times a second, for a campaign enqueues a thousand mails in one.
+# Read four times a second, because a campaign enqueues a thousand mails in one second.
 CONFIG = BackpressureConfig().evolve(
     {
         "thresholds.low_priority.green_max": 100,
@@ -49,4 +49,4 @@ def start(**_: object) -> None:
 
 @signals.worker_process_shutdown.connect
 def stop(**_: object) -> None:
-    controller.stop()  # writes the last counts down
+    controller.stop()  # writes the last counts

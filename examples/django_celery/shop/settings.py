@@ -1,4 +1,4 @@
-"""Django's settings, as few as it takes."""
+"""Django's settings, as few as possible."""
 
 import os
 

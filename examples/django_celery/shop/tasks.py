@@ -1,4 +1,4 @@
-"""What workers do."""
+"""The tasks that workers run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where views are found."""
+"""The addresses of the views."""
 
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt

@@ -1,4 +1,4 @@
-"""What customers and Prometheus ask for."""
+"""The pages that customers and Prometheus ask for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def buy(request: HttpRequest, customer: int) -> HttpResponse:
-    """Sell something. Where the receipt is refused, the middleware answers 503 or 429 with ``Retry-After``."""
+    """Sell something. If the receipt is refused, the middleware answers 503 or 429 with ``Retry-After``."""
     receipt.delay(customer)
     return HttpResponse("thank you\n", status=202)
 

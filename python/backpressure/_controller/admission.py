@@ -47,10 +47,10 @@ class Admission:
         self.now_ns = sleeper.now_ns
 
     def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = False) -> float:
-        """Return for how long to sleep on a planned decision, in seconds, or raise what it stands for.
+        """Return how long to sleep for a planned decision, in seconds, or raise the error that it stands for.
 
-        The delay, jittered, but no longer than `max_wait`; nothing on an event loop, unless the sleep is `awaited`.
-        What would have to wait longer is refused, unless it is HIGH: load never refuses that.
+        That is the delay with jitter, but no longer than `max_wait`; on an event loop 0, unless the sleep is `awaited`.
+        A job that would have to wait longer is refused, unless it is HIGH: load never refuses a HIGH job.
         """
         raise_rejection(decision)
         delay = decision.delay
@@ -85,14 +85,14 @@ class Admission:
         return jittered if limit is None else min(jittered, limit)
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
-        """Ask the breaker again for a decision that was waited out; raise if it must not go after all."""
+        """After the wait, ask the breaker again for a planned decision; raise if the job may no longer go."""
         decision = self._engine.admit(planned)
         raise_rejection(decision)
         return decision
 
     @contextlib.contextmanager
     def all_or_none(self) -> Iterator[list[ThrottleDecision]]:
-        """Give the body a list for planned decisions, whose leases are given back where it raises."""
+        """Give the body a list for planned decisions; if the body raises, give back their leases."""
         decisions: list[ThrottleDecision] = []
         try:
             yield decisions
@@ -102,13 +102,11 @@ class Admission:
             raise
 
     def admit_all(self, decisions: list[ThrottleDecision]) -> None:
-        """Put in place of planned decisions, whose sleep is over, admitted ones; raise if one must not go after all."""
+        """After the sleep, replace planned decisions by admitted ones; raise if one of the jobs may no longer go."""
         slept = any(decision.delay > 0 for decision in decisions)
         for place, planned in enumerate(decisions):
             if slept:  # others may have run meanwhile
                 decisions[place] = self.admit(planned)
-
-    # ------------------------------------------------------------------------------------------------------- outcomes
 
     def report_value(
         self,
@@ -122,7 +120,7 @@ class Admission:
     ) -> None:
         """Note what a job's work returned; see `backpressure._controller.outcome.take`.
 
-        `began_ns` is when it began, for the outcome of a future; ``None`` for about now.
+        `began_ns` is when the work began, for the outcome of a future; ``None`` means about now.
 
         Raises:
             TypeError: the work has only begun.
@@ -135,20 +133,20 @@ class Admission:
         outcome.take(value, report, self._foreign, work=work, instead=instead, awaited=awaited)
 
     def report_success(self, decision: ThrottleDecision) -> None:
-        """Note that a decision was kept to and its job went well."""
+        """Note that a caller followed a decision and that its job succeeded."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
         self._engine.record(decision, True)
 
     def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int | None) -> None:
-        """Note that a decision was kept to and that its job, which began at `began_ns`, raised."""
+        """Note that a caller followed a decision and that its job, which began at `began_ns`, raised."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        failed = outcome.is_failure(error, self._circuit_of(decision.queue_name), self._foreign)
-        self._engine.record(decision, False if failed else None, began_ns, type(error).__name__)
+        ok = outcome.verdict(error, self._circuit_of(decision.queue_name), self._foreign)
+        self._engine.record(decision, ok, began_ns, type(error).__name__)
 
     def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int | None) -> None:
-        """Note that a decision was kept to, and how its job went."""
+        """Note that a caller followed a decision, and how its job ended."""
         if error is None:
             self.report_success(decision)
         else:
@@ -158,18 +156,16 @@ class Admission:
     def reporting(
         self, decisions: Sequence[ThrottleDecision], not_failures: tuple[type[BaseException], ...] = ()
     ) -> Iterator[None]:
-        """Report how the body went to all queues. It has no value, and so no future whose outcome comes later.
+        """Report to all queues how the body ended. A body has no value, so there is no future to wait for.
 
-        Errors that are `not_failures` say nothing of the queues.
+        Errors that are `not_failures` say nothing about the queues.
         """
         began_ns = self.now_ns()
         try:
             yield
         except BaseException as error:
-            # What a broken connection raises may be anything else too: a certificate's error is a ValueError.
-            excused = isinstance(error, not_failures) and not isinstance(error, OSError)
             for decision in decisions:
-                if excused or outcome.is_unrelated(error):
+                if outcome.is_excused(error, not_failures):
                     self.give_back(decision)
                 else:
                     self.report_error(decision, error, began_ns)
@@ -177,12 +173,10 @@ class Admission:
         for decision in decisions:
             self.report_success(decision)
 
-    # -------------------------------------------------------------------------------------------------------- batches
-
     def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
         """Return the decision of a batch's job, refused or not, or the exception that came instead.
 
-        ``None`` where deciding takes waiting.
+        ``None`` if a decision is not possible without waiting.
         """
         try:
             return self._engine.plan(job.priority, job.queue_name)
@@ -197,7 +191,7 @@ class Admission:
             return unless_by_signal(error)
 
     def give_back(self, decision: ThrottleDecision) -> None:
-        """Give back the lease of a probe that will not be made, if the decision holds one."""
+        """If the decision holds the lease of a probe, give it back: the probe will not be made."""
         if not decision.should_shed:
             self._engine.record(decision, None)
 

@@ -1,7 +1,7 @@
-"""The asyncio side of a controller: what may wait, awaited.
+"""Jobs in asyncio: what may wait is awaited.
 
 Engines are synchronous. Where a decision needs a read, the engine's call ends in an exception that never reaches the
-user; the read is awaited, and the decision asked for again.
+user; the read is awaited, and then the engine is asked again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextvars
 from typing import TYPE_CHECKING, TypeVar
 
 from backpressure._controller.admission import Admission
-from backpressure._controller.callbacks import ControllerHost
+from backpressure._controller.jobs import JobHost
 from backpressure._model.clock import TaskWake
 from backpressure._runtime.threads import spawn
 
@@ -26,7 +26,7 @@ __all__ = ["AsyncAdmission", "AsyncHost", "on_thread"]
 
 T = TypeVar("T")
 
-# Whether this call has awaited its read already, and must be answered with what there is.
+# Whether this call has already awaited its read, and must get an answer without another one.
 _has_read = contextvars.ContextVar("_has_read", default=False)
 
 
@@ -52,11 +52,11 @@ class AsyncAdmission(Admission):
         return None if isinstance(answer, _UnreadError) else answer
 
 
-class AsyncHost(ControllerHost):
+class AsyncHost(JobHost):
     """The host of callers that await a read."""
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
-        """Have the caller await the read, unless it has."""
+        """Make the caller await the read, unless it already has."""
         if _has_read.get():
             return None
         raise _UnreadError(queue_name, wait)
@@ -80,9 +80,7 @@ class AsyncHost(ControllerHost):
             self.admission.admit_all(decisions)
             return decisions
 
-    perform = ControllerHost.perform_async
-
-    # ---------------------------------------------------------------------------------------------------------- reads
+    perform = JobHost.perform_async
 
     async def suggest(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide and admit."""
@@ -106,7 +104,7 @@ class AsyncHost(ControllerHost):
     def _settled(
         decide: Callable[[Priority | str, str], ThrottleDecision], priority: Priority | str, queue_name: str
     ) -> ThrottleDecision:
-        """Decide with what there is, after a read."""
+        """Decide after the read, without another one."""
         token = _has_read.set(True)
         try:
             return decide(priority, queue_name)
@@ -114,7 +112,7 @@ class AsyncHost(ControllerHost):
             _has_read.reset(token)
 
     async def _read(self, queue_name: str, wait: bool) -> None:
-        """Have the queue read, and await it if need be."""
+        """Start a read of the queue, and await it if necessary."""
         self.poller.revive()
         sight, first = self.sights.ask(queue_name)
         if wait or first:
@@ -122,9 +120,10 @@ class AsyncHost(ControllerHost):
 
 
 async def on_thread(work: Callable[[], T]) -> T | None:
-    """Return what `work` returns on a thread of its own, ``None`` where there is no thread to be had.
+    """Run `work` on a thread of its own and return its value; ``None`` if no thread can be started.
 
-    Not by the loop's executor, which an application may keep busy or have closed. Who is cancelled leaves it behind.
+    The loop's executor is not used: an application may keep it busy or have closed it. If the caller is cancelled, the
+    thread goes on without it.
     """
     wake, outcomes = TaskWake(), list[T]()
 
@@ -139,5 +138,5 @@ async def on_thread(work: Callable[[], T]) -> T | None:
     except RuntimeError:
         return None
     await wake.wait()
-    thread.join()  # at its last instructions: who has stopped finds no thread any more
+    thread.join()  # it is at its last instructions: after stop() no thread is left
     return outcomes[0] if outcomes else None

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 import attrs
 
 from backpressure._controller.async_jobs import AsyncAdmission, AsyncHost, on_thread
-from backpressure._controller.base import ControllerBase, refuse_generator
+from backpressure._controller.base import ControllerBase
 from backpressure._controller.batch import Plan, Work
 from backpressure._controller.gate import AsyncGate, checked
+from backpressure._controller.outcome import refuse_generator
 from backpressure._controller.polling.caller_loop import CallerLoopReads
 from backpressure._controller.polling.own_loop import LoopReads
 from backpressure._controller.polling.sights import GRACE
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.batch import Step
+    from backpressure._controller.polling.sights import Sights
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
@@ -47,7 +49,7 @@ T = TypeVar("T")
 
 
 class AsyncBackpressureController(ControllerBase):
-    """`BackpressureController` for asyncio: the same names, what may wait as coroutines.
+    """`BackpressureController` for asyncio: the same names; methods that may wait are coroutines.
 
     Args:
         config: thresholds and everything else; ``None`` for the defaults.
@@ -84,13 +86,15 @@ class AsyncBackpressureController(ControllerBase):
         clock: Clock | None = None,
         _engine: str | None = None,
     ) -> None:
-        provider: Any = stats_provider
         super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncAdmission)
         self._host: AsyncHost
+
+    def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
+        provider: Any = self._provider
         self._loop_reads: LoopReads | None = None
         if self._awaited and not self._bound:
             provider = self._loop_reads = LoopReads(provider)
-        self._poller = Poller(
+        poller = Poller(
             provider,
             self._engine,
             self._polling(self._config),
@@ -99,14 +103,13 @@ class AsyncBackpressureController(ControllerBase):
             self._samples,
             self._end_reads,
         )
-        self._host.poller = self._poller
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:
             reads = CallerLoopReads(provider, self._samples, self._clock, lambda: self._config.polling.timeout)
-            self._host.sights, self._read = reads, reads.read
-        else:
-            self._host.sights = self._poller.sights()
-            self._read = lambda names: on_thread(partial(self._poller.read, names))
+            self._read = reads.read
+            return poller, reads
+        self._read = lambda names: on_thread(partial(poller.read, names))
+        return poller, poller.sights()
 
     @property
     def _bound(self) -> bool:
@@ -118,7 +121,7 @@ class AsyncBackpressureController(ControllerBase):
 
     def _settings(self, config: BackpressureConfig) -> EngineSettings:
         settings = super()._settings(config)
-        if self._bound:  # who finds a sample older than the interval reads it
+        if self._bound:  # a caller that finds a sample older than the interval reads the queue
             settings = attrs.evolve(settings, polling=False, cache_ttl_ns=settings.check_every_ns)
         return settings
 
@@ -127,12 +130,10 @@ class AsyncBackpressureController(ControllerBase):
             return None
         return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
 
-    # ----------------------------------------------------------------------------------------------------- life cycle
-
     async def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
-        A failing first poll is logged and counted, not raised. Who is cancelled has not started.
+        A failing first poll is logged and counted, not raised. A cancelled start has not started.
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
@@ -144,7 +145,7 @@ class AsyncBackpressureController(ControllerBase):
     async def stop(self) -> None:
         """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent.
 
-        Who is cancelled has stopped, and waits for nothing any more.
+        A cancelled stop has stopped, and waits for nothing more.
         """
         self._set_stopped()
         await on_thread(self._poller.stop())
@@ -157,8 +158,6 @@ class AsyncBackpressureController(ControllerBase):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-
-    # ------------------------------------------------------------------------------------------------------ decisions
 
     async def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed. See `BackpressureController.suggest_throttle`."""
@@ -198,9 +197,9 @@ class AsyncBackpressureController(ControllerBase):
         max_wait: MaxWait = None,
         **kwargs: Any,
     ) -> Any:
-        """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
+        """Wait as advised, call ``work(*args, **kwargs)``, await its value if it is awaitable, and report its outcome.
 
-        Of a future that it came to, the outcome is reported once that is done.
+        If that returns a future, its outcome is reported once it is done.
 
         Arguments and errors as those of `BackpressureController.run`.
         """
@@ -223,7 +222,7 @@ class AsyncBackpressureController(ControllerBase):
     async def _slots(
         self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
     ) -> AsyncIterator[None]:
-        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        """As `slot` for several; errors of the body that are `not_failures` say nothing about their queues."""
         decisions = await self._host.turns(places, max_wait)
         with self._admission.reporting(decisions, not_failures):
             yield

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-import os
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backpressure._controller.admission import Admission
 from backpressure._controller.batch import Batch
 from backpressure._controller.circuit import CircuitBreaker
-from backpressure._controller.health import ControllerSource
-from backpressure._controller.outcome import name_of
+from backpressure._controller.health import Health
+from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
-from backpressure._engine.totals import Totals
-from backpressure._engine.word import is_forced
 from backpressure._model.arguments import check_seconds, validate_queue_name
 from backpressure._model.clock import SystemClock
 from backpressure._model.config.root import BackpressureConfig
@@ -30,7 +25,6 @@ from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
 from backpressure._telemetry.compliance import Compliance
 from backpressure._telemetry.events import Announcer
-from backpressure._telemetry.metrics import MetricsCollector
 from backpressure._telemetry.passed import Passed
 
 if TYPE_CHECKING:
@@ -40,21 +34,21 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.callbacks import ControllerHost
-    from backpressure._controller.polling.sights import Landing
+    from backpressure._controller.polling.sights import Landing, Sights
     from backpressure._controller.polling.thread import Poller
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.polling import PollingConfig
     from backpressure._telemetry.events import StateChange
+    from backpressure._telemetry.metrics import MetricsCollector
 
-__all__ = ["ControllerBase", "refuse_generator"]
+__all__ = ["ControllerBase"]
 
 
 class ControllerBase:
     """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
 
-    _poller: Poller
     _may_await: ClassVar[bool] = False
 
     def __init__(
@@ -70,22 +64,8 @@ class ControllerBase:
     ) -> None:
         if config is not None and not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig or None", field="config")
-        if not all(
-            callable(getattr(stats_provider, name, None)) for name in ("get_queue_stats", "get_all_queue_stats")
-        ):
-            raise ConfigurationError(
-                f"stats_provider is a {type(stats_provider).__name__}: give an object with get_queue_stats() and "
-                "get_all_queue_stats()",
-                field="stats_provider",
-            )
         #: Whether the provider's methods are to be awaited.
-        self._awaited = _awaits(stats_provider)
-        if self._awaited and not self._may_await:
-            raise ConfigurationError(
-                f"stats_provider is a {type(stats_provider).__name__}, whose methods are to be awaited: give it to an "
-                "AsyncBackpressureController, or give one that blocks, such as RedisStatsProvider",
-                field="stats_provider",
-            )
+        self._awaited = check_provider(stats_provider, may_await=self._may_await)
         self._config = config or BackpressureConfig()
         self._foreign = Foreign(logger)
         self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
@@ -99,13 +79,17 @@ class ControllerBase:
             self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
         )
         self._announcer = Announcer(self._foreign, self._clock)
+        self._compliance = Compliance(self._clock.monotonic_ns)
         self._host = make_host(
-            self._clock, clock is not None, self._sleeper, self._announcer, lambda: self._config.polling.timeout
+            self._clock,
+            clock is not None,
+            self._sleeper,
+            self._announcer,
+            self._compliance,
+            lambda: self._config.polling.timeout,
         )
         self._engine = load(engine).Engine(self._settings(self._config), self._host)
-        self._compliance = Compliance(self._clock.monotonic_ns)
         self._admission = make_admission(self._engine, self._sleeper, self._compliance, self._circuit_of, self._foreign)
-        self._host.serve(self._engine, self._admission, self._compliance)
         shares_server = getattr(stats_provider, "shares_server", False)
         self._samples = Samples(
             self._engine,
@@ -113,20 +97,26 @@ class ControllerBase:
             self._announcer,
             hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
         )
+        self._poller, sights = self._make_poller()
+        self._host.bind(self._engine, self._admission, self._poller, sights)
+        self._health = Health(
+            self._engine, self._samples, self._compliance, self._passed, self._clock, lambda: self._config
+        )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
-        self._source: ControllerSource | None = None
         recovery = self._config.recovery
         if recovery.manual_override:
             self.set_manual_override(True)
         if recovery.emergency_mode:
             self.set_emergency_mode(True)
 
-    # ----------------------------------------------------------------------------------------------------- life cycle
+    def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
+        """Return what reads in the background, and what reads for callers."""
+        raise NotImplementedError
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[Landing | None]:
-        """Start the poller for the body, which waits for its first poll; then run. Who fails leaves nothing behind.
+        """Start the poller; the body waits for its first poll; then run. A start that fails leaves nothing behind.
 
         Raises:
             ControllerStoppedError: it was stopped.
@@ -142,7 +132,7 @@ class ControllerBase:
                 if self._state == "new":
                     self._state = "running"
                     self._engine.set_running(True)
-                if self._host.stopped:  # by a signal handler, which no lock keeps out, since the look at the state
+                if self._host.stopped:  # by a signal handler, which no lock keeps out, after the state was checked
                     self._state = "stopped"
                     self._engine.set_running(False)
             if self._state == "running":
@@ -150,28 +140,22 @@ class ControllerBase:
         except BaseException:
             self._starts.discard(this)
             with self._lock():
-                if self._state == "new" and not self._starts:  # nobody else is about to run
+                if self._state == "new" and not self._starts:  # no other start is under way
                     self._poller.retire()
             raise
         finally:
             self._starts.discard(this)
 
     def _export(self) -> None:
-        """Have the metrics collected. Raises what prometheus-client does where their names are taken."""
+        """Begin to export metrics. If their names are taken, raises what prometheus-client raises."""
         with self._lock():
             if self._metrics is not None or self._state != "new":
                 return
+            from backpressure._telemetry.metrics import MetricsCollector  # noqa: PLC0415 - not before it is needed
+
             # Imports prometheus-client, which chooses then and there how it stores values.
             self._metrics = MetricsCollector(self._registry)
-            self._source = ControllerSource(
-                self._engine,
-                self._samples,
-                self._compliance,
-                self._passed,
-                self._clock,
-                observing=lambda: self._config.mode == "observe",
-            )
-            self._metrics.add(self._source)
+            self._metrics.add(self._health)
             self._samples.after_poll = self._flush
 
     def _set_stopped(self) -> None:
@@ -181,15 +165,15 @@ class ControllerBase:
             self._engine.set_running(False)
         self._sleeper.stop()
         self._host.sights.release()
-        if self._metrics is not None and self._source is not None:
-            self._metrics.remove(self._source)
+        if self._metrics is not None:
+            self._metrics.remove(self._health)
             self._flush()
 
     def _circuit_of(self, queue_name: str) -> CircuitConfig:
         return self._config.circuit_of(queue_name)
 
     def _flush(self) -> None:
-        """Write the metrics of multiprocess mode; a full disk is no matter of who polls or stops."""
+        """Write the metrics of multiprocess mode; a full disk must not disturb who polls or stops."""
         try:
             if self._metrics is not None:
                 self._metrics.flush()
@@ -204,21 +188,19 @@ class ControllerBase:
         """Return what the engine is to decide by."""
         return EngineSettings.of(config)
 
-    # ------------------------------------------------------------------------------------------------------- outcomes
-
     def record_success(self, decided: ThrottleDecision | str) -> None:
-        """Report that a job was enqueued: by its decision, or by queue name where there is none at hand.
+        """Report that a job was enqueued: by its decision, or by queue name if there is no decision.
 
         Raises:
-            InvalidQueueError: neither of both.
+            InvalidQueueError: it is neither a decision nor a queue name.
         """
         self._record(decided, True)
 
     def record_failure(self, decided: ThrottleDecision | str) -> None:
-        """Report that enqueueing failed: by its decision, or by queue name where there is none at hand.
+        """Report that enqueueing failed: by its decision, or by queue name if there is no decision.
 
         Raises:
-            InvalidQueueError: neither of both.
+            InvalidQueueError: it is neither a decision nor a queue name.
         """
         self._record(decided, False)
 
@@ -233,8 +215,6 @@ class ControllerBase:
         if self._state != "running":
             raise self._host.not_running()
         return Batch(jobs, self._admission, None if timeout is None else check_seconds(timeout, "timeout"))
-
-    # ------------------------------------------------------------------------------------------------------- circuits
 
     def get_circuit_state(self, queue_name: str) -> CircuitState:
         """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing.
@@ -266,12 +246,10 @@ class ControllerBase:
             lambda create: self._engine.breaker(name, create),
         )
 
-    # ------------------------------------------------------------------------------------------------------- controls
-
     def set_manual_override(self, enabled: bool, *, for_: float | None = None) -> None:
         """Let everything pass without delay, except for circuits forced open; `for_` seconds or until turned off.
 
-        Sleepers go at once. What goes by it neither asks breakers nor feeds them.
+        Sleepers go at once. Jobs that pass because of it neither ask breakers nor report to them.
 
         Raises:
             ConfigurationError: `enabled` is no bool, or `for_` no number of seconds from 0.
@@ -350,8 +328,8 @@ class ControllerBase:
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
         """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.
 
-        One that raises harms nobody and stays registered; it is logged once for each kind of change. Only what a signal
-        handler raises while it runs goes through.
+        A listener that raises disturbs nobody and stays registered; the error is logged once for each kind of change.
+        Only what a signal handler raises while it runs gets through.
 
         Example:
             >>> controller = BackpressureController(None, InMemoryStatsProvider())
@@ -360,8 +338,6 @@ class ControllerBase:
             emergency on
         """
         self._announcer.add_listener(listener)
-
-    # --------------------------------------------------------------------------------------------------------- health
 
     def health(self) -> dict[str, Any]:
         """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop.
@@ -374,60 +350,12 @@ class ControllerBase:
             >>> health["started"], health["queues"]["email-queue"]["backlog"]
             (True, 120)
         """
-        hits, misses = functools.reduce(Totals.plus, self._engine.totals().values(), Totals()).cache_requests()
-        names = self._engine.queue_names()
-        fallback = self._host.last_fallback
-        return {
-            "started": self._state != "new",
-            "stopped": self._state == "stopped",
-            "manual_override": self._engine.override(),
-            "emergency_mode": self._engine.emergency(),
-            "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
-            "cache_size": self._engine.cache_size(),
-            "circuit_states": {name: str(self.get_circuit_state(name)) for name in names},
-            "forced": [name for name in names if self._is_forced(name)],
-            "polling_enabled": self._config.polling.enabled,
-            "last_fallback": None if fallback is None else fallback.isoformat(),
-            "engine": self._engine_name,
-            "mode": self._config.mode,
-            "pid": os.getpid(),
-            "poller_alive": self._poller.alive(),
-            "provider": self._provider_health(),
-            "polling_errors": self._samples.errors(),
-            "passed": self._passed_by_queue(),
-            "last_poll_seconds": self._samples.last_poll_seconds,
-            "queues": {name: self._queue_health(name) for name in names},
-        }
-
-    def _is_forced(self, name: str) -> bool:
-        breaker = self._engine.breaker(name, False)
-        return breaker is not None and is_forced(breaker.word)
-
-    def _passed_by_queue(self) -> dict[str, dict[str, int]]:
-        passed: dict[str, dict[str, int]] = {}
-        for (name, why), count in self._passed.counts().items():
-            passed.setdefault(name, {})[why] = count
-        return passed
-
-    def _provider_health(self) -> str:
-        """Say what the last read did; an answer older than samples may be says nothing about the provider any more."""
-        health, answered_ns, polling = self._samples.health(), self._samples.answered_ns, self._config.polling
-        if health != "ok" or answered_ns is None:
-            return health
-        limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
-        return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
-
-    def _queue_health(self, name: str) -> dict[str, Any]:
-        sample = self._engine.sample(name)
-        stats = self._samples.stats.get(name)
-        return {
-            "forced": self._is_forced(name),
-            "backlog": None if sample is None else sample[0],
-            "sample_age": None if sample is None else max(0, self._clock.monotonic_ns() - sample[1]) / 1e9,
-            "processing": None if stats is None else stats.processing_count,
-            "delayed": None if stats is None else stats.delayed_count,
-            "oldest_age": None if stats is None else stats.oldest_age,
-        }
+        return self._health.as_dict(
+            state=self._state,
+            engine_name=self._engine_name,
+            last_fallback=self._host.last_fallback,
+            poller_alive=self._poller.alive(),
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._state}, {self._engine_name} engine>"
@@ -440,33 +368,3 @@ def _on(enabled: bool) -> str:
 def _check_switch(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} is {value!r}: give True or False", field=name, value=value)
-
-
-def _awaits(provider: object) -> bool:
-    """Tell of which kind a provider is.
-
-    Raises:
-        ConfigurationError: of both.
-    """
-    methods = {name: getattr(provider, name, None) for name in ("get_queue_stats", "get_all_queue_stats", "get_many")}
-    kinds = {name: _is_coroutine_function(method) for name, method in methods.items() if callable(method)}
-    if len(set(kinds.values())) > 1:
-        awaited = ", ".join(f"{name}()" for name, is_awaited in kinds.items() if is_awaited)
-        raise ConfigurationError(
-            f"stats_provider is a {type(provider).__name__}, of which {awaited} is to be awaited and the rest not: "
-            "give one whose methods are all alike",
-            field="stats_provider",
-        )
-    return True in kinds.values()
-
-
-def _is_coroutine_function(method: object) -> bool:
-    return inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(getattr(method, "__call__", None))  # noqa: B004
-
-
-def refuse_generator(function: Callable[..., object]) -> None:
-    """Raise `TypeError` for a function whose work happens after the call."""
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"{name_of(function)} is a generator function, whose work happens after the call: use slot() inside it"
-        )

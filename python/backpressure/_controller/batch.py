@@ -31,7 +31,7 @@ _INTERRUPTED = JobOutcome("interrupted")
 
 
 class Plan(NamedTuple):
-    """Decide for `job`, which takes waiting; send the decision, or the exception that came instead."""
+    """Decide for `job`, which may have to wait for a read; send the decision, or the exception that came instead."""
 
     job: BatchJob
 
@@ -69,10 +69,10 @@ def steps(
 ) -> Generator[Step, Any, None]:
     """Drive a batch; fills in `outcomes`, which begins as ``not_started`` for each job.
 
-    Jobs of one queue and priority form a stream. The job that heads its stream is due at once, or after the delay that
-    it is advised, counted from when it came to head it; due jobs run one at a time, earliest first, then by priority,
-    then in input order. A go is asked for right before its work, so that none is counted, or holds a probe's lease,
-    that does not begin; after a delay the breaker is asked again.
+    Jobs of one queue and priority form a stream. The first job of a stream is due at once, or after its advised delay,
+    counted from when it became the first. Due jobs run one at a time: earliest due first, then by priority, then in
+    input order. A job is decided right before its work, so that no job is counted, or holds a probe's lease, that does
+    not begin; after a delay the breaker is asked again.
     """
     now_ns = admission.now_ns
     began_ns = now_ns()
@@ -97,7 +97,7 @@ def steps(
             ahead_ns = due_ns - now_ns()
             answer = ((yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None) or admission.readmit(planned)
         if isinstance(answer, ThrottleDecision) and not answer.should_shed:
-            outcomes[place] = _INTERRUPTED  # until it is told otherwise
+            outcomes[place] = _INTERRUPTED  # until its outcome is known
             outcomes[place] = yield Work(job, answer)
         else:
             outcomes[place] = _refused(answer)
@@ -128,14 +128,14 @@ def _refused(answer: _Answer) -> JobOutcome:
     if isinstance(answer, ThrottleDecision):
         status: Status = "shed" if answer.reason is Reason.BACKLOG_RED_SHED else "circuit_open"
         return JobOutcome(status, error=answer.rejection(), retry_after=answer.retry_after)
-    # Throttled beyond its `max_wait`, in no position to wait, or the controller was stopped: its work was not called.
+    # Its delay is beyond its `max_wait`, it cannot wait here, or the controller was stopped: its work was not called.
     assert not isinstance(answer, JobShedError)  # noqa: S101 - sheds come as decisions
     retry_after = answer.retry_after if isinstance(answer, ThrottledError) else None
     return JobOutcome("not_started", error=answer, retry_after=retry_after)
 
 
 class Batch:
-    """One batch on its way: iterate over its steps, and put the answer to each into `answer` before the next."""
+    """One batch under way: iterate over its steps, and put the answer to each into `answer` before the next."""
 
     def __init__(self, jobs: Iterable[BatchJob], admission: Admission, timeout: float | None) -> None:
         self._jobs = list(jobs)
@@ -147,7 +147,7 @@ class Batch:
         self.answer: object = None
 
     def limits(self) -> Iterator[float | None]:
-        """Yield for how long the jobs may wait, in seconds; ``None`` for any."""
+        """Yield how long each job may wait, in seconds; ``None`` for any time."""
         return (longest_wait(job.max_wait, job.priority) for job in self._jobs)
 
     def __iter__(self) -> Iterator[Step]:
@@ -158,7 +158,7 @@ class Batch:
                 step = self._steps.send(self.answer)
 
     def cut_short(self, error: BaseException) -> None:
-        """End the batch by an error, and put what is known of the jobs on that, as ``batch_result``."""
+        """End the batch because of an error, which gets what is known of the jobs as its ``batch_result``."""
         self._steps.close()
         error.batch_result = BatchResult(tuple(self._outcomes))  # type: ignore[attr-defined]
 

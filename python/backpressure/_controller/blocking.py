@@ -7,10 +7,11 @@ import inspect
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
-from backpressure._controller.base import ControllerBase, refuse_generator
+from backpressure._controller.base import ControllerBase
 from backpressure._controller.batch import Sleep, Work
-from backpressure._controller.callbacks import BlockingHost
 from backpressure._controller.gate import checked, gate_class
+from backpressure._controller.jobs import BlockingHost
+from backpressure._controller.outcome import refuse_generator
 from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.batch import Step
     from backpressure._controller.gate import Gate
+    from backpressure._controller.polling.sights import ThreadSights
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
@@ -79,25 +81,23 @@ class BackpressureController(ControllerBase):
     ) -> None:
         super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
         self._host: BlockingHost
-        self._poller = Poller(
-            stats_provider, self._engine, self._config.polling, self._clock, self._announcer, self._samples
-        )
-        self._host.poller = self._poller
-        self._host.sights = self._poller.sights()
-        # The hot paths without a Python frame. A subclass that overrides a method keeps its own.
+        # The engine's own methods, without a Python frame of ours. A subclass that overrides one keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
             self.suggest_throttle = self._engine.suggest_throttle  # type: ignore[method-assign]
         if type(self).run is BackpressureController.run:
             self.run = self._engine.run  # type: ignore[method-assign]
 
-    # ----------------------------------------------------------------------------------------------------- life cycle
+    def _make_poller(self) -> tuple[Poller, ThreadSights]:
+        provider: Any = self._provider
+        poller = Poller(provider, self._engine, self._config.polling, self._clock, self._announcer, self._samples)
+        return poller, poller.sights()
 
     def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
         A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll is
-        not waited for. What else fails or interrupts it leaves nothing behind. Running already: nothing happens, except
-        that a forked child gets its poller.
+        not waited for. If anything else fails or interrupts it, nothing is left behind. If it runs already, nothing
+        happens, except that a forked child gets its poller.
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
@@ -120,14 +120,12 @@ class BackpressureController(ControllerBase):
     ) -> None:
         self.stop()
 
-    # ------------------------------------------------------------------------------------------------------ decisions
-
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed.
 
         The caller acts on the answer itself (`ThrottleDecision.wait` sleeps or raises) and should report the
-        outcome with `record_success` or `record_failure`. A probe of a recovering circuit is admitted at once; who
-        never reports gets one go per ``probe_interval``.
+        outcome with `record_success` or `record_failure`. A probe of a recovering circuit is admitted at once; a
+        caller that never reports gets one go per ``probe_interval``.
 
         Args:
             priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
@@ -161,7 +159,7 @@ class BackpressureController(ControllerBase):
     ) -> T:
         """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
 
-        Of a future that `work` returns, the outcome is reported once it is done.
+        If `work` returns a future, its outcome is reported once it is done.
 
         Args:
             max_wait: longest sleep accepted, in seconds, or a mapping of these by priority; beyond it `ThrottledError`
@@ -205,7 +203,7 @@ class BackpressureController(ControllerBase):
     def _slots(
         self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
     ) -> Iterator[None]:
-        """As `slot` for several; errors of the body that are `not_failures` say nothing of their queues."""
+        """As `slot` for several; errors of the body that are `not_failures` say nothing about their queues."""
         decisions = self._host.turns(places, max_wait)
         with self._admission.reporting(decisions, not_failures):
             yield
@@ -271,7 +269,7 @@ class BackpressureController(ControllerBase):
         return decorate
 
     def process_batch(self, jobs: Iterable[BatchJob], *, timeout: float | None = None) -> BatchResult:
-        """Run many jobs, each queue and priority at its own pace, on the one calling thread.
+        """Run many jobs, each queue and priority at its own pace, on the calling thread alone.
 
         Jobs of one queue and priority follow each other; waiting for one such stream never delays another. Due jobs
         run one at a time: earliest due first, then HIGH, then in input order.
@@ -284,8 +282,8 @@ class BackpressureController(ControllerBase):
 
         Raises:
             BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
-            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does whatever a
-                signal handler raises while no work runs.
+            BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does an
+                error that a signal handler raises while no work runs.
 
         Example:
             >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]

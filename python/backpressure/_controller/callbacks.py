@@ -1,27 +1,22 @@
-"""What an engine asks of Python: values, errors, reads on a caller's path, and news."""
+"""What an engine calls back for: values, errors, outcomes, and news."""
 
 from __future__ import annotations
 
 import logging
 import math
-import sys
-import warnings
 from functools import partial
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from backpressure._controller.outcome import is_plain, runs_on_a_loop
+from backpressure._controller.outcome import is_plain
 from backpressure._engine.word import is_forced, state_of
-from backpressure._model.arguments import longest_wait, parse_priority
-from backpressure._model.clock import in_event_loop
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.vocabulary import CIRCUIT_REASONS, MISS_REASONS, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
     from backpressure._controller.admission import Admission
@@ -34,29 +29,27 @@ if TYPE_CHECKING:
     from backpressure._telemetry.compliance import Compliance
     from backpressure._telemetry.events import Announcer
 
-__all__ = ["BlockingHost", "ControllerHost"]
+__all__ = ["USE_ASYNC", "ControllerHost"]
 
 T = TypeVar("T")
 
-_USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
-_AWAIT_IT = "await it inside the work"
+#: What to do with an awaitable that work has returned.
+USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
 
-# Modules whose frames lie between a call of this package and what it does.
-_INSIDE = frozenset({"backpressure", "contextlib"})
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
 
 class ControllerHost:
     """See `backpressure._engine.border.Host`."""
 
-    engine: Engine
-    admission: Admission
-    compliance: Compliance
-    poller: Poller
-    sights: Sights[Any, Any]
-
     def __init__(
-        self, clock: Clock, injected: bool, sleeper: Sleeper, announcer: Announcer, timeout: Callable[[], float]
+        self,
+        clock: Clock,
+        injected: bool,
+        sleeper: Sleeper,
+        announcer: Announcer,
+        compliance: Compliance,
+        timeout: Callable[[], float],
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
         self.utc_now = clock.utc_now
@@ -65,13 +58,15 @@ class ControllerHost:
         self._clock = clock
         self._sleeper = sleeper
         self._announcer = announcer
+        self._compliance = compliance
         self._timeout = timeout
 
-    def serve(self, engine: Engine, admission: Admission, compliance: Compliance) -> None:
-        """Learn what is made after the host."""
+    def bind(self, engine: Engine, admission: Admission, poller: Poller, sights: Sights[Any, Any]) -> None:
+        """Take the engine, which was made with this host, and what needs the engine."""
         self.engine = engine
         self.admission = admission
-        self.compliance = compliance
+        self.poller = poller
+        self.sights = sights
 
     def decision(self, answer: Answer) -> ThrottleDecision:
         """Build the public value."""
@@ -111,7 +106,7 @@ class ControllerHost:
         )
 
     def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        """Build what observe mode gives its caller: a go, with the real decision beside it."""
+        """Build what observe mode returns: a go that carries the real decision."""
         return ThrottleDecision(
             decision.priority,
             decision.queue_name,
@@ -123,7 +118,7 @@ class ControllerHost:
             decision.zone,
             decision,
             self._sleeper,
-            decision._ticket,  # noqa: SLF001 - what the host itself put there
+            decision._ticket,  # noqa: SLF001 - the host itself set it
             decision._issued_ns,  # noqa: SLF001
         )
 
@@ -169,27 +164,9 @@ class ControllerHost:
 
     is_plain = staticmethod(is_plain)
 
-    async def perform_async(
-        self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Run the work of an admitted job, await it if need be, and report its outcome."""
-        began_ns = self.admission.now_ns()
-        try:
-            value = work(*args, **kwargs)
-            if type(value) is CoroutineType or runs_on_a_loop(value):
-                value = await value
-        except BaseException as error:
-            self.admission.report_error(decision, error, began_ns)
-            raise
-        if is_plain(type(value)):
-            self.admission.report_success(decision)
-        else:
-            self.admission.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
-        return value
-
     def report_success(self, decision: ThrottleDecision, value: object) -> None:
         """Report the outcome of a job that the engine ran itself."""
-        self.admission.report_value(decision, value, None, instead=_USE_ASYNC)
+        self.admission.report_value(decision, value, None, instead=USE_ASYNC)
 
     def report_error(self, decision: ThrottleDecision, error: BaseException, began_ns: int) -> None:
         """Report the outcome of a job that the engine ran itself."""
@@ -242,106 +219,6 @@ class ControllerHost:
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""
         self.poller.samples.forget(queue_name)
-        self.compliance.forget(queue_name)
+        self._compliance.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)
-
-
-def _level_of_caller() -> int:
-    """Return the ``stacklevel``, for who calls this, of the first frame outside of this package."""
-    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - as warnings itself does
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-class BlockingHost(ControllerHost):
-    """The host of callers that may wait for a read."""
-
-    _warned = False
-
-    def warn_of_loop(self, *limits: float | None) -> None:
-        """Warn, once, that the calling thread runs an event loop: while all is green nothing else shows it.
-
-        Who says that jobs wait 0 seconds, their `limits`, knows it.
-        """
-        if self._warned or not any(limit != 0 for limit in limits):
-            return
-        self._warned = True
-        warnings.warn(
-            "a BackpressureController is used on a running event loop, where it cannot wait: jobs that are to be "
-            "delayed will be refused here; use AsyncBackpressureController, or call it by asyncio.to_thread",
-            RuntimeWarning,
-            stacklevel=_level_of_caller(),
-        )
-
-    def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
-        """Return the decision of an admitted job, after its sleep."""
-        if in_event_loop():
-            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
-        decision = self.engine.plan(priority, queue_name)
-        seconds = self.admission.accept(decision, max_wait)
-        if seconds > 0:
-            self._sleeper.pause(seconds, decision.queue_name)
-        return self.admission.admit(decision) if decision.delay > 0 else decision
-
-    def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
-        """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
-        with self.admission.all_or_none() as decisions:
-            for place in places:
-                decisions.append(self.engine.plan(*place))
-            seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
-            if seconds > 0:
-                self._sleeper.pause(seconds, decisions[0].queue_name)
-            self.admission.admit_all(decisions)
-            return decisions
-
-    def run(
-        self,
-        priority: Priority | str,
-        queue_name: str,
-        work: Callable[..., T],
-        /,
-        *args: Any,
-        max_wait: MaxWait = None,
-        **kwargs: Any,
-    ) -> T:
-        """Run a job, waiting for its turn."""
-        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
-
-    def run_within(
-        self,
-        priority: Priority | str,
-        queue_name: str,
-        max_wait: MaxWait,
-        work: Callable[..., T],
-        /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> T:
-        """As `run`, with every keyword argument for the work."""
-        return self.perform(self.turn(priority, queue_name, max_wait), work, *args, **kwargs)
-
-    def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """Run the work of an admitted job and report its outcome."""
-        began_ns = self.admission.now_ns()
-        try:
-            value = work(*args, **kwargs)
-        except BaseException as error:
-            self.admission.report_error(decision, error, began_ns)
-            raise
-        if is_plain(type(value)):
-            self.admission.report_success(decision)
-        else:
-            self.admission.report_value(decision, value, began_ns, instead=_USE_ASYNC, work=work)
-        return value
-
-    def read(self, queue_name: str, wait: bool) -> Reason | None:
-        """Have a queue read, and wait for it if need be; an event loop does not wait."""
-        self.poller.revive()
-        sight, first = self.sights.ask(queue_name)
-        if in_event_loop():
-            return Reason.COLD_START if wait and self.engine.sample(queue_name) is None else None
-        if wait or first:
-            self.sights.wait(sight, self._clock, self._timeout())
-        return None

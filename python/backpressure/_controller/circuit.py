@@ -92,7 +92,7 @@ class CircuitBreaker:
     def try_acquire(self) -> Ticket | None:
         """Admit one call: a ticket to report its outcome with, or ``None``.
 
-        For calls that `call` cannot wrap, such as awaited ones.
+        For calls that `call` cannot wrap, such as coroutines.
 
         Example:
             >>> breaker = CircuitBreaker()
@@ -103,15 +103,15 @@ class CircuitBreaker:
         return self._breaker().try_acquire()
 
     def record_success(self, ticket: Ticket | None = None) -> None:
-        """Report a success; with its ticket it cannot be mistaken for another period's."""
+        """Report a success; with its ticket it cannot count for another period."""
         self._breaker().record(True, ticket)
 
     def record_failure(self, ticket: Ticket | None = None) -> None:
-        """Report a failure; with its ticket it cannot be mistaken for another period's."""
+        """Report a failure; with its ticket it cannot count for another period."""
         self._breaker().record(False, ticket)
 
     def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `fn` and report how it went; of a future that it returns, once that is done.
+        """Call `fn` and report how it ended; if it returns a future, once that is done.
 
         Raises:
             CircuitOpenError: nothing was called; ``retry_after`` tells in how many seconds a probe may go.
@@ -140,15 +140,15 @@ class CircuitBreaker:
         return value
 
     def _settle(self, breaker: Breaker, ticket: Ticket, error: BaseException | None, began_ns: int) -> None:
-        """Give the outcome of a call to the breaker; one that says nothing of what was called gives a lease back."""
+        """Tell the breaker the outcome of a call; an error that says nothing gives a lease back."""
         if error is None:
             breaker.record(True, ticket)
         else:
-            failed = outcome.is_failure(error, self._config, self._foreign)
-            breaker.record(False if failed else None, ticket, began_ns, type(error).__name__)
+            ok = outcome.verdict(error, self._config, self._foreign)
+            breaker.record(ok, ticket, began_ns, type(error).__name__)
 
     def force_open(self, *, for_: float | None = None) -> None:
-        """Reject everything until `force_close` or `reset`, or for `for_` seconds, whatever else is set.
+        """Reject everything until `force_close` or `reset`, or for `for_` seconds, with any other settings.
 
         When its time is up, the circuit is closed, as by `force_close`.
 
@@ -194,7 +194,7 @@ class CircuitBreaker:
         """
         breaker = self._resolve(False)
         if breaker is not None:
-            breaker.state()  # looking ends a forced opening whose time is up
+            breaker.state()  # reading the state ends a forced opening whose time is up
         word = breaker.word if breaker else 0
         unpacked = Word.unpack(word)
         state = CircuitState(unpacked.state)
@@ -231,7 +231,7 @@ class CircuitBreaker:
 
     def _rejection(self, breaker: Breaker) -> CircuitOpenError:
         word = breaker.word
-        closed = state_of(word) == CircuitState.CLOSED.value  # by now: it was not when it rejected
+        closed = state_of(word) == CircuitState.CLOSED.value  # now; it was not when it rejected the call
         retry_after = 0.0 if closed else self._until_recovery(breaker, word)
         state = CircuitState.HALF_OPEN if closed else CircuitState(state_of(word))
         return CircuitOpenError.of(

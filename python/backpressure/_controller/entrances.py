@@ -1,9 +1,9 @@
-"""What belongs to one entrance of a gate that many threads and tasks are inside of, and may leave elsewhere.
+"""What belongs to one entrance of a gate, which many threads and tasks may enter at once, and leave elsewhere.
 
-A ``with`` loads ``__exit__`` before it calls ``__enter__`` (so the language reference) and keeps what it has loaded on
-its frame until it is left. So each load is given an object of its own, the `Entrance`: wherever the frame goes on, it
-is at hand there, and it goes when the frame goes. No context variable, which the leaving context may not have, and no
-table, which who never leaves would fill.
+A ``with`` loads ``__exit__`` before it calls ``__enter__`` (so the language reference says), and keeps what it has
+loaded on its frame until it is left. So each load gets an object of its own, the `Entrance`: it is there wherever the
+frame continues, and it ends with the frame. A context variable would not do: the context that leaves may not have it.
+Nor would a table: entrances that are never left would fill it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MAX_BY_HAND = 1_000
 
 
 class Entered(NamedTuple):
-    """What is to be reported of an entrance."""
+    """What is to be reported when an entrance is left."""
 
     decision: ThrottleDecision
     began_ns: int
 
 
 class Entrance:
-    """A gate's ``__exit__`` as loaded once: called with the gate in front where it was loaded from its class."""
+    """A gate's ``__exit__``, loaded once. If it was loaded from the class, the gate is its first argument."""
 
     __slots__ = ("__weakref__", "_entered", "_function", "_gate")
 
@@ -72,7 +72,7 @@ class _PerEntrance:
 
 
 def per_entrance(leave: Callable[Concatenate[G, Entrance, P], T]) -> Callable[Concatenate[G, P], T]:
-    """Make a method ``__exit__`` or ``__aexit__``, which is given the `Entrance` that is left besides."""
+    """Make a method an ``__exit__`` or ``__aexit__`` that also gets the `Entrance` which is left."""
     return cast("Callable[Concatenate[G, P], T]", _PerEntrance(leave))
 
 
@@ -86,10 +86,10 @@ _loaded = _Loaded()
 
 
 class Entrances:
-    """Of one gate. Thread-safe.
+    """The entrances of one gate. Thread-safe.
 
-    Those whose exit was not loaded beforehand, as when ``__enter__`` is called by hand, are kept here, and found again
-    by thread and task.
+    If the exit was not loaded before, as when ``__enter__`` is called by hand, the entrance is kept here, and found
+    again by thread and task.
     """
 
     def __init__(self) -> None:
@@ -98,14 +98,14 @@ class Entrances:
 
     @staticmethod
     def loaded_in(frame: FrameType) -> Entrance | None:
-        """Return the exit that `frame`, which calls to enter, has loaded for it."""
+        """Return the exit that was loaded by `frame`, which now enters."""
         loaded, _loaded.last = _loaded.last, None
         if loaded is None or loaded[1] != id(frame):
             return None
-        return loaded[0]()  # none, if nobody holds it any more: it was loaded to look at
+        return loaded[0]()  # none if nothing holds it any longer: it was loaded, but not to be called
 
     def fill(self, entrance: Entrance | None, decision: ThrottleDecision, began_ns: int) -> None:
-        """Note what an entrance has led to."""
+        """Note the decision of an entrance."""
         entered = Entered(decision, began_ns)
         if entrance is not None:
             entrance.fill(entered)
@@ -115,7 +115,7 @@ class Entrances:
             self._by_hand.pop(min(self._by_hand.copy()), None)
 
     def take(self) -> Entered | None:
-        """Return the last entrance by hand of this thread and task, or else the oldest; ``None`` if there is none."""
+        """Return the last entrance by hand of this thread and task, or else the oldest of all; or ``None``."""
         me = _caller()
         while by_hand := self._by_hand.copy():
             mine = [number for number, (caller, _) in by_hand.items() if caller == me]
@@ -128,7 +128,7 @@ class Entrances:
 
 def _caller() -> tuple[int, int]:
     """Return a name for the running thread and task."""
-    # Where it was never imported, or is just being imported, no task runs.
+    # If asyncio was never imported, or is being imported right now, no task runs.
     current_task: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "current_task", None)
     task = None
     if current_task is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.admission import Admission
     from backpressure._controller.async_jobs import AsyncHost
-    from backpressure._controller.callbacks import BlockingHost
+    from backpressure._controller.jobs import BlockingHost
     from backpressure._engine.border import Engine
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.vocabulary import Priority
@@ -61,7 +61,7 @@ class Gate(_Gate):
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
 
     Thread-safe; one gate may be shared, and entered by several threads at once. A ``with`` may end in another thread,
-    task or context than it began in. Its body has no value: what it only starts counts as a success when it ends.
+    task or context than it began in. The body has no value: work that it only starts counts as a success when it ends.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider({"clicks": 0})) as controller:
@@ -86,7 +86,7 @@ class Gate(_Gate):
 
     def suggest(self) -> ThrottleDecision:
         """Decide for one job now, as `BackpressureController.suggest_throttle`; raises the same."""
-        raise NotImplementedError  # the engine's comes before this one, see `gate_class`
+        raise NotImplementedError  # the engine's method is found before this one, see `gate_class`
 
     def run(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
@@ -115,7 +115,7 @@ class Gate(_Gate):
 
 @functools.cache
 def gate_class(engine: str) -> type[Gate]:
-    """Return `Gate` with an engine's calls: inherited, because a look-up on the instance costs half as much again."""
+    """Return `Gate` with an engine's calls, inherited: to find a method on the instance would take 50 % longer."""
     base: Any = load(engine).Gate
     return type("Gate", (base, Gate), {"__module__": Gate.__module__, "__doc__": Gate.__doc__})
 
@@ -129,7 +129,7 @@ class AsyncGate(_Gate):
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
 
     One gate may be shared, and entered by several tasks at once. An ``async with`` may end in another task or context
-    than it began in. Its body has no value: what it only starts counts as a success when it ends.
+    than it began in. The body has no value: work that it only starts counts as a success when the body ends.
 
     Example:
         >>> async def main():
@@ -155,7 +155,7 @@ class AsyncGate(_Gate):
     async def run(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T: ...
 
     async def run(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Wait as advised, call ``work(*args, **kwargs)``, await what it returns if need be, and report its outcome.
+        """Wait as advised, call ``work(*args, **kwargs)``, await its value if it is awaitable, and report its outcome.
 
         As `AsyncBackpressureController.run`, which raises the same; all keyword arguments are for `work`.
         """

@@ -1,27 +1,32 @@
-"""What one controller tells the metrics collector when it is scraped."""
+"""What a controller tells of itself: everything as JSON, and what metrics are made of."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import os
+from typing import TYPE_CHECKING, Any
 
+from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
+from backpressure._model.vocabulary import CircuitState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
-    from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
+    from backpressure._model.config.root import BackpressureConfig
     from backpressure._telemetry.compliance import Compliance
-    from backpressure._telemetry.metrics import Durations
+    from backpressure._telemetry.ledger import Durations
     from backpressure._telemetry.passed import Passed
 
-__all__ = ["ControllerSource"]
+__all__ = ["Health"]
 
 
-class ControllerSource:
-    """See `backpressure._telemetry.metrics.MetricsSource`."""
+class Health:
+    """Of one controller. Thread-safe; to the metrics it is a `backpressure._telemetry.ledger.MetricsSource`."""
 
     def __init__(
         self,
@@ -30,13 +35,12 @@ class ControllerSource:
         compliance: Compliance,
         passed: Passed,
         clock: Clock,
-        *,
-        observing: Callable[[], bool],
+        config: Callable[[], BackpressureConfig],
     ) -> None:
         self._engine = engine
         self._samples = samples
         self._clock = clock
-        self._observing = observing
+        self._config = config
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
         self.errors: Callable[[], dict[str, int]] = samples.errors
         self.passed: Callable[[], dict[tuple[str, str], int]] = passed.counts
@@ -55,4 +59,62 @@ class ControllerSource:
         return self._samples.durations
 
     def switches(self) -> tuple[bool, bool, bool]:
-        return self._engine.override(), self._engine.emergency(), self._observing()
+        return self._engine.override(), self._engine.emergency(), self._config().mode == "observe"
+
+    def as_dict(
+        self, *, state: str, engine_name: str, last_fallback: datetime | None, poller_alive: bool
+    ) -> dict[str, Any]:
+        """See `backpressure.BackpressureController.health`; the arguments are what only the controller knows."""
+        hits, misses = functools.reduce(Totals.plus, self.totals().values(), Totals()).cache_requests()
+        names = self._engine.queue_names()
+        known, backlogs, config = self.circuits(), self.backlogs(), self._config()
+        circuits = {name: known.get(name, (CircuitState.CLOSED.value, False)) for name in names}
+        return {
+            "started": state != "new",
+            "stopped": state == "stopped",
+            "manual_override": self._engine.override(),
+            "emergency_mode": self._engine.emergency(),
+            "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
+            "cache_size": self._engine.cache_size(),
+            "circuit_states": {name: str(CircuitState(state)) for name, (state, _) in circuits.items()},
+            "forced": [name for name, (_, forced) in circuits.items() if forced],
+            "polling_enabled": config.polling.enabled,
+            "last_fallback": None if last_fallback is None else last_fallback.isoformat(),
+            "engine": engine_name,
+            "mode": config.mode,
+            "pid": os.getpid(),
+            "poller_alive": poller_alive,
+            "provider": self._provider(),
+            "polling_errors": self.errors(),
+            "passed": self._passed_by_queue(),
+            "last_poll_seconds": self._samples.last_poll_seconds,
+            "queues": {
+                name: self._queue(name, forced, *backlogs.get(name, (None, None)))
+                for name, (_, forced) in circuits.items()
+            },
+        }
+
+    def _queue(self, name: str, forced: bool, backlog: int | None, age: float | None) -> dict[str, Any]:
+        stats = self._samples.stats.get(name)
+        return {
+            "forced": forced,
+            "backlog": backlog,
+            "sample_age": age,
+            "processing": None if stats is None else stats.processing_count,
+            "delayed": None if stats is None else stats.delayed_count,
+            "oldest_age": None if stats is None else stats.oldest_age,
+        }
+
+    def _passed_by_queue(self) -> dict[str, dict[str, int]]:
+        passed: dict[str, dict[str, int]] = {}
+        for (name, why), count in self.passed().items():
+            passed.setdefault(name, {})[why] = count
+        return passed
+
+    def _provider(self) -> str:
+        """Say how the last read ended; an answer older than samples may be says nothing about the provider now."""
+        health, answered_ns, polling = self._samples.health(), self._samples.answered_ns, self._config().polling
+        if health != "ok" or answered_ns is None:
+            return health
+        limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
+        return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health

@@ -1,7 +1,7 @@
-"""What a job came to: what its work returned or raised, and what that says of its queue.
+"""The outcome of a job: what its work returned or raised, and whether that counts as a failure of its queue.
 
-Work that only promises is no success. Generators and awaitables are refused; of a future the outcome is reported when
-it is done.
+A promise of work is no success. Generators and awaitables are refused; the outcome of a future is reported when it is
+done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from backpressure._model.errors import BackpressureError
 from backpressure._runtime.foreign import raised_by_signal
@@ -25,33 +25,34 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UnfinishedWorkError",
-    "is_failure",
+    "is_excused",
     "is_plain",
-    "is_unrelated",
     "name_of",
+    "refuse_generator",
     "runs_on_a_loop",
     "take",
     "unrelated",
+    "verdict",
 ]
 
-# On errors that say nothing of the queue, whatever their class.
+# Set on errors that say nothing about the queue, of any class.
 _UNRELATED = "_backpressure_unrelated"
 
-# Types known to be plain. By number, because a metaclass may make its classes equal, or unhashable; each is held, so
-# that its number stays its own.
+# Types known to be plain, by id: a metaclass may make its classes equal, or unhashable. Each type is held here, so that
+# no other can get its id.
 _plain: dict[int, type] = {}
 _MOST = 256
 
 
 class UnfinishedWorkError(BackpressureError, TypeError):
-    """Work that has only begun when it returns: a caller's mistake, and so no failure of the queue."""
+    """Work that has only begun when it returns. That is a mistake of the caller, so it is no failure of the queue."""
 
 
 def is_plain(kind: type) -> bool:
-    """Tell whether every value of a type is all that its work came to. Thread-safe.
+    """Tell whether values of a type are results, and not promises of work to come. Thread-safe.
 
-    It is not where work is still to follow: a generator, an awaitable, a future with callbacks. What counts is what the
-    type has or inherits; a value that answers to any name, as mocks do, promises nothing.
+    Promises are generators, awaitables and futures with callbacks. What counts is what the type has or inherits; a
+    value that answers to any name, as mocks do, promises nothing.
     """
     return _plain.get(id(kind)) is kind or _look(kind)
 
@@ -71,7 +72,7 @@ def _has(kind: type, name: str) -> bool:
 
 
 def _takes_callbacks(kind: type) -> bool:
-    # As kafka-python's futures, which are awaitable too, but not by asyncio.
+    # As kafka-python's futures have; these are awaitable too, but not by asyncio.
     return _has(kind, "add_callback") and _has(kind, "add_errback")
 
 
@@ -93,13 +94,13 @@ def take(
     """Report the outcome of work that returned `value`, exactly once: now, or when `value` is done.
 
     Args:
-        report: is told the error, or ``None`` for success; of a future in whatever thread completes it.
-        work: what returned it, for the message.
+        report: called with the error, or with ``None`` for success; for a future, in the thread that completes it.
+        work: the function that returned it, for the message.
         instead: what to do with an awaitable.
-        awaited: whether a loop runs here, so that its futures tell when they are done.
+        awaited: whether an event loop runs here, so that its futures call back when they are done.
 
     Raises:
-        UnfinishedWorkError: it is a generator or an awaitable; reported, and closed where that can be.
+        UnfinishedWorkError: it is a generator or an awaitable; it is reported, and closed if possible.
     """
     kind = type(value)
     if is_plain(kind):
@@ -110,7 +111,7 @@ def take(
         refusal = _refusal(value, work, instead)
         report(refusal)
         raise refusal
-    first = itertools.count().__next__  # atomic, unlike a test and a store
+    first = itertools.count().__next__  # atomic, which a test followed by a store is not
 
     def once(error: BaseException | None) -> None:
         if first() == 0:
@@ -129,7 +130,7 @@ def _watch(future: Any, report: Callable[[BaseException | None], None]) -> None:
         future.add_callback(lambda *_: report(None))
         future.add_errback(lambda error=None, *_: report(_as_error(error)))
         return
-    # Those of a loop call back in its next round only.
+    # A future of a loop calls back in the next round of the loop only.
     done = getattr(future, "done", None)
     if callable(done) and done() is True:
         report(_error_of(future))
@@ -138,7 +139,7 @@ def _watch(future: Any, report: Callable[[BaseException | None], None]) -> None:
 
 
 def _error_of(future: Any) -> BaseException | None:
-    """Return what a future that is done has failed with; its cancellation, where it was cancelled."""
+    """Return the error of a future that is done; if it was cancelled, its cancellation."""
     try:
         if not hasattr(future, "exception"):
             future.result()
@@ -159,7 +160,7 @@ def _refusal(value: Any, work: Callable[..., object] | None, instead: str) -> Un
     kind = type(value)
     name = getattr(value, "__qualname__", None)
     if isinstance(value, Coroutine | GeneratorType):
-        with contextlib.suppress(Exception):  # one that has begun may refuse
+        with contextlib.suppress(Exception):  # if it has begun it may refuse
             value.close()
     if issubclass(kind, GeneratorType | AsyncGeneratorType):
         return UnfinishedWorkError(
@@ -173,7 +174,7 @@ def _refusal(value: Any, work: Callable[..., object] | None, instead: str) -> Un
 
 
 def name_of(function: object) -> str:
-    """Return what a message calls a function: also one that has no name of its own, such as a partial."""
+    """Return the name of a function for a message; also for one without a name of its own, such as a partial."""
     while not isinstance(name := getattr(function, "__qualname__", None), str):
         inner = getattr(function, "func", None)
         if inner is None:
@@ -182,12 +183,17 @@ def name_of(function: object) -> str:
     return name
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
+def refuse_generator(function: Callable[..., object]) -> None:
+    """Raise `TypeError` for a generator function, whose work happens after the call."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name_of(function)} is a generator function, whose work happens after the call: use slot() inside it"
+        )
 
 
 @contextlib.contextmanager
 def unrelated() -> Iterator[None]:
-    """Mark what the body raises as saying nothing of the queue: it is the user's own code within an enqueue."""
+    """Mark what the body raises: errors of the user's own code within an enqueue say nothing about the queue."""
     try:
         yield
     except Exception as error:
@@ -195,23 +201,26 @@ def unrelated() -> Iterator[None]:
         raise
 
 
-def is_unrelated(error: BaseException) -> bool:
-    """Tell whether `error` came out of `unrelated`."""
-    return getattr(error, _UNRELATED, False) is True
+def is_excused(error: BaseException, not_failures: tuple[type[BaseException], ...]) -> bool:
+    """Tell whether `error` says nothing about the queue: it is one of `not_failures`, or came out of `unrelated`."""
+    # A broken connection is a failure even if its error is of another class too: a certificate's is a ValueError.
+    excused = isinstance(error, not_failures) and not isinstance(error, OSError)
+    return excused or getattr(error, _UNRELATED, False) is True
 
 
-def is_failure(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> bool:
-    """Tell whether `error`, raised by a job, counts against its queue: a group does if one of its leaves does.
+def verdict(error: BaseException, circuit: CircuitConfig, foreign: Foreign) -> Literal[False] | None:
+    """Return what to tell a breaker about `error`, raised by a job: ``False`` for a failure, ``None`` for nothing.
 
-    Cancellation, interrupts and exits say nothing of the queue, nor do this package's own errors, those excluded and
-    those that `CircuitConfig.is_failure` refuses.
+    A group is a failure if one of its leaves is. Cancellations, interrupts and exits say nothing about the queue; nor
+    do this package's own errors, excluded ones, and those for which `CircuitConfig.is_failure` returns ``False``.
     """
     try:
-        return any(_judge(leaf, circuit) for leaf in _leaves(error, circuit.excluded_exceptions))
+        failed = any(_judge(leaf, circuit) for leaf in _leaves(error, circuit.excluded_exceptions))
     except BaseException as raised:  # noqa: BLE001 - whatever its class, see `Foreign`
         message = "is_failure raised; what it is asked about counts as a failure then"
         foreign.raised(raised, ("is_failure", id(circuit)), message)
-    return True
+        failed = True
+    return False if failed else None
 
 
 def _judge(error: Exception, circuit: CircuitConfig) -> bool:

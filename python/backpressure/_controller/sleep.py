@@ -23,7 +23,7 @@ class _Wakes(Protocol):
 
 
 def blocks_a_loop(seconds: float, queue_name: str, **about: Any) -> BackpressureError:
-    """Return the error for a wait on a thread that runs an event loop; `about` are its arguments."""
+    """Return the error for a wait on a thread that runs an event loop; `about` are more arguments of the error."""
     return BackpressureError(
         f"waiting {seconds:.3f} s for queue {queue_name!r} would block the running event loop: "
         "use wait_async() or AsyncBackpressureController",
@@ -36,7 +36,7 @@ def blocks_a_loop(seconds: float, queue_name: str, **about: Any) -> Backpressure
 class Sleeper:
     """Makes callers wait, except while `passing()`. Thread-safe.
 
-    Sleepers of a parent process are no concern of its forked child.
+    A forked child has nothing to do with the sleepers of its parent.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Sleeper:
         self._uniform = uniform
         self._stopped = False
         self._passing = passing
-        # By process: an event's lock may have been held by a thread that the fork left behind.
+        # By process: a thread that does not exist in a forked child may have held the lock of an event.
         self._sleepers: dict[int, set[_Wakes]] = {}
         self.now_ns = clock.monotonic_ns
 
     def pause(self, seconds: float, queue_name: str) -> None:
-        """Block for exactly `seconds` or until released.
+        """Block for exactly `seconds`, or until woken.
 
         Raises:
-            ControllerStoppedError: the controller was stopped before or meanwhile.
+            ControllerStoppedError: the controller was stopped, before or during the sleep.
             BackpressureError: the calling thread runs an event loop.
         """
         if in_event_loop():
@@ -85,7 +85,7 @@ class Sleeper:
         self.wake()
 
     def wake(self) -> None:
-        """Let present sleepers go; called once `passing` has become true."""
+        """Wake those who sleep now; called after `passing` has become true."""
         for sleeper in self._sleepers.get(os.getpid(), set()).copy():
             sleeper.set()
 

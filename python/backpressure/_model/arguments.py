@@ -24,13 +24,13 @@ _MAX_NAME_BYTES = 255
 _MAX_SHOWN = 500
 _PRIORITIES = {str(priority): priority for priority in Priority}
 
-#: The longest sleep accepted, in seconds; by priority, where it is a mapping. ``None``, or a priority that is left out,
+#: The longest sleep accepted, in seconds; or a mapping of these by priority. ``None``, or a priority that is left out,
 #: accepts any.
 MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, float | None] | None
 
 
 def shown(value: object) -> str:
-    """Return `value` as a message shows it: files can hold what is too long, or too deep, for any message."""
+    """Return `value` as messages show it: a file can hold what is too long, or too deep, for a message."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):
@@ -55,7 +55,7 @@ def parse_priority(value: object) -> Priority:
 def validate_queue_name(name: object) -> str:
     """Return `name` if it may name a queue.
 
-    Control characters and surrogates would break log lines and kill a whole metrics page, hence the rule.
+    Control characters and surrogates are refused: they would break log lines and a whole metrics page.
 
     Raises:
         InvalidQueueError: not a ``str``, empty, over 255 UTF-8 bytes, a character of category Cc or Cs, or
@@ -67,7 +67,7 @@ def validate_queue_name(name: object) -> str:
     # A str subclass could compare or hash as it likes; engines only ever see exact strings.
     name = str.__str__(name)
     if name.isascii() and name.isprintable() and 1 <= len(name) <= _MAX_NAME_BYTES and name != OTHER_QUEUES:
-        return name  # nearly all are so plain
+        return name  # nearly all names end here
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
         msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
     elif not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:

@@ -1,4 +1,4 @@
-"""A batch's jobs and what became of them."""
+"""The jobs of a batch, and their outcomes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
@@ -26,9 +26,9 @@ class BatchJob:
     Args:
         priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
         queue_name: the queue that `work` enqueues to.
-        work: called without arguments when the job's turn has come; the async controller awaits what it returns.
-        max_wait: longest wait accepted, in seconds, or a mapping of these by priority; beyond it a job that is HIGH
-            starts then, and any other is not started.
+        work: called without arguments when it is the job's turn; the async controller awaits what it returns.
+        max_wait: longest wait accepted, in seconds, or a mapping of these by priority. If the delay is longer, a HIGH
+            job starts after this time, and any other is not started.
 
     Raises:
         InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
@@ -49,7 +49,7 @@ class BatchJob:
 
 @attrs.frozen
 class JobOutcome:
-    """What became of one job.
+    """The outcome of one job.
 
     Attributes:
         status: ``"succeeded"`` (with `value`), ``"failed"`` (with `error`), ``"shed"`` or ``"circuit_open"`` (with the
@@ -135,7 +135,7 @@ class BatchError(BackpressureError, ExceptionGroup[Exception]):
 
     def __init__(self, message: str, exceptions: Sequence[Exception], result: BatchResult | None = None) -> None:
         super().__init__(message)
-        # ExceptionGroup is made of its arguments, of which BackpressureError keeps the message alone.
+        # ExceptionGroup is made again from its arguments, of which BackpressureError keeps the message alone.
         self.args = (message, list(exceptions), result)
 
     def derive(self, excs: Sequence[Exception]) -> "BatchError":  # type: ignore[override]

@@ -1,6 +1,6 @@
 """Where time comes from: monotonic nanoseconds for decisions, wall time for display.
 
-asyncio takes a quarter of the time that importing this package would take with it, so who needs it imports it then.
+asyncio would take a quarter of the time that importing this package takes, so it is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SLICE = 0.1
 
 @runtime_checkable
 class Clock(Protocol):
-    """What a controller needs of time. All methods must be safe to call from any thread.
+    """What a controller needs from a clock. All methods must be safe to call from any thread.
 
     A clock may add ``wait(event, seconds, *, background)``: block until `event` is set or the time has passed;
-    `background` tells the poller's waits from producers' sleeps. Without it, sleeps are cut into slices of 0.1 s so
-    that ``stop()`` still ends them. A clock that treats producers' sleeps specially may add ``async_wait(seconds)``,
-    which the background then uses in place of ``async_sleep``.
+    `background` is true for the poller's waits and false for producers' sleeps. Without it, sleeps are cut into slices
+    of 0.1 s so that ``stop()`` still ends them. A clock that treats producers' sleeps specially may add
+    ``async_wait(seconds)``, which the background then uses instead of ``async_sleep``.
 
     Example:
         >>> isinstance(ManualClock(), Clock)
@@ -76,13 +76,13 @@ class SystemClock:
 
 
 class Wake(threading.Event):
-    """An event that one thread waits for, and that may be set at any moment: by a signal handler too.
+    """An event that one thread waits for, and that may be set at any moment, also by a signal handler.
 
-    Where the handler interrupts a `wait` or `set` of the same thread, a plain event's lock is held already, for ever.
+    If the handler interrupts a `wait` or `set` of the same thread, the lock of a plain event is already held, for ever.
     """
 
     def __init__(self) -> None:
-        self._flag = False  # by the base's name, for its repr
+        self._flag = False  # named as in the base class, for its repr
         self._shut = threading.Lock()
         self._shut.acquire()
 
@@ -91,7 +91,7 @@ class Wake(threading.Event):
         return self._flag
 
     def set(self) -> None:
-        """Let the waiting thread go, now or when it comes to wait."""
+        """Wake the waiting thread; if it does not wait yet, it will not."""
         self._flag = True
         with contextlib.suppress(RuntimeError):  # not shut
             self._shut.release()
@@ -102,7 +102,7 @@ class Wake(threading.Event):
         self._shut.acquire(blocking=False)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until set, for at most `timeout` seconds; tell whether it is set. May end early beside a `clear`."""
+        """Block until set, for at most `timeout` seconds; tell whether it is set. A `clear` may end it early."""
         if not self._flag:
             self._shut.acquire(timeout=-1 if timeout is None else max(timeout, 0))
         return self._flag
@@ -118,8 +118,8 @@ class TaskWake:
         self._loop = asyncio.get_running_loop()
 
     def set(self) -> None:
-        """Let the waiting task go, now or when it comes to wait."""
-        with contextlib.suppress(RuntimeError):  # its loop was closed, so nobody waits
+        """Wake the waiting task; if it does not wait yet, it will not."""
+        with contextlib.suppress(RuntimeError):  # its loop was closed, so no task waits
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, limit: Coroutine[Any, Any, object] | None = None) -> None:
@@ -136,13 +136,13 @@ class TaskWake:
         finally:
             timer.cancel()
             woken.cancel()
-        await asyncio.sleep(0)  # in which they end, so that who returns from here leaves no task behind
+        await asyncio.sleep(0)  # until they end, so that no task is left behind
 
 
 def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bool) -> None:
     """Block on `clock` until `event` is set or `seconds` have passed.
 
-    `event` must belong to this waiter alone: a clock may set it to end the wait.
+    `event` must belong to this caller alone: a clock may set it to end the wait.
     """
     clock_wait = getattr(clock, "wait", None)
     if clock_wait is not None:
@@ -154,13 +154,13 @@ def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bo
 
 
 async def wait_async(clock: Clock, seconds: float) -> None:
-    """Suspend the calling task on `clock` for `seconds`, in the background of what producers do."""
+    """Suspend the calling task on `clock` for `seconds`, as a wait in the background."""
     clock_wait = getattr(clock, "async_wait", None)
     await (clock.async_sleep(seconds) if clock_wait is None else clock_wait(seconds))
 
 
 def in_event_loop() -> bool:
     """Tell whether the calling thread runs an event loop, which must not be blocked."""
-    # Where it was never imported, or is just being imported, no loop runs.
+    # If asyncio was never imported, or is being imported right now, no loop runs.
     running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
     return running_loop is not None and running_loop() is not None

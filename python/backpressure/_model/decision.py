@@ -46,8 +46,8 @@ class ThrottleDecision:
         zone: zone of that backlog, ``None`` when unknown.
         advised: in observe mode the real decision; else ``None``.
 
-    Frozen and safe to share between threads. A green answer may be one object for all callers. It pickles, and is
-    then a value alone: it can neither be waited for nor reported any more.
+    Frozen and safe to share between threads. A green answer may be one object for all callers. A decision that was
+    pickled is only a value: it can neither be waited for nor reported.
 
     Example:
         >>> provider = InMemoryStatsProvider({"email-queue": 1_250})
@@ -66,7 +66,7 @@ class ThrottleDecision:
     backlog_size: int | None = None
     zone: Zone | None = None
     advised: "ThrottleDecision | None" = None
-    # What the engine needs when the decision comes back to it; no part of the decision's value.
+    # What the engine needs when the decision comes back to it. Not part of the value.
     _sleeper: Sleeps | None = _private()
     _ticket: Any = _private()
     _issued_ns: int = _private(0)
@@ -77,7 +77,7 @@ class ThrottleDecision:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until another try makes sense, computed when read.
+        """Seconds until another attempt makes sense, computed when read.
 
         Throttled: the delay. Shed by load: the delay it would have been given. Open circuit: the time to the
         next probe. Circuit forced open, or nothing to wait for: ``None``.
@@ -113,7 +113,7 @@ class ThrottleDecision:
 
         Raises:
             JobShedError, CircuitOpenError: the job must not be enqueued.
-            ControllerStoppedError: the controller was stopped meanwhile.
+            ControllerStoppedError: the controller was stopped during the sleep.
             BackpressureError: called where an event loop runs; use `wait_async` there.
         """
         self._raise_rejection()
@@ -155,7 +155,7 @@ class ThrottleDecision:
         return self._sleeper
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Tickets and sleepers belong to one process; the value alone travels.
+        # Tickets and sleepers belong to one process; only the value is pickled.
         return (
             _restore_decision,
             ({name: getattr(self, name) for name in _PUBLIC_FIELDS}, self.retry_after),

@@ -64,8 +64,8 @@ class BackpressureError(Exception):
         self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own __reduce__ calls the class with args alone and would lose keyword-only
-        # parameters of subclasses; the attributes travel in __dict__ instead.
+        # Exception.__reduce__ calls the class with its args only and would lose keyword-only parameters of subclasses;
+        # the attributes are pickled in __dict__ instead.
         return (copyreg.__newobj__, (type(self), *self.args), self.__dict__)  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""What a provider tells of a queue, and what a provider is."""
+"""What a provider tells about a queue, and what a provider is."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from backpressure._model.errors import StatsUnavailableError
 
 __all__ = ["AsyncStatsProvider", "QueueStats", "StatsProvider", "utc_now"]
 
-#: The largest count that a sample may have: what a float, and so every reply in JSON, holds exactly.
+#: The largest count that a sample may have: the largest integer that a float, and so any JSON, holds exactly.
 MAX_BACKLOG = 2**53 - 1
 
 
@@ -61,7 +61,7 @@ class QueueStats:
     last_updated: datetime = attrs.field(default=None, converter=_aware)
 
     def fault(self) -> str | None:
-        """Say what is wrong with the numbers, or return ``None``; providers may be other people's code.
+        """Say what is wrong with the numbers, or return ``None``. A provider may be other people's code.
 
         Example:
             >>> QueueStats("email-queue", -1).fault()
@@ -79,12 +79,12 @@ class QueueStats:
 
 @runtime_checkable
 class StatsProvider(Protocol):
-    """Where a controller reads its queues. Called from several threads at once: the poller's and first callers'.
+    """Where a controller reads its queues. Called from several threads at once: by the poller and for callers.
 
     Optional: ``get_many(queue_names)`` reads several known queues in one go and answers like `get_all_queue_stats`;
-    ``interrupt()`` ends the reads under way, from another thread, raising nothing (they fail with
-    ``error_type="deadline"``); ``shares_server``, a bool, tells whether what is read is the server that jobs are sent
-    to, so that where reads succeed again, after they failed, sending may too. Without it that is ``False``.
+    ``interrupt()`` ends the reads that are under way, is called from another thread, and raises nothing (the reads fail
+    with ``error_type="deadline"``); ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the
+    server that is read: then, when reads succeed again after failures, sending may succeed too.
 
     Example:
         >>> class Jobs:  # nothing to inherit from
@@ -104,8 +104,8 @@ class StatsProvider(Protocol):
     def get_all_queue_stats(self) -> Mapping[str, QueueStats | StatsUnavailableError]:
         """Read every queue this provider knows of.
 
-        A queue that could not be read has its error as value. A failed or absent queue keeps its previous sample;
-        only a sample with 0 says zero. Raises when nothing could be read.
+        A queue that could not be read has its error as value. A failed or absent queue keeps its previous sample; only
+        a sample with 0 says that it is empty. Raises if nothing could be read.
         """
         ...
 
@@ -114,12 +114,12 @@ class StatsProvider(Protocol):
 class AsyncStatsProvider(Protocol):
     """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` and ``shares_server`` optional.
 
-    It is read on an event loop that the controller runs on a thread of its own, and may be on a second one where a read
-    hangs. Coroutines must neither block nor swallow their cancellation, by which reads that take too long are ended.
+    It is read on an event loop that the controller runs on a thread of its own; if a read hangs, perhaps on a second
+    one. Coroutines must neither block nor swallow their cancellation, which ends reads that take too long.
     Optional too: ``release_loop()``, a coroutine, closes what was opened on the running loop, which is about to end;
-    ``loop_bound``, a bool, tells that the provider uses what belongs to the event loop of who asks, such as a client
-    that was given to it. Then nothing is read in the background: who finds a sample older than ``polling.interval``
-    reads on its own loop.
+    ``loop_bound``, a bool, tells that the provider uses what belongs to the event loop of its caller, such as a client
+    that was given to it. Then nothing is read in the background: a caller that finds a sample older than
+    ``polling.interval`` reads on its own loop.
 
     Example:
         >>> class Jobs:

@@ -13,7 +13,7 @@ OTHER_QUEUES = "__other__"
 class Priority(Enum):
     """How much a job matters. There is no default: forgetting it must not make a job sheddable.
 
-    Wherever a priority is wanted its lower-case name does as well.
+    Everywhere a priority may also be given by its lower-case name.
 
     Example:
         >>> Priority.HIGH, str(Priority.HIGH)
@@ -24,7 +24,7 @@ class Priority(Enum):
     MEDIUM = 1
     HIGH = 2
 
-    # Enum hashes by name in Python code; members are singletons, so identity is as good and ten times cheaper.
+    # Enum hashes the name, in Python code; members are singletons, so identity is as good and ten times cheaper.
     __hash__ = object.__hash__
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Priority(Enum):
         Raises:
             InvalidPriorityError: anything else, plain integers and bools included.
         """
-        from backpressure._model.arguments import parse_priority  # noqa: PLC0415 - errors are typed by what stands here
+        from backpressure._model.arguments import parse_priority  # noqa: PLC0415 - errors name the types of this file
 
         return parse_priority(value)
 

@@ -1,4 +1,4 @@
-"""What to install where a library is missing that only an extra brings."""
+"""What to install if a library is missing that only an extra brings."""
 
 from __future__ import annotations
 

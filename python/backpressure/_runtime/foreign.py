@@ -1,4 +1,4 @@
-"""Other people's code on a job's way: listeners, log handlers, predicates, clocks. What it raises ends here."""
+"""Other people's code that a job runs through: listeners, log handlers, predicates, clocks. Its errors end here."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Foreign", "GuardedClock", "raised_by_signal", "unless_by_signal"]
 
-_VARARGS = 0x04  # inspect.CO_VARARGS, without the import of inspect
+_VARARGS = 0x04  # inspect.CO_VARARGS, without importing inspect
 _RAISE = opmap["RAISE_VARARGS"]
 
 
 def raised_by_signal(error: BaseException) -> bool:
-    """Tell whether a signal handler raised `error`, which is then meant for whoever was interrupted.
+    """Tell whether a signal handler raised `error`, which is then meant for the code that was interrupted.
 
-    Handlers run in the main thread and are called with a number and the frame that they interrupt, as nothing else is.
-    Python's own for Ctrl-C has no frame, but its ``KeyboardInterrupt`` comes of no ``raise`` statement.
+    Handlers run in the main thread and are called with a number and the frame that they interrupt; nothing else is.
+    Python's own handler for Ctrl-C has no frame, but its ``KeyboardInterrupt`` comes from no ``raise`` statement.
     """
     trace = error.__traceback__
     if trace is None or threading.current_thread() is not threading.main_thread():
@@ -60,10 +60,10 @@ def _at_raise(trace: TracebackType) -> bool:
 
 
 class Foreign:
-    """Keeps what other people's code raises from those on whose way it runs, and tells of it once. Thread-safe.
+    """Logs what other people's code raises, once, and keeps it away from the jobs that run through it. Thread-safe.
 
-    Whatever its class: a timeout or a cancellation that such code raises is its own, and no job's. Only what a signal
-    handler raised while it ran goes on to whom it is meant for.
+    Errors of any class: a timeout or a cancellation that such code raises is its own, and does not concern a job. Only
+    what a signal handler raised while the code ran is raised again, for the code that was interrupted.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -71,17 +71,17 @@ class Foreign:
         self._told: dict[Hashable, object] = {}
 
     def log(self, level: int, message: str, *args: object, kind: str, **options: Any) -> None:
-        """Log, by handlers and filters that may raise: that is told on stderr, once for each `kind` of line."""
+        """Log a line. If handlers or filters raise, that is told on stderr, once for each `kind` of line."""
         try:
             self._logger.log(level, message, *args, **options)
         except BaseException as error:
             if raised_by_signal(error):
                 raise
             if self._is_first(("log", kind)) and not _print(error):
-                self._told.pop(("log", kind), None)  # it could not be told
+                self._told.pop(("log", kind), None)  # it could not be printed
 
     def raised(self, error: BaseException, key: Hashable, message: str, *args: object, **fields: object) -> None:
-        """Log what was raised, once for each `key`. To be called where it was caught; raises it on for a signal."""
+        """Log what was raised, once for each `key`. Raises it again if a signal handler raised it."""
         if raised_by_signal(error):
             raise error
         if self._is_first(key):
@@ -90,17 +90,17 @@ class Foreign:
 
     def _is_first(self, key: Hashable) -> bool:
         mine = object()
-        return self._told.setdefault(key, mine) is mine  # atomic, unlike a test and a store
+        return self._told.setdefault(key, mine) is mine  # atomic, which a test followed by a store is not
 
 
 def _print(error: BaseException) -> bool:
-    """Do as logging does with handlers that fail: `logging.raiseExceptions` decides, and nothing else can be done.
+    """Print what a log handler raised, as logging itself does: `logging.raiseExceptions` decides.
 
-    Tell whether it could be done: a stack that is full leaves no room for it.
+    Tell whether that was possible: a full stack leaves no room for it.
     """
     if not logging.raiseExceptions or sys.stderr is None:
         return True
-    import traceback  # noqa: PLC0415 - seldom needed
+    import traceback  # noqa: PLC0415 - rarely needed
 
     try:
         sys.stderr.write("".join(["--- Logging error ---\n", *traceback.format_exception(error)]))
@@ -112,9 +112,9 @@ def _print(error: BaseException) -> bool:
 
 
 class GuardedClock:
-    """A user's clock that can always be read: where it raises, the last reading holds.
+    """A user's clock that can always be read: if it raises, the last reading is used.
 
-    Only readings are guarded. A sleep that raises ends its caller's wait, as those of cancelled callers do.
+    Only readings are guarded. A sleep that raises ends the wait of its caller, as a cancellation does.
     """
 
     def __init__(self, clock: Clock, foreign: Foreign) -> None:
@@ -141,5 +141,5 @@ class GuardedClock:
         return datetime.now(UTC)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what a clock may have besides, such as ``wait``."""
+        """Return what else a clock may have, such as ``wait``."""
         return getattr(self._clock, name)

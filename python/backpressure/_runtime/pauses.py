@@ -1,10 +1,16 @@
-"""Long work in the background, cut into slices: no producer's decision is to wait for the GIL meanwhile."""
+"""Long work in the background, cut into slices, so that decisions of producers do not wait for the GIL."""
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["Pauses"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Pauses", "paced"]
+
+T = TypeVar("T")
 
 # Seconds of work between two pauses. A pause lasts as long as it takes another thread to wake up.
 _SLICE = 170e-6
@@ -25,3 +31,11 @@ class Pauses:
         if self._pieces % _PIECES == 0 and time.perf_counter() - self._since >= _SLICE:
             time.sleep(0)
             self._since = time.perf_counter()
+
+
+def paced(items: Iterable[T]) -> Iterator[T]:
+    """Yield `items`, and let producers run in between: scrapes and flushes must not hold them up."""
+    tick = Pauses().tick
+    for item in items:
+        tick()
+        yield item

@@ -1,4 +1,4 @@
-"""Threads for our own work: daemons that start in nobody's context, and not while the interpreter ends."""
+"""Threads for our own work: daemons that start in an empty context, and not while the interpreter ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["spawn"]
 
 
 def spawn(work: Callable[[], object], name: str) -> threading.Thread:
-    """Run `work` on a daemon thread, and return that once it runs.
+    """Run `work` on a daemon thread, and return the thread once it runs.
 
     Raises:
-        RuntimeError: no more threads are to be had, or the interpreter is ending.
+        RuntimeError: no more threads can be started, or the interpreter is ending.
     """
-    if sys.is_finalizing():  # where Python 3.11 would wait for ever for the thread to show itself
+    if sys.is_finalizing():  # Python 3.11 would then wait for ever for the thread to start
         raise RuntimeError("can't start new thread: the interpreter is ending")
-    # A thread may inherit its starter's context: reads would belong to the trace of some request for ever.
+    # A thread may inherit the context of its starter: reads would belong to the trace of one request for ever.
     thread = threading.Thread(target=contextvars.Context().run, args=(work,), name=name, daemon=True)
     thread.start()
     return thread

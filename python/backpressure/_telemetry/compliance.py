@@ -17,7 +17,7 @@ __all__ = ["Compliance"]
 
 # Reporting a little early is no violation: clocks and sleeps are not exact.
 _TOLERANCE = 0.95
-# Evicted queues whose tallies are kept apart, for a thread may be about to count one more.
+# Evicted queues whose tallies are still kept: a thread may be about to count one more.
 _MAX_FORGOTTEN = 1_000
 
 
@@ -38,19 +38,19 @@ class Compliance:
         self._folded = (0, 0)
 
     def honoured(self, decision: ThrottleDecision) -> None:
-        """Count advice, throttled, that was waited out by construction."""
+        """Count throttled advice that this package itself waited for."""
         self._of(decision).honoured.add()
 
     def reported(self, decision: ThrottleDecision) -> None:
-        """Count advice whose outcome its caller reports: too early, and it was not waited out."""
+        """Count advice whose outcome its caller reports; a report that comes too early shows that it did not wait."""
         if decision.delay <= 0 or decision.should_shed:
             return
-        waited_ns = self._now_ns() - decision._issued_ns  # noqa: SLF001 - when it was given, for this purpose
+        waited_ns = self._now_ns() - decision._issued_ns  # noqa: SLF001 - kept for this purpose
         tallies = self._of(decision)
         (tallies.honoured if waited_ns >= decision.delay * _TOLERANCE * 1e9 else tallies.violated).add()
 
     def forget(self, queue_name: str) -> None:
-        """Count an evicted queue's under ``__other__`` from now on."""
+        """Count the advice of an evicted queue under ``__other__`` from now on."""
         with self._lock():
             gone = self._queues.pop(queue_name, None)
             if gone is not None:
@@ -68,7 +68,7 @@ class Compliance:
         return {**counts, OTHER_QUEUES: _counts(other, folded)} if other else counts
 
     def _of(self, decision: ThrottleDecision) -> _Tallies:
-        # Names without state are without end.
+        # There is no end to names that have no state.
         queue_name = OTHER_QUEUES if decision.reason is Reason.UNTRACKED else decision.queue_name
         return self._queues.get(queue_name) or self._queues.setdefault(queue_name, _Tallies())
 

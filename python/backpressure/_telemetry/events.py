@@ -1,4 +1,4 @@
-"""News of the controller: one log line and one event per change of state, never one per call."""
+"""What a controller announces: one log line and one event per change of state, never one per call."""
 
 import logging
 from collections.abc import Callable
@@ -35,8 +35,8 @@ class StateChange:
     """Something changed.
 
     Attributes:
-        kind: what it was.
-        queue_name: the queue concerned, ``None`` where it is about all.
+        kind: what changed.
+        queue_name: the queue that changed, ``None`` if it is about all.
         old: the state before, as text.
         new: the state after, as text.
         at: aware UTC time.
@@ -64,8 +64,8 @@ class StateChange:
 class Announcer:
     """Logs changes and tells listeners of them. Thread-safe: listeners run in the thread that caused the change.
 
-    Nothing that a log handler or a listener raises gets out of here, see `foreign`: the change has
-    happened, and whose call caused it has a job to do.
+    Nothing that a log handler or a listener raises gets out of here, see `foreign`: the change has happened, and the
+    caller that caused it has a job to do.
     """
 
     def __init__(self, foreign: Foreign, clock: Clock) -> None:
@@ -74,11 +74,11 @@ class Announcer:
         self._listeners: tuple[Callable[[StateChange], object], ...] = ()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
-        """Call `listener` with every later change; one that raises is logged once and harms nobody."""
+        """Call `listener` with every later change; if it raises, that is logged once and disturbs nobody."""
         self._listeners = (*self._listeners, listener)
 
     def poller_failed(self, error: Exception) -> None:
-        """Log an exception that nobody expected: a defect of ours."""
+        """Log an exception that nobody expected: a defect of this package."""
         fields = {"change": None, "queue_name": None}
         message = "the poller failed unexpectedly; it goes on"
         self._foreign.log(logging.ERROR, message, kind="poller failed", exc_info=error, extra=fields)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Passed", "Why"]
 
-#: Enqueued by what runs in a worker, scheduler or consumer; sent again; run at once, by a mode of the framework's; due
-#: later than the backlog of now tells anything about; or let pass by ``passing()``.
+#: Enqueued by code that runs in a worker, scheduler or consumer; sent again; run at once, in a mode of the framework;
+#: due so much later that the present backlog says nothing about it; or let pass by ``passing()``.
 Why: TypeAlias = Literal["worker", "retry", "immediate", "scheduled", "passing"]
 
 
@@ -28,7 +28,7 @@ class Passed:
         self._names: set[str] = set()
 
     def add(self, queue_name: object, why: Why) -> None:
-        """Count one job; whatever its queue is called, for it is let pass."""
+        """Count one job, with any queue name: it passes in any case."""
         try:
             name = validate_queue_name(queue_name)
         except InvalidQueueError:

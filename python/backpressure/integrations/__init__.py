@@ -1,6 +1,7 @@
-"""Producer hooks: a module per job framework, each of which imports its framework, so import only the one in use.
+"""Producer hooks: one module per job framework. Each imports its framework, so import only the one in use.
 
-`web` answers web requests whose jobs were refused, and imports none. `passing` lets pass what its body enqueues.
+`web` answers web requests whose jobs were refused, and imports no framework. Jobs that the body of `passing` enqueues
+pass.
 """
 
 from backpressure.integrations._shared.passing import passing

@@ -34,20 +34,20 @@ __all__ = ["protect"]
 
 P = TypeVar("P", bound=ArqRedis)
 
-# The command's main function, which then imports what it is to run.
+# The command's main function, which then imports the code that it runs.
 recognise("arq.cli:cli")
 marked(Worker, "run")
 marked(Worker, "async_run", by=serving)
-# What a worker that was running before this module was imported calls anew, or its user by hand.
+# A worker that ran before this module was imported calls these again, or its user calls them.
 marked(Worker, "main", "close", "run_cron", "run_job")
-# Those call back and start tasks, at once.
+# These call back and start tasks at once.
 marked(Worker, "handle_sig", "handle_sig_wait_for_completion", by=running)
 
-# What of an enqueue's keywords is not passed to the job.
+# Keywords of an enqueue that are not passed to the job.
 _OPTIONS = {"_job_id", "_queue_name", "_defer_until", "_defer_by", "_expires", "_job_try"}
 _protected: weakref.WeakSet[ArqRedis] = weakref.WeakSet()
 
-# What says nothing of the queue: options that make no sense, jobs that cannot be serialised.
+# Errors that say nothing about the queue: options that make no sense, jobs that cannot be serialised.
 _NOT_FAILURES = (SerializationError, *NOT_ENCODABLE)
 
 # The function of the job that is run here.
@@ -55,7 +55,7 @@ _function: contextvars.ContextVar[str | None] = contextvars.ContextVar("_functio
 
 
 def _name_jobs() -> None:
-    """Have workers note what function runs; those that were made before this module was imported do not."""
+    """Make workers note which function runs, except workers that were made before this module was imported."""
     init = Worker.__init__
 
     @functools.wraps(init)
@@ -101,14 +101,14 @@ def protect(
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of functions whose jobs are judged for what they enqueue, as a producer is.
 
-    A job that exists already, for which arq returns ``None``, is no failure, nor is one that cannot be serialised. The
-    wait comes before a connection is taken, and before arq notes ``enqueue_time``.
+    A job that exists already, for which arq returns ``None``, is not a failure; neither is a job that cannot be
+    serialised. The wait comes before a connection is taken, and before arq notes ``enqueue_time``.
 
-    Let through is what a worker enqueues: cron jobs, what jobs, hooks and their threads enqueue, in the worker's whole
-    process if that is its own; jobs enqueued anew with ``_job_try`` above 1; and jobs deferred by more than a minute.
+    These pass: what a worker enqueues, in cron jobs, jobs, hooks and their threads, and in the worker's whole process
+    if that is its own; jobs that are enqueued again with ``_job_try`` above 1; and jobs deferred by more than a minute.
     Retries stay in the queue.
 
-    Usable by several tasks; protect a pool once, before it enqueues. Importing this module has every ``arq.Worker``
+    Usable by several tasks; protect a pool once, before it enqueues. Importing this module makes every ``arq.Worker``
     mark what it runs.
 
     Raises:
@@ -133,7 +133,7 @@ def protect(
         if hook.passes(queue_name, task=_function.get(), because=because):
             return await enqueue(function, *args, **kwargs)
         if kwargs.get("_defer_until") and kwargs.get("_defer_by"):
-            return await enqueue(function, *args, **kwargs)  # which refuses it
+            return await enqueue(function, *args, **kwargs)  # arq refuses it
         place = hook.place(
             _job(function, args, kwargs), name=function, queue_name=queue_name, mark=_backpressure_priority
         )
@@ -145,7 +145,7 @@ def protect(
 
 
 def _due_in(options: dict[str, Any]) -> float | None:
-    """Return in how many seconds a job is due, if its options say."""
+    """Return in how many seconds a job is due, if its options tell."""
     until, by = options.get("_defer_until"), options.get("_defer_by")
     if isinstance(until, datetime):
         return until.timestamp() - time.time()

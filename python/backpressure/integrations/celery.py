@@ -34,7 +34,7 @@ ENQUEUED_AT = "backpressure_enqueued_at"
 
 A = TypeVar("A", bound=celery.Celery)
 
-# Mistakes of the call, and limits of this process's own: they tell nothing about the broker.
+# Mistakes of the call, and this process's own limits: they say nothing about the broker.
 _NOT_FAILURES = (
     exceptions.SerializationError,
     exceptions.SerializerNotInstalled,
@@ -42,7 +42,7 @@ _NOT_FAILURES = (
     TypeError,
     ValueError,
 )
-# What follows args and kwargs, and may be given by position.
+# Parameters after args and kwargs, which may be given by position.
 _OPTIONS = tuple(inspect.signature(celery.Celery.send_task).parameters)[4:]
 
 
@@ -55,27 +55,28 @@ def protect(
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
 ) -> A:
-    """Make `app` wait, or raise and send nothing, wherever it sends tasks. Returns it, the app itself of a proxy.
+    """Make `app` wait, or raise and send nothing, each time it sends tasks. Returns the app, of a proxy the real one.
 
     Args:
         controller: running where tasks are sent; workers and beat need none.
         priority: a priority for all tasks; a table by task name, queue or ``"*"``; or a function of the task's
-            ``celery.Signature``, whose options are those that Celery has merged, its queue's name among them. An option
-            ``backpressure_priority`` of a call, a route or a task comes first. It is not sent to the broker.
+            ``celery.Signature``. The signature's options are those that Celery has merged, with the queue's name. An
+            option ``backpressure_priority`` of a call, a route or a task comes first, and is not sent to the broker.
         queue: a table of Celery's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds, or a table by priority.
         inside_tasks: names of tasks whose own function is a producer, in workers too: what it sends is judged. Retries
-            and callbacks pass, and so does what threads send that it starts, and what a spawned pool's processes do.
+            and callbacks pass, and so does what the function's threads send, or processes of a spawned pool.
 
-    ``delay``, ``apply_async``, ``send_task`` and canvas are all gated, where Celery sends them after all that it
-    merges. A group, chord or chain asks once for each priority and queue among the tasks that it sends at once, however
+    ``delay``, ``apply_async``, ``send_task`` and canvas are all gated, at the point where Celery sends and has merged
+    all options. A group, chord or chain asks once for each priority and queue among the tasks that it sends at once,
+    however
     they are nested, before Celery takes a connection: all are sent, or none. The later tasks of a chain and a chord's
     body are sent by workers.
 
-    Whatever workers and beat send passes, from their first signal to their last, and so do retries, tasks due in more
-    than a minute, and ``task_always_eager``. A worker that runs in another thread than the main one lets pass its own
-    threads alone. On an event loop nothing sleeps: what would have to raises `ThrottledError`, if it is not HIGH. Tasks
-    are stamped with the time they were first sent, see `ENQUEUED_AT`.
+    All that workers and beat send passes, from their first signal to their last. So do retries, tasks due in more than
+    a minute, and ``task_always_eager``. A worker in another thread than the main one lets only its own threads pass. On
+    an event loop nothing sleeps: a task that would have to wait raises `ThrottledError`, unless it is HIGH. Tasks are
+    stamped with the time they were first sent, see `ENQUEUED_AT`.
 
     Thread-safe; protect an app once, before it sends.
 
@@ -106,13 +107,13 @@ def protect(
 
 
 def publish(signature: Any, *args: Any, **options: Any) -> Any:
-    """Call ``signature.apply_async`` of an app that is protected, and of no other.
+    """Call ``signature.apply_async`` only if its app is protected.
 
     Args:
         signature: a group, chord, chain or task.
 
     Raises:
-        ConfigurationError: the app is not protected, so that nothing would be asked.
+        ConfigurationError: the app is not protected, so no controller would be asked.
         JobShedError, CircuitOpenError, ThrottledError: nothing was sent, see `BackpressureController.run`.
     """
     if real(signature.app) not in hooks:
@@ -125,9 +126,9 @@ def publish(signature: Any, *args: Any, **options: Any) -> Any:
 
 
 def _layout(app: Any) -> CeleryLayout | str | None:
-    """Return where the app's queues lie, if so much is known without loading its configuration: see `check_layout`.
+    """Return where the app's queues lie, if that is known without loading its configuration: see `check_layout`.
 
-    To load it here would be too early for what is yet to be connected to ``app.on_after_configure``.
+    To load it here would be too early for handlers that connect to ``app.on_after_configure`` later.
     """
     conf = app.conf if app.configured else app._preconf  # noqa: SLF001 - given so far, see `PendingConfiguration`
     url = os.environ.get("CELERY_BROKER_WRITE_URL") or conf.get("broker_write_url")
@@ -136,7 +137,7 @@ def _layout(app: Any) -> CeleryLayout | str | None:
     scheme = first.partition("://")[0].partition("+")[0] if isinstance(first, str) else ""
     transport = TRANSPORT_ALIASES.get(scheme, "")
     if "redis" not in transport:
-        # Transports of others are not known here, and tests have memory in place of a broker.
+        # Other packages' transports are not known here, and tests use memory instead of a broker.
         return scheme if transport and scheme != "memory" else None
     options = conf.get("broker_transport_options")
     if not app.configured and options is None and app._config_source:  # noqa: SLF001

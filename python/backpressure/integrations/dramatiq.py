@@ -56,9 +56,9 @@ __all__ = [
     "group",
 ]
 
-# Dramatiq's processes import the program that declares actors when they have begun; so does periodiq's scheduler.
+# Dramatiq's processes import the program that declares actors after they have begun, as does periodiq's scheduler.
 recognise("dramatiq.cli:worker_process", "dramatiq.cli:fork_process", "periodiq:main")
-# A worker starts on a thread of its program's, and runs on its own. Dramatiq 1 has their names with an underscore.
+# A worker starts on a thread of its program, and runs on its own ones. Dramatiq 1 has their names with an underscore.
 marked(dramatiq.Worker, "start", "stop", by=functools.partial(worker, process=False))
 _module = vars(dramatiq.worker)
 for _name in ("ConsumerThread", "WorkerThread"):
@@ -67,7 +67,7 @@ marked(EventLoopThread, "run")
 
 
 def _noting_actors(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `Actor.__call__`, such that a worker's outermost call is known as a task."""
+    """Wrap `Actor.__call__`, so that a worker's outermost call is known as a task."""
 
     @functools.wraps(call)
     def note(actor: dramatiq.Actor[Any, Any], *args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,7 @@ def _noting_actors(call: Callable[..., Any]) -> Callable[..., Any]:
 
 dramatiq.Actor.__call__ = _noting_actors(dramatiq.Actor.__call__)  # type: ignore[method-assign]
 
-# Dramatiq logs what a middleware raises and enqueues all the same, unless it is a MiddlewareError.
+# Dramatiq logs an error of a middleware and still enqueues, unless it is a MiddlewareError.
 
 
 class DramatiqBackpressureError(BackpressureError, MiddlewareError):
@@ -127,12 +127,12 @@ class BackpressureMiddleware(Middleware):
         max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
         inside_tasks: names of actors whose messages are judged although a worker runs them.
 
-    For groups see `group`. What workers, their middlewares and periodiq's scheduler send, retries, and messages that
-    are delayed by more than a minute are let through. On an event loop nothing sleeps: what would have to raises,
-    unless it is HIGH.
+    For groups see `group`. These pass: what workers, their middlewares and periodiq's scheduler send, retries, and
+    messages that are delayed by more than a minute. On an event loop nothing sleeps: a message that would have to wait
+    raises, unless it is HIGH.
 
-    Add it as the last middleware, and before actors are declared with the option. It stands in for the broker's
-    ``enqueue``, for Dramatiq does not tell a middleware that an enqueue failed. Importing this module has every
+    Add it as the last middleware, and before actors are declared with the option. It replaces the broker's
+    ``enqueue``, because Dramatiq does not tell a middleware that an enqueue failed. Importing this module makes every
     Dramatiq worker mark what it runs.
 
     Thread-safe.
@@ -140,7 +140,7 @@ class BackpressureMiddleware(Middleware):
     Raises:
         ConfigurationError: the controller is an asynchronous one, or there is no priority.
         DramatiqJobShedError, DramatiqCircuitOpenError, DramatiqThrottledError: on enqueueing.
-        DramatiqControllerNotStartedError: on enqueueing, and this is no worker.
+        DramatiqControllerNotStartedError: on enqueueing, outside of a worker.
     """
 
     def __init__(
@@ -179,13 +179,13 @@ class BackpressureMiddleware(Middleware):
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """See ``dramatiq.Middleware``."""
         self._follow(broker)
-        if self._open.slots is not None and self._open.message_id == message.message_id:  # a broker tries anew
+        if self._open.slots is not None and self._open.message_id == message.message_id:  # a broker tries again
             return
         with _stopping():
             if self._passes(broker, message, delay):
                 return
             place = self._place(broker, message)
-            if not _is_serialisable(message):  # which says nothing of the queue; the broker raises it
+            if not _is_serialisable(message):  # this says nothing about the queue; the broker raises it
                 return
             slots = self._hook.slots([place])
             slots.__enter__()
@@ -197,7 +197,7 @@ class BackpressureMiddleware(Middleware):
 
     @contextlib.contextmanager
     def admitted(self, broker: Broker, messages: Iterable[Message[Any]], *, delay: int | None = None) -> Iterator[None]:
-        """Ask once for all `messages`, then let pass what the body enqueues. Raises as enqueueing does.
+        """Ask once for all `messages`, then let pass what the body enqueues. It raises as enqueueing does.
 
         Args:
             delay: of all of them, in milliseconds.
@@ -207,7 +207,7 @@ class BackpressureMiddleware(Middleware):
                 judged = [message for message in messages if not self._passes(broker, message, delay)]
                 places = [self._place(broker, message) for message in judged]
             for message in judged:
-                message.encode()  # what cannot be serialised is to raise here: it says nothing of the queue
+                message.encode()  # raise here if it cannot be serialised: that says nothing about the queue
             with _stopping():
                 stack.enter_context(self._hook.admitted(places))
             yield
@@ -217,7 +217,7 @@ class BackpressureMiddleware(Middleware):
         options = message.options
         if options.get("retries"):
             because = "retry"
-        elif "scheduled_at" in options and "periodic" in _options(broker, message):  # periodiq's, wherever it runs
+        elif "scheduled_at" in options and "periodic" in _options(broker, message):  # periodiq's, in any process
             because = "worker"
         return self._hook.passes(q_name(message.queue_name), because=because)
 
@@ -242,7 +242,7 @@ class BackpressureMiddleware(Middleware):
         return self._hook.place(message, name=message.actor_name, queue_name=q_name(message.queue_name), mark=mark)
 
     def _follow(self, broker: Broker) -> None:
-        """Learn from now on what a broker's enqueues raise."""
+        """From now on, see what a broker's enqueues raise."""
         if broker in self._followed:
             return
         self._followed.add(broker)
@@ -251,9 +251,9 @@ class BackpressureMiddleware(Middleware):
         @functools.wraps(enqueue)
         def reporting(*args: Any, **kwargs: Any) -> Any:
             opened = self._open
-            if not opened.followed:  # what was begun before the broker was followed, and has failed
+            if not opened.followed:  # an enqueue that began before that, and failed
                 self._close(ConnectionError("the message was not enqueued"))
-            outer = opened.slots, opened.message_id, opened.followed  # of a message whose middlewares send this one
+            outer = opened.slots, opened.message_id, opened.followed  # of the message whose middlewares send this one
             opened.slots, opened.followed = None, True
             try:
                 return enqueue(*args, **kwargs)
@@ -266,14 +266,14 @@ class BackpressureMiddleware(Middleware):
         broker.enqueue = reporting  # type: ignore[method-assign]
 
     def _close(self, error: BaseException | None) -> None:
-        """Report how the enqueue that this thread began has gone, if there is one."""
+        """Report the outcome of the enqueue that this thread began, if there is one."""
         slots, self._open.slots = self._open.slots, None
         if slots is not None:
             slots.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
 
-class group(dramatiq.group):  # noqa: N801 - named as what it stands in for
-    """A ``dramatiq.group`` behind one gate: waits once for each priority and queue, enqueues all messages or none."""
+class group(dramatiq.group):  # noqa: N801 - named as what it replaces
+    """A ``dramatiq.group`` behind one gate: it waits once per priority and queue, and enqueues all messages or none."""
 
     def run(self, *, delay: int | None = None) -> group:
         """As ``dramatiq.group.run``; raises as `BackpressureMiddleware`."""
@@ -295,7 +295,7 @@ class _Open(threading.local):
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[None]:
-    """Raise what is raised, by rules of users too, as what stops an enqueue."""
+    """Raise all errors, also those of users' rules, as errors that stop an enqueue."""
     try:
         yield
     except MiddlewareError:
@@ -317,7 +317,7 @@ def _options(broker: Broker, message: Message[Any]) -> dict[str, Any]:
 def _is_serialisable(message: Message[Any]) -> bool:
     try:
         message.encode()
-    except Exception:  # noqa: BLE001 - whatever the encoder raises
+    except Exception:  # noqa: BLE001 - any error of the encoder
         return False
     return True
 

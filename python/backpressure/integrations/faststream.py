@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackpressureMiddleware"]
 
-# What says nothing of the queue: a message that cannot be encoded, a broker that is not connected.
+# Errors that say nothing about the queue: a message that cannot be encoded, a broker that is not connected.
 _NOT_FAILURES: tuple[type[BaseException], ...] = (FastStreamException, struct.error, *NOT_ENCODABLE)
 
 # The handler that this code runs in.
@@ -42,7 +42,7 @@ _handler: contextvars.ContextVar[str | None] = contextvars.ContextVar("_handler"
 
 
 def _mark_consumers() -> None:
-    """Have subscribers mark what handles messages, and applications that have subscribers their own start and end."""
+    """Make subscribers mark their handling of messages, and applications with subscribers their start and end."""
     marked(SubscriberUsecase, "process_message")
     patched: Any = HandlerItem
     patched.call = _named(patched.call)
@@ -67,7 +67,7 @@ def _named(call: Any) -> Any:
 
 
 def _marking(app: Any, mark: Callable[[], AbstractContextManager[None]]) -> AbstractContextManager[None]:
-    """Return what marks an application that consumes; one that only publishes is a producer."""
+    """Return the mark for an application that consumes; one that only publishes is a producer."""
     return mark() if any(broker.subscribers for broker in app.brokers) else contextlib.nullcontext()
 
 
@@ -81,7 +81,7 @@ def _if_consumer(run: Any) -> Any:
 
 
 class _Life:
-    """Part of an application's life, whose beginning and end are marked; not its body: there a web server may serve."""
+    """Part of an application's life. Its beginning and end are marked, not its body: there a web server may serve."""
 
     def __init__(self, app: Any, life: AbstractAsyncContextManager[Any]) -> None:
         self._app = app
@@ -105,7 +105,7 @@ def _lived(lifespan: Any) -> Any:
 
 
 def _with_lifespan(init: Any) -> Any:
-    """Reach FastAPI's routers, which cannot be imported where there is no FastAPI, as they are made."""
+    """Wrap FastAPI's routers when they are made, because they cannot be imported without FastAPI."""
 
     @functools.wraps(init)
     def init_and_wrap(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -128,7 +128,7 @@ class BackpressureMiddleware:
     """Makes ``publish``, ``publish_batch`` and ``request`` wait, or raise and publish nothing.
 
     Give it to a broker, ``RedisBroker(url, middlewares=[…, BackpressureMiddleware(…)])``, after other middlewares: then
-    it sees what they make of a message, and what they raise is no failure of the queue.
+    it sees the message that they make, and what they raise is not a failure of the queue.
 
     Args:
         controller: running where messages are published; consumers need none.
@@ -137,24 +137,24 @@ class BackpressureMiddleware:
             sent.
         queue: a table of destinations to the controller's queues, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
-        inside_tasks: names of handlers, as their functions are called, that are judged for what they publish, as a
-            producer is; their replies and results are not.
+        inside_tasks: names of handlers, as their functions are named. What they publish is judged, as a producer's is;
+            their replies and results are not.
 
-    A destination is the list or the stream, its router's prefix included. A pub/sub channel has no backlog: what is
-    published to one passes, unless the table `queue` names it. A batch counts as one message. A request is done when
-    its response has come, so that none in time is a failure of the queue. What goes into a pipeline waits, or is shed,
-    as it goes in; how the pipeline fares is not seen, see `admitted`.
+    A destination is the list or the stream, with its router's prefix. A pub/sub channel has no backlog: messages to one
+    pass, unless the table `queue` names it. A batch counts as one message. A request is done when its response has
+    come, so no response in time is a failure of the queue. A message for a pipeline waits, or is shed, when it is put
+    in; how the pipeline ends is not seen, see `admitted`.
 
-    Let through is what a consumer publishes: while a message is handled, replies and what other middlewares publish
-    again included; and as an application that has subscribers starts and stops, in its hooks and its lifespan. The
-    whole process of a ``FastStream`` that has subscribers is a consumer's, if ``run`` has the event loop for itself. An
-    application that only publishes is a producer; so are HTTP requests, whatever server they share with subscribers.
-    Reading by ``async for`` or ``get_one`` is no handling. ``TestRedisBroker`` is gated like any other. Messages are
-    not stamped.
+    What a consumer publishes passes. That is: while it handles a message, also replies and what other middlewares
+    publish again; and while an application with subscribers starts and stops, in its hooks and its lifespan. The whole
+    process of a ``FastStream`` with subscribers is a consumer's, if ``run`` has the event loop for itself. An
+    application that only publishes is a producer. So are HTTP requests, also on a server that they share with
+    subscribers. Reading by ``async for`` or ``get_one`` is not handling. ``TestRedisBroker`` is gated like any other.
+    Messages are not stamped.
 
-    A message that cannot be encoded is no failure of the queue.
+    A message that cannot be encoded is not a failure of the queue.
 
-    Written against what all of FastStream's brokers share, and tested with Redis alone. Usable by several tasks and
+    It uses only what all of FastStream's brokers share, and is tested only with Redis. Usable by several tasks and
     brokers.
 
     Raises:
@@ -175,18 +175,18 @@ class BackpressureMiddleware:
         self._named = frozenset(queue) if isinstance(queue, Mapping) else frozenset()
 
     def __call__(self, msg: Any, /, *, context: ContextRepo) -> BaseMiddleware[Any, Any]:
-        """Make what FastStream wants for each message."""
+        """Make the object that FastStream wants for each message."""
         return _Middleware(self._publish, msg, context=context)
 
     @contextlib.asynccontextmanager
     async def admitted(self, *destinations: str, priority: Priority | str | None = None) -> AsyncIterator[None]:
-        """Ask once for all `destinations`, then let pass what the body publishes. Raises as ``publish`` does.
+        """Ask once for all `destinations`, then let pass what the body publishes. It raises as ``publish`` does.
 
         Args:
             destinations: lists or streams.
-            priority: in place of the middleware's, which as a function is given a command without a body.
+            priority: instead of the middleware's; a rule that is a function is given a command without a body.
 
-        Waits once for each priority and queue among them. The outcome is that of the body.
+        It waits once for each priority and queue among them. The outcome is that of the body.
         """
         commands = [
             PublishCommand(None, _publish_type=PublishType.PUBLISH, destination=name)
@@ -221,7 +221,7 @@ class BackpressureMiddleware:
 
 
 class _Unknown(BackpressureError):  # noqa: N818 - raised and caught here
-    """Nothing has been sent yet; an error of ours, for these are reported neither as success nor as failure."""
+    """Nothing has been sent yet. An error of ours, because these do not count as success or failure."""
 
 
 class _Middleware(BaseMiddleware[Any, Any]):

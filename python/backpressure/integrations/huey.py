@@ -30,13 +30,13 @@ __all__ = ["protect"]
 
 H = TypeVar("H", bound=huey.Huey)
 
-# What Huey refuses to enqueue, such as a group within a chord.
+# Raised for what Huey refuses to enqueue, such as a group within a chord.
 _NOT_FAILURES = (huey.exceptions.HueyException, ValueError)
 
 _protected: weakref.WeakSet[huey.Huey] = weakref.WeakSet()
 
-# A consumer that is run has its process for itself, one that is merely started has what it starts: threads, processes,
-# or greenlets, which only their context tells apart from what else runs on their thread.
+# A consumer that is run has its process for itself. One that is merely started has what it starts: threads, processes,
+# or greenlets, which only their context tells apart from other code on their thread.
 marked(huey.consumer.Consumer, "run")
 marked(huey.consumer.Consumer, "start", "stop", by=functools.partial(worker, process=False))
 for _kind in (huey.consumer.Worker, huey.consumer.Scheduler):
@@ -52,30 +52,30 @@ def protect(
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
 ) -> H:
-    """Make a ``Huey`` wait, or raise and enqueue nothing, wherever tasks are enqueued. Returns it.
+    """Make a ``Huey`` wait, or raise and enqueue nothing, each time tasks are enqueued. Returns it.
 
     Args:
         app: its ``name`` is that of its queue.
         controller: running where tasks are enqueued; consumers need none.
         priority: a priority for all tasks; a table by task name, queue or ``"*"``; or a function of the
-            ``huey.api.Task``. A task declared with ``backpressure_priority=…`` comes first. Huey's own ``priority``
-            is another matter.
+                ``huey.api.Task``. A task declared with ``backpressure_priority=…`` comes first. Huey's own ``priority``
+                has nothing to do with it.
         queue: a table of Huey's names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
         inside_tasks: names of tasks whose enqueues are judged although a consumer runs them.
 
-    Of a group or chord all tasks are judged at once, so that all are enqueued or none. What consumers enqueue, in
-    tasks, hooks, signals and the scheduler, tasks that are due in more than a minute, and ``immediate`` mode are let
-    through. On an event loop nothing sleeps: what would have to raises `ThrottledError`, unless it is HIGH. Huey's
-    messages have no room for a time.
+    All tasks of a group or chord are judged at once, so that all are enqueued or none. These pass: what consumers
+    enqueue, in tasks, hooks, signals and the scheduler; tasks that are due in more than a minute; and ``immediate``
+    mode. On an event loop nothing sleeps: a task that would have to wait raises `ThrottledError`, unless it is HIGH.
+    Huey's messages have no room for a time.
 
-    Thread-safe; protect it once, before it enqueues and before its consumer starts. Importing this module has every
+    Thread-safe; protect it once, before it enqueues and before its consumer starts. Importing this module makes every
     Huey consumer mark what it runs.
 
     Raises:
         ConfigurationError: it is protected already, the controller is an asynchronous one, or there is no priority.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
-        ControllerNotStartedError: on enqueueing, and this is no consumer.
+        ControllerNotStartedError: on enqueueing, outside of a consumer.
     """
     if app in _protected:
         raise ConfigurationError("app is protected already: call protect() once for each Huey", field="app")
@@ -111,7 +111,7 @@ def protect(
 
 @contextlib.contextmanager
 def _noted(task: Any) -> Iterator[None]:
-    """Note what the task itself does in the body; retries, callbacks and what else Huey does around it are not its."""
+    """Note what the task itself does in the body. Retries, callbacks and Huey's other work around it do not count."""
     execute = task.execute
     if "execute" in vars(task):  # a retry in immediate mode runs inside of the first try
         yield
@@ -139,7 +139,7 @@ def _place(hook: Hook, app: huey.Huey, task: Any) -> Place:
 
 
 def _serialise(app: huey.Huey, task: Any) -> None:
-    """Have what cannot be serialised raise now, before anything is sent: it says nothing of the queue."""
+    """Raise now if the task cannot be serialised, before anything is sent: that says nothing about the queue."""
     if isinstance(task, (huey.group, huey.chord)):
         for member in task.tasks:
             _serialise(app, member)
@@ -151,7 +151,7 @@ def _serialise(app: huey.Huey, task: Any) -> None:
 def _heads(task: Any) -> Iterator[Any]:
     """Yield the tasks that are enqueued at once; later ones of a pipeline, and callbacks, are enqueued by consumers."""
     if isinstance(task, (huey.group, huey.chord)):
-        task.tasks = list(task.tasks)  # it may be an iterator, which Huey reads once more
+        task.tasks = list(task.tasks)  # it may be an iterator, and Huey reads it again
         for member in task.tasks:
             yield from _heads(member)
     else:

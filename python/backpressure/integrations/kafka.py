@@ -1,6 +1,6 @@
-"""Kafka clients: what is no failure of the queue, and deliveries of confluent-kafka as futures.
+"""Kafka clients: errors that are not failures of the queue, and deliveries of confluent-kafka as futures.
 
-Those of kafka-python and aiokafka are futures already, whose outcome `run` reports when they are done.
+Deliveries of kafka-python and aiokafka are futures already; `run` reports their outcome when they are done.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_FAILURES", "is_failure", "produce"]
 
-#: What confluent-kafka, kafka-python and aiokafka raise that says nothing of the topic, as a full buffer of the
-#: client's own, a message that is too large or cannot be written down. For
+#: Errors of confluent-kafka, kafka-python and aiokafka that say nothing about the topic, such as a full buffer of the
+#: client's own, or a message that is too large or cannot be serialised. For
 #: ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     BufferError,  # confluent-kafka's for its own full queue
@@ -33,7 +33,7 @@ NOT_FAILURES: tuple[type[BaseException], ...] = (
     ),
 )
 
-# librdkafka's, by name: they are in no class of their own.
+# librdkafka's, by name: they have no class of their own.
 _NOT_FAILURES = frozenset(
     {
         "_INVALID_ARG",
@@ -50,10 +50,10 @@ _NOT_FAILURES = frozenset(
 
 
 def is_failure(error: Exception) -> bool:
-    """Tell whether an error of any of the three clients says something of the topic.
+    """Tell whether an error of any of the three clients says something about the topic.
 
-    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and, besides, the codes that confluent-kafka
-    has within one ``KafkaException``. Thread-safe.
+    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and also the codes that confluent-kafka has
+    within one ``KafkaException``. Thread-safe.
     """
     if isinstance(error, NOT_FAILURES):
         return False
@@ -71,20 +71,20 @@ def produce(
     on_delivery: Callable[[Any, Any], object] | None = None,
     **options: Any,
 ) -> Future[Any]:
-    """Call ``producer.produce`` of confluent-kafka; return a future of what its delivery callback is told.
+    """Call ``producer.produce`` of confluent-kafka; return a future of what its delivery callback receives.
 
     ``gate.run(produce, producer, "clicks", b"x")``, as `BackpressureController.run`, then reports the delivery's
     outcome. The future holds the message, or a ``KafkaException``; it cannot be cancelled.
 
     Args:
-        producer: a ``confluent_kafka.Producer``, to be polled as ever: ``poll`` and ``flush`` are what call callbacks.
-        on_delivery: your own, called as without this.
-        options: what else ``produce`` takes, such as ``partition``, ``timestamp`` and ``headers``.
+        producer: a ``confluent_kafka.Producer``, to be polled as usual: ``poll`` and ``flush`` call the callbacks.
+        on_delivery: your own callback, called as usual.
+        options: other arguments of ``produce``, such as ``partition``, ``timestamp`` and ``headers``.
 
     Thread-safe as far as the producer is.
 
     Raises:
-        BufferError: the producer's own queue is full: poll, and try again. No failure, see `NOT_FAILURES`.
+        BufferError: the producer's own queue is full: poll, and try again. Not a failure, see `NOT_FAILURES`.
         Exception: what ``produce`` raises.
     """
     from confluent_kafka import KafkaException  # noqa: PLC0415 - one of three clients that may be there

@@ -1,4 +1,4 @@
-"""PostgreSQL through psycopg, asyncpg, procrastinate and PgQueuer: what is no failure of the queue."""
+"""PostgreSQL through psycopg, asyncpg, procrastinate and PgQueuer: errors that are not failures of the queue."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from backpressure.integrations._shared.clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES"]
 
-#: What these raise that says nothing of the queue, as the job is there already, it cannot be written down, or too many
-#: wait for the client's pool. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. ``psycopg_pool.PoolTimeout`` is
-#: not among them, for it is also all that a pool says of a server that is dead.
+#: Errors that say nothing about the queue. The job exists already, it cannot be serialised, or too many wait for the
+#: client's pool. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. ``psycopg_pool.PoolTimeout`` is not among
+#: them, because a pool raises it also when the server is dead.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     *SERIALISATION,
     *installed(

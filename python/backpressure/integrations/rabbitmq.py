@@ -1,4 +1,4 @@
-"""RabbitMQ through kombu and py-amqp: what is no failure of the queue."""
+"""RabbitMQ through kombu and py-amqp: errors that are not failures of the queue."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from backpressure.integrations._shared.clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES"]
 
-#: What kombu and py-amqp raise that says nothing of the queue, as a message that is too large or cannot be written
-#: down, a pool of connections or channels that is used up. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. A
-#: message that the broker returned or refused is a failure.
+#: Errors of kombu and py-amqp that say nothing about the queue, such as a message that is too large or cannot be
+#: serialised, or a pool of connections or channels that is used up. For
+#: ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``. A message that the broker returned or refused is a failure.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     *SERIALISATION,
     *installed(

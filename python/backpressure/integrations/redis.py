@@ -1,4 +1,4 @@
-"""redis-py: what is no failure of the queue."""
+"""redis-py: errors that are not failures of the queue."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from backpressure.integrations._shared.clients import SERIALISATION, installed
 
 __all__ = ["NOT_FAILURES", "is_failure"]
 
-#: What redis-py raises that says nothing of the queue, as a pool that is used up, a value that cannot be written down.
+#: Errors of redis-py that say nothing about the queue, such as a full pool or a value that cannot be serialised.
 #: For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     *SERIALISATION,
     *installed("redis.exceptions:MaxConnectionsError", "redis.exceptions:DataError"),
 )
 
-# Of pools that have no class for it: `BlockingConnectionPool`'s, and any pool's before redis-py 6.
+# Messages of pools that have no class for it: `BlockingConnectionPool`'s, and any pool's before redis-py 6.
 _POOL = {"No connection available.", "Too many connections"}
 
 
 def is_failure(error: Exception) -> bool:
-    """Tell whether an error says something of the queue.
+    """Tell whether an error says something about the queue.
 
-    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and, besides, pools that raise a plain
+    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and also pools that raise a plain
     ``ConnectionError`` when they are used up. Thread-safe.
     """
     return not (isinstance(error, NOT_FAILURES) or (type(error).__name__ == "ConnectionError" and str(error) in _POOL))

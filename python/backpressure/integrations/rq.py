@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_FAILURES", "Queue"]
 
-#: What enqueueing raises that says nothing of the queue, for the job is there already, RQ refuses its options, this
-#: process has no connection left in its pool, or the transaction of a caller's pipeline is to be tried again.
+#: Errors of enqueueing that say nothing about the queue. The job exists already, RQ refuses its options, this process
+#: has no connection left in its pool, or the transaction of a caller's pipeline must be tried again.
 NOT_FAILURES: tuple[type[Exception], ...] = (
     *filter(None, [getattr(rq.exceptions, "DuplicateJobError", None)]),  # RQ 1 has none
     *filter(None, [getattr(redis, "MaxConnectionsError", None)]),  # redis-py 5 has none
@@ -43,7 +43,7 @@ NOT_FAILURES: tuple[type[Exception], ...] = (
     ValueError,
 )
 
-# RQ's processes import the program that makes our queues when a job or a callback first needs it, after they began.
+# RQ's processes import the program that makes our queues after they began: when a job or a callback first needs it.
 _MODULES = ("rq.worker", "rq.worker.base")
 _METHODS = ("work", "main_work_horse", "perform_job")
 recognise(*(f"{module}:{method}" for module in _MODULES for method in _METHODS))
@@ -54,7 +54,7 @@ with contextlib.suppress(ModuleNotFoundError):  # since RQ 2.4
     from rq.cron import CronScheduler
 
     marked(CronScheduler, "start")
-# These run jobs and callbacks wherever they are called.
+# These run jobs and callbacks in any process.
 marked(rq.Queue, "run_sync", by=running)
 marked(rq.registry.StartedJobRegistry, "cleanup", by=running)
 
@@ -72,18 +72,18 @@ class Queue(rq.Queue):
         max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
         inside_tasks: names of functions, as for `priority`, whose enqueues are judged although a worker runs them.
 
-    All else is as for ``rq.Queue``. ``enqueue_many`` asks once, and enqueues all jobs or none. What workers and their
-    callbacks enqueue, jobs that ran before (retries, repeats), those that wait for another to finish or are due in more
-    than a minute, and queues with ``is_async=False`` are let through. On an event loop nothing sleeps: what would have
-    to raises `ThrottledError`, unless it is HIGH. Of jobs put into a caller's ``pipeline`` the outcome is reported when
-    that is executed.
+    All else is as for ``rq.Queue``. ``enqueue_many`` asks once, and enqueues all jobs or none. These pass: what workers
+    and their callbacks enqueue, jobs that ran before (retries, repeats), jobs that wait for another to finish or are
+    due in more than a minute, and queues with ``is_async=False``. On an event loop nothing sleeps: a job that would
+    have to wait raises `ThrottledError`, unless it is HIGH. The outcome of jobs that are put into a caller's
+    ``pipeline`` is reported when that is executed.
 
-    Thread-safe as far as ``rq.Queue`` is. Importing this module has every RQ worker mark what it runs.
+    Thread-safe as far as ``rq.Queue`` is. Importing this module makes every RQ worker mark what it runs.
 
     Raises:
         ConfigurationError: there is a controller without a priority, or it is an asynchronous one.
         JobShedError, CircuitOpenError, ThrottledError: on enqueueing, see `BackpressureController.run`.
-        ControllerNotStartedError: on enqueueing, and this is no worker.
+        ControllerNotStartedError: on enqueueing, outside of a worker.
     """
 
     _hook: Hook | None = None
@@ -113,9 +113,10 @@ class Queue(rq.Queue):
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
     ) -> type[Self]:
-        """Return a subclass whose queues ask `controller`, for those who make queues of a class that they are given.
+        """Return a subclass whose queues ask `controller`, for code that takes a class and makes the queues itself.
 
-        Such as ``@job(queue_class=…)``, ``rq worker --queue-class`` and django-rq. Arguments are those of the class.
+        Examples are ``@job(queue_class=…)``, ``rq worker --queue-class`` and django-rq. Arguments are those of the
+        class.
 
         Raises:
             ConfigurationError: the controller is an asynchronous one, or there is no priority.
@@ -192,12 +193,12 @@ class Queue(rq.Queue):
         return None if due is None else far_ahead((due.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
     def _waiting(self, jobs: list[Any]) -> list[bool]:
-        """Tell of each job whether another is to finish before RQ puts it into the queue.
+        """Tell of each job whether RQ waits for another to finish before it puts the job into the queue.
 
-        Where that cannot be read, none does: what is wrong is to be met behind the gate, and reported.
+        Where that cannot be read, the answer is no: the fault then shows behind the gate, and is reported.
         """
         made = [self._made(job) for job in jobs]
-        parents = {parent for job in made for parent in job._dependency_ids or ()}  # noqa: SLF001 - may ask Redis else
+        parents = {parent for job in made for parent in job._dependency_ids or ()}  # noqa: SLF001 - would ask Redis otherwise
         if not parents:
             return [False] * len(jobs)
         try:
@@ -207,7 +208,7 @@ class Queue(rq.Queue):
                 statuses = dict(zip(parents, pipeline.execute(), strict=True))
         except redis.RedisError:
             return [False] * len(jobs)
-        # Those that follow each other in one enqueue_many.
+        # Jobs of one enqueue_many that follow each other.
         statuses.update(dict.fromkeys((parent for parent in parents if parent in {job.id for job in made}), b""))
         return [
             any(
@@ -220,7 +221,7 @@ class Queue(rq.Queue):
     def _place(self, hook: Hook, given: Job | rq.queue.EnqueueData) -> Place:
         job = self._made(given)
         place = hook.place(given, name=str(job.func_name), queue_name=self.name, mark=(job.meta or {}).get(MARK))
-        # What cannot be serialised is to raise here: it says nothing of the queue.
+        # Raise here if the job cannot be serialised: that says nothing about the queue.
         _ = job.data
         if job.meta:
             job.serializer.dumps(job.meta)
@@ -241,21 +242,21 @@ class Queue(rq.Queue):
         )
 
     def create_job(self, *args: Any, **kwargs: Any) -> Job:
-        """As ``rq.Queue.create_job``; what it refuses in ``enqueue_many`` says nothing of the queue."""
+        """As ``rq.Queue.create_job``; a refusal in ``enqueue_many`` says nothing about the queue."""
         with unrelated():
             return super().create_job(*args, **kwargs)
 
 
 def _met(job: Job) -> Collection[str]:
-    """Return what statuses of another job this one waits no longer for."""
+    """Return the statuses of another job that end this one's wait for it."""
     return {"finished", "failed"} if job.allow_dependency_failures else {"finished"}
 
 
 def _current_function() -> str | None:
-    """Return the name of the function whose job runs here: on this thread or, for a job's own threads, the main one."""
+    """Return the name of the function whose job runs on this thread or, in a job's own threads, on the main one."""
     job = rq.get_current_job()
     if job is None and in_worker():
-        # A callback or a thread of a job, which may have begun before this module was imported.
+        # A callback or a thread of a job. It may have begun before this module was imported.
         frame = frame_of(threading.main_thread(), {"rq.job:perform"})
         job = None if frame is None else frame.f_locals["self"]
     return None if job is None else job.func_name

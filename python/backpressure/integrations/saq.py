@@ -33,10 +33,10 @@ __all__ = ["protect"]
 
 Q = TypeVar("Q", bound=saq.Queue)
 
-# The command's main function, which then imports what it is to run.
+# The command's main function, which then imports the code that it runs.
 recognise("saq.worker:start")
 marked(saq.Worker, "start", by=serving)
-# What a worker that was running before this module was imported calls anew, or its user by hand.
+# A worker that ran before this module was imported calls these again, or its user calls them.
 marked(saq.Worker, "schedule", "process", "stop")
 _protected: weakref.WeakSet[saq.Queue] = weakref.WeakSet()
 
@@ -45,7 +45,7 @@ _function: contextvars.ContextVar[str | None] = contextvars.ContextVar("_functio
 
 
 def _name_jobs() -> None:
-    """Have workers note what function runs: after hooks before a job, and until those after it."""
+    """Make workers note which function runs: from the end of the hooks before a job to the start of those after it."""
     worker: Any = saq.Worker
     process, before, after = worker.process, worker._before_process, worker._after_process  # noqa: SLF001
 
@@ -72,7 +72,7 @@ _name_jobs()
 
 
 class _Batch:
-    """Jobs enqueued in one ``queue.batch()``: the first of a place is asked for, the others follow it."""
+    """Jobs enqueued in one ``queue.batch()``: it asks for the first job of a place, and the others follow that."""
 
     def __init__(self, hook: AsyncHook) -> None:
         self.hook = hook
@@ -105,29 +105,29 @@ def protect(
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
 ) -> Q:
-    """Make a ``saq.Queue`` wait, or raise and enqueue nothing, wherever jobs are enqueued. Returns it.
+    """Make a ``saq.Queue`` wait, or raise and enqueue nothing, each time jobs are enqueued. Returns it.
 
     Args:
-        saq_queue: of Redis, Postgres or HTTP. Protect HTTP queues where they enqueue, not the queue behind a proxy,
-            through which workers enqueue as well.
+        saq_queue: of Redis, Postgres or HTTP. Protect HTTP queues where they enqueue. Do not protect the queue behind a
+            proxy, because workers enqueue through it as well.
         controller: running where jobs are enqueued; workers need none.
         priority: a priority for all jobs; a table by function name, queue or ``"*"``; or a function of the
-            ``saq.Job``. A job's ``meta["backpressure_priority"]`` comes first. SAQ's own ``priority`` is another
-            matter.
+                ``saq.Job``. A job's ``meta["backpressure_priority"]`` comes first. SAQ's own ``priority`` has nothing
+                to do with it.
         queue: a table of SAQ's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of functions whose jobs are judged for what they enqueue, as a producer is.
 
     ``map`` asks once for each priority and queue among its jobs, and enqueues all or none. In ``batch()`` the first job
-    of a priority asks for the others as well; if one is shed, SAQ aborts those before it. A job whose key is taken, for
-    which SAQ returns ``None``, is no failure; neither is what a ``before_enqueue`` callback raises, nor a job that
-    cannot be serialised. The wait comes before a connection is taken, before other ``before_enqueue`` callbacks, and
-    before SAQ notes ``Job.queued``.
+    of a priority asks for the others as well; if one is shed, SAQ aborts those before it. These are not failures: a job
+    whose key is taken, for which SAQ returns ``None``; an error of a ``before_enqueue`` callback; and a job that cannot
+    be serialised. The wait comes before a connection is taken, before other ``before_enqueue`` callbacks, and before
+    SAQ notes ``Job.queued``.
 
-    Let through is what a worker enqueues: cron jobs, what jobs, hooks and their threads enqueue, in the worker's whole
-    process if that is its own; and jobs ``scheduled`` for more than a minute ahead. Retries are not enqueued.
+    These pass: what a worker enqueues, in cron jobs, jobs, hooks and their threads, and in the worker's whole process
+    if that is its own; and jobs ``scheduled`` for more than a minute ahead. Retries are not enqueued.
 
-    Usable by several tasks; protect a queue once, before it enqueues. Importing this module has every ``saq.Worker``
+    Usable by several tasks; protect a queue once, before it enqueues. Importing this module makes every ``saq.Worker``
     mark what it runs.
 
     Raises:
@@ -143,7 +143,7 @@ def protect(
     enqueue, map_, batch_ = saq_queue.enqueue, saq_queue.map, saq_queue.batch
 
     def place(job: saq.Job) -> Place | None:
-        """Return where a job is to be asked for, unless it passes."""
+        """Return the place to ask for a job, unless it passes."""
         if hook.passes(saq_queue.name, task=_function.get(), because=far_ahead(_due_in(job))):
             return None
         return hook.place(job, name=job.function, queue_name=saq_queue.name, mark=job.meta.get(MARK))
@@ -173,7 +173,7 @@ def protect(
     ) -> list[Any]:
         jobs = [{"timeout": timeout, "key": get_default_job_key(), **kwargs, **one} for one in iter_kwargs]
         places = [its for job in jobs if (its := place(_job(job_or_func, job))) is not None]
-        # Enqueued before SAQ would, which goes on to wait for results: no failure of these is the queue's.
+        # Enqueue earlier than SAQ, which then also waits for results: a failed result is not the queue's failure.
         async with hook.admitted(places):
             await asyncio.gather(*(enqueue(job_or_func, **job) for job in jobs))
         with setting(_mapped, frozenset(job["key"] for job in jobs)):
@@ -209,13 +209,13 @@ def protect(
 
 
 def _due_in(job: saq.Job) -> float | None:
-    """Return in how many seconds a job is due, if it says."""
+    """Return in how many seconds a job is due, if it tells."""
     scheduled: Any = job.scheduled
     return scheduled - time.time() if isinstance(scheduled, int | float) and scheduled else None
 
 
 def _job(job_or_func: str | saq.Job, kwargs: dict[str, Any]) -> saq.Job:
-    """Return the job that an enqueue will make of these, or a job like the one it will change."""
+    """Return the job that an enqueue will make, or a job like the one that it will change."""
     fields = {name: value for name, value in kwargs.items() if name in saq.Job.__dataclass_fields__}
     arguments = {name: value for name, value in kwargs.items() if name not in fields}
     if arguments:

@@ -1,4 +1,4 @@
-"""Amazon SQS through boto3: batches that fail in part raise, and what is no failure of the queue."""
+"""Amazon SQS through boto3: batches that fail in part raise, and errors that are not failures of the queue."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class UnsentError(Exception):
     """SQS did not take entries of a batch; the others were sent.
 
     Attributes:
-        failed: what SQS says of each: a dict with ``Id``, ``Code``, ``Message`` and ``SenderFault``.
-        response: the whole answer, with those that were sent as ``Successful``.
+        failed: SQS's answer for each of them: a dict with ``Id``, ``Code``, ``Message`` and ``SenderFault``.
+        response: the whole answer; ``Successful`` has the entries that were sent.
     """
 
     def __init__(self, failed: Sequence[Mapping[str, Any]], response: Mapping[str, Any]) -> None:
@@ -31,11 +31,11 @@ class UnsentError(Exception):
 
 
 class RefusedError(UnsentError):
-    """The entries are all at fault themselves, for instance too long: sending them again is of no use."""
+    """All failed entries are at fault themselves, for instance too long: do not send them again."""
 
 
-#: What boto3 raises that says nothing of the queue, as a request that it does not send, and entries at fault
-#: themselves. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
+#: Errors of boto3 that say nothing about the queue, such as a request that it does not send, and entries that are
+#: themselves at fault. For ``CircuitConfig(excluded_exceptions=NOT_FAILURES)``.
 NOT_FAILURES: tuple[type[BaseException], ...] = (
     RefusedError,
     *SERIALISATION,
@@ -59,10 +59,10 @@ _NOT_FAILURES = frozenset(
 
 
 def is_failure(error: Exception) -> bool:
-    """Tell whether an error says something of the queue.
+    """Tell whether an error says something about the queue.
 
-    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and, besides, the codes that boto3 has within
-    one ``ClientError``. Thread-safe.
+    For ``CircuitConfig(is_failure=is_failure)``: it knows `NOT_FAILURES` and also the codes that boto3 has within one
+    ``ClientError``. Thread-safe.
     """
     if isinstance(error, NOT_FAILURES):
         return False
@@ -73,7 +73,7 @@ def is_failure(error: Exception) -> bool:
 
 
 def send_batch(client: Any, /, **request: Any) -> Any:
-    """Call ``client.send_message_batch(**request)``, and raise if only some of its entries were taken; else its answer.
+    """Call ``client.send_message_batch(**request)``, return its answer, and raise if it took only some entries.
 
     ``controller.run("low", "mail", send_batch, client, QueueUrl=url, Entries=entries)``. Thread-safe as the client is.
 

@@ -39,18 +39,18 @@ __all__ = ["ENQUEUED_AT", "BackpressureMiddleware"]
 #: The label that tells when a task was first kicked, in Unix seconds, read as ``context.message.labels[ENQUEUED_AT]``.
 ENQUEUED_AT = "backpressure_enqueued_at"
 
-# What says nothing of the queue.
+# Errors that say nothing about the queue.
 _NOT_FAILURES: tuple[type[BaseException], ...] = (SharedBrokerSendTaskError, UnknownTaskError, *NOT_ENCODABLE)
 
 # The task that this code runs in.
 _task: contextvars.ContextVar[str | None] = contextvars.ContextVar("_task", default=None)
-# What reports the outcome of a task that was let in, until the broker is given it.
+# Reports the outcome of a task that was let in; kept until the broker gets the task.
 _let_in: contextvars.ContextVar[AbstractContextManager[None] | None] = contextvars.ContextVar("_let_in", default=None)
 
 
 def _mark_workers() -> None:
-    """Have receivers and schedulers mark what they run, and tasks tell their names."""
-    # The commands' main functions, which then import what they are to run.
+    """Make receivers and schedulers mark what they run, and tasks tell their names."""
+    # The commands' main functions, which then import the code that they run.
     recognise("taskiq.cli.worker.run:start_listen", "taskiq.cli.scheduler.run:run_scheduler")
     marked(Receiver, "listen", by=serving)
     marked(SchedulerLoop, "run", by=serving)
@@ -66,7 +66,7 @@ def _mark_workers() -> None:
 def _received(callback: Any) -> Any:
     @functools.wraps(callback)
     async def received(self: Receiver, *args: Any, **kwargs: Any) -> Any:
-        # A broker in memory runs tasks within the producer that kicks them.
+        # A broker in memory runs tasks inside the producer that kicks them.
         with contextlib.nullcontext() if isinstance(self.broker, InMemoryBroker) else running():
             return await callback(self, *args, **kwargs)
 
@@ -84,7 +84,7 @@ def _named(run_task: Any) -> Any:
 
 
 def _of_a_worker(hooks: Any) -> Any:
-    """Mark a broker's hooks of a worker. That it is a worker's says nothing else: a producer may share it."""
+    """Mark a broker's hooks for a worker. Only the hooks: a producer may share the broker."""
 
     @functools.wraps(hooks)
     async def of_a_worker(self: AsyncBroker) -> Any:
@@ -95,7 +95,7 @@ def _of_a_worker(hooks: Any) -> Any:
 
 
 def _kicked(kiq: Any) -> Any:
-    """Give back what a task was let in with that then was not sent: it could not be formatted, say."""
+    """Give back the slots of a task that was let in and then not sent, for example because formatting it failed."""
 
     @functools.wraps(kiq)
     async def kicked(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ def _kicked(kiq: Any) -> Any:
                 unsent = _let_in.get()
                 if unsent is not None:
                     with contextlib.suppress(asyncio.CancelledError), unsent:
-                        raise asyncio.CancelledError  # as if it was cancelled
+                        raise asyncio.CancelledError  # as if it were cancelled
 
     return kicked
 
@@ -126,24 +126,25 @@ class BackpressureMiddleware(TaskiqMiddleware):
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of tasks that are judged for what they kick, as a producer is.
 
-    The broker takes no connection before a task is let in; what it raises counts as a failure, though ``kiq`` wraps it
-    in ``SendTaskError``; a task that cannot be formatted or serialised is none. Each ``kiq`` waits by itself; for many
-    at once see `admitted`.
+    The broker takes no connection before a task is let in. An error of the broker counts as a failure, though ``kiq``
+    wraps it in ``SendTaskError``; a task that cannot be formatted or serialised does not. Each ``kiq`` waits by itself;
+    for many at once see `admitted`.
 
-    Let through is what workers and schedulers kick: tasks, their threads, event handlers and middlewares, in the whole
-    process if it is theirs, on whatever broker; retries; what schedules are due; and an ``InMemoryBroker``, which runs
-    tasks at once. ``run_receiver_task`` and ``run_scheduler_task`` beside a producer open nothing of the producer's,
-    though it shares their broker. Writing down a schedule, as ``schedule_by_time`` does, is not gated: taskiq tells no
-    middleware of it. A label ``delay`` of more than a minute passes, where the broker is one of taskiq-aio-pika.
+    These pass: what workers and schedulers kick, in tasks, their threads, event handlers and middlewares, and in the
+    whole process if it is theirs, on any broker; retries; tasks that a schedule makes due; and an ``InMemoryBroker``,
+    which runs tasks at once. ``run_receiver_task`` and ``run_scheduler_task`` beside a producer let none of the
+    producer's tasks pass, though it shares their broker. Writing down a schedule, as ``schedule_by_time`` does, is not
+    gated, because taskiq does not tell middleware of it. A label ``delay`` of more than a minute passes, where the
+    broker is one of taskiq-aio-pika.
 
     Tasks are stamped with the time they were first kicked, see `ENQUEUED_AT`.
 
-    Usable by several tasks; make one for each broker, and add it as the last middleware. Importing this module has
+    Usable by several tasks; make one for each broker, and add it as the last middleware. Importing this module makes
     receivers and schedulers mark what they run.
 
     Raises:
         ConfigurationError: the controller is a synchronous one, there is no priority, or the broker has one already.
-        InvalidQueueError: on kicking, where neither label nor broker names the queue.
+        InvalidQueueError: on kicking, where no label and no broker names the queue.
         JobShedError, CircuitOpenError, ThrottledError: on kicking, see `AsyncBackpressureController.run`.
     """
 
@@ -162,20 +163,20 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
     def set_broker(self, broker: AsyncBroker) -> None:
         """See ``taskiq.TaskiqMiddleware``."""
-        mine: Any = self.broker  # None so far, whatever its type says
+        mine: Any = self.broker  # None so far, though its type says otherwise
         if mine is not None or any(isinstance(other, BackpressureMiddleware) for other in broker.middlewares):
             raise ConfigurationError(
                 "broker is protected already, or the middleware is another's: add one of its own to each broker, once",
-                field="broker",  # and no value: a broker knows its password
+                field="broker",  # not the value: a broker knows its password
             )
         try:
             layout = TaskiqLayout.from_broker(broker)
         except ConfigurationError:
-            pass  # another broker's queues do not lie in Redis
+            pass  # another broker's queues are not in Redis
         else:
             check_layout(self._hook, "taskiq", lambda: layout)
         super().set_broker(broker)
-        # taskiq tells middleware of a send that went well, and of no other.
+        # taskiq tells middleware only of a send that succeeded.
         broker.kick = _reporting(broker.kick)  # type: ignore[method-assign]
 
     async def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
@@ -189,13 +190,13 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
     @contextlib.asynccontextmanager
     async def admitted(self, *tasks: AsyncTaskiqDecoratedTask[..., Any] | AsyncKicker[..., Any]) -> AsyncIterator[None]:
-        """Ask once for all `tasks`, then let pass what the body kicks, however often. Raises as ``kiq`` does.
+        """Ask once for all `tasks`, then let pass what the body kicks, however often. It raises as ``kiq`` does.
 
         Args:
             tasks: tasks or kickers, whose names and labels tell priorities and queues; a rule that is a function is
                 given a message without arguments.
 
-        Waits once for each priority and queue among them. The outcome is that of the body.
+        It waits once for each priority and queue among them. The outcome is that of the body.
         """
         messages = [_message(task) for task in tasks]
         async with self._hook.admitted([self._place(one) for one in messages if not self._passes(one.labels)]):
@@ -205,9 +206,9 @@ class BackpressureMiddleware(TaskiqMiddleware):
         because: Why | None = None
         if isinstance(self.broker, InMemoryBroker):
             because = "immediate"
-        elif "_retries" in labels:  # as retry middlewares have it
+        elif "_retries" in labels:  # set by retry middlewares
             because = "retry"
-        elif "schedule_id" in labels:  # as schedulers have it, however they are run
+        elif "schedule_id" in labels:  # set by schedulers, however they are run
             because = "worker"
         elif type(self.broker).__module__.startswith("taskiq_aio_pika"):
             because = far_ahead(_seconds(labels.get("delay")))
@@ -230,12 +231,12 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
 
 def _reporting(kick: Any) -> Any:
-    """Return a broker's ``kick``, such that how it goes is the outcome of what was let in."""
+    """Wrap a broker's ``kick``, so that its outcome is reported for the task that was let in."""
 
     @functools.wraps(kick)
     async def reporting(message: BrokerMessage) -> None:
         let_in = _let_in.get()
-        _let_in.set(None)  # what else the broker may kick meanwhile is asked for by itself
+        _let_in.set(None)  # other tasks that the broker kicks meanwhile ask for themselves
         with let_in or contextlib.nullcontext():
             await kick(message)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackpressureASGI", "BackpressureDjango", "BackpressureWSGI", "HTTPRefusal", "refusal"]
 
-#: What an application failed with. Other errors of this package are faults of the program.
+#: Errors that refuse a job. Other errors of this package are faults of the program.
 _REFUSALS = (ThrottledError, JobShedError, ControllerStoppedError)
 
 
@@ -52,34 +52,34 @@ class HTTPRefusal:
     body: bytes
 
 
-#: What turns an error into an answer, or into ``None`` if it is to go its way: `refusal` or a function like it.
+#: What turns an error into an answer, or into ``None`` to let it pass: `refusal` or a function like it.
 Answer: TypeAlias = Callable[[BaseException], HTTPRefusal | None]
 
 
 def refusal(error: BaseException, *, jitter: float = 0.0, show_queue: bool = False) -> HTTPRefusal | None:
-    """Return the answer to a request that failed with `error`, or ``None`` where it is no refusal.
+    """Return the answer to a request that failed with `error`, or ``None`` where that is not a refusal.
 
-    - `ThrottledError`: 429 Too Many Requests (RFC 6585, 4). The queue takes jobs, these came too fast. Load balancers
-      do not take a 429 for a sick server.
-    - `JobShedError`: 503 Service Unavailable (RFC 9110, 15.6.4). The overload is the server's, whoever asks.
+    - `ThrottledError`: 429 Too Many Requests (RFC 6585, 4). The queue takes jobs, but these came too fast. Load
+      balancers do not mistake a 429 for a sick server.
+    - `JobShedError`: 503 Service Unavailable (RFC 9110, 15.6.4). The server is overloaded, not this client.
     - `CircuitOpenError`: 503. ``Retry-After`` is the time to the next probe; a circuit that was forced open has none.
     - `ControllerStoppedError`: 503 without ``Retry-After``. The request came, or slept, while its server was ending.
 
-    ``Retry-After`` is the error's ``retry_after`` in whole seconds, rounded up and at least 1: who keeps to it never
-    comes too early. Everything else is ``None`` and stays an error, also a controller that was never started, and a
-    wait that would have blocked an event loop: a 503 would hide these faults from whoever looks after the program.
+    ``Retry-After`` is the error's ``retry_after`` in whole seconds, rounded up and at least 1: a client that keeps to
+    it never comes too early. Everything else is ``None`` and stays an error. So do a controller that was never started,
+    and a wait that would have blocked an event loop: a 503 would hide these faults from the people who run the program.
 
-    Causes (``raise … from shed``) and exception groups are looked through. A group is a refusal if all its members are,
-    for an answer that says "later" must not hide another failure; it is worth the longest ``retry_after`` among them,
-    and 503 unless all are 429.
+    Causes (``raise … from shed``) and exception groups are searched. A group is a refusal only if all its members are,
+    because an answer that says "later" must not hide another failure. Its answer has the longest ``retry_after`` among
+    them, and is 503 unless all are 429.
 
     Args:
         error: what the application raised.
-        jitter: lengthens ``Retry-After`` by a random share of up to this, from 0 to 1. All who meet an open circuit are
-            told the same second. By default they come back together, which costs the gate little; give 0.5 where what
-            lies before the gate, such as a login, costs more.
-        show_queue: whether the body tells the names of the queues. They, priorities and backlogs tell strangers how
-            your service is built and how to hit it, so by default the answer has none of them.
+        jitter: lengthens ``Retry-After`` by a random share of up to this, from 0 to 1. All clients that meet an open
+            circuit are told the same second. By default they come back together, which costs the gate little; give 0.5
+            where the work before the gate, such as a login, costs more.
+        show_queue: whether the body tells the names of the queues. Names, priorities and backlogs tell strangers how
+            your service is built and how to attack it, so by default the answer has none of them.
 
     Thread-safe.
 
@@ -109,7 +109,7 @@ try again in 8 s", "retry_after": 8}
         "status": status.value,
         "detail": f"the job was not accepted: try again {'later' if after is None else f'in {after} s'}",
     }
-    # Shared caches must not refuse others, who might be let in.
+    # A shared cache must not refuse other clients, which might be let in.
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     if after is not None:
         headers["Retry-After"] = str(after)
@@ -120,7 +120,7 @@ try again in 8 s", "retry_after": 8}
 
 
 def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -> list[BackpressureError]:
-    """Return the refusals that an error stands for; none if it, or a member of it, stands for anything else."""
+    """Return the refusals that an error stands for; none if it, or one of its members, is anything else."""
     while error is not None and id(error) not in above:
         above |= {id(error)}
         if isinstance(error, _REFUSALS):
@@ -146,11 +146,11 @@ class BackpressureASGI:
         app: the application.
         answer: turns an error into an answer or ``None``: `refusal`, perhaps with ``functools.partial``, or yours.
 
-    An error is answered if the application lets it out before its response has started; later ones, such as those of
-    background tasks and of streams, are raised on. Only HTTP is looked at: websockets and the lifespan pass untouched.
+    An error is answered if the application lets it out before its response has started. Later ones, such as those of
+    background tasks and of streams, are raised. Only HTTP is handled: websockets and the lifespan pass untouched.
 
-    Add it before ``CORSMiddleware``, so that this lies around it and browsers may read the answer. Usable from several
-    tasks and threads.
+    Add it before ``CORSMiddleware``, which then lies around it, so that browsers may read the answer. Usable from
+    several tasks and threads.
 
     Example:
         >>> async def app(scope, receive, send):
@@ -198,12 +198,12 @@ class BackpressureWSGI:
         app: the application.
         answer: turns an error into an answer or ``None``: `refusal`, perhaps with ``functools.partial``, or yours.
 
-    An error is answered wherever the application raises it before the first part of its response: in the call, or when
-    iterated, as generators do. What it has told ``start_response`` until then is held back, and let go. Later errors
-    are raised on.
+    An error is answered if the application raises it before the first part of its response: in the call, or while it is
+    iterated, as generators do. What the application has told ``start_response`` so far is then dropped, because it is
+    held back until that part. Later errors are raised.
 
-    Flask and Django make a 500 of errors in their views before this sees them; there it answers those of streamed
-    responses alone. Thread-safe.
+    Flask and Django turn errors in their views into a 500 before this sees them; there it answers only errors of
+    streamed responses. Thread-safe.
 
     Example:
         >>> def app(environ, start_response):
@@ -229,7 +229,7 @@ class BackpressureWSGI:
             return [response.refuse(error)]
         file_wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, list | tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
-            response.release()  # nothing is computed any more, and servers know how to send these best
+            response.release()  # nothing more is computed, and the server sends these best itself
             return body
         return response.over(body)
 
@@ -241,7 +241,7 @@ class _Response:
         self._method = method
         self._start_response = start_response
         self._answer = answer
-        # gunicorn keeps the headers of a start that another replaces, hence what can be is replaced here.
+        # gunicorn keeps the headers of a start that another one replaces, so starts are replaced here where possible.
         self._held: list[tuple[Any, ...]] = []
         self._released = False
         self._write: Callable[[bytes], object]
@@ -251,7 +251,7 @@ class _Response:
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
-        """Be the application's ``start_response``."""
+        """Serve as the application's ``start_response``."""
         self._held.append((status, headers) if exc_info is None else (status, headers, exc_info))
         if self._released:
             self.release()
@@ -262,7 +262,7 @@ class _Response:
         self._write(data)
 
     def release(self) -> None:
-        """Start the response as the application did; from now on the server holds it back."""
+        """Start the response as the application did; from now on, only the server holds it back."""
         self._released = True
         held, self._held = self._held, []
         for start in held:
@@ -282,7 +282,7 @@ class _Response:
         return _body(answer, self._method)
 
     def over(self, body: Iterable[bytes]) -> _Response:
-        """Be the application's iterable, too."""
+        """Wrap the application's iterable, too."""
         self._close = getattr(body, "close", None)
         self._parts = iter(body)
         return self
@@ -304,7 +304,7 @@ class _Response:
         return part
 
     def close(self) -> None:
-        """Close the application's iterable; servers call this, whatever has happened."""
+        """Close the application's iterable; servers always call this."""
         if self._close is not None:
             self._close()
 
@@ -313,12 +313,13 @@ class BackpressureDjango:
     """Middleware for Django's views, sync and async: name it last in ``MIDDLEWARE``.
 
     Attributes:
-        answer: turns an error into an answer or ``None``. For another than `refusal` name a subclass that has it, as
-            ``staticmethod(functools.partial(refusal, jitter=0.5))``.
+        answer: turns an error into an answer or ``None``. To use another function than `refusal`, name a subclass that
+            has it, as ``staticmethod(functools.partial(refusal, jitter=0.5))``.
 
-    Last, because Django asks the last one first, and others may report errors that are none. What a middleware raises
-    Django shows to no other: there, call `refusal` yourself. Answers are logged as warnings by ``django.request``: as
-    errors, which a 503 is to Django, each could be mailed to ``ADMINS`` when the site can bear it least. Thread-safe.
+    It must be last, because Django asks the last one first, and others may report refusals as errors. Django shows no
+    middleware the errors of another one: there, call `refusal` yourself. Answers are logged as warnings by
+    ``django.request``. Django counts a 503 as an error, and could mail each one to ``ADMINS`` when the site can least
+    bear it. Thread-safe.
 
     Example:
         >>> MIDDLEWARE = ["backpressure.integrations.web.BackpressureDjango"]
@@ -341,7 +342,7 @@ class BackpressureDjango:
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """See Django's documentation of middleware."""
-        from django.http import HttpResponse  # type: ignore[import-untyped]  # noqa: PLC0415 - loaded by who calls this
+        from django.http import HttpResponse  # type: ignore[import-untyped]  # noqa: PLC0415 - the caller has loaded it
         from django.utils.log import log_response  # type: ignore[import-untyped]  # noqa: PLC0415 - likewise
 
         answer = self.answer(error)

@@ -1,4 +1,4 @@
-"""Where controllers read their queues: in-memory samples, Redis or Valkey, and what else holds jobs.
+"""Where controllers read their queues: in-memory samples, Redis, Valkey and other systems that hold jobs.
 
 `InMemoryStatsProvider` needs nothing. Each of the others loads its client library when it is first used.
 """

@@ -18,10 +18,10 @@ S = TypeVar("S")
 
 
 def seconds(value: Any, field: str = "timeout") -> float:
-    """Return a duration, that of the argument `field`.
+    """Return `value` as a duration; `field` names the argument in messages.
 
     Raises:
-        ConfigurationError: it is no number of seconds above 0.
+        ConfigurationError: it is not a number of seconds above 0.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(f"{field} is {value!r}: give seconds above 0", field=field, value=value)
@@ -29,16 +29,16 @@ def seconds(value: Any, field: str = "timeout") -> float:
 
 
 def queue_table(queues: Any, source: Callable[[str, Any], S], *, what: str) -> dict[str, S]:
-    """Return where each of `queues` is read: names, or a mapping from names to `what`.
+    """Return the place where each of `queues` is read.
 
     Args:
-        queues: as the user gave them.
-        source: called with a name and what it was mapped to, or ``None`` where it was given alone; returns where the
-            queue is read, or raises `ValueError` with what to do instead.
+        queues: names, or a mapping from names to `what`, as the user gave them.
+        source: called with a name and its value in the mapping, ``None`` where the name was given alone. It returns the
+            place where the queue is read, or raises `ValueError` that says what to do instead.
         what: names the values of the mapping in messages, in the plural.
 
     Raises:
-        ConfigurationError: they are something else.
+        ConfigurationError: `queues` is something else.
         InvalidQueueError: a name cannot name a queue.
     """
     if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):

@@ -1,4 +1,4 @@
-"""What a failed read is told as, whichever server it was: an `error_type` label, and a message without a secret."""
+"""How a failed read is reported, for every kind of server: an `error_type` label, and a message without a secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ADVICE", "NOTHING_SECRET", "Redactor", "causes", "network_label", "u
 _MAX_TEXT = 200
 _SHORT_SECRET = 4
 
-#: What to do about a label, whichever server it was.
+#: What to do about each label, for every kind of server.
 ADVICE = {
     "auth": "check the user name and password",
     "connect": "check that the server runs and that host and port are right",
@@ -35,7 +35,7 @@ _CLASSES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error`, what caused it, and so on, each once."""
+    """Yield `error`, its cause, the cause of that, and so on; each once."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -45,18 +45,18 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def network_label(error: BaseException) -> str | None:
-    """Return the label of the first error of the network among `error` and its causes."""
+    """Return the label of the first network error among `error` and its causes."""
     labels = (label for link in causes(error) for kind, label in _CLASSES if isinstance(link, kind))
     return next(labels, None)
 
 
 class Redactor:
-    """Takes credentials out of texts; shows none itself."""
+    """Takes credentials out of texts; its own repr shows none."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets for form in (secret, repr(secret)[1:-1]) if form}
-        # Longest first, so that one that contains another goes as a whole. A short one only where it stands alone:
-        # a user called "u" must not garble every word with a u in it.
+        # Longest first: a secret that contains another one then goes as a whole. A short secret goes only where it is a
+        # word of its own: a user called "u" must not garble every word with a u in it.
         patterns = [
             re.escape(form) if len(form) >= _SHORT_SECRET else rf"(?<!\w){re.escape(form)}(?!\w)"
             for form in sorted(forms, key=len, reverse=True)
@@ -74,7 +74,7 @@ NOTHING_SECRET = Redactor()
 
 
 def _shown(text: str, redact: Redactor) -> str:
-    # Control characters in a log would be orders to the terminal that shows it.
+    # A terminal that shows a log would obey the control characters in it.
     text = "".join(
         char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(redact(text).split())
     )
@@ -91,12 +91,12 @@ def unavailable(
     text: str | None = None,
     queue_name: str | None = None,
 ) -> StatsUnavailableError:
-    """Return the error to raise for a failed read of `what`; `text` stands in for that of `error`.
+    """Return the error to raise for a failed read of `what`; `text` replaces the text of `error`.
 
-    It carries neither cause nor context, so raise it outside of a handler: clients quote servers, and those may
-    quote credentials.
+    It has no cause and no context, because clients quote servers, and servers may quote credentials. So raise it
+    outside of an ``except`` block.
     """
-    if isinstance(error, StatsUnavailableError):  # one failure of a connection is that of every queue read by it
+    if isinstance(error, StatsUnavailableError):  # a connection's failure is that of each of its queues
         return StatsUnavailableError(str(error), error_type=error.error_type, queue_name=queue_name)
     message = f"cannot read {what}: {type(error).__name__}"
     if shown := _shown(str(error) if text is None else text, redact):

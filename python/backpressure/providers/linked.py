@@ -1,4 +1,4 @@
-"""What blocking providers beyond Redis share: names of queues, links to a server, and how a read ends."""
+"""What all blocking providers except Redis share: names of queues, links to a server, and how a read ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LinkedProvider", "Outcome"]
 Outcome: TypeAlias = QueueStats | StatsUnavailableError
 
 S = TypeVar("S")  # where a queue is read
-L = TypeVar("L")  # a link: a connection, or whatever one read at a time uses
+L = TypeVar("L")  # a link: a connection, or anything else that one read at a time uses
 
 # Links kept for the next reads: one for the poller, one for a caller that sees a queue for the first time.
 _MAX_IDLE = 2
@@ -42,7 +42,7 @@ class _Read(Generic[L]):
 
 
 class _Links(Generic[L]):
-    """What belongs to one process: links that wait for the next read, and the reads under way."""
+    """The state of one process: links that wait for the next read, and the reads under way."""
 
     def __init__(self) -> None:
         self.idle: list[L] = []
@@ -55,7 +55,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
     Thread-safe without locks; a forked child opens links of its own. It may hold credentials, so it does not pickle.
     """
 
-    #: See `backpressure._model.stats.StatsProvider`.
+    #: See `backpressure.StatsProvider`.
     shares_server: ClassVar[bool] = True
 
     #: What to do about the labels of this provider's errors.
@@ -68,35 +68,32 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
         self._by_process: dict[int, _Links[L]] = {}
         self._closed = False
 
-    # ------------------------------------------------------------------------------------------------- for subclasses
-
     @abc.abstractmethod
     def _open(self) -> L:
-        """Return a new link. Bounded by the client's own timeout, for it cannot be interrupted yet."""
+        """Return a new link. Only the client's own timeout bounds this, because it cannot be interrupted yet."""
 
     @abc.abstractmethod
     def _ask(self, link: L, queues: Mapping[str, S]) -> Mapping[str, Outcome]:
-        """Read queues over a link; give the error of a single queue as its value, and raise what concerns all.
+        """Read queues over a link; return the error of one queue as its value, and raise an error that concerns all.
 
-        A link may have died unused, so what this raises is tried once more over a new one: raise a
-        `StatsUnavailableError`, such as `_failure` makes, where the server has answered.
+        A kept link may have died while it was idle, so after an error the read is tried once more over a new one. It is
+        not tried again after a `StatsUnavailableError`: raise that, as `_failure` makes it, where the server has
+        answered.
         """
 
     @abc.abstractmethod
     def _cut(self, link: L) -> None:
-        """End what a link is doing, from another thread. It is closed afterwards, by the thread that uses it."""
+        """End what a link is doing, from another thread. The thread that uses it closes it afterwards."""
 
     @abc.abstractmethod
     def _close(self, link: L) -> None:
         """Free a link that nobody uses."""
 
     def _source(self, queue_name: str) -> S | None:
-        """Return where a queue is read that is not among those given, or ``None`` to refuse it."""
+        """Return where to read a queue that was not given, or ``None`` to refuse it."""
 
     def _label(self, error: Exception) -> str | None:
         """Return the ``error_type`` of what a read raised, or ``None`` where the client's errors say nothing."""
-
-    # ---------------------------------------------------------------------------------------------------------- reads
 
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue.
@@ -172,8 +169,8 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
             except BaseException as error:
                 read.link = None
                 self._close_quietly(link)
-                # A link that was kept may have died since the last read. What a new one says is true, and so is an
-                # answer that the subclass has put in words.
+                # A kept link may have died since the last read, so its failure proves nothing. The failure of a new one
+                # does, and so does an answer that the subclass has turned into an error.
                 answered = isinstance(error, StatsUnavailableError)
                 if kept and not read.interrupted and isinstance(error, Exception) and not answered:
                     continue
@@ -191,7 +188,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
     def _failure(
         self, error: Exception, *, interrupted: bool = False, queue_name: str | None = None
     ) -> StatsUnavailableError:
-        """Return the error to raise, or to give as a queue's value, for what the client raised."""
+        """Return the error for an exception of the client, to raise or to give as a queue's value."""
         label = "deadline" if interrupted else self._label(error) or network_label(error) or "provider"
         what = self._where if queue_name is None else f"queue {queue_name!r} at {self._where}"
         return unavailable(
@@ -199,11 +196,9 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
         )
 
     def _links(self) -> _Links[L]:
-        # By process, for a forked child must not touch what its parent's threads are using. setdefault is atomic.
+        # One per process: a forked child must not touch links that its parent's threads use. setdefault is atomic.
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _Links())
-
-    # ----------------------------------------------------------------------------------------------------- life cycle
 
     def interrupt(self) -> None:
         """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.
@@ -218,7 +213,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
                     self._cut(link)
 
     def close(self) -> None:
-        """Close the links that are idle, the others after use; reads then raise `StatsUnavailableError`. Idempotent."""
+        """Close idle links now and the others after use; later reads raise `StatsUnavailableError`. Idempotent."""
         self._closed = True
         idle = self._links().idle
         while idle:

@@ -17,15 +17,15 @@ __all__ = ["InMemoryStatsProvider"]
 
 
 class InMemoryStatsProvider:
-    """A `StatsProvider` that answers what it was told last.
+    """A `StatsProvider` that returns the numbers it was given last.
 
     Args:
         stats: initial samples: queue name -> backlog, or -> `QueueStats`.
 
-    A backlog given as a number is true *now*, whenever it is read. A `QueueStats`, and a `set` with
-    ``last_updated=``, are served with their own date, and so grow stale unless renewed.
+    A backlog given as a number counts as current whenever it is read. A `QueueStats`, and a `set` with
+    ``last_updated=``, keep their own date, so they grow stale unless you renew them.
 
-    Thread-safe, and safe across ``fork()``: a sample is put and taken by one access to a dict, there is no lock.
+    Thread-safe, and safe across ``fork()``: a sample is written and read by one access to a dict, without a lock.
 
     Raises:
         InvalidQueueError: a name cannot name a queue.
@@ -38,24 +38,24 @@ class InMemoryStatsProvider:
     """
 
     def __init__(self, stats: Mapping[str, int | QueueStats] | None = None) -> None:
-        # Name -> the sample, and whether it is true at any time (given without a date).
+        # Name -> the sample, and whether it is always current (given without a date).
         self._samples: dict[str, tuple[QueueStats, bool]] = {}
         self._failure: BaseException | None = None
         self._failures: dict[str, StatsUnavailableError] = {}
         self.update(stats or {})
 
     def set(self, queue_name: str, backlog_count: int, **more: Any) -> None:
-        """Tell a queue's numbers; `more` are the other fields of `QueueStats`.
+        """Set a queue's numbers; `more` are the other fields of `QueueStats`.
 
         Raises:
             InvalidQueueError: the name cannot name a queue.
-            TypeError: `more` has a field that `QueueStats` has not.
+            TypeError: `more` has a field that `QueueStats` does not have.
         """
         name = validate_queue_name(queue_name)
         self._samples[name] = QueueStats(name, backlog_count, **more), more.get("last_updated") is None
 
     def update(self, stats: Mapping[str, int | QueueStats]) -> None:
-        """Tell several queues' numbers; the others stay as they are. Raises `InvalidQueueError`."""
+        """Set several queues' numbers; the others stay as they are. Raises `InvalidQueueError`."""
         for queue_name, sample in stats.items():
             if isinstance(sample, QueueStats):
                 name = validate_queue_name(queue_name)
@@ -64,17 +64,17 @@ class InMemoryStatsProvider:
                 self.set(queue_name, sample)
 
     def remove(self, queue_name: str) -> None:
-        """Forget a queue: it is absent from answers, so controllers let its last sample age."""
+        """Forget a queue. Answers no longer contain it, so its last sample ages in controllers."""
         self._samples.pop(queue_name, None)
 
     def fail_with(self, error: BaseException | None, queue_name: str | None = None) -> None:
         """Make reads fail with `error` until called again with ``None``.
 
-        With `queue_name` that queue alone fails: `get_queue_stats` raises the error, the other reads hold it as
+        With `queue_name` only that queue fails: `get_queue_stats` raises the error, the other reads return it as
         the queue's value.
 
         Raises:
-            TypeError: with `queue_name`, the error is no `StatsUnavailableError`.
+            TypeError: with `queue_name`, the error is not a `StatsUnavailableError`.
 
         Example:
             >>> provider = InMemoryStatsProvider({"email-queue": 120})
@@ -117,7 +117,7 @@ class InMemoryStatsProvider:
     def get_many(self, queue_names: Iterable[str]) -> Mapping[str, QueueStats | StatsUnavailableError]:
         """Return the samples, or errors, of those of `queue_names` that were set. Raises what `fail_with` was given."""
         if self._failure is not None:
-            # One instance raised again and again would gather every traceback.
+            # One instance raised again and again would collect every traceback.
             raise self._failure.with_traceback(None)
         now = utc_now()
         answer: dict[str, QueueStats | StatsUnavailableError] = {}

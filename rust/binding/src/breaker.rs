@@ -1,16 +1,17 @@
 //! The circuit breaker's Python face: one that stands alone, or a handle on a queue's.
 
-use backpressure_core::breaker::{self, Change, Outcome, is_forced};
-use backpressure_core::cache::Place;
+use backpressure_core::breaker::{self, Change, Outcome, Watched, Watcher};
+use backpressure_core::queue::Place;
+use backpressure_core::word::state_of;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::clock::{Clock, Ns};
 use crate::crossing;
-use crate::engine::{Engine, Queue};
-use crate::guarded::Guarded;
+use crate::queue::{Failure, Queue};
 use crate::settings::CircuitSettings;
+use crate::shared::Shared;
 
 /// Permission to do one piece of work, to be handed back with its result.
 #[pyclass(frozen, name = "Ticket", module = "backpressure._native")]
@@ -42,35 +43,49 @@ impl Ticket {
     }
 }
 
-/// The class of the last error that counted, by name, or `None` of Python's. For display; no transition reads it.
-pub type Failure = Guarded<Py<PyAny>>;
-
 /// One queue's breaker. Thread-safe.
 #[pyclass(frozen, name = "Breaker", module = "backpressure._native")]
 pub struct Breaker(Home);
 
 enum Home {
     Alone { breaker: breaker::Breaker, clock: Clock, on_change: Option<Py<PyAny>>, last_failure: Failure },
-    Queue { engine: Py<Engine>, queue: Py<Queue> },
+    Queue { shared: Py<Shared>, queue: Py<Queue> },
+}
+
+/// Watches a breaker during one call.
+struct Ear<'a, 'py>(&'a Home, Python<'py>);
+
+impl Watcher for Ear<'_, '_> {
+    type Error = PyErr;
+
+    fn now_ns(&self) -> PyResult<i64> {
+        match self.0 {
+            Home::Alone { clock, .. } => clock.now_ns(self.1),
+            Home::Queue { shared, .. } => shared.get().clock.now_ns(self.1),
+        }
+    }
+
+    fn circuit_changed(&self, change: Change) -> PyResult<()> {
+        match self.0 {
+            Home::Alone { on_change: None, .. } => Ok(()),
+            Home::Alone { on_change: Some(on_change), .. } => {
+                crossing::call(on_change.bind(self.1), (change.old, change.new)).map(drop)
+            }
+            Home::Queue { shared, queue } => shared.get().circuit_changed(queue.get().name.bind(self.1), change),
+        }
+    }
 }
 
 impl Breaker {
     /// Makes the handle of a queue's breaker.
-    pub fn of_queue(engine: Py<Engine>, queue: Py<Queue>) -> Self {
-        Self(Home::Queue { engine, queue })
+    pub fn of_queue(shared: Py<Shared>, queue: Py<Queue>) -> Self {
+        Self(Home::Queue { shared, queue })
     }
 
     fn core(&self) -> &breaker::Breaker {
         match &self.0 {
             Home::Alone { breaker, .. } => breaker,
             Home::Queue { queue, .. } => &queue.get().core.breaker,
-        }
-    }
-
-    fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
-        match &self.0 {
-            Home::Alone { clock, .. } => clock.now_ns(py),
-            Home::Queue { engine, .. } => engine.get().clock.now_ns(py),
         }
     }
 
@@ -81,24 +96,9 @@ impl Breaker {
         }
     }
 
-    /// Ends a forced opening whose time is up.
-    fn lapse(&self, py: Python<'_>) -> PyResult<()> {
-        if is_forced(self.core().word()) {
-            let change = self.core().lapse(self.now_ns(py)?);
-            self.notify(py, change)?;
-        }
-        Ok(())
-    }
-
-    fn notify(&self, py: Python<'_>, change: Option<Change>) -> PyResult<()> {
-        let Some(change) = change.filter(Change::is_news) else { return Ok(()) };
-        match &self.0 {
-            Home::Alone { on_change: None, .. } => Ok(()),
-            Home::Alone { on_change: Some(on_change), .. } => {
-                crossing::call(on_change.bind(py), (change.old, change.new)).map(drop)
-            }
-            Home::Queue { engine, queue } => engine.get().circuit_changed(queue.get().name.bind(py), change),
-        }
+    /// Calls `work` with the breaker; its watcher is told of what is done there.
+    fn watched<R>(&self, py: Python<'_>, work: impl FnOnce(Watched<'_, Ear<'_, '_>>) -> PyResult<R>) -> PyResult<R> {
+        work(Watched { breaker: self.core(), watcher: &Ear(&self.0, py) })
     }
 }
 
@@ -117,7 +117,7 @@ impl Breaker {
             Some(Ns(origin_ns)) => origin_ns,
             None => clock.now_ns(now_ns.py())?,
         };
-        let breaker = breaker::Breaker::new(circuit.into(), origin_ns);
+        let breaker = breaker::Breaker::new(circuit.0, origin_ns);
         Ok(Self(Home::Alone { breaker, clock, on_change, last_failure: Failure::default() }))
     }
 
@@ -149,8 +149,7 @@ impl Breaker {
     ///
     /// Unless it was forced open for a time: then looking is enough to end that.
     fn state(&self, py: Python<'_>) -> PyResult<u8> {
-        self.lapse(py)?;
-        Ok(self.core().state() as u8)
+        self.watched(py, |breaker| breaker.look().map(|word| state_of(word) as u8))
     }
 
     /// Return when `word`, which must not be closed, admits again; ``None`` where it is forced open without end.
@@ -160,16 +159,13 @@ impl Breaker {
 
     /// Admit a caller: a ticket, or ``None`` when it must not go.
     fn try_acquire(&self, py: Python<'_>) -> PyResult<Option<Ticket>> {
-        self.lapse(py)?;
-        let (ticket, change) = self.core().try_acquire(self.now_ns(py)?);
-        self.notify(py, change)?;
-        Ok(ticket.map(Ticket))
+        self.watched(py, |breaker| breaker.try_acquire()).map(|ticket| ticket.map(Ticket))
     }
 
     /// Take a result into account, or drop it when it is stale.
     ///
-    /// ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began, else
-    /// when its ticket was issued, else now; `failure` names what failed, for display.
+    /// ``None`` is the outcome that says nothing: it gives a probe's lease back. `began_ns` is when the attempt began,
+    /// else when its ticket was issued, else now; `failure` names what failed, for display.
     #[pyo3(signature = (ok, ticket=None, began_ns=None, failure=None))]
     pub fn record(
         &self,
@@ -179,18 +175,14 @@ impl Breaker {
         began_ns: Option<Ns>,
         failure: Option<Py<PyString>>,
     ) -> PyResult<()> {
-        self.lapse(py)?;
         let ticket = ticket.map(|ticket| &ticket.get().0);
         let outcome = match ok {
             Some(true) => Outcome::Success,
             Some(false) => Outcome::Failure(began_ns.map(|Ns(began_ns)| began_ns)),
             None => Outcome::Ignored,
         };
-        let change = self.core().record(outcome, ticket, || self.now_ns(py))?;
-        if change.is_some() && ok == Some(false) {
-            drop(self.failure().put(failure.map_or_else(|| py.None(), Py::into_any)));
-        }
-        self.notify(py, change)
+        let failed = || drop(self.failure().put(failure.map_or_else(|| py.None(), Py::into_any)));
+        self.watched(py, |breaker| breaker.record(outcome, ticket, failed))
     }
 
     /// Let the next admission of an open circuit be its first probe, unless it is forced open.
@@ -201,30 +193,30 @@ impl Breaker {
     /// Reject everything until `force_close`, `reset` or the instant `until_ns`.
     #[pyo3(signature = (until_ns=None))]
     fn force_open(&self, py: Python<'_>, until_ns: Option<Ns>) -> PyResult<()> {
-        let change = self.core().force_open(until_ns.map(|Ns(until_ns)| until_ns));
-        self.notify(py, change)
+        let until_ns = until_ns.map(|Ns(until_ns)| until_ns);
+        self.watched(py, |breaker| breaker.tell(breaker.breaker.force_open(until_ns)))
     }
 
     /// Close now; later failures open it again.
     fn force_close(&self, py: Python<'_>) -> PyResult<()> {
-        self.notify(py, self.core().force_close())
+        self.watched(py, |breaker| breaker.tell(breaker.breaker.force_close()))
     }
 
     /// Close now and forget past failures and probes.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         let change = self.core().reset();
         drop(self.failure().put(py.None()));
-        self.notify(py, change)
+        self.watched(py, |breaker| breaker.tell(change))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match &self.0 {
             Home::Alone { clock, on_change, .. } => {
-                clock.traverse(visit)?;
+                clock.traverse(&visit)?;
                 visit.call(on_change)
             }
-            Home::Queue { engine, queue } => {
-                visit.call(engine)?;
+            Home::Queue { shared, queue } => {
+                visit.call(shared)?;
                 visit.call(queue)
             }
         }

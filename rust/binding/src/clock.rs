@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use self::system::System;
 use crate::crossing;
 
-/// A monotonic instant in nanoseconds. Python's integers know no end; here the 292nd year is as good as any later.
+/// A monotonic instant in nanoseconds. Larger integers of Python's become the largest here, year 292.
 #[derive(Clone, Copy)]
 pub struct Ns(pub i64);
 
@@ -41,6 +41,14 @@ impl Clock {
         Ok(Self::Injected(now_ns.clone().unbind()))
     }
 
+    /// Returns the same clock.
+    pub fn share(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::System(system) => Self::System(system.clone()),
+            Self::Injected(now_ns) => Self::Injected(now_ns.clone_ref(py)),
+        }
+    }
+
     /// Tells whether reading it calls nothing of Python's.
     #[inline]
     pub fn is_system(&self) -> bool {
@@ -67,7 +75,7 @@ impl Clock {
     }
 
     /// Shows the collector what is held.
-    pub fn traverse(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::System(_) => Ok(()),
             Self::Injected(now_ns) => visit.call(now_ns),
@@ -80,10 +88,11 @@ mod system {
     use pyo3::prelude::*;
     use rustix::time::{ClockId, clock_gettime};
 
-    /// More than the coarse clock lags behind: it moves once a tick, at worst every 10 ms.
+    /// More than the coarse clock's lag: it moves once a tick, at worst every 10 ms.
     const LAG_NS: i64 = 20_000_000;
 
     /// `CLOCK_MONOTONIC`, as Python reads it.
+    #[derive(Clone)]
     pub struct System;
 
     impl System {
@@ -98,8 +107,8 @@ mod system {
             read(ClockId::Monotonic)
         }
 
-        /// Tells so for all but the last moments, at a tenth of the cost. Those are left to the precise clock, so that
-        /// nothing ever happens at another instant than it would by that clock alone.
+        /// Tells whether `until_ns` is surely ahead, at a tenth of the precise clock's cost. The last moments before it
+        /// are left to the precise clock, so that everything happens when that clock alone would have it happen.
         #[inline]
         #[expect(clippy::unused_self, reason = "elsewhere it has an anchor")]
         pub fn surely_within(&self, until_ns: i64) -> bool {
@@ -122,6 +131,7 @@ mod system {
     use pyo3::prelude::*;
 
     /// Rust's monotonic clock, set by Python's.
+    #[derive(Clone)]
     pub struct System {
         anchor: Instant,
         anchor_ns: i64,
@@ -130,7 +140,7 @@ mod system {
     impl System {
         pub fn new(py: Python<'_>) -> PyResult<Self> {
             let read = py.import(intern!(py, "time"))?.getattr(intern!(py, "monotonic_ns"))?;
-            // The first call settles in, so that the second follows its anchor at once.
+            // The first call is slow; the second follows its anchor at once.
             read.call0()?;
             let anchor = Instant::now();
             Ok(Self { anchor, anchor_ns: read.call0()?.extract()? })

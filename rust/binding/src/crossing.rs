@@ -1,8 +1,8 @@
 //! Calls out into Python, from which a thread may never come back.
 //!
-//! Before Python 3.14 a daemon thread that asks for an interpreter which is ending is ended itself: its stack is unwound.
-//! `PyO3`'s frames abort the process then. So where they lie below, unwinding ends here, and the thread waits for ever,
-//! as it does in later Pythons, until the process is gone. From within such frames Python code is called through here.
+//! Before Python 3.14 a daemon thread that asks for an interpreter which is ending is ended itself: its stack is
+//! unwound. `PyO3`'s frames abort the process then. So code that has such frames below it calls Python through this
+//! file, where unwinding ends: the thread waits until the process is gone, as in later Pythons.
 
 #![expect(unsafe_code, reason = "PyO3 tells the compiler of every call into Python that it never unwinds")]
 
@@ -11,7 +11,9 @@ use std::{mem, ptr, thread};
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple, PyType};
+
+const MOST: usize = 4;
 
 type Never = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
 type Vectorcall =
@@ -19,10 +21,11 @@ type Vectorcall =
 type NeverOfTuple = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 type CallOfTuple = unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 
-// SAFETY, for all of these: the two types differ in what may come out besides a value, which is what this is for. The
-// compiler must not recognize the functions.
+// SAFETY, for all of these: the two types differ only in whether the function may unwind. `black_box` keeps the
+// compiler from recognizing the functions, which it believes not to unwind.
 
-/// Returns `PyObject_Vectorcall`, for those who are unwound with all that lies below them, and have nothing to drop.
+/// Returns `PyObject_Vectorcall`, for callers that may be unwound together with all below them: they have nothing to
+/// drop.
 #[inline]
 pub fn vectorcall() -> Vectorcall {
     // SAFETY: see above.
@@ -52,16 +55,37 @@ where
     unsafe { Bound::from_owned_ptr_or_err(py, value) }
 }
 
-/// Calls a method.
-pub fn call_method<'py, A>(
+/// Calls a method with arguments in a row, of which there are at most four.
+pub fn call_method<'py, const N: usize>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
-    args: A,
-) -> PyResult<Bound<'py, PyAny>>
-where
-    A: IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
-{
-    call(&object.getattr(name)?, args)
+    args: &[Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    const { assert!(N <= MOST) };
+    let mut given = [ptr::null_mut(); MOST + 1];
+    given[0] = object.as_ptr();
+    for (place, argument) in given[1..].iter_mut().zip(args) {
+        *place = argument.as_ptr();
+    }
+    let call = vectorcall_method();
+    let end = EndOfUnwinding;
+    // SAFETY: the thread is attached, and all objects live.
+    let value = unsafe { call(name.as_ptr(), given.as_ptr(), N + 1, ptr::null_mut()) };
+    mem::forget(end);
+    // SAFETY: the value is ours, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), value) }
+}
+
+/// Makes a named tuple of its items, as the class's own `__new__` does it, which is Python and takes four times as
+/// long.
+pub fn named_tuple<'py>(class: &Bound<'py, PyType>, items: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
+    let args = PyTuple::new(py, [items])?;
+    // SAFETY: a class of tuples is made as tuples are; the slot is set before the first module is loaded.
+    unsafe {
+        let new = ffi::PyTuple_Type.tp_new.expect("tuples can be made");
+        Bound::from_owned_ptr_or_err(py, new(class.as_type_ptr(), args.as_ptr(), ptr::null_mut()))
+    }
 }
 
 struct EndOfUnwinding;

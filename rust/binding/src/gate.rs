@@ -1,24 +1,25 @@
 //! Gates: an engine's calls for one priority and queue, which is looked up once.
 
-use backpressure_core::Priority;
-use backpressure_core::cache::Place;
+use backpressure_core::queue::Place;
+use backpressure_core::vocabulary::Priority;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::engine::{Engine, Queue, Ready};
+use crate::engine::Engine;
 use crate::guarded::Guarded;
+use crate::queue::{Queue, Ready};
 
 /// An engine's calls for one priority and queue. Thread-safe.
 #[pyclass(frozen, subclass, name = "Gate", module = "backpressure._native")]
 pub struct Gate {
     pub engine: Py<Engine>,
     priority: Priority,
-    // As of the last decision. An eviction voids what lies ready, so an evicted queue answers nothing any more.
+    // As of the last decision. An eviction voids all ready answers, so an evicted queue gives none.
     queue: Guarded<Py<Queue>>,
     member: Py<PyAny>,
     queue_name: Py<PyAny>,
-    // The host's long way of a run, with everything but the work filled in.
+    // The host's `run_within`, with all arguments but the work filled in.
     pub run_within: Py<PyAny>,
 }
 

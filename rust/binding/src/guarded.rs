@@ -1,7 +1,7 @@
-//! A place that the interpreter's lock guards already. Where there is none, it brings a lock of its own.
+//! A place that the interpreter's lock guards. In a free-threaded interpreter it has a lock of its own.
 
 #[cfg(Py_GIL_DISABLED)]
-pub use backpressure_core::cache::Slot as Guarded;
+pub use backpressure_core::queue::Slot as Guarded;
 #[cfg(not(Py_GIL_DISABLED))]
 pub use with_gil::Guarded;
 
@@ -11,7 +11,7 @@ mod with_gil {
     use std::cell::UnsafeCell;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    use backpressure_core::cache::Place;
+    use backpressure_core::queue::Place;
 
     /// Holds one thing, for threads that are attached to the interpreter.
     pub struct Guarded<T>(UnsafeCell<Option<T>>);
@@ -48,8 +48,8 @@ mod with_gil {
             unsafe { &mut *self.0.get() }.replace(thing)
         }
 
-        /// Without the bus lock, which costs as much as the rest of a look at a place. Every count is made by a thread
-        /// that is attached, see `Sync`, so none comes between load and store.
+        /// Without an atomic addition, which costs as much as the rest of a look at a place. All threads that count
+        /// hold the interpreter's lock, see `Sync`, so no other count comes between load and store.
         #[inline]
         fn add_one(counter: &AtomicU64) {
             counter.store(counter.load(Relaxed) + 1, Relaxed);

@@ -1,14 +1,15 @@
-//! The hot calls, as `CPython` makes them: no arguments are packed and nothing is set up that they do not need.
+//! The hot calls, as `CPython` makes them: no arguments are packed, and nothing is set up that they do not need.
 //!
-//! What stands here serves the case where an answer lies ready. In every other case `suggest_throttle` and `suggest` are
+//! This file is for the case that an answer lies ready. In every other case `suggest_throttle` and `suggest` are
 //! passed on to the ordinary methods of those names, and `run` to the host, with the arguments as they came.
 //!
-//! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding its
-//! stack from the place where it next asks for the interpreter. So between `run` and the job there is no function that
-//! may not be unwound, `PyO3`'s included, and nothing that would be dropped, which takes an interpreter.
+//! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding
+//! its stack from the place where it next asks for the interpreter. So between `run` and the job there is no function
+//! that must not be unwound, such as `PyO3`'s, and nothing to be dropped, for which the interpreter would be needed.
 //!
-//! A job may also run while the interpreter ends, from a finalizer. Then nobody may ask for the interpreter any more, nor
-//! need to: whoever is called here is attached. `PyO3` does not know so, and asks where it attaches. It is not let to.
+//! A job may also run while the interpreter ends, from a finalizer. Then nobody may attach to the interpreter any more,
+//! and nobody needs to: who is called here is attached. `PyO3` does not know that, so its ways to attach are not used
+//! here.
 
 #![expect(unsafe_code, reason = "entered by CPython with bare pointers; an ordinary method costs a third more")]
 
@@ -16,17 +17,19 @@ use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
 
-use backpressure_core::Priority;
+use backpressure_core::vocabulary::Priority;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
+use crate::bare::object;
 use crate::crossing::vectorcall;
-use crate::engine::{Engine, Queue, Ready};
+use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::outcome::{Go, settle};
+use crate::queue::{Queue, Ready};
 
 type Arguments = *const *mut PyObject;
 type Ordinary = PyOnceLock<Py<PyAny>>;
@@ -34,7 +37,7 @@ type Ordinary = PyOnceLock<Py<PyAny>>;
 static SUGGEST_THROTTLE: Ordinary = PyOnceLock::new();
 static GATE_SUGGEST: Ordinary = PyOnceLock::new();
 
-/// Puts the hot calls before the ordinary methods of the same names.
+/// Replaces the ordinary methods by the hot calls of the same names, which call them in turn.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     let (engine, gate) = (py.get_type::<Engine>(), py.get_type::<Gate>());
     precede(
@@ -82,7 +85,7 @@ fn fast(function: ffi::PyCFunctionFastWithKeywords) -> Entry {
 type MayUnwind = unsafe extern "C-unwind" fn(*mut PyObject, Arguments, Py_ssize_t, *mut PyObject) -> *mut PyObject;
 
 fn unwound(function: MayUnwind) -> Entry {
-    // SAFETY: the two differ in what may come out besides a value, and CPython's own functions let that pass.
+    // SAFETY: the two types differ in whether the function may unwind; CPython's own functions can be unwound.
     fast(unsafe { mem::transmute::<MayUnwind, ffi::PyCFunctionFastWithKeywords>(function) })
 }
 
@@ -175,7 +178,7 @@ unsafe extern "C-unwind" fn gate_run(
     }
 }
 
-// Apart from their callers, so that none of what they need lies on the stack while the work runs.
+// Functions of their own, so that what they need is off the stack while the work runs.
 
 #[inline(never)]
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
@@ -193,8 +196,8 @@ fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
     Go::new(queue.bind(decision.py()).clone(), decision)
 }
 
-/// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`. Where there is none an
-/// exception may be set: an injected clock's.
+/// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`. Where there is none
+/// an exception may be set: an injected clock's.
 #[inline]
 unsafe fn ready_by_name<R>(
     slf: *mut PyObject,
@@ -230,8 +233,8 @@ unsafe fn ready_at_gate<R>(
     })
 }
 
-/// Lets no panic out among `CPython`'s frames: what cannot be looked at is not ready, and the ordinary way tells why. The
-/// unwinding that ends a thread never comes by, which nobody may catch: see `crossing.rs`.
+/// Lets no panic into `CPython`'s frames: an answer that cannot be looked at counts as not ready, and the ordinary
+/// method tells why. The unwinding that ends a thread, which nobody may catch, never gets here: see `crossing.rs`.
 #[inline]
 fn guarded<R>(look: impl FnOnce() -> Option<R>) -> Option<R> {
     catch_unwind(AssertUnwindSafe(look)).unwrap_or(None)
@@ -241,16 +244,6 @@ fn guarded<R>(look: impl FnOnce() -> Option<R>) -> Option<R> {
 fn raise<T>(py: Python<'_>, error: PyErr) -> Option<T> {
     error.restore(py);
     None
-}
-
-/// Types a bare pointer.
-///
-/// # Safety
-/// It points to a living `T`.
-#[inline]
-pub unsafe fn object<'a, 'py, T>(py: Python<'py>, pointer: &'a *mut PyObject) -> &'a Bound<'py, T> {
-    // SAFETY: that is the caller's promise.
-    unsafe { Bound::ref_from_ptr(py, pointer).cast_unchecked() }
 }
 
 /// Returns name and priority of a call, where looking them up calls nothing of Python's.
@@ -309,7 +302,7 @@ unsafe fn perform(
     }
 }
 
-// The ordinary ways, for whatever found no answer ready. SAFETY, for these: as for the entries.
+// What is called when no answer lies ready. SAFETY, for these: as for the entries.
 
 #[cold]
 unsafe fn run_at_host(slf: *mut PyObject, args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> *mut PyObject {
@@ -319,7 +312,7 @@ unsafe fn run_at_host(slf: *mut PyObject, args: Arguments, nargs: Py_ssize_t, na
             return ptr::null_mut();
         }
         let py = Python::assume_attached();
-        let host = object::<Engine>(py, &slf).get().host.as_ptr();
+        let host = object::<Engine>(py, &slf).get().shared.get().host.as_ptr();
         call(ffi::PyObject_GetAttr(host, intern!(py, "run").as_ptr()), args, nargs, names)
     }
 }

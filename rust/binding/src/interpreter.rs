@@ -1,5 +1,5 @@
-//! One interpreter a process, the main one: what this module caches belongs to whoever imported it, and `PyO3` here and
-//! there waits for the main interpreter, whichever calls.
+//! One interpreter per process, the main one: what this module caches belongs to the interpreter that imported it, and
+//! `PyO3` waits for the main interpreter in some places, whichever one calls.
 #![expect(unsafe_code, reason = "PyO3 has no safe way to ask for the interpreter")]
 
 use pyo3::exceptions::PyImportError;
@@ -11,7 +11,7 @@ pub fn check(_: Python<'_>) -> PyResult<()> {
     if unsafe { ffi::PyInterpreterState_Get() == ffi::PyInterpreterState_Main() } {
         return Ok(());
     }
-    // How to do without, the package's own error says: of other interpreters CPython itself may refuse to load anything.
+    // The package adds how to do without this module; CPython may refuse to load it before this line is reached.
     Err(PyImportError::new_err(
         "backpressure._native serves the main interpreter of a process alone, and this is another",
     ))

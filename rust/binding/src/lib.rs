@@ -1,5 +1,7 @@
 //! The extension module `backpressure._native`: this file is the list of what it exports.
 
+mod bare;
+mod border;
 mod breaker;
 mod clock;
 mod crossing;
@@ -11,7 +13,9 @@ mod interpreter;
 mod law;
 mod outcome;
 mod plain;
+mod queue;
 mod settings;
+mod shared;
 mod table;
 mod vocabulary;
 

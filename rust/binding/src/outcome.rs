@@ -1,27 +1,28 @@
-//! What becomes of a job that the engine ran: its value or exception, told to the host where there is something to tell.
+//! The outcome of a job that the engine ran: its value or exception, told to the host where there is something to tell.
 //!
-//! Between the bare pointers of the hot calls, whose threads may be unwound (see `hot.rs`): nothing here would be
-//! dropped. `PyO3` is shown no exception, for it takes one that stands for a panic as the order to panic.
+//! The threads of hot calls may be unwound (see `hot.rs`), so all is bare pointers, and nothing is to be dropped.
+//! `PyO3` is shown no exception: it would panic at one that stands for a panic.
 
 #![expect(unsafe_code, reason = "PyO3's own ways attach, drop on unwinding, and panic")]
 
 use std::ptr::{self, NonNull};
 
-use backpressure_core::breaker::is_pristine;
+use backpressure_core::word::is_pristine;
 use pyo3::ffi::{self, PyObject};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::bare::object;
 use crate::crossing::vectorcall_method;
-use crate::engine::{Engine, Queue};
-use crate::hot::object;
+use crate::engine::Engine;
 use crate::plain;
+use crate::queue::Queue;
 
-/// Stands for the beginning of a job whose circuit had no failure to forget: any that is found later came meanwhile.
+/// The beginning of a job whose circuit had counted no failure: any failure that is found later came after it.
 const BEFORE_ANY_FAILURE: i64 = i64::MIN;
 
-/// The permission of one job: a decision, and the queue that gave it. Bare, so as not to be dropped by unwinding.
+/// The permission of one job: a decision, and its queue. Bare pointers, so that unwinding drops nothing.
 pub struct Go {
     pub queue: NonNull<PyObject>,
     pub decision: NonNull<PyObject>,
@@ -86,7 +87,7 @@ unsafe fn settle_long(engine: *mut PyObject, go: Go, began_ns: i64, value: *mut 
     unsafe {
         let py = Python::assume_attached();
         let engine = object::<Engine>(py, &engine).get();
-        let host = engine.host.as_ptr();
+        let host = engine.shared.get().host.as_ptr();
         let began_ns = if began_ns == BEFORE_ANY_FAILURE { engine.origin_ns() } else { began_ns };
         let settled =
             if value.is_null() { tell_error(host, &go, began_ns, py) } else { tell_value(host, &go, value, py) };

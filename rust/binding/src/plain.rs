@@ -1,6 +1,7 @@
-//! The types of which a value is a job's outcome, and not the promise of one. The host is asked once about each.
+//! The types whose values are a job's outcome, not the promise of one as a coroutine is. The host is asked once about
+//! each.
 //!
-//! Each that is known is held, so that no other type comes to lie at its address. The places are relaxed: an address is
+//! Each known type is kept alive, so that no other type gets its address. The places are relaxed: an address is
 //! compared, and nothing is reached through it.
 
 #![expect(unsafe_code, reason = "called by the hot calls, with bare pointers")]

@@ -3,98 +3,103 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use backpressure_core::curve::{self, Scale};
+use backpressure_core::laws::AnyLaw;
+use backpressure_core::laws::three_zone::{self, Scale, ThreeZoneLaw};
+use backpressure_core::settings;
 use backpressure_core::zone::Window;
-use backpressure_core::{breaker, engine};
+use pyo3::exceptions::PyNotImplementedError;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::vocabulary::Vocabulary;
 
-/// `LawSettings`.
-#[derive(FromPyObject)]
-pub struct LawSettings {
-    windows: [(i64, i64, i64); 3],
-    yellow_min_ns: u64,
-    yellow_max_ns: u64,
-    red_max_ns: u64,
-    scales: [(u64, u64); 3],
-    shed_permille: u64,
-    scale_yellow: bool,
+/// Makes a struct of the attributes of the same names, and of the values given for the other fields.
+macro_rules! read {
+    ($given:ident, $($kind:ident)::+ { $($field:ident,)* } $($other:ident: $value:expr,)*) => {
+        $($kind)::+ {
+            $($field: $given.getattr(intern!($given.py(), stringify!($field)))?.extract()?,)*
+            $($other: $value,)*
+        }
+    };
 }
 
-impl From<LawSettings> for curve::ThreeZoneLaw {
-    fn from(law: LawSettings) -> Self {
-        Self::new(curve::LawSettings {
-            windows: law.windows.map(|(green_max, yellow_max, red_max)| Window { green_max, yellow_max, red_max }),
-            yellow_min_ns: law.yellow_min_ns,
-            yellow_max_ns: law.yellow_max_ns,
-            red_max_ns: law.red_max_ns,
-            scales: law.scales.map(|(num, den)| Scale { num, den }),
-            shed_permille: law.shed_permille,
-            scale_yellow: law.scale_yellow,
-        })
+/// Any law, told by the name of its class in Python: a law that is written there alone runs on the pure engine only.
+struct Law(AnyLaw);
+
+impl<'py> FromPyObject<'_, 'py> for Law {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match given.get_type().name()?.to_str()? {
+            "ThreeZoneLaw" => Ok(Self(AnyLaw::ThreeZone(given.extract::<LawSettings>()?.0))),
+            unknown => Err(PyNotImplementedError::new_err(format!(
+                "the native engine has no {unknown}: set BACKPRESSURE_ENGINE=pure before backpressure is imported"
+            ))),
+        }
+    }
+}
+
+/// `LawSettings`.
+pub struct LawSettings(pub ThreeZoneLaw);
+
+impl<'py> FromPyObject<'_, 'py> for LawSettings {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let windows: [(i64, i64, i64); 3] = given.getattr(intern!(given.py(), "windows"))?.extract()?;
+        let scales: [(u64, u64); 3] = given.getattr(intern!(given.py(), "scales"))?.extract()?;
+        let settings = read! {
+            given,
+            three_zone::LawSettings { yellow_min_ns, yellow_max_ns, red_max_ns, shed_permille, scale_yellow, }
+            windows: windows.map(|(green_max, yellow_max, red_max)| Window { green_max, yellow_max, red_max }),
+            scales: scales.map(|(num, den)| Scale { num, den }),
+        };
+        Ok(Self(ThreeZoneLaw::new(settings)))
     }
 }
 
 /// `CircuitSettings`.
-#[derive(FromPyObject)]
-pub struct CircuitSettings {
-    failure_threshold: u64,
-    recovery_threshold: u64,
-    trip_window_ms: u64,
-    recovery_timeout_ms: u64,
-    probe_interval_ms: u64,
-    high_attempts: bool,
-}
+pub struct CircuitSettings(pub Arc<settings::CircuitSettings>);
 
-impl From<CircuitSettings> for Arc<breaker::CircuitSettings> {
-    fn from(circuit: CircuitSettings) -> Self {
-        Self::new(breaker::CircuitSettings {
-            failure_threshold: circuit.failure_threshold,
-            recovery_threshold: circuit.recovery_threshold,
-            trip_window_ms: circuit.trip_window_ms,
-            recovery_timeout_ms: circuit.recovery_timeout_ms,
-            probe_interval_ms: circuit.probe_interval_ms,
-            high_attempts: circuit.high_attempts,
-        })
+impl<'py> FromPyObject<'_, 'py> for CircuitSettings {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Arc::new(read! {
+            given,
+            settings::CircuitSettings {
+                failure_threshold,
+                recovery_threshold,
+                trip_window_ms,
+                recovery_timeout_ms,
+                probe_interval_ms,
+                high_attempts,
+            }
+        })))
     }
 }
 
-/// `EngineSettings`.
-#[derive(FromPyObject)]
-pub struct EngineSettings<'py> {
-    law: LawSettings,
-    circuit: CircuitSettings,
-    laws: HashMap<String, LawSettings>,
-    circuits: HashMap<String, CircuitSettings>,
-    cache_ttl_ns: i64,
-    check_after_ns: i64,
-    check_every_ns: i64,
-    degrade_ns: i64,
-    fallback_ns: [u64; 3],
-    fallback_reason: Bound<'py, PyAny>,
-    polling: bool,
-    observe: bool,
-    max_queues: usize,
-}
-
-impl EngineSettings<'_> {
-    /// Returns the core's.
-    pub fn into_core(self, vocabulary: &Vocabulary) -> PyResult<Arc<engine::Settings>> {
-        Ok(Arc::new(engine::Settings {
-            law: self.law.into(),
-            circuit: self.circuit.into(),
-            laws: self.laws.into_iter().map(|(name, law)| (name, law.into())).collect(),
-            circuits: self.circuits.into_iter().map(|(name, circuit)| (name, circuit.into())).collect(),
-            cache_ttl_ns: self.cache_ttl_ns,
-            check_after_ns: self.check_after_ns,
-            check_every_ns: self.check_every_ns,
-            degrade_ns: self.degrade_ns,
-            fallback_ns: self.fallback_ns,
-            fallback_reason: vocabulary.reason(&self.fallback_reason)?,
-            polling: self.polling,
-            observe: self.observe,
-            max_queues: self.max_queues,
-        }))
-    }
+/// Reads `EngineSettings`.
+pub fn engine_settings(given: &Bound<'_, PyAny>, vocabulary: &Vocabulary) -> PyResult<Arc<settings::Settings>> {
+    let attribute = |name| given.getattr(name);
+    let laws: HashMap<String, Law> = attribute("laws")?.extract()?;
+    let circuits: HashMap<String, CircuitSettings> = attribute("circuits")?.extract()?;
+    Ok(Arc::new(read! {
+        given,
+        settings::Settings {
+            cache_ttl_ns,
+            check_after_ns,
+            check_every_ns,
+            degrade_ns,
+            fallback_ns,
+            polling,
+            observe,
+            max_queues,
+        }
+        law: attribute("law")?.extract::<Law>()?.0,
+        laws: laws.into_iter().map(|(name, law)| (name, law.0)).collect(),
+        circuit: attribute("circuit")?.extract::<CircuitSettings>()?.0,
+        circuits: circuits.into_iter().map(|(name, circuit)| (name, circuit.0)).collect(),
+        fallback_reason: vocabulary.reason(&attribute("fallback_reason")?)?,
+    }))
 }

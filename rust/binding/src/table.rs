@@ -7,18 +7,18 @@ pub use own::Table;
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod own {
-    use backpressure_core::cache::Place;
+    use backpressure_core::queue::Place;
     use compact_str::CompactString;
     use hashbrown::HashTable;
     use pyo3::gc::{PyTraverseError, PyVisit};
     use pyo3::prelude::*;
     use pyo3::types::PyString;
 
-    use crate::engine::Queue;
     use crate::guarded::Guarded;
+    use crate::queue::Queue;
 
-    /// Knows the hashes that strings carry with them, and holds short names itself: a dict would look at the stored
-    /// string, which is two more lines of memory for every decision where there are many queues.
+    /// Uses the hashes that strings keep, and holds short names itself: a dict would look at the stored string, which
+    /// is two more lines of memory for every decision where there are many queues.
     pub struct Table(Guarded<HashTable<Entry>>);
 
     struct Entry {
@@ -41,10 +41,11 @@ mod own {
             Ok(self.0.read(|table| table.find(hash, |entry| entry.name == text).map(|entry| look(&entry.queue))))
         }
 
-        pub fn insert(&self, name: &Bound<'_, PyString>, queue: Bound<'_, Queue>) -> PyResult<()> {
-            let py = name.py();
+        pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<()> {
+            let py = queue.py();
+            let name = queue.get().name.bind(py);
             let hash = hash_of(name)?;
-            let entry = Entry { name: name.to_str()?.into(), queue: queue.unbind() };
+            let entry = Entry { name: name.to_str()?.into(), queue: queue.clone().unbind() };
             // The names are exact strings, whose hashing neither fails nor calls out.
             let hash_again = |entry: &Entry| hash_of(entry.queue.get().name.bind(py)).unwrap_or_default();
             self.0.change(|table| {
@@ -90,9 +91,9 @@ mod of_cpython {
     use pyo3::prelude::*;
     use pyo3::types::{PyDict, PyString};
 
-    use crate::engine::Queue;
+    use crate::queue::Queue;
 
-    /// A dict: where there is no lock to hold, `CPython` knows best how its readers wait for nobody.
+    /// A dict: without the interpreter's lock, `CPython`'s own dict is what its readers never wait for.
     pub struct Table(Py<PyDict>);
 
     impl Table {
@@ -107,8 +108,9 @@ mod of_cpython {
             Ok(Some(look(found.cast_exact()?.as_unbound())))
         }
 
-        pub fn insert(&self, name: &Bound<'_, PyString>, queue: Bound<'_, Queue>) -> PyResult<()> {
-            self.0.bind(name.py()).set_item(name, queue)
+        pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<()> {
+            let py = queue.py();
+            self.0.bind(py).set_item(queue.get().name.bind(py), queue)
         }
 
         pub fn remove(&self, name: &Bound<'_, PyString>) -> PyResult<()> {

@@ -1,12 +1,12 @@
 //! What the engine shares with the package's Python side: enum members, the checks of its input, and its totals.
 
 use backpressure_core::counters::Totals;
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::crossing;
 
@@ -24,8 +24,7 @@ pub struct Vocabulary {
     parse_priority: Py<PyAny>,
     validate_queue_name: Py<PyAny>,
     totals: Py<PyAny>,
-    answer: Py<PyAny>,
-    new_tuple: Py<PyAny>,
+    answer: Py<PyType>,
 }
 
 impl Vocabulary {
@@ -46,8 +45,7 @@ impl Vocabulary {
             parse_priority: arguments.getattr("parse_priority")?.unbind(),
             validate_queue_name: arguments.getattr("validate_queue_name")?.unbind(),
             totals: py.import("backpressure._engine.totals")?.getattr("Totals")?.unbind(),
-            answer: py.import("backpressure._engine.border")?.getattr("Answer")?.unbind(),
-            new_tuple: py.get_type::<PyTuple>().getattr("__new__")?.unbind(),
+            answer: py.import("backpressure._engine.border")?.getattr("Answer")?.cast_into()?.unbind(),
         })
     }
 
@@ -99,9 +97,7 @@ impl Vocabulary {
 
     /// Builds the package's `Answer` of its fields.
     pub fn answer<'py>(&self, fields: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        let py = fields.py();
-        // As the class's own __new__ does it, which is Python and takes twice as long.
-        crossing::call(self.new_tuple.bind(py), (&self.answer, fields))
+        crossing::named_tuple(self.answer.bind(fields.py()), fields)
     }
 
     /// Builds the package's `Totals`.

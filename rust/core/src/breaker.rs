@@ -1,147 +1,25 @@
-//! The circuit breaker: everything its transitions read is one 64-bit word, stepped by pure functions.
-//!
-//! Word, from the highest bit: state 2, forced 1, lease outstanding 1, count 10, generation 10, milliseconds 40.
-//! The count is that of consecutive failures when closed, of successful probes when half-open. The milliseconds count
-//! from the engine's first clock reading: end of the last failure of a run, opening, or issue of the last probe's lease;
-//! while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced
-//! open without an end. Stamps and durations round up, instants held against them down, so nothing happens early and
-//! everything at most 2 ms late.
+//! The circuit breaker: everything its transitions read is one 64-bit word, see `word.rs`, stepped by pure functions.
 //!
 //! # Memory orderings
 //!
-//! All are relaxed, and need not be more. A transition reads the word and nothing else, and publishes nothing but the
-//! word: no other memory is reached through it. Transitions of one word are therefore ordered by that word's own
+//! All are relaxed, which is enough: a transition reads the word and nothing else, and publishes nothing but the word.
+//! No other memory is reached through it. Transitions of one word are therefore ordered by that word's own
 //! modification order, which every compare-and-swap extends at its end: no lease is issued twice and no count is lost.
 //! A thread that learns of a transition by other means (a lock, a queue, a join) sees it or a later one, because that
-//! other means synchronizes and coherence forbids reading backwards. The display times and the ticket's flag likewise
-//! stand for themselves: a reader may see a time before the word that goes with it, or after, and shows it either way.
+//! other means synchronizes and coherence forbids reading backwards. The times for display and the ticket's flag do not
+//! depend on the word either: a reader may see a time before or after the word that belongs to it, and shows it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use crate::settings::CircuitSettings;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use crate::word::{
+    DUE, MS, State, UNENDING, Word, floor_ms, generation_of, is_forced, is_pristine, stamp_ms, state_of,
+};
 
-const MS: i64 = 1_000_000;
-const MAX_MS: u64 = (1 << 40) - 1;
-const MAX_COUNT: u64 = (1 << 10) - 1;
-const MAX_GENERATION: u64 = (1 << 10) - 1;
-/// The word of a circuit that is closed and has no failures to forget, but for its generation.
-const PRISTINE: u64 = !(MAX_GENERATION << 40);
-/// The stamp of a word whose next probe may go at once.
-const DUE: u64 = MAX_MS;
-/// The stamp of a word that is forced open without an end.
-const UNENDING: u64 = MAX_MS;
-/// Stands for "never" in the display times.
+/// Means "never" in the times for display.
 const NEVER: i64 = i64::MIN;
-
-/// State of a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Everything goes.
-    Closed,
-    /// Nothing goes, until the first probe.
-    Open,
-    /// Probes go, one at a time.
-    HalfOpen,
-}
-
-/// One queue's breaker settings; durations in milliseconds, rounded up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CircuitSettings {
-    /// Consecutive failures that open it.
-    pub failure_threshold: u64,
-    /// Successful probes that close it.
-    pub recovery_threshold: u64,
-    /// Longest time without an attempt between two of those failures.
-    pub trip_window_ms: u64,
-    /// Time from opening to the first probe.
-    pub recovery_timeout_ms: u64,
-    /// Time from one probe to the next, if the first is not heard of.
-    pub probe_interval_ms: u64,
-    /// Whether HIGH goes through all the same, without a ticket.
-    pub high_attempts: bool,
-}
-
-/// The breaker's word, unpacked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Word {
-    /// State of the circuit.
-    pub state: State,
-    /// Held open by hand.
-    pub forced: bool,
-    /// A probe's result is awaited.
-    pub leased: bool,
-    /// Consecutive failures, or successful probes.
-    pub count: u64,
-    /// Bumped by each transition.
-    pub generation: u64,
-    /// See the head of this file.
-    pub stamp_ms: u64,
-}
-
-impl Word {
-    /// Returns the 64-bit integer.
-    pub fn pack(self) -> u64 {
-        (self.state as u64) << 62
-            | u64::from(self.forced) << 61
-            | u64::from(self.leased) << 60
-            | self.count << 50
-            | self.generation << 40
-            | self.stamp_ms
-    }
-
-    /// Reads a 64-bit integer.
-    pub fn unpack(word: u64) -> Self {
-        Self {
-            state: state_of(word),
-            forced: is_forced(word),
-            leased: word >> 60 & 1 == 1,
-            count: word >> 50 & MAX_COUNT,
-            generation: generation_of(word),
-            stamp_ms: word & MAX_MS,
-        }
-    }
-
-    /// Returns the word after a transition: a new generation, counting from zero.
-    fn to(self, state: State) -> Self {
-        let generation = (self.generation + 1) & MAX_GENERATION;
-        Self { state, forced: false, leased: false, count: 0, generation, stamp_ms: 0 }
-    }
-}
-
-/// Returns the state in a packed word.
-pub fn state_of(word: u64) -> State {
-    match word >> 62 {
-        0 => State::Closed,
-        1 => State::Open,
-        _ => State::HalfOpen,
-    }
-}
-
-/// Tells whether a packed word is closed and has no failures to forget.
-pub fn is_pristine(word: u64) -> bool {
-    word & PRISTINE == 0
-}
-
-/// Tells whether a packed word is held open by hand.
-pub fn is_forced(word: u64) -> bool {
-    word >> 61 & 1 == 1
-}
-
-/// Returns the generation in a packed word.
-pub fn generation_of(word: u64) -> u64 {
-    word >> 40 & MAX_GENERATION
-}
-
-/// Rounds a reading down to whole milliseconds, saturating.
-fn floor_ms(elapsed_ns: i64) -> u64 {
-    (elapsed_ns.max(0) / MS).unsigned_abs().min(MAX_MS)
-}
-
-/// Rounds a stamp up to whole milliseconds, saturating below those that are no instant.
-fn stamp_ms(elapsed_ns: i64) -> u64 {
-    elapsed_ns.max(0).unsigned_abs().div_ceil(MS.unsigned_abs()).min(MAX_MS - 1)
-}
 
 /// Returns how long after its stamp the word admits a probe.
 fn wait_ms(word: Word, circuit: &CircuitSettings) -> u64 {
@@ -197,7 +75,7 @@ fn failed(word: Word, began_ns: i64, elapsed_ns: i64, circuit: &CircuitSettings)
     Word { stamp_ms, ..word.to(State::Open) }
 }
 
-/// Returns the word after the lease taken at `issued_ns` since the origin was given back, if it is that one's.
+/// Returns the word without the lease that was taken at `issued_ns` since the origin; `None` if it holds another lease.
 fn given_back(word: Word, issued_ns: i64) -> Option<Word> {
     let own = word.state == State::HalfOpen && word.leased && word.stamp_ms == stamp_ms(issued_ns);
     own.then_some(Word { leased: false, stamp_ms: DUE, ..word })
@@ -205,8 +83,8 @@ fn given_back(word: Word, issued_ns: i64) -> Option<Word> {
 
 /// Tells whether a result may change the word.
 ///
-/// A ticket's must be of the word's generation. One without a ticket counts when closed, and settles an outstanding
-/// lease when half-open.
+/// A result with a ticket counts if the ticket is of the word's generation. A result without one counts when the
+/// circuit is closed, and when a half-open circuit waits for a probe's result.
 fn counts(word: Word, ticket: Option<&Ticket>) -> bool {
     match (word.state, ticket) {
         (State::Open, _) => false,
@@ -217,7 +95,7 @@ fn counts(word: Word, ticket: Option<&Ticket>) -> bool {
 
 /// Permission to do one piece of work, to be handed back with its result. Thread-safe.
 ///
-/// A probe's ticket settles once. A closed circuit's may be shared: it stands for the generation alone.
+/// The ticket of a probe counts once. That of a closed circuit may be shared: it tells nothing but the generation.
 #[derive(Debug)]
 pub struct Ticket {
     generation: u64,
@@ -236,7 +114,7 @@ impl Ticket {
         Self::new(generation_of(word), issued_ns, false)
     }
 
-    /// When it was given out, which is when the work began if nobody knows better.
+    /// When it was given out. The work is taken to begin then, unless its caller says when it began.
     pub fn issued_ns(&self) -> i64 {
         self.issued_ns
     }
@@ -257,14 +135,14 @@ impl Ticket {
     }
 }
 
-/// What work came to.
+/// How work ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It went well.
     Success,
     /// It failed, having begun at the instant given, if that is known.
     Failure(Option<i64>),
-    /// It says nothing of the queue: a probe's lease is given back.
+    /// Its end says nothing about the queue: a probe's lease is given back.
     Ignored,
 }
 
@@ -278,7 +156,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// Tells whether whoever watches the circuit is to hear of it: another state, or something done by hand.
+    /// Tells whether the watcher is told: of another state, and of what was done by hand.
     pub fn is_news(&self) -> bool {
         state_of(self.old) != state_of(self.new) || is_forced(self.old) || is_forced(self.new)
     }
@@ -336,7 +214,7 @@ impl Breaker {
         shown(&self.last_probe_ns)
     }
 
-    /// Looks, without taking anything: would an admission now stand a chance, if `word` still holds?
+    /// Tells whether a caller would be admitted now if `word` still holds. Takes no lease.
     pub fn admits(&self, word: u64, now_ns: i64) -> bool {
         admits(Word::unpack(word), self.elapsed_ns(now_ns), &self.circuit)
     }
@@ -354,7 +232,7 @@ impl Breaker {
         Some(self.origin_ns.saturating_add(after_origin))
     }
 
-    /// Tells whether a ticket given out before still lets its holder go: a probe's while its lease runs.
+    /// Tells whether a ticket given out before still lets its holder go; a probe's does while its lease runs.
     pub fn honours(&self, word: u64, ticket: &Ticket, now_ns: i64) -> bool {
         let unpacked = Word::unpack(word);
         let own = unpacked.leased && unpacked.stamp_ms == stamp_ms(self.elapsed_ns(ticket.issued_ns));
@@ -382,6 +260,12 @@ impl Breaker {
         (Some(Ticket::new(generation_of(change.new), now_ns, probe)), Some(change))
     }
 
+    /// Tells whether an outcome can change anything: a success into a pristine circuit cannot.
+    #[inline]
+    pub fn changes_by(&self, outcome: Outcome) -> bool {
+        outcome != Outcome::Success || !is_pristine(self.word())
+    }
+
     /// Takes a result into account, or drops it when it is stale.
     ///
     /// # Errors
@@ -398,8 +282,8 @@ impl Breaker {
         if ticket.is_some_and(|ticket| !ticket.settle()) {
             return Ok(None);
         }
-        if outcome == Outcome::Success && is_pristine(self.word()) {
-            return Ok(None); // whether or not it counts, nothing changes
+        if !self.changes_by(outcome) {
+            return Ok(None);
         }
         let now_ns = now_ns()?;
         let issued_ns = self.elapsed_ns(ticket.map_or(now_ns, |ticket| ticket.issued_ns));
@@ -452,7 +336,8 @@ impl Breaker {
         self.step(|word| is_over(word, elapsed_ns).then(|| word.to(State::Closed)))
     }
 
-    /// Drives a pure step until it is applied to an unchanged word; returns the change, or `None` where it declines.
+    /// Repeats a pure step until no other thread changed the word meanwhile; returns the change, `None` if the step
+    /// makes none.
     fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<Change> {
         let mut seen = self.word();
         loop {
@@ -469,11 +354,84 @@ impl Breaker {
     }
 }
 
+/// Watches a circuit: tells the time when it is asked, and is told of changes.
+pub trait Watcher {
+    /// The error of its methods.
+    type Error;
+
+    /// Returns the present instant.
+    ///
+    /// # Errors
+    /// Its own, as of every method here.
+    fn now_ns(&self) -> Result<i64, Self::Error>;
+
+    /// Is told of a change that is news.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn circuit_changed(&self, change: Change) -> Result<(), Self::Error>;
+}
+
+/// A breaker and its watcher, which is told of every change made here that is news.
+#[derive(Debug)]
+pub struct Watched<'a, W> {
+    /// The breaker.
+    pub breaker: &'a Breaker,
+    /// Its watcher.
+    pub watcher: &'a W,
+}
+
+impl<W: Watcher> Watched<'_, W> {
+    /// Returns the word; looking ends a forced opening whose time is up.
+    ///
+    /// # Errors
+    /// The watcher's, as of every method here.
+    pub fn look(&self) -> Result<u64, W::Error> {
+        if is_forced(self.breaker.word()) {
+            self.tell(self.breaker.lapse(self.watcher.now_ns()?))?;
+        }
+        Ok(self.breaker.word())
+    }
+
+    /// Admits a caller: a ticket, or `None` when it must not go.
+    ///
+    /// # Errors
+    /// See [`Self::look`].
+    pub fn try_acquire(&self) -> Result<Option<Ticket>, W::Error> {
+        self.look()?;
+        let (ticket, change) = self.breaker.try_acquire(self.watcher.now_ns()?);
+        self.tell(change)?;
+        Ok(ticket)
+    }
+
+    /// Takes a result into account, or drops it when it is stale; `failed` is called before anyone hears of a failure
+    /// that counted.
+    ///
+    /// # Errors
+    /// See [`Self::look`].
+    pub fn record(&self, outcome: Outcome, ticket: Option<&Ticket>, failed: impl FnOnce()) -> Result<(), W::Error> {
+        self.look()?;
+        let change = self.breaker.record(outcome, ticket, || self.watcher.now_ns())?;
+        if change.is_some() && matches!(outcome, Outcome::Failure(_)) {
+            failed();
+        }
+        self.tell(change)
+    }
+
+    /// Tells of a change, if it is news.
+    ///
+    /// # Errors
+    /// See [`Self::look`].
+    pub fn tell(&self, change: Option<Change>) -> Result<(), W::Error> {
+        change.filter(Change::is_news).map_or(Ok(()), |change| self.watcher.circuit_changed(change))
+    }
+}
+
 fn shown(time_ns: &AtomicI64) -> Option<i64> {
     Some(time_ns.load(Relaxed)).filter(|&time_ns| time_ns != NEVER)
 }
 
-/// Gives an instant that is known already where a closure is asked for.
+/// Makes the closure of an instant that is known already.
 pub fn at(now_ns: i64) -> impl FnOnce() -> Result<i64, Infallible> {
     move || Ok(now_ns)
 }
@@ -484,11 +442,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::thread;
 
-    use proptest::prelude::*;
-
     use super::{
-        Breaker, Change, CircuitSettings, DUE, MAX_MS, MS, Outcome, State, Ticket, Word, at, floor_ms, generation_of,
-        is_pristine, stamp_ms, state_of,
+        Breaker, Change, CircuitSettings, MS, Outcome, State, Ticket, Word, at, generation_of, is_pristine, state_of,
     };
 
     const ORIGIN: i64 = 7 * 1_000 * MS + 123_456;
@@ -530,32 +485,6 @@ mod tests {
             record(&breaker, false, None, ms(0));
         }
         breaker
-    }
-
-    proptest! {
-        #[test]
-        fn a_word_survives_packing(
-            state in prop::sample::select(vec![State::Closed, State::Open, State::HalfOpen]),
-            forced: bool, leased: bool, count in 0..1_024u64, generation in 0..1_024u64, stamp_ms in 0..=MAX_MS,
-        ) {
-            let word = Word { state, forced, leased, count, generation, stamp_ms };
-            prop_assert_eq!(Word::unpack(word.pack()), word);
-        }
-
-        #[test]
-        fn a_packed_word_survives_unpacking(word in 0..(3u64 << 62)) {
-            prop_assert_eq!(Word::unpack(word).pack(), word);
-        }
-
-        #[test]
-        fn stamps_round_up_and_readings_down(elapsed_ns: i64) {
-            let (floor, stamp) = (floor_ms(elapsed_ns), stamp_ms(elapsed_ns));
-            prop_assert!(floor.min(MAX_MS - 1) <= stamp && stamp < DUE && stamp.saturating_sub(floor) <= 1);
-            if elapsed_ns >= 0 && stamp < MAX_MS - 1 {
-                let ns = elapsed_ns.unsigned_abs();
-                prop_assert!(floor * 1_000_000 <= ns && ns <= stamp * 1_000_000);
-            }
-        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! What is counted of every (queue, priority): exact on any number of threads, read only at scrape.
+//! What is counted of every (queue, priority). Exact on any number of threads; read only when metrics are scraped.
 //!
 //! Every operation is relaxed. A counter publishes nothing but itself, and `fetch_add` loses no count whatever its
-//! ordering; a reader that is told of a decision by other means sees it counted, since that telling synchronizes.
+//! ordering; a thread that learns of a decision from another thread sees it counted, since that synchronizes.
 
-use crate::Reason;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::vocabulary::Reason;
 
 const MS: u64 = 1_000_000;
 
@@ -84,9 +84,9 @@ pub struct Totals {
     pub delays: [u64; DELAY_BUCKETS_NS.len() + 1],
     /// The sum of their delays.
     pub delay_sum_ns: u64,
-    /// How many of the decisions by [`REFUSALS`] observe mode let go.
+    /// How many of the decisions by `REFUSALS` observe mode let go.
     pub let_go: [u64; REFUSALS.len()],
-    /// Throttled decisions that were refused, for their callers would not wait so long.
+    /// Throttled decisions that were refused because their callers would not wait so long.
     pub late: u64,
 }
 
@@ -170,7 +170,7 @@ mod tests {
     use std::thread;
 
     use super::{Counters, MS, REFUSALS, Row};
-    use crate::Reason;
+    use crate::vocabulary::Reason;
 
     #[test]
     fn a_bucket_includes_its_upper_bound() {

@@ -1,4 +1,4 @@
-//! The decision engine, free of Python: zones, the throttle law, the breaker, the decision cache and counters.
+//! The decision engine, free of Python: laws, breaker, queues, counters, and the whole decision.
 //!
 //! It mirrors the reference engine (`python/backpressure/_engine/pure`) file by file and word by word. It never reads a
 //! clock: every instant comes in, in monotonic nanoseconds. No call waits for another.
@@ -6,95 +6,23 @@
 #![forbid(unsafe_code)]
 
 pub mod breaker;
-pub mod cache;
+pub mod call;
 pub mod counters;
-pub mod curve;
 pub mod engine;
+pub mod host;
+pub mod laws;
+pub mod mode;
+pub mod queue;
+pub mod sample;
+pub mod settings;
 mod sync;
+pub mod table;
+pub mod vocabulary;
+pub mod word;
 pub mod zone;
+
+#[cfg(test)]
+mod tests;
 
 /// The version of the package, as the Python side states it too.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// How much a job matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priority {
-    /// May be shed when a queue is full.
-    Low,
-    /// The ordinary case.
-    Medium,
-    /// Waits least.
-    High,
-}
-
-impl Priority {
-    /// All of them; every triple in this crate is in this order.
-    pub const ALL: [Self; 3] = [Self::Low, Self::Medium, Self::High];
-
-    /// Its place in such a triple.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// Why a decision is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say all there is to say")]
-pub enum Reason {
-    BacklogGreen,
-    BacklogYellow,
-    BacklogRed,
-    BacklogRedShed,
-    CircuitOpen,
-    CircuitHalfOpen,
-    ManualOverride,
-    EmergencyMode,
-    StatsStale,
-    FallbackConservative,
-    FallbackPermissive,
-    FallbackCircuitOnly,
-    ColdStart,
-    ObserveOnly,
-    Untracked,
-}
-
-impl Reason {
-    /// All of them, with their public names, in the order that Python shares.
-    pub const ALL: [(Self, &str); 15] = [
-        (Self::BacklogGreen, "backlog_green"),
-        (Self::BacklogYellow, "backlog_yellow"),
-        (Self::BacklogRed, "backlog_red"),
-        (Self::BacklogRedShed, "backlog_red_shed"),
-        (Self::CircuitOpen, "circuit_open"),
-        (Self::CircuitHalfOpen, "circuit_half_open"),
-        (Self::ManualOverride, "manual_override"),
-        (Self::EmergencyMode, "emergency_mode"),
-        (Self::StatsStale, "stats_stale"),
-        (Self::FallbackConservative, "fallback_conservative"),
-        (Self::FallbackPermissive, "fallback_permissive"),
-        (Self::FallbackCircuitOnly, "fallback_circuit_only"),
-        (Self::ColdStart, "cold_start"),
-        (Self::ObserveOnly, "observe_only"),
-        (Self::Untracked, "untracked"),
-    ];
-
-    /// Its place in that order.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Priority, Reason};
-
-    #[test]
-    fn every_value_is_listed_at_its_own_index() {
-        for (index, (reason, _)) in Reason::ALL.iter().enumerate() {
-            assert_eq!(reason.index(), index);
-        }
-        for (index, priority) in Priority::ALL.iter().enumerate() {
-            assert_eq!(priority.index(), index);
-        }
-    }
-}

@@ -1,7 +1,7 @@
 //! Where atomics, locks and swapped pointers come from: the standard library and `arc-swap`, or a model of both.
 //!
-//! With `--cfg loom` every interleaving of a few threads can be enumerated, with `--cfg shuttle` those of many be drawn.
-//! `arc-swap` knows neither, so a stand-in takes its place there. See `tests/loom` and `tests/shuttle.rs`.
+//! With `--cfg loom` every interleaving of a few threads can be enumerated, with `--cfg shuttle` those of many be
+//! drawn. `arc-swap` knows neither, so a stand-in takes its place there. See `tests/loom` and `tests/shuttle.rs`.
 
 #[cfg(not(any(loom, shuttle)))]
 pub use arc_swap::{ArcSwap, ArcSwapOption};
@@ -35,10 +35,11 @@ mod stand_in {
     pub type ArcSwap<T> = Swap<Arc<T>>;
     pub type ArcSwapOption<T> = Swap<Option<Arc<T>>>;
 
-    /// A pointer swapped with acquire and release, and no more than that: `arc-swap` promises at least so much.
+    /// A pointer swapped with acquire and release, and nothing stronger: `arc-swap` promises at least that.
     ///
-    /// The pointer is an index into everything that was ever put here, so that a stale read is possible where the memory
-    /// model permits one. The lock around them is the standard library's: no thread is ever switched while it is held.
+    /// The pointer is an index into everything that was ever put here, so that a stale read is possible where the
+    /// memory model permits one. The lock around them is the standard library's: no thread is ever switched while it is
+    /// held.
     #[derive(Debug)]
     pub struct Swap<T> {
         put: Mutex<Vec<T>>,
@@ -63,6 +64,10 @@ mod stand_in {
 
         fn replace(&self, seen: u64, new: u64) -> Result<u64, u64> {
             self.last.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire)
+        }
+
+        pub fn load(&self) -> T {
+            self.load_full()
         }
 
         pub fn load_full(&self) -> T {

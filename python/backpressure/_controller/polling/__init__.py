@@ -1,1 +1,1 @@
-"""Who reads the statistics, when, and what becomes of what was read."""
+"""Who reads the statistics, when, and what happens with what was read."""

@@ -1,20 +1,24 @@
-"""Reads of a provider that belongs to its callers' event loops: each of them reads for itself, nobody in between."""
+"""Reads of a provider that belongs to the event loops of its callers: each loop reads for itself, in its own tasks."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backpressure._controller.polling.deadline import odd
+from backpressure._controller.polling.deadline import as_failed_read
+from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.sights import Sights
 from backpressure._model.clock import wait_async
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._runtime.foreign import raised_by_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Generator
 
+    from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._controller.polling.sights import Field
     from backpressure._model.clock import Clock
@@ -29,7 +33,7 @@ _Task = asyncio.Task[None]
 
 
 async def _tamed(reading: Awaitable[T]) -> T:
-    """Return what `reading` returns; a task would keep what is no `Exception` to itself, or end its loop by it."""
+    """Return what `reading` returns. Turn errors that are no `Exception` into one: they could end the loop."""
     try:
         return await reading
     except Exception:
@@ -39,42 +43,51 @@ async def _tamed(reading: Awaitable[T]) -> T:
         cancelled = task is not None and task.cancelling() and isinstance(error, asyncio.CancelledError)
         if cancelled or isinstance(error, GeneratorExit) or raised_by_signal(error):
             raise
-        raise odd(error) from None
+        raise as_failed_read(error) from None
 
 
 def _look_away(work: asyncio.Future[Any]) -> None:
-    """Have asyncio not complain that nobody looks at how a read ended that was cut short."""
+    """Look at the outcome of a read that was cut short, so that asyncio does not complain that nobody did."""
     if not work.cancelled():
         work.exception()
 
 
 class CallerLoopReads(Sights[_Loop, _Task]):
-    """Reads on the event loop that asks, in tasks that end when nothing is left to read. Loops share nothing."""
+    """Reads on the event loop of the caller, in tasks that end when nothing is left to read. Loops share nothing."""
 
     def __init__(
         self, provider: AsyncStatsProvider, samples: Samples, clock: Clock, timeout: Callable[[], float]
     ) -> None:
         self._provider: Any = provider
-        super().__init__(bool, together=hasattr(provider, "get_many"))  # there is always a task to be had
+        self._reads = Reads(provider)
+        super().__init__(bool, together=self._reads.together)  # a task can always be started
         self._samples = samples
         self._clock = clock
         self._timeout = timeout
 
     async def read(self, queue_names: list[str]) -> int:
         """Read some queues, within the timeout; return how many got a sample. Raises nothing the provider raised."""
-        collected: Mapping[str, Any] = {}
+        collected: dict[str, Any] = {}
         failure: Exception | None = None
         try:
-            if len(queue_names) == 1:
-                collected = {queue_names[0]: await self._bounded(self._provider.get_queue_stats(queue_names[0]))}
-            else:
-                collected = dict(await self._bounded(self._provider.get_many(queue_names)))
+            await self._carry_out(self._reads.steps(collected, queue_names))
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             failure = error
         return self._samples.sighted(queue_names, collected, failure, polled=False)
 
+    async def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
+        """Do what `steps` ask for, one after the other."""
+        go_on = partial(steps.send, None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                request = go_on()
+                try:
+                    go_on = partial(steps.send, await self._bounded(request.of(self._provider)))
+                except Exception as error:  # noqa: BLE001 - providers may raise anything
+                    go_on = partial(steps.throw, error)
+
     async def _bounded(self, reading: Awaitable[T]) -> T:
-        """Return what `reading` returns, or raise what it raises, within the timeout; what overruns is cancelled."""
+        """Return what `reading` returns, or raise what it raises; cancel it when it takes longer than the timeout."""
         timeout = self._timeout()
         work = asyncio.ensure_future(_tamed(reading))
         timer = asyncio.ensure_future(wait_async(self._clock, timeout))
@@ -92,15 +105,13 @@ class CallerLoopReads(Sights[_Loop, _Task]):
             error_type="deadline",
         )
 
-    # --------------------------------------------------------------------------------------------------- see `Sights`
-
     def _here(self) -> _Loop:
         for loop in [loop for loop in self._fields if loop.is_closed()]:
             self._fields.pop(loop, None)
         return asyncio.get_running_loop()
 
     def _launch(self, field: Field[_Task]) -> _Task:
-        # In an empty context: it reads for others too.
+        # In an empty context: the task reads for other callers too.
         context = contextvars.Context()
         return asyncio.get_running_loop().create_task(self._fly(field), name="backpressure-read", context=context)
 

@@ -1,4 +1,4 @@
-"""Calls into a provider, each on a thread of its own, so that none holds its caller beyond the deadline."""
+"""Calls into a provider, each on a thread of its own, so that no caller waits beyond its deadline."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from backpressure._model.clock import Clock
 
-__all__ = ["Reader", "odd"]
+__all__ = ["Reader", "as_failed_read"]
 
 T = TypeVar("T")
 
-# Seconds that an interrupted call is given to end by itself.
+# Seconds in which an interrupted call may still end by itself.
 _GRACE = 0.25
-# Hung calls at one time; a third would not end either, and each costs a thread.
+# Calls that may hang at one time: a third would not end either, and each costs a thread.
 _MAX_HUNG = 2
 
 
@@ -31,7 +31,7 @@ class _Call(Generic[T]):
     def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
         self.done = False
-        self.wake = Wake()  # the waiting caller's own, so a clock may set it too
+        self.wake = Wake()  # only the caller waits for it, so a clock may set it too
         self.value: T | None = None
         self.error: BaseException | None = None
 
@@ -48,8 +48,8 @@ class _Call(Generic[T]):
 class Reader:
     """Runs provider calls within a deadline.
 
-    A call that overruns is interrupted where the provider can; one that cannot be ended is abandoned, and what it
-    may still return is dropped. Thread-safe, and clean in a forked child.
+    A call that takes too long is interrupted if the provider can do that. If it does not end then, it is abandoned, and
+    what it may still return is dropped. Thread-safe; a forked child begins without the calls of its parent.
     """
 
     def __init__(self, provider: object, clock: Clock) -> None:
@@ -61,8 +61,8 @@ class Reader:
         """Return what `function` returns, or raise what it raises, within `timeout` seconds and a short grace.
 
         Raises:
-            StatsUnavailableError: with ``error_type="deadline"``, when it took longer or too many calls hang; or there
-                is no thread to be had.
+            StatsUnavailableError: with ``error_type="deadline"``, it took longer, or too many calls hang; or no
+                thread can be started.
         """
         hung = self._hung.setdefault(os.getpid(), set())
         hung -= {call for call in hung.copy() if call.done}
@@ -79,7 +79,9 @@ class Reader:
         try:
             wait(self._clock, call.wake, timeout, background=True)
         except BaseException:
-            hung.add(call)  # an interrupted caller, e.g. by Ctrl-C, does not wait for the end of its read
+            hung.add(
+                call
+            )  # a caller that is interrupted, for instance by Ctrl-C, does not wait for the end of its read
             self.interrupt()
             raise
         if not call.done:
@@ -89,26 +91,26 @@ class Reader:
                 call.wake.wait(_GRACE)
             if not call.done:
                 hung.add(call)
-            # Whatever came during the grace is late: it was read before what may be known by now.
+            # An answer that came so late is not used: newer ones may be known by now.
             raise StatsUnavailableError(
                 f"reading took longer than {timeout:g} s: look at the server, or raise polling.timeout",
                 error_type="deadline",
             )
-        thread.join()  # at its last instructions; a subinterpreter that ends before them takes the process with it
+        thread.join()  # it is at its last instructions; a subinterpreter that ends before these would crash the process
         if isinstance(call.error, Exception):
             raise call.error
         if call.error is not None:
-            # SystemExit and its like would end the thread that waits, for something that was not meant for it.
-            raise odd(call.error)
+            # SystemExit and the like would end the thread that waits, which they were not meant for.
+            raise as_failed_read(call.error)
         return call.value  # type: ignore[return-value]
 
     def interrupt(self) -> None:
-        """End the provider's reads under way, if it can."""
+        """End the reads that are under way, if the provider can do that."""
         if self._interrupt is not None:
             with contextlib.suppress(Exception):
                 self._interrupt()
 
 
-def odd(error: BaseException) -> StatsUnavailableError:
-    """Return what to raise in the place of what is no `Exception`, as no provider should raise."""
+def as_failed_read(error: BaseException) -> StatsUnavailableError:
+    """Return what stands for an error that is no `Exception`, such as `SystemExit`: no provider should raise it."""
     return StatsUnavailableError(f"the provider raised {type(error).__name__}")

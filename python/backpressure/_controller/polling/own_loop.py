@@ -1,6 +1,6 @@
-"""An asynchronous provider, presented as a blocking one: its coroutines run on an event loop of our own.
+"""An asynchronous provider as a blocking one: its coroutines run on an event loop of our own.
 
-So decisions need no loop, and those of callers may come and go.
+So decisions need no event loop, and those of callers may begin and end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextvars
 import os
 from typing import TYPE_CHECKING, Any
 
-from backpressure._controller.polling.deadline import odd
+from backpressure._controller.polling.deadline import as_failed_read
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake
 from backpressure._model.errors import StatsUnavailableError
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopReads"]
 
-# Seconds that a cancelled read is given to end by itself; less than the reader's own.
+# Seconds in which a cancelled read may still end by itself; fewer than those of `deadline`.
 _GRACE = 0.2
-# Loops at one time on which something hangs; each costs a thread.
+# Loops that may hang at one time; each costs a thread.
 _MAX_HUNG = 2
 
 
@@ -56,7 +56,7 @@ class _Read:
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self._error = error
             if isinstance(error, asyncio.CancelledError):
-                self._error = _overran() if self.cut else odd(error)
+                self._error = _overran() if self.cut else as_failed_read(error)
         self._finish()
 
     def cancel(self) -> None:
@@ -74,12 +74,12 @@ class _Read:
         self._wake.set()
 
     def release(self) -> None:
-        """Have the thread that waits for it look whether it ends, or give it up."""
+        """Wake the thread that waits for it: to see whether it ends, or else to give it up."""
         self.cut = True
         self._wake.set()
 
     def outcome(self) -> Any:
-        """Return what it returns, or raise what it raises, or that it does not end after it was cut."""
+        """Return or raise what it does; raise `StatsUnavailableError` if it was cut and does not end."""
         while not (self.done or self.cut):
             self._wake.wait()
         if not self.done:
@@ -94,7 +94,7 @@ class _Read:
 
 
 class _Loop:
-    """An event loop on a thread of its own, until it is told to end and nothing runs on it any more."""
+    """An event loop on a thread of its own; it ends when it is told to and nothing runs on it."""
 
     def __init__(self, release: Callable[[], Awaitable[object]] | None) -> None:
         self._release = release
@@ -107,7 +107,7 @@ class _Loop:
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread; raises `RuntimeError` where there is none to be had."""
+        """Start the thread; raises `RuntimeError` if none can be started."""
         try:
             self.thread = spawn(self._run, "backpressure-loop")
         except BaseException:
@@ -127,14 +127,14 @@ class _Loop:
             self.reads.discard(read)
 
     def _begin(self, read: _Read) -> None:
-        # A task that is made when the loop ends would never run.
+        # A task that is made while the loop ends would never run.
         if self._is_ending:
             read.fail(_ended())
         else:
             read.begin()
 
     def cut(self) -> None:
-        """Cancel what is read."""
+        """Cancel all reads."""
         for read in self.reads.copy():
             read.release()
             self._call(read.cancel)
@@ -147,7 +147,7 @@ class _Loop:
 
     def _call(self, function: Callable[[], object]) -> None:
         # In an empty context, which every task on this loop inherits.
-        with contextlib.suppress(RuntimeError):  # it is closed: nothing runs there any more
+        with contextlib.suppress(RuntimeError):  # it is closed: nothing runs there
             self._loop.call_soon_threadsafe(function, context=contextvars.Context())
 
     def _note_end(self) -> None:
@@ -169,7 +169,7 @@ class _Loop:
         if not self._end_asked:
             await self._ending.wait()
         self._is_ending = True
-        # What swallows its cancellation is waited for: a loop must not be closed under it.
+        # A task that swallows its cancellation is waited for: its loop must not be closed while it runs.
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()
@@ -183,8 +183,8 @@ class _Loop:
 class LoopReads:
     """A `StatsProvider` made of an `AsyncStatsProvider`. Thread-safe; a forked child gets a loop of its own.
 
-    A read that does not end when it is cancelled, or that blocks the loop, is left behind together with the loop; two
-    may be so at a time. ``get_many`` is there where the provider has it.
+    A read that does not end when it is cancelled, or that blocks the loop, is left behind together with the loop; at
+    most two loops at a time. ``get_many`` is there if the provider has it.
     """
 
     def __init__(self, provider: AsyncStatsProvider) -> None:
@@ -192,7 +192,7 @@ class LoopReads:
         self._release: Callable[[], Awaitable[object]] | None = getattr(provider, "release_loop", None)
         self._closed = False
         self._lock = ForkLock()
-        # By process, and never dropped: what a parent made must not be collected in its child, where its loop stands.
+        # By process, and never dropped: a child must not garbage-collect the loops of its parent, which stand still.
         self._loops: dict[int, _Loop] = {}
         self._left: dict[int, list[_Loop]] = {}
         if getattr(provider, "get_many", None) is not None:
@@ -244,7 +244,7 @@ class LoopReads:
                 self._leave(loop)
 
     def _loop(self) -> _Loop:
-        """Return this process's loop, made where there is none."""
+        """Return the loop of this process; make it if there is none."""
         pid = os.getpid()
         with self._lock():
             loop = self._loops.get(pid)
@@ -259,13 +259,13 @@ class LoopReads:
                 )
             fresh = self._loops[pid] = _Loop(self._release)
             fresh.start()
-        if self._closed:  # also where close() came meanwhile, which does not wait for the lock
+        if self._closed:  # also if close() was called meanwhile: it does not wait for the lock
             self.end()
             raise StatsUnavailableError("the controller was stopped: nothing is read any more")
         return fresh
 
     def _leave(self, loop: _Loop) -> None:
-        """Let another loop do what comes next; this one ends when it can."""
+        """Use another loop from now on; this one ends when it can."""
         pid = os.getpid()
         with self._lock():
             if self._loops.get(pid) is loop:

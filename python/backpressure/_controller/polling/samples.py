@@ -1,4 +1,4 @@
-"""What providers answer, taken into the engine: judged, counted and reported. No I/O, no waiting."""
+"""What providers answer: checked, counted, reported and given to the engine. No I/O, no waiting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import QueueStats
 from backpressure._model.units import nanoseconds
 from backpressure._runtime.pauses import Pauses
-from backpressure._telemetry.metrics import Durations
+from backpressure._telemetry.ledger import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Samples"]
 
-# Queues whose failures are told one by one; a provider that invents names must not fill the memory.
+# Queues whose failures are reported one by one; a provider that invents names must not fill the memory.
 _MAX_REPORTED = 1_000
-# Types of errors that are counted apart: they are labels of a metric, and come from other people's code.
+# Types of errors that are counted one by one: they are labels of a metric, and come from other people's code.
 _MAX_ERROR_TYPES = 50
 _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
-# Seconds that no job has waited; an integer may be larger than any float.
+# Seconds, longer than any job waits: an integer may be larger than every float.
 _LONGEST = 1e10
 # Failures that go on until a person changes something.
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
@@ -43,7 +43,7 @@ def _never(_queue_name: str) -> bool:
 
 
 def _age_ns(seconds: object) -> int | None:
-    """Return an age in whole nanoseconds; ``None`` for what is no age, since providers may be other people's code."""
+    """Return an age in whole nanoseconds; ``None`` for what is no age: a provider may be other people's code."""
     if isinstance(seconds, (int, float)) and 0 <= seconds < math.inf:
         return nanoseconds(min(seconds, _LONGEST))
     return None
@@ -53,7 +53,7 @@ class Samples:
     """Stands between those who read and the engine. Thread-safe.
 
     Args:
-        hastens: tells whether the return of a queue's statistics lets its circuit be probed at once.
+        hastens: tells whether a queue's circuit may be probed at once when its statistics can be read again.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Samples:
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
         self._queue_health: dict[str, str] = {}
-        # Queues that could not be read while their circuits were open, nor since.
+        # Queues that could not be read while their circuits were open, and have not been read since.
         self._lost: set[str] = set()
         #: Monotonic nanoseconds of the last answer of the provider, ``None`` before the first.
         self.answered_ns: int | None = None
@@ -94,8 +94,6 @@ class Samples:
         # The exponent is capped only to keep the number small: the delay is capped long before.
         return min(config.max_backoff, config.interval * 2.0 ** min(self._failures, 64)) * self._uniform(0.5, 1.0)
 
-    # ---------------------------------------------------------------------------------------------------------- takings
-
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
         good = self.take(collected)
@@ -112,13 +110,13 @@ class Samples:
     def sighted(
         self, queue_names: Iterable[str], collected: Mapping[str, Any], failure: Exception | None, *, polled: bool
     ) -> int:
-        """Take over what was read for callers, where `failure` may have cut it short; return how many were good.
+        """Take over what was read for callers, until a `failure` if there was one; return how many samples were good.
 
-        Unless the provider is `polled` too, this says how it is.
+        If the provider is not `polled` as well, this is what its health is known by.
         """
         names = set(queue_names)
         if failure is not None and len(names) == 1:
-            collected = dict.fromkeys(names, failure)  # for all that is known it concerns this queue alone
+            collected = dict.fromkeys(names, failure)  # as far as is known it concerns this queue alone
         elif failure is not None:
             self.count_error(self._error_type(failure))
         good = self.take(collected) & names
@@ -131,7 +129,7 @@ class Samples:
         return len(good)
 
     def take(self, collected: Mapping[str, Any]) -> set[str]:
-        """Hand samples to the engine; return whose were good. A bad one spoils no other."""
+        """Give samples to the engine; return the queues whose samples were good. A bad one does not affect others."""
         now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
         tick = Pauses().tick
         good: set[str] = set()
@@ -139,7 +137,7 @@ class Samples:
             tick()
             problem, error_type = self._problem(name, sample)
             if problem is None:
-                assert isinstance(sample, QueueStats)  # noqa: S101 - what else has no problem
+                assert isinstance(sample, QueueStats)  # noqa: S101 - nothing else has no problem
                 lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
                 oldest_age_ns = _age_ns(sample.oldest_age)
                 if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns, oldest_age_ns):
@@ -162,14 +160,14 @@ class Samples:
                     self._lost.add(valid)
 
     def _note_found(self, name: str) -> None:
-        """Let a queue that can be read again be probed, where enqueues fail and return with its statistics."""
+        """If a lost queue can be read again, let its circuit be probed: jobs go to the server that was read."""
         if name in self._lost:
             self._lost.discard(name)
             if self._hastens(name):
                 self._engine.hasten(name)
 
     def _error_type(self, error: Exception) -> str:
-        """Return what to count an error as: its own word for it, where that can be a label."""
+        """Return the type to count an error as: the one that it names, if that can be a label."""
         given: object = getattr(error, "error_type", None)
         if not (isinstance(error, StatsUnavailableError) and isinstance(given, str) and _ERROR_TYPE.fullmatch(given)):
             return "provider"
@@ -189,13 +187,13 @@ class Samples:
         return sample.fault(), "invalid_sample"
 
     def _settle_cold_queues(self) -> None:
-        """Let queues that this poll brought no sample for fall back until the next one."""
+        """Let queues without any sample use the fallback until the next poll."""
         for name in self._engine.queue_names():
             if name not in self.stats:
                 self._engine.read_failed(name)
 
     def forget(self, queue_name: str) -> None:
-        """Drop what is kept for display of an evicted queue."""
+        """Drop what is kept about an evicted queue."""
         self.stats.pop(queue_name, None)
         self._queue_health.pop(queue_name, None)
         self._lost.discard(queue_name)
@@ -208,8 +206,6 @@ class Samples:
         self._failures = 0
         self._health = "unknown"
         self.answered_ns = None
-
-    # ---------------------------------------------------------------------------------------------------------- reports
 
     def errors(self) -> dict[str, int]:
         """Return failed reads by type."""
@@ -238,7 +234,7 @@ class Samples:
         if failure is None:
             self._announcer.announce("provider", old, new, "statistics are read again")
         else:
-            # A foreign exception's text may hold a URL with credentials; its type says enough.
+            # The text of other people's exceptions may hold a URL with credentials; the type says enough.
             cause = failure if isinstance(failure, StatsUnavailableError) else type(failure).__name__
             level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
             self._announcer.announce(

@@ -1,6 +1,6 @@
-"""Reads that callers share: queues asked for while a read is under way are gathered for the next one.
+"""Reads that callers share: queues that are asked for while a read is under way are gathered for the next one.
 
-The reading is never done by who asks, so that a caller that dies, is cancelled or interrupted takes nothing with it.
+A caller never reads itself, so that others lose nothing when it dies, is cancelled or is interrupted.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ F = TypeVar("F")  # what does them: a thread, or a task
 
 # Reads at a time where the provider takes one queue a read.
 _FLIERS = 8
-# And where these seem to hang; each costs threads.
+# And if these seem to hang. Each costs threads.
 _MOST_FLIERS = 32
-# Part of its time that a caller waits for a read to begin before another one is begun for it.
+# The part of its time that a caller waits for a read to begin; then another one is begun for it.
 _PATIENCE = 1 / 8
-#: Seconds beyond the timeout in which a read that overran it is told to have failed.
+#: Seconds after the timeout within which a read that took too long is reported as failed.
 GRACE = 0.3
 
 
@@ -39,14 +39,14 @@ class _Settable(Protocol):
 
 
 class Landing:
-    """The end of something under way, which anybody may wait for."""
+    """The end of something under way, for which anybody may wait."""
 
     def __init__(self) -> None:
         self.over = False
         self.waiting: list[_Settable] = []
 
     def land(self) -> None:
-        """Let all go who wait, now and later."""
+        """Wake all who wait, and let later ones not wait at all."""
         self.over = True
         for wake in self.waiting.copy():
             wake.set()
@@ -75,7 +75,7 @@ class Sight(Landing):
 
 
 class Field(Generic[F]):
-    """Where reads take off: what is to be read, what is being read, and by whom."""
+    """The reads of one process or event loop: what is to be read, what is being read, and by whom."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -88,7 +88,7 @@ class Sights(abc.ABC, Generic[P, F]):
     """Has queues read for callers. Thread-safe.
 
     Args:
-        fail: told of queues that nobody can be got to read.
+        fail: called with queues that cannot be read, because no thread can be started.
         together: whether several queues take one read.
     """
 
@@ -105,14 +105,14 @@ class Sights(abc.ABC, Generic[P, F]):
 
     @abc.abstractmethod
     def _launch(self, field: Field[F]) -> F:
-        """Have what is pending read; raise `RuntimeError` where that cannot be had."""
+        """Start a thread or task that reads what is pending; raise `RuntimeError` if none can be started."""
 
     @abc.abstractmethod
     def _lives(self, flier: F) -> bool:
-        """Tell whether a flier is still at it."""
+        """Tell whether a thread or task still runs."""
 
     def ask(self, queue_name: str) -> tuple[Sight, bool]:
-        """Have a queue read; tell whether this caller is the first to ask. Waits for nothing."""
+        """Ask for a read of a queue; tell whether this caller is the first to ask. Waits for nothing."""
         here = self._here()
         field = self._fields.get(here) or self._fields.setdefault(here, Field())
         with self._lock():
@@ -132,7 +132,7 @@ class Sights(abc.ABC, Generic[P, F]):
             self._hurry(sight)
             sight.wait(clock, timeout * (1 - _PATIENCE) + GRACE)
 
-    async def wait_async(self, sight: Sight, clock: Clock, timeout: float) -> None:  # noqa: ASYNC109 - nothing ends
+    async def wait_async(self, sight: Sight, clock: Clock, timeout: float) -> None:  # noqa: ASYNC109 - it ends nothing
         """As `wait`, suspending the calling task instead."""
         await sight.wait_async(clock, timeout * _PATIENCE)
         if not sight.over:
@@ -140,31 +140,31 @@ class Sights(abc.ABC, Generic[P, F]):
             await sight.wait_async(clock, timeout * (1 - _PATIENCE) + GRACE)
 
     def release(self) -> None:
-        """Let all go who wait: nothing is decided any more."""
+        """Wake all who wait: the controller decides nothing more."""
         for field in list(self._fields.values()):
             if field.pid == os.getpid():
                 for sight in (*field.pending.copy().values(), *field.flying.copy().values()):
                     sight.land()
 
     def _hurry(self, sight: Sight) -> None:
-        """Have a queue read beside the reads under way, one of which seems to hang."""
+        """Start one more read for a queue: one of those under way seems to hang."""
         field = self._fields[self._here()]
         with self._lock():
             if field.pending.get(sight.queue_name) is sight and len(field.fliers) < _MOST_FLIERS:
                 self._send(field)
 
     def _send(self, field: Field[F]) -> None:
-        # Under the lock, and nothing is claimed before: a caller that dies in the midst leaves it all to the next one.
+        # Under the lock, and nothing is taken before: if a caller dies here, the next one does it all again.
         try:
             field.fliers.add(self._launch(field))
-        except RuntimeError:  # no more threads are to be had
+        except RuntimeError:  # no more threads can be started
             while sights := self._take(field):
                 for sight in sights:
                     self._fail(sight.queue_name)
                 self._land(field, sights)
 
     def _take(self, field: Field[F], flier: F | None = None) -> list[Sight]:
-        """Return what is to be read next; nothing where `flier` may go."""
+        """Return what is to be read next; nothing if the thread or task `flier` may end."""
         with self._lock():
             sights = list(field.pending.values())[: self._share]
             for sight in sights:
@@ -188,7 +188,7 @@ class ThreadSights(Sights[int, threading.Thread]):
         self._read = read
 
     def _here(self) -> int:
-        return os.getpid()  # a forked child has none of its parent's threads
+        return os.getpid()  # a forked child has none of the threads of its parent
 
     def _launch(self, field: Field[threading.Thread]) -> threading.Thread:
         return spawn(lambda: self._fly(field), "backpressure-read")

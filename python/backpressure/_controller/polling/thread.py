@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import sys
@@ -10,49 +11,50 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backpressure._controller.polling.deadline import Reader, odd
+from backpressure._controller.polling.deadline import Reader, as_failed_read
+from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.sights import Landing, ThreadSights
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, wait
-from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.units import nanoseconds
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator
 
+    from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
     from backpressure._model.config.polling import PollingConfig
-    from backpressure._model.stats import QueueStats, StatsProvider
+    from backpressure._model.stats import StatsProvider
     from backpressure._telemetry.events import Announcer
 
 __all__ = ["Poller"]
 
-# Seconds beyond its own plans after which the thread is in doubt.
+# Seconds after which a thread that does not do what it planned is in doubt.
 _SLACK = 2.0
-# Seconds that the end of each thread is waited for; they are daemons, so nothing hangs on them.
+# Seconds to wait for the end of each thread; they are daemons, so the process can end without them.
 _JOIN = 0.4
 
 
 def _nothing() -> None:
-    """End no reads but those that end by themselves."""
+    """End no reads: these end by themselves."""
 
 
 class _Thread:
-    """One incarnation of the poller's thread. A stranger to later ones, and to those of other processes."""
+    """One thread of the poller, with its state. Later threads, and those of other processes, share none of it."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.wake = Wake()
         self.poll_now = True
         self.first_poll = Landing()
-        self.due_ns: float = 0  # when it will have shown itself again, if it lives
-        self.late = False  # it woke up long after it meant to, and polls
-        self.doubted = False  # it was not seen in time, and woken to show itself
+        self.due_ns: float = 0  # when it must have reported again, if it lives
+        self.late = False  # it woke up much later than planned, and polls
+        self.doubted = False  # it did not report in time, and was woken to do so
         self.dismissed = False
         self.thread: threading.Thread | None = None
 
@@ -61,7 +63,7 @@ class _Thread:
         return self.pid == os.getpid()
 
     def is_dead(self) -> bool:
-        """Tell whether it has ended; that it has not says nothing under all servers."""
+        """Tell whether it has ended. A ``False`` is not reliable under all servers."""
         return self.thread is not None and not self.thread.is_alive()
 
 
@@ -85,22 +87,18 @@ class Poller:
         self._announcer = announcer
         self.samples = samples
         self.reader = Reader(provider, clock)
+        self._reads = Reads(provider, engine.queue_names)
         self._end_reads = end_reads
         self._current: _Thread | None = None
         self._lock = ForkLock()
         self._begun = False
         self._stopped = False
-        self._rotation = 0
-        # Queues whose reads one by one have not ended, by process: some longer than their polls.
-        self._unread: dict[int, set[str]] = {}
         _pollers.add(self)
 
-    # ----------------------------------------------------------------------------------------------------- lifecycle
-
     def start(self) -> Landing | None:
-        """Start the thread, in a forked child anew, and return the end of its first poll; ``None`` without a poller."""
+        """Start the thread, in a forked child again; return the end of its first poll, or ``None`` without a poller."""
         self._begun = True
-        # A daemon at work while its interpreter ends could log to what is closed, and a subinterpreter dies of it.
+        # A daemon that works while its interpreter ends could log to closed files; a subinterpreter would crash.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
         self._ensure()
@@ -113,7 +111,7 @@ class Poller:
         if not self._may_run() or sys.is_finalizing() or (current is not None and current.is_own()):
             return False
         if current is not None:
-            self.forget_parent()  # no hook may have run
+            self.forget_parent()  # the fork hook may not have run
         self._spawn(current)
         return True
 
@@ -121,9 +119,9 @@ class Poller:
         return self._begun and self._config.enabled and not self._stopped
 
     def check(self) -> bool:
-        """Look after the thread, where samples are older than they may be; tell whether the caller should read first.
+        """Check the thread, since samples are older than they may be; tell whether the caller should read first.
 
-        It should where nobody can have read: in a forked child, and after the whole process stood still.
+        It should if nobody can have read: in a forked child, and after the whole process stood still.
         """
         if self._ensure():
             return True
@@ -137,7 +135,7 @@ class Poller:
             self.samples.note_restart()
             self._spawn(current)
         else:
-            # Perhaps it was not to be seen because this process was suspended, and is only waking up itself.
+            # Perhaps it did not report because this process was suspended, and is itself just waking up.
             current.doubted = True
             current.due_ns = self._due_ns(self._config.timeout)
             self._wake(current)
@@ -152,7 +150,7 @@ class Poller:
             self._wake(self._current)
 
     def retire(self) -> Callable[[], object]:
-        """End the thread and what it reads; return what waits for that, for less than a second.
+        """End the thread and its reads; return a function that waits for the end, for less than a second.
 
         `start` may come again.
         """
@@ -168,7 +166,7 @@ class Poller:
         return self.retire()
 
     def alive(self) -> bool:
-        """Tell whether this process has a poller that shows itself."""
+        """Tell whether this process has a poller that reports in time."""
         current = self._current
         return (
             current is not None
@@ -178,17 +176,17 @@ class Poller:
         )
 
     def forget_parent(self) -> None:
-        """Begin anew in a forked child: what its parent read says what was, not what is."""
+        """Begin again in a forked child: what its parent has read is old."""
         self._engine.forget_samples()
         self.samples.forget_all()
 
     def revive(self) -> None:
-        """Start a forked child's thread, when it comes to read its first queue."""
+        """Start the thread of a forked child, when it reads its first queue."""
         self._ensure()
 
     def _dismiss(self) -> threading.Thread | None:
-        """Have the thread end when it next looks; return it."""
-        # Let go of last, so that who is interrupted here may do it again.
+        """Tell the thread to end as soon as it checks; return it."""
+        # `_current` is cleared last, so that a caller that is interrupted here may try again.
         current = self._current
         own = current is not None and current.is_own()
         if current is not None and own:
@@ -208,7 +206,7 @@ class Poller:
         current.wake.set()
 
     def _spawn(self, old: _Thread | None) -> None:
-        """Start a thread in the place of `old`, unless another caller has."""
+        """Start a thread that replaces `old`, unless another caller already has."""
         fresh = _Thread()
         fresh.due_ns = self._due_ns(self._config.timeout)
         with self._lock():
@@ -219,14 +217,16 @@ class Poller:
             old.wake.set()
         try:
             fresh.thread = spawn(partial(self._run, fresh), "backpressure-poller")
-        except RuntimeError as error:  # no more threads are to be had: whoever meets an old sample tries again
+        except (
+            RuntimeError
+        ) as error:  # no more threads can be started: the next caller that finds an old sample tries again
             fresh.due_ns = -math.inf
             fresh.doubted = True
             fresh.first_poll.land()
             self._announcer.poller_failed(error)
             return
         if not self._may_run():
-            self._dismiss()  # its end came after this was begun
+            self._dismiss()  # the poller was ended after this began
 
     def _is_wanted(self, me: _Thread) -> bool:
         return self._current is me and not me.dismissed and not self._stopped
@@ -238,7 +238,7 @@ class Poller:
         finally:
             me.first_poll.land()
             if self._current is None:
-                self._end_reads()  # it may have begun to read when that was ended already
+                self._end_reads()  # it may have begun to read after the reads were ended
 
     def _turn(self, me: _Thread) -> None:
         """Wait for the next poll, and poll."""
@@ -269,81 +269,53 @@ class Poller:
     def _due_ns(self, seconds: float) -> int:
         return self._clock.monotonic_ns() + nanoseconds(seconds + _SLACK)
 
-    # --------------------------------------------------------------------------------------------------------- reads
-
     def poll(self) -> bool:
-        """Read everything once, within the timeout; tell whether the provider answered. Raises nothing it raised."""
+        """Read everything once, within the timeout; tell whether the provider answered. Its errors are not raised."""
         collected: dict[str, object] = {}
         began = time.perf_counter()
-        failure = self._bounded(self._collect, collected)
+        failure = self._bounded(collected)
         if self._stopped:
-            return False  # and what was cut short is no news
+            return False  # what was cut short is not reported
         answered = self.samples.finish(collected.copy(), failure, time.perf_counter() - began)
         self.samples.after_poll()
         return answered
 
     def sights(self) -> ThreadSights:
         """Return what reads for callers."""
-        together = hasattr(self._provider, "get_many")
-        return ThreadSights(self.read, self._engine.read_failed, together=together)
+        return ThreadSights(self.read, self._engine.read_failed, together=self._reads.together)
 
     def read(self, queue_names: list[str]) -> int:
         """Read some queues for callers, within the timeout; return how many got a sample."""
         collected: dict[str, object] = {}
-        failure = None if self._stopped else self._bounded(partial(self._fetch, queue_names), collected)
+        failure = None if self._stopped else self._bounded(collected, queue_names)
         if self._stopped:
             return 0
         return self.samples.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
 
-    def _bounded(self, fill: Callable[[dict[str, object], int], object], into: dict[str, object]) -> Exception | None:
-        """Call `fill` within the timeout; return what cut it short. What it put in until then is there."""
+    def _bounded(self, collected: dict[str, object], queue_names: list[str] | None = None) -> Exception | None:
+        """Read some queues, or everything, within the timeout; return what cut it short.
+
+        What was read until then is in `collected`, into which a read that hangs may still write later.
+        """
         timeout = self._config.timeout
         try:
             deadline_ns = self._clock.monotonic_ns() + nanoseconds(timeout)
-            self.reader.call(lambda: fill(into, deadline_ns), timeout)
+            steps = self._reads.steps(collected, queue_names, lambda: self._clock.monotonic_ns() >= deadline_ns)
+            self.reader.call(lambda: self._carry_out(steps), timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             return error
         return None
 
-    def _collect(self, collected: dict[str, object], deadline_ns: int) -> None:
-        """Read all that the provider lists, then the known queues that it left out. Runs on the reader's thread."""
-        collected.update(self._provider.get_all_queue_stats())
-        missing = [name for name in self._engine.queue_names() if name not in collected]
-        if not missing:
-            return
-        get_many: Callable[[Iterable[str]], Mapping[str, QueueStats | StatsUnavailableError]] | None
-        get_many = getattr(self._provider, "get_many", None)
-        if get_many is not None:
-            collected.update(get_many(missing))
-            return
-        # One by one, beginning behind where the last poll was cut off, so that every queue gets its turn.
-        unread = self._unread.setdefault(os.getpid(), set())
-        first = self._rotation % len(missing)
-        for position, name in enumerate(missing[first:] + missing[:first], first + 1):
-            if self._clock.monotonic_ns() >= deadline_ns:
-                return
-            self._rotation = position
-            if name in unread:
-                collected[name] = _still_hangs()
-                continue
-            unread.add(name)
-            try:
-                collected[name] = self._provider.get_queue_stats(name)
-            except BaseException as error:  # noqa: BLE001 - one queue's error spoils no other
-                collected[name] = error if isinstance(error, Exception) else odd(error)
-            finally:
-                unread.discard(name)
-
-    def _fetch(self, queue_names: list[str], collected: dict[str, object], _deadline_ns: int) -> None:
-        """Read queues, several only where the provider can in one go. Runs on the reader's thread."""
-        if len(queue_names) == 1:
-            collected[queue_names[0]] = self._provider.get_queue_stats(queue_names[0])
-        else:
-            collected.update(self._provider.get_many(queue_names))  # type: ignore[attr-defined]  # sights know
-
-
-def _still_hangs() -> StatsUnavailableError:
-    return StatsUnavailableError("an earlier read of it has not ended yet", error_type="deadline")
+    def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
+        """Do what `steps` ask for, one after the other. Runs on the reader's thread."""
+        go_on = partial(steps.send, None)
+        with contextlib.suppress(StopIteration):
+            while True:
+                request = go_on()
+                try:
+                    go_on = partial(steps.send, request.of(self._provider))
+                except BaseException as error:  # noqa: BLE001 - providers may raise anything
+                    go_on = partial(steps.throw, error if isinstance(error, Exception) else as_failed_read(error))
 
 
 def _join(*threads: threading.Thread | None) -> None:
@@ -357,7 +329,7 @@ def _after_fork_in_child() -> None:
         poller.forget_parent()
 
 
-# Servers that fork in C do without: there a child notices by its process id, where samples have grown old.
+# Servers that fork in C do not call it: there a child sees by its process id that its samples are old.
 _pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
 
 if hasattr(os, "register_at_fork"):

@@ -28,15 +28,15 @@ class CircuitConfig(Section):
     Args:
         failure_threshold: consecutive failures that open the circuit.
         recovery_threshold: successful probes that close it.
-        trip_window: seconds without an attempt, from the end of a failure on, that end a row of failures.
+        trip_window: a row of failures ends after this many seconds without an attempt, from the end of a failure.
         recovery_timeout: seconds an open circuit rejects everything before its first probe.
         probe_interval: seconds between probes of a half-open circuit.
         excluded_exceptions: exception classes that are no failure (settable in code only).
-        is_failure: asked about each other `Exception`: ``False`` for one that is no failure (settable in code only).
+        is_failure: called with every other `Exception`; returns ``False`` if it is no failure (settable in code only).
             Must be thread-safe; what it raises is logged once, and the exception counts.
         high_priority: ``"attempt"`` lets HIGH through an open circuit; ``"reject"`` blocks all priorities.
-        probe_on_recovery: where statistics and enqueues share a server and reads failed since the circuit opened, the
-            first good read of the queue makes its next admission the probe.
+        probe_on_recovery: if statistics and enqueues share a server, and reads have failed since the circuit opened,
+            then the first good read of the queue makes its next admission the probe.
 
     `probe_interval` follows a shorter `recovery_timeout` unless it is set.
 

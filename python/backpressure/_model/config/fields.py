@@ -54,13 +54,13 @@ _UNITS_NS = {
 }
 _PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 
-# A field's name, and a function: True, or the rule that is broken. It is a function of the value alone, or of the
-# finished object (or of its sound part).
+# A field's name, and a function that returns True, or the rule that is broken. It is called with the value alone, or
+# with the whole object (or with its valid part).
 Rules = tuple[tuple[str, Callable[[Any], bool | str]], ...]
 
 
 class Unset:
-    """A default, which nobody has set: it gives way to what was. Kept by copies, and by what is laid over them."""
+    """A default that nobody has set, so that a value below it shows through when tables are laid over one another."""
 
     __slots__ = ()
 
@@ -118,7 +118,7 @@ def _to_fraction(value: object, owner: object, field: "attrs.Attribute[Any]") ->
     # An exponent in text could ask for a number of a billion digits.
     if (isinstance(value, str) and re.fullmatch(r"-?[\d./]{1,24}", value)) or is_number(value):
         try:
-            # By way of the decimal text, so that 0.1 means one tenth and not its nearest binary float.
+            # From the decimal text, so that 0.1 means one tenth and not its nearest binary float.
             return Fraction(str(value))
         except (ValueError, ZeroDivisionError):
             pass
@@ -168,13 +168,13 @@ def optional(kind: type[Any]) -> Any:
 
 
 class CodeOnly(NamedTuple):
-    """What a field takes that no file can hold: in words, and a check of what may be meant for it."""
+    """What a field takes that no file can hold, in words; and whether a value may have been meant for it."""
 
     form: str
     may_be: Callable[[object], bool]
 
 
-#: Where a field's metadata tell of that.
+#: The key of a `CodeOnly` in the metadata of a field.
 CODE_ONLY = "code_only"
 
 
@@ -198,10 +198,10 @@ def check_field(cls: type[Any], field: "attrs.Attribute[Any]", value: object) ->
 
 
 def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
-    """Yield the first broken rule of each field: of each value for itself, then of pairs that are sound so far.
+    """Yield the first broken rule of each field: first rules about one value, then rules between valid values.
 
-    In between, fields of `values` that nobody has set follow those that they depend on. What `values` lacks, or is
-    broken, is taken away, and rules about it are passed over.
+    In between, fields of `values` that nobody has set follow those that they depend on. Values that break a rule are
+    taken out of `values`; rules about missing values are skipped.
     """
     for name, rule in cls._own_rules:
         if (value := getattr(values, name, None)) is not None and (verdict := rule(value)) is not True:
@@ -225,7 +225,7 @@ def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
 
 
 def ordered(low: str, high: str, low_rule: str, high_rule: str, *, strictly: bool = False) -> Rules:
-    """Return the rules that field `low` is not above `high`; where nobody set the one, the other is to blame."""
+    """Return the rules that field `low` is not above `high`; if nobody has set one of them, the other is to blame."""
 
     def blames_low(it: Any) -> bool:
         return isinstance(getattr(it, high), Unset) and not isinstance(getattr(it, low), Unset)
@@ -241,14 +241,14 @@ def ordered(low: str, high: str, low_rule: str, high_rule: str, *, strictly: boo
 
 
 class Section:
-    """What all parts share: a place in the tree, rules of their fields and between them, and who follows whom."""
+    """What all sections share: a path, rules about their fields and between them, and which field follows which."""
 
     __slots__ = ()
 
     _path: ClassVar[str] = ""
     _own_rules: ClassVar[Rules] = ()
     _rules: ClassVar[Rules] = ()
-    #: Fields that follow others until they are set: functions of their defaults and of the object, in this order.
+    #: Fields that follow others until they are set, in this order: functions of the default and of the object.
     _follow: ClassVar[Mapping[str, Callable[[float, Any], float]]] = {}
 
     def __attrs_post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Mappings, files and the environment into a configuration, laid over a base, with every fault in one error.
 
-What there is to set, and how it is checked, is told by the fields of the class that is loaded, and by their types. One
-name is known here: ``queues`` is a table by names, and what is set there for a queue goes over the shared part.
+The fields of the class that is loaded, and their types, say what can be set and how it is checked. This file knows one
+name: ``queues`` is a table by queue names, and what a queue sets there is laid over the shared part.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _names_hook(field: attrs.Attribute[Any]) -> _Hook:
 
 def _value_hook(cls: type[Any], field: attrs.Attribute[Any]) -> _Hook:
     def structure(value: object, _: object) -> Any:
-        # Only code can hold classes and functions: what is none came from a file, or from one who thinks of files.
+        # Only code can hold classes and functions: anything else came from a file, or was meant for one.
         code_only: CodeOnly | None = field.metadata.get(CODE_ONLY)
         if code_only is not None and not code_only.may_be(value):
             raise _fault((), value, f"settable in code only, as {code_only.form}")
@@ -98,14 +98,14 @@ def _value_hook(cls: type[Any], field: attrs.Attribute[Any]) -> _Hook:
             return check_field(cls, field, value)
         except ConfigurationError:
             raise
-        except (TypeError, ValueError) as error:  # of a field that another's class has added
+        except (TypeError, ValueError) as error:  # from a class of the user's
             raise _fault((), value, str(error)) from error
 
     return structure
 
 
 def _fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
-    """Return the fields of a class, with their types even where these were written as text."""
+    """Return the fields of a class with their types, also if these were written as text."""
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(cls))
     return fields
 
@@ -120,7 +120,7 @@ def _is_by_name(field: attrs.Attribute[Any]) -> bool:
 
 
 def _table_hook(cls: type[Any]) -> _Hook:
-    """Return what makes a `cls` of a table, or raises all that is wrong with it."""
+    """Return a function that makes a `cls` of a table, or raises everything that is wrong with the table."""
     hooks: dict[str, _Hook] = {}
     for field in _fields(cls):
         if _is_by_name(field):
@@ -138,7 +138,7 @@ def _table_hook(cls: type[Any]) -> _Hook:
             return structure_fields(table, cls)
         except ClassValidationError as error:
             of_fields, others = error.group_exceptions()
-            # Building stops at the first broken rule and is not even tried beside a faulty field.
+            # Building stops at the first broken rule, and does not begin if a field is wrong.
             sound = SimpleNamespace()
             ruled = issubclass(cls, Section)
             for name, hook in hooks.items() if ruled and (cls._own_rules or cls._rules) else ():
@@ -160,13 +160,13 @@ _converter.register_structure_hook_factory(attrs.has, _table_hook)
 
 
 def _located(error: Exception, keys: _Keys = ()) -> Iterator[tuple[_Keys, str, object]]:
-    """Yield the keys of each fault within `error`, what is wrong there as the end of a sentence, and the value."""
+    """Yield each fault within `error`: its keys, what is wrong as the end of a sentence, and the value."""
     if isinstance(error, ClassValidationError):
         members, others = error.group_exceptions()
         for member, note in members:
             yield from _located(member, (*keys, note.name))
         for other in others:
-            # The rules between fields know the name of their own, but not where in the tree they are.
+            # The rules between fields know the name of their field, but not its place in the tree.
             own = (other.field.rpartition(".")[2],) if isinstance(other, ConfigurationError) else ()
             yield from _located(other, (*keys, *own))
     elif isinstance(error, IterableValidationError):
@@ -180,7 +180,7 @@ def _located(error: Exception, keys: _Keys = ()) -> Iterator[tuple[_Keys, str, o
             yield (*keys, name), f" is unknown: {hint}", name
     elif isinstance(error, ConfigurationError):
         yield keys, str(error).removeprefix(error.field), error.value
-    elif isinstance(error, TypeError | ValueError):  # of a class that another has written
+    elif isinstance(error, TypeError | ValueError):  # from a class of the user's
         yield keys, f" is refused: {error}", None
     else:
         raise error
@@ -202,7 +202,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def _layered(*layers: Any) -> Any:
-    """Lay tables over one another, key by key; where the last layer is no table, it alone counts."""
+    """Lay tables over one another, key by key; if the last layer is no table, only that counts."""
     if len(layers) == 1:
         return layers[0]
     *_, last = layers = tuple(map(_plain, layers))
@@ -213,7 +213,7 @@ def _layered(*layers: Any) -> Any:
 
 
 def _queues_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
-    """Lay each queue's changes over what it has of its own, or else over the shared part as changed."""
+    """Lay the changes of each queue over its own part, or if it has none, over the shared part with its changes."""
     changed = _plain(changes["queues"])
     if not isinstance(changed, Mapping):
         return changed
@@ -248,7 +248,7 @@ def _load(
     if not isinstance(changes, Mapping):
         raise ConfigurationError(f"a configuration is a mapping: {shown(changes)} is none", value=changes)
     if isinstance(base, cls):
-        cls = type(base)  # it may have more than was asked for
+        cls = type(base)  # it may have more sections
     found = list(faults)
     tables = _plain(base or cls())
     merged = _layered(tables, {name: part for name, part in changes.items() if name != "queues"})
@@ -281,14 +281,14 @@ def to_dict(config: Section) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for field in _fields(type(config)):
         value = getattr(config, field.name)
-        # A part that a queue has not of its own is the shared one.
+        # ``None`` means that a queue uses the shared part.
         if CODE_ONLY not in field.metadata and not (value is None and _is_section(field)):
             tables[field.name] = _bare(value)
     return tables
 
 
 def _bare(value: Any) -> Any:
-    """Return a value ready for JSON, without the mark that nobody has set it."""
+    """Return a value ready for JSON, without the mark of a default."""
     if attrs.has(type(value)):
         return to_dict(value)
     if isinstance(value, Mapping):

@@ -24,7 +24,7 @@ class PollingConfig(Section):
         jitter: a poll comes up to this much earlier or later, so that producers do not poll together.
         timeout: longest a whole poll, or the first read of a queue, may take.
         max_backoff: longest wait after failed polls.
-        cache_ttl: age up to which a sample is believed.
+        cache_ttl: age up to which a sample is used.
         enabled: ``False`` reads on the caller's path whenever a sample has expired.
 
     What is not set follows `interval`: `jitter` and `timeout` a shorter one, `max_backoff` and `cache_ttl` a longer.

@@ -13,8 +13,8 @@ __all__ = ["FallbackMode", "RecoveryStrategy"]
 class FallbackMode(StrEnum):
     """What to do when there are no usable statistics.
 
-    ``conservative`` delays HIGH/MEDIUM/LOW by 100/500/1000 ms, ``permissive`` does not delay, ``circuit_only`` leaves
-    the breaker alone to judge. Settings take ``true`` and ``false`` for the first two.
+    ``conservative`` delays HIGH/MEDIUM/LOW by 100/500/1000 ms, ``permissive`` does not delay, ``circuit_only`` lets
+    only the breaker decide. Settings take ``true`` and ``false`` for the first two.
 
     Example:
         >>> RecoveryStrategy(fallback_mode=False).fallback_mode
@@ -43,7 +43,7 @@ class RecoveryStrategy(Section):
 
     Args:
         fallback_mode: ``conservative`` delays HIGH/MEDIUM/LOW by 100/500/1000 ms, ``permissive`` does not delay,
-            ``circuit_only`` leaves the breaker alone to judge.
+            ``circuit_only`` lets only the breaker decide.
         graceful_degrade: seconds over which an expired sample's delay moves to the fallback's.
         manual_override: start with the override on.
         emergency_mode: start with emergency mode on.

@@ -1,8 +1,8 @@
 """One gate for all that a Celery canvas sends at once: a group, a chord or a chain, however they are nested.
 
-Celery alone knows what a canvas sends, and with which options: that differs from release to release. So it is let do
-all that it does, while what reaches out of the process is put off: messages, and what it asks of the result backend.
-Then one gate is asked for all messages, and lets all of it go, or nothing.
+Only Celery knows what a canvas sends, and with which options; this differs between releases. So Celery does all its
+work, but what leaves the process is kept back: messages, and calls of the result backend. Then one gate is asked for
+all messages. It lets all of it go, or nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ hooks: weakref.WeakKeyDictionary[Any, Hook] = weakref.WeakKeyDictionary()
 
 
 class Unsent:
-    """What one canvas sends, as long as its gate was not asked. For one thread."""
+    """What one canvas sends, kept until its gate is asked. For one thread."""
 
     def __init__(self, app: Any, hook: Hook) -> None:
         self.app = app
@@ -44,7 +44,7 @@ class Unsent:
         self._subscriptions: list[Callable[[], object]] = []
 
     def put(self, message: Message) -> Any:
-        """Keep a message and return its result, of a task that nobody runs yet."""
+        """Keep a message and return the result object of its task, which nobody runs yet."""
         sent = message.look()
         if sent is not None:
             return sent
@@ -52,7 +52,7 @@ class Unsent:
         return message.result()
 
     def put_backend_call(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Keep what the result backend is to know before the messages are sent."""
+        """Keep a call that the result backend must get before the messages are sent."""
         self._backend_calls.append(functools.partial(function, *args, **kwargs))
 
     def put_subscription(self, then: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -63,14 +63,14 @@ class Unsent:
         """Ask for all messages, and send them."""
         places = [message.place for message in self._messages if message.place is not None]
         with self._hook.admitted(places):
-            # Celery does all this in turns. These may take a connection of their own, so none is held meanwhile.
+            # Celery does all this in turns. These calls may take their own connection, so none is held meanwhile.
             for call in self._backend_calls:
                 call()
             if self._messages:
                 with self.app.producer_or_acquire() as producer:
                     for message in self._messages:
                         message.send(producer)
-            # Sending makes results that die at once, and that end their task's subscription as they do.
+            # Sending makes results that are collected at once, which ends their task's subscription.
             for subscribe in self._subscriptions:
                 subscribe()
         for message in self._messages:
@@ -78,7 +78,7 @@ class Unsent:
 
 
 class _StandIn:
-    """The app that a canvas is handed meanwhile, which takes no connection and keeps what the backend is to do."""
+    """The app that a canvas gets meanwhile. It takes no connection, and keeps the calls for the backend."""
 
     def __init__(self, unsent: Unsent) -> None:
         self._unsent = unsent
@@ -109,7 +109,7 @@ _unsent: contextvars.ContextVar[Unsent | None] = contextvars.ContextVar("_unsent
 
 
 def unsent(app: Any) -> Unsent | None:
-    """Return what this code adds the messages of `app` to, if a canvas is about to send them."""
+    """Return the `Unsent` to which this code adds messages of `app`, if a canvas is about to send them."""
     innermost = _unsent.get()
     return innermost if innermost is not None and innermost.app is app else None
 
@@ -121,9 +121,9 @@ def real(app: Any) -> Any:
 
 @contextlib.contextmanager
 def _gathered(app: Any) -> Iterator[Any]:
-    """Put off what the body sends, and send it at the end. Yields the app that the canvas is to use, ``None`` its own.
+    """Keep what the body sends, and send it at the end. Yield the app for the canvas to use, ``None`` for its own.
 
-    In a worker, or where the gate was asked already, nothing is put off.
+    In a worker, or where the gate was asked already, nothing is kept.
     """
     hook = hooks.get(app)
     inner = unsent(app)

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Message"]
 
-# Wherever Celery puts signatures into signatures.
+# The places where Celery puts signatures into signatures.
 _CALLBACKS = ("chain", "chord", "link", "link_error")
 _MEMBERS = ("tasks", "header", "body", "task")
 
-# Celery's own tasks that run another, each of which is of that one's priority.
+# Celery's own tasks that run another task; each has the priority of that task.
 _MAPS = frozenset({"celery.map", "celery.starmap"})
 
-# A chord's watch follows its header, for each without the other is lost; tests see by a ping whether a worker runs.
+# A chord's watch follows its header, because one is useless without the other; tests ping to see if a worker runs.
 _CELERYS_OWN = frozenset({"celery.chord_unlock", "celery.ping"})
 
 
 class _Looked(BaseException):
-    """Ends `Celery.send_task` when the route is known; what handles errors of sending must not handle it."""
+    """Ends `Celery.send_task` when the route is known; handlers of send errors must not catch it."""
 
 
 class Message:
-    """What `Celery.send_task` was called with. For one thread.
+    """The arguments of one call of `Celery.send_task`. For one thread.
 
     Attributes:
-        place: what the gate is asked for, once it was looked for; ``None`` if the message passes.
+        place: priority and queue to ask the gate for, once `look` has found them; ``None`` if the message passes.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Message:
         if name in _MAPS:
             self._mapped, mark = _mapped(kwargs)
             self._mark = self._mark or mark
-        if name.startswith("celery."):  # those of a map, and of a chord's watch, hold signatures
+        if name.startswith("celery."):  # a map's and a chord's watch's hold signatures
             args, kwargs = _without_marks(args), _without_marks(kwargs)
         self._args = args
         self._kwargs = kwargs
@@ -66,7 +66,7 @@ class Message:
     def look(self) -> Any:
         """Look for the place without sending anything, and return ``None``.
 
-        An app of a class that sends by a way of its own, which asks no router, has sent: returns its result.
+        An app whose class sends in its own way, and asks no router, has sent already: returns its result.
         """
         self._options["task_id"] = self._options.get("task_id") or celery.uuid()
         try:
@@ -127,7 +127,7 @@ class Message:
         return far_ahead(self._seconds())
 
     def _seconds(self) -> float | None:
-        """Return in how many seconds the task is due; where Celery refuses what was given, it shall tell."""
+        """Return in how many seconds the task is due; ``None`` for a value that Celery itself will refuse."""
         countdown, eta = self._options.get("countdown"), self._options.get("eta")
         if countdown:
             return float(countdown) if isinstance(countdown, numbers.Real) else None
@@ -149,7 +149,7 @@ class Message:
 
 
 class _Router:
-    """Tells of the route that Celery takes, after all else that it merges and before it takes a connection."""
+    """Reports Celery's route, after Celery has merged all options and before it takes a connection."""
 
     def __init__(self, router: Any, found: Callable[..., None]) -> None:
         self._router = router
@@ -168,7 +168,7 @@ class _Router:
 
 
 def _mapped(kwargs: Any) -> tuple[str | None, Any]:
-    """Return the name of the task that a map runs, and what its signature is marked with."""
+    """Return the name of the task that a map runs, and the mark of its signature."""
     task = kwargs.get("task") if isinstance(kwargs, dict) else None
     if isinstance(task, dict):
         return task.get("task"), (task.get("options") or {}).get(MARK)
@@ -180,7 +180,7 @@ def _callbacks_without_marks(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_marks(value: Any) -> Any:
-    """Return signatures, in whatever holds them, without their marks: itself where there are none."""
+    """Return a value with the marks of all signatures in it removed; the value itself where there are none."""
     if isinstance(value, (list, tuple)):
         members = [_without_marks(member) for member in value]
         if all(new is old for new, old in zip(members, value, strict=True)):
@@ -201,7 +201,7 @@ def _without_marks(value: Any) -> Any:
 
 
 def _replaced(mapping: Any, parts: dict[str, Any]) -> Any:
-    """Return the mapping with these parts; itself if they are its own."""
+    """Return the mapping with these parts; the mapping itself if nothing changed."""
     if all(mapping.get(name) is part for name, part in parts.items()):
         return mapping
     return {**mapping, **parts}

@@ -1,4 +1,4 @@
-"""Which queue a Celery message reaches, of all that Celery has merged into its route."""
+"""Finds the queue that a Celery message reaches in the route that Celery has merged."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["queue_of"]
 def queue_of(amqp: Any, route: dict[str, Any]) -> str:
     """Return the name of the queue that a route leads to, as ``AMQP.send_task_message`` reads it.
 
-    An exchange with a routing key comes before the queue. Where no queue that the app knows is bound to them, the
-    routing key is taken for the name of another service's queue.
+    An exchange with a routing key has precedence over the queue. Where the app knows no queue that is bound to them,
+    the routing key counts as the name of another service's queue.
     """
     queue: Any = route.get("queue")
     exchange: Any = route.get("exchange")

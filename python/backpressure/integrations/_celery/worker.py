@@ -1,4 +1,4 @@
-"""Celery's workers and beat, all of whose tasks pass, and the bodies of tasks whose tasks are judged all the same."""
+"""Celery's workers and beat, whose tasks all pass, and bodies of tasks whose own tasks are judged nevertheless."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["judged_task", "note_bodies", "sends_for_worker"]
 
 _NOTED = "_backpressure_noted"
 
-#: The task whose body this code runs in, if it is one of those whose tasks are judged.
+#: The task in whose body this code runs, if the tasks that it sends are judged.
 judged_task: contextvars.ContextVar[str | None] = contextvars.ContextVar("judged_task", default=None)
 
 
 def sends_for_worker(app: Any) -> bool:
-    """Tell whether a worker of `app` runs this code, other than the body of a task whose tasks are judged.
+    """Tell whether a worker of `app` runs this code, except in the body of a task whose own tasks are judged.
 
-    Also in greenlets, which are no threads that could be marked. A task that `Task.apply` or ``task_always_eager`` runs
-    in a producer is the producer's.
+    True in greenlets too, which are not threads that could be marked. A task that `Task.apply` or
+    ``task_always_eager`` runs in a producer is the producer's.
     """
     if judged_task.get() is not None:
         return False
@@ -39,7 +39,7 @@ def sends_for_worker(app: Any) -> bool:
 def note_bodies(app: Any, names: Collection[str]) -> None:
     """Have the tasks of these names set `judged_task` while their own function runs.
 
-    Not while Celery sends their callbacks, or the rest of their chain: whoever is refused these loses them.
+    It is not set while Celery sends their callbacks, or the rest of their chain: if refused, these would be lost.
     """
 
     def note(**_: object) -> None:
@@ -56,8 +56,8 @@ def note_bodies(app: Any, names: Collection[str]) -> None:
         return
     if app.finalized:
         note()
-    # What is registered later is there when a worker has imported its modules, before it decides how to run tasks; in
-    # a spawned process of its pool, when its app is finalized.
+    # Tasks that are registered later exist when a worker has imported its modules, before it decides how to run tasks.
+    # In a spawned process of its pool, they exist when its app is finalized.
     app.on_after_finalize.connect(note, weak=False)
     signals.worker_init.connect(note_in_worker, weak=False)
 
@@ -74,13 +74,13 @@ def _noting(run: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 marked(WorkController, "start")
 marked(Service, "start")
-# An embedded worker is made, and may be stopped, by the producer's own main thread: what handlers of its signals send
-# passes, and nothing of the producer's other threads.
+# The producer's own main thread makes an embedded worker, and may stop it. Handlers of the worker's signals run there:
+# what they send passes, but nothing that the producer's other threads send.
 marked(WorkController, "__init__", "stop", "terminate", by=running)
 
 
 def _process_init(**_: object) -> None:
-    # A spawned process of a pool. In a forked one, and in a pool that has no processes, the worker's mark is seen.
+    # For a spawned process of a pool. A forked one, or a pool without processes, sees the worker's mark.
     if not in_worker():
         mark_process()
 

@@ -1,4 +1,4 @@
-"""Context variables set for a while that may end in another context: one of a generator closed elsewhere, say."""
+"""Sets context variables for a while that may end in another context, such as a generator that is closed elsewhere."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ V = TypeVar("V")
 
 
 def restore(variable: contextvars.ContextVar[Any], token: contextvars.Token[Any]) -> None:
-    """As ``variable.reset(token)``; nothing where another context leaves, in which it was never set."""
+    """As ``variable.reset(token)``; does nothing in another context, where the variable was never set."""
     with contextlib.suppress(ValueError):
         variable.reset(token)
 
 
 @contextlib.contextmanager
 def setting(variable: contextvars.ContextVar[V], value: V) -> Iterator[None]:
-    """Give the variable a value within the body."""
+    """Give the variable a value inside the body."""
     token = variable.set(value)
     try:
         yield

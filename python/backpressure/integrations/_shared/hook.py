@@ -1,10 +1,11 @@
 """What all integrations share: the queue and priority of a job, and one gate for all that an enqueue publishes.
 
-An integration makes a `Hook`, for asyncio an `AsyncHook`, of what its user gave. Where the framework enqueues, it asks
-the hook whether the job `passes`: inside of `admitted` (it is part of an enqueue that was let in), in a worker, under
-`passing`, or for a reason that the integration knows: a retry, a mode that runs jobs at once, a job due much later.
-Else it publishes in ``with hook.admitted([hook.place(...) for each job])``, before a connection is taken, and lets what
-that raises out.
+An integration makes a `Hook`, for asyncio an `AsyncHook`, from its user's arguments. Where the framework enqueues, the
+integration asks the hook whether the job `passes`. A job passes inside of `admitted` (it is part of an enqueue that was
+let in), in a worker, under `passing`, or for a reason that the integration knows: a retry, a mode that runs jobs at
+once, a job due much later. Otherwise the integration publishes inside
+``with hook.admitted([hook.place(...) for each job])``, before it takes a connection, and does not catch what that
+raises.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ __all__ = [
     "far_ahead",
 ]
 
-#: The longest sleep of a hook whose user gave none, in seconds: hooks sit in web requests more often than in batches.
+#: The longest sleep of a hook whose user set none, in seconds: hooks are more often in web requests than in batches.
 MAX_WAIT = 0.2
-#: Jobs due in more seconds are not judged by the backlog of now.
+#: Jobs that are due in more seconds than this are not judged by the current backlog.
 FAR_AHEAD = 60.0
 
 #: What a job that cannot be encoded raises, before anything is sent.
@@ -66,9 +67,9 @@ NOT_ENCODABLE: tuple[type[Exception], ...] = (
 #: The name under which a job, or the function behind it, carries a priority of its own.
 MARK = "backpressure_priority"
 
-#: A priority for all jobs; a table by the job's name, its queue's or ``"*"``; or what takes the framework's own object.
+#: A priority for all jobs; a table by the job's name, its queue's or ``"*"``; or a function of the framework's object.
 PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callable[[Any], Priority | str]
-#: A table of the framework's queue names to the controller's, or what takes the framework's own object.
+#: A table of the framework's queue names to the controller's, or a function of the framework's object.
 QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
 Place: TypeAlias = tuple[Priority, str]
 
@@ -76,7 +77,7 @@ C = TypeVar("C")
 
 
 class _Entrance:
-    """One `admitted` of a hook: over when it is left, also for contexts that it was copied to or is not left in."""
+    """One `admitted` of a hook. When it is left it is over everywhere, also in contexts that copied it."""
 
     def __init__(self, hook: object) -> None:
         self.hook = hook
@@ -121,19 +122,19 @@ class _Rules(Generic[C]):
         self.controller = controller
         self._priority = priority
         self._queue = queue
-        #: Called with the framework's name of each queue and the controller's, see `check_layout`.
+        #: Called with the framework's and the controller's name of each queue, see `check_layout`.
         self.meets: Callable[[str, str], None] | None = None
         self._max_wait = check_max_wait(max_wait)
         self._inside_tasks = frozenset(inside_tasks)
         self._not_failures = not_failures
 
     def passes(self, queue_name: str, *, task: str | None = None, because: Why | None = None) -> bool:
-        """Tell whether a job for the framework's queue is to be enqueued without being judged, and count it if so.
+        """Tell whether a job for the framework's queue passes, so is enqueued without being judged; count it if so.
 
         Args:
-            task: the name of the task that enqueues it, if one does, where `current_task` does not tell; jobs of those
-                named by ``inside_tasks`` are judged.
-            because: what the integration found that lets it pass.
+            task: the name of the task that enqueues it, where `current_task` does not tell it; jobs from tasks that are
+                named in ``inside_tasks`` are judged.
+            because: the reason to let it pass that the integration found.
         """
         if self.entered:
             return True
@@ -144,7 +145,7 @@ class _Rules(Generic[C]):
         return True
 
     def why(self, *, task: str | None = None, because: Why | None = None) -> Why | None:
-        """Tell why a job outside of `admitted` is to be enqueued without being judged, see `passes`; count nothing."""
+        """Tell why a job outside of `admitted` passes, see `passes`; count nothing."""
         if because is not None:
             return because
         if is_passing():
@@ -162,7 +163,7 @@ class _Rules(Generic[C]):
         """Return the priority and the controller's queue of a framework's job; its own mark comes first.
 
         Raises:
-            InvalidPriorityError: neither mark nor rule gives one.
+            InvalidPriorityError: the mark and the rule give no priority.
         """
         priority = _look_up(self._priority, job, name, queue_name, "*") if mark is None else mark
         if priority is None:
@@ -177,7 +178,7 @@ class _Rules(Generic[C]):
 
     @property
     def entered(self) -> bool:
-        """Whether this code runs inside `admitted`, those of other hooks within it included."""
+        """Whether this code runs inside `admitted`, also if another hook's `admitted` is inside that."""
         return any(entrance.hook is self for entrance in _entrances())
 
     @contextlib.contextmanager
@@ -195,7 +196,7 @@ class Hook(_Rules["BackpressureController"]):
 
     Raises:
         ConfigurationError: the controller is of the wrong kind, or there is no priority.
-        InvalidPriorityError: the priority, or one of the table, is none.
+        InvalidPriorityError: the priority, or one in the table, is not a priority.
     """
 
     def __init__(
@@ -213,9 +214,9 @@ class Hook(_Rules["BackpressureController"]):
 
     @contextlib.contextmanager
     def slots(self, places: Iterable[Place]) -> Iterator[None]:
-        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all.
+        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all places.
 
-        On an event loop nothing waits: what would have to goes if it is HIGH, else raises `ThrottledError`.
+        On an event loop nothing waits: if a wait is needed, a HIGH job goes at once and others raise `ThrottledError`.
         """
         max_wait, in_order = self._max_wait, _in_order(places)
         if in_event_loop():
@@ -254,14 +255,14 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
 
     async def turn(self, place: Place) -> AbstractContextManager[None]:
-        """Wait for one place, and return what is to be entered around the sending, whose outcome it reports."""
+        """Wait for one place; return a context manager to send in, which reports the outcome."""
         with _naming([place]):
             decision = await self.controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
         return self.controller._admission.reporting([decision], self._not_failures)  # noqa: SLF001
 
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
-        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all."""
+        """Wait once, as long as any place needs, then run the body, whose outcome is reported to all places."""
         in_order = _in_order(places)
         async with contextlib.AsyncExitStack() as stack:
             with _naming(in_order):
@@ -278,7 +279,7 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
 
 
 def far_ahead(seconds: float | None) -> Why | None:
-    """Return why a job that is due in so many seconds passes, if it does."""
+    """Return why a job that is due in `seconds` passes, if it does."""
     return "scheduled" if seconds is not None and seconds > FAR_AHEAD else None
 
 
@@ -291,13 +292,13 @@ def _look_up(rule: Any, job: Any, *names: str) -> Any:
 
 
 def _in_order(places: Iterable[Place]) -> list[Place]:
-    """Return the distinct places, those first that may be shed, so that nobody waits in vain."""
+    """Return the distinct places. Those that may be shed come first, so that no wait is for nothing."""
     return sorted(set(places), key=lambda place: (place[0].value, place[1]))
 
 
 @contextlib.contextmanager
 def _naming(places: Sequence[Place]) -> Iterator[None]:
-    """Have the error about a controller that was not started say what it was about: here nobody sees a controller."""
+    """Name the places in the error of a controller that was not started: a hook's user sees no controller."""
     try:
         yield
     except ControllerStoppedError:

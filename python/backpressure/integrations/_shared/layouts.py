@@ -1,7 +1,7 @@
-"""Whether a provider reads queues where a hook's framework puts them. A gate that watches other keys protects nothing.
+"""Checks that a provider reads queues where a hook's framework puts them. A gate that watches other keys is useless.
 
-Compared are keys, and what kind they are of, as layouts would read them; names of classes say too little. Providers of
-other servers, and layouts and providers that are not from here, are not looked at.
+Keys and their kinds are compared, as layouts would read them; names of classes say too little. Providers of other
+servers, and layouts and providers from other packages, are not checked.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["check_layout"]
 
-#: What returns where a framework keeps its queues: the name of its server, if that is not Redis; ``None`` while it is
-#: not configured.
+#: A function that tells where a framework keeps its queues: its layout, or the name of its server if that is not
+#: Redis; ``None`` while the framework is not configured.
 Written: TypeAlias = Callable[[], "Layout | str | None"]
 
 # Kind and key, in the order in which a layout reads them.
 _Keys: TypeAlias = dict[tuple[str, str], None]
 
 _PLAIN = (ListKey, ZSetKey, StreamKey)
-# Stands for any queue where no name is known.
+# Stands for any queue if no name is known.
 _ANY = "queue"
-# Pairs of names looked at after the hook was made; what comes beyond is not.
+# Pairs of names that are checked after the hook was made; later ones are not.
 _MOST = 1000
-# Framework -> what it calls itself, and how a provider is made of its object.
+# Framework -> its own spelling of its name, and how to make a provider from its object.
 _FRAMEWORKS = {
     "arq": ("arq", "from_arq(pool)"),
     "celery": ("Celery", "from_celery(app)"),
@@ -46,11 +46,11 @@ _FRAMEWORKS = {
 
 
 def check_layout(hook: Hook | AsyncHook, framework: str, written: Written, queues: Iterable[str] = ()) -> None:
-    """Refuse a provider that reads another layout, now; of queues that are met later, have `hook` warn, once each.
+    """Refuse a provider that reads another layout now; let `hook` warn once for each queue that comes later.
 
     Args:
         framework: its name as a layout.
-        queues: the framework's queues, where it is known that the hook is for these alone.
+        queues: the framework's queues, where it is known that the hook is only for these.
 
     Raises:
         ConfigurationError: none of the queues lies where the provider reads it.
@@ -90,7 +90,7 @@ class _Check:
             self._foreign.log(logging.WARNING, "%s", fault, kind="layout", extra=fields)
 
     def _pairs(self, queues: tuple[str, ...]) -> Iterator[tuple[str | None, str]]:
-        """Yield queues of the framework with the controller's names for them; ``None`` where a function tells."""
+        """Yield queues of the framework with the controller's names for them; ``None`` where a function decides."""
         if callable(self._rule):
             for name in self._provider._names() or (_ANY,):  # noqa: SLF001 - a provider of ours
                 yield None, name
@@ -103,19 +103,19 @@ class _Check:
             yield queue, table.get(queue) or queue
 
     def _fault(self, written: Layout | str | None, queue: str | None, name: str) -> str:
-        """Return what is wrong with a queue, if anything can be told to be."""
+        """Return what is wrong with a queue, or an empty text if nothing is known to be wrong."""
         reads = self._provider._layout_of(name)  # noqa: SLF001 - a provider of ours
         if reads is None or not _is_ours(reads):
             return ""
         title, maker = _FRAMEWORKS[self._framework]
         if isinstance(written, str):
-            if isinstance(reads, _PLAIN):  # which may stand for it
+            if isinstance(reads, _PLAIN):  # a plain key may be right
                 return ""
             return (
                 f"stats_provider reads queue {name!r} in Redis, as {reads!r} has it, but the broker of {title} is "
                 f"{written}: give a provider that reads it"
             )
-        if written is None:  # so this much is known: another framework's layout is wrong however this one is set up
+        if written is None:  # even so, another framework's layout is known to be wrong
             if isinstance(reads, (*_PLAIN, type(layout_named(self._framework)))):
                 return ""
             theirs, ours = _keys(reads, name), {}
@@ -123,7 +123,7 @@ class _Check:
             return ""
         else:
             theirs, ours = _keys(reads, name), _keys(written, queue or name)
-            # A rule of the hook's may well have one queue judged by the backlog of another.
+            # A rule of the hook may rightly judge one queue by the backlog of another.
             if any(_meet(reads, theirs, written, _keys(written, each)) for each in {queue or name, name}):
                 return ""
         place = f"keeps it in {_shown(ours)}" if ours else "does not"

@@ -1,4 +1,4 @@
-"""`passing`: what a program lets pass of its own accord."""
+"""`passing`: a block in which a program lets all its jobs pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["is_passing", "passing"]
 _passing: contextvars.ContextVar[bool] = contextvars.ContextVar("_passing", default=False)
 
 
-class passing:  # noqa: N801 - reads as what the body is
-    """Let pass what the body enqueues, through every hook: for schedulers of the application, and for start-up code.
+class passing:  # noqa: N801 - reads as a word for the body
+    """Let all jobs of the body pass, through every hook: for schedulers of the application, and for start-up code.
 
-    Jobs are neither judged nor delayed, and their controller need not be started. Holds for this thread or task and the
-    tasks that it starts, not for threads. Counted as ``backpressure_passed_total{why="passing"}``.
+    Jobs are not judged and not delayed, and their controller need not be started. It holds for this thread or task and
+    for tasks that it starts, but not for threads. Counted as ``backpressure_passed_total{why="passing"}``.
 
     Usable by several threads and tasks; make one for each ``with``.
 

@@ -1,4 +1,4 @@
-"""Jobs that lie in a caller's Redis pipeline: nothing is sent, and no outcome known, before the caller executes it."""
+"""Jobs in a caller's Redis pipeline: until the caller executes it, nothing is sent and no outcome is known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["sent_by"]
 def sent_by(pipeline: Any, slots: contextlib.AbstractContextManager[None]) -> Iterator[None]:
     """Enter `slots` and run the body, which puts commands into a ``redis.client.Pipeline``.
 
-    What the body raises is reported to them; else what becomes of its commands when the pipeline is executed, once. A
-    pipeline that is reset or dropped before says nothing of the queue.
+    An exception of the body is reported to them. Otherwise the outcome of its commands is reported when the pipeline is
+    executed, once. A pipeline that is reset or dropped before tells nothing about the queue.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(slots)
@@ -29,12 +29,12 @@ def sent_by(pipeline: Any, slots: contextlib.AbstractContextManager[None]) -> It
 
 
 class _Load:
-    """The slots of a pipeline's commands. It stands in for two methods of the pipeline, until one of them is called."""
+    """The slots of a pipeline's commands. It replaces two methods of the pipeline until one of them is called."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._slots: list[tuple[contextlib.ExitStack, range]] = []
-        # Others may have replaced them, too.
+        # Other code may have replaced them too.
         self._before = {name: vars(pipeline)[name] for name in ("execute", "reset") if name in vars(pipeline)}
         pipeline.execute, pipeline.reset = self.execute, self.reset
 

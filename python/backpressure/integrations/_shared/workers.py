@@ -1,13 +1,12 @@
-"""What runs in a worker, a scheduler or a consumer, all of whose jobs pass: to refuse them loses them.
+"""What runs in a worker, a scheduler or a consumer. All its jobs pass, because refused jobs would be lost.
 
-Frameworks' hooks mark these where the framework starts them, not the job or the thread of the moment: callbacks, signal
-handlers, boot hooks, threads and pools of tasks, and the worker's own loop enqueue too. A worker that runs on the main
-thread has the process for itself, and what ends the program after it; one on another thread, or on an event loop that
-it shares, is that thread or task and what these start, so that a worker within a producer opens nothing of the
-producer's. Processes that multiprocessing starts for a worker are the worker's, too.
+Frameworks' hooks mark workers where the framework starts them. They do not mark single jobs or the current thread,
+because callbacks, signal handlers, boot hooks, threads, pools of tasks and the worker's own loop enqueue too. A worker
+on the main thread owns the process, and all that runs at the program's end. A worker on another thread, or on an event
+loop that it shares, owns only that thread or task and what these start. So a worker inside a producer does not let the
+producer's jobs pass. Processes that multiprocessing starts for a worker are the worker's, too.
 
-Where tasks are to be told apart, for those whose jobs are judged after all, the framework's calls of them are marked by
-`task`.
+Where the jobs of some tasks are judged, tasks must be told apart: the framework's calls of them are marked by `task`.
 """
 
 from __future__ import annotations
@@ -44,20 +43,20 @@ __all__ = [
     "worker",
 ]
 
-# On processes and threads that belong to a worker: ``True``, or the functions while one of which runs there, see
-# `recognise`.
+# Set on processes and threads that belong to a worker: to ``True``, or to functions, see `recognise`: then the mark
+# holds while one of these runs there.
 _MARK = "_backpressure_in_worker"
 
 _coroutine: contextvars.ContextVar[bool] = contextvars.ContextVar("_in_worker", default=False)
-# What runs now on the main thread, and whether for good; a forked child inherits it, as it does the threads' marks.
-# Adding to and taking from a list cannot be torn.
+# What runs now on the main thread, and whether for good; a forked child inherits it, as it inherits the threads' marks.
+# To add to a list, or to take from it, is atomic.
 _process: list[bool] = []
-# That a worker has run on the main thread: what the end of its program runs, once that thread is done, is its own.
+# Not empty once a worker has run on the main thread: after that thread, the end of the program is the worker's.
 _ended: list[None] = []
-# What ran on the main thread before it could be marked, see `recognise`.
+# What ran on the main thread before that could be marked, see `recognise`.
 _begun: set[str] = set()
 _start_lock = threading.Lock()
-# Whether threads are followed. Not asked of what was wrapped, which others may wrap in turn.
+# Whether threads are followed. The wrapped functions cannot tell, because others may wrap them again.
 _following = threading.Event()
 
 
@@ -69,7 +68,7 @@ _local = _Local()
 
 
 class _Run:
-    """One run of a task; over for the threads that it started, too, when the task is."""
+    """One run of a task. When the task is over, it is over for the threads that it started, too."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,13 +100,13 @@ def _has_marked_thread() -> bool:
 
 
 def _follow_processes() -> None:
-    """Have processes that a worker starts belong to it: one that is not forked, but spawned, knows of nothing else."""
+    """Mark the processes that a worker starts as its own: a spawned one inherits no other mark."""
     start: Any = processes.BaseProcess.start
 
     @functools.wraps(start)
     def follow(process: Any) -> None:
         if in_worker():
-            setattr(process, _MARK, True)  # which it takes with it
+            setattr(process, _MARK, True)  # the process takes it with it
         start(process)
 
     patched: Any = processes.BaseProcess
@@ -118,18 +117,18 @@ _follow_processes()
 
 
 def mark_process() -> None:
-    """Note that this process, and what it forks, is a worker's from now on."""
+    """Note that this process, and what it forks, belongs to a worker from now on."""
     if True not in _process:
         _process.append(True)
 
 
 @contextlib.contextmanager
 def worker(*, process: bool = True) -> Iterator[None]:
-    """Mark what the body runs, a worker's main function: the process if this is its main thread, else this thread.
+    """Mark the body as a worker's main function: the process if this is its main thread, else this thread.
 
     Args:
-        process: whether a worker on the main thread has the process for itself: one that only starts there, to run on
-            other threads, has not.
+        process: whether a worker on the main thread owns the process; ``False`` for one that only starts there and
+            runs on other threads.
     """
     thread = threading.current_thread()
     if process and thread is threading.main_thread():
@@ -145,7 +144,7 @@ def worker(*, process: bool = True) -> Iterator[None]:
         _follow_threads()
         setattr(thread, _MARK, True)
         try:
-            with setting(_coroutine, True):  # for what it has another thread's event loop run
+            with setting(_coroutine, True):  # for coroutines that it runs on another thread's loop
                 yield
         finally:
             delattr(thread, _MARK)
@@ -153,7 +152,7 @@ def worker(*, process: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """Mark what the body runs on an event loop that it shares: this task, and what it starts and submits."""
+    """Mark a body on an event loop that it shares: this task, and what it starts and submits."""
     _follow_threads()
     with setting(_coroutine, True):
         yield
@@ -161,9 +160,9 @@ def running() -> Iterator[None]:
 
 @contextlib.contextmanager
 def serving() -> Iterator[None]:
-    """Mark what the body runs, a worker's main coroutine.
+    """Mark the body as a worker's main coroutine.
 
-    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; else as `running`.
+    As `worker` if an event loop runs for it alone, as in ``asyncio.run(worker.start())``; otherwise as `running`.
     """
     with worker() if _has_a_loop_for_itself() else running():
         yield
@@ -174,7 +173,7 @@ def _has_a_loop_for_itself() -> bool:
 
     if len(asyncio.all_tasks()) > 1:
         return False
-    # A loop that runs for ever may be a server's, whose requests have not come yet.
+    # A loop that runs for ever may be a server's, which has no requests yet.
     until_complete = {asyncio.Runner.run.__code__, asyncio.BaseEventLoop.run_until_complete.__code__}
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in until_complete:
@@ -184,7 +183,7 @@ def _has_a_loop_for_itself() -> bool:
 
 @contextlib.contextmanager
 def task(name: str) -> Iterator[None]:
-    """Note that the body runs a task: on this thread or in this coroutine, and on or in those that it starts."""
+    """Note that the body runs a task, on this thread or coroutine and those that it starts."""
     _follow_threads()
     run = _Run(name)
     try:
@@ -206,10 +205,10 @@ def _current_run() -> _Run | None:
 
 
 def recognise(*functions: str) -> None:
-    """Mark what runs one of a worker's functions now, given as ``"module:function"``: it is too late to wrap it.
+    """Mark the code that runs now inside one of a worker's functions, named ``"module:function"``: too late to wrap it.
 
-    For processes that import the program which protects its queues when they have begun, as commands do, and RQ's
-    workers at each job.
+    For processes that are already running when they import the program that protects its queues, as commands do, and
+    RQ's workers at each job.
     """
     thread = threading.current_thread()
     if frame_of(threading.main_thread(), functions) is not None:
@@ -220,8 +219,8 @@ def recognise(*functions: str) -> None:
 
 
 def frame_of(thread: threading.Thread, functions: Collection[str]) -> FrameType | None:
-    """Return the innermost frame of a thread that runs one of the functions, given as ``"module:function"``."""
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - other threads' are not to be had otherwise
+    """Return the innermost frame of a thread in which one of the functions, given as ``"module:function"``, runs."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - no other way to other threads' frames
     while frame is not None:
         if f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}" in functions:
             return frame
@@ -237,13 +236,13 @@ def _still_runs() -> bool:
 
 
 def marked(owner: Any, *functions: str, by: Mark | None = None) -> None:
-    """Have functions of a worker's class, or module, mark what they run.
+    """Make functions of a worker's class, or module, mark what they run.
 
     Args:
-        by: how; by default coroutine functions by `running`, others by `worker`.
+        by: the mark; by default `running` for coroutine functions, `worker` for others.
 
     Raises:
-        AttributeError: one is not there, so that jobs of this release would be taken for a producer's.
+        AttributeError: one does not exist, so this release's jobs would be mistaken for a producer's.
     """
     for name in functions:
         setattr(owner, name, marking(getattr(owner, name), by))
@@ -269,16 +268,16 @@ def marking(method: Any, by: Mark | None = None) -> Any:
 
 
 def _follow_threads() -> None:
-    """Have threads that a worker or a task starts, what it submits to pools of threads, and what it has futures call
-    when they are done, belong to it from now on.
+    """Make threads belong to the worker or task that starts them, from now on; so also what it submits to pools of
+    threads, and what futures call for it when they are done.
 
-    Neither contexts nor thread-locals reach them, so `threading.Thread.start`, ``ThreadPoolExecutor.submit`` and
-    ``Future.add_done_callback`` are wrapped; only once a worker runs beside a producer, with which it may share a pool,
-    or a task is noted.
+    Contexts and thread-locals do not reach these, so `threading.Thread.start`, ``ThreadPoolExecutor.submit`` and
+    ``Future.add_done_callback`` are wrapped. This is done only once a worker runs beside a producer, with which it may
+    share a pool, or once a task is noted.
     """
     if _following.is_set():
         return
-    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - few need it
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - rarely needed
 
     with _start_lock:
         if _following.is_set():
@@ -303,7 +302,7 @@ def _follow_threads() -> None:
                 return submit(pool, function, *args, **kwargs)
             _local.submitting = True
             try:
-                # The pool's threads serve producers too, and where threads inherit contexts they would keep the marks.
+                # The pool's threads serve producers too; where threads inherit contexts they would keep the marks.
                 with setting(_coroutine, False), setting(_task, None):
                     return submit(pool, _run_inside, inside, run, function, *args, **kwargs)
             finally:
@@ -332,12 +331,12 @@ def _have_run_inside(thread: Any, inside: bool, run: _Run | None) -> None:
         try:
             _run_inside(inside, run, its_run)
         finally:
-            vars(thread).pop("run", None)  # else it would hold the thread, in a circle
+            vars(thread).pop("run", None)  # otherwise it would hold the thread, in a circle
 
     thread.run = run_inside
 
 
 def _run_inside(inside: bool, run: _Run | None, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Call what was started or submitted by what is `inside` of a worker, or by the `run` of a task."""
+    """Call a function that code `inside` a worker, or the `run` of a task, started or submitted."""
     with setting(_coroutine, inside), setting(_task, run):
         return function(*args, **kwargs)

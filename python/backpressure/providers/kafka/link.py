@@ -1,7 +1,7 @@
-"""A link to a Kafka cluster: kafka-python's connections, driven by the thread that asks, without a word in the log.
+"""A link to a Kafka cluster: kafka-python's connections, driven by the thread that asks, with nothing in the log.
 
 `kafka.KafkaAdminClient` starts a thread and leaves it behind when it cannot connect, writes the password into the log
-at DEBUG, and lets one refused topic or group hide the answers about all others. So this goes one floor below it.
+at DEBUG, and lets one refused topic or group hide the answers about all others. So this uses the layer below it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from backpressure.providers.failures import causes, network_label
 
 with warnings.catch_warnings():
-    # It reads its schemas with a function that Python 3.11 and 3.12 call deprecated.
+    # kafka-python reads its schemas with a function that Python 3.11 and 3.12 call deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import errors as kafka  # type: ignore[import-untyped]
 
@@ -76,7 +76,7 @@ def _label(error: BaseException) -> str:
 
 
 class BrokerError(Exception):
-    """What a broker answered instead of a number, or that it did not answer; with its `error_type` label."""
+    """A broker did not answer, or not with a number; has the `error_type` label."""
 
     def __init__(self, error: BaseException, about: str) -> None:
         name, text = type(error).__name__, str(error.args[0]) if error.args else ""
@@ -98,8 +98,8 @@ def _offset(code: int, offset: int, about: str) -> Offset:
 class _Silence(logging.Filter):
     """Drops what kafka-python logs on a thread inside ``with``, and nothing else.
 
-    At DEBUG that is every byte it sends, the password among them, and at ERROR a line or more for each failed read,
-    of which the provider's own error tells.
+    At DEBUG these are all bytes it sends, the password among them. At ERROR it is a line or more for each failed read,
+    which the provider's own error already reports.
     """
 
     _inside: ClassVar[threading.local] = threading.local()
@@ -122,7 +122,7 @@ for _name in list(logging.Logger.manager.loggerDict):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Closes with itself the sockets of connects and handshakes that failed: kafka-python leaves them lying about."""
+    """Its `close` also closes the sockets of failed connects and handshakes: kafka-python leaves them open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class Link:
-    """Connections to the brokers of a cluster, opened when first needed. For one thread at a time, but for `cut`."""
+    """Connections to the brokers of a cluster, opened when first needed. For one thread at a time, except for `cut`."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -158,10 +158,8 @@ class Link:
             self._net = NetworkSelector(selector=_Selector, **self._options)
             self._manager = KafkaConnectionManager(self._net, **self._options)
 
-    # ------------------------------------------------------------------------------------------------------------ runs
-
     def run(self, ask: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
-        """Await `ask` here and now; return or raise what it does."""
+        """Run `ask` to its end on this thread; return or raise what it does."""
         with SILENCE:
             self._future = self.start(ask, *arguments)
             self._net.poll(future=self._future)
@@ -169,13 +167,13 @@ class Link:
         if future.exception is not None:
             raise future.exception
         if self.failure is not None:
-            # kafka-python remembers who failed, and would refuse to try again.
+            # kafka-python remembers which brokers failed, and would refuse to try again.
             self.close()
             self._open()
         return future.value
 
     def start(self, ask: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
-        """Let `ask` run beside others; await what is returned."""
+        """Let `ask` run beside others; the caller awaits the returned object."""
         return self._manager.call_soon(ask, *arguments)
 
     def cut(self) -> None:
@@ -192,11 +190,9 @@ class Link:
             self._manager.close()
             self._net.close()
 
-    # -------------------------------------------------------------------------------------------------------- requests
-
     def _send(self, node: int | str, request: Any) -> Any:
         try:
-            # Without a refresh of its own, which would go on when the read has ended.
+            # Without kafka-python's own refresh, which would go on after the read has ended.
             connection = self._manager.get_connection(node, refresh_metadata_on_err=False)
         except kafka.KafkaError as error:
             return Future().failure(error)
@@ -231,7 +227,7 @@ class Link:
         return {topic.name: _leaders(topic) for topic in response.topics}
 
     async def _ask_any(self, request: Callable[[], Any]) -> Any:
-        """Ask the bootstrap server that answered last, else one after the other."""
+        """Ask the bootstrap server that answered last, or else all of them in turn."""
         cluster = self._manager.cluster
         entries = [self._entry] if self._entry else [broker.node_id for broker in cluster.bootstrap_brokers()]
         for entry in entries:
@@ -298,7 +294,7 @@ class Link:
         return found
 
     async def _find_coordinators(self, groups: Iterable[str]) -> dict[str, BrokerError]:
-        """Learn who keeps the groups' offsets; return the errors."""
+        """Find the brokers that keep the groups' offsets; return the errors."""
         unknown = [group for group in groups if group not in self._coordinators]
         if not unknown:
             return {}
@@ -335,7 +331,7 @@ def _leaders(topic: Any) -> dict[int, Offset] | BrokerError:
     if error is not kafka.NoError:
         return BrokerError(error(), f"topic {topic.name!r}")
     return {
-        # A partition whose replicas are short of one has an error too, but can be read all the same.
+        # A partition that lacks one of its replicas has an error too, but can still be read.
         partition.partition_index: partition.leader_id
         if partition.leader_id >= 0
         else BrokerError(kafka.LeaderNotAvailableError(), f"partition {partition.partition_index} of {topic.name!r}")
@@ -370,7 +366,7 @@ def _by_topic(partitions: Iterable[Partition]) -> dict[str, list[int]]:
 def _list_offsets(partitions: Iterable[Partition], time: int) -> Any:
     kind = ListOffsetsRequest.ListOffsetsTopic
     return ListOffsetsRequest(
-        # To the high watermark: a transaction that hangs must not hide what gathers behind it.
+        # To the high watermark: a transaction that hangs must not hide the messages behind it.
         isolation_level=0,
         topics=[
             kind(

@@ -30,7 +30,7 @@ _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _RESETS = ("earliest", "latest")
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
-# Options of kafka-python that say how to reach a cluster; the rest is the provider's own business.
+# Options of kafka-python that say how to reach a cluster; the provider sets the others itself.
 _OPTIONS = frozenset(
     {
         "api_version",
@@ -81,14 +81,14 @@ def _valid_reset(_: object, __: object, reset: Any) -> None:
 
 @attrs.frozen
 class ConsumerLag:
-    """A queue that is a topic, worked off by a consumer group.
+    """A queue that is a topic, read by a consumer group.
 
     Args:
         topic: name of the topic.
         group: name of the consumer group.
-        auto_offset_reset: where the group's consumers begin a partition in which they have committed nothing, or
-            whose messages behind the committed offset are gone: ``"earliest"`` counts all that is kept, ``"latest"``
-            nothing. Give what the consumers are configured with; theirs is often ``"latest"``.
+        auto_offset_reset: where the group's consumers begin a partition if they have committed nothing in it, or if the
+            messages after the committed offset are gone: ``"earliest"`` counts all messages that are kept, ``"latest"``
+            none. Give the value that the consumers are configured with; it is often ``"latest"``.
 
     Immutable.
 
@@ -107,7 +107,7 @@ class ConsumerLag:
     )
 
     def waiting(self, committed: int, start: int, end: int) -> int:
-        """Return how many messages of a partition the group has before it."""
+        """Return how many messages of a partition the group has still to read."""
         if committed < start:
             committed = start if self.auto_offset_reset == "earliest" else end
         return max(0, end - committed)
@@ -121,36 +121,37 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
         queues: what `get_all_queue_stats` reads: a mapping from names to `ConsumerLag`, or to a topic's name, or just
             the names of topics; the latter two need `group`.
         timeout: seconds for each connect and each reply.
-        group: the consumer group of queues that are given without one, and of topics asked for by their names
-            without being in `queues`. ``None``: a name that is not in `queues` is refused.
+        group: the consumer group of queues that are given without one, and of topics that are asked for by name and are
+            not in `queues`. ``None``: a name that is not in `queues` is refused.
         client_options: how to reach the cluster, by kafka-python's names: ``security_protocol``, ``sasl_mechanism``,
             ``sasl_plain_username``, ``sasl_plain_password``, ``sasl_oauth_token_provider``, ``sasl_kerberos_…``,
             ``ssl_context`` or ``ssl_cafile``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_password``, ``ssl_crlfile``,
             ``ssl_check_hostname``, ``client_id``, ``client_dns_lookup``, ``proxy_url``, ``socket_options``,
             ``api_version``.
 
-    The lag, in messages, is the sum over the topic's partitions of the end offset minus the committed offset. Messages
-    that a consumer has been given and not yet committed are in it, for the brokers do not know of them, so
-    ``processing_count`` is ``None``; ``delayed_count`` and ``oldest_age`` are too, since Kafka has no delayed messages,
-    and an age would need a message of each partition read. Offsets are counted, not messages: what compaction removed
-    and the markers of transactions count as one each. The end is the high watermark whatever the consumers'
-    isolation level, so a transaction that hangs hides nothing, and messages that will be aborted count until passed.
-    Ends and commits are not read at one instant: on a busy topic the lag is as exact as the time between two replies.
+    The lag, in messages, is the sum over the topic's partitions of the end offset minus the committed offset. It
+    includes messages that a consumer has received and not yet committed: the brokers do not know of them, so
+    ``processing_count`` is ``None``. ``delayed_count`` is ``None`` since Kafka has no delayed messages, ``oldest_age``
+    since an age would need a message of each partition. Offsets are counted, not messages: a message that compaction
+    removed and the marker of a transaction count as one each. The end is the high watermark, also where consumers have
+    another isolation level. So a transaction that hangs hides nothing, and messages that will be aborted count until
+    passed. Ends and commits are not read at one instant: on a busy topic the lag is as exact as the time between two
+    replies.
 
-    One read is a request for the topics, then at once one to each group coordinator and two to each leader of a
-    partition; coordinators are looked up when first needed. It needs ``DESCRIBE`` on topics and groups, creates no
-    topic, and joins no group. Each broker's share fails alone: a mapping returned by `get_many` and
-    `get_all_queue_stats` holds for each queue its sample or the `StatsUnavailableError`; when no broker could be
-    asked, that error is raised instead.
+    One read is a request for the topics. Then it sends, all at once, one request to each group coordinator and two to
+    each leader of a partition; coordinators are looked up when first needed. It needs ``DESCRIBE`` on topics and
+    groups, creates no topic, and joins no group. Each broker's share fails alone: a mapping returned by `get_many` and
+    `get_all_queue_stats` holds for each queue its sample or the `StatsUnavailableError`; when no broker could be asked,
+    that error is raised instead.
 
     Thread-safe without locks or threads of its own, and usable in a forked child, which opens its own connections. It
-    holds credentials, so it does not pickle; they are in no repr, message or log record: what kafka-python logs while
-    this provider reads is dropped, as it would show them at ``DEBUG``. Host names are resolved by the system, in its
-    own time, which `interrupt` cannot shorten.
+    holds credentials, so it does not pickle; they are in no repr, message or log record. What kafka-python logs while
+    this provider reads is dropped, because it would show them at ``DEBUG``. The system resolves host names, in its own
+    time, which `interrupt` cannot shorten.
 
     Raises:
         ConfigurationError: an argument is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
 
     Example:
         >>> queues = {"email-queue": ConsumerLag("emails", group="workers")}
@@ -191,7 +192,7 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
             "bootstrap_servers": servers,
             "request_timeout_ms": milliseconds,
             "socket_connection_setup_timeout_ms": milliseconds,
-            # A reply of any length, as many requests at once as there are groups, and no back-off beside the poller's.
+            # Allow replies of any length and as many requests at once as there are groups; only the poller backs off.
             "receive_message_max_bytes": 100_000_000,
             "max_in_flight_requests_per_connection": 1_000_000,
             "reconnect_backoff_ms": 0,
@@ -209,8 +210,6 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
         if self._group is None or not _TOPIC.fullmatch(queue_name):
             return None
         return ConsumerLag(queue_name, group=self._group)
-
-    # ----------------------------------------------------------------------------------------------------------- links
 
     def _open(self) -> Link:
         return Link(self._options)
@@ -278,9 +277,6 @@ async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int 
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------ arguments
-
-
 def _servers(given: Any) -> list[str]:
     listed = given.split(",") if isinstance(given, str) else given
     try:
@@ -302,7 +298,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 f"{name} is no option of this provider: give one of {', '.join(sorted(_OPTIONS))}", field=name
             )
     protocol = options.get("security_protocol", "PLAINTEXT")
-    # kafka-python takes any other word for PLAINTEXT.
+    # kafka-python reads any other word as PLAINTEXT.
     if protocol not in _PROTOCOLS:
         raise ConfigurationError(
             f"security_protocol is {protocol!r}: give one of {', '.join(_PROTOCOLS)}",

@@ -1,7 +1,7 @@
-"""How the queues of job frameworks lie in Redis: give one as ``RedisStatsProvider(url, queues, layout=...)``.
+"""How job frameworks store their queues in Redis. Give one as ``RedisStatsProvider(url, queues, layout=...)``.
 
 Each layout maps a queue's name to commands on single keys, and their replies to a `QueueStats`. A package adds its
-own by an entry point of the group ``backpressure.layouts``, which names a callable that takes nothing and returns a
+own with an entry point of the group ``backpressure.layouts``. It names a callable that takes no argument and returns a
 `Layout`.
 """
 
@@ -77,7 +77,7 @@ def layout_named(name: str) -> Layout:
     """Return the layout of a framework with all its defaults.
 
     Raises:
-        ConfigurationError: there is none of that name, or an entry point of it does not give one.
+        ConfigurationError: there is no layout of that name, or its entry point returns something else.
 
     Example:
         >>> layout_named("sidekiq")

@@ -1,4 +1,4 @@
-"""What a layout is made of: commands on single keys, the rounds they are exchanged in, and how replies are checked.
+"""The parts of a layout: commands on single keys, rounds that exchange them for replies, and checks of the replies.
 
 A layout's `read` is a generator: it yields the commands of one round trip, is sent their replies (an error reply is an
 exception object in its place) and returns the sample. Nothing here does I/O.
@@ -43,7 +43,7 @@ Key: TypeAlias = str | bytes
 
 T = TypeVar("T")
 
-#: Commands answered by a count -> the type of key that they are for.
+#: Commands whose reply is a count -> the type of key that they read.
 COUNTED = {"llen": "list", "zcard": "zset", "zcount": "zset", "hlen": "hash", "scard": "set", "xlen": "stream"}
 
 
@@ -63,8 +63,8 @@ Steps: TypeAlias = Rounds[QueueStats]
 class Layout(Protocol):
     """Where the jobs of queues lie in Redis.
 
-    Immutable, for providers share one between threads. Besides, `discover` lets a provider find the queues by itself:
-    see `DiscoveringLayout`.
+    Immutable, because providers share one between threads. A layout that also has `discover` lets a provider find the
+    queues by itself: see `DiscoveringLayout`.
 
     Example:
         >>> class Jobs:  # nothing to inherit from
@@ -78,10 +78,10 @@ class Layout(Protocol):
     """
 
     def read(self, queue_name: str, now: datetime) -> Steps:
-        """Yield the commands of one round trip after the other, and return the sample.
+        """Yield the commands of each round trip in turn, and return the sample.
 
-        Each command is on one key, so that it works on a cluster; `ask` checks the replies. `now` is when the read
-        began, aware, by this machine's clock.
+        Each command reads one key, so that it works on a cluster; `ask` checks the replies. `now` is the aware time at
+        which the read began, by this machine's clock.
         """
         ...
 
@@ -105,12 +105,12 @@ class ErrorReply(Exception):  # noqa: N818 - ends a generator; no caller of a pr
 
 
 def ask(*commands: Command) -> Rounds[list[Any]]:
-    """Exchange commands for replies: counts that are counts, and ``None`` for anything else that was refused.
+    """Exchange commands for replies. Counts are checked; another reply is ``None`` where the server refused it.
 
-    A count must be had, or the queue could not be read. What is not a count only tells the age, which is a bonus.
+    Without its counts a queue could not be read. Other replies only tell the age, which is optional.
 
     Raises:
-        StatsUnavailableError: a count is none.
+        StatsUnavailableError: the reply to a counting command is not a count.
     """
     replies = yield commands
     return [
@@ -134,7 +134,7 @@ def members(key: Key) -> Rounds[list[str]]:
 
 
 def together(*steps: Rounds[Any]) -> Rounds[list[Any]]:
-    """Run generators in step, so that they share their round trips, and return what each returns."""
+    """Run generators together, so that they share round trips; return the result of each."""
     results: dict[int, Any] = {}
     answers: dict[int, Any] = dict.fromkeys(range(len(steps)))
     while answers:
@@ -164,7 +164,7 @@ def is_count(value: Any) -> TypeGuard[int]:
 
 
 def items(reply: Any) -> Sequence[Any]:
-    """Return what a list holds, and nothing where a reply is no list."""
+    """Return the items of a list; none where the reply is not a list."""
     return reply if isinstance(reply, (list, tuple)) else ()
 
 
@@ -177,7 +177,7 @@ def count(reply: Any, command: Command) -> int:
 
 
 def malformed(command: Command, reply: object) -> StatsUnavailableError:
-    """Return the error of a reply that no Redis would give."""
+    """Return the error for a reply that Redis would never give."""
     shown = repr(reply)[:24] if isinstance(reply, int) else f"a {type(reply).__name__}"
     name = command.method.upper().replace("_", " ")
     return StatsUnavailableError(
@@ -192,7 +192,7 @@ def text(value: Any) -> str:
 
 
 def valid_key(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    """Refuse what is no key."""
+    """Refuse a value that cannot be a key."""
     if not (isinstance(value, (str, bytes)) and value):
         field = attribute.name
         raise ConfigurationError(f"{field} is {value!r}: give a Redis key, a str or bytes", field=field, value=value)

@@ -1,4 +1,4 @@
-"""How old the next job is: reads the times that frameworks write, and believes none that makes no sense."""
+"""How old the next job is: reads the times that frameworks write, and ignores times that make no sense."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from backpressure.providers.layouts._steps import text
 
 __all__ = ["age", "field", "iso_seconds", "number"]
 
-# Smaller numbers are no times: streams numbered by hand, counters, zero for "at once".
+# Smaller numbers are not times, but ids of streams numbered by hand, counters, or zero for "at once".
 _FIRST_SECOND = 10.0**9
 
 
 def age(now: datetime, seconds: float | None) -> float | None:
-    """Return the seconds since Unix time `seconds`, ``None`` where that is no time."""
+    """Return the seconds since Unix time `seconds`, ``None`` where that is not a time."""
     if seconds is None or not _FIRST_SECOND <= seconds < math.inf:
         return None
     return max(0.0, now.timestamp() - seconds)
@@ -46,7 +46,7 @@ def iso_seconds(value: Any) -> float | None:
 
 
 def field(payload: Any, name: str) -> Any:
-    """Return a field of a JSON object, ``None`` where `payload` is none or has none."""
+    """Return a field of a JSON object; ``None`` where `payload` is not an object or lacks the field."""
     if not isinstance(payload, (bytes, str)):
         return None
     try:

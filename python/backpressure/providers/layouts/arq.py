@@ -22,12 +22,13 @@ class ArqLayout:
     """Queues of `arq <https://arq-docs.helpmanual.io>`_.
 
     Args:
-        running_limit: how many of the longest due jobs are asked, each by one command, whether they run: at least
-            the sum of ``max_jobs`` of all workers, from 0 to 10000.
+        running_limit: how many of the jobs that are due longest are checked for running, with one command each. Give at
+            least the sum of ``max_jobs`` of all workers; from 0 to 10000.
 
-    A queue's name is its key, ``arq:queue`` by default. Running jobs stay in arq's queue until they are done; what is
-    due and does not run is waiting, what is not due delayed. Jobs run in the order in which they are due, so beyond
-    `running_limit` none runs. The age is that of the longest due job that does not run, since it was due.
+    A queue's name is its key, ``arq:queue`` by default. Running jobs stay in arq's queue until they are done. A job
+    that is due and does not run is waiting; a job that is not due is delayed. Jobs run in the order in which they
+    become due, so no job beyond `running_limit` runs. The age is the time since the first due job that does not run
+    became due.
 
     Immutable.
 
@@ -54,7 +55,7 @@ class ArqLayout:
         due, delayed, oldest = yield from ask(
             Command("zcount", queue_name, ("-inf", limit)),
             Command("zcount", queue_name, (f"({limit}", "+inf")),
-            # One more than may run: the one that has waited longest.
+            # One job more than may run: it is the one that has waited longest.
             Command("zrangebyscore", queue_name, ("-inf", limit, 0, self.running_limit + 1, True)),
         )
         jobs = [job for job in items(oldest) if len(items(job)) == 2]

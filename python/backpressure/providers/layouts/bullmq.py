@@ -23,9 +23,9 @@ class BullMQLayout:
     Args:
         prefix: what all keys begin with.
 
-    Waiting are jobs with and without a priority, also those of a paused queue; running the active ones; delayed those
-    that are not due. Parents that wait for their children count as nothing. The age is that of the next job without a
-    priority, or of the next one with one, whichever is older.
+    Jobs with and without a priority are waiting, also those of a paused queue. Active jobs are running; jobs that are
+    not due are delayed. Parents that wait for their children are not counted. The age is that of the next job without
+    a priority or of the next job with one: the older of the two.
 
     Immutable.
 

@@ -29,10 +29,10 @@ class CeleryLayout:
         priority_steps: of the transport options.
         sep: of the transport options.
 
-    `from_app` reads all three from an app. Waiting are the tasks of all steps. Running and delayed are ``None``, for
-    the broker does not tell: workers take tasks, also those with an ETA, out of the queue long before they run them,
-    into a hash that all queues share. So the backlog is without what workers prefetched (by default four tasks a
-    process, ``worker_prefetch_multiplier``). No age: messages carry no time.
+    `from_app` reads all three from an app. The tasks of all steps are waiting. Running and delayed are ``None``,
+    because the broker does not tell them: workers move tasks, also those with an ETA, into a hash that all queues
+    share, long before they run them. So the backlog does not include prefetched tasks (by default four a process,
+    ``worker_prefetch_multiplier``). The age is ``None``: messages carry no time.
 
     Immutable.
 
@@ -52,7 +52,7 @@ class CeleryLayout:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any] | None) -> Self:
-        """Return the layout that ``broker_transport_options`` make."""
+        """Return the layout that ``broker_transport_options`` describe."""
         options = options or {}
         names = {"prefix": "global_keyprefix", "priority_steps": "priority_steps", "sep": "sep"}
         return cls(**{field: options[option] for field, option in names.items() if option in options})

@@ -24,9 +24,9 @@ class DramatiqLayout:
     Args:
         namespace: the ``RedisBroker``'s.
 
-    Waiting are the messages that no worker has taken; running those that one has, prefetched ones too; delayed those
-    with a delay still to go. The age is that of the next message since it was first sent, whatever its delays and
-    retries; ``None`` where messages are not encoded as JSON.
+    Messages that no worker has taken are waiting. Messages that a worker has taken are running, also prefetched ones.
+    Messages whose delay has not passed are delayed. The age is the time since the next message was first sent,
+    including its delays and retries; ``None`` where messages are not encoded as JSON.
 
     Immutable.
 

@@ -26,9 +26,9 @@ class GoRedisWorkQueueLayout:
     Args:
         queues: ``worker.queues`` of its configuration: name -> key. Any other name is a key itself.
 
-    Waiting are the jobs of the list, and the age is the next job's since it was created, which retries keep. Running is
-    ``None``: each worker has a list of its own. It knows no delayed jobs. Jobs with an ordering key are not counted:
-    each key has a list of its own, that all queues share. The configured queues are discovered.
+    The jobs of the list are waiting. The age is the time since the next job was created; a retry does not change it.
+    Running is ``None``: each worker has a list of its own. The framework has no delayed jobs. Jobs with an ordering key
+    are not counted: each key has a list of its own, which all queues share. The configured queues are discovered.
 
     Immutable.
 

@@ -26,11 +26,11 @@ class HueyLayout:
 
     Args:
         priority: whether it is a ``PriorityRedisHuey``.
-        clean_name: as given to Huey, which by default leaves out all but ASCII letters, digits and underscores.
+        clean_name: as given to Huey, which by default removes all except ASCII letters, digits and underscores.
 
-    Waiting are the tasks of the queue, delayed the scheduled ones. A task with a delay waits in the queue too until a
-    consumer has moved it. Running is ``None``: Huey keeps no account of it. The age is ``None``, but for a
-    ``PriorityRedisHuey`` that of the oldest task among the ten most urgent priorities in use.
+    The tasks of the queue are waiting, the scheduled ones delayed. A task with a delay is in the queue too until a
+    consumer moves it. Running is ``None``: Huey does not record it. The age of a ``PriorityRedisHuey`` is that of the
+    oldest task among the ten most urgent priorities in use; for any other ``Huey`` it is ``None``.
 
     Immutable.
 
@@ -44,7 +44,7 @@ class HueyLayout:
 
     @classmethod
     def from_huey(cls, huey: Any) -> Self:
-        """Return the layout of a ``RedisHuey`` or one of its kin.
+        """Return the layout of a ``RedisHuey`` or a related class.
 
         Raises:
             ConfigurationError: it keeps its tasks elsewhere.
@@ -76,7 +76,7 @@ def _cleaned(name: str) -> str:
 
 
 def _oldest(queue: str) -> Rounds[float | None]:
-    """Return the Unix time of the oldest task: members of equal score are in the order of their time."""
+    """Return the Unix time of the oldest task: members with the same score are sorted by time."""
     times: list[float] = []
     above: Any = "-inf"
     for _ in range(_MAX_PRIORITIES):

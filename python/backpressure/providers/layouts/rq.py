@@ -28,9 +28,9 @@ class RQLayout:
     Args:
         prefix: what all keys begin with; default ``RQ_KEY_PREFIX`` of the environment, as in RQ 3, else ``"rq"``.
 
-    Waiting are the jobs of the queue; running those whose lease is valid, so jobs of crashed workers do not count;
-    delayed the scheduled ones (``enqueue_in``, ``enqueue_at``, retries with an interval). Deferred jobs, which wait for
-    others to finish, count as nothing. The age is the next job's. Every queue ever used is discovered.
+    The jobs of the queue are waiting. Jobs with a valid lease are running, so jobs of crashed workers do not count. The
+    scheduled ones (``enqueue_in``, ``enqueue_at``, retries with an interval) are delayed. Deferred jobs, which wait for
+    others to finish, are not counted. The age is the next job's. Every queue that was ever used is discovered.
 
     Immutable.
 

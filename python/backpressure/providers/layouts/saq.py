@@ -20,8 +20,8 @@ __all__ = ["SAQLayout"]
 class SAQLayout:
     """Queues of `SAQ <https://saq-py.readthedocs.io>`_.
 
-    Waiting, running and delayed (also retries that are not due) are all told. The age is the next job's since it was
-    enqueued; ``None`` where jobs are not dumped as JSON.
+    It tells waiting, running and delayed jobs (also retries that are not due). The age is the time since the next job
+    was enqueued; ``None`` where jobs are not dumped as JSON.
 
     Immutable.
 

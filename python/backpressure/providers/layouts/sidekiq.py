@@ -23,9 +23,9 @@ _FIRST_MILLISECOND = 10.0**11
 class SidekiqLayout:
     """Queues of `Sidekiq <https://sidekiq.org>`_ 6, 7 and 8.
 
-    Waiting are the jobs of the queue, and the age is the next job's since it was enqueued, which a job that a stopped
-    worker gives back keeps. Running and delayed are ``None``: what runs is kept by process, and schedule and retries
-    are shared by all queues. Every queue ever used is discovered.
+    The jobs of the queue are waiting. The age is the time since the next job was enqueued; it stays when a stopped
+    worker gives a job back. Running and delayed are ``None``: running jobs are kept per process, and all queues share
+    the schedule and the retries. Every queue that was ever used is discovered.
 
     Immutable.
 

@@ -39,14 +39,14 @@ class StreamKey:
     Args:
         key: the stream.
         group: the consumer group. While it does not exist yet, every entry waits.
-        acked_entries_are_deleted: whether consumers delete (``XDEL``) what they acknowledge, so that the stream's
-            length less the pending entries is the backlog.
+        acked_entries_are_deleted: whether consumers delete (``XDEL``) the entries that they acknowledge. The backlog is
+            then the stream's length minus the pending entries.
         count_limit: how many entries are counted one by one when nothing else tells the backlog.
 
-    Waiting entries are the group's ``lag``. Where the server does not know it (before 7.0, after ``XDEL`` of an
-    undelivered entry, in a group created in the middle of the stream), entries after the last delivered one are
-    counted up to `count_limit`; when there are more, the rest is estimated from the rate at which the counted ones
-    were added, at most the stream's length: an overload is never reported as `count_limit`.
+    The group's ``lag`` is the number of waiting entries. Some servers do not know it: before 7.0, after ``XDEL`` of an
+    undelivered entry, or in a group created in the middle of the stream. Then the entries after the last delivered one
+    are counted, up to `count_limit`. When there are more, the rest is estimated from the rate at which the counted ones
+    were added, up to the stream's length. So an overload is never reported as `count_limit`.
 
     Immutable.
 
@@ -83,7 +83,7 @@ class StreamKey:
 
         pending = count(group.get("pending"), info)
         start = _following(group.get("last-delivered-id"))
-        lag = group.get("lag")  # absent before 7.0, nil when unknown; a few releases also got it below zero
+        lag = group.get("lag")  # absent before 7.0, nil when unknown; a few releases also made it negative
         if is_count(lag):
             if lag == 0:
                 return QueueStats(queue_name, 0, processing_count=pending, last_updated=now)
@@ -158,7 +158,7 @@ def _entries(reply: Any, command: Command) -> Sequence[Any]:
 
 
 def _extrapolate(entries: Sequence[Any], newest: Sequence[Any], length: int) -> int:
-    """Estimate how many entries lie from the first of `entries` to the newest, knowing those in `entries`."""
+    """Estimate, from the ones in `entries`, how many entries there are from the first of them to the newest."""
     known = len(entries)
     first, last = _added_ms(entries[0]), _added_ms(entries[-1])
     end = _added_ms(newest[0]) if newest else None

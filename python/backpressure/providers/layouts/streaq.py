@@ -28,8 +28,8 @@ class StreaqLayout:
     Args:
         priorities: the worker's.
 
-    Waiting is what no worker has taken, over all priorities; running what one has, prefetched tasks too; delayed what
-    is scheduled. The age is that of the oldest next task of any priority.
+    Tasks that no worker has taken are waiting, over all priorities. Tasks that a worker has taken are running, also
+    prefetched ones. Scheduled tasks are delayed. The age is that of the oldest among the next tasks of each priority.
 
     Immutable.
 

@@ -28,8 +28,8 @@ class TaskiqLayout:
             ``"taskiq"`` by default.
 
     A queue's name is its key, ``taskiq`` by default; the brokers for clusters and sentinels keep the same keys. A list
-    tells what waits and nothing else. Of a stream, running is what workers have taken and not acknowledged, and the
-    age is the next task's. Delayed is ``None``: schedules do not lie in the queue. A ``PubSubBroker`` keeps no backlog.
+    tells only the waiting tasks. In a stream, tasks that workers have taken and not acknowledged are running, and the
+    age is the next task's. Delayed is ``None``: schedules are not in the queue. A ``PubSubBroker`` keeps no backlog.
 
     Immutable.
 

@@ -1,4 +1,4 @@
-"""From a PostgreSQL connection string to the addresses to dial, without ever showing a credential."""
+"""Turns a PostgreSQL connection string into the addresses to connect to, and never shows a credential."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _refuse(reason: str) -> NoReturn:
 
 @attrs.frozen(eq=False, repr=False)
 class Host:
-    """One of the hosts to try, with all else that libpq is to be told."""
+    """One of the hosts to try, with all other options for libpq."""
 
     options: dict[str, str]
 
     def addresses(self) -> Iterator[bytes]:
-        """Yield a connection string for each of its addresses, looked up now: libpq would wait for that without end."""
+        """Yield a connection string for each address, looked up here because libpq's own lookup has no time limit."""
         name = self.options.get("host", "")
         if not name or name.startswith(("/", "@")) or "hostaddr" in self.options:
             yield self._conninfo()
@@ -50,7 +50,7 @@ class Host:
 
 @attrs.frozen(eq=False)
 class Target:
-    """Where a connection string points. Printable; the hosts, which hold the credentials, are not."""
+    """Where a connection string points. It can be printed: the hosts, which hold the credentials, are not shown."""
 
     shown: str
     hosts: tuple[Host, ...] = attrs.field(repr=False)
@@ -64,13 +64,13 @@ def parse_target(conninfo: Any) -> Target:
     """Read a connection string: a URL, or keywords and values.
 
     Raises:
-        ConfigurationError: it is none; the message withholds it, there is no cause.
+        ConfigurationError: it is not one. The message withholds it, and the error has no cause.
     """
     try:
         return _parse(conninfo)
     except ConfigurationError as error:
         refusal = error
-    except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the password
+    except Exception:  # noqa: BLE001 - any parser's error may quote the password
         refusal = ConfigurationError(
             f"conninfo cannot be read (value withheld): give {_FORMS}; percent-encode user name and password in a URL, "
             "quote values with spaces, and check the names of options",

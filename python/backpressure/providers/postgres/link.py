@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL, driven through libpq step by step, so that any step can be bounded and cut."""
+"""One connection to PostgreSQL, driven through libpq step by step, so that each step is bounded and can be cut."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Link"]
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-# Seconds between two looks whether the link was cut. A flag cannot hit a socket that is someone else's by now.
+# Seconds between two checks whether the link was cut. It is cut by a flag: to close its socket from another thread
+# could close one that belongs to someone else by now.
 _LOOK = 0.05
-# Seconds beyond the timeout for the server's own word about it to arrive.
+# Seconds after the timeout in which the server's own report of it can arrive.
 _SLACK = 0.5
 
 
 class Link:
-    """A connection that is made when first used. One thread at a time, but for `cut`."""
+    """A connection that is made when first used. One thread at a time may use it, except for `cut`."""
 
     def __init__(self, target: Target, timeout: float) -> None:
         self._target = target
@@ -37,7 +38,7 @@ class Link:
         self._is_cut = False
 
     def cut(self) -> None:
-        """Make what another thread waits for fail soon."""
+        """Make the call that another thread is in fail soon."""
         self._is_cut = True
 
     def close(self) -> None:
@@ -49,13 +50,11 @@ class Link:
         """Tell whether the connection has ended."""
         return self._connection is None or self._connection.status != ConnStatus.OK
 
-    # -------------------------------------------------------------------------------------------------------- connect
-
     def connect(self) -> None:
-        """Connect to the first host that lets us, unless that is done.
+        """Connect to the first host that accepts us, unless connected.
 
         Raises:
-            psycopg.OperationalError, OSError: none does; this is what the last one said.
+            psycopg.OperationalError, OSError: no host does; this is the error of the last one.
         """
         if self._connection is None:
             self._connection = self._first()
@@ -91,10 +90,8 @@ class Link:
             raise
         return connection
 
-    # ------------------------------------------------------------------------------------------------------------- ask
-
     def run(self, command: str, values: Sequence[str | None] | None = None) -> PGresult:
-        """Return the result of `command`, the last one's if it has several; `values` are its parameters ``$1`` and on.
+        """Return the result of `command`, or its last result; `values` are its parameters ``$1``, ``$2`` and so on.
 
         Raises:
             psycopg.Error: the server refused it, or the connection is lost (`is_lost`).

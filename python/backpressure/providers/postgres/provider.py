@@ -39,8 +39,8 @@ _LABELS = {
     "57P03": "loading",
 }
 
-# A server that does not let us in is known by its words alone: libpq keeps no code of it. Those are English unless the
-# server's lc_messages says otherwise.
+# When a server refuses a connection, only its message tells why: libpq keeps no code of it. The message is English
+# unless the server's lc_messages says otherwise.
 _WORDS = (
     (r"password authentication failed|no password supplied|pg_hba\.conf|not permitted to log in", "auth"),
     (r'role ".*" does not exist|authentication failed', "auth"),
@@ -51,7 +51,7 @@ _WORDS = (
     (r"\bSSL\b", "protocol"),
 )
 
-# Asks for whatever queues there are: nothing is named so.
+# Asks for all queues there are: no queue can have this name.
 _ALL: Mapping[str, str] = MappingProxyType({"": ""})
 
 
@@ -67,19 +67,20 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
         query: ``"procrastinate"``, ``"pgqueuer"``, a ``SELECT``, or a `PostgresQuery`.
         timeout: seconds for a connect to each address, and for the query.
 
-    One read is one query for all its queues, in a read-only transaction of its own with ``timeout`` as its
-    ``statement_timeout``: the server ends it then, also where it waits for a lock. Nothing is prepared and no setting
-    outlives the transaction, so pgbouncer may pool transactions.
+    One read is one query for all its queues, in its own read-only transaction with ``timeout`` as its
+    ``statement_timeout``. The server ends it after that time, also while it waits for a lock. Nothing is prepared and
+    no setting lasts longer than the transaction, so pgbouncer may pool transactions.
 
-    **A queue that the query gives no row for has a backlog of 0**, for a table of jobs has no row for a queue without
-    any. So a name that is not in `queues` is refused; with ``None`` any is read, and a misspelled one looks empty.
+    **A queue for which the query returns no row has a backlog of 0**, because a table of jobs has no row for a queue
+    without jobs. So a name that is not in `queues` is refused. With ``None`` any name is read, and a misspelled one
+    looks empty.
 
     Thread-safe, and usable in a forked child, which connects by itself. At most two connections are kept between
     reads. It holds credentials, so it does not pickle; they are in no repr, message or log record.
 
     Raises:
         ConfigurationError: the connection string, the queues, the query or the timeout is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
 
     Example:
         >>> PostgresStatsProvider("postgresql://bp:secret@localhost/shop", ["mail"], query="procrastinate")
@@ -156,7 +157,7 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
             return None
         if error.sqlstate is not None:
             return _LABELS.get(error.sqlstate)
-        # What libpq itself says, or quotes from a server that does not let us in.
+        # A message of libpq itself, or of a server that refuses the connection.
         text = str(error)
         return next((label for words, label in _WORDS if re.search(words, text)), "connect")
 

@@ -1,4 +1,4 @@
-"""What is asked of PostgreSQL: one query for all queues, written here for two job packages, and what it must answer."""
+"""The query that PostgreSQL is asked, one for all queues, here for two job packages; and the rows it must return."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class PostgresQuery:
         sql: its columns are, by name, ``queue``, ``backlog`` and, where they can be told, ``processing``, ``delayed``
             (counts of jobs, as in `backpressure.QueueStats`) and ``oldest_age`` (seconds). ``%(queues)s::text[]`` in
             it stands for the names of the queues asked for; ``{prefix}`` for `prefix`. No other ``%`` is special.
-        prefix: what stands before the names of tables: ``"shop."`` for tables in the schema ``shop``,
-            ``"shop.my_"`` where the tables' own names begin with ``my_`` besides.
-        discovers: whether the query gives all queues there are when it is asked for ``NULL``; a query without
+        prefix: the text before the names of tables: ``"shop."`` for tables in the schema ``shop``, ``"shop.my_"`` where
+            the tables' own names also begin with ``my_``.
+        discovers: whether the query returns all queues there are when it is asked for ``NULL``; a query without
             ``%(queues)s`` always does.
 
     Immutable.
@@ -87,15 +87,16 @@ class PostgresQuery:
         """Return a changed copy.
 
         Raises:
-            ConfigurationError: as when one is made.
+            ConfigurationError: the changed query would be invalid.
         """
         return attrs.evolve(self, **changes)
 
 
-# Both conditions on the status are those of partial indexes, so that finished jobs are not even looked at.
+# Both conditions on the status match partial indexes, so that the server does not even look at finished jobs.
 
-#: Waiting, running and delayed jobs of procrastinate 3. It keeps no time of a job itself: the age of one that had no
-#: time set comes from its first event. Only the oldest by number is looked up, since numbers grow with time.
+#: Waiting, running and delayed jobs of procrastinate 3. Its jobs store no time of their creation: for a job without a
+#: scheduled time, the age comes from its first event. Only the one with the lowest number is looked up, since numbers
+#: grow with time.
 PROCRASTINATE = PostgresQuery(
     """
     WITH queues AS (
@@ -119,7 +120,7 @@ PROCRASTINATE = PostgresQuery(
     discovers=True,
 )
 
-#: Waiting, running and delayed jobs of PgQueuer 1; a queue is an entrypoint. Failed jobs that it holds are no backlog.
+#: Waiting, running and delayed jobs of PgQueuer 1; a queue is an entrypoint. Failed jobs that it keeps do not count.
 PGQUEUER = PostgresQuery(
     """
     SELECT queue,
@@ -143,7 +144,7 @@ _PRESETS = {"procrastinate": PROCRASTINATE, "pgqueuer": PGQUEUER}
 
 
 def parse_query(query: Any) -> PostgresQuery:
-    """Return the query for a preset's name, for SQL, or for one.
+    """Return the query for the name of a preset, for SQL, or for a `PostgresQuery`.
 
     Raises:
         ConfigurationError: it is none of these.
@@ -165,11 +166,8 @@ def array(names: Iterable[str]) -> str:
     return "{" + ",".join('"' + re.sub(r'(["\\])', r"\\\1", name) + '"' for name in names) + "}"
 
 
-# -------------------------------------------------------------------------------------------------------------- answers
-
-
 class Rows:
-    """What a query answered, checked.
+    """The checked rows that a query returned.
 
     Raises:
         StatsUnavailableError: a column is missing or unknown.
@@ -198,7 +196,7 @@ class Rows:
         """Return the sample of each queue, or what is wrong with it.
 
         Args:
-            queues: the name in the database of each queue to tell; ``None`` for those that the query gave.
+            queues: queue -> its name in the database; ``None`` for all queues that the query returned.
         """
         tick = Pauses().tick
         outcomes: dict[str, Outcome] = {}

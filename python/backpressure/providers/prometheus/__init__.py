@@ -1,1 +1,1 @@
-"""Queues whose lengths Prometheus has."""
+"""Queues whose lengths are in Prometheus."""

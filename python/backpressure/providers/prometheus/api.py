@@ -42,7 +42,7 @@ Headers: TypeAlias = Mapping[str, str]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# What servers, and proxies before them, say by the status alone.
+# Status codes of servers, and of proxies in front of them, that need no body to tell what is wrong.
 _LABELS = {401: "auth", 403: "acl", 429: "busy", 502: "connect", 503: "busy", 504: "timeout"}
 
 
@@ -55,7 +55,7 @@ class PrometheusError(Exception):
 
 
 class QueryError(PrometheusError):
-    """It refused or failed this query; another one may be answered."""
+    """The server refused or failed this query; it may answer another one."""
 
 
 @attrs.frozen
@@ -67,9 +67,6 @@ class Series:
     value: float
 
 
-# ---------------------------------------------------------------------------------------------------------------- URLs
-
-
 def _refuse(reason: str) -> NoReturn:
     # The value may hold a password, so it is in no message.
     raise ConfigurationError(f"url {reason} (value withheld)", field="url")
@@ -77,7 +74,7 @@ def _refuse(reason: str) -> NoReturn:
 
 @attrs.frozen(eq=False)
 class Server:
-    """Where a URL points. Printable; the credentials are not."""
+    """Where a URL points. It can be printed: the credentials are not shown."""
 
     shown: str
     host: str
@@ -93,13 +90,13 @@ class Server:
         """Read a URL; `timeout` (seconds) bounds the connect and each wait for bytes.
 
         Raises:
-            ConfigurationError: the URL is wrong; the message withholds it, there is no cause.
+            ConfigurationError: the URL is wrong; the message withholds it, and there is no cause.
         """
         try:
             return cls._parse(url, timeout, context)
         except ConfigurationError as error:
             refusal = error
-        except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the URL
+        except Exception:  # noqa: BLE001 - any parser's error may quote the URL
             refusal = ConfigurationError(
                 "url cannot be read (value withheld): percent-encode user name and password, and check host and port",
                 field="url",
@@ -130,7 +127,7 @@ class Server:
             host=parts.host.strip("[]"),
             port=parts.port or (443 if tls else 80),
             path=f"{prefix}/api/v1/query" + (f"?{parts.query}" if parts.query else ""),
-            # One for all connections: to read the authorities takes a while.
+            # One for all connections, because it takes a while to read the certificate authorities.
             context=(context or ssl.create_default_context()) if tls else None,
             timeout=timeout,
             headers=headers,
@@ -145,7 +142,7 @@ def headers_from(given: Any) -> Headers:
     """Return headers as they are sent.
 
     Raises:
-        ValueError: they cannot be; the message shows no value.
+        ValueError: they cannot be sent; the message shows no value.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"a {type(given).__name__}: give a mapping from names to values")  # noqa: TRY004 - one kind
@@ -160,17 +157,14 @@ def headers_from(given: Any) -> Headers:
 
 
 def secrets(headers: Headers) -> set[str]:
-    """Return what of headers is to be shown nowhere: servers may quote a token without the word before it."""
+    """Return the parts of headers that must never be shown: servers may quote a token without the word before it."""
     return {form for value in headers.values() for form in (value, value.rpartition(" ")[2])}
 
 
-# --------------------------------------------------------------------------------------------------------- connections
-
-
 class _Wired:
-    """Keeps a descriptor of its own of each connection, to cut it by.
+    """Keeps its own descriptor of each connection, so that another thread can cut it.
 
-    http.client lets go of its socket before the body is read, and TLS takes it over; then it cannot be reached.
+    http.client gives its socket away before the body is read, and TLS takes it over. Then it cannot be reached.
     """
 
     wire: socket.socket | None = None
@@ -186,7 +180,7 @@ class _Wired:
         return connected
 
     def cut(self) -> None:
-        """End what goes on, from another thread, and whatever would follow."""
+        """End the call under way, from another thread, and every later one."""
         self.is_cut = True
         if self.wire is not None:
             self.wire.shutdown(socket.SHUT_RDWR)
@@ -206,7 +200,7 @@ class _SecureConnection(_Wired, HTTPSConnection):
 
 
 class Link:
-    """One connection, made by the first query. It follows no redirect and asks no proxy of the environment."""
+    """One connection, made by the first query. It follows no redirect and uses no proxy of the environment."""
 
     def __init__(self, server: Server, limits: Mapping[str, str]) -> None:
         self._server = server
@@ -220,11 +214,11 @@ class Link:
             )
 
     def query(self, text: str, headers: Headers, *, at: float | None = None) -> list[Series]:
-        """Return what an expression is now, or was `at` Unix seconds; nothing if there is nothing.
+        """Return the value of an expression now, or `at` Unix seconds; an empty list where it has none.
 
         Raises:
-            QueryError: the server does not answer this one, or not with one number a series.
-            PrometheusError: it is not in a state to answer, or no such server.
+            QueryError: the server does not answer this query, or a series is not one number.
+            PrometheusError: the server cannot answer now, or is not of this kind.
         """
         form = {"query": text, **self._limits, **({} if at is None else {"time": repr(at)})}
         self._connection.request(
@@ -242,7 +236,7 @@ class Link:
             if len(body) > MAX_BYTES:
                 limit = f"{MAX_BYTES >> 20} MiB"
                 raise QueryError(f"the answer has more than {limit}: narrow or aggregate the query", "protocol")
-        if self._connection.is_cut:  # an end that may look like that of an answer
+        if self._connection.is_cut:  # a cut may look like the end of an answer
             raise TimeoutError("interrupted")
         try:
             document = json.loads(body)
@@ -271,7 +265,7 @@ class Link:
 
 def _refusal(status: int, kind: str, message: str) -> PrometheusError:
     text = f"{kind}: {message}"
-    # Time that ran out while series were read is an error of the execution, in the words of Go.
+    # A timeout while series are read comes as an error of the execution, with Go's own words.
     if kind == "timeout" or message.endswith("context deadline exceeded"):
         return QueryError(text, "timeout")
     if status in _LABELS:
@@ -295,7 +289,7 @@ def _series(data: Any) -> list[Series]:
 def _numbers(result: Any) -> Iterator[Series]:
     tick = Pauses().tick
     for item in result:
-        # A native histogram is no number.
+        # A native histogram is not a number.
         at, value = item["value"] if "value" in item else (item["histogram"][0], "NaN")
         yield Series(dict(item["metric"]), float(at), float(value))
         tick()

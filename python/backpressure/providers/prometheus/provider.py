@@ -1,4 +1,4 @@
-"""`PrometheusStatsProvider`: reads queues whose lengths are in Prometheus, or in what answers like it."""
+"""`PrometheusStatsProvider`: reads queues whose lengths are in Prometheus, or in a server that answers like it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PrometheusStatsProvider"]
 
-# Stands for all queues of a query where they are looked for; no queue can have this name.
+# Stands for all queues that a query finds; no queue can have this name.
 _ALL = ""
 # Seconds by which clocks that write times may be ahead of the one that reads them.
 _SKEW = 60.0
-# A metric and its labels alone, whose samples know when they were scraped.
+# Only a metric and its labels: such samples know when they were scraped.
 _SELECTOR = re.compile(
     r"""\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{(?:[^{}"'`]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`)*\}\s*)?""", re.ASCII
 )
@@ -57,7 +57,7 @@ _Numbers: TypeAlias = dict[str, list[float]]
 
 @attrs.frozen(eq=False)
 class _Queries:
-    """What is asked for a queue, or by `label` for many at once."""
+    """The queries for one queue, or for many at once by `label`."""
 
     backlog: str
     label: str | None = None
@@ -67,7 +67,7 @@ class _Queries:
     last_updated: str | None = None
 
     def more(self) -> Iterable[tuple[str, str]]:
-        """Yield what is asked once the backlog is known."""
+        """Yield the queries that follow once the backlog is known."""
         for role in ("processing", "delayed", "oldest_age"):
             if (query := getattr(self, role)) is not None:
                 yield role, query
@@ -78,51 +78,51 @@ class _Queries:
 
 
 class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
-    """A `StatsProvider` for Prometheus and what answers like it: Thanos, Mimir, VictoriaMetrics. Needs urllib3.
+    """A `StatsProvider` for Prometheus and servers that answer like it: Thanos, Mimir, VictoriaMetrics. Needs urllib3.
 
     Args:
         url: ``http://[user:password@]host:port/prefix``, or ``https://``; ``/api/v1/query`` is added. Parameters after
             a ``?``, such as Thanos' ``partial_response=false``, are sent along and shown nowhere.
-        query: PromQL that gives one series per queue, its value the waiting jobs. ``None``: only `queues` are read.
+        query: PromQL that gives one series per queue; its value is the waiting jobs. ``None``: only `queues` are read.
         label: the label of its series that holds the queue's name.
-        queues: what `get_all_queue_stats` reads: names, or a mapping from names to a query each, which gives one
-            series or a scalar; ``None`` in it stands for `query`. Without it: all queues that `query` finds.
+        queues: what `get_all_queue_stats` reads: names, or a mapping from names to queries that return one series or a
+            scalar; the value ``None`` stands for `query`. Without `queues`: all queues that `query` finds.
         processing, delayed, oldest_age: more queries with `label`: jobs in progress, jobs scheduled for later, seconds
-            since the oldest due job was enqueued. Where one has no series for a queue, or no finite number from 0 on,
+            since the oldest due job was enqueued. Where one has no series for a queue, or no finite number from 0 up,
             that number is ``None``.
-        last_updated: a query with `label` for when the backlog was true, in Unix seconds, such as
-            ``min by (queue) (timestamp(rabbitmq_queue_messages_ready))`` or ``push_time_seconds``. Without it a query
-            that is a metric and its labels alone tells the time of its scrape, and one that computes only the time at
-            which it did: samples it computes with may be older by `lookback`.
-        lookback: seconds, how old a sample may be to be found at all, instead of the server's 5 minutes; above the
-            interval between scrapes. Prometheus before 2.44 and Mimir before 2026 do not know this parameter.
+        last_updated: a query with `label` for the time at which the backlog was true, in Unix seconds, such as
+            ``min by (queue) (timestamp(rabbitmq_queue_messages_ready))`` or ``push_time_seconds``. Without it, a query
+            that is only a metric and its labels tells the time of its scrape. A query that computes tells only the time
+            at which it did: the samples it computes with may be older, up to `lookback`.
+        lookback: seconds: the age up to which a sample is found at all, instead of the server's 5 minutes. Give more
+            than the interval between scrapes. Prometheus before 2.44 and Mimir before 2026 do not know this parameter.
         timeout: seconds for the connect, for each wait for bytes, and for the server to evaluate one query.
         headers: sent along, such as ``{"Authorization": "Bearer <token>"}`` or ``{"X-Scope-OrgID": "tenant"}``; or a
             function that returns them, called before each read, for tokens that change. They come before what the URL
             says.
-        ssl_context: for a server whose authority the machine does not know, or that asks for a certificate.
+        ssl_context: for a server with an authority that the machine does not know, or that asks for a certificate.
 
-    A backlog that is a fraction is rounded up. One that is NaN, infinite or negative, and two series for one queue, are
-    that queue's error, of type ``invalid_sample``. A queue without a series is never taken for an empty one: it is not
+    A backlog that is a fraction is rounded up. A backlog that is NaN, infinite or negative, and two series for one
+    queue, are that queue's error, of type ``invalid_sample``. A queue without a series never counts as empty: it is not
     found, and has an error where it was asked for by name.
 
-    One read is one request per query given, one after the other over a connection that is kept, all for the same
-    instant of the server's clock; a query in `queues` is one or two. Nothing of the environment is used: no proxy, no
-    netrc; no redirect is followed. Answers are at most 16 MiB.
+    One read is one request per query, one after the other over a connection that is kept, all for the same instant of
+    the server's clock. A query in `queues` is one or two requests. No proxy and no netrc of the environment is used,
+    and no redirect is followed. Answers are at most 16 MiB.
 
     Thread-safe without locks of its own, and usable in a forked child, which opens its own connections. It holds
     credentials, so it does not pickle; they, and the values of `headers`, are in no repr, message or log record.
 
     Raises:
         ConfigurationError: the URL, a query, a header or a number is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
 
     Example:
         >>> PrometheusStatsProvider("http://:secret@localhost:9090", "rabbitmq_queue_messages_ready")
         PrometheusStatsProvider('http://localhost:9090', all queues)
     """
 
-    #: Whatever fills the queues is another server than the one that watches them.
+    #: The server that holds the queues is not the one that watches them.
     shares_server = False
 
     _advice: ClassVar[Mapping[str, str]] = {
@@ -153,7 +153,7 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
         self._limits = {
             "timeout": _milliseconds(timeout),
             "lookback_delta": _milliseconds(seconds(lookback, "lookback")),
-            # VictoriaMetrics' words: its own for the same, and to answer for now instead of for 30 seconds ago.
+            # For VictoriaMetrics: its own name for the same, and an answer for now instead of for 30 seconds ago.
             "max_lookback": _milliseconds(lookback),
             "nocache": "1",
         }
@@ -191,8 +191,6 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
         if self._discovers and self._common is not None:
             return self._read({_ALL: self._common})
         return super().get_all_queue_stats()
-
-    # --------------------------------------------------------------------------------------------------------- reading
 
     def _open(self) -> Link:
         return Link(self._server, self._limits)  # it connects when it asks, where it can be cut
@@ -286,7 +284,7 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
             processing_count=_count(numbers.get("processing", math.nan)),
             delayed_count=_count(numbers.get("delayed", math.nan)),
             oldest_age=age if 0 <= age < math.inf else None,
-            # By the server's clock alone, so that ours may differ.
+            # Only by the server's clock, so that ours may differ.
             last_updated=now - timedelta(seconds=max(0.0, at - updated)),
         )
 
@@ -348,7 +346,7 @@ def _text(query: Any) -> str:
 
 
 def _common(query: Any, label: Any, more: Mapping[str, Any]) -> _Queries | None:
-    """Return what is asked for all queues at once, if anything is."""
+    """Return the queries for all queues at once, or ``None``."""
     for field, given in {"query": query, "label": label, **more}.items():
         if given is None and field != "label":
             continue

@@ -1,4 +1,4 @@
-"""From an AMQP URL to a connection that another thread can cut, without ever showing a credential."""
+"""Turns an AMQP URL into a connection that another thread can cut, and never shows a credential."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Link", "RabbitMQTarget", "parse_target"]
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FORMS = "amqp://user:password@host:port/vhost or amqps://… (TLS)"
-# What brokers make of a URL that leaves them out; no secret.
+# User and password where a URL has none; this is not a secret.
 _GUEST = "guest"
-# As brokers name the options of their own URLs, and what py-amqp calls them.
+# Names of options in the brokers' own URLs -> py-amqp's names for them.
 _FILES = {"cacertfile": "ca_certs", "certfile": "certfile", "keyfile": "keyfile"}
 _VERIFY = {"verify_peer": ssl.CERT_REQUIRED, "verify_none": ssl.CERT_NONE}
 _MAX_SHORT_STRING = 255
@@ -44,7 +44,7 @@ def _refuse(reason: str) -> NoReturn:
 
 @attrs.frozen(eq=False)
 class RabbitMQTarget:
-    """Where a URL points. Printable; user, password and options are not."""
+    """Where a URL points. It can be printed: user, password and options are not shown."""
 
     shown: str
     host: str
@@ -60,7 +60,7 @@ class RabbitMQTarget:
         raise TypeError("a RabbitMQ target holds credentials and does not pickle: give the URL to each process")
 
     def redactor(self) -> Redactor:
-        """Return what takes this target's credentials out of messages."""
+        """Return a redactor that takes this target's credentials out of messages."""
         return Redactor({self.user, self.password} - {_GUEST})
 
     def link(self, timeout: float) -> Link:
@@ -83,13 +83,13 @@ def parse_target(url: Any) -> RabbitMQTarget:
     """Read a URL.
 
     Raises:
-        ConfigurationError: the URL or one of its options is wrong; the message withholds it, there is no cause.
+        ConfigurationError: the URL or one of its options is wrong; the message withholds it, and there is no cause.
     """
     try:
         return _parse(url)
     except ConfigurationError as error:
         refusal = error
-    except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the URL
+    except Exception:  # noqa: BLE001 - any parser's error may quote the URL
         refusal = ConfigurationError(
             "url cannot be read (value withheld): percent-encode user name, password and vhost, and check host, port "
             "and the options after '?'",
@@ -109,7 +109,7 @@ def _parse(url: Any) -> RabbitMQTarget:
     host = parts.hostname or "localhost"
     if "," in host:
         _refuse("names several hosts: give one, or the address of what balances between them")
-    host.encode("idna")  # which resolving it would do, and raise there
+    host.encode("idna")  # to resolve it would do this, and raise there
     where = f"[{host}]" if ":" in host else host
     vhost = unquote(parts.path[1:]) or "/"
     if len(vhost.encode()) > _MAX_SHORT_STRING:
@@ -137,13 +137,13 @@ def _tls(scheme: str, host: str, options: dict[str, str]) -> dict[str, Any] | No
         if not Path(file).is_file():
             _refuse(f"names no file with {name}")
     files = {_FILES[name]: file for name, file in options.items()}
-    # py-amqp checks the host's name where it is told it.
+    # py-amqp checks the host's name only where it is given.
     checked = {"server_hostname": host} if verify == "verify_peer" else {}
     return {"cert_reqs": _VERIFY[verify], **files, **checked}
 
 
 class _Connection(Connection):  # type: ignore[misc]
-    """A connection whose socket is at hand from the moment there is one."""
+    """A connection whose socket can be reached as soon as it exists."""
 
     wire: Any = None
 
@@ -191,8 +191,8 @@ class Link:
                 told += 1
                 yield answer
                 if isinstance(answer, ChannelError):
-                    # The broker has closed the channel and ignored what else was asked there; py-amqp has opened it
-                    # anew. Like refusals come together, so little is asked until there is an answer again.
+                    # The broker has closed the channel and ignored the other questions there; py-amqp has opened it
+                    # again. Such refusals come together, so only one queue is asked at a time until one is answered.
                     window = 1
                     break
         self._is_busy = False
@@ -223,18 +223,18 @@ class Link:
         self._is_cut = True
         wire = self._connection.wire
         if wire is not None and wire.sock is not None:
-            # Not what TLS makes of it, for that would take the layer away from under its reader.
+            # Not the TLS socket's own method: it removes the TLS layer while another thread reads from it.
             socket.socket.shutdown(wire.sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection; the broker, which may be frozen, is hardly waited for."""
+        """Close the connection, and hardly wait for the broker, which may be frozen."""
         wire = self._connection.wire
         if wire is None or wire.sock is None:
             return
         try:
             if not self._is_busy:
                 wire.sock.settimeout(min(self._timeout, _FAREWELL_SECONDS))
-                self._connection.close()  # without which the broker warns of a lost connection in its log
+                self._connection.close()  # else the broker's log warns of a lost connection
         finally:
             if wire.sock is not None:
                 wire.sock.settimeout(0)

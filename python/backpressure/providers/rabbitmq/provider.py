@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RabbitMQStatsProvider"]
 
-# What the broker says of the whole connection, and what shows that no broker speaks. Most specific first.
+# Errors about the whole connection, and those that show that the server is not a broker. Most specific first.
 _LABELS: tuple[tuple[type[Exception], str], ...] = (
     (amqp.AccessRefused, "auth"),
     (amqp.FrameError, "protocol"),
@@ -34,12 +34,12 @@ _LABELS: tuple[tuple[type[Exception], str], ...] = (
     (amqp.UnexpectedFrame, "protocol"),
     (amqp.AMQPNotImplementedError, "protocol"),
     (amqp.RecoverableConnectionError, "connect"),
-    (LookupError, "protocol"),  # the last three are how py-amqp reads nonsense
+    (LookupError, "protocol"),  # py-amqp raises the last three when it reads nonsense
     (ValueError, "protocol"),
     (struct.error, "protocol"),
 )
 
-# What a refusal to enter a vhost says, where it is not that the user may not.
+# Words of a refusal to enter a vhost that name another reason than a missing permission.
 _NOT_ALLOWED = {"limit": "maxclients", "not found": "missing"}
 
 # Refusals to tell of one queue: label, and what to do.
@@ -51,27 +51,27 @@ _REFUSALS: dict[type[Exception], tuple[str, str]] = {
 
 
 class RabbitMQStatsProvider(LinkedProvider[str, Link]):
-    """A `StatsProvider` for RabbitMQ (tested with 3.10), and for what speaks AMQP 0-9-1 as it does.
+    """A `StatsProvider` for RabbitMQ (tested with 3.10), and for brokers that speak AMQP 0-9-1 as it does.
 
     Args:
-        url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` (TLS). Left out, user and password are
+        url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` (TLS). By default, user and password are
             ``guest``, the port is 5672 (TLS: 5671), the vhost ``/``. ``amqps://`` checks the broker's certificate;
             ``?cacertfile=``, ``certfile=``, ``keyfile=`` and ``verify=verify_none`` may follow.
-        queues: what `get_all_queue_stats` reads: names, or a mapping from names to the broker's. A queue that is
+        queues: what `get_all_queue_stats` reads: names, or a mapping from names to the broker's names. A queue that is
             not among them is read under its own name.
         timeout: seconds for the connect and for each reply.
 
     One read is a passive ``queue.declare`` for each queue, many to a round trip, over one connection that is kept for
-    the next one. It creates no queue and takes no message, and RabbitMQ asks for no permission but to enter the vhost.
+    the next one. It creates no queue and takes no message, and needs only the permission to enter the vhost.
 
-    ``backlog_count`` is the queue's ready messages, and all that AMQP tells: those that consumers have taken and not
-    acknowledged are not counted, and ``processing_count``, ``delayed_count`` and ``oldest_age`` are ``None``. With a
-    large prefetch most of a short backlog is with the consumers. Messages that wait in a delayed-message exchange,
-    or in another queue for their time to expire, are not counted either. Of a stream, and of a quorum queue while it
-    has no leader, RabbitMQ says that 0 messages are ready: give no streams.
+    ``backlog_count`` is the number of the queue's ready messages; AMQP tells nothing else. Messages that consumers have
+    taken and not acknowledged are not counted, and ``processing_count``, ``delayed_count`` and ``oldest_age`` are
+    ``None``. With a large prefetch, most of a short backlog is with the consumers. Messages that wait in a
+    delayed-message exchange, or in another queue for their time to expire, are not counted either. For a stream, and
+    for a quorum queue without a leader, RabbitMQ says that 0 messages are ready: give no streams.
 
-    A queue that does not exist is an error of that queue, never 0: declare it before it is read. Each read of one costs
-    a round trip, and a line in the broker's log.
+    A queue that does not exist is an error of that queue, never 0: declare it before it is read. Each read of a missing
+    queue costs a round trip, and a line in the broker's log.
 
     A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the broker
     refuses to tell, the `StatsUnavailableError`; when nothing could be read, that error is raised instead.
@@ -81,7 +81,7 @@ class RabbitMQStatsProvider(LinkedProvider[str, Link]):
 
     Raises:
         ConfigurationError: the URL, a queue or the timeout is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
 
     Example:
         >>> queues = {"email-queue": "mail.outgoing", "reports": "reports"}

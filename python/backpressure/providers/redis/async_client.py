@@ -1,4 +1,4 @@
-"""From a Redis URL to a client of `redis.asyncio`, and one exchange over one of its connections."""
+"""Turns a Redis URL into a client of `redis.asyncio`, and makes one exchange over one of its connections."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def check_options(target: RedisTarget) -> None:
     """Refuse an option that redis-py knows for blocking clients only, now rather than at each poll.
 
     Raises:
-        ConfigurationError: there is one; the message withholds the URL, there is no cause.
+        ConfigurationError: there is such an option. The message withholds the URL, and there is no cause.
     """
     try:
         client = connect(target)
         if isinstance(client, Redis):
             pool: Any = client.connection_pool
             pool.make_connection()
-    except Exception:  # noqa: BLE001 - whatever it says, it may quote the URL
+    except Exception:  # noqa: BLE001 - any error may quote the URL
         refusal = ConfigurationError(
             "redis_url has an option that redis.asyncio does not know (value withheld): check what follows the '?'",
             field="redis_url",
@@ -102,11 +102,11 @@ def check_options(target: RedisTarget) -> None:
 
 
 async def close(client: AsyncClient) -> None:
-    """Close all of a client's connections, also those in use by other tasks. Raises nothing redis-py raises."""
+    """Close all of a client's connections, also those in use by other tasks. Raises no error of redis-py."""
     closing: list[Any]
     if isinstance(client, RedisCluster):
         manager: Any = client.nodes_manager
-        # The client closes nothing itself where its first look at the cluster was cut short.
+        # The client itself closes nothing when its first look at the cluster was cancelled.
         closing = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
         with contextlib.suppress(Exception):
             await client.aclose()
@@ -203,7 +203,7 @@ class NodeServer:
 
 
 async def _make_ready(connection: Any) -> None:
-    # Nodes lend also what the server has closed meanwhile; so do pools of redis-py 8 where it takes notifications.
+    # Nodes also lend connections that the server has closed; so do pools of redis-py 8 where it takes notifications.
     if connection.is_connected and await _is_spoilt(connection):
         await connection.disconnect(nowait=True)
     await connection.connect()
@@ -212,17 +212,17 @@ async def _make_ready(connection: Any) -> None:
 async def _is_spoilt(connection: Any) -> bool:
     can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
     try:
-        # Older redis-py takes the end of the stream for nothing to read.
+        # Older redis-py mistakes the end of the stream for nothing to read.
         return bool(await can_read()) or connection._reader.at_eof()  # noqa: SLF001
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, a new one is better
+    except Exception:  # noqa: BLE001 - for any fault, a new one is better
         return True
 
 
 async def cancellable(work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns; a cancellation is repeated until it has ended.
 
-    redis-py sends by `asyncio.wait_for`, which on Python 3.11 forgets a cancellation that comes just when the bytes are
-    out (python/cpython#86296); the read would then wait for the reply of a server that may be frozen.
+    redis-py sends with `asyncio.wait_for`. On Python 3.11 this forgets a cancellation that comes just when the bytes
+    are out (python/cpython#86296). The read would then wait for the reply of a server that may be frozen.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -230,10 +230,10 @@ async def cancellable(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         while not task.done():
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):  # another one asks for what is being done
+            with contextlib.suppress(asyncio.CancelledError):  # another one asks for the same
                 await asyncio.wait({task}, timeout=_AGAIN)
         if not task.cancelled():
-            task.exception()  # nobody else looks at it, which asyncio would complain of
+            task.exception()  # asyncio complains of errors that nobody looks at
         raise
     return task.result()
 
@@ -260,17 +260,17 @@ async def _exchange(server: Server, commands: Sequence[Command]) -> list[Any]:
                 replies.append(await server.parse(connection, args[0], options))
             except ResponseError as error:
                 replies.append(error)
-            # Replies that have arrived are read without ever leaving it to the loop.
+            # To read replies that have already arrived never yields to the loop.
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         if server.check_role:
             await server.require_master(replies.pop(0))
     except BaseException:
-        # Cancelled or failed, it may still get replies, which would be taken for those to the next commands.
+        # After a failure or cancellation it may still get replies; the next commands would take them for theirs.
         with contextlib.suppress(Exception):
             await connection.disconnect(nowait=True)
         raise
     finally:
-        # Shielded, for a second cancellation would leave the pool thinking that the connection is in use.
+        # Shielded: after a second cancellation the pool would believe that the connection is still in use.
         await asyncio.shield(server.release(connection))
     return replies

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 __all__ = ["AsyncRedisStatsProvider", "ListKey", "StreamKey", "ZSetKey"]
 
 
-# Seconds that the closing of connections on another loop is waited for.
+# Seconds to wait for another loop to close its connections.
 _PATIENCE = 1.0
 
 
 class _Link:
-    """What belongs to one event loop: its client, and whether that must ask anew which node holds what."""
+    """The state of one event loop: its client, and whether that must ask again which node holds which keys."""
 
     def __init__(self, client: AsyncClient | None) -> None:
         self.pid = os.getpid()
@@ -56,8 +56,8 @@ class AsyncRedisStatsProvider(RedisProvider):
     Args:
         url_or_client: a URL, as for `RedisStatsProvider`; or a `redis.asyncio.Redis` or
             `redis.asyncio.cluster.RedisCluster`, which is used as it is and never closed: give it short timeouts and
-            ``retry=Retry(NoBackoff(), 0)``. It belongs to your event loop, so a controller reads by it there, and
-            nothing in the background.
+            ``retry=Retry(NoBackoff(), 0)``. It belongs to your event loop, so a controller reads with it only there,
+            and never in the background.
         queues: as for `RedisStatsProvider`.
         timeout: seconds for each connect and each reply, where a URL is given.
         key: as for `RedisStatsProvider`.
@@ -65,7 +65,7 @@ class AsyncRedisStatsProvider(RedisProvider):
 
     It sends the same commands, gives the same samples and has the same errors as values. The nodes of a cluster are
     read at the same time. A read may be cancelled at any point: its connection is closed, so that no later read gets
-    its replies. Long reads leave the event loop to others after every 64 commands or replies.
+    its replies. Long reads let the event loop run others after every 64 commands or replies.
 
     Made from a URL it is usable from several event loops, also in several threads and in forked children: each loop
     gets a client of its own, made when first needed and dropped some time after the loop was closed. Call `aclose`
@@ -74,7 +74,7 @@ class AsyncRedisStatsProvider(RedisProvider):
 
     Raises:
         ConfigurationError: the URL, a queue, a key, the layout or the timeout is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
 
     Example:
         >>> AsyncRedisStatsProvider("redis://:secret@localhost:6379/0", ["email-queue"])
@@ -98,10 +98,8 @@ class AsyncRedisStatsProvider(RedisProvider):
             check_options(self._target)
         # A forked child never runs its parent's loops, so it never meets their clients.
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
-        #: True where it reads by a client that it was given; `AsyncStatsProvider` tells what that means.
+        #: True where it reads with a client that it was given; `AsyncStatsProvider` tells what that means.
         self.loop_bound = self._given is not None
-
-    # --------------------------------------------------------------------------------------------------------- reads
 
     async def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue, listed or not.
@@ -139,7 +137,7 @@ class AsyncRedisStatsProvider(RedisProvider):
         self._require_open()
         link = self._link()
         failures: list[StatsUnavailableError] = []
-        # Cut into slices only to leave the loop to others in between: all of them share their round trips.
+        # Slices only let the loop run other tasks in between: all slices share their round trips.
         readings: list[Reading] = []
         now, items = utc_now(), list(layouts.items())
         for start in range(0, len(items), SLICE):
@@ -170,7 +168,7 @@ class AsyncRedisStatsProvider(RedisProvider):
     async def _exchange(
         self, link: _Link, commands: Sequence[Command], failures: list[StatsUnavailableError]
     ) -> list[Any]:
-        """Return the reply to each command; what failed has its error there."""
+        """Return the reply to each command, or its error."""
         replies: list[Any] = [None] * len(commands)
         try:
             client = self._client(link)
@@ -191,7 +189,7 @@ class AsyncRedisStatsProvider(RedisProvider):
         replies: list[Any],
         failures: list[StatsUnavailableError],
     ) -> None:
-        """Fill in one server's replies, and what cut them short."""
+        """Fill in one server's replies, and the error that ended them."""
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
             try:
@@ -212,8 +210,6 @@ class AsyncRedisStatsProvider(RedisProvider):
             assert self._target is not None  # noqa: S101 - only a URL leaves the client to be made
             link.client = connect(self._target)
         return link.client
-
-    # ------------------------------------------------------------------------------------------------------- cluster
 
     async def _ask_cluster(
         self,
@@ -248,15 +244,13 @@ class AsyncRedisStatsProvider(RedisProvider):
             if link.stale_slots:
                 await cancellable(cluster.nodes_manager.initialize())
         except Exception:
-            # None of the nodes known so far answers: begin again from those of the URL.
+            # No known node answers: begin again with the nodes of the URL.
             is_held = link.client is cluster
             if is_held and self._given is None:
                 link.client = None
                 await close(cluster)
             raise
         link.stale_slots = False
-
-    # ------------------------------------------------------------------------------------------------------ life cycle
 
     async def release_loop(self) -> None:
         """Close the connections opened on the running event loop, which is about to end; a later read opens others."""
@@ -267,7 +261,7 @@ class AsyncRedisStatsProvider(RedisProvider):
     async def aclose(self) -> None:
         """Close the connections this provider opened; reads then raise `StatsUnavailableError`. Idempotent.
 
-        Those of other loops that run are closed there; a loop that stands still keeps its own until it is collected.
+        Those of other loops that run are closed there; a loop that does not run keeps its own until it is collected.
         """
         self._closed = True
         here = asyncio.get_running_loop()
@@ -281,11 +275,11 @@ class AsyncRedisStatsProvider(RedisProvider):
                 except RuntimeError:  # it was closed just now
                     closing.close()
                 else:
-                    # It may end before it has come to this.
+                    # The loop may end before it gets to this.
                     await asyncio.wait([asyncio.wrap_future(future)], timeout=_PATIENCE)
 
     async def _close_link(self, link: _Link) -> None:
-        # What a parent process made is not even let go of here: its collection would reach into the parent's loop.
+        # A client that a parent process made is kept: to collect it here would reach into the parent's loop.
         if self._given is None and link.pid == os.getpid():
             client, link.client = link.client, None
             if client is not None:

@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio provider of Redis share: their settings, and what they never show."""
+"""What the blocking and the asyncio provider of Redis share: their settings, and how they hide credentials."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ __all__ = ["CHUNK", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_
 #: Commands in one round trip; a longer pipeline would hold the server and the reply buffers.
 CHUNK = 500
 
-#: Commands or replies after which others may run: some 200 µs of work. Without it a producer that wakes up during the
-#: poll of many queues waits for milliseconds, for the GIL or for the event loop.
+#: Commands or replies after which other threads and tasks may run: some 200 µs of work. Without it a producer that
+#: wakes up during the poll of many queues waits for milliseconds, for the GIL or for the event loop.
 SLICE = 64
 
 _PLAIN = (ListKey, ZSetKey, StreamKey)
@@ -45,7 +45,7 @@ _PLAIN = (ListKey, ZSetKey, StreamKey)
 class RedisProvider:
     """Settings of a provider; how it reads is up to the subclass."""
 
-    #: See `backpressure._model.stats.StatsProvider`.
+    #: See `backpressure.StatsProvider`.
     shares_server: ClassVar[bool] = True
 
     _client_types: ClassVar[tuple[type, ...]]
@@ -81,14 +81,12 @@ class RedisProvider:
         self._types: dict[str, tuple[str | bytes, str]] = {}
         self._closed = False
 
-    # ------------------------------------------------------------------------------------------- from what is there
-
     @classmethod
     def from_celery(cls, app: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a ``celery.Celery`` sends, however its broker is set up.
 
         Args:
-            app: configured, or such that it can be: its configuration is read now.
+            app: its configuration is read now, so it must be there or ready to be loaded.
             queues: what is polled from the start; default ``task_default_queue``, ``task_queues`` and those that
                 ``task_routes`` name.
             timeout: seconds for each connect and each reply.
@@ -97,7 +95,7 @@ class RedisProvider:
         connections of its own. Any other queue is read too, once it is asked for.
 
         Raises:
-            ConfigurationError: the broker is not Redis, or cannot be told.
+            ConfigurationError: the broker is not Redis, or is not known.
 
         Example:
             >>> from celery import Celery
@@ -129,7 +127,7 @@ class RedisProvider:
 
     @classmethod
     def from_huey(cls, huey: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
-        """Return a provider that reads where a ``RedisHuey`` or one of its kin enqueues; as `from_celery`.
+        """Return a provider that reads where a ``RedisHuey`` or a related class enqueues; as `from_celery`.
 
         Args:
             queues: default its own. Give the names of others that are made like it.
@@ -171,7 +169,7 @@ class RedisProvider:
 
     @classmethod
     def _of(cls, source: Source, queues: Any, timeout: float) -> Self:
-        make: Any = cls  # a subclass with other arguments is made by these, or not at all
+        make: Any = cls  # a subclass must take these arguments
         made: Self = make(
             source.target,
             source.queues if queues is None else queues,
@@ -246,7 +244,7 @@ class RedisProvider:
             raise found
         layouts: dict[str, Layout] = {}
         for name in found:
-            # What cannot name a queue is none that a producer could ask about.
+            # No producer can ask about a name that cannot name a queue.
             with contextlib.suppress(InvalidQueueError):
                 layouts[validate_queue_name(name)] = self._layout
         return layouts
@@ -277,7 +275,7 @@ def fill(replies: list[Any], positions: Iterable[int], failure: StatsUnavailable
 
 
 def is_master(role: Any) -> bool:
-    """Read a reply to ``ROLE``; a refusal of it says nothing."""
+    """Tell whether a reply to ``ROLE`` is a master's; a server that refuses to tell counts as one."""
     return not isinstance(role, (list, tuple)) or not role or role[0] in {b"master", "master"}
 
 
@@ -294,13 +292,13 @@ class _Discovery:
 
     layout: Any
 
-    def read(self, queue_name: str, now: datetime) -> Steps:  # noqa: ARG002 - it is no queue
+    def read(self, queue_name: str, now: datetime) -> Steps:  # noqa: ARG002 - it is not a queue
         steps: Steps = self.layout.discover()
         return steps
 
 
 def _default_layout(key: Any, layout: Any) -> Layout:
-    """Return where queues lie that are given by their names alone."""
+    """Return the layout of queues that are given only by name."""
     if layout is None:
         if key is not None and not (isinstance(key, str) and "{queue}" in key):
             raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)

@@ -1,4 +1,4 @@
-"""From a Redis URL to a redis-py client that fails fast, without ever showing a credential."""
+"""Turns a Redis URL into a redis-py client that fails fast, and never shows a credential."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _refuse(reason: str) -> NoReturn:
 
 @attrs.frozen(eq=False)
 class RedisTarget:
-    """Where a URL points. Printable; the options, which hold the credentials, are not."""
+    """Where a URL points. It can be printed: the options, which hold the credentials, are not shown."""
 
     kind: str
     shown: str
@@ -75,7 +75,7 @@ class RedisTarget:
         raise TypeError("a Redis target holds credentials and does not pickle: give the URL to each process")
 
     def redactor(self) -> Redactor:
-        """Return what takes this target's credentials out of messages."""
+        """Return a redactor that takes this target's credentials out of messages."""
         return _redactor(self.options, self.sentinel_options)
 
     def connect(self) -> Client:
@@ -98,13 +98,13 @@ def parse_target(url: str, timeout: float) -> RedisTarget:
     """Read a URL; `timeout` (seconds) bounds each connect and each reply, unless the URL says otherwise.
 
     Raises:
-        ConfigurationError: the URL or one of its options is wrong; the message withholds it, there is no cause.
+        ConfigurationError: the URL or one of its options is wrong; the message withholds it, and there is no cause.
     """
     try:
         return _parse(url, timeout)
     except ConfigurationError as error:
         refusal = error
-    except Exception:  # noqa: BLE001 - whatever a parser says, it may quote the URL
+    except Exception:  # noqa: BLE001 - any parser's error may quote the URL
         refusal = ConfigurationError(
             "redis_url cannot be read (value withheld): percent-encode user name and password, and check the port "
             "and the options after '?'",
@@ -204,7 +204,7 @@ def harden(options: dict[str, Any], timeout: float) -> dict[str, Any]:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the sentinels' own options out of the servers' and return them with what both share."""
+    """Take the sentinels' own options out of the servers'; return them with the options that both share."""
     shared = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_", "retry"))}
     for name in ("username", "password"):
         if (value := options.pop(f"sentinel_{name}", None)) is not None:
@@ -213,7 +213,7 @@ def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _probe(options: dict[str, Any], *, tls: bool) -> None:
-    """Build a connection that is never opened: an option that redis-py doesn't know shows now, not at each poll."""
+    """Build a connection and never open it: so an option that redis-py doesn't know fails now, not at each poll."""
     ConnectionPool(**{"connection_class": SSLConnection if tls else Connection, **options}).make_connection()
 
 
@@ -223,7 +223,7 @@ def _redactor(*options: dict[str, Any]) -> Redactor:
     return Redactor(texts - {"default"})
 
 
-# The next four go by what a client has, so that they serve those of redis.asyncio too.
+# The next four look at a client's attributes, not its class, so they work for clients of redis.asyncio too.
 
 
 def _connection_options(client: Any) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _connection_options(client: Any) -> dict[str, Any]:
 
 
 def redactor_for(client: Any) -> Redactor:
-    """Return what takes the credentials that a given client was made with out of messages."""
+    """Return a redactor for the credentials that a given client was made with."""
     return _redactor(_connection_options(client))
 
 
@@ -250,7 +250,7 @@ def describe(client: Any) -> str:
 
 
 def is_sentinel_master(client: Any) -> bool:
-    """Tell whether sentinels choose the server, and are to choose the master."""
+    """Tell whether sentinels choose the server, and choose the master."""
     pool: Any = getattr(client, "connection_pool", None)
     return hasattr(pool, "sentinel_manager") and bool(pool.is_master)
 

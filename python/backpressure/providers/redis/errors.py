@@ -51,7 +51,7 @@ _CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "dns"),
 )
 
-# What redis-py's pools say when they lend nothing more; the server was not asked.
+# Messages of redis-py's pools that have no free connection; the server was not asked.
 _POOL_FULL = {"Too many connections", "No connection available."}
 
 _ADVICE = {
@@ -107,7 +107,7 @@ def unavailable(
     """Return the error to raise for a failed read of `what`."""
     # Servers without HELLO or AUTH answer by quoting the command's arguments, the password among them.
     text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
-    # What redis-py says of sentinels holds the long repr of each client.
+    # Messages of redis-py about sentinels hold the long repr of each client.
     text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
     return _failures.unavailable(
         error,

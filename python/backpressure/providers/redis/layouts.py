@@ -1,4 +1,4 @@
-"""Reads many queues in step, whatever their layouts, and leaves the exchange with the servers to a driver.
+"""Reads many queues of any layouts in common rounds; a driver makes the exchange with the servers.
 
 reading = Reading(layouts, now, redact=...)
 while commands := reading.commands():
@@ -36,7 +36,7 @@ class Reading:
         layouts: queue name -> where it lies.
         now: aware wall time at which the read began: the date of its samples and the limit of due scores.
         redact: takes credentials out of messages.
-        types: queue name -> key with a wrong type and that type, as earlier reads found them; kept up by this read.
+        types: queue name -> key with a wrong type and that type, as earlier reads found them; this read updates it.
         tick: called once per queue and round, so that a driver can let others run; does nothing by default.
     """
 
@@ -83,10 +83,10 @@ class Reading:
             self._advance(name, self._explain(name, reply.command, reply.error), None)
         except StatsUnavailableError as error:
             error.queue_name = error.queue_name or name
-            # Neither context nor frames: they hold redis-py's exceptions, which may quote credentials.
+            # Drop context and frames: they hold redis-py's exceptions, which may quote credentials.
             error.__context__ = None
             self.results[name] = error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - a layout may be other people's code, and must spoil no other's queue
+        except Exception as error:  # noqa: BLE001 - a layout may be foreign code, and must not harm other queues
             what = f"queue {name!r} by {self._layouts[name]!r}"
             self.results[name] = unavailable(error, what=what, queue_name=name, redact=self._redact)
         else:

@@ -1,7 +1,7 @@
-"""From what users have already, a framework's object or a client, to where its Redis is and how its queues lie.
+"""Reads from a framework's object, or from a client, where its Redis is and how its queues are stored there.
 
-Nothing here imports a framework, opens a connection or keeps hold of the framework's own: those have the timeouts of
-workers, and a pool that is lent to a poller is one connection short for producers.
+Nothing here imports a framework, opens a connection or keeps the framework's own connections. Those have the timeouts
+of workers, and a pool that is lent to a poller has one connection less for producers.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
     "taskiq_source",
 ]
 
-# What of a client's settings says where the server is and how it is entered. Timeouts, retries and whatever else suits
-# the framework's own reads and writes stays behind.
+# Settings of a client that say where the server is and how to log in. Timeouts, retries and all others suit the
+# framework's own reads and writes, so they are left out.
 _KEPT = frozenset(
     {
         "client_name",
@@ -72,9 +72,6 @@ class Source:
     target: Any
     queues: Sequence[str] | None
     layout: Layout
-
-
-# ---------------------------------------------------------------------------------------------------------- frameworks
 
 
 def rq_source(connection: Any, timeout: float) -> Source:
@@ -136,13 +133,10 @@ def celery_source(app: Any, timeout: float) -> Source:
     return Source(target, _names(_celery_queues(app.conf)), CeleryLayout.from_app(app))
 
 
-# -------------------------------------------------------------------------------------------------------------- celery
-
-
 def _configured(app: Any) -> Any:
     """Return the app if it is configured, else one like it.
 
-    To load its configuration here would be too early for what is yet to be connected to ``app.on_after_configure``.
+    To load its configuration here would be too early for handlers that connect to ``app.on_after_configure`` later.
     """
     app = app._get_current_object() if hasattr(app, "_get_current_object") else app  # noqa: SLF001 - of a proxy
     if not hasattr(app, "connection_for_write"):
@@ -155,7 +149,7 @@ def _configured(app: Any) -> Any:
         like = type(app)(**given)
     except TypeError:  # a subclass with arguments of its own
         like = next(kind for kind in type(app).__mro__ if kind.__module__.startswith("celery."))(**given)
-    like._preconf_set_by_auto.update(app._preconf_set_by_auto)  # noqa: SLF001 - as Celery would do, did it copy them
+    like._preconf_set_by_auto.update(app._preconf_set_by_auto)  # noqa: SLF001 - as Celery would do if it copied them
     return like
 
 
@@ -210,9 +204,6 @@ def _celery_queues(conf: Any) -> Iterator[Any]:
             yield getattr(queue, "name", queue)
 
 
-# ----------------------------------------------------------------------------------------------------------------- arq
-
-
 def _arq_target(settings: Any, timeout: float) -> RedisTarget:
     options = {"db": settings.database, "username": settings.username, "password": settings.password}
     options |= {name: value for name, value in vars(settings).items() if name.startswith("ssl_") and value is not None}
@@ -223,11 +214,8 @@ def _arq_target(settings: Any, timeout: float) -> RedisTarget:
     return _single({**options, "host": settings.host, "port": settings.port}, settings.ssl, timeout)
 
 
-# ------------------------------------------------------------------------------------------------------------- clients
-
-
 def _target(given: Any, field: str, timeout: float) -> Any:
-    """Return where a client or a pool of redis-py, of either kind, points; the client itself if that is its secret."""
+    """Return where a client or a pool of redis-py, of either kind, points; the client itself if only it knows."""
     nodes = getattr(given, "nodes_manager", None)
     if nodes is not None:
         options = getattr(nodes, "connection_kwargs", {})
@@ -328,7 +316,7 @@ def _shown(kind: str, hosts: Iterable[tuple[str, int]], tls: bool, path: str = "
 
 
 def _names(given: Iterable[Any]) -> list[str]:
-    """Return those that can name a queue, each once; a framework may allow others."""
+    """Return the names that can name a queue, each once; a framework may allow others."""
     names: dict[str, None] = {}
     for name in given:
         with contextlib.suppress(InvalidQueueError):

@@ -87,7 +87,7 @@ class _Link:
         self.client = client
         self.reads: set[_Read] = set()
         self.stale_slots = False
-        # Names of cluster nodes whose last read failed: they are read last, lest they use up the others' time.
+        # Names of cluster nodes whose last read failed: they are read last, not to use up the others' time.
         self.troubled: set[str] = set()
 
 
@@ -101,23 +101,24 @@ class RedisStatsProvider(RedisProvider):
             ``redis``, ``rediss`` goes with ``+sentinel`` and ``+cluster`` too, and redis-py's options may follow as
             a query. Celery's words are understood (``redis+socket://``, ``sentinel://…;sentinel://…?master_name=``,
             ``ssl_cert_reqs=CERT_NONE``) or refused by name. Or a `redis.Redis` or `redis.cluster.RedisCluster`, which
-            is used as it is and never closed: give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, for
-            redis-py's default tries ten times.
+            is used as it is and never closed. Give it short timeouts and ``retry=Retry(NoBackoff(), 0)``, because
+            redis-py tries ten times by default.
         queues: what `get_all_queue_stats` reads: names, or a mapping from names to `ListKey`, `ZSetKey`, `StreamKey`,
             another layout, or a key (``str`` or ``bytes``) of a plain list. ``None``: those that `layout` discovers.
         timeout: seconds for each connect and each reply, where a URL is given.
-        key: key of the plain list of a queue given by its name alone, ``{queue}`` in it replaced by the name. Where it
-            is given, names that are not in `queues` are read too: by it, or with ``key="{queue}"`` as `layout` has
-            them. ``None``: the key is the name, and other names are refused, for a list that is not there looks empty.
-        layout: where queues lie that are given by their names alone: a `backpressure.providers.layouts.Layout`, such as
+        key: key of the plain list of a queue that is given only by name; ``{queue}`` in it stands for the name. With a
+            key, names that are not in `queues` are read too: by this key, or with ``key="{queue}"`` by `layout`.
+            ``None``: the key is the name, and other names are refused, because a missing list looks empty.
+        layout: where queues lie that are given only by name: a `backpressure.providers.layouts.Layout`, such as
             ``CeleryLayout.from_app(app)`` or ``StreamKey("jobs:{queue}", group="workers")``, or the name of a built-in
             or installed one, such as ``"rq"``.
 
-    One read is one non-transactional pipeline of single-key commands per server and 500 commands, two or three of
-    them where streams are read or ages are looked up. `LLEN`, `ZCARD`, `ZCOUNT`, `XINFO GROUPS`, `XLEN`, `XRANGE` and
-    `XREVRANGE` are all it sends for plain keys, and for layouts also what the guide lists; `TYPE` once for a key of
-    another type than said, `ROLE` where Sentinel chooses the server (a refusal of these two is ignored), and what
-    redis-py sends to connect. Scores of due jobs are compared with this machine's wall clock.
+    One read is one non-transactional pipeline of single-key commands per server and 500 commands; two or three
+    pipelines where streams are read or ages are looked up. For plain keys it sends only `LLEN`, `ZCARD`, `ZCOUNT`,
+    `XINFO GROUPS`, `XLEN`, `XRANGE` and `XREVRANGE`; for layouts also the commands that the guide lists. It sends
+    `TYPE` once for a key of another type than said, and `ROLE` where Sentinel chooses the server (a refusal of these
+    two is ignored). redis-py sends its own commands to connect. Scores of due jobs are compared with this machine's
+    wall clock.
 
     A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the queue
     could not be read, the `StatsUnavailableError`; when nothing at all could be read because the server could not
@@ -128,7 +129,7 @@ class RedisStatsProvider(RedisProvider):
 
     Raises:
         ConfigurationError: the URL, a queue, a key, the layout or the timeout is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
 
     Example:
         >>> queues = {"email-queue": ListKey("jobs:email"), "events": StreamKey("events", group="workers")}
@@ -149,10 +150,8 @@ class RedisStatsProvider(RedisProvider):
         layout: Layout | str | None = None,
     ) -> None:
         super().__init__(url_or_client, queues, timeout, key, layout)
-        # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
+        # One per process: a forked child must not touch what its parent's threads were using. setdefault is atomic.
         self._links: dict[int, _Link] = {}
-
-    # --------------------------------------------------------------------------------------------------------- reads
 
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue, listed or not.
@@ -206,7 +205,7 @@ class RedisStatsProvider(RedisProvider):
         return self._links.get(pid) or self._links.setdefault(pid, _Link(self._given))
 
     def _exchange(self, link: _Link, read: _Read, commands: Sequence[Command]) -> list[Any]:
-        """Return the reply to each command; what failed has its error there."""
+        """Return the reply to each command, or its error."""
         replies: list[Any] = [None] * len(commands)
         try:
             for name, client, positions in self._routes(link, commands, replies):
@@ -225,7 +224,7 @@ class RedisStatsProvider(RedisProvider):
     def _ask(
         self, read: _Read, client: Redis, positions: Sequence[int], commands: Sequence[Command], replies: list[Any]
     ) -> StatsUnavailableError | None:
-        """Fill in one server's replies; return what cut them short."""
+        """Fill in one server's replies; return the error that ended them."""
         check_role = is_sentinel_master(client)
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
@@ -241,8 +240,6 @@ class RedisStatsProvider(RedisProvider):
     def _failure(self, read: _Read, error: Exception) -> StatsUnavailableError:
         label = "deadline" if read.interrupted else None
         return unavailable(error, what=self._where, redact=self._redact, label=label)
-
-    # ------------------------------------------------------------------------------------------------------- servers
 
     def _client(self, link: _Link) -> Client:
         if link.client is None:
@@ -279,7 +276,7 @@ class RedisStatsProvider(RedisProvider):
         try:
             cluster.nodes_manager.initialize()
         except Exception:
-            # None of the nodes known so far answers: begin again from those of the URL.
+            # No known node answers: begin again with the nodes of the URL.
             link.client = self._given
             raise
         link.stale_slots = False
@@ -294,12 +291,10 @@ class RedisStatsProvider(RedisProvider):
         if failed or any(isinstance(answer, (AskError, ClusterDownError)) for answer in answers):
             link.stale_slots = True
 
-    # ------------------------------------------------------------------------------------------------------ life cycle
-
     def interrupt(self) -> None:
         """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.
 
-        Raises nothing. Of a given client only connections that are reading for this provider are closed; one that
+        Raises nothing. In a given client only connections that are reading for this provider are closed; one that
         is still being opened ends by the client's own timeout.
         """
         link = self._links.get(os.getpid())

@@ -1,4 +1,4 @@
-"""Celery's words in Redis URLs, told in redis-py's: users paste the broker URL that they have."""
+"""Translates Celery's words in Redis URLs into redis-py's: users paste the broker URL that they have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SOCKET = re.compile(r"(?:redis|valkey)\+socket://", re.IGNORECASE)
 _ANOTHER = re.compile(r";\s*(?:redis|rediss|sentinel|valkey)(?:\+\w+)?://", re.IGNORECASE)
 _CERT_REQS = re.compile(r"(?:CERT_)?(none|optional|required)", re.IGNORECASE)
 
-# What Celery's transport takes, as options or in the URL, and does not say where the server is.
+# Words that Celery's transport takes, as options or in the URL, and that do not say where the server is.
 _CELERYS = frozenset(
     {
         "ack_emulation",
@@ -40,7 +40,7 @@ _CELERYS = frozenset(
 
 
 def in_our_words(url: str, refuse: Callable[[str], object]) -> str:
-    """Return `url` as it is written here; `refuse` raises, with what is wrong, where Celery says more than there is."""
+    """Return `url` in this library's words; where it has none for Celery's, `refuse` is told why, and raises."""
     address, mark, query = url.partition("?")
     service = ""
     words = []

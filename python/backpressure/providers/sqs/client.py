@@ -12,24 +12,24 @@ __all__ = ["cut", "make_client"]
 def make_client(
     *, timeout: float, region_name: str | None, endpoint_url: str | None, connections: int
 ) -> tuple[Any, set[Any]]:
-    """Return a client that tries once, keeps so many connections, and gives up after `timeout` seconds.
+    """Return a client that tries once, keeps that many connections, and gives up after `timeout` seconds.
 
-    Beside it comes the set of its open connections, for `cut`.
+    Return also the set of its open connections, for `cut`.
     """
-    import boto3.session  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and not everyone's
+    import boto3.session  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and not everyone needs it
     import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415
 
-    import backpressure  # noqa: PLC0415 - it is being imported when this module is
+    from backpressure._runtime.version import version  # noqa: PLC0415 - slow, and needed here only
 
     config = botocore.config.Config(
         connect_timeout=timeout,
         read_timeout=timeout,
-        # The mode too, for AWS_RETRY_MODE may say "adaptive", which sleeps.
+        # The mode too, because AWS_RETRY_MODE may say "adaptive", which sleeps.
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=connections,
-        user_agent_extra=f"producer-backpressure/{backpressure.__version__}",
+        user_agent_extra=f"producer-backpressure/{version()}",
     )
-    # Clients may be shared between threads, sessions may not: neither boto3's default one, nor one among threads.
+    # Threads may share clients but not sessions, so boto3's default session is not used.
     session = boto3.session.Session()
     client = session.client("sqs", region_name=region_name, endpoint_url=endpoint_url, config=config)
     return client, _noted_connections(client)
@@ -39,15 +39,15 @@ def cut(connections: set[Any]) -> None:
     """End what these connections are doing, from another thread; they are closed by the threads that use them."""
     for connection in connections.copy():
         connections.discard(connection)
-        with contextlib.suppress(Exception):  # it may have no socket yet, or none any more
-            # Below TLS: its own end would wait for an answer.
+        with contextlib.suppress(Exception):  # it may have no socket yet, or no longer
+            # Below TLS, whose own shutdown would wait for an answer.
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
 
 def _noted_connections(client: Any) -> set[Any]:
-    """Return a set that holds the connections of `client` while they are open; who takes one out ends its opening.
+    """Return a set of the connections of `client` that are open; one that is taken out of it does not open.
 
-    botocore has no public way to them. Should its inside change, reads end between requests and by their timeouts.
+    botocore has no public way to them. If its inside changes, reads end between requests and by their timeouts.
     """
     connections: set[Any] = set()
 

@@ -1,4 +1,4 @@
-"""What botocore raises on SQS, in the words of this library."""
+"""Translates botocore's errors on SQS into the words of this library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from backpressure.providers.failures import Redactor, network_label
 
 __all__ = ["CodesAlone", "label"]
 
-# Exceptions of botocore, by name: to name their classes it would have to be imported.
+# Exceptions of botocore, by name: to use their classes, botocore would have to be imported.
 _CLASSES = {
     "NoCredentialsError": "auth",
     "PartialCredentialsError": "auth",
@@ -24,7 +24,7 @@ _CLASSES = {
     "ConfigNotFound": "provider",
     "ConfigParseError": "provider",
     "InvalidConfigError": "provider",
-    # These are OSErrors too, by way of what botocore once was.
+    # These are OSErrors too, for historical reasons.
     "ReadTimeoutError": "timeout",
     "ConnectTimeoutError": "timeout",
     "SSLError": "protocol",
@@ -80,14 +80,14 @@ def label(error: Exception) -> str | None:
 
 
 class CodesAlone(Redactor):
-    """Leaves of a message which code SQS answered to which operation.
+    """Shortens a message to the code that SQS answered, and the operation.
 
-    The rest may be anything: SQS explains a wrong signature with the session token, `credential_process` with what its
-    program wrote.
+    The rest may be anything: SQS explains a wrong signature with the session token, and `credential_process` with the
+    text that its program wrote.
     """
 
     def __call__(self, text: str) -> str:
-        # A key's id is of capitals and digits, so it is not taken for a code.
+        # A key's id has only capitals and digits, so it is not mistaken for a code.
         found = re.match(
             r"An error occurred \((?:\d{3}|(?=[A-Za-z.]*[a-z])[A-Za-z.]{1,64})\) when calling the \w+ operation", text
         )

@@ -1,4 +1,4 @@
-"""`SQSStatsProvider`: reads queues of Amazon SQS, and of what speaks its protocol."""
+"""`SQSStatsProvider`: reads queues of Amazon SQS, and of servers that speak its protocol."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OF_ONE_QUEUE = frozenset({"acl", "missing", "provider"})
 
 
 class _Place(NamedTuple):
-    """A queue in SQS: by its URL, or by its name and, where that is not one's own, its account."""
+    """A queue in SQS: its URL, or its name and, if another account owns it, that account."""
 
     name: str = ""
     account: str = ""
@@ -49,7 +49,7 @@ class _Place(NamedTuple):
 
 
 class _Round:
-    """One read: the queues that it has not come to, what the others said, and what ended it early."""
+    """One read: the queues still to read, the results of the others, and the error that ended it early."""
 
     def __init__(self, client: Any, connections: set[Any]) -> None:
         self.client = client
@@ -60,7 +60,7 @@ class _Round:
         self.failure: StatsUnavailableError | None = None
 
     def call(self, operation: str, **parameters: str | list[str]) -> Any:
-        """Send a request; once more where its connection has been kept until the server closed it."""
+        """Send a request; send it again if the server had closed the kept connection."""
         for attempt in range(2):
             if self.cut:
                 raise TimeoutError("interrupted")
@@ -77,34 +77,35 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
 
     Args:
         queues: names of queues, or a mapping from the controller's names to names, URLs or ARNs in SQS.
-        client: a ``boto3.client("sqs")``, which is used as it is and never closed. Give it
-            ``Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})``, for by default botocore
-            waits a minute and tries five times; an interrupt ends its reads between requests. ``None`` makes one of
-            this provider's own when it first reads, from a session of its own, with the credentials that boto3 finds.
+        client: a ``boto3.client("sqs")``, which is used as it is and never closed. Give it ``Config(connect_timeout=1,
+            read_timeout=1, retries={"total_max_attempts": 1})``: by default botocore waits a minute and tries five
+            times. An interrupt ends reads with a given client only between requests. With ``None`` the provider makes
+            its own client when it first reads, from its own session, with the credentials that boto3 finds.
         timeout: seconds for each connect and each reply, where no client is given.
         region_name: where the queues are; ``None``: as boto3 is configured, e.g. by ``AWS_REGION``.
         endpoint_url: of a VPC endpoint, or of another server that speaks SQS.
 
     Waiting messages are the backlog, invisible ones are in progress, delayed ones are delayed. SQS calls all three
     approximate: they come from a distributed system and are right within about a minute after producers and workers
-    stop. The age of the oldest message is known to CloudWatch alone, so `oldest_age` is ``None``.
+    stop. Only CloudWatch knows the age of the oldest message, so `oldest_age` is ``None``.
 
-    SQS tells of one queue at a time: a read is one ``GetQueueAttributes`` a queue, and ``GetQueueUrl`` the first time
-    for queues not given by URL. Up to eight queues are read one after the other, more of them on one more thread for
-    each eight, at most eight in all; the threads end with the read. Requests cost money, see the guide. It needs
-    ``sqs:GetQueueAttributes`` and ``sqs:GetQueueUrl`` on the queues, and no other queue is asked for.
+    SQS answers for one queue at a time: a read is one ``GetQueueAttributes`` a queue, and one ``GetQueueUrl`` the first
+    time for queues not given by URL. Up to eight queues are read one after the other. More queues take one more thread
+    for each eight, at most eight threads in all; the threads end with the read. Requests cost money, see the guide. It
+    needs ``sqs:GetQueueAttributes`` and ``sqs:GetQueueUrl`` on the queues, and no other queue is asked for.
 
     Errors have these types: ``auth``, ``busy`` (throttled), ``config`` (no region, no such profile), ``connect``,
     ``dns``, ``timeout``, ``protocol`` and ``server``, which end a read; ``acl`` and ``missing``, of a single queue; and
-    ``deadline`` for what was interrupted. Nothing is tried twice, but for a kept connection that the server closed.
+    ``deadline`` after an interrupt. A request is tried again only if the server had closed the kept connection.
 
-    Thread-safe, and usable in a forked child, which makes a client of its own; a given client that has been read with
-    is refused there, for two processes would share its connections. Credentials are in no repr, message or log record
+    Thread-safe, and usable in a forked child, which makes a client of its own. A given client that has been read with
+    is refused there, because two processes would share its connections. Credentials are in no repr, message or log
+    record
     of this library; botocore's own loggers show much at level DEBUG. Tested against moto, not against AWS itself.
 
     Raises:
         ConfigurationError: a queue, the client, the timeout or the endpoint is impossible.
-        InvalidQueueError: a queue's name is.
+        InvalidQueueError: a queue's name is impossible.
         ImportError: boto3 is not installed, and no client is given.
 
     Example:
@@ -138,14 +139,14 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         self._region = region_name
         self._endpoint = endpoint_url
         self._given = client
-        # A process that has read with the given client: its connections would not survive a fork.
+        # The process that has read with the given client: its connections would not survive a fork.
         self._given_to: int | None = None
-        # By process, for a forked child must not touch what its parent's threads were using. setdefault is atomic.
+        # One per process: a forked child must not touch what its parent's threads were using. setdefault is atomic.
         self._clients: dict[int, tuple[Any, set[Any]]] = {}
         self._urls: dict[_Place, str] = {}
         if client is None:
             with extra("sqs", "boto3", what="SQSStatsProvider"):
-                import boto3.session  # type: ignore[import-untyped] # noqa: F401, PLC0415 - slow, and not everyone's
+                import boto3.session  # type: ignore[import-untyped] # noqa: F401, PLC0415 - slow, and not everyone needs it
 
             where = _checked_host(endpoint_url) or region_name
         else:
@@ -154,8 +155,6 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
             queues, lambda name, given: _place(name, given, region_name), what="names, URLs or ARNs in SQS"
         )
         super().__init__(f"SQS ({where})" if where else "SQS", table, CodesAlone())
-
-    # ---------------------------------------------------------------------------------------------------------- links
 
     def _open(self) -> _Round:
         pid = os.getpid()
@@ -180,7 +179,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         return _Round(*held)
 
     def _keep(self, _: object, link: _Round) -> None:
-        # What is worth keeping is the client. A link is one read, so that none is repeated: requests cost money.
+        # The client is kept instead. A link is one read, so that no read is repeated: requests cost money.
         self._close_quietly(link)
 
     def _cut(self, link: _Round) -> None:
@@ -201,8 +200,6 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         if held is not None:
             held[0].close()
 
-    # ---------------------------------------------------------------------------------------------------------- reads
-
     def _ask(self, link: _Round, queues: Mapping[str, _Place]) -> Mapping[str, Outcome]:
         link.left.extend(queues.items())
         more = min(_MAX_THREADS, -(-len(queues) // _QUEUES_PER_THREAD)) - 1
@@ -210,7 +207,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         try:
             for _ in range(more):
                 thread = threading.Thread(target=self._work, args=(link,), name="backpressure-sqs", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no more threads are to be had: it goes without
+                with contextlib.suppress(RuntimeError):  # no thread can be started: go on with fewer
                     thread.start()
                     threads.append(thread)
             self._work(link)
@@ -226,7 +223,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         failure, outcomes = link.failure, link.outcomes
         if failure is not None:
             if failure.error_type == "auth":
-                # The next read looks for credentials anew: a client that found none, or old ones, keeps to them.
+                # The next read looks for credentials again: a client never replaces missing or old ones.
                 self._drop_client()
             if not any(isinstance(outcome, QueueStats) for outcome in outcomes.values()):
                 raise failure

@@ -5,12 +5,15 @@ use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Change, Ticket};
-use backpressure_core::cache::{Queue, Ready, Slot};
-use backpressure_core::curve::ThreeZoneLaw;
-use backpressure_core::engine::{Answer, Ask, Call, Engine, Host, Settings};
+use backpressure_core::breaker::Change;
+use backpressure_core::call::{Ask, Call};
+use backpressure_core::engine::Engine;
+use backpressure_core::host::{Answer, Host};
+use backpressure_core::laws::three_zone::ThreeZoneLaw;
+use backpressure_core::queue::{Queue, Ready, Slot};
+use backpressure_core::settings::Settings;
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 
 const S: i64 = 1_000_000_000;
 
@@ -20,32 +23,42 @@ struct Numbers;
 impl Host for Numbers {
     type Object = u64;
     type Error = Infallible;
+    type Name = str;
     type Place = Slot<Ready<u64>>;
+
+    fn now_ns(&self) -> Result<i64, Infallible> {
+        Ok(1)
+    }
 
     fn utc_now(&self) -> Result<u64, Infallible> {
         Ok(0)
+    }
+
+    fn not_running(&self) -> Infallible {
+        unreachable!("a call is made under a mode that runs")
+    }
+
+    fn override_ended(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn read(&self, _: &str, _: bool) -> Result<Option<Reason>, Infallible> {
+        Ok(None)
     }
 
     fn check_poller(&self) -> Result<bool, Infallible> {
         Ok(false)
     }
 
-    fn circuit_changed(&self, _: Change) -> Result<(), Infallible> {
+    fn circuit_changed(&self, _: &str, _: Change) -> Result<(), Infallible> {
         Ok(())
     }
 
-    fn zone_changed(&self, _: Priority, _: Zone, _: Zone) -> Result<(), Infallible> {
+    fn zone_changed(&self, _: &str, _: Priority, _: Zone, _: Zone) -> Result<(), Infallible> {
         Ok(())
     }
 
-    fn decision(
-        &self,
-        _: Priority,
-        answer: &Answer<u64>,
-        _: Option<Ticket>,
-        _: i64,
-        _: Option<i64>,
-    ) -> Result<u64, Infallible> {
+    fn decision(&self, _: &str, answer: &mut Answer<u64>) -> Result<u64, Infallible> {
         Ok(answer.delay_ns)
     }
 
@@ -60,7 +73,7 @@ impl Host for Numbers {
 
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {
-        law: ThreeZoneLaw::new(super::law_settings()),
+        law: ThreeZoneLaw::new(super::law_settings()).into(),
         circuit: super::circuit(),
         laws: HashMap::new(),
         circuits: HashMap::new(),
@@ -83,9 +96,9 @@ pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
     let engine = Engine::new(settings, 0);
     move || {
         queue.put_sample(black_box(5), 0, None);
-        let mode = engine.mode();
-        let (engine, host, mode, queue) = (&engine, &Numbers, &mode, &queue);
-        let call = Call { engine, host, mode, priority: Priority::Medium, queue, now_ns: 1 };
+        let mode = engine.switches.mode();
+        let (host, checks, mode, queue) = (&Numbers, &engine.checks, &mode, &queue);
+        let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
         call.decide(Ask { admit: true, may_read: false, cold: None })
     }
 }

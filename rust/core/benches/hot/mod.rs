@@ -6,12 +6,15 @@ use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, CircuitSettings, Outcome, Ticket, at};
-use backpressure_core::cache::{Place, Queue, Ready};
+use backpressure_core::breaker::{Breaker, Outcome, Ticket, at};
 use backpressure_core::counters::{Counters, Row};
-use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::laws::law::Law;
+use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::queue::{Place, Queue, Ready};
+use backpressure_core::sample::Sample;
+use backpressure_core::settings::CircuitSettings;
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Window;
-use backpressure_core::{Priority, Reason};
 
 const MS: i64 = 1_000_000;
 
@@ -80,13 +83,8 @@ fn cache() -> Vec<Case> {
     let sampled = Queue::<u64>::new("q", circuit(), 0, 0);
     vec![
         case("cache_hit", move || {
-            let asked = black_box(&hit).seen(Priority::Medium).expect("asked for above");
-            let (word, sample) = (hit.breaker.word(), hit.sample_number());
-            let found = asked.ready.read(|ready| {
-                let current = ready.epoch == 1 && ready.word == word && ready.sample == sample;
-                current.then_some((ready.decision, ready.row))
-            });
-            let (decision, row) = found.expect("nothing has changed");
+            let found = black_box(&hit).ready(Priority::Medium, 1, |ready| Some((ready.decision, ready.row)));
+            let (asked, (decision, row)) = found.expect("nothing has changed");
             asked.count_again(row);
             decision
         }),
@@ -99,7 +97,8 @@ fn law() -> Vec<Case> {
     [("law_green", 50), ("law_yellow", 1_234), ("law_red", 3_456)]
         .map(|(name, backlog)| {
             let law = ThreeZoneLaw::new(law_settings());
-            case(name, move || law.advise(Priority::Medium, black_box(backlog)))
+            let sample = Sample { number: 1, backlog, oldest_age_ns: None, as_of_ns: 0 };
+            case(name, move || law.advise(black_box(&sample), Priority::Medium, &()))
         })
         .into()
 }

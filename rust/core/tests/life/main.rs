@@ -7,7 +7,7 @@ mod world;
 
 use std::fs;
 
-use backpressure_core::Reason;
+use backpressure_core::vocabulary::Reason;
 use proptest::prelude::*;
 
 proptest! {

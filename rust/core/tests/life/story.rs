@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Change, Outcome, State, Ticket, Word, state_of};
-use backpressure_core::curve::Law;
-use backpressure_core::engine::{Ask, NEVER, Settings};
-use backpressure_core::{Priority, Reason};
+use backpressure_core::breaker::{Change, Outcome, Ticket};
+use backpressure_core::call::Ask;
+use backpressure_core::laws::State as LawState;
+use backpressure_core::mode::NEVER;
+use backpressure_core::sample::Sample;
+use backpressure_core::settings::Settings;
+use backpressure_core::vocabulary::{Priority, Reason};
+use backpressure_core::word::{State, Word, state_of};
 
 use crate::world::{MS, S, Seen, World, backlog, settings};
 
@@ -123,8 +127,6 @@ impl Life {
         assert!(!lapsed || self.turned(before).state == State::Closed);
     }
 
-    // ------------------------------------------------------------------------------------------------------ decisions
-
     fn ask(&mut self, before: Word, how: u8, look: bool) {
         let priority = Priority::ALL[usize::from(how) % 3];
         let cold = (how >> 6 == 3).then_some(Reason::ColdStart);
@@ -181,7 +183,8 @@ impl Life {
         let (ttl_ns, degrade_ns) = (self.settings.cache_ttl_ns, self.settings.degrade_ns);
         let fallback_ns = self.settings.fallback_ns[real.priority.index()];
         let (_, backlog, _) = self.sample.unwrap_or_default();
-        let law = self.settings.law.advise(real.priority, backlog);
+        let sample = Sample { number: 0, backlog, oldest_age_ns: None, as_of_ns: 0 };
+        let law = self.settings.law.advise(&sample, real.priority, &LawState::default());
         match real.reason {
             CircuitOpen | CircuitHalfOpen => self.judge_rejection(before, real),
             BacklogGreen | BacklogYellow | BacklogRed | BacklogRedShed => {
@@ -249,8 +252,6 @@ impl Life {
         let wait_ms = if word.state == State::Open { circuit.recovery_timeout_ms } else { circuit.probe_interval_ms };
         wait_ms.cast_signed() * MS
     }
-
-    // --------------------------------------------------------------------------------------------------- surroundings
 
     fn record(&mut self, before: Word, how: u8) {
         let ok = how & 1 == 0;
@@ -334,22 +335,22 @@ impl Life {
 
     fn switch(&mut self, how: u8) {
         let engine = &self.world.engine;
-        let epoch = engine.epoch();
+        let epoch = engine.switches.epoch();
         match how % 8 {
             0 | 1 => {
                 self.emergency = how & 1 == 0;
-                engine.set_emergency(self.emergency);
+                engine.switches.set_emergency(self.emergency);
             }
             2..=4 => {
                 self.override_until_ns = [None, Some(self.now_ns + S), Some(NEVER)][usize::from(how) % 8 - 2];
-                engine.set_override(self.override_until_ns);
+                engine.switches.set_override(self.override_until_ns);
             }
-            5 => engine.void_ready(),
+            5 => engine.switches.void_ready(),
             _ => {
                 self.settings = settings(vary(how >> 3));
-                engine.configure(&self.settings);
+                engine.switches.configure(&self.settings);
             }
         }
-        assert_eq!(engine.epoch(), epoch + 1, "what lies ready was not voided");
+        assert_eq!(engine.switches.epoch(), epoch + 1, "what lies ready was not voided");
     }
 }

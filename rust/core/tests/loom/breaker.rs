@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, Word, at};
+use backpressure_core::breaker::{Breaker, Change, Outcome, Ticket, at};
+use backpressure_core::settings::CircuitSettings;
+use backpressure_core::word::{State, Word};
 
 use crate::{assert_ends, race};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use backpressure_core::Reason::{BacklogGreen, BacklogRed};
 use backpressure_core::counters::{Counters, Row, Totals};
+use backpressure_core::vocabulary::Reason::{BacklogGreen, BacklogRed};
 
 use crate::{assert_ends, race};
 

@@ -5,18 +5,18 @@
 //! The models run the code that is shipped, with its atomics and locks replaced by loom's. `arc-swap` has no model: a
 //! stand-in takes its place (`src/sync.rs`) that swaps with acquire and release, so what is shown here holds for any
 //! `arc-swap` that does at least that; its own reclamation is not modelled. Neither is `once_cell`'s `OnceBox`, whose
-//! boxes are filled before the threads start. Nobody is preempted inside a place's lock, since nothing shared is touched
-//! there. loom remembers one last access of an atomic, so it leaves out orders in which a load of one thread precedes
-//! another thread's load and exchange: who exchanges therefore works on the model's own thread, which starts first, and
-//! every model lists the ends that it has to reach. Relaxed loads never see the future, as no
-//! compiler or processor of today lets them. The way of a ready answer to its caller is the extension module's;
-//! `World::hit` repeats its comparisons.
+//! boxes are filled before the threads start. Nobody is preempted inside a place's lock, since nothing shared is
+//! touched there. loom remembers one last access of an atomic, so it leaves out orders in which a load of one thread
+//! precedes another thread's load and exchange: who exchanges therefore works on the model's own thread, which starts
+//! first, and every model lists the ends that it has to reach. Relaxed loads never see the future, as no compiler or
+//! processor of today lets them. The way of a ready answer to its caller is the extension module's; `World::hit`
+//! repeats its comparisons.
 #![cfg(loom)]
 
 mod breaker;
-mod cache;
 mod counters;
 mod mode;
+mod queue;
 mod sample;
 #[path = "../world/mod.rs"]
 mod world;

@@ -16,13 +16,13 @@ fn racing_changes_all_take_hold() {
         race(
             &world,
             [
-                |world: &World| world.engine.set_running(true),
-                |world| world.engine.set_emergency(true),
-                |world| world.engine.set_override(Some(9)),
+                |world: &World| world.engine.switches.set_running(true),
+                |world| world.engine.switches.set_emergency(true),
+                |world| world.engine.switches.set_override(Some(9)),
             ],
         );
-        let mode = world.engine.mode();
-        assert_eq!(world.engine.epoch(), mode.epoch);
+        let mode = world.engine.switches.mode();
+        assert_eq!(world.engine.switches.epoch(), mode.epoch);
         (mode.epoch, mode.running, mode.emergency, mode.override_until_ns)
     });
 }
@@ -35,14 +35,14 @@ fn who_sees_an_epoch_sees_its_mode() {
             &world,
             [
                 |world: &World| {
-                    world.engine.set_running(true);
+                    world.engine.switches.set_running(true);
                     (0, 0)
                 },
                 |world| {
-                    world.engine.set_emergency(true);
+                    world.engine.switches.set_emergency(true);
                     (0, 0)
                 },
-                |world| (world.engine.epoch(), world.engine.mode().epoch),
+                |world| (world.engine.switches.epoch(), world.engine.switches.mode().epoch),
             ],
         );
         assert!(seen.0 <= seen.1);
@@ -54,8 +54,8 @@ fn who_sees_an_epoch_sees_its_mode() {
 fn the_end_of_an_override_is_told_once() {
     assert_ends([(true, false), (false, true)], || {
         let world = world();
-        world.engine.set_override(Some(5));
-        let [one, other] = race(&world, [|world: &World| world.engine.mode_at(5); 2]);
+        world.engine.switches.set_override(Some(5));
+        let [one, other] = race(&world, [|world: &World| world.engine.switches.mode_at(5); 2]);
         assert!(one.0.override_until_ns.is_none() && other.0.override_until_ns.is_none());
         (one.1, other.1)
     });
@@ -65,18 +65,18 @@ fn the_end_of_an_override_is_told_once() {
 fn a_renewed_override_outlives_the_end_of_the_first() {
     assert_ends([false, true], || {
         let world = world();
-        world.engine.set_override(Some(5));
+        world.engine.switches.set_override(Some(5));
         let [ended, _] = race(
             &world,
             [
-                |world: &World| world.engine.mode_at(10).1,
+                |world: &World| world.engine.switches.mode_at(10).1,
                 |world| {
-                    world.engine.set_override(Some(50));
+                    world.engine.switches.set_override(Some(50));
                     false
                 },
             ],
         );
-        assert_eq!(world.engine.mode().override_until_ns, Some(50));
+        assert_eq!(world.engine.switches.mode().override_until_ns, Some(50));
         ended
     });
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use backpressure_core::breaker::Outcome;
-use backpressure_core::{Priority, Reason};
+use backpressure_core::vocabulary::{Priority, Reason};
 
 use crate::world::{MS, Seen, World, number_in, settings};
 
@@ -137,10 +137,10 @@ impl Scene {
             match round % 8 {
                 0 => drop(queue.breaker.force_open(None)),
                 1 => drop(queue.breaker.force_close()),
-                2 => engine.set_emergency(true),
-                3 => engine.set_emergency(false),
-                4 => engine.set_override(Some(self.now_ns() + 2 * MS)),
-                5 => engine.configure(&settings(|_| {})),
+                2 => engine.switches.set_emergency(true),
+                3 => engine.switches.set_emergency(false),
+                4 => engine.switches.set_override(Some(self.now_ns() + 2 * MS)),
+                5 => engine.switches.configure(&settings(|_| {})),
                 6 => queue.breaker.hasten(),
                 _ => drop(queue.breaker.reset()),
             }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use backpressure_core::breaker::{Breaker, Change, CircuitSettings, Outcome, State, Ticket, at, is_forced, state_of};
+use backpressure_core::breaker::{Breaker, Change, Outcome, Ticket, at};
+use backpressure_core::settings::CircuitSettings;
+use backpressure_core::word::{State, is_forced, state_of};
 use serde_json::{Value, json};
 
 use crate::{boolean, index, integer, list, read, signed, text};

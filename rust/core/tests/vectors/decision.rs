@@ -7,12 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use backpressure_core::breaker::{Change, Outcome, Ticket, at};
-use backpressure_core::cache::{Queue, Ready, Slot};
+use backpressure_core::call::{Admission, Ask, Call, Planned};
 use backpressure_core::counters::Row;
-use backpressure_core::curve::ThreeZoneLaw;
-use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Mode, Planned, Settings};
+use backpressure_core::engine::Engine;
+use backpressure_core::host::{Answer, Host};
+use backpressure_core::laws::three_zone::ThreeZoneLaw;
+use backpressure_core::mode::Mode;
+use backpressure_core::queue::{Queue, Ready, Slot};
+use backpressure_core::settings::Settings;
+use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
-use backpressure_core::{Priority, Reason};
 use serde_json::{Value, json};
 
 use crate::{boolean, breaker, index, integer, law, list, read, signed, text, triple};
@@ -23,7 +27,7 @@ const ZONES: [&str; 3] = ["green", "yellow", "red"];
 fn settings(entry: &Value) -> Arc<Settings> {
     let reason = text(&entry["fallback_reason"]);
     Arc::new(Settings {
-        law: ThreeZoneLaw::new(law::settings(&entry["law"])),
+        law: ThreeZoneLaw::new(law::settings(&entry["law"])).into(),
         circuit: breaker::settings(&entry["circuit"]),
         laws: HashMap::new(),
         circuits: HashMap::new(),
@@ -88,10 +92,27 @@ impl Ear {
 impl Host for Ear {
     type Object = Option<Decision>;
     type Error = Infallible;
+    type Name = str;
     type Place = Slot<Ready<Option<Decision>>>;
+
+    fn now_ns(&self) -> Result<i64, Infallible> {
+        unreachable!("a call is told what time it is")
+    }
 
     fn utc_now(&self) -> Result<Option<Decision>, Infallible> {
         Ok(None)
+    }
+
+    fn not_running(&self) -> Infallible {
+        unreachable!("a call is made under a mode that runs")
+    }
+
+    fn override_ended(&self) -> Result<(), Infallible> {
+        unreachable!("a call is made under the mode of its time")
+    }
+
+    fn read(&self, _: &str, _: bool) -> Result<Option<Reason>, Infallible> {
+        unreachable!("a call does not read, it asks its caller to")
     }
 
     fn check_poller(&self) -> Result<bool, Infallible> {
@@ -99,26 +120,19 @@ impl Host for Ear {
         Ok(self.1.get())
     }
 
-    fn circuit_changed(&self, change: Change) -> Result<(), Infallible> {
+    fn circuit_changed(&self, _: &str, change: Change) -> Result<(), Infallible> {
         self.hear_change(change);
         Ok(())
     }
 
-    fn zone_changed(&self, priority: Priority, old: Zone, new: Zone) -> Result<(), Infallible> {
+    fn zone_changed(&self, _: &str, priority: Priority, old: Zone, new: Zone) -> Result<(), Infallible> {
         self.hear(&format!("{}: {} to {}", PRIORITIES[priority.index()], ZONES[old.index()], ZONES[new.index()]));
         Ok(())
     }
 
-    fn decision(
-        &self,
-        priority: Priority,
-        answer: &Answer<Option<Decision>>,
-        ticket: Option<Ticket>,
-        _: i64,
-        retry_at_ns: Option<i64>,
-    ) -> Result<Option<Decision>, Infallible> {
-        let Answer { reason, delay_ns, shed, zone, backlog, computed, .. } = *answer;
-        let (ticket, advised) = (ticket.map(Rc::new), None);
+    fn decision(&self, _: &str, answer: &mut Answer<Option<Decision>>) -> Result<Option<Decision>, Infallible> {
+        let Answer { priority, reason, delay_ns, shed, zone, backlog, retry_at_ns, computed, .. } = *answer;
+        let (ticket, advised) = (answer.ticket.take().map(Rc::new), None);
         Ok(Some(Decision { priority, reason, delay_ns, shed, zone, backlog, ticket, retry_at_ns, computed, advised }))
     }
 
@@ -152,7 +166,7 @@ impl Life {
     fn new(settings: Arc<Settings>, now_ns: i64) -> Self {
         let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), now_ns, now_ns);
         let engine = Engine::new(settings, now_ns);
-        engine.set_running(true);
+        engine.switches.set_running(true);
         let next_read = ("fail".into(), 0);
         Self { engine, queue, ear: Ear::default(), next_read, decisions: Vec::new(), now_ns }
     }
@@ -208,15 +222,15 @@ impl Life {
                 None
             }
             "override" => {
-                self.engine.set_override(boolean(first).then(|| signed(second)));
+                self.engine.switches.set_override(boolean(first).then(|| signed(second)));
                 None
             }
             "emergency" => {
-                self.engine.set_emergency(boolean(first));
+                self.engine.switches.set_emergency(boolean(first));
                 None
             }
             "configure" => {
-                self.engine.configure(&settings(&settings_of[index(first)]));
+                self.engine.switches.configure(&settings(&settings_of[index(first)]));
                 None
             }
             unknown => panic!("{unknown} is no act"),
@@ -235,7 +249,7 @@ impl Life {
     }
 
     fn mode(&self) -> Arc<Mode> {
-        let (mode, override_ended) = self.engine.mode_at(self.now_ns);
+        let (mode, override_ended) = self.engine.switches.mode_at(self.now_ns);
         if override_ended {
             self.ear.hear("override ended");
         }
@@ -243,7 +257,8 @@ impl Life {
     }
 
     fn call<'a>(&'a self, mode: &'a Mode, priority: Priority) -> Call<'a, Ear> {
-        Call { engine: &self.engine, host: &self.ear, mode, priority, queue: &self.queue, now_ns: self.now_ns }
+        let (host, checks, queue) = (&self.ear, &self.engine.checks, &self.queue);
+        Call { host, checks, mode, priority, queue, name: "q", now_ns: self.now_ns }
     }
 
     fn decide(&self, priority: &str, admit: bool) -> Decision {

@@ -1,7 +1,9 @@
 //! Holds the law against its golden answers.
 
-use backpressure_core::Priority;
-use backpressure_core::curve::{Law, LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::laws::law::Law;
+use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::sample::Sample;
+use backpressure_core::vocabulary::Priority;
 use backpressure_core::zone::Window;
 use serde_json::Value;
 
@@ -27,7 +29,8 @@ fn the_law_gives_the_golden_answers() {
     for entry in list(&read("law")) {
         let law = ThreeZoneLaw::new(settings(&entry["law"]));
         for case in list(&entry["cases"]) {
-            let advice = law.advise(Priority::ALL[index(&case[0])], signed(&case[1]));
+            let sample = Sample { number: 0, backlog: signed(&case[1]), oldest_age_ns: None, as_of_ns: 0 };
+            let advice = law.advise(&sample, Priority::ALL[index(&case[0])], &());
             let answer = (advice.zone.index() as u64, advice.delay_ns, advice.shed);
             let expected = (integer(&case[2]), integer(&case[3]), boolean(&case[4]));
             assert_eq!(answer, expected, "{case} of {}", entry["law"]);

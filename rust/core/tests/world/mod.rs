@@ -6,13 +6,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use backpressure_core::breaker::{Change, CircuitSettings, Outcome, State, Ticket, at, state_of};
-use backpressure_core::cache::{Place, Queue, Ready, Slot};
+use backpressure_core::breaker::{Change, Outcome, Ticket, at};
+use backpressure_core::call::{Admission, Ask, Call, Planned};
 use backpressure_core::counters::Row;
-use backpressure_core::curve::{LawSettings, Scale, ThreeZoneLaw};
-use backpressure_core::engine::{Admission, Answer, Ask, Call, Engine, Host, Planned, Settings};
+use backpressure_core::engine::Engine;
+use backpressure_core::host::{Answer, Host};
+use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::queue::{Place, Queue, Ready, Slot};
+use backpressure_core::settings::{CircuitSettings, Settings};
+use backpressure_core::vocabulary::{Priority, Reason};
+use backpressure_core::word::{State, state_of};
 use backpressure_core::zone::{Window, Zone};
-use backpressure_core::{Priority, Reason};
 
 pub const MS: i64 = 1_000_000;
 pub const S: i64 = 1_000 * MS;
@@ -56,10 +60,27 @@ pub struct Witness<'a> {
 impl Host for Witness<'_> {
     type Object = Option<Seen>;
     type Error = Infallible;
+    type Name = str;
     type Place = Slot<Ready<Option<Seen>>>;
+
+    fn now_ns(&self) -> Result<i64, Infallible> {
+        unreachable!("a call is told what time it is")
+    }
 
     fn utc_now(&self) -> Result<Option<Seen>, Infallible> {
         Ok(None)
+    }
+
+    fn not_running(&self) -> Infallible {
+        unreachable!("a call is made under a mode that runs")
+    }
+
+    fn override_ended(&self) -> Result<(), Infallible> {
+        unreachable!("a call is made under the mode of its time")
+    }
+
+    fn read(&self, _: &str, _: bool) -> Result<Option<Reason>, Infallible> {
+        unreachable!("a call does not read, it asks its caller to")
     }
 
     fn check_poller(&self) -> Result<bool, Infallible> {
@@ -67,26 +88,19 @@ impl Host for Witness<'_> {
         Ok(false)
     }
 
-    fn circuit_changed(&self, _: Change) -> Result<(), Infallible> {
+    fn circuit_changed(&self, _: &str, _: Change) -> Result<(), Infallible> {
         self.told.circuit_changes.fetch_add(1, SeqCst);
         Ok(())
     }
 
-    fn zone_changed(&self, _: Priority, _: Zone, _: Zone) -> Result<(), Infallible> {
+    fn zone_changed(&self, _: &str, _: Priority, _: Zone, _: Zone) -> Result<(), Infallible> {
         self.told.zone_changes.fetch_add(1, SeqCst);
         Ok(())
     }
 
-    fn decision(
-        &self,
-        priority: Priority,
-        answer: &Answer<Option<Seen>>,
-        ticket: Option<Ticket>,
-        issued_ns: i64,
-        retry_at_ns: Option<i64>,
-    ) -> Result<Option<Seen>, Infallible> {
-        let Answer { reason, delay_ns, shed, computed, backlog, .. } = *answer;
-        let (epoch, ticket) = (self.epoch, ticket.map(Arc::new));
+    fn decision(&self, _: &str, answer: &mut Answer<Option<Seen>>) -> Result<Option<Seen>, Infallible> {
+        let Answer { priority, reason, delay_ns, shed, computed, backlog, issued_ns, retry_at_ns, .. } = *answer;
+        let (epoch, ticket) = (self.epoch, answer.ticket.take().map(Arc::new));
         let advised = None;
         let seen = Seen {
             priority,
@@ -132,7 +146,8 @@ pub fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
             scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
             shed_permille: 800,
             scale_yellow: true,
-        }),
+        })
+        .into(),
         circuit: Arc::new(CircuitSettings {
             failure_threshold: 2,
             recovery_threshold: 2,
@@ -186,9 +201,10 @@ impl World {
     }
 
     fn call<R>(&self, priority: Priority, now_ns: i64, make: impl FnOnce(Call<'_, Witness<'_>>) -> R) -> R {
-        let (mode, _) = self.engine.mode_at(now_ns);
+        let (mode, _) = self.engine.switches.mode_at(now_ns);
         let host = Witness { told: &self.told, epoch: mode.epoch };
-        make(Call { engine: &self.engine, host: &host, mode: &mode, priority, queue: &self.queue, now_ns })
+        let (host, checks, mode) = (&host, &self.engine.checks, &*mode);
+        make(Call { host, checks, mode, priority, queue: &self.queue, name: "q", now_ns })
     }
 
     /// Decides, whatever lies ready; `None` where the caller is to read the queue.
@@ -212,8 +228,9 @@ impl World {
 
     /// Hands out what lies ready as the extension module does, and checks that it was made from what holds.
     pub fn hit(&self, priority: Priority, now_ns: i64) -> Option<Seen> {
+        let (epoch, word, sample) =
+            (self.engine.switches.epoch(), self.queue.breaker.word(), self.queue.sample_number());
         let asked = self.queue.asked(priority);
-        let (epoch, word, sample) = (self.engine.epoch(), self.queue.breaker.word(), self.queue.sample_number());
         let seen = asked.ready.read(|ready| {
             let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
             let seen = ready.decision.as_ref().expect("a decision");

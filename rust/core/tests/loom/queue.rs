@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use backpressure_core::Priority::Medium;
-use backpressure_core::Reason;
 use backpressure_core::breaker::Outcome;
-use backpressure_core::cache::{Place, Slot};
+use backpressure_core::queue::{Place, Slot};
+use backpressure_core::vocabulary::Priority::Medium;
+use backpressure_core::vocabulary::Reason;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
 use crate::world::{S, World, number_in};
@@ -57,7 +57,7 @@ fn what_lies_ready_is_of_the_mode_that_holds() {
             &world,
             [
                 |world: &World| {
-                    world.engine.void_ready();
+                    world.engine.switches.void_ready();
                     0
                 },
                 |world| {

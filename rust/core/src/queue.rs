@@ -5,51 +5,32 @@
 //! # Memory orderings
 //!
 //! A sample is published twice: by the swap of its pointer, which releases it, and then by its number, put up with
-//! release and read with acquire. So whoever sees a number finds that sample or a later one. Of two numbers the larger
-//! stays; the one that comes second carries the release of the first on, since `fetch_max` reads and writes in one step
-//! even where it changes nothing.
+//! release and read with acquire. So a thread that sees a number finds that sample or a later one. Of two numbers the
+//! larger stays; the second `fetch_max` carries on the release of the first, since it reads and writes in one step even
+//! where it changes nothing.
 //!
 //! The breaker's word is relaxed (see `breaker.rs`): it is compared as a value, and nothing is reached through it. What
-//! a ready answer refers to is reached through its place, whose lock, or whatever the host has instead, orders it.
+//! a ready answer refers to is reached through its place, and ordered by the place's lock or what the host has instead.
 //!
-//! The two instants are relaxed: they stand for themselves. An old `touched_ns` lets a queue look idle that was asked for
-//! a moment ago. An old `failed_ns`, or one that a racing read overwrites, costs one read more or one rest more.
+//! The two instants are relaxed: nothing else depends on them. With an old `touched_ns` a queue looks idle that was
+//! asked for a moment ago. An old `failed_ns`, or one that a racing read overwrites, costs one read too many or too
+//! few.
 
 use std::sync::Arc;
 
 use once_cell::race::OnceBox;
 
-use crate::Priority;
-use crate::breaker::{Breaker, CircuitSettings};
+use crate::breaker::Breaker;
 use crate::counters::{Counters, Row};
-use crate::curve::Advice;
-use crate::engine::Settings;
+use crate::laws::State as LawState;
+use crate::laws::law::Advice;
+use crate::sample::{FORGOTTEN, Sample};
+use crate::settings::{CircuitSettings, Settings};
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
+use crate::vocabulary::Priority;
 
-// No instants of a clock that began in this machine's lifetime.
+// No instant of a clock that began in this machine's lifetime.
 const NOT_FAILED: i64 = i64::MIN;
-const FORGOTTEN: i64 = i64::MIN;
-
-/// What was read of a queue, and the monotonic instant at which it was true.
-#[derive(Debug)]
-pub struct Sample {
-    /// Snapshot number, 1 for the queue's first.
-    pub number: u64,
-    /// Waiting jobs.
-    pub backlog: i64,
-    /// How long the oldest of them had waited, if the queue can tell.
-    pub oldest_age_ns: Option<i64>,
-    /// When that was true; `FORGOTTEN` if it was dropped. It stays for its number then, so that no later sample is taken
-    /// for an earlier one.
-    pub as_of_ns: i64,
-}
-
-impl Sample {
-    /// Returns how old the sample is.
-    pub fn age_ns(&self, now_ns: i64) -> i64 {
-        now_ns.saturating_sub(self.as_of_ns).max(0)
-    }
-}
 
 /// The law's advice on one sample under one configuration.
 #[derive(Debug)]
@@ -83,22 +64,22 @@ pub struct Ready<P> {
     pub goes: bool,
 }
 
-/// Where a ready answer lies. Nobody waits here: whoever finds it in use does without.
+/// Where a ready answer lies. Nobody waits here: who finds it in use by another thread goes on without it.
 pub trait Place<T>: Default {
-    /// Reads what lies there; `None` if that is nothing, or another thread is at it. `read` must not call out.
+    /// Reads what lies there; `None` if nothing does, or another thread is using it. `read` must not call out.
     fn read<R>(&self, read: impl FnOnce(&T) -> Option<R>) -> Option<R>;
 
     /// Puts something there. Returns what the caller is to drop, now that the place is free again: what lay there
-    /// before, or `thing` itself if another thread was at it.
+    /// before, or `thing` itself if another thread was using the place.
     fn put(&self, thing: T) -> Option<T>;
 
-    /// Adds one to a counter that lies beside such a place. Whatever keeps the place's threads apart may do so here.
+    /// Adds one to a counter beside such a place. What keeps threads apart at the place may keep them apart here too.
     fn add_one(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed); // see counters.rs
     }
 }
 
-/// A place for threads that nothing else keeps apart.
+/// A place with a lock of its own.
 #[derive(Debug)]
 pub struct Slot<T>(Mutex<Option<T>>);
 
@@ -136,7 +117,7 @@ pub struct Asked<P, S = Slot<Ready<P>>> {
 }
 
 impl<P, S: Place<Ready<P>>> Asked<P, S> {
-    /// Counts a decision that was handed out again: all that its first handing-out counted but `computed`.
+    /// Counts a decision that was handed out again, as when it was made, but not as computed.
     #[inline]
     pub fn count_again(&self, row: Row) {
         S::add_one(self.counters.of(row));
@@ -145,7 +126,7 @@ impl<P, S: Place<Ready<P>>> Asked<P, S> {
 
 /// One queue's state. Thread-safe.
 ///
-/// What a ready answer is held against comes first, to lie in one line of the processor's cache.
+/// What a ready answer is compared with comes first, so that it lies in one line of the processor's cache.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Queue<P, S = Slot<Ready<P>>> {
@@ -160,6 +141,10 @@ pub struct Queue<P, S = Slot<Ready<P>>> {
     failed_ns: AtomicI64,
     // Last asked for, to within the time an answer stays ready.
     touched_ns: AtomicI64,
+    /// What its law keeps of it.
+    pub law_state: LawState,
+    /// Its place in the order in which an engine's queues were made.
+    pub number: u64,
 }
 
 impl<P, S: Default> Queue<P, S> {
@@ -173,6 +158,8 @@ impl<P, S: Default> Queue<P, S> {
             failed_ns: AtomicI64::new(NOT_FAILED),
             touched_ns: AtomicI64::new(now_ns),
             asked: [const { OnceBox::new() }; 3],
+            law_state: LawState::default(),
+            number: 0,
         }
     }
 
@@ -203,12 +190,13 @@ impl<P, S: Default> Queue<P, S> {
             Some(Arc::new(Sample { number, backlog, oldest_age_ns, as_of_ns }))
         });
         let number = previous.map_or(0, |sample| sample.number) + 1;
-        // The largest, not the last: of two threads the one whose sample was overtaken may come here second.
+        // The largest, not the last: of two threads, the one with the older sample may come here second.
         self.sample_number.fetch_max(number, Ordering::Release);
         self.failed_ns.store(NOT_FAILED, Ordering::Relaxed);
     }
 
-    /// Tells whether a caller may read the provider; after a failure that is the poller's, without one it must rest.
+    /// Tells whether a caller may read the provider. After a failure only the poller reads; without a poller callers
+    /// pause.
     pub fn may_read(&self, settings: &Settings, now_ns: i64) -> bool {
         let failed_ns = self.failed_ns.load(Ordering::Relaxed);
         failed_ns == NOT_FAILED || (!settings.polling && now_ns >= failed_ns.saturating_add(settings.check_every_ns))
@@ -240,11 +228,31 @@ impl<P, S: Default> Queue<P, S> {
         self.asked[priority.index()].get()
     }
 
-    /// Returns what is kept of `priority`, from now on.
+    /// Returns what is kept of `priority`, made if this is the first time.
     pub fn asked(&self, priority: Priority) -> &Asked<P, S> {
         self.asked[priority.index()].get_or_init(|| {
             Box::new(Asked { computed: ArcSwapOption::empty(), ready: S::default(), counters: Counters::default() })
         })
+    }
+}
+
+impl<P, S: Place<Ready<P>>> Queue<P, S> {
+    /// Returns what `take` makes of the answer that lies ready for `priority`, if it was made from what holds now, with
+    /// the place of its count. `take` must not call out.
+    #[inline]
+    pub fn ready<R>(
+        &self,
+        priority: Priority,
+        epoch: u64,
+        take: impl FnOnce(&Ready<P>) -> Option<R>,
+    ) -> Option<(&Asked<P, S>, R)> {
+        let asked = self.seen(priority)?;
+        let (word, sample) = (self.breaker.word(), self.sample_number());
+        let taken = asked.ready.read(|ready| {
+            let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
+            if current { take(ready) } else { None }
+        })?;
+        Some((asked, taken))
     }
 }
 
@@ -254,9 +262,9 @@ mod tests {
     use std::thread;
 
     use super::{Place, Queue, Ready};
-    use crate::breaker::CircuitSettings;
     use crate::counters::Row;
-    use crate::{Priority, Reason};
+    use crate::settings::CircuitSettings;
+    use crate::vocabulary::{Priority, Reason};
 
     fn queue() -> Queue<&'static str> {
         let circuit = CircuitSettings {

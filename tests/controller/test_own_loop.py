@@ -1,4 +1,4 @@
-"""An asynchronous provider behind blocking methods: whose loop, whose context, and what ends what hangs."""
+"""An asynchronous provider as a blocking one: on which loop, in which context, and how hanging reads end."""
 
 from __future__ import annotations
 

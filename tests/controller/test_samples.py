@@ -1,4 +1,4 @@
-"""What statistics tell the engine: how long jobs waited; by their return, that a circuit may be probed."""
+"""What samples tell the engine: how long jobs waited; and, when they return, that a circuit may be probed."""
 
 from __future__ import annotations
 

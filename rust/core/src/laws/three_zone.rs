@@ -1,26 +1,11 @@
-//! The throttle law: backlog and priority in, zone, delay and shedding out. Integers throughout.
+//! The law of three zones: backlog and priority in, zone, delay and shedding out. Integers throughout.
 
-use crate::Priority;
+use crate::laws::law::{Advice, Law, saturated};
+use crate::sample::Sample;
+use crate::vocabulary::{Priority, Reason};
 use crate::zone::{Window, Zone};
 
 const PERMILLE: u128 = 1_000;
-
-/// What a law says of one sample for one priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advice {
-    /// Zone of the backlog.
-    pub zone: Zone,
-    /// Delay in nanoseconds, also where shedding is advised.
-    pub delay_ns: u64,
-    /// Whether the job should be refused.
-    pub shed: bool,
-}
-
-/// Turns a sample into advice. Pure: the same input gives the same answer, on any thread.
-pub trait Law: Send + Sync {
-    /// Judges `backlog` waiting jobs for `priority`.
-    fn advise(&self, priority: Priority, backlog: i64) -> Advice;
-}
 
 /// A factor as numerator and denominator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,43 +55,41 @@ impl ThreeZoneLaw {
 }
 
 impl Law for ThreeZoneLaw {
-    fn advise(&self, priority: Priority, backlog: i64) -> Advice {
-        let law = &self.settings;
+    type State = ();
+
+    fn advise(&self, sample: &Sample, priority: Priority, (): &()) -> Advice {
+        let (law, backlog) = (&self.settings, sample.backlog);
         let window = &law.windows[priority.index()];
         let scale = law.scales[priority.index()];
         let yellow_max_ns = u128::from(law.yellow_max_ns);
         match window.zone_of(backlog) {
-            Zone::Green => Advice { zone: Zone::Green, delay_ns: 0, shed: false },
+            Zone::Green => Advice { zone: Zone::Green, delay_ns: 0, shed: false, reason: Reason::BacklogGreen },
             Zone::Yellow => {
                 let slope = yellow_max_ns - u128::from(law.yellow_min_ns);
                 let depth = u128::from(backlog.abs_diff(window.green_max));
                 let span = u128::from(window.yellow_max.abs_diff(window.green_max));
                 let base = u128::from(law.yellow_min_ns) + slope * depth / span;
                 let delay = if law.scale_yellow { scale.of(base) } else { base };
-                Advice { zone: Zone::Yellow, delay_ns: saturated(delay), shed: false }
+                Advice { zone: Zone::Yellow, delay_ns: saturated(delay), shed: false, reason: Reason::BacklogYellow }
             }
             Zone::Red => {
                 let depth = u128::from(backlog.min(window.red_max).abs_diff(window.yellow_max));
                 let span = u128::from(window.red_max.abs_diff(window.yellow_max));
                 let base = yellow_max_ns + (u128::from(law.red_max_ns) - yellow_max_ns) * depth / span;
                 let shed = priority == Priority::Low && depth * PERMILLE > u128::from(law.shed_permille) * span;
-                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed }
+                let reason = if shed { Reason::BacklogRedShed } else { Reason::BacklogRed };
+                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed, reason }
             }
         }
     }
-}
-
-/// Narrows a delay; the configuration keeps delays below six weeks, so nothing is ever cut off.
-pub(crate) fn saturated(delay_ns: u128) -> u64 {
-    u64::try_from(delay_ns).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Advice, Law, LawSettings, Scale, ThreeZoneLaw};
-    use crate::Priority;
+    use super::{Advice, Law, LawSettings, Sample, Scale, ThreeZoneLaw};
+    use crate::vocabulary::{Priority, Reason};
     use crate::zone::{Window, Zone};
 
     const MAX_BACKLOG: i64 = (1 << 53) - 1;
@@ -136,6 +119,10 @@ mod tests {
         let shed =
             priority == Priority::Low && b > y && (b.min(r) - y) * 1_000 > i128::from(law.shed_permille) * (r - y);
         (delay, shed)
+    }
+
+    fn sample(backlog: i64) -> Sample {
+        Sample { number: 1, backlog, oldest_age_ns: None, as_of_ns: 0 }
     }
 
     prop_compose! {
@@ -181,7 +168,7 @@ mod tests {
                 let window = law.windows[priority.index()];
                 let limits = [window.green_max, window.yellow_max, window.red_max];
                 for backlog in limits.map(|limit| limit + near).into_iter().chain([anywhere, i64::MAX]) {
-                    let advice = judge.advise(priority, backlog);
+                    let advice = judge.advise(&sample(backlog), priority, &());
                     let (delay, shed) = oracle(&law, priority, backlog);
                     prop_assert_eq!((i128::from(advice.delay_ns), advice.shed), (delay, shed));
                     prop_assert_eq!(advice.zone, window.zone_of(backlog));
@@ -202,10 +189,10 @@ mod tests {
             shed_permille: 800,
             scale_yellow: true,
         });
-        let last = Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false };
-        assert_eq!(law.advise(Priority::Low, 900), last);
-        assert!(law.advise(Priority::Low, 901).shed);
-        let capped = Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false };
-        assert_eq!(law.advise(Priority::High, i64::MAX), capped);
+        let last = Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false, reason: Reason::BacklogRed };
+        assert_eq!(law.advise(&sample(900), Priority::Low, &()), last);
+        assert!(law.advise(&sample(901), Priority::Low, &()).shed);
+        let capped = Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false, reason: Reason::BacklogRed };
+        assert_eq!(law.advise(&sample(i64::MAX), Priority::High, &()), capped);
     }
 }

@@ -1,0 +1,152 @@
+"""Jobs that may have to wait: decide, sleep, ask again, run; and a queue's first sight, which is waited for."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backpressure._controller.callbacks import USE_ASYNC, ControllerHost
+from backpressure._controller.outcome import is_plain, runs_on_a_loop
+from backpressure._model.arguments import longest_wait, parse_priority
+from backpressure._model.clock import in_event_loop
+from backpressure._model.vocabulary import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from backpressure._model.arguments import MaxWait
+    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.vocabulary import Priority
+
+__all__ = ["BlockingHost", "JobHost"]
+
+T = TypeVar("T")
+
+_AWAIT_IT = "await it inside the work"
+
+# Modules whose frames lie between a call of this package and what it does.
+_INSIDE = frozenset({"backpressure", "contextlib"})
+
+
+class JobHost(ControllerHost):
+    """What jobs of both controllers share: coroutine functions can be decorated with either."""
+
+    async def perform_async(
+        self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run the work of an admitted job, await it if it is awaitable, and report its outcome."""
+        began_ns = self.admission.now_ns()
+        try:
+            value = work(*args, **kwargs)
+            if type(value) is CoroutineType or runs_on_a_loop(value):
+                value = await value
+        except BaseException as error:
+            self.admission.report_error(decision, error, began_ns)
+            raise
+        if is_plain(type(value)):
+            self.admission.report_success(decision)
+        else:
+            self.admission.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
+        return value
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel``, seen from the caller, of the first frame outside of this package."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 - the module warnings does so too
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+class BlockingHost(JobHost):
+    """The host of callers that may wait for a read."""
+
+    _warned = False
+
+    def warn_of_loop(self, *limits: float | None) -> None:
+        """Warn, once, that the calling thread runs an event loop: while all queues are green nothing else shows it.
+
+        No warning if all `limits` are 0 seconds: that caller knows that it cannot wait.
+        """
+        if self._warned or not any(limit != 0 for limit in limits):
+            return
+        self._warned = True
+        warnings.warn(
+            "a BackpressureController is used on a running event loop, where it cannot wait: jobs that are to be "
+            "delayed will be refused here; use AsyncBackpressureController, or call it by asyncio.to_thread",
+            RuntimeWarning,
+            stacklevel=_level_of_caller(),
+        )
+
+    def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+        """Return the decision of an admitted job, after its sleep."""
+        if in_event_loop():
+            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
+        decision = self.engine.plan(priority, queue_name)
+        seconds = self.admission.accept(decision, max_wait)
+        if seconds > 0:
+            self._sleeper.pause(seconds, decision.queue_name)
+        return self.admission.admit(decision) if decision.delay > 0 else decision
+
+    def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
+        """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
+        with self.admission.all_or_none() as decisions:
+            for place in places:
+                decisions.append(self.engine.plan(*place))
+            seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
+            if seconds > 0:
+                self._sleeper.pause(seconds, decisions[0].queue_name)
+            self.admission.admit_all(decisions)
+            return decisions
+
+    def run(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        max_wait: MaxWait = None,
+        **kwargs: Any,
+    ) -> T:
+        """Run a job, waiting for its turn."""
+        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+
+    def run_within(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run`, with every keyword argument for the work."""
+        return self.perform(self.turn(priority, queue_name, max_wait), work, *args, **kwargs)
+
+    def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """Run the work of an admitted job and report its outcome."""
+        began_ns = self.admission.now_ns()
+        try:
+            value = work(*args, **kwargs)
+        except BaseException as error:
+            self.admission.report_error(decision, error, began_ns)
+            raise
+        if is_plain(type(value)):
+            self.admission.report_success(decision)
+        else:
+            self.admission.report_value(decision, value, began_ns, instead=USE_ASYNC, work=work)
+        return value
+
+    def read(self, queue_name: str, wait: bool) -> Reason | None:
+        """Start a read of a queue, and wait for it if necessary; on an event loop nothing waits."""
+        self.poller.revive()
+        sight, first = self.sights.ask(queue_name)
+        if in_event_loop():
+            return Reason.COLD_START if wait and self.engine.sample(queue_name) is None else None
+        if wait or first:
+            self.sights.wait(sight, self._clock, self._timeout())
+        return None

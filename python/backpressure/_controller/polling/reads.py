@@ -1,0 +1,111 @@
+"""What to read next: one generator decides it, for polls and for callers.
+
+It does no I/O and waits for nothing: it yields requests, and is sent the answer to each, or is thrown the `Exception`
+that came instead. A thread and a task carry the requests out, each in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backpressure._model.errors import StatsUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+__all__ = ["ReadAll", "ReadMany", "ReadOne", "Reads", "Request"]
+
+
+class ReadAll(NamedTuple):
+    """Read what the provider lists."""
+
+    def of(self, provider: Any) -> Any:
+        """Return what the provider answers; an awaitable of that, where it is asynchronous."""
+        return provider.get_all_queue_stats()
+
+
+class ReadMany(NamedTuple):
+    """Read some queues in one go."""
+
+    queue_names: list[str]
+
+    def of(self, provider: Any) -> Any:
+        """As `ReadAll.of`."""
+        return provider.get_many(self.queue_names)
+
+
+class ReadOne(NamedTuple):
+    """Read one queue."""
+
+    queue_name: str
+
+    def of(self, provider: Any) -> Any:
+        """As `ReadAll.of`."""
+        return provider.get_queue_stats(self.queue_name)
+
+
+Request = ReadAll | ReadMany | ReadOne
+
+
+def _never() -> bool:
+    return False
+
+
+class Reads:
+    """The reads of one provider. Thread-safe: several may be under way, some of which hang.
+
+    Args:
+        known: returns the names of the queues that the engine knows; not called for reads of callers.
+    """
+
+    def __init__(self, provider: object, known: Callable[[], list[str]] = list) -> None:
+        #: Whether several queues can be read in one go.
+        self.together = getattr(provider, "get_many", None) is not None
+        self._known = known
+        self._rotation = 0
+        # Queues whose own reads have not ended yet, by process; some hang for longer than their poll.
+        self._unread: dict[int, set[str]] = {}
+
+    def steps(
+        self, collected: dict[str, Any], queue_names: list[str] | None = None, is_over: Callable[[], bool] = _never
+    ) -> Generator[Request, Any, None]:
+        """Read some queues for callers, or everything, into `collected`: samples, and errors of single queues.
+
+        Other errors are raised. Everything is all that the provider lists, and then the known queues that it left out;
+        no further one of these is begun once `is_over`.
+        """
+        if queue_names is None:
+            collected.update((yield ReadAll()))
+            left_out = [name for name in self._known() if name not in collected]
+            if left_out and self.together:
+                collected.update((yield ReadMany(left_out)))
+            elif left_out:
+                yield from self._one_by_one(left_out, collected, is_over)
+        elif len(queue_names) == 1:
+            collected[queue_names[0]] = yield ReadOne(queue_names[0])
+        else:
+            collected.update((yield ReadMany(queue_names)))
+
+    def _one_by_one(
+        self, queue_names: list[str], collected: dict[str, Any], is_over: Callable[[], bool]
+    ) -> Generator[ReadOne, Any, None]:
+        """Begin where the last poll was cut off, so that every queue gets its turn; skip what still hangs."""
+        unread = self._unread.setdefault(os.getpid(), set())
+        first = self._rotation % len(queue_names)
+        for position, name in enumerate(queue_names[first:] + queue_names[:first], first + 1):
+            if is_over():
+                return
+            self._rotation = position
+            if name in unread:
+                collected[name] = StatsUnavailableError(
+                    "an earlier read of it has not ended yet", error_type="deadline"
+                )
+                continue
+            unread.add(name)
+            try:
+                collected[name] = yield ReadOne(name)
+            except Exception as error:  # noqa: BLE001 - one queue's error spoils no other
+                collected[name] = error
+            finally:
+                unread.discard(name)

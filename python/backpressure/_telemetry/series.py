@@ -1,0 +1,115 @@
+"""Counts and the present state of controllers as lines of a metrics page: a family, its labels, a value."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from backpressure._engine.totals import REASONS
+from backpressure._model.vocabulary import Reason
+from backpressure._telemetry.ledger import Durations, totals_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from backpressure._telemetry.ledger import Counts, MetricsSource
+
+__all__ = ["HIT_RATE", "Now", "Series", "count_series", "ratio_series"]
+
+_SHED = REASONS.index(Reason.BACKLOG_RED_SHED)
+_REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
+_NO_POLLS = (*Durations().counts, 0)
+
+
+class Series(NamedTuple):
+    family: str
+    labels: tuple[str, ...]
+    value: float
+    buckets: tuple[int, ...] = ()  # of a histogram, whose sum is the value
+
+
+def count_series(counts: Counts) -> Iterator[Series]:
+    """Yield counters and histograms."""
+    hits = misses = 0
+    for (kind, *labels), numbers in counts.items():
+        if kind == "decisions":
+            queue, priority = labels
+            total = totals_of(numbers)
+            throttled = sum(total.delays)
+            yield Series("backpressure_throttle_events_total", (priority, queue), throttled)
+            yield Series("backpressure_shed_events_total", (priority, queue), total.reasons[_SHED])
+            if throttled:
+                yield Series(
+                    "backpressure_throttle_delay_seconds", (priority, queue), total.delay_sum_ns / 1e9, total.delays
+                )
+            for reason, count in zip(REASONS, total.reasons, strict=True):
+                if count:
+                    yield Series("backpressure_decisions_total", (priority, queue, str(reason)), count)
+            for result, count in zip(_REFUSED, numbers[-len(_REFUSED) :], strict=True):
+                if count:
+                    yield Series("backpressure_refusals_total", (queue, priority, result), count)
+            hit, miss = total.cache_requests()
+            hits, misses = hits + hit, misses + miss
+        elif kind == "passed":
+            yield Series("backpressure_passed_total", (labels[0], labels[1]), numbers[0])
+        elif kind == "advice":
+            for result, count in zip(("honoured", "violated"), numbers, strict=True):
+                yield Series("backpressure_producer_advice_total", (labels[0], result), count)
+        elif kind == "errors":
+            yield Series("backpressure_polling_errors_total", (labels[0],), numbers[0])
+    yield Series("backpressure_cache_requests_total", ("hit",), hits)
+    yield Series("backpressure_cache_requests_total", ("miss",), misses)
+    *polls, polls_ns = counts.get(("polls",), _NO_POLLS)
+    yield Series("backpressure_poll_duration_seconds", (), polls_ns / 1e9, tuple(polls))
+
+
+HIT_RATE = ("backpressure_cache_hit_rate", ())
+
+
+def ratio_series(counts: Counts) -> Iterator[Series]:
+    """Yield ratios of counts over the whole life of a process; nothing for what never happened."""
+    hits = misses = 0
+    for (kind, *labels), numbers in counts.items():
+        if kind == "decisions":
+            hit, miss = totals_of(numbers).cache_requests()
+            hits, misses = hits + hit, misses + miss
+        elif kind == "advice" and any(numbers):
+            yield Series("backpressure_producer_compliance_ratio", (labels[0],), numbers[0] / sum(numbers))
+    if hits + misses:
+        yield Series(*HIT_RATE, hits / (hits + misses))
+
+
+class Now(NamedTuple):
+    """The present state of all sources: the worst circuit, the newest backlog, the oldest age."""
+
+    circuits: dict[str, tuple[int, bool]]
+    backlogs: dict[str, tuple[int, float]]
+    ages: dict[str, float]
+    switches: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, sources: Iterable[MetricsSource]) -> Self:
+        now = cls({}, {}, {}, (False, False, False))
+        for source in sources:
+            for queue, (state, forced) in source.circuits().items():
+                worst, also_forced = now.circuits.get(queue, (0, False))
+                now.circuits[queue] = max(state, worst), forced or also_forced
+            for queue, (backlog, age) in source.backlogs().items():
+                if queue not in now.backlogs or age < now.backlogs[queue][1]:
+                    now.backlogs[queue] = backlog, age
+                now.ages[queue] = max(age, now.ages.get(queue, 0.0))
+            now = now._replace(switches=tuple(map(operator.or_, now.switches, source.switches())))
+        return now
+
+    def backlog_series(self) -> Iterator[Series]:
+        for queue, (backlog, _) in self.backlogs.items():
+            yield Series("backpressure_queue_backlog_size", (queue,), backlog)
+
+    def worst_series(self) -> Iterator[Series]:
+        for queue, (state, forced) in self.circuits.items():
+            yield Series("backpressure_circuit_breaker_state", (queue,), state)
+            yield Series("backpressure_circuit_forced", (queue,), forced)
+        for queue, age in self.ages.items():
+            yield Series("backpressure_sample_age_seconds", (queue,), age)
+        for name, on in zip(("manual_override", "emergency_mode", "observe_mode"), self.switches, strict=True):
+            yield Series(f"backpressure_{name}", (), float(on))

@@ -1,0 +1,140 @@
+//! What an engine asks of its surroundings, and the answer that a decision is made of.
+
+use std::sync::Arc;
+
+use crate::breaker::{Change, Ticket};
+use crate::queue::{Computed, Place, Queue, Ready};
+use crate::vocabulary::{Priority, Reason};
+use crate::zone::Zone;
+
+/// What was decided for one job, with where it came from.
+#[derive(Debug)]
+pub struct Answer<P> {
+    /// Priority of the job.
+    pub priority: Priority,
+    /// Why.
+    pub reason: Reason,
+    /// Nanoseconds to wait; where the job is refused by load, those it would have waited.
+    pub delay_ns: u64,
+    /// Whether the job is refused.
+    pub shed: bool,
+    /// Zone of the sample it was made from.
+    pub zone: Option<Zone>,
+    /// Backlog of that sample.
+    pub backlog: Option<i64>,
+    /// The computation that it was taken from; else it was made just now.
+    pub source: Option<Arc<Computed<P>>>,
+    /// Whether that computation was made for it.
+    pub computed: bool,
+    /// The breaker's permission, where there is one.
+    pub ticket: Option<Ticket>,
+    /// When it was made.
+    pub issued_ns: i64,
+    /// When the circuit that refuses may be probed, if that is known.
+    pub retry_at_ns: Option<i64>,
+    /// How long it stays true, if that is known.
+    pub until_ns: Option<i64>,
+    /// Whether it is the refusal of a circuit held open by hand, which observe mode keeps to.
+    pub forced: bool,
+}
+
+impl<P> Answer<P> {
+    /// Makes the answer that lets a job go at once.
+    pub fn go(priority: Priority, reason: Reason, issued_ns: i64) -> Self {
+        Self::wait(priority, reason, 0, issued_ns)
+    }
+
+    /// Makes the answer that has a job wait.
+    pub fn wait(priority: Priority, reason: Reason, delay_ns: u64, issued_ns: i64) -> Self {
+        Self {
+            priority,
+            reason,
+            delay_ns,
+            shed: false,
+            zone: None,
+            backlog: None,
+            source: None,
+            computed: false,
+            ticket: None,
+            issued_ns,
+            retry_at_ns: None,
+            until_ns: None,
+            forced: false,
+        }
+    }
+}
+
+/// A host's queue.
+pub type QueueOf<H> = Queue<<H as Host>::Object, <H as Host>::Place>;
+
+/// What an engine asks of its surroundings: `backpressure._engine.Host`, as the core sees it.
+pub trait Host {
+    /// What callers see: decisions, and times of computation.
+    type Object;
+    /// The error of its methods.
+    type Error;
+    /// A queue's name.
+    type Name: ?Sized;
+    /// Where ready answers lie.
+    type Place: Place<Ready<Self::Object>>;
+
+    /// Returns the present instant.
+    ///
+    /// # Errors
+    /// The host's own, as of every method here.
+    fn now_ns(&self) -> Result<i64, Self::Error>;
+
+    /// Returns wall time for display.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn utc_now(&self) -> Result<Self::Object, Self::Error>;
+
+    /// Returns the error for a call on an engine that is not running.
+    fn not_running(&self) -> Self::Error;
+
+    /// Is told that the time of the manual override is up.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn override_ended(&self) -> Result<(), Self::Error>;
+
+    /// Looks after the poller: samples have not been renewed in time. Tells whether the caller is to read first.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn check_poller(&self) -> Result<bool, Self::Error>;
+
+    /// Has a queue read on the caller's path; returns the reason to answer with, if there is still no sample.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn read(&self, name: &Self::Name, wait: bool) -> Result<Option<Reason>, Self::Error>;
+
+    /// Is told of a change of a queue's breaker that is news.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn circuit_changed(&self, name: &Self::Name, change: Change) -> Result<(), Self::Error>;
+
+    /// Is told that a queue's backlog lies in another zone of a priority's window; before the first look it was green.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn zone_changed(&self, name: &Self::Name, priority: Priority, old: Zone, new: Zone) -> Result<(), Self::Error>;
+
+    /// Builds the decision of an answer, out of which it may take what it keeps.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn decision(&self, name: &Self::Name, answer: &mut Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
+
+    /// Builds the go that observe mode hands out, with the real decision beside it.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn observed(&self, decision: Self::Object) -> Result<Self::Object, Self::Error>;
+
+    /// Returns another reference to the same decision.
+    fn share(&self, decision: &Self::Object) -> Self::Object;
+}

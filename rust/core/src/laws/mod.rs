@@ -1,0 +1,36 @@
+//! The throttle laws. This is the only list of them: a new law is a file here, a variant of [`AnyLaw`] and, if it keeps
+//! something of each queue, a field of [`State`].
+
+pub mod law;
+pub mod three_zone;
+
+use crate::laws::law::{Advice, Law};
+use crate::laws::three_zone::ThreeZoneLaw;
+use crate::sample::Sample;
+use crate::vocabulary::Priority;
+
+/// The law of a queue, as the settings carry it.
+#[derive(Clone, Debug)]
+pub enum AnyLaw {
+    /// See [`three_zone`].
+    ThreeZone(ThreeZoneLaw),
+}
+
+/// What the laws keep of one queue. It outlives a change of the settings.
+#[derive(Debug, Default)]
+pub struct State {}
+
+impl AnyLaw {
+    /// Judges `sample` for a job of `priority`.
+    pub fn advise(&self, sample: &Sample, priority: Priority, _: &State) -> Advice {
+        match self {
+            Self::ThreeZone(law) => law.advise(sample, priority, &()),
+        }
+    }
+}
+
+impl From<ThreeZoneLaw> for AnyLaw {
+    fn from(law: ThreeZoneLaw) -> Self {
+        Self::ThreeZone(law)
+    }
+}

@@ -1,0 +1,717 @@
+//! One queue and a host that writes down what it hears: whole decisions, and what becomes of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use crate::breaker::{Breaker, Change, Outcome, Ticket, at};
+use crate::call::{Admission, Ask, Call, Planned};
+use crate::engine::{Engine, Plan, Wanted};
+use crate::host::{Answer, Host};
+use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use crate::mode::NEVER;
+use crate::queue::{Queue, Ready, Slot};
+use crate::settings::{CircuitSettings, Settings};
+use crate::table::{Table, in_order};
+use crate::vocabulary::{Priority, Reason};
+use crate::word::{State, Word, state_of};
+use crate::zone::{Window, Zone};
+
+const S: i64 = 1_000_000_000;
+const ASK: Ask = Ask { admit: true, may_read: false, cold: None };
+
+/// A decision as the test's caller sees it; a time of computation is one with no reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    reason: Option<Reason>,
+    delay_ns: u64,
+    shed: bool,
+    ticket: bool,
+    retry_at_ns: Option<i64>,
+    computed: bool,
+}
+
+/// Writes down what it hears, stores queues, and answers reads with a sample of `backlog`, if there is one.
+#[derive(Default)]
+struct Fake {
+    heard: RefCell<Vec<String>>,
+    /// Whether callers that find an old sample are to read first.
+    reads_first: Cell<bool>,
+    now_ns: Cell<i64>,
+    backlog: Cell<Option<i64>>,
+    queues: RefCell<HashMap<String, Stored>>,
+}
+
+type Stored = Rc<(String, Queue<Seen>)>;
+
+impl Fake {
+    fn hear(&self, news: impl Into<String>) {
+        self.heard.borrow_mut().push(news.into());
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.heard.take()
+    }
+}
+
+impl Host for Fake {
+    type Object = Seen;
+    type Error = &'static str;
+    type Name = String;
+    type Place = Slot<Ready<Seen>>;
+
+    fn now_ns(&self) -> Result<i64, &'static str> {
+        Ok(self.now_ns.get())
+    }
+
+    fn utc_now(&self) -> Result<Seen, &'static str> {
+        self.hear("utc_now");
+        Ok(Seen { reason: None, delay_ns: 0, shed: false, ticket: false, retry_at_ns: None, computed: false })
+    }
+
+    fn not_running(&self) -> &'static str {
+        "not running"
+    }
+
+    fn override_ended(&self) -> Result<(), &'static str> {
+        self.hear("override ended");
+        Ok(())
+    }
+
+    fn check_poller(&self) -> Result<bool, &'static str> {
+        self.hear("check_poller");
+        Ok(self.reads_first.get())
+    }
+
+    fn read(&self, name: &String, wait: bool) -> Result<Option<Reason>, &'static str> {
+        self.hear(format!("read {name}, wait: {wait}"));
+        let Some(backlog) = self.backlog.get() else { return Ok(Some(Reason::ColdStart)) };
+        self.queues.borrow()[name].1.put_sample(backlog, self.now_ns.get(), None);
+        Ok(None)
+    }
+
+    fn circuit_changed(&self, _: &String, change: Change) -> Result<(), &'static str> {
+        self.hear(format!("{:?} -> {:?}", state_of(change.old), state_of(change.new)));
+        Ok(())
+    }
+
+    fn zone_changed(&self, _: &String, priority: Priority, old: Zone, new: Zone) -> Result<(), &'static str> {
+        self.hear(format!("{priority:?}: {old:?} -> {new:?}"));
+        Ok(())
+    }
+
+    fn decision(&self, _: &String, answer: &mut Answer<Seen>) -> Result<Seen, &'static str> {
+        let Answer { reason, delay_ns, shed, retry_at_ns, computed, .. } = *answer;
+        let (reason, ticket) = (Some(reason), answer.ticket.is_some());
+        Ok(Seen { reason, delay_ns, shed, ticket, retry_at_ns, computed })
+    }
+
+    fn observed(&self, decision: Seen) -> Result<Seen, &'static str> {
+        Ok(Seen { reason: Some(Reason::ObserveOnly), delay_ns: 0, shed: false, ..decision })
+    }
+
+    fn share(&self, decision: &Seen) -> Seen {
+        *decision
+    }
+}
+
+impl Table for Fake {
+    type Stored = Stored;
+
+    fn queue<'a>(&self, stored: &'a Stored) -> &'a Queue<Seen> {
+        &stored.1
+    }
+
+    fn name<'a>(&self, stored: &'a Stored) -> &'a String {
+        &stored.0
+    }
+
+    fn make(&self, name: &String, queue: Queue<Seen>) -> Result<Stored, &'static str> {
+        Ok(Rc::new((name.clone(), queue)))
+    }
+
+    fn text<'a>(&self, name: &'a String) -> Result<&'a str, &'static str> {
+        Ok(name)
+    }
+
+    fn find(&self, name: &String) -> Result<Option<Stored>, &'static str> {
+        Ok(self.queues.borrow().get(name).cloned())
+    }
+
+    fn insert(&self, stored: &Stored) -> Result<(), &'static str> {
+        self.queues.borrow_mut().insert(stored.0.clone(), stored.clone());
+        Ok(())
+    }
+
+    fn remove(&self, stored: &Stored) -> Result<(), &'static str> {
+        self.queues.borrow_mut().remove(&stored.0);
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.queues.borrow().len()
+    }
+
+    fn all(&self) -> Vec<Stored> {
+        self.queues.borrow().values().cloned().collect()
+    }
+
+    fn alone<R>(&self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
+
+    fn evicted(&self, name: &String) -> Result<(), &'static str> {
+        self.hear(format!("evicted {name}"));
+        Ok(())
+    }
+}
+
+fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
+    let window = Window { green_max: 100, yellow_max: 500, red_max: 1_000 };
+    let mut settings = Settings {
+        law: ThreeZoneLaw::new(LawSettings {
+            windows: [window; 3],
+            yellow_min_ns: 10_000_000,
+            yellow_max_ns: 500_000_000,
+            red_max_ns: 5_000_000_000,
+            scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
+            shed_permille: 800,
+            scale_yellow: true,
+        })
+        .into(),
+        circuit: Arc::new(CircuitSettings {
+            failure_threshold: 1,
+            recovery_threshold: 1,
+            trip_window_ms: 1_000,
+            recovery_timeout_ms: 5_000,
+            probe_interval_ms: 1_000,
+            high_attempts: false,
+        }),
+        laws: HashMap::new(),
+        circuits: HashMap::new(),
+        cache_ttl_ns: 30 * S,
+        check_after_ns: 10 * S,
+        check_every_ns: 5 * S,
+        degrade_ns: 100 * S,
+        fallback_ns: [1_000_000_000, 500_000_000, 100_000_000],
+        fallback_reason: Reason::FallbackConservative,
+        polling: true,
+        observe: false,
+        max_queues: 10,
+    };
+    change(&mut settings);
+    Arc::new(settings)
+}
+
+struct World {
+    engine: Engine,
+    queue: Queue<Seen>,
+    name: String,
+    host: Fake,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        let settings = settings(change);
+        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+        Self { engine: Engine::new(settings, 0), queue, name: "q".into(), host: Fake::default() }
+    }
+
+    fn call<R>(&self, priority: Priority, now_ns: i64, make: impl FnOnce(Call<'_, Fake>) -> R) -> R {
+        let (mode, _) = self.engine.switches.mode_at(now_ns);
+        let (host, checks, mode, queue, name) = (&self.host, &self.engine.checks, &*mode, &self.queue, &self.name);
+        make(Call { host, checks, mode, priority, queue, name, now_ns })
+    }
+
+    fn ask(&self, priority: Priority, now_ns: i64, ask: Ask) -> Option<Seen> {
+        self.call(priority, now_ns, |call| call.decide(ask).unwrap())
+    }
+
+    fn decide(&self, priority: Priority, now_ns: i64) -> Seen {
+        self.ask(priority, now_ns, ASK).unwrap()
+    }
+
+    fn reason(&self, priority: Priority, now_ns: i64) -> Reason {
+        self.decide(priority, now_ns).reason.unwrap()
+    }
+
+    fn open(&self, now_ns: i64) {
+        self.queue.breaker.record(Outcome::Failure(None), None, at(now_ns)).unwrap();
+    }
+
+    fn count(&self, priority: Priority, reason: Reason) -> u64 {
+        self.queue.asked(priority).counters.totals().reasons[reason.index()]
+    }
+
+    /// Whether the answer that lies ready for MEDIUM would be served at `now_ns`.
+    fn is_ready(&self, now_ns: i64) -> bool {
+        let within = |ready: &Ready<Seen>| (now_ns <= ready.until_ns).then_some(());
+        self.queue.ready(Priority::Medium, self.engine.switches.epoch(), within).is_some()
+    }
+}
+
+#[test]
+fn a_change_of_zone_is_told_once() {
+    let world = World::new(|_| {});
+    for backlog in [10, 400, 499, 5_000, 10] {
+        world.queue.put_sample(backlog, 0, None);
+        world.decide(Priority::Medium, 1);
+        world.decide(Priority::Medium, 2);
+    }
+    let mut heard = world.host.heard();
+    heard.retain(|event| event.contains("->"));
+    assert_eq!(heard, ["Medium: Green -> Yellow", "Medium: Yellow -> Red", "Medium: Red -> Green"]);
+}
+
+#[test]
+fn computes_once_per_sample_and_configuration() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    assert!(world.decide(Priority::Medium, 1).computed);
+    assert!(!world.decide(Priority::Medium, 2).computed);
+    world.queue.put_sample(10, 0, None);
+    assert!(world.decide(Priority::Medium, 3).computed);
+    world.engine.switches.configure(&settings(|_| {}));
+    assert!(world.decide(Priority::Medium, 4).computed);
+    assert_eq!(world.host.heard(), ["utc_now"; 3]);
+    assert_eq!(world.count(Priority::Medium, Reason::BacklogGreen), 4);
+}
+
+#[test]
+fn the_law_decides_by_zone() {
+    let world = World::new(|_| {});
+    for (backlog, reason) in [
+        (100, Reason::BacklogGreen),
+        (101, Reason::BacklogYellow),
+        (501, Reason::BacklogRed),
+        (1_000, Reason::BacklogRedShed),
+    ] {
+        world.queue.put_sample(backlog, 0, None);
+        assert_eq!(world.reason(Priority::Low, 0), reason);
+    }
+}
+
+#[test]
+fn an_answer_stays_ready_until_anything_changes() {
+    let world = World::new(|_| {});
+    let make_ready = || {
+        world.queue.put_sample(10, 0, None);
+        world.decide(Priority::Medium, 1);
+        assert!(world.is_ready(10 * S) && !world.is_ready(10 * S + 1));
+    };
+    let changes: [&dyn Fn(); 5] = [
+        &|| world.queue.put_sample(10, 0, None),
+        &|| assert!(!world.queue.breaker.force_close().unwrap().is_news()),
+        &|| world.engine.switches.set_emergency(false),
+        &|| world.engine.switches.set_override(None),
+        &|| world.engine.switches.configure(&settings(|_| {})),
+    ];
+    for change in changes {
+        make_ready();
+        change();
+        assert!(!world.is_ready(1));
+    }
+}
+
+#[test]
+fn throttled_advice_is_never_ready() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(300, 0, None);
+    assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogYellow);
+    assert!(!world.is_ready(1));
+}
+
+#[test]
+fn without_a_sample_the_caller_reads_once() {
+    let world = World::new(|_| {});
+    let ask = Ask { may_read: true, ..ASK };
+    assert_eq!(world.ask(Priority::Low, 0, ask), None);
+    assert_eq!(world.reason(Priority::Low, 0), Reason::FallbackConservative);
+    let cold = world.ask(Priority::Low, 0, Ask { cold: Some(Reason::ColdStart), ..ASK }).unwrap();
+    assert_eq!((cold.reason, cold.delay_ns), (Some(Reason::ColdStart), 0));
+    world.queue.read_failed(0);
+    assert!(world.ask(Priority::Low, 500 * S, ask).is_some());
+}
+
+#[test]
+fn after_a_failed_read_a_caller_reads_again_only_where_no_poller_does() {
+    let ask = Ask { may_read: true, ..ASK };
+    let polled = World::new(|_| {});
+    polled.queue.read_failed(S);
+    polled.engine.switches.configure(&settings(|settings| settings.polling = false));
+    assert!(polled.ask(Priority::Low, 6 * S - 1, ask).is_some());
+    assert_eq!(polled.ask(Priority::Low, 6 * S, ask), None);
+    polled.engine.switches.configure(&settings(|_| {}));
+    assert!(polled.ask(Priority::Low, 500 * S, ask).is_some());
+}
+
+#[test]
+fn without_a_poller_an_expired_sample_is_read_again() {
+    let world = World::new(|settings| settings.polling = false);
+    world.queue.put_sample(10, 0, None);
+    let ask = Ask { may_read: true, ..ASK };
+    assert!(world.ask(Priority::Low, 30 * S, ask).is_some());
+    assert_eq!(world.ask(Priority::Low, 30 * S + 1, ask), None);
+    assert_eq!(world.reason(Priority::Low, 30 * S + 1), Reason::StatsStale);
+}
+
+#[test]
+fn an_old_sample_makes_callers_check_the_poller_once_per_interval() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    for now_ns in [10 * S, 10 * S + 1, 15 * S, 15 * S + 1] {
+        world.decide(Priority::Medium, now_ns);
+    }
+    assert_eq!(world.host.heard(), ["utc_now", "check_poller", "check_poller"]);
+}
+
+#[test]
+fn a_queue_that_could_not_be_read_makes_callers_check_the_poller() {
+    let world = World::new(|_| {});
+    let ask = Ask { may_read: true, ..ASK };
+    assert_eq!(world.ask(Priority::Low, 0, ask), None);
+    world.queue.read_failed(0);
+    for now_ns in [0, 1, 5 * S] {
+        assert!(world.ask(Priority::Low, now_ns, ask).is_some());
+    }
+    assert_eq!(world.host.heard(), ["check_poller", "check_poller"]);
+}
+
+#[test]
+fn stale_advice_moves_to_the_fallback() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(500, 0, None);
+    let delays = [30 * S + 1, 80 * S, 130 * S].map(|now_ns| {
+        let seen = world.decide(Priority::High, now_ns);
+        assert_eq!(seen.reason, Some(Reason::StatsStale));
+        seen.delay_ns
+    });
+    assert_eq!(delays, [249_999_999, 175_000_000, 100_000_000]);
+    assert_eq!(world.reason(Priority::High, 130 * S + 1), Reason::FallbackConservative);
+}
+
+#[test]
+fn switches_beat_everything_but_a_forced_circuit() {
+    let world = World::new(|_| {});
+    world.open(0);
+    world.engine.switches.set_emergency(true);
+    assert_eq!(world.reason(Priority::Low, 1), Reason::EmergencyMode);
+    world.engine.switches.set_override(Some(5 * S));
+    assert_eq!(world.reason(Priority::Low, 5 * S - 1), Reason::ManualOverride);
+    assert_eq!(world.reason(Priority::Low, 5 * S), Reason::EmergencyMode);
+    assert_eq!(world.engine.switches.mode().override_until_ns, None);
+    world.queue.breaker.force_open(None);
+    let refused = world.decide(Priority::High, i64::MAX);
+    assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), None));
+}
+
+#[test]
+fn a_renewed_override_outlives_the_end_of_the_first() {
+    let world = World::new(|_| {});
+    world.engine.switches.set_override(Some(5));
+    world.engine.switches.set_override(Some(50));
+    assert_eq!(world.reason(Priority::Low, 10), Reason::ManualOverride);
+}
+
+#[test]
+fn an_open_circuit_refuses_until_its_first_probe() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    world.open(0);
+    let refused = world.decide(Priority::Medium, 1);
+    assert_eq!((refused.reason, refused.shed), (Some(Reason::CircuitOpen), true));
+    assert_eq!(refused.retry_at_ns, Some(5 * S));
+    assert!(world.is_ready(5 * S - 1) && !world.is_ready(5 * S));
+    let probe = world.decide(Priority::Medium, 5 * S);
+    assert_eq!((probe.reason, probe.ticket), (Some(Reason::BacklogGreen), true));
+    assert_eq!(world.host.heard(), ["utc_now", "Open -> HalfOpen"]);
+    assert_eq!(world.reason(Priority::Medium, 5 * S + 1), Reason::CircuitHalfOpen);
+}
+
+#[test]
+fn a_shed_job_takes_no_probe() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(1_000, 0, None);
+    world.open(0);
+    assert_eq!(world.reason(Priority::Low, 5 * S), Reason::BacklogRedShed);
+    assert_eq!(world.queue.breaker.state(), State::Open);
+}
+
+#[test]
+fn high_may_attempt_an_open_circuit_without_a_ticket() {
+    let world = World::new(|settings| {
+        let circuit = CircuitSettings { high_attempts: true, ..(*settings.circuit).clone() };
+        settings.circuit = Arc::new(circuit);
+    });
+    world.queue.put_sample(10, 0, None);
+    world.open(0);
+    let attempt = world.decide(Priority::High, 1);
+    assert_eq!((attempt.reason, attempt.ticket), (Some(Reason::BacklogGreen), false));
+    assert_eq!(world.reason(Priority::Medium, 1), Reason::CircuitOpen);
+    world.queue.breaker.force_open(None);
+    assert_eq!(world.reason(Priority::High, 1), Reason::CircuitOpen);
+}
+
+#[test]
+fn a_forced_opening_ends_at_the_first_look_after_its_time() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    world.queue.breaker.force_open(Some(5 * S));
+    let refused = world.decide(Priority::Medium, 1);
+    assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), Some(5 * S)));
+    assert!(world.is_ready(5 * S - 1) && !world.is_ready(5 * S));
+    assert_eq!(world.reason(Priority::Medium, 5 * S), Reason::BacklogGreen);
+    assert_eq!(world.host.heard(), ["utc_now", "Open -> Closed", "utc_now"][1..]);
+}
+
+#[test]
+fn who_finds_an_old_sample_reads_first_where_the_host_says_so() {
+    let world = World::new(|_| {});
+    let ask = Ask { may_read: true, ..ASK };
+    world.queue.put_sample(10, 0, None);
+    world.host.reads_first.set(true);
+    for now_ns in [10 * S + 1, 10 * S + 2] {
+        assert_eq!(world.ask(Priority::Medium, now_ns, ask), None);
+    }
+    assert!(world.ask(Priority::Medium, 40 * S, ASK).is_some());
+    world.queue.read_failed(40 * S);
+    assert!(world.ask(Priority::Medium, 40 * S + 1, ask).is_some());
+}
+
+#[test]
+fn a_forgotten_sample_is_read_again() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    world.decide(Priority::Medium, 1);
+    world.queue.read_failed(1);
+    world.queue.forget_sample();
+    assert!(!world.is_ready(1));
+    assert_eq!(world.ask(Priority::Medium, 1, Ask { may_read: true, ..ASK }), None);
+    world.queue.put_sample(600, 1, None);
+    assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogRed);
+}
+
+#[test]
+fn a_planned_wait_is_neither_counted_nor_admitted() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(500, 0, None);
+    let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
+    assert_eq!((planned.reason, planned.ticket), (Some(Reason::BacklogYellow), false));
+    assert_eq!(world.count(Priority::Medium, Reason::BacklogYellow), 0);
+    let admit = || world.call(Priority::Medium, 2, |call| call.admit(Planned::Wait).unwrap());
+    assert!(matches!(admit(), Admission::AsPlanned(Some(_))));
+    world.open(2);
+    let Admission::Instead(refused) = admit() else { panic!("an open circuit admitted") };
+    assert_eq!(refused.reason, Some(Reason::CircuitOpen));
+    world.engine.switches.set_emergency(true);
+    let Admission::Instead(go) = admit() else { panic!("the switch was not asked") };
+    assert_eq!(go.reason, Some(Reason::EmergencyMode));
+}
+
+#[test]
+fn a_planned_go_stands_while_its_circuit_is_closed() {
+    let world = World::new(|_| {});
+    let ticket = Ticket::of_closed(world.queue.breaker.word(), 1);
+    let admit = |held| world.call(Priority::Medium, 2, |call| call.admit(Planned::Go(held)).unwrap());
+    assert!(matches!(admit(Some(&ticket)), Admission::AsItIs));
+    world.queue.breaker.force_close();
+    assert!(matches!(admit(Some(&ticket)), Admission::AsPlanned(Some(_))));
+    assert!(matches!(admit(None), Admission::AsPlanned(Some(_))));
+    world.open(2);
+    assert!(matches!(admit(Some(&ticket)), Admission::Instead(_)));
+    world.engine.switches.set_emergency(true);
+    assert!(matches!(admit(Some(&ticket)), Admission::AsItIs));
+}
+
+#[test]
+fn observe_mode_hands_out_a_go_and_counts_the_truth() {
+    let world = World::new(|settings| settings.observe = true);
+    world.queue.put_sample(1_000, 0, None);
+    assert_eq!(world.reason(Priority::Low, 1), Reason::ObserveOnly);
+    assert_eq!(world.count(Priority::Low, Reason::BacklogRedShed), 1);
+}
+
+#[test]
+fn observe_mode_keeps_to_a_circuit_held_open() {
+    let world = World::new(|settings| settings.observe = true);
+    let admit = || world.call(Priority::Low, 1, |call| call.admit(Planned::Observed).unwrap());
+    world.open(0);
+    assert_eq!(world.reason(Priority::Low, 1), Reason::ObserveOnly);
+    assert!(matches!(admit(), Admission::AsItIs));
+    world.queue.breaker.force_open(None);
+    assert_eq!(world.reason(Priority::Low, 1), Reason::CircuitOpen);
+    assert!(matches!(admit(), Admission::Instead(_)));
+}
+
+/// An engine that runs, and its host with a table.
+struct House {
+    engine: Engine,
+    host: Fake,
+}
+
+impl House {
+    fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        let house = Self { engine: Engine::new(settings(change), 0), host: Fake::default() };
+        house.engine.switches.set_running(true);
+        house
+    }
+
+    fn try_decide(&self, name: &str, now_ns: i64) -> Result<Seen, &'static str> {
+        self.host.now_ns.set(now_ns);
+        let name = name.to_owned();
+        self.engine.decide(&self.host, Priority::Medium, true, || match self.host.find(&name)? {
+            Some(stored) => Ok(Wanted::Queue(stored)),
+            None => Ok(Wanted::Name(name)),
+        })
+    }
+
+    fn reason(&self, name: &str, now_ns: i64) -> Reason {
+        self.try_decide(name, now_ns).unwrap().reason.unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        in_order(&self.host).iter().map(|stored| stored.0.clone()).collect()
+    }
+
+    fn others(&self) -> u64 {
+        let totals = self.engine.room.totals(&self.host);
+        let others = totals.iter().filter(|(stored, _, _)| stored.is_none());
+        others.map(|(_, _, totals)| totals.reasons.iter().sum::<u64>()).sum()
+    }
+}
+
+#[test]
+fn nobody_is_answered_by_an_engine_that_does_not_run() {
+    let house = House::new(|_| {});
+    house.engine.switches.set_running(false);
+    assert_eq!(house.try_decide("a", 0), Err("not running"));
+}
+
+#[test]
+fn a_queue_is_read_at_first_sight() {
+    let house = House::new(|_| {});
+    assert_eq!(house.reason("a", 0), Reason::ColdStart);
+    house.host.backlog.set(Some(300));
+    assert_eq!(house.reason("a", 1), Reason::BacklogYellow);
+    assert_eq!(house.host.heard()[1..3], ["read a, wait: true", "utc_now"]);
+}
+
+#[test]
+fn the_end_of_an_override_is_told() {
+    let house = House::new(|_| {});
+    house.engine.switches.set_override(Some(5));
+    assert_eq!(house.reason("a", 4), Reason::ManualOverride);
+    house.host.heard();
+    house.reason("a", 5);
+    assert_eq!(house.host.heard()[0], "override ended");
+}
+
+#[test]
+fn names_beyond_the_room_are_counted_together() {
+    let house = House::new(|settings| settings.max_queues = 1);
+    house.reason("a", 0);
+    let beyond = house.try_decide("b", 1).unwrap();
+    assert_eq!((beyond.reason, beyond.delay_ns), (Some(Reason::Untracked), 500_000_000));
+    house.engine.switches.set_override(Some(NEVER));
+    assert_eq!(house.reason("b", 1), Reason::ManualOverride);
+    assert_eq!((house.names(), house.others()), (vec!["a".into()], 2));
+    let name = "b".to_owned();
+    assert_eq!(house.engine.put_sample(&house.host, &name, 1, 0, None), Ok(false));
+}
+
+#[test]
+fn idle_queues_make_room_and_their_counts_stay() {
+    let house = House::new(|settings| settings.max_queues = 2);
+    for name in ["a", "b"] {
+        house.reason(name, 0);
+    }
+    house.reason("b", 1);
+    house.host.heard();
+    assert_eq!(house.reason("c", 300 * S), Reason::Untracked);
+    let epoch = house.engine.switches.epoch();
+    assert_eq!(house.reason("c", 300 * S + 1), Reason::ColdStart);
+    assert_eq!(house.names(), ["b", "c"]);
+    assert!(house.engine.switches.epoch() > epoch, "what lies ready was not voided");
+    assert_eq!(house.others(), 2); // one of c, one of a
+    assert!(house.host.heard().contains(&"evicted a".to_owned()));
+}
+
+#[test]
+fn a_sample_makes_room_for_its_queue_but_evicts_none() {
+    let house = House::new(|settings| settings.max_queues = 1);
+    let name = "a".to_owned();
+    assert_eq!(house.engine.put_sample(&house.host, &name, 300, 0, None), Ok(true));
+    assert_eq!(house.reason("a", 1), Reason::BacklogYellow);
+    assert_eq!(house.engine.cache_size(&house.host), 1);
+    house.host.now_ns.set(1_000 * S);
+    assert_eq!(house.engine.put_sample(&house.host, &"b".to_owned(), 1, 0, None), Ok(false));
+    house.engine.forget_samples(&house.host);
+    assert_eq!(house.reason("a", 2), Reason::ColdStart);
+}
+
+#[test]
+fn a_queue_whose_circuit_is_open_is_not_evicted() {
+    let house = House::new(|settings| settings.max_queues = 1);
+    house.reason("a", 0);
+    house.host.find(&"a".to_owned()).unwrap().unwrap().1.breaker.force_open(None);
+    assert_eq!(house.reason("b", 301 * S), Reason::Untracked);
+    house.host.find(&"a".to_owned()).unwrap().unwrap().1.breaker.force_close();
+    assert_eq!(house.reason("b", 330 * S), Reason::Untracked); // not looked at again so soon
+    assert_eq!(house.reason("b", 331 * S), Reason::ColdStart);
+}
+
+#[test]
+fn a_planned_wait_is_counted_when_it_is_kept_or_comes_too_late() {
+    let house = House::new(|_| {});
+    let name = "a".to_owned();
+    house.engine.put_sample(&house.host, &name, 500, 0, None).unwrap();
+    let plan = Plan {
+        name: &name,
+        priority: Priority::Medium,
+        reason: Reason::BacklogYellow,
+        delay_ns: 500_000_000,
+        computed: true,
+        ticket: None,
+    };
+    assert!(matches!(house.engine.admit(&house.host, &plan), Ok(Admission::AsPlanned(Some(_)))));
+    house.engine.refuse_late(&house.host, &plan).unwrap();
+    let [(_, _, totals)] = house.engine.room.totals(&house.host).try_into().ok().unwrap();
+    let yellow = totals.reasons[Reason::BacklogYellow.index()];
+    assert_eq!((yellow, totals.computed, totals.delay_sum_ns, totals.late), (2, 2, 1_000_000_000, 1));
+    let untracked = Plan { reason: Reason::Untracked, ..plan };
+    assert!(matches!(house.engine.admit(&house.host, &untracked), Ok(Admission::AsItIs)));
+}
+
+#[test]
+fn racing_changes_of_the_mode_all_take_hold() {
+    let engine = Engine::new(settings(|_| {}), 0);
+    thread::scope(|scope| {
+        scope.spawn(|| (0..1_000).for_each(|_| engine.switches.set_running(true)));
+        scope.spawn(|| (0..1_000).for_each(|_| engine.switches.set_emergency(true)));
+        scope.spawn(|| (1..=1_000).for_each(|until_ns| engine.switches.set_override(Some(until_ns))));
+    });
+    let mode = engine.switches.mode();
+    assert_eq!((mode.epoch, engine.switches.epoch()), (3_000, 3_000));
+    assert_eq!((mode.running, mode.emergency, mode.override_until_ns), (true, true, Some(1_000)));
+}
+
+#[test]
+fn the_loser_of_a_race_is_refused_on_behalf_of_a_closed_word() {
+    let world = World::new(|_| {});
+    let closed = Word::unpack(0).pack();
+    let refused = world.call(Priority::Medium, 7, |call| call.reject((closed, 0)).unwrap());
+    assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitHalfOpen), Some(7)));
+    assert!(!world.is_ready(7));
+}
+
+#[test]
+fn a_breaker_of_its_own_is_where_a_queue_has_one() {
+    let settings = settings(|settings| {
+        let circuit = CircuitSettings { failure_threshold: 9, ..(*settings.circuit).clone() };
+        settings.circuits.insert("own".into(), Arc::new(circuit));
+    });
+    let threshold = |name| Breaker::new(Arc::clone(settings.circuit_of(name)), 0).circuit().failure_threshold;
+    assert_eq!((threshold("own"), threshold("other")), (9, 1));
+}
