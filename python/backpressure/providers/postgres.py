@@ -55,7 +55,7 @@ _WORDS = (
     (r"too many (clients|connections)|connection slots are reserved|no more connections allowed", "maxclients"),
     (r"is (starting up|shutting down|in recovery mode|not yet accepting connections)", "loading"),
     (r'database ".*" does not exist', "missing"),
-    (r"\bSSL\b", "protocol"),
+    (r"\bSSL\b|(server|root) certificate", "protocol"),
 )
 
 # Asks for whatever queues there are: nothing is named so.
