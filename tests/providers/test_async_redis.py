@@ -1,19 +1,13 @@
-"""`AsyncRedisStatsProvider` against real servers: what it shares with the blocking one, cancellation, and loops."""
+"""`AsyncRedisStatsProvider` against real servers: given clients, cancellation and loops; the rest is in test_redis."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import gc
-import inspect
-import logging
-import os
-import pickle
 import threading
 import time
-import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import redis
@@ -23,18 +17,19 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 
-from backpressure import AsyncBackpressureController, BackpressureConfig, PollingConfig, Priority, Reason
-from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure._model.stats import AsyncStatsProvider, QueueStats
+from backpressure import AsyncBackpressureController
+from backpressure._model.errors import StatsUnavailableError
 from backpressure.providers.redis import async_client as _redis_async_client
-from backpressure.providers.redis import async_provider as module
 from backpressure.providers.redis.async_provider import AsyncRedisStatsProvider
-from backpressure.providers.redis.provider import ListKey, RedisStatsProvider, StreamKey, ZSetKey
+from backpressure.providers.redis.provider import StreamKey
 from providers.checks import counts, sample
+from providers.contract.backend import Wrong
+from providers.contract.suite import Contract
+from providers.redis_backend import RedisBackend, running, wrong
 from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     from backpressure._engine.border import EngineModule
 
@@ -60,157 +55,40 @@ async def failure(reading: Awaitable[object]) -> StatsUnavailableError:
     return caught.value
 
 
-def read_all(url: Any, queues: Any, **options: Any) -> dict[str, Any]:
-    """Read once on a loop of its own."""
+class AsyncRedis(RedisBackend):
+    kind = AsyncRedisStatsProvider
+    faces = ("plain", "tls")
+    kept = 16  # a connection goes back a moment after its read has ended
+    uncut: ClassVar = {}  # a task is cancelled wherever it waits
+    malformed = (
+        *RedisBackend.malformed,
+        "redis://h?what=canary",
+        "rediss://h?ssl_validate_ocsp=canary",
+        "redis+cluster://h?ssl_validate_ocsp=canary",
+    )
+    wrong = (
+        *wrong(AsyncRedisStatsProvider),
+        Wrong("url_or_client", lambda: AsyncRedisStatsProvider(redis.Redis(), ["q"])),  # type: ignore[arg-type]
+    )
 
-    async def main() -> dict[str, Any]:
-        async with opened(url, queues, **options) as provider:
-            return dict(await provider.get_all_queue_stats())
+    def with_clients(self, known: tuple[int, ...], unknown: int) -> Iterator[Any]:
+        return iter(())  # a client belongs to one loop, and is read there below
 
-    return asyncio.run(main())
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[servers.Server]:
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
-def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many commands each exchange sent."""
-    sizes: list[int] = []
-    exchange = _redis_async_client.exchange
-
-    async def noted(server: Any, commands: Any) -> list[Any]:
-        sizes.append(len(commands))
-        return await exchange(server, commands)
-
-    monkeypatch.setattr(module, "exchange", noted)
-    return sizes
+def backend(server: servers.Server) -> Iterator[AsyncRedis]:
+    with servers.tls_front(server) as front:
+        yield AsyncRedis(server, front)
 
 
-# ------------------------------------------------------------------------------------------------------------- layouts
-
-
-def test_is_an_async_stats_provider(redis_url: str) -> None:
-    provider = AsyncRedisStatsProvider(redis_url, ["q"])
-    assert isinstance(provider, AsyncStatsProvider)
-    assert inspect.iscoroutinefunction(provider.get_queue_stats)
-
-
-def test_layouts_as_the_blocking_provider_reads_them(redis_url: str, redis_client: redis.Redis) -> None:
-    now = time.time()
-    redis_client.rpush("jobs", "a", "b", "c")
-    redis_client.rpush("jobs:running", "d")
-    redis_client.zadd("z", {"past": now - 60, "soon": now + 60})
-    for number in range(10):
-        redis_client.xadd("s", {"n": number})
-    redis_client.xgroup_create("s", GROUP, id="0")
-    redis_client.xreadgroup(GROUP, "worker", {"s": ">"}, count=3)
-    redis_client.xadd("middle", {"n": 0})
-    redis_client.xgroup_create("middle", GROUP, id="$")
-    redis_client.xadd("middle", {"n": 1})
-    redis_client.set("text", "x")
-    queues = {
-        "plain": "jobs",
-        "bytes": b"jobs",
-        "both": ListKey("jobs", "jobs:running"),
-        "empty": "nothing",
-        "zset": ZSetKey("z"),
-        "due": ZSetKey("z", due="seconds"),
-        "stream": StreamKey("s", GROUP),
-        "lagless": StreamKey("middle", GROUP),
-        "other group": StreamKey("s", "others"),
-        "text": "text",
-        "text as zset": ZSetKey("text", due="seconds"),
-        "text as stream": StreamKey("text", GROUP),
-    }
-    outcomes = read_all(redis_url, queues)
-    assert {name: counts(sample(outcomes, name)) for name in queues if not name.startswith("text")} == {
-        "plain": (3, None, None),
-        "bytes": (3, None, None),
-        "both": (3, 1, None),
-        "empty": (0, None, None),
-        "zset": (2, None, None),
-        "due": (1, None, 1),
-        "stream": (7, 3, None),
-        "lagless": (1, 0, None),
-        "other group": (10, 0, None),
-    }
-    assert sample(outcomes, "stream").oldest_age == pytest.approx(0, abs=5)
-    provider = RedisStatsProvider(redis_url, queues)
-    blocking = provider.get_all_queue_stats()
-    provider.close()
-    for name, outcome in outcomes.items():
-        if isinstance(outcome, StatsUnavailableError):
-            assert (outcome.error_type, outcome.queue_name) == ("wrongtype", name)
-            assert "holds a string" in str(outcome)
-            assert str(outcome) == str(blocking[name])
-        else:
-            assert counts(outcome) == counts(sample(blocking, name))
-
-
-def test_names(redis_url: str, redis_client: redis.Redis) -> None:
-    redis_client.rpush("jobs:other", "x", "y")
-
-    async def main() -> None:
-        async with opened(redis_url, [], key="jobs:{queue}") as provider:
-            assert (await provider.get_queue_stats("other")).backlog_count == 2
-            assert await provider.get_all_queue_stats() == {}
-            with pytest.raises(InvalidQueueError):
-                await provider.get_queue_stats("")
-        async with opened(redis_url, {"q": "jobs:other"}, key=None) as provider:
-            outcomes = await provider.get_many(["q", "unlisted"])
-            assert sample(outcomes).backlog_count == 2
-            assert "not among the queues" in str(outcomes["unlisted"])
-            assert (await failure(provider.get_queue_stats("unlisted"))).queue_name == "unlisted"
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    ("make", "field"),
-    [
-        (lambda: AsyncRedisStatsProvider("http://h", ["q"]), "redis_url"),
-        (lambda: AsyncRedisStatsProvider("redis://h?what=secret", ["q"]), "redis_url"),
-        (lambda: AsyncRedisStatsProvider("rediss://h?ssl_validate_ocsp=secret", ["q"]), "redis_url"),
-        (lambda: AsyncRedisStatsProvider("redis+cluster://h?ssl_validate_ocsp=secret", ["q"]), "redis_url"),
-        (lambda: AsyncRedisStatsProvider(redis.Redis(), ["q"]), "url_or_client"),  # type: ignore[arg-type]
-        (lambda: AsyncRedisStatsProvider("redis://h", "q"), "queues"),
-        (lambda: AsyncRedisStatsProvider("redis://h", {"q": 1}), "queues.q"),
-        (lambda: AsyncRedisStatsProvider("redis://h", ["q"], timeout=0), "timeout"),
-        (lambda: AsyncRedisStatsProvider("redis://h", ["q"], key="q"), "key"),
-    ],
-)
-def test_impossible_settings(make: Callable[[], object], field: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        make()
-    assert caught.value.field == field
-    assert "secret" not in str(caught.value) + repr(vars(caught.value))
-    assert caught.value.__context__ is None
-
-
-# ---------------------------------------------------------------------------------------------------------- long reads
-
-
-def test_many_queues_are_read_in_chunks(redis_url: str, redis_client: redis.Redis, round_trips: list[int]) -> None:
-    names = [f"q{number}" for number in range(1201)]
-    pipeline = redis_client.pipeline(transaction=False)
-    for number, name in enumerate(names):
-        pipeline.rpush(name, *range(number % 7 + 1))
-    pipeline.set("q600", "not a list")
-    pipeline.execute()
-    outcomes = read_all(redis_url, names)
-    assert round_trips == [500, 500, 201, 1], "the last one asks for the type of the bad key"
-    assert [name for name in names if not isinstance(outcomes[name], QueueStats)] == ["q600"]
-    assert all(
-        sample(outcomes, name).backlog_count == number % 7 + 1 for number, name in enumerate(names) if name != "q600"
-    )
-
-
-def test_streams_of_one_read_share_their_rounds(
-    redis_url: str, redis_client: redis.Redis, round_trips: list[int]
-) -> None:
-    redis_client.xadd("s", {"n": 1})
-    redis_client.xgroup_create("s", GROUP, id="0")
-    outcomes = read_all(redis_url, {f"q{number}": StreamKey("s", GROUP) for number in range(200)})
-    assert round_trips == [200, 200]
-    assert all(sample(outcomes, name).backlog_count == 1 for name in outcomes)
+class TestContract(Contract, of=AsyncRedis):
+    pass
 
 
 def test_a_long_read_leaves_the_loop_to_others(redis_url: str, redis_client: redis.Redis) -> None:
@@ -234,48 +112,6 @@ def test_a_long_read_leaves_the_loop_to_others(redis_url: str, redis_client: red
     assert asyncio.run(main()) > 150
 
 
-# ---------------------------------------------------------------------------------------------------------- transports
-
-
-def test_unix_socket_and_database(redis_server: servers.Server) -> None:
-    with redis_server.client(db=3) as client:
-        client.flushall()
-        client.rpush("q", "x", "y")
-    for url in (f"unix://{redis_server.unix_socket}?db=3", f"redis://{servers.HOST}:{redis_server.port}/3"):
-        assert sample(read_all(url, ["q"])).backlog_count == 2
-
-
-def test_tls() -> None:
-    with redis_fixtures.start(requirepass="secret") as server, servers.tls_front(server) as front:
-        with server.client() as client:
-            client.rpush("q", "x")
-        url = f"rediss://:secret@{servers.HOST}:{front.port}/0"
-        assert sample(read_all(f"{url}?ssl_ca_certs={servers.CERTIFICATE}", ["q"])).backlog_count == 1
-        assert sample(read_all(f"{url}?ssl_cert_reqs=none", ["q"])).backlog_count == 1
-        with pytest.raises(StatsUnavailableError) as caught:
-            read_all(url, ["q"])
-        assert caught.value.error_type == "protocol"
-
-
-def test_sentinel() -> None:
-    async def main(port: int, client: Any) -> None:
-        async with opened(f"redis+sentinel://:secret@{servers.HOST}:{port}/main/0") as provider:
-            assert (await provider.get_queue_stats("q")).backlog_count == 1
-            # Demoted behind the sentinel's back: its answers are those of a replica without a master.
-            client.execute_command("REPLICAOF", servers.HOST, servers.dead_port())
-            assert (await failure(provider.get_queue_stats("q"))).error_type == "failover"
-            client.execute_command("REPLICAOF", "NO", "ONE")
-            assert (await provider.get_queue_stats("q")).backlog_count == 1
-        async with opened(f"redis+sentinel://:secret@{servers.HOST}:{port}/other") as provider:
-            assert (await failure(provider.get_queue_stats("q"))).error_type == "failover"
-
-    with redis_fixtures.start(requirepass="secret") as master:
-        rules = f"sentinel monitor main {servers.HOST} {master.port} 1\nsentinel auth-pass main secret"
-        with servers.Server(sentinel=rules) as sentinel, master.client() as client:
-            client.rpush("q", "x")
-            asyncio.run(main(sentinel.port, client))
-
-
 def fill_cluster(cluster: servers.Cluster, names: list[str]) -> None:
     for node in cluster.nodes:
         with node.client() as direct:
@@ -288,54 +124,17 @@ def fill_cluster(cluster: servers.Cluster, names: list[str]) -> None:
         client.xgroup_create("s", GROUP, id="0-1")
 
 
-def test_cluster(redis_cluster: servers.Cluster, round_trips: list[int]) -> None:
-    names = [f"q{number}" for number in range(40)]
-    fill_cluster(redis_cluster, names)
+def test_a_given_cluster_client_is_used_and_left_open(redis_cluster: servers.Cluster) -> None:
+    fill_cluster(redis_cluster, ["q0", "q1"])
 
     async def main() -> None:
-        async with opened(redis_cluster.url, names) as provider:
-            outcomes = await provider.get_all_queue_stats()
-            assert [sample(outcomes, name).backlog_count for name in names] == list(range(1, 41))
-            assert len(round_trips) == 3, "one exchange a node"
-        async with opened(redis_cluster.url, {"t": "text", "s": StreamKey("s", GROUP)}) as provider:
-            outcomes = await provider.get_all_queue_stats()
-            assert "holds a string" in str(outcomes["t"])
-            assert counts(sample(outcomes, "s")) == (1, 0, None)
         client = redis.asyncio.RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port)
-        async with opened(client, names) as provider:
-            assert (await provider.get_queue_stats("q7")).backlog_count == 8
-        assert await client.llen("q7") == 8
+        async with opened(client, ["q1"]) as provider:
+            assert (await provider.get_queue_stats("q1")).backlog_count == 2
+        assert await client.llen("q1") == 2
         await client.aclose()
 
     asyncio.run(main())
-
-
-def test_cluster_follows_moved_slots(redis_cluster: servers.Cluster) -> None:
-    fill_cluster(redis_cluster, [])
-
-    async def main(clients: list[Any]) -> None:
-        slot = int(clients[0].execute_command("CLUSTER", "KEYSLOT", "q"))
-        ids = [client.execute_command("CLUSTER", "MYID") for client in clients]
-        owner = min(slot * 3 // 16384, 2)
-        target = (owner + 1) % 3
-
-        def assign(index: int) -> None:
-            for client in clients:
-                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[index])
-
-        async with opened(redis_cluster.url) as provider:
-            assert (await provider.get_queue_stats("q")).backlog_count == 0
-            assign(target)
-            try:
-                clients[target].rpush("q", "x")
-                assert (await failure(provider.get_queue_stats("q"))).error_type == "cluster"
-                assert (await provider.get_queue_stats("q")).backlog_count == 1
-            finally:
-                clients[target].delete("q")
-                assign(owner)
-
-    with contextlib.ExitStack() as stack:
-        asyncio.run(main([stack.enter_context(node.client()) for node in redis_cluster.nodes]))
 
 
 def test_cluster_with_a_frozen_node_still_reads_the_others(redis_cluster: servers.Cluster) -> None:
@@ -400,16 +199,6 @@ def test_cluster_whose_server_closes_idle_connections(redis_cluster: servers.Clu
     asyncio.run(main())
 
 
-def test_cluster_that_is_gone_or_none(redis_server: servers.Server) -> None:
-    async def main() -> None:
-        async with opened(f"redis+cluster://{servers.HOST}:{servers.dead_port()}", timeout=2) as provider:
-            assert (await failure(provider.get_all_queue_stats())).error_type == "connect"
-        async with opened(f"redis+cluster://{servers.HOST}:{redis_server.port}", timeout=2) as provider:
-            assert (await failure(provider.get_all_queue_stats())).error_type == "cluster"
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"protocol": 3}, {"protocol": 2}], ids=str)
 def test_a_given_client_is_used_and_left_open(
     redis_url: str, redis_client: redis.Redis, options: dict[str, Any]
@@ -433,46 +222,6 @@ def test_a_given_client_is_used_and_left_open(
             assert "is closed" in str(await failure(provider.get_all_queue_stats()))
 
     asyncio.run(main())
-
-
-# -------------------------------------------------------------------------------------------------------------- faults
-
-
-def test_dead_server_and_its_return() -> None:
-    async def main(server: servers.Server) -> None:
-        async with opened(server.url) as provider:
-            assert (await provider.get_queue_stats("q")).backlog_count == 0
-            server.kill()
-            error = await failure(provider.get_all_queue_stats())
-            assert error.error_type == "connect"
-            assert f"redis://{servers.HOST}:{server.port}/0" in str(error)
-            server.start()
-            assert (await provider.get_queue_stats("q")).backlog_count == 0
-
-    with redis_fixtures.start() as server:
-        asyncio.run(main(server))
-
-
-def test_idle_connection_closed_by_the_server(redis_url: str, redis_client: redis.Redis) -> None:
-    async def main() -> None:
-        async with opened(redis_url) as provider:
-            await provider.get_queue_stats("q")
-            redis_client.client_kill_filter(_type="normal", skipme=True)
-            assert (await provider.get_queue_stats("q")).backlog_count == 0
-
-    asyncio.run(main())
-
-
-def test_authentication() -> None:
-    async def main(server: servers.Server) -> None:
-        for credentials in ("", ":wrong@", "nobody:secret@"):
-            async with opened(f"redis://{credentials}{servers.HOST}:{server.port}/0") as provider:
-                assert (await failure(provider.get_all_queue_stats())).error_type == "auth"
-        async with opened(f"redis://:secret@{servers.HOST}:{server.port}/0") as provider:
-            assert (await provider.get_queue_stats("q")).backlog_count == 0
-
-    with redis_fixtures.start(requirepass="secret") as server:
-        asyncio.run(main(server))
 
 
 async def close_connections(link: Any) -> None:
@@ -574,78 +323,6 @@ def test_a_read_cancelled_between_replies_closes_its_connection(
                 assert (await provider.get_queue_stats("q")).backlog_count == 1
 
     asyncio.run(main())
-
-
-def test_a_failure_in_the_middle_keeps_what_was_read(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
-    exchange = _redis_async_client.exchange
-
-    async def breaks(server: Any, commands: Any) -> list[Any]:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise redis.ConnectionError("cut")
-        return await exchange(server, commands)
-
-    monkeypatch.setattr(module, "exchange", breaks)
-    monkeypatch.setattr(module, "CHUNK", 2)
-    outcomes = read_all(redis_url, list("abcde"))
-    assert calls == 2
-    assert [isinstance(outcomes[name], QueueStats) for name in "abcde"] == [True, True, False, False, False]
-    assert [(outcomes[name].error_type, outcomes[name].queue_name) for name in "cde"] == [
-        ("connect", name) for name in "cde"
-    ]
-
-
-# ------------------------------------------------------------------------------------------------------------- secrets
-
-CANARY = "canary-9f3b-word"
-NAME = "canary-user"
-
-
-def test_credentials_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    shown: list[str] = []
-
-    async def watch(url: str) -> None:
-        async with opened(url, timeout=0.3) as provider:
-            shown.extend([repr(provider), str(provider), repr(vars(provider))])
-            for read in (provider.get_all_queue_stats, lambda: provider.get_queue_stats("q")):
-                try:
-                    shown.append(repr(await read()))
-                except StatsUnavailableError as error:
-                    shown.extend([*traceback.format_exception(error), repr(vars(error)), repr(pickle.dumps(error))])
-            shown.append(repr(provider._where))
-            for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
-                with pytest.raises(TypeError, match="does not pickle") as caught:
-                    refuse(provider)
-                shown.append(str(caught.value))
-
-    def quoting(connection: Any) -> None:
-        while data := connection.recv(65536):
-            words = [word for word in data.split(b"\r\n") if word and word[:1] not in b"*$"]
-            connection.sendall(b"-ERR what is this: %s\r\n" % b" ".join(b"'%s'" % word for word in words) * 4)
-
-    who = f"{NAME}:{CANARY}@{servers.HOST}"
-    dead = servers.dead_port()
-    with redis_fixtures.start(requirepass="another") as server, servers.Listener(quoting) as other:
-        for url in (
-            *(f"redis://{who}:{port}/0" for port in (dead, server.port, other.port)),
-            f"redis://{who}:{other.port}/0?protocol=2",
-            f"rediss://{who}:{server.port}/0",
-            f"unix://{NAME}:{CANARY}@{server.unix_socket}",
-            f"redis+sentinel://{who}:{other.port}/main?sentinel_username={NAME}&sentinel_password={CANARY}",
-            f"redis+cluster://{who}:{other.port}",
-            f"redis+cluster://{who}:{dead}",
-        ):
-            asyncio.run(watch(url))
-    shown.extend(str(vars(record)) for record in caplog.records if not record.name.startswith("asyncio"))
-    assert len(shown) > 80
-    assert [text for text in shown if CANARY in text] == []
-    assert [text for text in shown if NAME in text] == []
-
-
-# ------------------------------------------------------------------------------------------------- loops and processes
 
 
 def test_loops_in_several_threads(redis_url: str, redis_client: redis.Redis) -> None:
@@ -780,77 +457,3 @@ def test_a_given_clients_full_pool_is_not_the_servers_limit(redis_url: str) -> N
             await pool.release(lent)
 
     asyncio.run(main())
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_opens_its_own_connection(redis_url: str, redis_client: redis.Redis) -> None:
-    redis_client.rpush("q", "x")
-
-    async def child(provider: AsyncRedisStatsProvider) -> int:
-        backlog = (await provider.get_queue_stats("q")).backlog_count
-        await provider.aclose()
-        return 0 if backlog == 1 else 2
-
-    loop = asyncio.new_event_loop()
-    provider = AsyncRedisStatsProvider(redis_url, ["q"])
-    loop.run_until_complete(provider.get_queue_stats("q"))
-    before = ids(redis_client)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            status = asyncio.run(child(provider))
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert loop.run_until_complete(provider.get_queue_stats("q")).backlog_count == 1
-    assert ids(redis_client) == before, "the child closed its parent's connection"
-    loop.run_until_complete(provider.aclose())
-    loop.close()
-
-
-# ---------------------------------------------------------------------------------------------------------- controller
-
-
-async def until(condition: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
-def test_in_a_controller(engine_name: str, engine_module: EngineModule) -> None:
-    async def main(server: servers.Server, direct: redis.Redis) -> None:
-        config = BackpressureConfig(polling=PollingConfig(interval=0.2, jitter=0, timeout=0.2, max_backoff=0.4))
-        async with opened(server.url, ["jobs"], timeout=HANGS) as provider:
-            controller = AsyncBackpressureController(config, provider, _engine=engine_name)
-            await controller.start()
-            try:
-
-                async def decide() -> Any:
-                    return await controller.suggest_throttle(Priority.LOW, "jobs")
-
-                decision = await decide()
-                assert (decision.reason, decision.backlog_size, decision.delay) == (Reason.BACKLOG_GREEN, 0, 0)
-
-                direct.rpush("jobs", *range(100_000))
-
-                async def sheds() -> bool:
-                    return bool((await decide()).should_shed)
-
-                await until(sheds)
-                assert (await decide()).backlog_size == 100_000
-
-                server.freeze()
-                await asyncio.sleep(0.5)  # polls are cancelled meanwhile
-                server.resume()
-                direct.delete("jobs")
-
-                async def goes() -> bool:
-                    return bool((await decide()).backlog_size == 0)
-
-                await until(goes)
-            finally:
-                await controller.stop()
-
-    with redis_fixtures.start() as server, server.client() as direct:
-        asyncio.run(main(server, direct))

@@ -4,16 +4,71 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
-from backpressure._model.stats import QueueStats, StatsProvider
+from backpressure._model.stats import QueueStats
 from backpressure.providers import InMemoryStatsProvider
+from providers.contract.arguments import IMPOSSIBLE_NAMES
+from providers.contract.backend import Backend
+from providers.contract.suite import Contract
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NO_SERVER = "there is no server"
+NO_ARGUMENT = "it has no such argument"
 
 
-def test_is_a_stats_provider() -> None:
-    assert isinstance(InMemoryStatsProvider(), StatsProvider)
+class Memory(Backend):
+    kind = InMemoryStatsProvider
+    shares_server = False
+    not_promised: ClassVar = {
+        "Faults": NO_SERVER,
+        "Secrets": "it holds none",
+        "test_closed_is_closed": "there is nothing to close",
+        "test_a_frozen_server_holds_no_producer": NO_SERVER,
+        "test_a_server_that_restarts": NO_SERVER,
+        "test_impossible_queues": "it takes samples, which the controller judges",
+        "test_impossible_timeouts": NO_ARGUMENT,
+        "test_other_impossible_arguments": NO_ARGUMENT,
+        "test_a_place_that_cannot_be_read_is_withheld": NO_ARGUMENT,
+        "test_impossible_names": "names are checked when numbers are told; any other has none",
+        "test_a_name_that_is_not_listed": "a queue without numbers is absent from answers",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(port=0)
+        self.backlogs: dict[str, int] = {}
+        self.bad: set[str] = set()
+        self.made: list[InMemoryStatsProvider] = []
+
+    def make(self, queues: Any, **_: Any) -> InMemoryStatsProvider:
+        provider = InMemoryStatsProvider({name: self.backlogs.get(name, 0) for name in queues})
+        for name in self.bad:
+            provider.fail_with(StatsUnavailableError(f"no {name!r}", error_type="wrongtype", queue_name=name), name)
+        self.made.append(provider)
+        return provider
+
+    def fill(self, backlogs: Mapping[str, int]) -> None:
+        self.backlogs.update(backlogs)
+        for provider in self.made:
+            provider.update(backlogs)
+
+    def spoil(self, name: str) -> str:
+        self.bad.add(name)
+        return "wrongtype"
+
+
+@pytest.fixture
+def backend() -> Memory:
+    return Memory()
+
+
+class TestContract(Contract, of=Memory):
+    pass
 
 
 def test_answers_what_was_set_last() -> None:
@@ -91,8 +146,8 @@ def test_one_failing_queue_spoils_no_other() -> None:
     assert provider.get_queue_stats("a").backlog_count == 3
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "__other__"])
-def test_refuses_impossible_names(name: str) -> None:
+@pytest.mark.parametrize("name", IMPOSSIBLE_NAMES, ids=lambda name: ascii(name)[:9])
+def test_refuses_impossible_names(name: Any) -> None:
     with pytest.raises(InvalidQueueError):
         InMemoryStatsProvider({name: 1})
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import copy
-import itertools
 import logging
 import os
-import pickle
 import shutil
 import socket
 import struct
@@ -19,29 +15,31 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpressure import AsyncBackpressureController, BackpressureConfig, JobShedError, PollingConfig
 from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
-from backpressure._model.stats import MAX_BACKLOG, QueueStats, StatsProvider
+from backpressure._model.stats import MAX_BACKLOG, QueueStats
 from backpressure.providers.postgres.provider import PROCRASTINATE, PostgresQuery, PostgresStatsProvider
 from backpressure.providers.postgres.queries import Rows
 from providers import checks
 from providers.checks import sample
+from providers.contract.backend import PASSWORD as CANARY
+from providers.contract.backend import USER, Backend, Refusal, Wrong
+from providers.contract.faults import STRANGERS
+from providers.contract.suite import Contract
 from support import servers
 from support.controller_fixtures import eventually
 from support.postgres_server import PASSWORD, Postgres, _fragile, running_postgres, session_postgres  # noqa: F401 - fixtures
 from support.redis_fixtures import no_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from support.controller_fixtures import MakeController
 
 pytestmark = pytest.mark.usefixtures("no_log_record")
 
@@ -124,12 +122,167 @@ def backlogs(outcomes: Any) -> dict[str, int]:
     return {name: sample(outcomes, name).backlog_count for name in outcomes}
 
 
-# -------------------------------------------------------------------------------------------------------------- queries
+def refused(label: str, words: str, conninfo: Callable[[Postgres], str]) -> Refusal:
+    return Refusal(label, words, lambda backend: backend.make(["q"], given=conninfo(backend.server)))
 
 
-def test_is_a_stats_provider(shop: Postgres) -> None:
-    with opened(shop.url(DATABASE)) as provider:
-        assert isinstance(provider, StatsProvider)
+def at(server: Postgres, login: str = "", database: str = DATABASE, *, port: int = 0) -> str:
+    return f"postgresql://{login}{servers.HOST}:{port or server.port}/{database}"
+
+
+class PostgresBackend(Backend):
+    kind = PostgresStatsProvider
+    faces = ("plain", "tls")
+    secrets = (USER, CANARY, PASSWORD)
+    silent = ("backpressure", "psycopg")
+    labels: ClassVar = {
+        # libpq has one word for all that is no PostgreSQL.
+        **dict.fromkeys(("http", "ssh", "garbage", "corrupt", "exaggerate", "speak_http"), "connect"),
+    }
+    tls_words: ClassVar = {"certificate": "certificate verify failed", "host name": "does not match host name"}
+    not_promised: ClassVar = {"test_tls_that_fails[only the server]": "the port is the same, and the server's choice"}
+    timeout_words = "no answer within 1 s"
+    where = "conninfo"
+    malformed = (
+        f"postgresql://{USER}:{CANARY}@h:{CANARY}/db",
+        f"postgresql://{USER}:{CANARY}/x@h/db",
+        f"postgresql://{USER}:{CANARY}?x@h/db",
+        f"postgresql://{USER}:x@{CANARY}@h/db",
+        f"postgresql://{USER}:%zz{CANARY}@h/db",
+        f"postgresql://{USER}:{CANARY}",
+        f"postgresql://{USER}:x@h/db?{CANARY}=1",
+        f"postgresql://{USER}:x@h/db?sslmode={CANARY}&{CANARY}",
+        f"host=h user={USER} password=two {CANARY}",
+        f"host=h user={USER} password='{CANARY}",
+        f"host=h port={CANARY}",
+        f"dbname=postgresql://{USER}:{CANARY}@h/db",
+        f"dbname='host=h password={CANARY}'",
+        f"mysql://{USER}:{CANARY}@h/db",
+        f"{CANARY}\0",
+        f"{CANARY}\ud800",
+        CANARY.encode(),
+    )
+    wrong = (
+        Wrong("conninfo", lambda: PostgresStatsProvider(None, ["q"], query=WAITING)),  # type: ignore[arg-type]
+        Wrong("queues.q", lambda: PostgresStatsProvider("", {"q": ""}, query=WAITING)),
+        Wrong("queues", lambda: PostgresStatsProvider("", query=WAITING), "name the queues"),
+        *(
+            Wrong("query", lambda query=query: PostgresStatsProvider("", ["q"], query=query), words)  # type: ignore[misc]
+            for query, words in dict.fromkeys(
+                ("procrastinates", "", None, 5, PostgresStatsProvider),
+                "give one of 'procrastinate', 'pgqueuer', a SELECT",
+            ).items()
+        ),
+    )
+    refusals: ClassVar = {
+        "password": refused("auth", "check the user name and password", lambda server: at(server, f"reader:{CANARY}@")),
+        "user": refused("auth", "password authentication failed", lambda server: at(server, f"{USER}:{PASSWORD}@")),
+        "no password": refused(
+            "auth",
+            "no password supplied",
+            lambda server: f"host={servers.HOST} port={server.port} user=reader dbname={DATABASE} passfile=/dev/null",
+        ),
+        "host": refused("auth", "pg_hba.conf", lambda server: server.url("refused")),
+        "login": refused("auth", "not permitted to log in", lambda server: server.url(DATABASE, "nologin_reader")),
+        "limit": refused(
+            "maxclients", "max_connections or the role's limit", lambda server: server.url(DATABASE, "single")
+        ),
+        "permission": refused("acl", "permission denied for database", lambda server: server.url("template1")),
+        "database": refused("missing", 'database "missing" does not exist', lambda server: server.url("missing")),
+        "socket": refused("connect", "No such file", lambda server: f"host={server.folder} port=1 dbname={DATABASE}"),
+    }
+
+    def __init__(self, server: Postgres) -> None:
+        super().__init__(server.port, server)
+        self.server = server
+        self.speaks_tls = False
+
+    def make(
+        self, queues: Any, *, face: str = "plain", host: str = "", port: int = 0, given: Any = None, **options: Any
+    ) -> Any:
+        if face != "plain" and not port:
+            self.speak_tls("on")
+        trusted = {
+            "tls": f"verify-full&sslrootcert={servers.CERTIFICATE}",
+            "untrusting": "verify-full&sslrootcert=system",
+        }
+        url = f"postgresql://reader:{PASSWORD}@{host or servers.HOST}:{port or self.port}/{DATABASE}"
+        url = f"{url}?sslmode={trusted.get(face, 'disable')}"
+        return PostgresStatsProvider(url if given is None else given, queues, **{"query": SOUND, **options})
+
+    def port_of(self, face: str) -> int:
+        if face == "tls":
+            self.speak_tls("on")
+        return self.port
+
+    def speak_tls(self, word: str) -> None:
+        """Let the server offer TLS, or no longer."""
+        if self.speaks_tls == (word == "on"):
+            return
+        self.speaks_tls = word == "on"
+        self.server.run(f"ALTER SYSTEM SET ssl = {word}", "SELECT pg_reload_conf()")
+        eventually(self._is_told)
+
+    def _is_told(self) -> bool:
+        with self.server.connect() as connection:
+            return connection.execute("SHOW ssl").fetchone() == ("on" if self.speaks_tls else "off",)
+
+    def fill(self, backlogs: Mapping[str, int]) -> None:
+        with self.server.connect(DATABASE) as connection, connection.cursor() as cursor:
+            cursor.execute("DELETE FROM jobs WHERE queue = ANY (%s)", [list(backlogs)])
+            rows = [(name,) for name, backlog in backlogs.items() for _ in range(backlog)]
+            cursor.executemany("INSERT INTO jobs (queue) VALUES (%s)", rows)
+
+    def spoil(self, name: str) -> str:
+        assert name == "bad", "as the query has it"
+        return "invalid_sample"
+
+    def secretive(self) -> Iterator[Any]:
+        """Not even where the server quotes them."""
+        words = f"password authentication failed for user {USER}, who said {CANARY}".encode()
+        with says(b"28P01", words) as server:
+            for conninfo in (
+                f"postgresql://{USER}:{CANARY}@{{host}}:{{port}}/db",
+                f"postgresql://{{host}}:{{port}}/db?user={USER}&password={CANARY}",
+                f"postgresql://{USER}@{{host}}:{{port}}/db?sslpassword={CANARY}",
+                f"host={{host}} port={{port}} user={USER} password='{CANARY}'",
+            ):
+                for port in (server.port, self.port, servers.dead_port()):
+                    yield self.make(["q"], given=conninfo.format(host=servers.HOST, port=port))
+
+    def inside(self, provider: Any) -> Iterable[object]:
+        return [vars(provider), provider._target.hosts, provider._open()]
+
+
+# What the table holds, but for a queue that cannot be counted.
+SOUND = f"""SELECT queue, CASE queue WHEN 'bad' THEN -1 ELSE count(*) END AS backlog
+            FROM jobs WHERE queue = ANY ({NAMES}) GROUP BY queue"""
+
+
+@pytest.fixture(scope="session")
+def guarded(shop: Postgres) -> Postgres:
+    """The server with databases and roles that it does not let in, and what it needs for TLS."""
+    shop.run("CREATE DATABASE refused", "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
+    shop.role("nologin_reader", options="NOLOGIN")
+    shop.role("single", options="LOGIN CONNECTION LIMIT 0")
+    for name in ("server.crt", "server.key"):
+        file = shop.folder / "data" / name
+        shutil.copy(servers.CERTIFICATE, file)
+        file.chmod(0o600)
+        if shop.account is not None:
+            os.chown(file, *shop.account)
+    return shop
+
+
+@pytest.fixture
+def backend(guarded: Postgres) -> Iterator[PostgresBackend]:
+    backend = PostgresBackend(guarded)
+    yield backend
+    backend.speak_tls("off")
+
+
+class TestContract(Contract, of=PostgresBackend):
+    pass
 
 
 def test_one_query_reads_all_queues(shop: Postgres, jobs: psycopg.Connection) -> None:
@@ -166,15 +319,6 @@ def test_an_age_before_its_time_is_none(read: Callable[..., Any]) -> None:
     assert sample(read("SELECT 'q' AS queue, 1 AS backlog, -3.5 AS oldest_age")).oldest_age == 0
 
 
-@pytest.mark.parametrize(
-    "name", ['"', "\\", "a,b", "{}", "NULL", "null", " ", "a'b", "%(queues)s", "$1", "größe", "\N{SNOWMAN}" * 85]
-)
-def test_any_name_is_data(shop: Postgres, jobs: psycopg.Connection, name: str) -> None:
-    enqueue(jobs, name, 2)
-    with opened(shop.url(DATABASE), [name, "other"]) as provider:
-        assert backlogs(provider.get_all_queue_stats()) == {name: 2, "other": 0}
-
-
 def test_a_queue_may_have_another_name_in_the_database(shop: Postgres, jobs: psycopg.Connection) -> None:
     enqueue(jobs, "mail_v2", 2)
     with opened(shop.url(DATABASE), {"mail": "mail_v2", "post": "mail_v2", "sms": "sms"}) as provider:
@@ -199,11 +343,6 @@ def test_queues_that_the_query_finds(shop: Postgres, jobs: psycopg.Connection) -
         assert backlogs(provider.get_many(["b", "c"])) == {"b": 2, "c": 0}
 
 
-def test_queues_must_be_named_where_the_query_does_not_find_them() -> None:
-    with pytest.raises(ConfigurationError, match="name the queues"):
-        PostgresStatsProvider("", query=WAITING)
-
-
 def test_prefix() -> None:
     query = PostgresQuery("SELECT '{}' AS queue, n AS backlog FROM {prefix}jobs").evolve(prefix='"my shop".v2_')
     assert query.command == "SELECT '{}' AS queue, n AS backlog FROM \"my shop\".v2_jobs"
@@ -215,37 +354,10 @@ def test_prefix() -> None:
         PostgresQuery("SELECT 1 AS backlog", prefix="shop.")
 
 
-@pytest.mark.parametrize("query", ["procrastinates", "", None, 5, PostgresStatsProvider])
-def test_impossible_queries(query: Any) -> None:
-    with pytest.raises(ConfigurationError, match="give one of 'procrastinate', 'pgqueuer', a SELECT") as caught:
-        PostgresStatsProvider("", ["q"], query=query)
-    assert caught.value.field == "query"
-
-
 @pytest.mark.parametrize("sql", ["", " \n", "SELECT '\0'", None])
 def test_impossible_sql(sql: Any) -> None:
     with pytest.raises(ConfigurationError, match="give a SELECT"):
         PostgresQuery(sql)
-
-
-@pytest.mark.parametrize(
-    ("queues", "options", "field"),
-    [
-        ("mail", {}, "queues"),
-        (5, {}, "queues"),
-        ({"q": 5}, {}, "queues.q"),
-        ({"q": ""}, {}, "queues.q"),
-        (["q"], {"timeout": 0}, "timeout"),
-        (["q"], {"timeout": "1"}, "timeout"),
-    ],
-)
-def test_impossible_settings(queues: Any, options: dict[str, Any], field: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        PostgresStatsProvider("", queues, query=WAITING, **options)
-    assert caught.value.field == field
-
-
-# -------------------------------------------------------------------------------------------------------------- answers
 
 
 @pytest.mark.parametrize(
@@ -285,12 +397,6 @@ def test_values_that_do_not_fit(read: Callable[..., Any], columns: str, words: s
     assert (error.error_type, error.queue_name, words in str(error)) == ("invalid_sample", "q", True), error
 
 
-def test_one_bad_queue_spoils_no_other(read: Callable[..., Any]) -> None:
-    outcomes = read("SELECT * FROM (VALUES ('a', 1), ('b', -1)) AS t (queue, backlog)", ["a", "b", "c"])
-    assert isinstance(outcomes.pop("b"), StatsUnavailableError)
-    assert backlogs(outcomes) == {"a": 1, "c": 0}
-
-
 class Result:
     """What libpq could have received."""
 
@@ -328,9 +434,6 @@ def test_no_answer_gives_anything_but_a_sound_sample_or_the_error(data: st.DataO
             assert outcome.oldest_age is None or 0 <= outcome.oldest_age < float("inf")
         else:
             assert (outcome.queue_name, outcome.error_type) == (name, "invalid_sample")
-
-
-# --------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -385,31 +488,6 @@ def test_what_a_query_raises_as_notice_is_not_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_not_let_in(shop: Postgres) -> None:
-    shop.run("CREATE DATABASE refused", "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
-    shop.role("nologin_reader", options="NOLOGIN")
-    shop.role("single", options="LOGIN CONNECTION LIMIT 0")
-    port, host = shop.port, servers.HOST
-    cases = {
-        f"postgresql://reader:wrong-word@{host}:{port}/{DATABASE}": ("auth", "check the user name and password"),
-        f"postgresql://nobody:{PASSWORD}@{host}:{port}/{DATABASE}": ("auth", "password authentication failed"),
-        f"host={host} port={port} user=reader dbname={DATABASE} passfile=/dev/null": ("auth", "no password supplied"),
-        shop.url("refused"): ("auth", "pg_hba.conf"),
-        shop.url(DATABASE, "nologin_reader"): ("auth", "not permitted to log in"),
-        shop.url(DATABASE, "single"): ("maxclients", "max_connections or the role's limit"),
-        shop.url("template1"): ("acl", "permission denied for database"),
-        shop.url("missing"): ("missing", 'database "missing" does not exist'),
-        f"{shop.url(DATABASE)}?sslmode=require": ("protocol", "does not support SSL"),
-        f"postgresql://{host}:{servers.dead_port()}/{DATABASE}": ("connect", "check that the server runs"),
-        f"host={shop.folder} port=1 dbname={DATABASE}": ("connect", "No such file"),
-        "postgresql://nobody.invalid/shop": ("dns", "check the host name"),
-    }
-    for conninfo, (label, words) in cases.items():
-        with opened(conninfo) as provider:
-            error = failure(provider.get_all_queue_stats)
-        assert (error.error_type, words in str(error)) == (label, True), error
-
-
 def test_all_connections_taken(fragile_postgres: Postgres) -> None:
     with contextlib.ExitStack() as taken:
         for _ in range(4):
@@ -457,27 +535,9 @@ def test_words_of_a_server_that_does_not_let_us_in(code: bytes, text: bytes, lab
         assert error.error_type == label, error
 
 
-# ---------------------------------------------------------------------------------------------------------- connections
-
-
-def silent() -> servers.Listener:
-    """Return a server that lets connect and says nothing."""
-
-    def handle(connection: socket.socket) -> None:
-        while connection.recv(65536):
-            pass
-
-    return servers.Listener(handle)
-
-
-def test_the_constructor_does_not_connect() -> None:
-    with servers.Listener(lambda _: pytest.fail("connected")) as server:
-        PostgresStatsProvider(f"host={servers.HOST} port={server.port}", ["q"], query="procrastinate").close()
-
-
 def test_several_hosts_are_tried_in_turn(shop: Postgres, jobs: psycopg.Connection) -> None:
     enqueue(jobs, "q", 2)
-    with silent() as hung:
+    with servers.Listener(STRANGERS["silent"][0]) as hung:
         hosts = (
             f"nobody.invalid:1,{servers.HOST}:{servers.dead_port()},{servers.HOST}:{hung.port},localhost:{shop.port}"
         )
@@ -522,26 +582,6 @@ def test_what_the_environment_says(
         assert repr(provider) == "PostgresStatsProvider('postgres service here', 1 queues)"
 
 
-def test_links_are_kept_and_closed(shop: Postgres, jobs: psycopg.Connection) -> None:
-    def connections() -> int:
-        rows = jobs.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'backpressure'")
-        (count,) = rows.fetchone() or ()
-        return int(count)
-
-    slow = "SELECT 'q' AS queue, 1 AS backlog FROM pg_sleep(0.1)"
-    provider = PostgresStatsProvider(shop.url(DATABASE), ["q"], query=slow, timeout=10)
-    threads = [threading.Thread(target=provider.get_all_queue_stats) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    eventually(lambda: connections() == 2)
-    provider.close()
-    provider.close()
-    eventually(lambda: connections() == 0)
-    assert "this provider is closed" in str(failure(provider.get_all_queue_stats))
-
-
 def test_a_kept_link_that_died_is_replaced(shop: Postgres, jobs: psycopg.Connection) -> None:
     enqueue(jobs, "q", 2)
     with opened(shop.url(DATABASE)) as provider:
@@ -564,16 +604,6 @@ def test_an_answer_is_not_asked_for_again(
         assert backlogs(provider.get_all_queue_stats()) == {"q": 0}
 
 
-def test_a_server_that_restarts(fragile_postgres: Postgres) -> None:
-    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog") as provider:
-        for _ in range(2):
-            assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
-            fragile_postgres.kill()
-            assert failure(provider.get_all_queue_stats).error_type == "connect"
-            fragile_postgres.start()
-        assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
-
-
 def interrupted(provider: PostgresStatsProvider, under_way: Callable[[], object]) -> None:
     """Interrupt a read once it is under way; it ends within a part of its timeout."""
     errors: list[StatsUnavailableError] = []
@@ -585,22 +615,6 @@ def interrupted(provider: PostgresStatsProvider, under_way: Callable[[], object]
     reading.join()
     assert time.monotonic() - began < 5
     assert [error.error_type for error in errors] == ["deadline"]
-
-
-def linked(provider: PostgresStatsProvider) -> Callable[[], bool]:
-    return lambda: any(read.link is not None for read in provider._links().reads)
-
-
-def test_interrupt_ends_a_read_of_a_frozen_server(fragile_postgres: Postgres) -> None:
-    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog", timeout=30) as provider:
-        provider.get_all_queue_stats()
-        fragile_postgres.freeze()
-        try:
-            interrupted(provider, linked(provider))  # over a kept link
-            interrupted(provider, linked(provider))  # in the middle of a connect
-        finally:
-            fragile_postgres.resume()
-        assert backlogs(provider.get_all_queue_stats()) == {"q": 1}
 
 
 def test_interrupt_ends_a_read_that_waits_for_a_lock(shop: Postgres, jobs: psycopg.Connection) -> None:
@@ -634,22 +648,6 @@ def test_a_question_too_long_for_a_frozen_server_can_be_cut(fragile_postgres: Po
         finally:
             fragile_postgres.resume()
             link.close()
-
-
-def test_a_frozen_server_is_not_waited_for_without_end(fragile_postgres: Postgres) -> None:
-    with opened(fragile_postgres.url(), query="SELECT 'q' AS queue, 1 AS backlog") as provider:
-        provider.get_all_queue_stats()
-        (link,) = provider._links().idle
-        link._timeout = provider._timeout = 0.1  # a connect before would have had to be as fast
-        fragile_postgres.freeze()
-        try:
-            began = time.monotonic()
-            for _ in range(2):
-                error = failure(provider.get_all_queue_stats)
-                assert (error.error_type, "no answer within 0.1 s" in str(error)) == ("timeout", True)
-            assert time.monotonic() - began < 5
-        finally:
-            fragile_postgres.resume()
 
 
 def test_a_forked_child_leaves_its_parents_connection_alone(shop: Postgres) -> None:
@@ -728,66 +726,6 @@ pool_mode = transaction
         process.wait()
 
 
-# -------------------------------------------------------------------------------------------------------------- secrets
-
-USER = "canary-role"
-MALFORMED = [
-    f"postgresql://{USER}:{PASSWORD}@h:{PASSWORD}/db",
-    f"postgresql://{USER}:{PASSWORD}/x@h/db",
-    f"postgresql://{USER}:{PASSWORD}?x@h/db",
-    f"postgresql://{USER}:x@{PASSWORD}@h/db",
-    f"postgresql://{USER}:%zz{PASSWORD}@h/db",
-    f"postgresql://{USER}:{PASSWORD}",
-    f"postgresql://{USER}:x@h/db?{PASSWORD}=1",
-    f"postgresql://{USER}:x@h/db?sslmode={PASSWORD}&{PASSWORD}",
-    f"host=h user={USER} password=two {PASSWORD}",
-    f"host=h user={USER} password='{PASSWORD}",
-    f"host=h port={PASSWORD}",
-    f"dbname=postgresql://{USER}:{PASSWORD}@h/db",
-    f"dbname='host=h password={PASSWORD}'",
-    f"mysql://{USER}:{PASSWORD}@h/db",
-    f"{PASSWORD}\0",
-    f"{PASSWORD}\ud800",
-    PASSWORD.encode(),
-    None,
-]
-
-
-@pytest.mark.parametrize("conninfo", MALFORMED)
-def test_a_malformed_connection_string_is_shown_nowhere(conninfo: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        PostgresStatsProvider(conninfo, ["q"], query=WAITING)
-    assert (caught.value.field, caught.value.__cause__, caught.value.__context__) == ("conninfo", None, None)
-    shown = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
-    assert LAST_WORDS not in shown.replace("test_a_malformed", "")
-
-
-@pytest.mark.parametrize(
-    "conninfo",
-    [
-        f"postgresql://{USER}:{PASSWORD}@{{host}}:{{port}}/db",
-        f"postgresql://{{host}}:{{port}}/db?user={USER}&password={PASSWORD}",
-        f"postgresql://{USER}@{{host}}:{{port}}/db?sslpassword={PASSWORD}",
-        f"host={{host}} port={{port}} user={USER} password='{PASSWORD}'",
-    ],
-)
-def test_credentials_are_shown_nowhere(conninfo: str) -> None:
-    """Not even where the server quotes them."""
-    words = f"password authentication failed for user {USER}, who said {PASSWORD}".encode()
-    with says(b"28P01", words) as server:
-        given = conninfo.format(host=servers.HOST, port=server.port)
-        with opened(given) as provider:
-            error = failure(provider.get_all_queue_stats)
-            assert "for user ***" in str(error)
-            link = provider._open()
-            shown = [repr(provider), str(provider), repr(provider._target), str(provider._target), repr(error)]
-            shown += [repr(link), repr(provider._target.hosts), repr(provider._redact), *error.args]
-            assert [text for text in shown if PASSWORD in text or USER in text] == []
-            for way in (pickle.dumps, copy.copy, copy.deepcopy):
-                with pytest.raises(TypeError, match="does not pickle"):
-                    way(provider)
-
-
 def test_the_password_of_the_environment_is_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     server = says(b"28P01", f"who said {PASSWORD}".encode())
@@ -800,57 +738,3 @@ def test_control_characters_of_a_server_are_not_passed_on(read: Callable[..., An
     assert "\x1b" not in str(error)
     error = read("SELECT 'q' AS queue, E'\\x1b[2J' AS backlog")["q"]
     assert "\x1b" not in str(error)
-
-
-# ---------------------------------------------------------------------------------------------------------- controllers
-
-
-def test_a_controller_sheds_what_matters_least(
-    make_controller: MakeController, shop: Postgres, jobs: psycopg.Connection
-) -> None:
-    with opened(shop.url(DATABASE), ["mail"]) as provider:
-        controller = make_controller(provider)
-        enqueued = itertools.count()
-        controller.run("low", "mail", next, enqueued)
-        enqueue(jobs, "mail", 3_000)
-        assert controller.refresh("mail")
-        with pytest.raises(JobShedError):
-            controller.run("low", "mail", next, enqueued)
-        controller.run("high", "mail", next, enqueued)
-        assert next(enqueued) == 2
-        jobs.execute("DELETE FROM jobs")
-        assert controller.refresh("mail")
-        assert controller.suggest_throttle("low", "mail").backlog_size == 0
-
-
-def test_a_controller_recovers_with_the_server(make_controller: MakeController, fragile_postgres: Postgres) -> None:
-    fragile_postgres.run(
-        "CREATE TABLE IF NOT EXISTS jobs (queue text)",
-        "INSERT INTO jobs SELECT 'mail' FROM generate_series(1, 5000)",
-        "GRANT SELECT ON jobs TO reader",
-    )
-    with opened(fragile_postgres.url(), ["mail"]) as provider:
-        controller = make_controller(provider)
-        assert controller.suggest_throttle("low", "mail").should_shed
-        fragile_postgres.kill()
-        assert not controller.refresh("mail")
-        fragile_postgres.start()
-        fragile_postgres.run("DELETE FROM jobs")
-        assert controller.refresh("mail")
-        assert controller.suggest_throttle("low", "mail").delay == 0
-
-
-def test_an_asyncio_controller(shop: Postgres, jobs: psycopg.Connection, engine_name: str) -> None:
-    enqueue(jobs, "mail", 3_000)
-
-    async def main() -> None:
-        config = BackpressureConfig(polling=PollingConfig(timeout=5))
-        with opened(shop.url(DATABASE), ["mail"]) as provider:
-            async with AsyncBackpressureController(config, provider, _engine=engine_name) as controller:
-                assert (await controller.suggest_throttle("low", "mail")).should_shed
-                assert not (await controller.suggest_throttle("high", "mail")).should_shed
-                jobs.execute("DELETE FROM jobs")
-                assert await controller.refresh("mail")
-                assert (await controller.suggest_throttle("low", "mail")).delay == 0
-
-    asyncio.run(main())

@@ -132,9 +132,6 @@ def pgqueuer_store(stores: Callable[[str, str], Store], schema: str) -> Store:
     return stores("pgqueuer", schema)
 
 
-# -------------------------------------------------------------------------------------------------------- procrastinate
-
-
 class Procrastinate:
     """An app with a task for each way to end."""
 
@@ -256,9 +253,6 @@ def test_a_retry_of_procrastinate_waits_for_its_time(procrastinate_store: Store)
     asyncio.run(main())
 
 
-# ------------------------------------------------------------------------------------------------------------- PgQueuer
-
-
 @pytest.fixture
 def pgqueuer_settings(monkeypatch: pytest.MonkeyPatch, schema: str) -> Iterator[None]:
     """PgQueuer has its own word for a schema, which it keeps for the process."""
@@ -364,9 +358,6 @@ def test_an_asyncio_controller_before_pgqueuer(pgqueuer_store: Store, engine_nam
                     assert (await controller.suggest_throttle("low", "mail")).delay == 0
 
     asyncio.run(main())
-
-
-# ----------------------------------------------------------------------------------------------------------- both alike
 
 
 def test_the_role_may_do_nothing_else(procrastinate_store: Store, pgqueuer_store: Store) -> None:

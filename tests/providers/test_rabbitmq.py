@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import copy
 import itertools
-import logging
-import os
-import pickle
 import struct
-import threading
-import time
-import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import amqp  # type: ignore[import-untyped]
 import pytest
 
-from backpressure import AsyncBackpressureController, BackpressureConfig, JobShedError, PollingConfig, StatsProvider
-from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.errors import StatsUnavailableError
 from backpressure.providers.rabbitmq import link as link_module
 from backpressure.providers.rabbitmq.provider import RabbitMQStatsProvider
 from faults import proxy as proxies
-from faults.resolver import NAME as ANOTHER_NAME
-from faults.resolver import Resolver
 from providers.checks import backlogs, failure
+from providers.contract.backend import PASSWORD, USER, Backend, Refusal, Wrong
+from providers.contract.suite import Contract
 from support import rabbitmq_server, redis_fixtures, servers
 from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from backpressure._engine.border import EngineModule
-    from support.controller_fixtures import MakeController
-
-CANARY = "canary-9f3b-word"
-NAME = "canary-user"
-HANGS = 30.0
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +30,7 @@ def broker() -> Iterator[rabbitmq_server.Broker]:
     if rabbitmq_server.binary() is None:
         redis_fixtures.no_server("no rabbitmq-server: apt-get install rabbitmq-server")
     with rabbitmq_server.Broker(
-        users={"reader": "reader", NAME: CANARY}, strangers={"stranger": "stranger"}, limits={"full": 0}
+        users={"reader": "reader", USER: PASSWORD}, strangers={"stranger": "stranger"}, limits={"full": 0}
     ) as server:
         yield server
 
@@ -85,12 +69,118 @@ def publish(channel: Any, name: str, count: int) -> None:
         channel.basic_publish(amqp.Message(b"job", delivery_mode=2), routing_key=name)
 
 
-# -------------------------------------------------------------------------------------------------------------- counts
+def let_in(user: str, vhost: str = "/") -> Callable[[RabbitMQ], Any]:
+    return lambda backend: backend.make(["q"], given=backend.broker.url(user, vhost))
 
 
-def test_is_a_stats_provider_and_connects_to_nothing_when_made() -> None:
-    with opened(f"amqp://{servers.HOST}:{servers.dead_port()}", timeout=HANGS) as provider:
-        assert isinstance(provider, StatsProvider)
+def wrong_queues(value: str) -> Wrong:
+    return Wrong("queues.q", lambda: RabbitMQStatsProvider("amqp://h", {"q": value}))
+
+
+class RabbitMQ(Backend):
+    kind = RabbitMQStatsProvider
+    faces = ("plain", "tls")
+    tls_faces = ("tls", "unverified")
+    reads_unlisted = True
+    tls_advice: ClassVar = dict.fromkeys(("protocol", "connect"), "TLS (amqps://) on both sides or on neither")
+    # Seven bytes of nonsense announce a frame that does not come.
+    labels: ClassVar = dict.fromkeys(("http", "ssh", "garbage", "speak_http"), "timeout")
+    holders = ("_target",)
+    where = "url"
+    malformed = (
+        "http://canary@h",
+        "canary",
+        b"amqp://canary@h",
+        "amqp://u:12/canary@h/v",
+        "amqp://u:12#canary@h/v",
+        "amqp://u:12?canary@h/v",
+        "amqp://u:canary/@h/v",
+        "amqp://canary@h:99999",
+        "amqp://canary@[::1/",
+        "amqp://canary@one,two",
+        f"amqp://canary@{'h' * 64}",
+        f"amqp://canary@h/{'v' * 256}",
+        "amqp://canary@h?heartbeat=5",
+        "amqps://canary@h?heartbeat=canary",
+        "amqps://canary@h?verify=canary",
+        "amqps://canary@h?canary",
+        "amqps://canary@h?cacertfile=/canary/ca.pem",
+    )
+    wrong = (
+        Wrong("queues", lambda: RabbitMQStatsProvider("amqp://h", None)),  # type: ignore[arg-type]
+        *map(wrong_queues, ("", "a\nb", "ä" * 128)),
+    )
+    refusals: ClassVar = {
+        "password": Refusal("auth", "check the user name and password", let_in(f"{USER}:wrong")),
+        "user": Refusal("auth", "check the user name and password", let_in(f"nobody:{PASSWORD}")),
+        "permission": Refusal("acl", "grant the user a permission on the vhost", let_in("stranger:stranger")),
+        "vhost": Refusal("missing", "check the vhost", let_in("guest:guest", "elsewhere")),
+        "limit": Refusal("maxclients", "raise the limit", let_in("guest:guest", "full")),
+    }
+
+    def __init__(self, broker: rabbitmq_server.Broker) -> None:
+        super().__init__(broker.port, broker)
+        self.broker = broker
+
+    def make(
+        self, queues: Any, *, face: str = "plain", host: str = "", port: int = 0, given: Any = None, **options: Any
+    ) -> Any:
+        options_of = {"tls": f"?cacertfile={servers.CERTIFICATE}", "unverified": "/?verify=verify_none"}
+        where = f"{host or servers.HOST}:{port or self.port_of(face)}{options_of.get(face, '')}"
+        url = f"amqp://{where}" if face == "plain" else f"amqps://{where}"
+        return RabbitMQStatsProvider(url if given is None else given, queues, **options)
+
+    def port_of(self, face: str) -> int:
+        return self.port if "plain" in face else self.broker.tls_port
+
+    def fill(self, backlogs: Mapping[str, int]) -> None:
+        with self.broker.channel() as channel:
+            for name, backlog in backlogs.items():
+                declare(channel, name)
+                channel.queue_purge(name)
+                publish(channel, name, backlog)
+
+    def spoil(self, name: str) -> str:
+        with self.broker.channel() as channel:
+            channel.queue_delete(name)
+        return "missing"
+
+    def secretive(self) -> Iterator[Any]:
+        def quoting(connection: Any) -> None:
+            connection.recv(8)
+            connection.sendall(closing(403, f"ACCESS_REFUSED - for '{USER}' with '{PASSWORD}'"))
+            connection.recv(65536)
+
+        broker, user = self.broker, f"{USER}:{PASSWORD}"
+        with servers.Listener(quoting) as other, proxies.Proxy(broker.port) as proxy:
+            proxy.verb = proxies.corrupt
+            for url in (
+                broker.url(user),
+                *(
+                    broker.url(wrong)
+                    for wrong in (f"{USER}:{PASSWORD}-not", f"stranger:{PASSWORD}", f"{PASSWORD}:{USER}")
+                ),
+                broker.url(user, "elsewhere"),
+                *(broker.url(user, port=port) for port in (servers.dead_port(), other.port, proxy.port)),
+                f"amqps://{user}@{servers.HOST}:{broker.tls_port}?verify=verify_none",
+                f"amqps://{user}@{servers.HOST}:{broker.tls_port}",
+                f"amqps://{user}@{servers.HOST}:{broker.port}",
+            ):
+                yield self.make(["q"], given=url, timeout=0.3)
+
+    def inside(self, provider: Any) -> Iterable[object]:
+        yield vars(provider)
+        for link in (*provider._links().idle, provider._open()):
+            yield from (link, vars(link), vars(link._connection))
+
+
+@pytest.fixture
+def backend(broker: rabbitmq_server.Broker) -> RabbitMQ:
+    return RabbitMQ(broker)
+
+
+class TestContract(Contract, of=RabbitMQ):
+    pass
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
@@ -128,9 +218,6 @@ def test_names(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
         assert backlogs(provider.get_all_queue_stats()) == {"mail": 1, other: 2}
         assert provider.get_queue_stats("mail").queue_name == "mail"
         assert provider.get_queue_stats(name).backlog_count == 1, "one that is not listed goes by its own name"
-        assert provider.get_many([]) == {}
-        with pytest.raises(InvalidQueueError):
-            provider.get_queue_stats("")
 
 
 def test_the_default_vhost_has_three_spellings(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
@@ -138,9 +225,6 @@ def test_the_default_vhost_has_three_spellings(broker: rabbitmq_server.Broker, c
     for url in (broker.url(), broker.url(vhost=""), broker.url().removesuffix("/%2F")):
         with opened(url, [name]) as provider:
             assert backlogs(provider.get_all_queue_stats()) == {name: 0}
-
-
-# ----------------------------------------------------------------------------------------------------------- many of it
 
 
 @pytest.fixture
@@ -200,9 +284,6 @@ def test_none_of_many_is_there(broker: rabbitmq_server.Broker, turns: list[int],
     assert turns == [40, *[1] * 39]
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
-
-
 def test_an_exclusive_queue_is_read_by_its_owner_alone(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
     channel.queue_declare(name, exclusive=True)
     declare(channel, f"{name}-open")
@@ -234,66 +315,6 @@ def test_what_else_a_broker_may_refuse(
         outcomes = provider.get_all_queue_stats()
     assert backlogs(outcomes) == {name: label, f"{name}-open": 0}
     assert advice in str(outcomes[name])
-
-
-@pytest.mark.parametrize(
-    ("user", "vhost", "label", "advice"),
-    [
-        ("guest:wrong", "/", "auth", "check the user name and password"),
-        ("nobody:nothing", "/", "auth", "check the user name and password"),
-        ("stranger:stranger", "/", "acl", "grant the user a permission on the vhost"),
-        ("guest:guest", "elsewhere", "missing", "check the vhost"),
-        ("guest:guest", "full", "maxclients", "raise the limit"),
-    ],
-)
-def test_a_broker_that_lets_nobody_in(
-    broker: rabbitmq_server.Broker, user: str, vhost: str, label: str, advice: str
-) -> None:
-    with opened(broker.url(user, vhost)) as provider:
-        for read in (provider.get_all_queue_stats, lambda: provider.get_queue_stats("q")):
-            error = failure(read)
-            assert (error.error_type, advice in str(error)) == (label, True)
-            assert str(provider._target) in str(error)
-
-
-def test_nobody_there() -> None:
-    with opened(f"amqp://{servers.HOST}:{servers.dead_port()}") as provider:
-        error = failure(provider.get_all_queue_stats)
-        assert (error.error_type, "check that the server runs" in str(error)) == ("connect", True)
-    with opened("amqp://nobody.invalid") as provider:
-        error = failure(provider.get_all_queue_stats)
-        assert (error.error_type, "check the host name" in str(error)) == ("dns", True)
-
-
-# ----------------------------------------------------------------------------------------------------------------- TLS
-
-
-def test_tls(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
-    declare(channel, name)
-    publish(channel, name, 2)
-    url = f"amqps://{servers.HOST}:{broker.tls_port}"
-    for options in (f"?cacertfile={servers.CERTIFICATE}", "/?verify=verify_none"):
-        with opened(url + options, [name]) as provider:
-            for _ in range(2):
-                assert backlogs(provider.get_all_queue_stats()) == {name: 2}
-    with opened(url, [name]) as provider:
-        error = failure(provider.get_all_queue_stats)
-        assert (error.error_type, "certificate verify failed" in str(error)) == ("protocol", True)
-    for wrong in (f"amqps://{servers.HOST}:{broker.port}", f"amqp://{servers.HOST}:{broker.tls_port}"):
-        with opened(wrong, [name]) as provider:
-            error = failure(provider.get_all_queue_stats)
-            assert error.error_type in {"protocol", "connect"}
-            assert "TLS (amqps://) on both sides or on neither" in str(error)
-
-
-def test_tls_checks_the_host_name(broker: rabbitmq_server.Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    Resolver(monkeypatch)
-    with opened(f"amqps://{ANOTHER_NAME}:{broker.tls_port}?cacertfile={servers.CERTIFICATE}") as provider:
-        error = failure(provider.get_all_queue_stats)
-        assert (error.error_type, "Hostname mismatch" in str(error)) == ("protocol", True)
-
-
-# -------------------------------------------------------------------------------------------------------------- faults
 
 
 def frame(channel: int, method: tuple[int, int], arguments: bytes = b"", end: bytes = b"\xce") -> bytes:
@@ -347,39 +368,6 @@ def test_what_only_odd_brokers_say(said: bytes, label: str) -> None:
         assert failure(provider.get_all_queue_stats).error_type == label
 
 
-@pytest.mark.parametrize("warm", [False, True], ids=["connecting", "reading"])
-@pytest.mark.parametrize(
-    ("verb", "labels"),
-    [
-        (proxies.reset, {"connect"}),
-        (proxies.cut, {"connect"}),
-        (proxies.hang_up, {"connect"}),
-        (proxies.drop, {"timeout"}),
-        (proxies.corrupt, {"protocol", "timeout"}),
-        (proxies.exaggerate, {"timeout"}),
-        (proxies.speak_http, {"timeout"}),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_what_a_network_may_do(
-    broker: rabbitmq_server.Broker, channel: Any, name: str, verb: Any, labels: set[str], warm: bool
-) -> None:
-    declare(channel, name)
-    with (
-        proxies.Proxy(broker.port) as proxy,
-        opened(broker.url(port=proxy.port), [name], timeout=1) as provider,
-    ):
-        if warm:
-            provider.get_all_queue_stats()
-        proxy.verb = verb
-        begun = time.monotonic()
-        error = failure(provider.get_all_queue_stats)
-        assert error.error_type in labels, error
-        assert time.monotonic() - begun < 5
-        proxy.verb = proxies.forward
-        assert backlogs(provider.get_all_queue_stats()) == {name: 0}
-
-
 def test_an_answer_about_another_queue_is_not_taken_for_this_ones(
     broker: rabbitmq_server.Broker, channel: Any, name: str
 ) -> None:
@@ -392,98 +380,12 @@ def test_an_answer_about_another_queue_is_not_taken_for_this_ones(
         assert failure(provider.get_all_queue_stats).error_type == "protocol"
 
 
-def test_an_idle_connection_that_was_closed_is_replaced(
-    broker: rabbitmq_server.Broker, channel: Any, name: str
-) -> None:
-    declare(channel, name)
-    with proxies.Proxy(broker.port) as proxy, opened(broker.url(port=proxy.port), [name]) as provider:
-        for _ in range(3):
-            assert backlogs(provider.get_all_queue_stats()) == {name: 0}
-            (link,) = provider._links().idle
-            assert link._connection.heartbeat == 0, "nobody would answer it while the connection is idle"
-            proxy.disconnect()
-
-
-def interrupted(provider: RabbitMQStatsProvider) -> tuple[StatsUnavailableError, float]:
-    """Interrupt a read that hangs; return what it raised, and how long after the interrupt."""
-    caught: list[StatsUnavailableError] = []
-    reader = threading.Thread(target=lambda: caught.append(failure(provider.get_all_queue_stats)))
-    reader.start()
-    eventually(lambda: any(read.link for read in provider._links().reads))
-    reader.join(0.3)
-    assert reader.is_alive()
-    begun = time.monotonic()
-    provider.interrupt()
-    reader.join(HANGS)
-    return caught[0], time.monotonic() - begun
-
-
-@pytest.mark.parametrize("warm", [False, True], ids=["connecting", "reading"])
-@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
-def test_a_frozen_broker(broker: rabbitmq_server.Broker, channel: Any, name: str, scheme: str, warm: bool) -> None:
-    declare(channel, name)
-    url = broker.url() if scheme == "amqp" else f"amqps://{servers.HOST}:{broker.tls_port}?verify=verify_none"
-    with (
-        opened(url, [name], timeout=HANGS) as provider,
-        opened(url, [name], timeout=1) as impatient,
-        opened(url, [name], timeout=HANGS) as idle,
-    ):
-        idle.get_all_queue_stats()
-        if warm:
-            provider.get_all_queue_stats()
-            impatient.get_all_queue_stats()
-        broker.freeze()
-        try:
-            error, seconds = interrupted(provider)
-            assert (error.error_type, seconds < 10) == ("deadline", True), seconds
-            begun = time.monotonic()
-            assert failure(impatient.get_all_queue_stats).error_type == "timeout"
-            impatient.close()
-            idle.close()
-            assert time.monotonic() - begun < 10
-        finally:
-            broker.resume()
-        assert backlogs(provider.get_all_queue_stats()) == {name: 0}
-
-
-@pytest.mark.parametrize("warm", [False, True], ids=["connecting", "reading"])
-def test_a_dripping_broker(broker: rabbitmq_server.Broker, crowd: dict[str, int], warm: bool) -> None:
-    with (
-        proxies.Proxy(broker.port) as proxy,
-        opened(broker.url(port=proxy.port), list(crowd), timeout=2) as provider,
-    ):
-        if warm:
-            provider.get_all_queue_stats()
-        proxy.verb = proxies.drip
-        error, seconds = interrupted(provider)
-        assert (error.error_type, seconds < 10) == ("deadline", True), seconds
-        proxy.verb = proxies.forward
-        assert backlogs(provider.get_all_queue_stats()) == crowd
-
-
-def test_an_interrupt_of_nothing(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
+def test_no_heartbeats_are_agreed_upon(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
     declare(channel, name)
     with opened(broker.url(), [name]) as provider:
-        provider.interrupt()
         provider.get_all_queue_stats()
-        provider.interrupt()
-        assert backlogs(provider.get_all_queue_stats()) == {name: 0}
-
-
-def test_a_restarted_broker(broker: rabbitmq_server.Broker, name: str) -> None:
-    with broker.channel() as channel:
-        declare(channel, name)
-        publish(channel, name, 5)
-    with opened(broker.url(), [name]) as provider:
-        assert backlogs(provider.get_all_queue_stats()) == {name: 5}
-        broker.kill()
-        assert failure(provider.get_all_queue_stats).error_type == "connect"
-        broker.start()
-        with broker.channel() as channel:
-            declare(channel, name)  # what a killed broker had not written yet is gone
-            channel.queue_purge(name)
-            publish(channel, name, 3)
-        assert backlogs(provider.get_all_queue_stats()) == {name: 3}
+        (link,) = provider._links().idle
+        assert link._connection.heartbeat == 0, "nobody would answer it while the connection is idle"
 
 
 def test_publishers_that_are_blocked_are_counted_on(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
@@ -496,48 +398,6 @@ def test_publishers_that_are_blocked_are_counted_on(broker: rabbitmq_server.Brok
             assert backlogs(provider.get_all_queue_stats()) == {name: 4}, "over a connection that it tells of the alarm"
         finally:
             broker.control("set_vm_memory_high_watermark", "0.4")
-
-
-# ------------------------------------------------------------------------------------------------------------ settings
-
-
-@pytest.mark.parametrize(
-    ("make", "field"),
-    [
-        (lambda: RabbitMQStatsProvider("http://secret@h", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("secret", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider(b"amqp://secret@h", ["q"]), "url"),  # type: ignore[arg-type]
-        (lambda: RabbitMQStatsProvider("amqp://u:12/secret@h/v", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://u:12#secret@h/v", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://u:12?secret@h/v", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://u:secret/@h/v", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://secret@h:99999", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://secret@[::1/", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://secret@one,two", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider(f"amqp://secret@{'h' * 64}", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider(f"amqp://secret@h/{'v' * 256}", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://secret@h?heartbeat=5", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqps://secret@h?heartbeat=secret", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqps://secret@h?verify=secret", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqps://secret@h?secret", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqps://secret@h?cacertfile=/secret/ca.pem", ["q"]), "url"),
-        (lambda: RabbitMQStatsProvider("amqp://h", "q"), "queues"),
-        (lambda: RabbitMQStatsProvider("amqp://h", None), "queues"),  # type: ignore[arg-type]
-        (lambda: RabbitMQStatsProvider("amqp://h", {"q": 1}), "queues.q"),
-        (lambda: RabbitMQStatsProvider("amqp://h", {"q": ""}), "queues.q"),
-        (lambda: RabbitMQStatsProvider("amqp://h", {"q": "a\nb"}), "queues.q"),
-        (lambda: RabbitMQStatsProvider("amqp://h", {"q": "ä" * 128}), "queues.q"),
-        (lambda: RabbitMQStatsProvider("amqp://h", ["q"], timeout=0), "timeout"),
-    ],
-)
-def test_impossible_settings(make: Callable[[], object], field: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        make()
-    assert caught.value.field == field
-    assert "secret" not in str(caught.value) + repr(vars(caught.value))
-    assert caught.value.__context__ is None or field != "url"
-    with pytest.raises(InvalidQueueError):
-        RabbitMQStatsProvider("amqp://h", [""])
 
 
 @pytest.mark.parametrize(
@@ -558,63 +418,6 @@ def test_urls(url: str, shown: str, user: str, password: str) -> None:
     assert (provider._target.user, provider._target.password) == (user, password)
 
 
-# ------------------------------------------------------------------------------------------------------------- secrets
-
-
-def test_credentials_are_shown_nowhere(
-    broker: rabbitmq_server.Broker, channel: Any, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    shown: list[str] = []
-
-    def watch(provider: RabbitMQStatsProvider) -> None:
-        outcomes: list[Any] = []
-        for read in (provider.get_all_queue_stats, lambda: provider.get_queue_stats("q")):
-            try:
-                outcomes.append(read())
-            except StatsUnavailableError as error:
-                shown.extend(traceback.format_exception(error))
-                shown.extend([repr(vars(error)), repr(pickle.dumps(error))])
-        shown.extend([repr(provider), str(provider), repr(vars(provider)), repr(outcomes), repr(provider._target)])
-        for link in (*provider._links().idle, provider._open()):
-            shown.extend([repr(link), repr(vars(link)), repr(vars(link._connection))])
-        for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
-            for what in (provider, provider._target):
-                with pytest.raises(TypeError, match="does not pickle") as caught:
-                    refuse(what)
-                shown.append(str(caught.value))
-
-    def quoting(connection: Any) -> None:
-        connection.recv(8)
-        connection.sendall(closing(403, f"ACCESS_REFUSED - for '{NAME}' with '{CANARY}'"))
-        connection.recv(65536)
-
-    declare(channel, name)
-    user = f"{NAME}:{CANARY}"
-    with servers.Listener(quoting) as other, proxies.Proxy(broker.port) as proxy:
-        proxy.verb = proxies.corrupt
-        for url in (
-            broker.url(user),
-            *(broker.url(wrong) for wrong in (f"{NAME}:{CANARY}-not", f"stranger:{CANARY}", f"{CANARY}:{NAME}")),
-            broker.url(user, "elsewhere"),
-            *(broker.url(user, port=port) for port in (servers.dead_port(), other.port, proxy.port)),
-            f"amqps://{user}@{servers.HOST}:{broker.tls_port}?verify=verify_none",
-            f"amqps://{user}@{servers.HOST}:{broker.tls_port}",
-            f"amqps://{user}@{servers.HOST}:{broker.port}",
-        ):
-            with opened(url, [name], timeout=0.3) as provider:
-                watch(provider)
-    shown.extend(str(vars(record)) for record in caplog.records if not record.name.startswith("asyncio"))
-    assert any(record.name == "amqp" for record in caplog.records)
-    assert len(shown) > 100
-    assert any("***" in text for text in shown)
-    assert [text for text in shown if CANARY in text] == []
-    assert [text for text in shown if NAME in text] == []
-
-
-# ----------------------------------------------------------------------------------------------- threads and processes
-
-
 @pytest.mark.parametrize("scheme", ["amqp", "amqps"])
 def test_a_connection_is_closed_as_brokers_like_it(
     broker: rabbitmq_server.Broker, channel: Any, name: str, scheme: str
@@ -632,109 +435,3 @@ def test_a_connection_is_closed_as_brokers_like_it(
     assert "is closed" in str(failure(provider.get_all_queue_stats))
     eventually(lambda: len(closed()) > before)
     assert "[info]" in closed()[-1], "not a [warning] of a connection that was lost"
-
-
-def test_many_threads_read_at_once(broker: rabbitmq_server.Broker, crowd: dict[str, int]) -> None:
-    names = list(crowd)
-    wrong: list[object] = []
-
-    def read(provider: RabbitMQStatsProvider, offset: int) -> None:
-        for turn in range(5):
-            try:
-                name = names[(turn * 7 + offset) % len(names)]
-                if provider.get_queue_stats(name).backlog_count != crowd[name]:
-                    wrong.append(name)
-                some = dict.fromkeys(names[offset : offset + 100])
-                some[f"missing-{offset}"] = None
-                found = backlogs(provider.get_many(some))
-                if found != {name: crowd.get(name, "missing") for name in some}:
-                    wrong.append(found)
-            except BaseException as error:  # noqa: BLE001
-                wrong.append(error)
-
-    with opened(broker.url(), names, timeout=HANGS) as provider:
-        threads = [threading.Thread(target=read, args=(provider, offset)) for offset in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert 1 <= len(provider._links().idle) <= 2
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_opens_its_own_connection(broker: rabbitmq_server.Broker, channel: Any, name: str) -> None:
-    declare(channel, name)
-    publish(channel, name, 2)
-    with opened(broker.url(), [name], timeout=5.0) as provider:
-        provider.get_queue_stats(name)
-        (link,) = provider._links().idle
-        child = os.fork()
-        if child == 0:
-            status = 1
-            with contextlib.suppress(BaseException):
-                provider.interrupt()
-                backlog = provider.get_queue_stats(name).backlog_count
-                own = provider._links().idle != [link]
-                provider.close()
-                status = 0 if backlog == 2 and own else 2
-            os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert provider.get_queue_stats(name).backlog_count == 2
-        assert provider._links().idle == [link], "the child closed its parent's connection"
-
-
-# ---------------------------------------------------------------------------------------------------------- controller
-
-
-TIGHT = {"thresholds": {"low_priority": {"green_max": 1, "yellow_max": 2, "red_max": 10}}}
-
-
-def test_a_controller_sheds_low_and_lets_high_pass(
-    broker: rabbitmq_server.Broker, channel: Any, name: str, make_controller: MakeController
-) -> None:
-    declare(channel, name)
-    with opened(broker.url(), {"mail": name}) as provider:
-        controller = make_controller(provider, BackpressureConfig.from_mapping(TIGHT))
-        controller.run("low", "mail", publish, channel, name, 1)
-        publish(channel, name, 19)
-        controller.refresh("mail")
-        with pytest.raises(JobShedError, match="backlog of 20"):
-            controller.run("low", "mail", publish, channel, name, 1)
-        controller.run("high", "mail", publish, channel, name, 1)
-        for _ in range(20):
-            channel.basic_get(name)
-        controller.refresh("mail")
-        decision = controller.suggest_throttle("low", "mail")
-        assert (decision.should_shed, decision.backlog_size) == (False, 1), "what workers have taken is not waiting"
-
-
-def test_an_async_controller_reads_it_on_a_thread(
-    broker: rabbitmq_server.Broker, channel: Any, name: str, engine_name: str, engine_module: EngineModule
-) -> None:
-    async def main(provider: RabbitMQStatsProvider) -> None:
-        polling = PollingConfig(interval=0.2, jitter=0, timeout=0.2, max_backoff=0.4)
-        config = BackpressureConfig.from_mapping(TIGHT).evolve({"polling": polling})
-        async with AsyncBackpressureController(config, provider, _engine=engine_name) as controller:
-
-            async def until(backlog: int) -> None:
-                async with asyncio.timeout(10):
-                    while (await controller.suggest_throttle("low", name)).backlog_size != backlog:
-                        await asyncio.sleep(0.01)
-
-            await until(20)
-            assert (await controller.suggest_throttle("low", name)).should_shed
-            assert (await controller.suggest_throttle("high", name)).delay == 0
-            broker.freeze()
-            try:
-                await asyncio.sleep(0.5)  # polls are interrupted meanwhile
-            finally:
-                broker.resume()
-            channel.queue_purge(name)
-            await until(0)
-
-    declare(channel, name)
-    publish(channel, name, 20)
-    with opened(broker.url(), [name], timeout=HANGS) as provider:
-        asyncio.run(main(provider))

@@ -49,9 +49,6 @@ def read(provider: Any, *names: str) -> dict[str, int]:
     return asyncio.run(_read(provider, *names))
 
 
-# ------------------------------------------------------------------------------------------------- where the server is
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("urls", "conf", "shown", "options"),
@@ -226,9 +223,6 @@ def test_a_client_whose_connections_know_alone_where_they_lead_is_used_itself() 
     assert provider.get_queue_stats("mail").backlog_count == 1
     provider.close()
     assert client.ping()
-
-
-# ------------------------------------------------------------------------------------------------------ on real servers
 
 
 @pytest.mark.parametrize("kind", KINDS)

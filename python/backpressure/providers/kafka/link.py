@@ -145,6 +145,7 @@ class Link:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
         self._sasl = str(options.get("security_protocol")).startswith("SASL")
+        self._timeout: float = options["socket_connection_setup_timeout_ms"] / 1000
         self._open()
 
     def _open(self) -> None:
@@ -196,7 +197,14 @@ class Link:
             connection = self._manager.get_connection(node, refresh_metadata_on_err=False)
         except kafka.KafkaError as error:
             return Future().failure(error)
+        if connection.transport is None:
+            # kafka-python bounds connects and replies, but no TLS handshake between them.
+            self._net.call_later(self._timeout, lambda: self._give_up(connection))
         return connection.send_request(request)
+
+    def _give_up(self, connection: Any) -> None:
+        if connection.initializing and connection.transport is None:
+            connection.close(kafka.KafkaTimeoutError(f"no connection within {self._timeout:g} s"))
 
     async def _reply(self, node: int | str, future: Any) -> Any:
         try:

@@ -48,7 +48,7 @@ _WORDS = (
     (r"too many (clients|connections)|connection slots are reserved|no more connections allowed", "maxclients"),
     (r"is (starting up|shutting down|in recovery mode|not yet accepting connections)", "loading"),
     (r'database ".*" does not exist', "missing"),
-    (r"\bSSL\b", "protocol"),
+    (r"\bSSL\b|(server|root) certificate", "protocol"),
 )
 
 # Asks for all queues there are: no queue can have this name.

@@ -219,7 +219,7 @@ class RedisProvider:
         """Return where queues lie, and the errors of those that are not read."""
         layouts: dict[str, Layout] = {}
         refused: dict[str, Outcome] = {}
-        for name in queue_names:
+        for name in map(validate_queue_name, queue_names):
             layout = self._layout_of(name)
             if layout is not None:
                 layouts[name] = layout
