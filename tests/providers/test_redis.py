@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,13 +26,14 @@ from backpressure._model.stats import MAX_BACKLOG, QueueStats
 from backpressure.providers.redis import async_client as _redis_async_client
 from backpressure.providers.redis import async_provider as async_module
 from backpressure.providers.redis import provider as module
+from backpressure.providers.redis.client import RedisTarget
 from backpressure.providers.redis.errors import error_type
 from backpressure.providers.redis.layouts import Reading
 from backpressure.providers.redis.provider import ListKey, RedisStatsProvider, StreamKey, ZSetKey
 from providers.checks import backlogs, counts, failure, sample
-from providers.contract.backend import Wrong
+from providers.contract.backend import Wrong, frozen
 from providers.contract.faults import says
-from providers.contract.reading import reading
+from providers.contract.reading import connections, reading
 from providers.contract.suite import Contract
 from providers.redis_backend import RedisBackend, running, wrong
 from support import redis_fixtures, servers
@@ -768,6 +770,31 @@ def test_least_privilege(opened: Opened) -> None:
             error = outcomes[name]
             assert isinstance(error, StatsUnavailableError)
             assert (error.error_type, error.queue_name) == ("acl", name)
+
+
+def test_an_interrupt_ends_first_reads_that_made_a_client_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    second = threading.Event()
+
+    def connect(target: RedisTarget) -> Any:
+        client = make(target)
+        made.append(client)
+        if client is made[0]:
+            second.wait(10)
+        else:
+            second.set()
+            servers.wait_until(lambda: len(connections(server.port)) == 1, what="the first reader's connection")
+        return client
+
+    make = RedisTarget.connect
+    monkeypatch.setattr(RedisTarget, "connect", connect)
+    with servers.Server() as server, frozen(server), ThreadPoolExecutor(2) as pool:
+        provider = RedisStatsProvider(server.url, ["q"], timeout=20)
+        reads = [pool.submit(failure, provider.get_all_queue_stats) for _ in range(2)]
+        servers.wait_until(lambda: len(connections(server.port)) == 2, what="both connections")
+        provider.interrupt()
+        assert [read.result(10).error_type for read in reads] == ["deadline"] * 2
+        provider.close()
 
 
 def test_server_busy_with_a_script(opened: Opened) -> None:

@@ -35,6 +35,8 @@ class _Read:
 
     def __init__(self) -> None:
         self.interrupted = False
+        #: What it reads through. First readers may each have made a client, of which the link keeps one.
+        self.client: Client | None = None
         self.failure: StatsUnavailableError | None = None
         self.tick = Pauses().tick
         self._pipeline: Any = None
@@ -208,7 +210,7 @@ class RedisStatsProvider(RedisProvider):
         """Return the reply to each command, or its error."""
         replies: list[Any] = [None] * len(commands)
         try:
-            for name, client, positions in self._routes(link, commands, replies):
+            for name, client, positions in self._routes(link, read, commands, replies):
                 read.check()
                 failure = self._ask(read, client, positions, commands, replies)
                 if failure is not None:
@@ -249,10 +251,10 @@ class RedisStatsProvider(RedisProvider):
         return link.client
 
     def _routes(
-        self, link: _Link, commands: Sequence[Command], replies: list[Any]
+        self, link: _Link, read: _Read, commands: Sequence[Command], replies: list[Any]
     ) -> Iterator[tuple[str, Redis, list[int]]]:
         """Yield for each server to ask: node name (empty outside of clusters), client, positions of its commands."""
-        client = self._client(link)
+        client = read.client = self._client(link)
         if not isinstance(client, RedisCluster):
             yield "", client, list(range(len(commands)))
             return
@@ -303,9 +305,10 @@ class RedisStatsProvider(RedisProvider):
         reads = link.reads.copy()
         for read in reads:
             read.interrupt()
-        if reads and link.client is not None and link.client is not self._given:
-            with contextlib.suppress(Exception):
-                disconnect(link.client)
+        for client in {read.client for read in reads}:
+            if client is not None and client is not self._given:
+                with contextlib.suppress(Exception):
+                    disconnect(client)
 
     def close(self) -> None:
         """Close the connections this provider opened; reads then raise `StatsUnavailableError`. Idempotent."""
