@@ -100,7 +100,8 @@ class Queue:
 
     def _swap(self, old: Kept | None, new: Kept) -> None:
         """Put `new` in the place of `old`, if that is still there."""
-        with self._lock():  # against other threads; signal handlers run between calls, never between these two lines
+        # The lock is against other threads: signal handlers run between calls, never between the two lines inside.
+        with self._lock():
             if self.kept is old:
                 self.kept = new
 
