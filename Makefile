@@ -53,7 +53,7 @@ prove: $(INSTALLED) ## show every property at length, half an hour: one table (A
 soak: $(INSTALLED) ## threads, tasks, forks and a flapping server for ten minutes (ARGS="--seconds 60")
 	@PYTHONPATH=tests $(BIN)/python -m scripts.soak $(ARGS)
 
-mutants: $(INSTALLED) ## put small faults into law, cache and breaker, one by one, and see that a test notices each
+mutants: $(INSTALLED) ## put small faults into law, queue and breaker, one by one, and see that a test notices each
 	$(BIN)/python -m scripts.mutants.python $(ARGS)
 ifeq ($(NATIVE),yes)
 	$(BIN)/python -m scripts.mutants.rust

@@ -37,14 +37,14 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {
     "members": True,
-    # The methods that both controllers share, without what Python's own bases bring along.
+    # The methods that both controllers share, without those of Python's own bases.
     "inherited-members": "BaseException, Exception, ExceptionGroup, Enum, StrEnum, Protocol, object",
 }
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 nitpick_ignore_regex = [
-    # Documented elsewhere; their inventories cannot be had where there is no network.
+    # Documented elsewhere; without a network their inventories cannot be loaded.
     (
         "py:.*",
         r"(collections|datetime|fractions|logging|os|pathlib|prometheus_client|redis|ssl|threading|types|typing)\..*",
@@ -57,7 +57,7 @@ nitpick_ignore_regex = [
     ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.
-    ("py:class", r"(backpressure\.\w+\.)?(A|H|Q|P|P\.args|P\.kwargs|T)"),
+    ("py:class", r"(backpressure\.[\w.]+\.)?(A|H|Q|P|P\.args|P\.kwargs|T)"),
     # Opaque to users, or spelled out in the text.
     (
         "py:class",
@@ -67,7 +67,7 @@ nitpick_ignore_regex = [
 
 
 class Name(SphinxRole):
-    """Text between single backticks: linked if the reference has it, else a parameter, a command or the like."""
+    """Text between single backticks: a link if the reference has it; else a parameter, a command or similar."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Return a reference that may stay unresolved, unless it looks like a class or a method."""
@@ -87,7 +87,7 @@ class Name(SphinxRole):
 
 
 def leave_unlinked(_: Sphinx, __: object, node: Any, shown: nodes.Element) -> nodes.Element | None:
-    """Let go of names that need no target."""
+    """Show names that need no target as text."""
     return shown if node.get("is_name") and not node["refwarn"] else None
 
 

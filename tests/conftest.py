@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from backpressure._engine import choice as _engine
+from backpressure._engine import choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,10 +76,10 @@ def engine_module(engine_name: str) -> EngineModule:
     """The module of each engine in turn."""
     if not _is_there(engine_name):
         pytest.skip("the native engine is not built: install Rust, then make test")
-    return _engine.load(engine_name)
+    return choice.load(engine_name)
 
 
 @pytest.fixture(scope="session")
 def engine_modules() -> Mapping[str, EngineModule]:
     """This run's engines by name, for tests that hold them against each other and against a model."""
-    return {name: _engine.load(name) for name in ENGINES if _is_there(name)}
+    return {name: choice.load(name) for name in ENGINES if _is_there(name)}

@@ -1,10 +1,9 @@
-"""`make matrix`: the real job frameworks, each release in an environment of its own, for their requirements exclude
-each other.
+"""`make matrix`: the real job frameworks, each release in an environment of its own: their requirements conflict.
 
-``python tests/matrix.py`` makes all environments under ``target/matrix``, has ``layouts/test_frameworks.py`` read the
-queues that the frameworks fill, and runs the tests of their hooks, ``integrations/test_<framework>*.py``, and their
-examples inside them; ``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is Debian's,
-which root installs; where it cannot be had it is left out, unless it is asked for.
+``python tests/matrix.py`` makes all environments under ``target/matrix``. ``providers/layouts/test_frameworks.py``
+reads the queues that the frameworks fill. Then it runs the tests of their hooks, ``integrations/test_<framework>*.py``,
+and their examples inside them; ``... rq-3 arq`` only those. Frameworks of JavaScript need node and npm. Sidekiq is
+Debian's, which root installs; without root it is left out, unless it is asked for.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def python(name: str) -> Path:
 
 
 def make(name: str) -> bool:
-    """Make an environment, unless it is there with the same requirements; tell whether it can be had."""
+    """Make an environment, unless it is there with the same requirements; tell whether it is there."""
     environment, folder = ENVIRONMENTS[name], FOLDER / name
     if environment.program == "sidekiq_jobs.rb":
         return _has_sidekiq(*environment.requirements)

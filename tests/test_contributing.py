@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from backpressure.providers.layouts import GROUP
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/first-change.md", "docs/architecture.md", "CONTRIBUTING.md", ".github/pull_request_template.md")
@@ -26,6 +29,10 @@ def test_the_first_change_names_files_that_are_there() -> None:
     assert [file for file in named if not (ROOT / file).is_file()] == []
 
 
+def test_the_entry_point_group_is_that_of_the_code() -> None:
+    assert re.findall(r"entry point group `([^`]+)`", text("docs/first-change.md")) == [GROUP]
+
+
 def test_a_law_touches_eight_files_at_most() -> None:
     section = text("docs/first-change.md").partition("\n## A law\n")[2].partition("These are the eight.")[0]
     assert len(re.findall(r"^\| `", section, re.MULTILINE)) == 8
@@ -38,6 +45,12 @@ def test_every_room_is_in_the_architecture() -> None:
     assert [room.name for room in rooms if f"{room.name}/" not in page] == []
     files = [path.stem for path in package.glob("_*/**/*.py") if path.stem != "__init__"]
     assert [name for name in files if f"`{name}`" not in page] == []
+
+
+def test_the_sdist_brings_what_its_tests_read() -> None:
+    included = tomllib.loads(text("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    read = {Path(page).parts[0] for page in (*PAGES, "Makefile", ".github/ISSUE_TEMPLATE")}
+    assert {f"/{place}" for place in read} <= set(included)
 
 
 @pytest.mark.parametrize("page", PAGES)

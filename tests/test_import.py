@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import backpressure
+from backpressure import providers
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -86,3 +87,45 @@ def test_the_types_of_public_values_can_be_read(public: type) -> None:
     hints = get_type_hints(public)
     assert {field.name for field in attrs.fields(public)} <= set(hints)
     attrs.resolve_types(public)
+
+
+def test_values_have_the_module_of_their_class() -> None:
+    assert [vars(priority).get("__module__") for priority in backpressure.Priority] == [None] * 3
+
+
+LAZY = {
+    "backpressure._controller.asynchronous": "AsyncBackpressureController",
+    "backpressure._telemetry.metrics": "MetricsCollector",
+    "backpressure.providers": "RedisStatsProvider, AsyncRedisStatsProvider",
+}
+
+
+@pytest.mark.parametrize(("module", "names"), LAZY.items())
+def test_a_name_that_is_loaded_late_is_public_whoever_loads_it(module: str, names: str) -> None:
+    done = python(f"from {module} import {names}; print({{it.__module__ for it in ({names},)}})")
+    assert done.stdout == "{'backpressure'}\n", done.stderr
+
+
+def test_providers_say_where_users_import_them_from() -> None:
+    here = {name: getattr(providers, name) for name in providers.__all__ if name not in backpressure.__all__}
+    kinds = {name: kind.__module__ for name, kind in here.items() if name.endswith("StatsProvider")}
+    assert len(kinds) == 5
+    assert set(kinds.values()) == {"backpressure.providers"}
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        backpressure.AsyncBackpressureController.suggest_throttle,
+        backpressure.AsyncGate.suggest,
+        backpressure.BackpressureController.suggest_throttle,
+        backpressure.Gate.__enter__,
+        backpressure.Gate.suggest,
+        backpressure.MetricsCollector,
+        backpressure.MetricsCollector.add,
+        backpressure.MetricsCollector.remove,
+    ],
+    ids=lambda public: public.__qualname__,
+)
+def test_the_types_of_what_is_asked_for_can_be_read(public: object) -> None:
+    assert get_type_hints(public)

@@ -35,7 +35,11 @@ def read() -> Graph:
     graph: Graph = {}
     for module, path in files.items():
         found: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign) and is_module_name(node)}
+        for node in ast.walk(tree):
+            if id(node) in told:
+                continue
             if isinstance(node, ast.ImportFrom):
                 assert node.module, f"{path} imports by dots"
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
@@ -46,6 +50,11 @@ def read() -> Graph:
                 found.add(node.value)
         graph[inside(module)] = {inside(name) for name in (found & modules) - {module}}
     return graph
+
+
+def is_module_name(node: ast.Assign) -> bool:
+    """Tell whether a class only says where it is public."""
+    return ast.unparse(node.targets[0]) == "__module__"
 
 
 def inside(module: str) -> str:

@@ -1,7 +1,7 @@
 """The PEP 517 backend: maturin builds the native wheel, hatchling the pure one and the sdist.
 
-``-C pure-python=true`` chooses the pure wheel, which needs no Rust. maturin can make no ``py3-none-any`` wheel and
-hatchling compiles nothing, hence the switch. Both are imported late, as only the chosen one is installed. The optional
+``-C pure-python=true`` chooses the pure wheel, which needs no Rust. maturin cannot make a ``py3-none-any`` wheel, and
+hatchling does not compile, so there is a switch. Both are imported late, as only the chosen one is installed. The optional
 ``prepare_metadata`` hooks are left out: frontends then read the metadata from the wheel they build anyway.
 """
 

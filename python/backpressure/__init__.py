@@ -109,15 +109,6 @@ _LAZY = {
 }
 
 
-def _pin(public: Any) -> None:
-    """Have tracebacks, pickles and pages name what is public by where users import it from, not by its file."""
-    # So whoever resolves the annotations of a class, such as typing.get_type_hints and cattrs, looks its names up here
-    # and not in its file. Files with public attrs classes therefore have no `from __future__ import annotations`: their
-    # annotations are the types themselves.
-    if getattr(public, "__module__", __name__).startswith(f"{__name__}."):
-        public.__module__ = __name__
-
-
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = importlib.import_module("backpressure._runtime.version").version()
@@ -125,10 +116,14 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _pin(value)
     globals()[name] = value
     return value
 
 
+# Tracebacks, pickles and pages name what is public by where users import it from, not by its file. What is loaded late
+# says so in its class, since others may load it first. Whoever resolves the annotations of a class, such as
+# typing.get_type_hints and cattrs, then looks its names up here and not in its file. Files with public attrs classes
+# therefore have no `from __future__ import annotations`: their annotations are the types themselves.
 for _name in set(__all__) & set(globals()):
-    _pin(globals()[_name])
+    if callable(globals()[_name]):  # values, such as HIGH, have the module of their class
+        globals()[_name].__module__ = __name__

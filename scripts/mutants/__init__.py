@@ -1,1 +1,1 @@
-"""Puts small faults into law, cache and breaker, one by one, and sees whether a test notices each."""
+"""Puts small faults into law, queue and breaker, one by one, and sees whether a test notices each."""

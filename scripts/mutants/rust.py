@@ -1,4 +1,4 @@
-"""Put every small fault into the Rust engine's law, cache, counters and breaker, and see whether a test notices it.
+"""Put every small fault into the Rust engine's law, queue, counters and breaker, and see whether a test notices it.
 
 `make mutants` runs it after the Python part. cargo-mutants (`cargo install cargo-mutants`) makes the faults and runs
 the core's quick tests, in a copy of the tree. The result is written to tests/mutants/rust.md. Exit status 1 if too few
@@ -60,7 +60,7 @@ def main() -> int:
         "# Mutants of the Rust engine",
         "",
         f"`make mutants` writes this page. cargo-mutants {results['cargo_mutants_version']} puts one small fault after",
-        "another into law, cache, counters and breaker and runs the core's quick tests; a mutant is killed when one of",
+        "another into law, queue, counters and breaker and runs the core's quick tests; a mutant is killed when one of",
         "them fails. Those that do not compile are left out.",
     ]
     return publish("rust", head, by_module, survivors)

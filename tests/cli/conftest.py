@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from typer.testing import CliRunner
 
-from backpressure._engine import choice as _engine
+from backpressure._engine import choice
 from backpressure.cli import application
 
 if TYPE_CHECKING:
@@ -41,5 +41,5 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def run_on_engine(run: Run, engine_name: str, engine_module: EngineModule, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`run`, on each engine in turn."""
-    monkeypatch.setattr(_engine, "ENGINE", engine_name)
+    monkeypatch.setattr(choice, "ENGINE", engine_name)
     return run

@@ -20,7 +20,7 @@ import backpressure.cli
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.errors import ConfigurationError
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM
-from backpressure.cli.demo import picture as _demo_picture
+from backpressure.cli.demo import picture
 from backpressure.cli.demo.proxy import OwnServer, Proxy
 from backpressure.cli.demo.result import Counts, RunResult, Transition, check
 from backpressure.cli.demo.run import RUNS, Run, config_for
@@ -372,16 +372,16 @@ def test_each_check_can_fail(name: str, changes: dict[str, Any], said: str | Non
 
 
 def test_draws_a_picture(tmp_path: Path) -> None:
-    assert _demo_picture.draw(_results(), tmp_path).read_bytes().startswith(b"\x89PNG")
+    assert picture.draw(_results(), tmp_path).read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(ModuleNotFoundError):
-        _demo_picture.draw(_results(), tmp_path)
+        picture.draw(_results(), tmp_path)
 
 
 def test_open_spans() -> None:
     again = Transition(3.0, "closed", "open")
     run = _result("outage", transitions=(*_result("outage").transitions, again))
-    assert list(_demo_picture.open_spans(run)) == [(1.0, 2.1), (3.0, 4.0)]
+    assert list(picture.open_spans(run)) == [(1.0, 2.1), (3.0, 4.0)]

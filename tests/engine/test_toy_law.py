@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -221,6 +221,41 @@ def test_an_engine_without_the_law_refuses_it(engine_modules: Mapping[str, objec
         pytest.skip("the native engine is not wanted in this run")
     with pytest.raises(NotImplementedError, match="the native engine has no OldestLaw: set BACKPRESSURE_ENGINE=pure"):
         BackpressureController(CONFIG, InMemoryStatsProvider(), _engine="native")
+
+
+def test_an_engine_that_refuses_a_law_leaves_all_as_it_was(engine_modules: Mapping[str, object]) -> None:
+    if "native" not in engine_modules:
+        pytest.skip("the native engine is not wanted in this run")
+    with BackpressureController(None, InMemoryStatsProvider({"mail": 0}), _engine="native") as controller:
+        with pytest.raises(NotImplementedError):
+            controller.reconfigure(attrs.evolve(CONFIG, mode="observe"))
+        assert controller.health()["mode"] == "enforce"
+        assert controller.suggest_throttle("low", "mail").reason is Reason.BACKLOG_GREEN
+
+
+def test_threads_decide_by_one_law_or_the_other_while_it_changes(shop: Shop) -> None:
+    shop.put("mail", age=12, backlog=501)
+    other, ended = attrs.evolve(CONFIG, queues={}), Event()
+
+    def decide() -> set[tuple[str, float | None, str | None]]:
+        told = set()
+        while not ended.is_set():
+            told |= {shop.told("low", "mail"), shop.told("medium", "mail")}
+        return told
+
+    with ThreadPoolExecutor(4) as pool:
+        deciders = [pool.submit(decide) for _ in range(4)]
+        for _ in range(200):
+            shop.controller.reconfigure(other)
+            shop.controller.reconfigure(CONFIG)
+        ended.set()
+        told = set().union(*(decider.result() for decider in deciders))
+    assert told <= {
+        ("backlog_red_shed", None, "red"),
+        ("backlog_yellow", 12.0, "yellow"),
+        ("backlog_red", 0.7635, "red"),
+        ("backlog_yellow", 0.010326666, "yellow"),
+    }
 
 
 WINDOW = BacklogWindow(green_max=1, yellow_max=2, red_max=3)

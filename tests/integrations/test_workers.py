@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from backpressure import HIGH, AsyncBackpressureController, ControllerNotStartedError
-from backpressure.integrations._shared import workers as _workers
+from backpressure.integrations._shared import workers
 from backpressure.integrations._shared.hook import AsyncHook, Hook
 from backpressure.integrations._shared.workers import (
     current_task,
@@ -116,7 +116,7 @@ def test_functions_are_marked_as_they_are_told() -> None:
 
 
 def test_a_process_that_is_marked_stays_so_beyond_what_ran_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workers, "_process", [])
+    monkeypatch.setattr(workers, "_process", [])
     with worker():
         mark_process()
         mark_process()

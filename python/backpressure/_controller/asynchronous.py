@@ -20,6 +20,8 @@ from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
+from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
@@ -38,9 +40,7 @@ if TYPE_CHECKING:
     from backpressure._model.clock import Clock
     from backpressure._model.config.polling import PollingConfig
     from backpressure._model.config.root import BackpressureConfig
-    from backpressure._model.decision import ThrottleDecision
     from backpressure._model.stats import AsyncStatsProvider, StatsProvider
-    from backpressure._model.vocabulary import Priority
 
 __all__ = ["AsyncBackpressureController"]
 
@@ -73,6 +73,8 @@ class AsyncBackpressureController(ControllerBase):
         >>> asyncio.run(main())
         'sent'
     """
+
+    __module__ = "backpressure"
 
     _may_await = True
 

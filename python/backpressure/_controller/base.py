@@ -320,8 +320,8 @@ class ControllerBase:
                 value=config.max_queues,
             )
         with self._lock():
+            self._engine.configure(self._settings(config))  # first: it may refuse a law
             self._config = config
-            self._engine.configure(self._settings(config))
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
 

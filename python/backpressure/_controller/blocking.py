@@ -17,7 +17,9 @@ from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
 from backpressure._model.clock import in_event_loop
+from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.errors import BackpressureError
+from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
@@ -34,9 +36,7 @@ if TYPE_CHECKING:
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
-    from backpressure._model.decision import ThrottleDecision
     from backpressure._model.stats import StatsProvider
-    from backpressure._model.vocabulary import Priority
 
 __all__ = ["BackpressureController"]
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from backpressure._controller.entrances import Entrance, Entrances, per_entrance
 from backpressure._engine.choice import load
 from backpressure._model.arguments import longest_wait, parse_priority, validate_queue_name
+from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
+from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from backpressure._controller.async_jobs import AsyncHost
     from backpressure._controller.jobs import BlockingHost
     from backpressure._engine.border import Engine
-    from backpressure._model.decision import ThrottleDecision
-    from backpressure._model.vocabulary import Priority
 
 __all__ = ["AsyncGate", "Gate", "checked", "gate_class"]
 

@@ -4,32 +4,27 @@ Two ways out: `MetricsCollector.collect` builds the page of a registry; with PRO
 `MetricsCollector.flush` adds what is new to ordinary metrics, whose files `prometheus_client.multiprocess` merges.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import itertools
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Self, final
 
 from backpressure._engine.sync import ForkLock
 from backpressure._runtime.pauses import paced
 from backpressure._telemetry.families import FAMILIES
-from backpressure._telemetry.ledger import Ledger
+from backpressure._telemetry.ledger import Ledger, MetricsSource
 from backpressure._telemetry.multiprocess import Files
 from backpressure._telemetry.series import HIT_RATE, Now, Series, count_series, ratio_series
 
 # prometheus-client chooses how it stores values when it is first imported, once and for all. So the first collector
 # that is made imports it: servers may set PROMETHEUS_MULTIPROC_DIR after they import this package.
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
-
-    from backpressure._telemetry.ledger import MetricsSource
 
 __all__ = ["MetricsCollector"]
 
@@ -71,11 +66,13 @@ class MetricsCollector:
         1
     """
 
+    __module__ = "backpressure"
+
     _ledger: Ledger
     _files: Files | None
     _locks: dict[int, threading.RLock]
 
-    def __new__(cls, registry: CollectorRegistry | None = None) -> MetricsCollector:
+    def __new__(cls, registry: "CollectorRegistry | None" = None) -> Self:
         """Find or make the collector of a registry."""
         from prometheus_client import REGISTRY, values  # noqa: PLC0415 - see above
 
@@ -115,11 +112,11 @@ class MetricsCollector:
         with self._current() as ledger:
             ledger.remove(source)
 
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> "Iterable[Metric]":
         """Return all families, empty: registering asks for names only."""
         return _page(())
 
-    def collect(self) -> Iterable[Metric]:
+    def collect(self) -> "Iterable[Metric]":
         """Return all families with what this process counted; empty ones in multiprocess mode."""
         if self._files is not None:
             return self.describe()
@@ -160,7 +157,7 @@ class MetricsCollector:
             yield self._ledger
 
 
-def _page(all_series: Iterable[Series]) -> list[Metric]:
+def _page(all_series: Iterable[Series]) -> "list[Metric]":
     """Return every family with its series."""
     from prometheus_client.metrics_core import (  # noqa: PLC0415 - see above
         CounterMetricFamily,

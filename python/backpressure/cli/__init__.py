@@ -1,4 +1,4 @@
-"""The `backpressure` command. Nothing of it is loaded by ``import backpressure``."""
+"""The `backpressure` command. ``import backpressure`` loads none of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTRA = ("typer", "rich")
 def main() -> int:
     """Run the command line; return its exit code where it is known before a command runs."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a sparkline is to show a question mark, not a traceback.
+        # A terminal that cannot show a sparkline shows a question mark, and no traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:

@@ -1,4 +1,4 @@
-"""What producers of a queue would be told: asked of a real controller, on a clock that stands still."""
+"""What producers of a queue would be told. A real controller is asked, on a clock that stands still."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ask(controller: BackpressureController, queue_name: str) -> Advice:
 def adviser(
     config: BackpressureConfig, queue_name: str, circuit: Circuit = Circuit.CLOSED
 ) -> Iterator[Callable[[Sample | None], Advice]]:
-    """Give a function from a sample, ``None`` for statistics that cannot be read, to the advice on it."""
+    """Give a function that returns the advice on a sample; ``None`` stands for statistics that cannot be read."""
     clock, provider = ManualClock(), InMemoryStatsProvider()
     with BackpressureController(config, provider, registry=CollectorRegistry(), clock=clock) as controller:
         settings = config.circuit_of(queue_name)

@@ -1,4 +1,4 @@
-"""The options that say which configuration a command works with, and how they are laid over one another."""
+"""The options that say which configuration a command works with, and the order in which they apply."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _Flat = dict[tuple[str, ...], Any]
 
 
 def config_view(config: BackpressureConfig) -> Text:
-    """Return valid TOML that `BackpressureConfig.from_file` reads back; a queue shows what differs from the shared."""
+    """Return valid TOML that `BackpressureConfig.from_file` reads back; queues show what differs."""
     tables = config.to_dict()
     queues: dict[str, Any] = tables.pop("queues")
     shared, defaults = _flat(tables), _flat(BackpressureConfig().to_dict())
@@ -73,5 +73,5 @@ def _key(key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    # What JSON and TOML write alike: strings, numbers, true and false, and an empty table.
+    # What JSON and TOML write in the same way: strings, numbers, true and false, and an empty table.
     return json.dumps(value, ensure_ascii=False)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DelayTable", "delay_table"]
 
-# Stands for every queue that has nothing of its own.
+# Stands for every queue without settings of its own.
 _ANY_QUEUE = "any"
 
 
 @attrs.frozen
 class DelayTable:
-    """Advice by sample, for one queue, or for all that have nothing of their own that sets their law."""
+    """Advice by sample, for one queue, or for all queues that have no law of their own."""
 
     queue_name: str | None
     rows: Sequence[tuple[Sample, Advice]]
@@ -61,7 +61,7 @@ class DelayTable:
 def delay_table(config: BackpressureConfig, queue_name: str | None) -> DelayTable:
     """Return the table of a queue, or with ``None`` that of the shared law.
 
-    Switches and observe mode are left out of account: it is the law that a table shows.
+    Switches and observe mode do not count: the table shows the law.
     """
     own = {} if queue_name is None else {name: one for name, one in config.queues.items() if name == queue_name}
     recovery = attrs.evolve(config.recovery, manual_override=False, emergency_mode=False)

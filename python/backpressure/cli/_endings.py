@@ -59,7 +59,7 @@ def ending(command: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM run the clean-up, as Ctrl-C does: there are terminals to restore, and keys on other's servers."""
+    """Let SIGTERM run the clean-up, as Ctrl-C does: terminals are restored, and keys removed from servers."""
 
     def terminate(*_: object) -> None:
         raise SystemExit(_TERMINATED)

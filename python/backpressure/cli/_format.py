@@ -33,7 +33,7 @@ _REJECTIONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """Return a console that is wide enough where there is no terminal to tell its width."""
+    """Return a console that is wide enough also without a terminal, which would tell its width."""
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if console.is_terminal or "COLUMNS" in os.environ:
         return console

@@ -1,4 +1,4 @@
-"""The options that say where queues lie, and the provider that they make."""
+"""The options that say where queues are, and the provider made from them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ backpressure explain --queue email-queue --redis-url redis://localhost:6379/0
 backpressure explain --backlog 0 --circuit open --json
 """
 
-# Stands for every queue that has nothing of its own.
+# Stands for every queue without settings of its own.
 _ANY_QUEUE = "any"
 
 
@@ -68,7 +68,7 @@ def explain(
     with ending("explain"):
         config, name = load(file, env, settings), _queue_name(queue)
         if queue is None:
-            config = attrs.evolve(config, queues={})  # one of them could have the stand-in's name
+            config = attrs.evolve(config, queues={})  # one of them could be called as _ANY_QUEUE is
         given = None if backlog is None else Sample(backlog, 0, None)
         answer = _Answer(config=config, queue_name=queue, circuit=circuit, sample=given)
         if backlog is None:
@@ -93,7 +93,7 @@ def _queue_name(queue: str | None) -> str:
 
 
 def _read(answer: _Answer, name: str, redis_url: str, key: str) -> _Answer:
-    """Return the answer with what was read of the queue, or with what stands between."""
+    """Return the answer with what was read of the queue, or with the reason why it could not be read."""
     provider, server = open_provider(redis_url, [name], key, answer.config.polling.timeout)
     with contextlib.closing(provider):
         try:

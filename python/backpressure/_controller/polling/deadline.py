@@ -79,9 +79,8 @@ class Reader:
         try:
             wait(self._clock, call.wake, timeout, background=True)
         except BaseException:
-            hung.add(
-                call
-            )  # a caller that is interrupted, for instance by Ctrl-C, does not wait for the end of its read
+            # A caller that is interrupted, for instance by Ctrl-C, does not wait for the end of its read.
+            hung.add(call)
             self.interrupt()
             raise
         if not call.done:

@@ -217,9 +217,8 @@ class Poller:
             old.wake.set()
         try:
             fresh.thread = spawn(partial(self._run, fresh), "backpressure-poller")
-        except (
-            RuntimeError
-        ) as error:  # no more threads can be started: the next caller that finds an old sample tries again
+        except RuntimeError as error:
+            # No more threads can be started: the next caller that finds an old sample tries again.
             fresh.due_ns = -math.inf
             fresh.doubted = True
             fresh.first_poll.land()

@@ -79,9 +79,8 @@ class Switches:
 
     def _swap(self, old: Mode, new: Mode) -> bool:
         """Put `new` in the place of `old`, if that is still there."""
-        with (
-            self._mode_lock()
-        ):  # against other threads; signal handlers run between calls, never between these two lines
+        # The lock is against other threads: signal handlers run between calls, never between the two lines inside.
+        with self._mode_lock():
             if self.mode is not old:
                 return False
             self.mode = new

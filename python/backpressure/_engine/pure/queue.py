@@ -100,7 +100,8 @@ class Queue:
 
     def _swap(self, new: Kept) -> Kept:
         """Put `new` in the place of what another law kept; return what is kept then, which another thread may have."""
-        with self._lock():  # against other threads; signal handlers run between calls, never between these two lines
+        # The lock is against other threads: signal handlers run between calls, never between the two lines inside.
+        with self._lock():
             if (kept := self._kept) is None or kept.law is not new.law:
                 self._kept = kept = new
         return kept

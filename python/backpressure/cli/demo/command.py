@@ -18,7 +18,7 @@ from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.errors import ConfigurationError
 from backpressure.cli._endings import FINDING, Refusal, complain, ending, terminable
 from backpressure.cli._format import new_console
-from backpressure.cli.demo import picture as _demo_picture
+from backpressure.cli.demo import picture
 from backpressure.cli.demo.display import display_for
 from backpressure.cli.demo.proxy import OwnServer
 from backpressure.cli.demo.result import check
@@ -175,7 +175,7 @@ def _run_all(console: Console, server: DemoServer, seconds: float) -> dict[str, 
 
 def _picture(console: Console, results: Mapping[str, RunResult], output: Path) -> Path | None:
     try:
-        return _demo_picture.draw(results, output)
+        return picture.draw(results, output)
     except ModuleNotFoundError:
         console.print("no picture: pip install 'producer-backpressure[demo]' brings matplotlib", markup=False)
     except OSError as error:

@@ -52,15 +52,15 @@ class Display(Protocol):
     """Shows runs. `news` may be called from any thread, the rest by one."""
 
     def run(self, name: str) -> AbstractContextManager[None]:
-        """Return a context in which the run of that name is shown."""
+        """Return a context; inside, the run of that name is shown."""
         ...
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show how it stands."""
+        """Show the state of the run."""
         ...
 
     def news(self, text: str) -> None:
-        """Tell of an event."""
+        """Report an event."""
         ...
 
 

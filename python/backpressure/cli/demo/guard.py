@@ -1,4 +1,4 @@
-"""Runs a server exactly as long as the demo lives. A program of its own: ``python -IS _demo_guard.py FOLDER COMMAND…``.
+"""Runs a server exactly as long as the demo lives. A program of its own: ``python -IS guard.py FOLDER COMMAND…``.
 
 Its standard input is a pipe whose other end the demo alone holds. The kernel closes that end when the demo ends, be it
 by return, exception, SIGTERM or SIGKILL; then the server is killed and its folder removed. The alternative, a signal at

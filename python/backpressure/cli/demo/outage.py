@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outage"]
 
-# As shares of the run, so that opening and recovery fit into any; the limit is in seconds.
+# As shares of the run, so that opening and recovery fit into runs of any length; the limit is in seconds.
 _FROM, _FOR, _LIMIT = 0.3, 0.25, 10.0
 
 

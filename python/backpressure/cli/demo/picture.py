@@ -98,7 +98,7 @@ def _draw_protected(axes: Axes, results: Mapping[str, RunResult]) -> None:
         axes.axvspan(*outage.away, color=_AWAY, alpha=0.45, linewidth=0, label="outage: server away")
     for index, span in enumerate(open_spans(outage)):
         label = "outage: circuit not closed" if index == 0 else None
-        # A strip along the lower edge, hatched, so that it is told from the shade above without its colour.
+        # A strip along the lower edge, hatched, so that it differs from the shade above also without colour.
         axes.axvspan(*span, ymax=0.05, facecolor=_OPEN, edgecolor="white", hatch="////", linewidth=0, label=label)
     for run in (results["with"], outage):
         _plot(axes, run)

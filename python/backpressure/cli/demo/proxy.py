@@ -1,4 +1,4 @@
-"""Somebody else's server with a TCP proxy before it, so that it can be "taken away" without touching it."""
+"""Another person's server with a TCP proxy before it, so that it can be "taken away" and is not touched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Proxy:
         self._address = (host, port)
         self._pipes: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
-        self.port = 0  # the system's choice, kept over a cut
+        self.port = 0  # chosen by the system, and kept when it is cut
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="demo-proxy", daemon=True)
         self._thread.start()
@@ -64,7 +64,7 @@ class Proxy:
             self._server = None
         for pipe in self._pipes:
             pipe.transport.abort()
-        await asyncio.sleep(0)  # lets the copies see it
+        await asyncio.sleep(0)  # lets the copying tasks notice it
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -40,7 +40,7 @@ RUNS = {
     "with": "with backpressure",
     "outage": "with backpressure, the server taken away",
 }
-#: What the demo leaves on a server when it is killed outright expires after so many seconds.
+#: If the demo is killed, what it leaves on a server expires after so many seconds.
 KEY_SECONDS = 600
 
 _LOOK_SECONDS = 0.1
@@ -57,7 +57,7 @@ class Advice:
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """A run as it stands. `backlog` is ``None`` where the server does not answer, `advice` where nobody advises."""
+    """The state of a run. `backlog` is ``None`` if the server does not answer, `advice` if there is no controller."""
 
     name: str
     elapsed: float
@@ -75,14 +75,14 @@ class Snapshot:
 
 
 class Watcher(Protocol):
-    """Who is told how it goes. `news` is called from any thread."""
+    """What is told about the run. `news` is called from any thread."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show how it stands."""
+        """Show the state of the run."""
         ...
 
     def news(self, text: str) -> None:
-        """Tell of an event."""
+        """Report an event."""
         ...
 
 
@@ -117,7 +117,7 @@ class Run:
         self._transitions: list[Transition] = []
 
     def execute(self) -> RunResult:
-        """Let producers produce, and return what came of it. The key is removed whatever happens.
+        """Let producers produce, and return the result. The key is removed in every case.
 
         Raises:
             DemoError: the server failed where it was not meant to.
@@ -153,7 +153,7 @@ class Run:
         return time.monotonic() - self._began
 
     def _controller(self, client: redis.Redis) -> BackpressureController:
-        # Not from getLogger: these lines are for the display, and not for whatever handles the process's logs.
+        # Not from getLogger: these lines are for the display, and not for the handlers of the process's logs.
         logger = logging.Logger("backpressure.demo", logging.INFO)  # noqa: LOG001
         logger.addHandler(_NewsHandler(self._watcher.news))
         provider = RedisStatsProvider(client, {QUEUE: ListKey(self._key)})

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
-from backpressure.cli.demo import guard as _demo_guard
+from backpressure.cli.demo import guard
 
 __all__ = ["DemoError", "DemoServer", "EmbeddedServer", "new_client", "valkey_binary"]
 
@@ -36,7 +36,7 @@ class DemoError(Exception):
 
 
 class DemoServer(Protocol):
-    """A server the demo runs against, and how it is taken away."""
+    """A server that the demo runs against, and how to take it away."""
 
     @property
     def shown(self) -> str:
@@ -61,7 +61,7 @@ class DemoServer(Protocol):
 
 
 def new_client(**options: Any) -> redis.Redis:
-    """Return a client that neither retries nor waits long: what fails, fails in the caller's sight."""
+    """Return a client that neither retries nor waits long: the caller sees every failure."""
     defaults = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
     fixed = {"retry": Retry(NoBackoff(), 0), "max_connections": _MAX_CONNECTIONS}
     return redis.Redis.from_pool(ConnectionPool(**{**defaults, **options, **fixed}))
@@ -88,7 +88,7 @@ def _free_port() -> int:
 
 
 class EmbeddedServer:
-    """A Valkey server under a guard (see `_demo_guard`). Used by one thread at a time."""
+    """A Valkey server under a guard (see `guard`). Used by one thread at a time."""
 
     def __init__(self, binary: Path) -> None:
         self._binary = binary
@@ -122,7 +122,7 @@ class EmbeddedServer:
         arguments = [argument for name, value in options.items() for argument in (f"--{name}", value)]
         with log.open("ab") as output:
             self._guard = subprocess.Popen(  # noqa: S603 - our own program, and the server that we were installed with
-                [sys.executable, "-IS", _demo_guard.__file__, str(self._folder), str(self._binary), *arguments],
+                [sys.executable, "-IS", guard.__file__, str(self._folder), str(self._binary), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -146,7 +146,7 @@ class EmbeddedServer:
 
     def take_away(self) -> None:
         """Kill the process as a crash would; what it acknowledged stays."""
-        self._end(_demo_guard.KEEP)
+        self._end(guard.KEEP)
 
     def bring_back(self) -> None:
         """Start it again on the same port, with the jobs it had."""
@@ -158,6 +158,6 @@ class EmbeddedServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self, order: bytes) -> None:
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.communicate(order)  # closes the pipe, which is the signal, and waits
+        process, self._guard = self._guard, None
+        if process is not None:
+            process.communicate(order)  # closes the pipe, which is the signal, and waits

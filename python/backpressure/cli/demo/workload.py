@@ -57,7 +57,7 @@ WORKERS = 4
 DRAIN_RATE = 400
 
 _IDLE = 0.02
-# Longest stall of this machine that a worker makes up for, in seconds; its pace is what is compared, not the machine's.
+# Longest stall of this machine, in seconds, that a worker catches up on: workers are compared, not machines.
 _ARREARS = 1.0
 
 
@@ -103,14 +103,14 @@ class Workload:
         self._futures: list[Future[None]] = []
 
     def start(self) -> None:
-        """Let everybody begin."""
+        """Start all threads."""
         for worker in self._workers:
             self._futures.append(self._pool.submit(self._work, worker))
         for producer in self._producers:
             self._futures.append(self._pool.submit(self._produce, producer))
 
     def stop(self) -> None:
-        """End producers, sleeping ones too, then workers; raise what any thread died of."""
+        """End producers, sleeping ones too, then workers; raise the error that ended any thread."""
         self._producing_ends.set()
         if self._controller is not None:
             self._controller.stop()
@@ -119,14 +119,12 @@ class Workload:
         for future in self._futures:
             future.result()
 
-    # ----------------------------------------------------------------------------------------------------- producers
-
     def _produce(self, producer: _Producer) -> None:
         period = 1 / LOADS[producer.priority].rate
         due = time.monotonic() + producer.wait
         while not self._producing_ends.wait(max(0.0, due - time.monotonic())):
             self._offer(producer)
-            # Who was held back goes on at once, but does not make up for the jobs it did not come to.
+            # A producer that was held back goes on at once, and does not catch up on the jobs that it missed.
             due = max(due + period, time.monotonic())
 
     def _offer(self, producer: _Producer) -> None:
@@ -152,8 +150,6 @@ class Workload:
             return cast("int", self._client.rpush(self._key, job))
         return cast("int", self._controller.run(priority, QUEUE, self._client.rpush, self._key, job))
 
-    # ------------------------------------------------------------------------------------------------------- workers
-
     def _work(self, worker: _Worker) -> None:
         period = WORKERS / DRAIN_RATE
         due = time.monotonic()
@@ -170,8 +166,6 @@ class Workload:
             else:
                 worker.drained += 1
                 due = max(due + period, now - _ARREARS)
-
-    # ------------------------------------------------------------------------------------------------------- figures
 
     def counts(self) -> dict[Priority, Counts]:
         """Return the producers' counts by priority."""

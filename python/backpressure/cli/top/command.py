@@ -79,7 +79,7 @@ def top(
 
 
 def _pause(seconds: float) -> None:
-    """Sleep in naps, because a signal that comes just before a sleep begins is noticed when it has ended."""
+    """Sleep in naps, because a signal that comes just before a sleep is noticed only at its end."""
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:
         sleep(min(left, _NAP))
@@ -95,5 +95,5 @@ def _screen(*, as_json: bool, once: bool) -> Iterator[Callable[[Snapshot], None]
         yield lambda snapshot: console.print(top_view(snapshot, console.width))
     else:
         with Live(console=console, auto_refresh=False) as live:
-            # What it leaves on the screen when it ends is the last look.
+            # When it ends, the last look stays on the screen.
             yield lambda snapshot: live.update(top_view(snapshot, console.width), refresh=True)

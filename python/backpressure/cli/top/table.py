@@ -1,4 +1,4 @@
-"""How `backpressure top` shows a look to people: a line a queue, and beneath what is wrong."""
+"""How `backpressure top` shows a look to people: a line for each queue, and below what is wrong."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Snapshot:
     notes: Sequence[str] = ()
 
     def problems(self) -> list[str]:
-        """Return what stands between us and fresh samples: the whole provider's problem, else the queues'."""
+        """Return why samples are not fresh: the problem of the whole provider, else those of queues."""
         if self.problem is not None:
             return [self.problem]
         return [view.problem for view in self.queues if view.problem is not None]
@@ -113,7 +113,7 @@ def config_for(config: BackpressureConfig, interval: float, queues: int) -> Back
 
 
 class Watch:
-    """Polls while it is entered; `look` never waits, but for the first time."""
+    """Polls while it is entered; `look` waits only the first time."""
 
     def __init__(
         self, config: BackpressureConfig, provider: StatsProvider, server: str, queue_names: Sequence[str]
@@ -153,7 +153,7 @@ class Watch:
     def _view(self, name: str, stands: Mapping[str, Any], advice: Advice) -> QueueView:
         backlog = stands.get("backlog")
         problem = self._problems.current.get(name)
-        # A bar is what was read, not what was believed meanwhile.
+        # A bar shows what was read, not what was assumed in between.
         self._history[name].append(None if problem or None in self._problems.current else backlog)
         return QueueView(
             queue_name=name,

@@ -160,6 +160,8 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
         KafkaStatsProvider('kafka at localhost:9092', 1 queues)
     """
 
+    __module__ = "backpressure.providers"
+
     _advice: ClassVar = {
         **ADVICE,
         "acl": "grant the user describe on the topic and on the group",

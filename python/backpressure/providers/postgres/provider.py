@@ -87,6 +87,8 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
         PostgresStatsProvider('postgres at localhost:5432/shop', 1 queues)
     """
 
+    __module__ = "backpressure.providers"
+
     _advice = MappingProxyType(
         {
             **ADVICE,

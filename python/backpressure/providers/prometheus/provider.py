@@ -122,6 +122,8 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
         PrometheusStatsProvider('http://localhost:9090', all queues)
     """
 
+    __module__ = "backpressure.providers"
+
     #: The server that holds the queues is not the one that watches them.
     shares_server = False
 

@@ -89,6 +89,8 @@ class RabbitMQStatsProvider(LinkedProvider[str, Link]):
         RabbitMQStatsProvider('amqp://localhost:5672/shop', 2 queues)
     """
 
+    __module__ = "backpressure.providers"
+
     _advice: ClassVar[Mapping[str, str]] = {
         **ADVICE,
         "acl": "grant the user a permission on the vhost",

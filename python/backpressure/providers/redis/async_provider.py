@@ -81,6 +81,8 @@ class AsyncRedisStatsProvider(RedisProvider):
         AsyncRedisStatsProvider('redis://localhost:6379/0', 1 queues)
     """
 
+    __module__ = "backpressure"
+
     _client_types = (Redis, RedisCluster)
     _client_names = "a redis.asyncio.Redis or a redis.asyncio.cluster.RedisCluster"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from redis import exceptions as redis
 
 from backpressure._model.errors import StatsUnavailableError
-from backpressure.providers import failures as _failures
+from backpressure.providers import failures
 from backpressure.providers.failures import ADVICE, causes
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def unavailable(
     text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
     # Messages of redis-py about sentinels hold the long repr of each client.
     text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
-    return _failures.unavailable(
+    return failures.unavailable(
         error,
         what=what,
         label=label or error_type(error),

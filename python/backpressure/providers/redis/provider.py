@@ -139,6 +139,8 @@ class RedisStatsProvider(RedisProvider):
         RedisStatsProvider('redis://localhost:6379/0', 2 queues)
     """
 
+    __module__ = "backpressure"
+
     _client_types = (Redis, RedisCluster)
     _client_names = "a redis.Redis or a redis.cluster.RedisCluster"
 

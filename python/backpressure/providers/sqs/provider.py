@@ -114,6 +114,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         SQSStatsProvider('SQS (eu-west-1)', 2 queues)
     """
 
+    __module__ = "backpressure.providers"
+
     _advice = {  # noqa: RUF012 - as the base class declares it
         **ADVICE,
         "acl": "allow sqs:GetQueueAttributes and sqs:GetQueueUrl on it",
