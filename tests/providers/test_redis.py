@@ -794,7 +794,9 @@ def test_an_interrupt_ends_first_reads_that_made_a_client_each(monkeypatch: pyte
         servers.wait_until(lambda: len(connections(server.port)) == 2, what="both connections")
         provider.interrupt()
         assert [read.result(10).error_type for read in reads] == ["deadline"] * 2
+        assert len(made) == 2
         provider.close()
+        assert not connections(server.port), "none is left to the garbage collector"
 
 
 def test_server_busy_with_a_script(opened: Opened) -> None:

@@ -35,7 +35,7 @@ class _Read:
 
     def __init__(self) -> None:
         self.interrupted = False
-        #: What it reads through. First readers may each have made a client, of which the link keeps one.
+        #: What it reads through. Its link may have another by now.
         self.client: Client | None = None
         self.failure: StatsUnavailableError | None = None
         self.tick = Pauses().tick
@@ -86,11 +86,24 @@ class _Link:
     """What belongs to one process: its client, its reads under way, what it knows of the cluster."""
 
     def __init__(self, client: Client | None) -> None:
-        self.client = client
+        # One client or none. In a dict, because of several threads that keep one at once the first wins there.
+        self._clients: dict[str, Client] = {} if client is None else {"client": client}
         self.reads: set[_Read] = set()
         self.stale_slots = False
         # Names of cluster nodes whose last read failed: they are read last, not to use up the others' time.
         self.troubled: set[str] = set()
+
+    @property
+    def client(self) -> Client | None:
+        return self._clients.get("client")
+
+    def keep(self, client: Client) -> Client:
+        """Keep a client, unless another thread was faster; return the one that is kept."""
+        return self._clients.setdefault("client", client)
+
+    def forget(self) -> None:
+        """Let the next read make a client."""
+        self._clients.clear()
 
 
 class RedisStatsProvider(RedisProvider):
@@ -246,11 +259,14 @@ class RedisStatsProvider(RedisProvider):
         return unavailable(error, what=self._where, redact=self._redact, label=label)
 
     def _client(self, link: _Link) -> Client:
-        if link.client is None:
-            assert self._target is not None  # noqa: S101 - only a URL leaves the client to be made
-            # Two first readers may each make one; both work, and the one not kept is collected.
-            link.client = self._target.connect()
-        return link.client
+        if (kept := link.client) is not None:
+            return kept
+        assert self._target is not None  # noqa: S101 - only a URL leaves the client to be made
+        made = self._target.connect()
+        kept = link.keep(made)
+        if kept is not made:  # another first reader was faster
+            disconnect(made)
+        return kept
 
     def _routes(
         self, link: _Link, read: _Read, commands: Sequence[Command], replies: list[Any]
@@ -281,7 +297,8 @@ class RedisStatsProvider(RedisProvider):
             cluster.nodes_manager.initialize()
         except Exception:
             # No known node answers: begin again with the nodes of the URL.
-            link.client = self._given
+            if self._given is None:
+                link.forget()
             raise
         link.stale_slots = False
         link.troubled &= {node.name for node in cluster.get_nodes()}
