@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ThreeZoneLaw"]
 
 PERMILLE = 1_000
-_LOW = LOW.value
+_LOW: int = LOW.value
 _GO = Advice(Zone.GREEN, 0, shed=False, reason=Reason.BACKLOG_GREEN)
 
 

@@ -36,10 +36,8 @@ class Table:
         self._origin_ns = origin_ns
         self.queues: dict[str, Queue] = {}
         by_priority: list[dict[str, Ready]] = [{}, {}, {}]
-        # Both spellings of a priority lead to its answers; integers and bools equal neither.
-        self.ready: dict[object, dict[str, Ready]] = {
-            spelling: by_priority[priority.value] for priority in Priority for spelling in (priority, str(priority))
-        }
+        # A priority's text finds its answers too, which it equals; integers and bools equal none.
+        self.ready: dict[object, dict[str, Ready]] = {priority: by_priority[priority.value] for priority in Priority}
         self._lock = ForkLock()
         self._next_eviction_ns: float = 0
         # What queues without state of their own are counted under: those beyond max_queues, and evicted ones.
