@@ -108,6 +108,10 @@ impl Host for Fake {
         Ok(Seen { reason, delay_ns, shed, ticket, retry_at_ns, computed })
     }
 
+    fn peeked(&self, name: &String, answer: &mut Answer<Seen>) -> Result<Seen, &'static str> {
+        self.decision(name, answer)
+    }
+
     fn observed(&self, decision: Seen) -> Result<Seen, &'static str> {
         Ok(Seen { reason: Some(Reason::ObserveOnly), delay_ns: 0, shed: false, ..decision })
     }

@@ -77,6 +77,10 @@ class ThreeZoneLaw:
         reason = Reason.BACKLOG_RED_SHED if shed else Reason.BACKLOG_RED
         return Advice(Zone.RED, base * scale_num // scale_den, shed, reason)
 
+    def foresee(self, sample: Sample, priority: int, state: None) -> Advice:
+        """See `advise`, which keeps nothing."""
+        return self.advise(sample, priority, state)
+
     def shed_limit(self) -> int:
         """Return the largest backlog at which LOW is not shed, as far as it lies below its red_max."""
         _, yellow_max, red_max = self.windows[_LOW]
