@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backpressure._controller.admission import Admission
@@ -159,11 +160,36 @@ class ControllerBase:
             self._metrics.add(self._health)
             self._samples.after_poll = self._flush
 
-    def _set_stopped(self) -> None:
+    def __del__(self) -> None:
+        """End what a controller that nobody holds any more has left running, and say that it was not stopped.
+
+        The garbage collector calls this at any moment, under any lock: so nothing is waited for but our own locks,
+        which nobody else can hold now.
+        """
+        poller: Poller | None = getattr(self, "_poller", None)
+        if poller is None or not poller.is_begun():
+            return  # never started, stopped, or the interpreter ends
+        begun_here = poller.is_begun_here()
+        if self._metrics is not None:
+            self._metrics.settle(self._health)
+        self._end()
+        poller.abandon()
+        if begun_here:  # of what a forked child inherits, its parent takes care
+            warnings.warn(
+                f"a running {type(self).__name__} was dropped: stop() it, or use it in a with statement",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+    def _end(self) -> None:
         with self._lock():
             self._host.stopped = True
             self._state = "stopped"
             self._engine.set_running(False)
+
+    def _set_stopped(self) -> None:
+        self._end()
         self._sleeper.stop()
         self._host.sights.release()
         if self._metrics is not None:
