@@ -10,6 +10,7 @@ from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.vocabulary import CircuitState, Priority
+from backpressure._runtime.pauses import paced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ class Health:
             "last_poll_seconds": self._samples.last_poll_seconds,
             "queues": {
                 name: self._queue(name, forced, *backlogs.get(name, (None, None)))
-                for name, (_, forced) in circuits.items()
+                for name, (_, forced) in paced(circuits.items())
             },
         }
 
@@ -132,5 +133,10 @@ class Health:
 
 
 def _advised(decision: ThrottleDecision) -> dict[str, Any]:
-    told = decision.to_dict()
-    return {key: told[key] for key in ("zone", "delay", "should_shed", "reason", "retry_after")}
+    return {
+        "zone": None if decision.zone is None else str(decision.zone),
+        "delay": None if decision.should_shed else decision.delay,
+        "should_shed": decision.should_shed,
+        "reason": str(decision.reason),
+        "retry_after": decision.retry_after,
+    }
