@@ -299,7 +299,7 @@ def start(kind=BackpressureController):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_end_of_the_interpreter_is_quiet(engine_name: str, program: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "always::ResourceWarning", "-c", PROGRAM + PROGRAMS[program]],
+        [sys.executable, "-W", "always", "-c", PROGRAM + PROGRAMS[program]],
         env={**os.environ, "BACKPRESSURE_ENGINE": engine_name},
         capture_output=True,
         text=True,
