@@ -120,7 +120,7 @@ class TestSamples:
         poller = controller._poller
         before = controller.health()["polling_errors"]
         assert poller._current is not None
-        poller._wake(poller._current)
+        poller._current.wake.set()
         eventually(lambda: controller.health()["polling_errors"] != before)
         assert controller.health()["polling_errors"] == {"provider": 1}
         assert poller.alive()
@@ -507,14 +507,14 @@ class TestRevival:
         assert current is not None
         eventually(lambda: at_rest(controller, clock, 1))
         # It waits for something that never comes, as if by a defect of ours.
-        poller._turn = lambda me: release.wait(30)  # type: ignore[method-assign,assignment]
+        poller.turn = lambda me: (clock, 0.0 * release.wait(30))  # type: ignore[method-assign]
         current.wake.set()
         eventually(lambda: clock.sleeping() == 0)
         clock._now_ns += 11_000_000_000
         assert poller.check()
         clock._now_ns += 5_000_000_000
         assert not poller.check()  # it has its timeout, and some slack, to report
-        del poller._turn
+        del poller.turn
         clock._now_ns += 1
         assert poller.check()
         assert poller._current is not current

@@ -177,7 +177,7 @@ def test_a_start_has_its_poller_although_another_failed_meanwhile(make_controlle
     with controller._starting():
         controller._poller.retire()
     assert controller.health()["poller_alive"]
-    assert controller._poller._begun
+    assert controller._poller.is_begun()
 
 
 def test_starts_that_fail_side_by_side_leave_no_poller(make_controller: MakeController) -> None:

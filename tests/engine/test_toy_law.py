@@ -100,8 +100,11 @@ class OldestLaw:
             return Advice(Zone.RED, delay_ns, True, Reason.BACKLOG_RED_SHED)
         return Advice(Zone.YELLOW, delay_ns, False, Reason.BACKLOG_YELLOW)
 
+    def foresee(self, sample: Sample, priority: int, state: Ages) -> Advice:
+        return self.advise(sample, priority, attrs.evolve(state))
+
     def explain(self, sample: Sample, priority: int, state: Ages) -> str:
-        advice = self.advise(sample, priority, attrs.evolve(state))
+        advice = self.foresee(sample, priority, state)
         told = f"the oldest job waits {units.duration((sample.oldest_age_ns or 0) / 1e9)}"
         limit = f"the limit of {units.duration(self.limit_ns / 1e9)}"
         if advice.zone is Zone.GREEN:

@@ -42,6 +42,46 @@ def test_circuit_states() -> None:
     assert {str(state): state.value for state in CircuitState} == {"closed": 0, "open": 1, "half-open": 2}
 
 
+NUMBERED = [*Priority, *CircuitState]
+
+
+@pytest.mark.parametrize("member", NUMBERED)
+def test_numbered_words_are_their_texts_wherever_texts_are_compared(member: Priority | CircuitState) -> None:
+    text = str(member)
+    assert type(text) is str
+    assert (member == text, text == member, member != text, text != member) == (True, True, False, False)
+    assert hash(member) == hash(text)
+    assert ({member: 1}[text], {text: 1}[member]) == (1, 1)  # type: ignore[index]  # a checker tells them apart
+    assert member in {text, "other"}
+    assert text in [None, member]
+    assert json.loads(json.dumps({"word": member, member: "word"})) == {"word": text, text: "word"}
+    assert (f"{member}", f"{member:>9}", "%s" % member) == (text, text.rjust(9), text)  # noqa: UP031
+    assert repr(member) == f"<{type(member).__name__}.{member.name}: {member.value}>"
+
+
+@pytest.mark.parametrize("member", NUMBERED)
+def test_numbered_words_are_found_by_number_and_by_text(member: Priority | CircuitState) -> None:
+    assert type(member)(member.value) is type(member)(str(member)) is member
+    assert type(member.value) is int
+    others: list[object] = [3, -1, "OPEN", "LOW", "", None, b"low", []]
+    for unknown in others:
+        with pytest.raises(ValueError, match="is not a valid"):
+            type(member)(unknown)
+
+
+@pytest.mark.parametrize("member", NUMBERED)
+def test_copies_of_numbered_words_are_themselves(member: Priority | CircuitState) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(member, protocol)) is member
+    assert copy.copy(member) is copy.deepcopy(member) is member
+
+
+def test_numbered_words_equal_neither_numbers_nor_other_spellings() -> None:
+    for member in NUMBERED:
+        for other in (member.value, bool(member.value), str(member).upper(), str(member).encode(), None):
+            assert member != other
+
+
 def test_zones() -> None:
     assert [str(zone) for zone in Zone] == ["green", "yellow", "red"]
 

@@ -145,9 +145,14 @@ class BreakerModel:
 
     def look(self) -> int:
         """Return the state; this ends a forced opening whose time is up."""
-        if self.forced and self.forced_until_ns is not None and self._now_ms() >= self._stamp(self.forced_until_ns):
+        if self.is_over():
             self._become(CLOSED)
         return self.state
+
+    def is_over(self) -> bool:
+        """Tell whether it was forced open for a time that is up."""
+        until_ns = self.forced_until_ns
+        return self.forced and until_ns is not None and self._now_ms() >= self._stamp(until_ns)
 
     # What callers can see.
 

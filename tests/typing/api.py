@@ -14,6 +14,7 @@ def add(one: int, other: int) -> int:
 def decide(controller: bp.BackpressureController) -> None:
     decision = controller.suggest_throttle(bp.LOW, "queue")
     assert_type(decision, bp.ThrottleDecision)
+    assert_type(controller.peek("low", "queue"), bp.ThrottleDecision)
     assert_type(decision.delay, float)
     assert_type(decision.zone, bp.Zone | None)
     assert_type(decision.wait(), None)
@@ -66,6 +67,7 @@ def gates(controller: bp.BackpressureController) -> None:
     gate = controller.gate("low", "queue", max_wait=1.0)
     assert_type(gate, bp.Gate)
     assert_type(gate.suggest(), bp.ThrottleDecision)
+    assert_type(gate.peek(), bp.ThrottleDecision)
     assert_type(gate.run(add, 7, 2), int)
     assert_type(gate.priority, bp.Priority)
     with gate as decision:
@@ -78,6 +80,7 @@ async def async_gates(controller: bp.AsyncBackpressureController) -> None:
 
     gate = controller.gate("low", "queue")
     assert_type(await gate.suggest(), bp.ThrottleDecision)
+    assert_type(gate.peek(), bp.ThrottleDecision)
     assert_type(await gate.run(work, "event"), int)
     assert_type(await gate.run(add, 7, 2), int)
     async with gate as decision:

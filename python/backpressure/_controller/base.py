@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backpressure._controller.admission import Admission
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from backpressure._model.clock import Clock
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.polling import PollingConfig
+    from backpressure._model.vocabulary import Priority
     from backpressure._telemetry.events import StateChange
     from backpressure._telemetry.metrics import MetricsCollector
 
@@ -158,11 +160,36 @@ class ControllerBase:
             self._metrics.add(self._health)
             self._samples.after_poll = self._flush
 
-    def _set_stopped(self) -> None:
+    def __del__(self) -> None:
+        """End what a controller that nobody holds any more has left running, and say that it was not stopped.
+
+        The garbage collector calls this at any moment, under any lock: so nothing is waited for but our own locks,
+        which nobody else can hold now.
+        """
+        poller: Poller | None = getattr(self, "_poller", None)
+        if poller is None or not poller.is_begun():
+            return  # never started, stopped, or the interpreter ends
+        begun_here = poller.is_begun_here()
+        if self._metrics is not None:
+            self._metrics.settle(self._health)
+        self._end()
+        poller.abandon()
+        if begun_here:  # of what a forked child inherits, its parent takes care
+            warnings.warn(
+                f"a running {type(self).__name__} was dropped: stop() it, or use it in a with statement",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+    def _end(self) -> None:
         with self._lock():
             self._host.stopped = True
             self._state = "stopped"
             self._engine.set_running(False)
+
+    def _set_stopped(self) -> None:
+        self._end()
         self._sleeper.stop()
         self._host.sights.release()
         if self._metrics is not None:
@@ -187,6 +214,31 @@ class ControllerBase:
     def _settings(self, config: BackpressureConfig) -> EngineSettings:
         """Return what the engine is to decide by."""
         return EngineSettings.of(config)
+
+    def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Tell what would be decided for one job now, without any effect: for status pages, tests and prompts.
+
+        It takes no probe, counts nothing, reads nothing, keeps no queue and tells no listener. So an open circuit that
+        may be probed says go, as often as it is looked at, and reporting the outcome of such a decision does nothing.
+        It goes by what is known: a queue that was never read is a ``cold_start``, and where a real call would first
+        renew an old sample, the answer is the one that holds if that fails. Nothing is waited for, so it is no
+        coroutine, in asyncio either.
+
+        Args:
+            priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
+            queue_name: 1–255 UTF-8 bytes without control characters.
+
+        Raises:
+            InvalidPriorityError, InvalidQueueError: bad arguments.
+            ControllerNotStartedError, ControllerStoppedError: it is not running.
+
+        Example:
+            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 5_000})) as controller:
+            ...     seen = controller.peek("low", "email-queue")
+            >>> seen.should_shed, str(seen.zone), str(seen.reason)
+            (True, 'red', 'backlog_red_shed')
+        """
+        return self._engine.peek(priority, queue_name)
 
     def record_success(self, decided: ThrottleDecision | str) -> None:
         """Report that a job was enqueued: by its decision, or by queue name if there is no decision.
@@ -342,13 +394,17 @@ class ControllerBase:
     def health(self) -> dict[str, Any]:
         """Return the controller's condition as a JSON-ready dict. Cheap enough for a health check, not for a loop.
 
-        Durations and ages are seconds, ``None`` where unknown.
+        Durations and ages are seconds, ``None`` where unknown. ``queues`` holds under ``advice`` what `peek` says for
+        each priority: ``zone``, ``delay``, ``should_shed``, ``reason`` and ``retry_after``. A refused job has no delay.
+        In observe mode it is what enforcing would say; while the controller is not running it is ``None``.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:
             ...     health = controller.health()
             >>> health["started"], health["queues"]["email-queue"]["backlog"]
             (True, 120)
+            >>> health["queues"]["email-queue"]["advice"]["low"]["zone"]
+            'yellow'
         """
         return self._health.as_dict(
             state=self._state,

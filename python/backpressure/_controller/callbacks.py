@@ -70,6 +70,16 @@ class ControllerHost:
 
     def decision(self, answer: Answer) -> ThrottleDecision:
         """Build the public value."""
+        decision = self._value(answer, answer.issued_ns)
+        if decision.reason in _FALLBACKS:
+            self.last_fallback = decision.timestamp
+        return decision
+
+    def peeked(self, answer: Answer) -> ThrottleDecision:
+        """Build the public value for a caller that only looks: nothing is noted of it, now or when it is reported."""
+        return self._value(answer, None)
+
+    def _value(self, answer: Answer, issued_ns: int | None) -> ThrottleDecision:
         (
             priority,
             queue_name,
@@ -80,12 +90,10 @@ class ControllerHost:
             backlog,
             zone,
             ticket,
-            issued_ns,
+            _,
             retry_at_ns,
             computed,
         ) = answer
-        if reason in _FALLBACKS:
-            self.last_fallback = timestamp
         return ThrottleDecision(
             priority,
             queue_name,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-    from backpressure._controller.admission import Admission
     from backpressure._controller.async_jobs import AsyncHost
+    from backpressure._controller.callbacks import ControllerHost
     from backpressure._controller.jobs import BlockingHost
     from backpressure._engine.border import Engine
 
@@ -36,12 +36,21 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
 
 
 class _Gate:
-    def __init__(self, admission: Admission, priority: Priority, queue_name: str, max_wait: float | None) -> None:
+    def __init__(self, host: ControllerHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
         self.priority = priority
         self.queue_name = queue_name
         self.max_wait = max_wait
-        self._admission = admission
+        self._engine = host.engine
+        self._admission = host.admission
         self._entrances = Entrances()
+
+    def peek(self) -> ThrottleDecision:
+        """Tell what would be decided for one job now, without any effect, as the controller's ``peek``.
+
+        Raises:
+            ControllerNotStartedError, ControllerStoppedError: the controller is not running.
+        """
+        return self._engine.peek(self.priority, self.queue_name)
 
     def _leave(self, entrance: Entrance, error: BaseException | None) -> None:
         entered = entrance.take() or self._entrances.take()
@@ -81,7 +90,7 @@ class Gate(_Gate):
         queue_name: str,
         max_wait: float | None,
     ) -> None:
-        super().__init__(host.admission, priority, queue_name, max_wait)
+        super().__init__(host, priority, queue_name, max_wait)
         self._host = host
 
     def suggest(self) -> ThrottleDecision:
@@ -141,7 +150,7 @@ class AsyncGate(_Gate):
     """
 
     def __init__(self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
-        super().__init__(host.admission, priority, queue_name, max_wait)
+        super().__init__(host, priority, queue_name, max_wait)
         self._host = host
 
     async def suggest(self) -> ThrottleDecision:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
-from backpressure._model.vocabulary import CircuitState
+from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure._model.vocabulary import CircuitState, Priority
+from backpressure._runtime.pauses import paced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.decision import ThrottleDecision
     from backpressure._telemetry.compliance import Compliance
     from backpressure._telemetry.ledger import Durations
     from backpressure._telemetry.passed import Passed
@@ -90,7 +93,7 @@ class Health:
             "last_poll_seconds": self._samples.last_poll_seconds,
             "queues": {
                 name: self._queue(name, forced, *backlogs.get(name, (None, None)))
-                for name, (_, forced) in circuits.items()
+                for name, (_, forced) in paced(circuits.items())
             },
         }
 
@@ -103,7 +106,16 @@ class Health:
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
             "oldest_age": None if stats is None else stats.oldest_age,
+            "advice": self._advice(name),
         }
+
+    def _advice(self, name: str) -> dict[str, dict[str, Any]] | None:
+        """Say what would be decided for each priority; ``None`` where nothing is decided."""
+        try:
+            seen = {str(priority): self._engine.peek(priority, name) for priority in Priority}
+        except (ControllerNotStartedError, ControllerStoppedError):
+            return None
+        return {priority: _advised(decision.advised or decision) for priority, decision in seen.items()}
 
     def _passed_by_queue(self) -> dict[str, dict[str, int]]:
         passed: dict[str, dict[str, int]] = {}
@@ -118,3 +130,13 @@ class Health:
             return health
         limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
         return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
+
+
+def _advised(decision: ThrottleDecision) -> dict[str, Any]:
+    return {
+        "zone": None if decision.zone is None else str(decision.zone),
+        "delay": None if decision.should_shed else decision.delay,
+        "should_shed": decision.should_shed,
+        "reason": str(decision.reason),
+        "retry_after": decision.retry_after,
+    }

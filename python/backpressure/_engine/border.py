@@ -127,6 +127,10 @@ class Host(Protocol):
         """Build the public value."""
         ...
 
+    def peeked(self, answer: Answer) -> ThrottleDecision:
+        """Build the public value for a caller that only looks: nothing is noted of it."""
+        ...
+
     def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
         """Build what observe mode gives its caller: a go, with the real decision beside it."""
         ...
@@ -223,6 +227,13 @@ class Engine(Protocol):
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Decide and admit: the whole decision."""
+        ...
+
+    def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Tell what would be decided now, without a ticket; nothing is taken, counted, read, kept or told.
+
+        Where a read would come first, what it would bring is not known: a cold start, or what an old sample says.
+        """
         ...
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:

@@ -69,7 +69,7 @@ class ThrottleDecision:
     # What the engine needs when the decision comes back to it. Not part of the value.
     _sleeper: Sleeps | None = _private()
     _ticket: Any = _private()
-    _issued_ns: int = _private(0)
+    _issued_ns: int | None = _private(0)  # None: it was only looked at
     _retry_at_ns: int | None = _private()
     _retry_delay: float | None = _private()
     _computed: bool = _private(default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
+from typing import Any, Self
 
 __all__ = ["CIRCUIT_REASONS", "HIGH", "LOW", "MEDIUM", "OTHER_QUEUES", "CircuitState", "Priority", "Reason", "Zone"]
 
@@ -10,25 +11,42 @@ __all__ = ["CIRCUIT_REASONS", "HIGH", "LOW", "MEDIUM", "OTHER_QUEUES", "CircuitS
 OTHER_QUEUES = "__other__"
 
 
-class Priority(Enum):
+class _Numbered(str, Enum):  # noqa: UP042 - the value of a StrEnum is its text
+    """Words that have a number too: each compares, hashes and is written as its text, and its value is the number."""
+
+    _value_: int
+
+    def __new__(cls, *parts: Any) -> Self:
+        """Make a member of its text and its number."""
+        text, number = parts
+        member = str.__new__(cls, text)
+        member._value_ = number
+        return member
+
+    __str__ = str.__str__
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}.{self.name}: {self.value}>"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return next((member for member in cls if member == value), None)
+
+
+class Priority(_Numbered):
     """How much a job matters. There is no default: forgetting it must not make a job sheddable.
 
-    Everywhere a priority may also be given by its lower-case name.
+    Everywhere a priority may also be given by its lower-case name, which it equals. To sort by importance, sort by
+    `value`: as texts, "high" comes before "low".
 
     Example:
-        >>> Priority.HIGH, str(Priority.HIGH)
-        (<Priority.HIGH: 2>, 'high')
+        >>> Priority.HIGH, str(Priority.HIGH), Priority.HIGH == "high"
+        (<Priority.HIGH: 2>, 'high', True)
     """
 
-    LOW = 0
-    MEDIUM = 1
-    HIGH = 2
-
-    # Enum hashes the name, in Python code; members are singletons, so identity is as good and ten times cheaper.
-    __hash__ = object.__hash__
-
-    def __str__(self) -> str:
-        return self.name.lower()
+    LOW = "low", 0
+    MEDIUM = "medium", 1
+    HIGH = "high", 2
 
     @classmethod
     def parse(cls, value: object) -> Priority:
@@ -62,22 +80,17 @@ class Zone(StrEnum):
     RED = "red"
 
 
-class CircuitState(Enum):
-    """State of a queue's circuit breaker; the value is that of the metric.
+class CircuitState(_Numbered):
+    """State of a queue's circuit breaker; it equals its text, and its value is that of the metric.
 
     Example:
-        >>> [(state.value, str(state)) for state in CircuitState]
-        [(0, 'closed'), (1, 'open'), (2, 'half-open')]
+        >>> [(state.value, str(state)) for state in CircuitState], CircuitState.OPEN == "open"
+        ([(0, 'closed'), (1, 'open'), (2, 'half-open')], True)
     """
 
-    CLOSED = 0
-    OPEN = 1
-    HALF_OPEN = 2
-
-    __hash__ = object.__hash__
-
-    def __str__(self) -> str:
-        return self.name.lower().replace("_", "-")
+    CLOSED = "closed", 0
+    OPEN = "open", 1
+    HALF_OPEN = "half-open", 2
 
 
 class Reason(StrEnum):

@@ -43,9 +43,10 @@ class Compliance:
 
     def reported(self, decision: ThrottleDecision) -> None:
         """Count advice whose outcome its caller reports; a report that comes too early shows that it did not wait."""
-        if decision.delay <= 0 or decision.should_shed:
+        issued_ns = decision._issued_ns  # noqa: SLF001 - kept for this purpose
+        if issued_ns is None or decision.delay <= 0 or decision.should_shed:
             return
-        waited_ns = self._now_ns() - decision._issued_ns  # noqa: SLF001 - kept for this purpose
+        waited_ns = self._now_ns() - issued_ns
         tallies = self._of(decision)
         (tallies.honoured if waited_ns >= decision.delay * _TOLERANCE * 1e9 else tallies.violated).add()
 

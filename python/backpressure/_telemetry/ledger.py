@@ -110,6 +110,11 @@ class Ledger:
             entry.last = _counts_of(source)
             self._retire(entry)
 
+    def settle(self, source: MetricsSource) -> None:
+        entry = self._entries.get(id(source))
+        if entry is not None:
+            entry.last = _counts_of(source)
+
     def counts(self) -> Counts:
         self._retire_dead()
         counts = self._retired.copy()

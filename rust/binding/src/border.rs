@@ -74,6 +74,30 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn decision(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        self.ask_about(intern!(self.py, "decision"), name, answer)
+    }
+
+    fn peeked(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        self.ask_about(intern!(self.py, "peeked"), name, answer)
+    }
+
+    fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        self.shared.ask(self.py, intern!(self.py, "observed"), &[decision.into_bound(self.py)]).map(Bound::unbind)
+    }
+
+    fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {
+        decision.clone_ref(self.py)
+    }
+}
+
+impl<'py> Border<'_, 'py> {
+    /// Has the host make a decision of an answer, by one of its methods.
+    fn ask_about(
+        &self,
+        method: &Bound<'py, PyString>,
+        name: &Bound<'py, PyString>,
+        answer: &mut Answer<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let (py, vocabulary) = (self.py, self.vocabulary);
         let timestamp = match &answer.source {
             Some(source) => source.timestamp.clone_ref(py),
@@ -94,15 +118,7 @@ impl<'py> Host for Border<'_, 'py> {
             answer.computed.into_pyobject(py)?.to_owned().into_any(),
         ];
         let answer = vocabulary.answer(PyTuple::new(py, fields)?)?;
-        self.shared.ask(py, intern!(py, "decision"), &[answer]).map(Bound::unbind)
-    }
-
-    fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.shared.ask(self.py, intern!(self.py, "observed"), &[decision.into_bound(self.py)]).map(Bound::unbind)
-    }
-
-    fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {
-        decision.clone_ref(self.py)
+        self.shared.ask(py, method, &[answer]).map(Bound::unbind)
     }
 }
 

@@ -60,6 +60,12 @@ impl Engine {
         self.ready_or_decide(priority, queue_name, true)
     }
 
+    /// Tell what would be decided now, without a ticket; nothing is taken, counted, read, kept or told.
+    fn peek(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let border = self.border(priority.py());
+        self.core.peek(&border, self.vocabulary.priority(priority)?, || self.vocabulary.queue_name(queue_name))
+    }
+
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
     fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.ready_or_decide(priority, queue_name, false)

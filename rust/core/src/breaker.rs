@@ -214,6 +214,13 @@ impl Breaker {
         shown(&self.last_probe_ns)
     }
 
+    /// Returns the word as a look at `now_ns` would leave it; changes nothing.
+    pub fn word_at(&self, now_ns: i64) -> u64 {
+        let seen = self.word();
+        let word = Word::unpack(seen);
+        if is_over(word, self.elapsed_ns(now_ns)) { word.to(State::Closed).pack() } else { seen }
+    }
+
     /// Tells whether a caller would be admitted now if `word` still holds. Takes no lease.
     pub fn admits(&self, word: u64, now_ns: i64) -> bool {
         admits(Word::unpack(word), self.elapsed_ns(now_ns), &self.circuit)

@@ -133,6 +133,22 @@ impl<H: Host> Call<'_, H> {
         self.finish(answer, None).map(Some)
     }
 
+    /// Tells what [`Self::decide`] would say, by what is known: nothing is taken, counted, read, kept or told.
+    ///
+    /// # Errors
+    /// Those of the host.
+    pub fn peek(&self) -> Result<H::Object, H::Error> {
+        let breaker = &self.queue.breaker;
+        let word = breaker.word_at(self.now_ns);
+        let (closed, forced) = (state_of(word) == State::Closed, is_forced(word));
+        let mut answer = match self.mode.switch().filter(|_| !forced) {
+            Some(switch) => self.go(switch),
+            None if closed || self.attempts(forced) || breaker.admits(word, self.now_ns) => self.foresee(),
+            None => self.refusal(word),
+        };
+        peeked(self.host, self.mode, self.name, &mut answer)
+    }
+
     /// Asks the breaker again for a planned decision, right before its work.
     ///
     /// One that advised a delay is counted here or, if it goes as planned, by the caller; a go was when it was planned.
@@ -213,27 +229,59 @@ impl<H: Host> Call<'_, H> {
         if age_ns <= settings.cache_ttl_ns {
             return self.law_answer(sample, age_ns);
         }
+        Ok(Some(self.stale(sample, age_ns, Self::judge)))
+    }
+
+    /// As `advise`, for a caller that only looks: where a read would come first, its outcome is not known.
+    fn foresee(&self) -> Answer<H::Object> {
+        let settings = &self.mode.settings;
+        let Some(sample) = self.queue.sample() else {
+            let unread = self.queue.may_read(settings, self.now_ns);
+            return if unread { self.go(Reason::ColdStart) } else { self.fallback() };
+        };
+        let age_ns = sample.age_ns(self.now_ns);
+        if age_ns > settings.cache_ttl_ns {
+            return self.stale(&sample, age_ns, Self::foresee_by_law);
+        }
+        let cached = self.queue.seen(self.priority).and_then(|asked| asked.computed.load_full());
+        let source = cached.filter(|cached| cached.holds(sample.number, settings));
+        let advice = source.as_ref().map_or_else(|| self.foresee_by_law(&sample), |cached| cached.advice);
+        Answer {
+            shed: advice.shed,
+            zone: Some(advice.zone),
+            backlog: Some(sample.backlog),
+            source,
+            ..self.wait(advice.reason, advice.delay_ns)
+        }
+    }
+
+    /// Returns what the law of the queue would say of a sample.
+    fn foresee_by_law(&self, sample: &Sample) -> Advice {
+        self.mode.settings.law_of(&self.queue.name).foresee(sample, self.priority, &self.queue.law_state)
+    }
+
+    /// Returns what a sample that is not believed any more advises: less and less, until it is the fallback.
+    fn stale(&self, sample: &Sample, age_ns: i64, by_law: impl FnOnce(&Self, &Sample) -> Advice) -> Answer<H::Object> {
+        let settings = &self.mode.settings;
         let over_ns = age_ns - settings.cache_ttl_ns;
         if over_ns > settings.degrade_ns {
-            return Ok(Some(self.fallback()));
+            return self.fallback();
         }
-        let last = self.judge(sample);
+        let last = by_law(self, sample);
         let (over, degrade) = (u128::from(over_ns.unsigned_abs()), u128::from(settings.degrade_ns.unsigned_abs()));
         let fallback_ns = u128::from(settings.fallback_ns[self.priority.index()]);
         let delay = (u128::from(last.delay_ns) * (degrade - over) + fallback_ns * over) / degrade;
-        Ok(Some(Answer {
+        Answer {
             zone: Some(last.zone),
             backlog: Some(sample.backlog),
             ..self.wait(Reason::StatsStale, saturated(delay))
-        }))
+        }
     }
 
     fn law_answer(&self, sample: &Sample, age_ns: i64) -> Result<Option<Answer<H::Object>>, H::Error> {
         let settings = &self.mode.settings;
         let place = &self.queue.asked(self.priority).computed;
-        let holds = |cached: &&Arc<Computed<H::Object>>| {
-            cached.sample == sample.number && Arc::ptr_eq(&cached.settings, settings)
-        };
+        let holds = |cached: &&Arc<Computed<H::Object>>| cached.holds(sample.number, settings);
         let cached = place.load().as_ref().filter(holds).cloned();
         let computed = cached.is_none();
         let source = if let Some(cached) = cached {
@@ -294,20 +342,23 @@ impl<H: Host> Call<'_, H> {
         Ok(read_first.load(Ordering::Relaxed) && !self.queue.failed_since(last_ns.load(Ordering::Relaxed)))
     }
 
-    /// Refuses because of a word that did not admit. It may be closed by now: the loser of a race is still refused.
+    /// Refuses because of a word that did not admit, and counts that.
     pub(crate) fn reject(&self, kept: (u64, u64)) -> Result<H::Object, H::Error> {
-        let state = state_of(kept.0);
+        self.finish(&mut self.refusal(kept.0), Some(kept))
+    }
+
+    /// Returns the refusal of a word that did not admit. It may be closed by now: the loser of a race is still refused.
+    fn refusal(&self, word: u64) -> Answer<H::Object> {
+        let state = state_of(word);
         let retry_at_ns = match state {
             State::Closed => Some(self.now_ns),
-            State::Open | State::HalfOpen => self.queue.breaker.retry_at_ns(kept.0),
+            State::Open | State::HalfOpen => self.queue.breaker.retry_at_ns(word),
         };
         let reason = if state == State::Open { Reason::CircuitOpen } else { Reason::CircuitHalfOpen };
         // No longer than a sample is believed: a ready answer does not note that its queue is asked for.
         let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
         let until_ns = retry_at_ns.map_or(ready_ns, |retry_at_ns| ready_ns.min(retry_at_ns.saturating_sub(1)));
-        let forced = is_forced(kept.0);
-        let mut answer = Answer { shed: true, retry_at_ns, until_ns: Some(until_ns), forced, ..self.go(reason) };
-        self.finish(&mut answer, Some(kept))
+        Answer { shed: true, retry_at_ns, until_ns: Some(until_ns), forced: is_forced(word), ..self.go(reason) }
     }
 
     /// Counts an answer and makes the decision of it. Keeps that ready for other callers, if `kept` is given: it is
@@ -328,4 +379,18 @@ impl<H: Host> Call<'_, H> {
         }
         Ok(decision)
     }
+}
+
+/// Makes the decision of an answer for a caller that only looks.
+///
+/// # Errors
+/// Those of the host.
+pub fn peeked<H: Host>(
+    host: &H,
+    mode: &Mode,
+    name: &H::Name,
+    answer: &mut Answer<H::Object>,
+) -> Result<H::Object, H::Error> {
+    let decision = host.peeked(name, answer)?;
+    if mode.settings.observe && !answer.forced { host.observed(decision) } else { Ok(decision) }
 }

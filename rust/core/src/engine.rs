@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::breaker::Ticket;
-use crate::call::{Admission, Ask, Call, Checks, Planned};
+use crate::call::{Admission, Ask, Call, Checks, Planned, peeked};
 use crate::counters::Row;
-use crate::host::Host;
+use crate::host::{Answer, Host};
 use crate::mode::{Mode, Switches};
 use crate::settings::Settings;
-use crate::table::{Room, Table, in_order};
+use crate::table::{Room, Table, in_order, without_queue};
 use crate::vocabulary::{Priority, Reason};
 
 /// What a caller asks about.
@@ -98,6 +98,32 @@ impl Engine {
         let (mode, now_ns) = self.look(host)?;
         let decision = decide(&mode, now_ns, Ask { admit, may_read: false, cold })?;
         Ok(decision.expect("only a caller that may read is asked to"))
+    }
+
+    /// Tells what [`Self::decide`] would say now, without a ticket; nothing is taken, counted, read, kept or told.
+    ///
+    /// # Errors
+    /// See [`Self::decide`].
+    pub fn peek<T: Table<Name: Sized>>(
+        &self,
+        host: &T,
+        priority: Priority,
+        name: impl FnOnce() -> Result<T::Name, T::Error>,
+    ) -> Result<T::Object, T::Error> {
+        if !self.switches.mode().running {
+            return Err(host.not_running());
+        }
+        let now_ns = host.now_ns()?;
+        let (mode, name) = (&*self.switches.mode_due(now_ns), &name()?);
+        if let Some(stored) = host.find(name)? {
+            let (queue, name, checks) = (host.queue(&stored), host.name(&stored), &self.checks);
+            return Call { host, checks, mode, priority, queue, name, now_ns }.peek();
+        }
+        let mut answer = without_queue(mode, priority, now_ns);
+        if answer.reason == Reason::Untracked && self.room.has_room(host, &mode.settings, now_ns) {
+            answer = Answer::go(priority, Reason::ColdStart, now_ns);
+        }
+        peeked(host, mode, name, &mut answer)
     }
 
     fn decide_untracked<T: Table>(

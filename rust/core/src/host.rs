@@ -129,6 +129,12 @@ pub trait Host {
     /// See [`Self::now_ns`].
     fn decision(&self, name: &Self::Name, answer: &mut Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
 
+    /// Builds the decision of an answer for a caller that only looks: nothing is noted of it.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn peeked(&self, name: &Self::Name, answer: &mut Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
+
     /// Builds the go that observe mode hands out, with the real decision beside it.
     ///
     /// # Errors

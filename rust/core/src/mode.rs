@@ -78,6 +78,15 @@ impl Switches {
         }
     }
 
+    /// Returns the mode that [`Self::mode_at`] would leave, without ending an override.
+    pub fn mode_due(&self, now_ns: i64) -> Arc<Mode> {
+        let mode = self.mode();
+        match mode.override_until_ns {
+            Some(until_ns) if until_ns <= now_ns => Arc::new(Mode { override_until_ns: None, ..(*mode).clone() }),
+            _ => mode,
+        }
+    }
+
     /// Swaps the configuration.
     pub fn configure(&self, settings: &Arc<Settings>) {
         self.change(|mode| Some(Mode { settings: Arc::clone(settings), ..mode.clone() }));

@@ -45,6 +45,13 @@ pub struct Computed<P> {
     pub timestamp: P,
 }
 
+impl<P> Computed<P> {
+    /// Tells whether it was computed of the sample of this number, under this configuration.
+    pub fn holds(&self, sample: u64, settings: &Arc<Settings>) -> bool {
+        self.sample == sample && Arc::ptr_eq(&self.settings, settings)
+    }
+}
+
 /// A finished answer, good for every caller while nothing that it was made from has changed.
 #[derive(Debug)]
 pub struct Ready<P> {

@@ -107,6 +107,13 @@ impl Room {
         &self.other[priority.index()]
     }
 
+    /// Tells whether [`Self::track`] would make room for one more queue now; changes nothing.
+    pub fn has_room<T: Table>(&self, table: &T, settings: &Settings, now_ns: i64) -> bool {
+        let is_idle = |stored: &T::Stored| idle_from_ns(settings, table.queue(stored), now_ns).is_none();
+        table.size() < settings.max_queues
+            || (now_ns >= self.next_eviction_ns.load(Ordering::Relaxed) && table.all().iter().any(is_idle))
+    }
+
     /// Returns the queue of a name, made if there is room for it.
     ///
     /// # Errors
@@ -184,10 +191,7 @@ impl Room {
 
     /// Returns the answer for a name that has no queue and gets none, counted.
     pub fn untracked<P>(&self, mode: &Mode, priority: Priority, now_ns: i64) -> Answer<P> {
-        let answer = mode.switch().map_or_else(
-            || Answer::wait(priority, Reason::Untracked, mode.settings.fallback_ns[priority.index()], now_ns),
-            |switch| Answer::go(priority, switch, now_ns),
-        );
+        let answer = without_queue(mode, priority, now_ns);
         self.other(priority).count(Row::of(answer.reason, true), answer.delay_ns, false);
         answer
     }
@@ -208,6 +212,14 @@ impl Room {
         counted.retain(|(_, _, totals)| totals.reasons.iter().any(|&count| count > 0));
         counted
     }
+}
+
+/// Returns the answer for a name that has no queue and gets none.
+pub fn without_queue<P>(mode: &Mode, priority: Priority, now_ns: i64) -> Answer<P> {
+    mode.switch().map_or_else(
+        || Answer::wait(priority, Reason::Untracked, mode.settings.fallback_ns[priority.index()], now_ns),
+        |switch| Answer::go(priority, switch, now_ns),
+    )
 }
 
 /// Returns all queues in the order in which they were made.

@@ -108,6 +108,10 @@ impl Host for Fake {
         Ok(Seen { reason, delay_ns, shed, ticket, retry_at_ns, computed })
     }
 
+    fn peeked(&self, name: &String, answer: &mut Answer<Seen>) -> Result<Seen, &'static str> {
+        self.decision(name, answer)
+    }
+
     fn observed(&self, decision: Seen) -> Result<Seen, &'static str> {
         Ok(Seen { reason: Some(Reason::ObserveOnly), delay_ns: 0, shed: false, ..decision })
     }
@@ -239,6 +243,10 @@ impl World {
 
     fn open(&self, now_ns: i64) {
         self.queue.breaker.record(Outcome::Failure(None), None, at(now_ns)).unwrap();
+    }
+
+    fn peek(&self, priority: Priority, now_ns: i64) -> Seen {
+        self.call(priority, now_ns, |call| call.peek().unwrap())
     }
 
     fn count(&self, priority: Priority, reason: Reason) -> u64 {
@@ -545,6 +553,52 @@ fn observe_mode_keeps_to_a_circuit_held_open() {
     assert!(matches!(admit(), Admission::Instead(_)));
 }
 
+#[test]
+fn a_probe_is_foreseen_and_not_taken() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(600, 0, None);
+    world.open(0);
+    let refused = world.peek(Priority::Medium, 1);
+    assert_eq!((refused.reason, refused.shed, refused.retry_at_ns), (Some(Reason::CircuitOpen), true, Some(5 * S)));
+    let word = world.queue.breaker.word();
+    for _ in 0..3 {
+        let seen = world.peek(Priority::Medium, 5 * S);
+        assert_eq!((seen.reason, seen.ticket, seen.computed), (Some(Reason::BacklogRed), false, false));
+    }
+    assert_eq!(world.peek(Priority::Low, 5 * S).delay_ns, 2_100_000_000);
+    assert_eq!((world.queue.breaker.word(), world.queue.breaker.last_probe_ns()), (word, None));
+    assert_eq!((world.queue.touched_ns(), world.host.heard()), (0, vec![]));
+    assert!(world.queue.seen(Priority::Medium).is_none());
+}
+
+#[test]
+fn a_look_ends_neither_a_forced_opening_nor_asks_for_anything() {
+    let world = World::new(|settings| settings.degrade_ns = 100 * S);
+    assert_eq!(world.peek(Priority::Medium, 0).reason, Some(Reason::ColdStart));
+    world.queue.read_failed(0);
+    assert_eq!(world.peek(Priority::Medium, 0).reason, Some(Reason::FallbackConservative));
+    world.queue.put_sample(300, 0, None);
+    world.host.reads_first.set(true);
+    let aged = [10 * S + 1, 30 * S, 30 * S + 1, 130 * S, 130 * S + 1];
+    let reasons = aged.map(|now_ns| world.peek(Priority::Medium, now_ns).reason.unwrap());
+    let (yellow, stale) = (Reason::BacklogYellow, Reason::StatsStale);
+    assert_eq!(reasons, [yellow, yellow, stale, stale, Reason::FallbackConservative]);
+    world.queue.breaker.force_open(Some(5 * S));
+    let word = world.queue.breaker.word();
+    assert_eq!(world.peek(Priority::High, 5 * S - 1).reason, Some(Reason::CircuitOpen));
+    assert_eq!(world.peek(Priority::High, 5 * S).reason, Some(Reason::BacklogYellow));
+    assert_eq!((world.queue.breaker.word(), world.host.heard()), (word, vec![]));
+}
+
+#[test]
+fn what_is_foreseen_in_observe_mode_is_a_go_but_for_what_is_forced() {
+    let world = World::new(|settings| settings.observe = true);
+    world.queue.put_sample(1_000, 0, None);
+    assert_eq!(world.peek(Priority::Low, 1).reason, Some(Reason::ObserveOnly));
+    world.queue.breaker.force_open(None);
+    assert_eq!(world.peek(Priority::Low, 1).reason, Some(Reason::CircuitOpen));
+}
+
 /// An engine that runs, and its host with a table.
 struct House {
     engine: Engine,
@@ -571,6 +625,12 @@ impl House {
         self.try_decide(name, now_ns).unwrap().reason.unwrap()
     }
 
+    fn peek(&self, name: &str, now_ns: i64) -> Result<Reason, &'static str> {
+        self.host.now_ns.set(now_ns);
+        let seen = self.engine.peek(&self.host, Priority::Medium, || Ok(name.to_owned()))?;
+        Ok(seen.reason.unwrap())
+    }
+
     fn names(&self) -> Vec<String> {
         in_order(&self.host).iter().map(|stored| stored.0.clone()).collect()
     }
@@ -587,6 +647,22 @@ fn nobody_is_answered_by_an_engine_that_does_not_run() {
     let house = House::new(|_| {});
     house.engine.switches.set_running(false);
     assert_eq!(house.try_decide("a", 0), Err("not running"));
+    assert_eq!(house.peek("a", 0), Err("not running"));
+}
+
+#[test]
+fn a_look_makes_no_queue_and_evicts_none() {
+    let house = House::new(|settings| settings.max_queues = 1);
+    assert_eq!(house.peek("a", 0), Ok(Reason::ColdStart));
+    house.reason("a", 0);
+    house.host.heard();
+    assert_eq!(house.peek("b", 300 * S), Ok(Reason::Untracked));
+    assert_eq!(house.peek("b", 300 * S + 1), Ok(Reason::ColdStart)); // a is idle
+    house.engine.switches.set_override(Some(301 * S));
+    assert_eq!(house.peek("b", 300 * S + 1), Ok(Reason::ManualOverride));
+    assert_eq!(house.peek("b", 301 * S), Ok(Reason::ColdStart));
+    assert_eq!(house.engine.switches.mode().override_until_ns, Some(301 * S));
+    assert_eq!((house.names(), house.others(), house.host.heard()), (vec!["a".into()], 0, vec![]));
 }
 
 #[test]

@@ -63,6 +63,15 @@ class FakeHost:
     def decision(self, answer: Answer) -> ThrottleDecision:
         assert type(answer) is Answer
         self.built.append(tuple(map(plain, answer)))
+        return self._value(answer)
+
+    def peeked(self, answer: Answer) -> ThrottleDecision:
+        assert type(answer) is Answer
+        assert (answer.ticket, answer.computed) == (None, False)
+        self.built.append(("peeked", *map(plain, answer)))
+        return self._value(answer)
+
+    def _value(self, answer: Answer) -> ThrottleDecision:
         return ThrottleDecision(
             answer.priority,
             answer.queue_name,

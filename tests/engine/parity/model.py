@@ -132,6 +132,7 @@ class DecisionModel:
         self.results = 0  # of decisions, that counted
         self.looked_ns: float = -math.inf  # for idle queues
         self.evicted_by_engines: set[str] = set()
+        self.foreseen_by_engines: Reason | None = None
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
 
@@ -140,6 +141,39 @@ class DecisionModel:
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> Answer:
         answer, queue = self._look(priority, queue_name)
         return self._give(self._admitted(answer, queue))
+
+    def peek(self, priority: Priority | str, queue_name: str) -> Answer:
+        """Foresee; nothing of the model changes, so whatever an engine changed here is seen by the next comparison."""
+        priority = Priority.parse(priority)
+        if not self.running:
+            raise ControllerNotStartedError("start it")
+        queue_name = validate_queue_name(queue_name)
+        queue = self.queues.get(queue_name)
+        answer = self._foreseen(priority, queue_name, queue)
+        held_open = answer.reason is Reason.CIRCUIT_OPEN and queue is not None and queue.breaker.forced
+        return self._observed(answer) if self.settings.observe and not held_open else answer
+
+    def _foreseen(self, priority: Priority, name: str, queue: Queue | None) -> Answer:
+        breaker = None if queue is None or queue.breaker.is_over() else queue.breaker
+        answer = self._by_switch_or_breaker(priority, name, breaker)
+        if answer is not None:
+            return answer
+        if queue is None:
+            return self._foreseen_of_newcomer(priority, name)
+        if queue.sample is not None:
+            return self._judged(priority, name, queue.sample)
+        if self._rests(queue):
+            return self._fallback(priority, name, self.settings.fallback_reason)
+        return Answer(priority, name, Reason.COLD_START)
+
+    def _foreseen_of_newcomer(self, priority: Priority, name: str) -> Answer:
+        if len(self.queues) >= self.settings.max_queues:
+            closed = [queue for queue in self.queues.values() if queue.breaker.state == CLOSED]
+            idle_ns = max((self.now_ns() - queue.used_ns for queue in closed), default=0)
+            # As for evictions: when somebody is idle enough is the engines' choice.
+            if not (self.foreseen_by_engines is Reason.COLD_START and idle_ns > 9 * self.settings.cache_ttl_ns):
+                return self._fallback(priority, name, Reason.UNTRACKED)
+        return Answer(priority, name, Reason.COLD_START)
 
     def plan(self, priority: Priority | str, queue_name: str) -> Answer:
         answer, queue = self._look(priority, queue_name)
@@ -216,6 +250,9 @@ class DecisionModel:
         breaker = queue.breaker if queue else None
         if breaker:
             breaker.look()
+        return self._by_switch_or_breaker(priority, name, breaker)
+
+    def _by_switch_or_breaker(self, priority: Priority, name: str, breaker: BreakerModel | None) -> Answer | None:
         if breaker and breaker.forced:
             return self._rejected(priority, name, breaker)
         if self.override():  # of both switches the one that ends; a choice
@@ -242,6 +279,16 @@ class DecisionModel:
         sample, settings = queue.sample, self.settings
         if sample is None:
             return self._fallback(priority, name, settings.fallback_reason)
+        answer = self._judged(priority, name, sample)
+        if answer.reason not in BY_LAW or answer.zone is None:
+            return answer
+        computed = queue.computed_on.get(priority) != (sample, settings)
+        queue.computed_on[priority] = sample, settings
+        self._tell_zone(queue, priority, name, answer.zone)
+        return replace(answer, computed=computed)
+
+    def _judged(self, priority: Priority, name: str, sample: Sample) -> Answer:
+        settings = self.settings
         zone, delay_ns, shed = advise(self._law(name), priority, sample.backlog)
         expired_ns = self.now_ns() - sample.as_of_ns - settings.cache_ttl_ns
         if expired_ns > settings.degrade_ns:
@@ -250,12 +297,8 @@ class DecisionModel:
             share = Fraction(expired_ns, settings.degrade_ns)
             delay_ns = math.floor(delay_ns * (1 - share) + settings.fallback_ns[priority.value] * share)
             return throttled(Answer(priority, name, Reason.STATS_STALE, backlog=sample.backlog, zone=zone), delay_ns)
-        computed = queue.computed_on.get(priority) != (sample, settings)
-        queue.computed_on[priority] = sample, settings
-        self._tell_zone(queue, priority, name, zone)
         reason = Reason.BACKLOG_RED_SHED if shed else Reason(f"backlog_{zone}")
-        answer = Answer(priority, name, reason, shed=shed, backlog=sample.backlog, zone=zone, computed=computed)
-        return throttled(answer, delay_ns)
+        return throttled(Answer(priority, name, reason, shed=shed, backlog=sample.backlog, zone=zone), delay_ns)
 
     def _fallback(self, priority: Priority, name: str, reason: Reason) -> Answer:
         return throttled(Answer(priority, name, reason), self.settings.fallback_ns[priority.value])
@@ -278,6 +321,10 @@ class DecisionModel:
         if held_open or not self.settings.observe:
             return answer
         self._counts_of(answer).let_go[answer.reason] += answer.reason in REFUSALS
+        return self._observed(answer)
+
+    @staticmethod
+    def _observed(answer: Answer) -> Answer:
         about = Answer(
             answer.priority, answer.queue_name, Reason.OBSERVE_ONLY, backlog=answer.backlog, zone=answer.zone
         )
@@ -317,14 +364,20 @@ class DecisionModel:
         settings, now_ns = self.settings, self.now_ns()
         age_ns = math.inf if queue.sample is None else now_ns - queue.sample.as_of_ns
         if queue.sample is None or (not settings.polling and age_ns > settings.cache_ttl_ns):
-            failed_ns = queue.failed_ns
-            if failed_ns is None or (not settings.polling and now_ns >= failed_ns + settings.check_every_ns):
+            if not self._rests(queue):
                 return self._read(name, queue, wait=queue.sample is None)
             if settings.polling and self._is_to_read(queue):
                 return self._read(name, queue, wait=True)
         elif settings.polling and age_ns > settings.check_after_ns and self._is_to_read(queue):
             return self._read(name, queue, wait=True)
         return None
+
+    def _rests(self, queue: Queue) -> bool:
+        """Tell whether callers leave a queue alone whose read failed: a poller reads it, or they try again later."""
+        settings, failed_ns = self.settings, queue.failed_ns
+        if failed_ns is None:
+            return False
+        return settings.polling or self.now_ns() < failed_ns + settings.check_every_ns
 
     def _read(self, name: str, queue: Queue, *, wait: bool) -> Reason | None:
         self.told.append(("read", name, wait))

@@ -186,6 +186,7 @@ class Life(RuleBasedStateMachine):
         engines = [subject.engine for subject in self.subjects]
         by_engines = [_attempt(call, engine, part) for engine, part in zip(engines, given[:-1], strict=True)]
         self.model.evicted_by_engines = self.subjects[0].host.gone
+        self.model.foreseen_by_engines = _real_reason(by_engines[0])
         by_model = _attempt(call, self.model, given[-1])
         expected = self._seen(by_model)
         for answer in by_engines:
@@ -243,8 +244,15 @@ class Life(RuleBasedStateMachine):
         for _ in range(times):  # the second may be an answer that lay ready
             self.decide(lambda engine, _: engine.suggest_throttle(priority, name))
 
+    @rule(priority=priorities, name=names)
+    def peek(self, priority: Any, name: str) -> None:
+        answers = self.all(lambda engine: engine.peek(priority, name))
+        if isinstance(answers[-1], Answer):
+            self.happened[f"foreseen {(answers[-1].advised or answers[-1]).reason}"] += 1
+
     @rule(priority=priorities | odd_priorities, name=names | odd_names)
     def ask_oddly(self, priority: Any, name: Any) -> None:
+        self.all(lambda engine: engine.peek(priority, name))
         self.decide(lambda engine, _: engine.suggest_throttle(priority, name))
         self.decide(lambda engine, _: engine.plan(priority, name))
 
@@ -335,8 +343,10 @@ class Life(RuleBasedStateMachine):
             self.now_ns = max(self.now_ns, (breaker.retry_at_ns() or 0) + off_ns)
         if hastened:
             self.all(lambda engine: engine.hasten(name))
+        self.peek(priority, name)
         answers = self.decide(lambda engine, _: engine.suggest_throttle(priority, name))
         self.decide(lambda engine, _: engine.suggest_throttle("low", name))
+        self.peek(priority, name)
         if isinstance(answers[-1], Answer):
             self.each(lambda engine, decision: engine.record(decision, ok), answers)
             self.suggest(priority, name, 1)  # a probe where the last one came to nothing
@@ -376,8 +386,10 @@ class Life(RuleBasedStateMachine):
 
         self.all(call)
         self.suggest(priority, name, 2)
+        self.peek(priority, name)
         if until_ns is not None:
             self.now_ns = max(self.now_ns, until_ns + off_ns)
+            self.peek(priority, name)
             self.suggest(priority, name, 1)
 
     # Statistics and time.
@@ -391,6 +403,7 @@ class Life(RuleBasedStateMachine):
         self.put_sample(name, backlog, 0)
         self.suggest(priority, name, 2)
         self.advance_to_an_edge(pick, off_ns)
+        self.peek(priority, name)
         self.suggest(priority, name, 1)
 
     @rule(read=reads)
@@ -426,6 +439,7 @@ class Life(RuleBasedStateMachine):
         self.now_ns += 25 * SECOND
         self.put_sample(name, backlog, 0)
         self.suggest(priority, name, 1)
+        self.peek(priority, newcomer)
         self.suggest(priority, newcomer, 1)
         self.suggest(priority, name, 1)
 
@@ -435,6 +449,8 @@ class Life(RuleBasedStateMachine):
     def override(self, enabled: bool, for_ns: int | None) -> None:
         until_ns = None if for_ns is None else self.now_ns + for_ns
         self.all(lambda engine: engine.set_override(enabled, until_ns))
+        for name in NAMES[:2]:
+            self.peek("low", name)
 
     @rule(enabled=st.sampled_from([False, False, False, False, True]))
     def emergency(self, enabled: bool) -> None:
@@ -448,6 +464,7 @@ class Life(RuleBasedStateMachine):
     @rule(priority=priorities, name=names)
     def stop_and_start(self, priority: Any, name: str) -> None:
         self.all(lambda engine: engine.set_running(False))
+        self.peek(priority, name)
         self.decide(lambda engine, _: engine.suggest_throttle(priority, name))
         if self.planned:
             self.decide(lambda engine, planned: engine.admit(planned), self.planned[-1])
@@ -498,6 +515,11 @@ def _attempt(call: Callable[[Any, Any], Any], engine: Any, part: Any) -> Any:
         return type(error), str(error)
 
 
+def _real_reason(answer: Any) -> Reason | None:
+    """Return why a decision is what it is, or was before it was observed."""
+    return getattr(getattr(answer, "advised", None) or answer, "reason", None)
+
+
 def _job(engine: Any, name: str, outcome: str) -> Callable[..., str]:
     def work(word: str, *, times: int) -> str:
         if outcome == "error":
@@ -517,6 +539,7 @@ EVENTS = (
     *("0 to 1", "1 to 0", "1 to 2", "2 to 0", "2 to 1"),
     *("0 to 1 forced", "1 to 1 forced", "1 forced to 1 forced", "1 forced to 0"),
     *("go admitted again", "go admitted anew"),
+    *(f"foreseen {reason}" for reason in Reason if reason is not Reason.OBSERVE_ONLY),
     *("admitted", "check_poller", "evicted", "override ended", "read", "result counted", "result dropped"),
     *(f"{off_ns} from an edge" for off_ns in (-MS, -1, 0, 1, MS)),
     *(f"{priority}: green to {zone}" for priority in Priority for zone in (Zone.YELLOW, Zone.RED)),

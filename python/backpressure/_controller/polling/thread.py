@@ -44,13 +44,58 @@ def _nothing() -> None:
     """End no reads: these end by themselves."""
 
 
+def _known(poller: weakref.ref[Poller]) -> list[str]:
+    held = poller()
+    return [] if held is None else held.queue_names()
+
+
+def _retire(poller: weakref.ref[Poller]) -> None:
+    held = poller()
+    if held is not None:
+        held.retire()()
+
+
+def _live(poller: weakref.ref[Poller], me: _Thread) -> None:
+    """Poll for as long as anybody holds the poller: this thread does so while it polls, but not while it waits."""
+    try:
+        while (held := poller()) is not None and held.is_wanted(me):
+            clock, seconds = held.turn(me)
+            del held
+            try:
+                wait(clock, me.wake, seconds, background=True)
+            except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
+                if (held := poller()) is not None:
+                    held.failed(error)
+                del held
+                me.wake.wait(seconds)
+            me.wake.clear()
+    finally:
+        me.first_poll.land()
+        if (held := poller()) is not None:
+            held.thread_ended()
+
+
+def _carry_out(steps: Generator[Request, Any, None], provider: StatsProvider) -> None:
+    """Do what `steps` ask for, one after the other. Runs on the reader's thread, which may hang for ever.
+
+    So nothing here holds the poller.
+    """
+    go_on = partial(steps.send, None)
+    with contextlib.suppress(StopIteration):
+        while True:
+            request = go_on()
+            try:
+                go_on = partial(steps.send, request.of(provider))
+            except BaseException as error:  # noqa: BLE001 - providers may raise anything
+                go_on = partial(steps.throw, error if isinstance(error, Exception) else as_failed_read(error))
+
+
 class _Thread:
     """One thread of the poller, with its state. Later threads, and those of other processes, share none of it."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.wake = Wake()
-        self.poll_now = True
         self.first_poll = Landing()
         self.due_ns: float = 0  # when it must have reported again, if it lives
         self.late = False  # it woke up much later than planned, and polls
@@ -87,17 +132,19 @@ class Poller:
         self._announcer = announcer
         self.samples = samples
         self.reader = Reader(provider, clock)
-        self._reads = Reads(provider, engine.queue_names)
+        this = weakref.ref(self)
+        self._reads = Reads(provider, partial(_known, this))
+        self._at_exit = partial(_retire, this)
         self._end_reads = end_reads
         self._current: _Thread | None = None
         self._lock = ForkLock()
-        self._begun = False
+        self._begun_in: int | None = None  # the process that started it
         self._stopped = False
         _pollers.add(self)
 
     def start(self) -> Landing | None:
         """Start the thread, in a forked child again; return the end of its first poll, or ``None`` without a poller."""
-        self._begun = True
+        self._begun_in = os.getpid()
         # A daemon that works while its interpreter ends could log to closed files; a subinterpreter would crash.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
@@ -116,7 +163,7 @@ class Poller:
         return True
 
     def _may_run(self) -> bool:
-        return self._begun and self._config.enabled and not self._stopped
+        return self.is_begun() and self._config.enabled and not self._stopped
 
     def check(self) -> bool:
         """Check the thread, since samples are older than they may be; tell whether the caller should read first.
@@ -138,7 +185,7 @@ class Poller:
             # Perhaps it did not report because this process was suspended, and is itself just waking up.
             current.doubted = True
             current.due_ns = self._due_ns(self._config.timeout)
-            self._wake(current)
+            current.wake.set()
         return True
 
     def configure(self, config: PollingConfig) -> None:
@@ -147,15 +194,14 @@ class Poller:
         if not config.enabled:
             self._dismiss()
         elif not self._ensure() and self._current is not None:
-            self._wake(self._current)
+            self._current.wake.set()
 
     def retire(self) -> Callable[[], object]:
         """End the thread and its reads; return a function that waits for the end, for less than a second.
 
         `start` may come again.
         """
-        self._begun = False
-        atexit.unregister(self._at_exit)
+        self._forget_start()
         current = self._dismiss()
         self.reader.interrupt()
         return partial(_join, current, self._end_reads())
@@ -164,6 +210,25 @@ class Poller:
         """As `retire`, for good. Idempotent."""
         self._stopped = True
         return self.retire()
+
+    def abandon(self) -> None:
+        """As `stop`, when nobody holds it any more: waits for nothing, and calls nothing of the provider's."""
+        self._stopped = True
+        self._forget_start()
+        self._dismiss()
+        self._end_reads()
+
+    def is_begun(self) -> bool:
+        """Tell whether it was started, here or in the parent of this process, and not ended."""
+        return self._begun_in is not None
+
+    def is_begun_here(self) -> bool:
+        """Tell whether it was started in this process, and not ended."""
+        return self._begun_in == os.getpid()
+
+    def queue_names(self) -> list[str]:
+        """Return the queues that are polled, beside those that the provider lists."""
+        return self._engine.queue_names()
 
     def alive(self) -> bool:
         """Tell whether this process has a poller that reports in time."""
@@ -197,13 +262,9 @@ class Poller:
             self._current = None
         return current.thread if current is not None and own else None
 
-    def _at_exit(self) -> None:
-        self.retire()()
-
-    @staticmethod
-    def _wake(current: _Thread) -> None:
-        current.poll_now = True
-        current.wake.set()
+    def _forget_start(self) -> None:
+        self._begun_in = None
+        atexit.unregister(self._at_exit)
 
     def _spawn(self, old: _Thread | None) -> None:
         """Start a thread that replaces `old`, unless another caller already has."""
@@ -216,7 +277,7 @@ class Poller:
         if old is not None and old.is_own():
             old.wake.set()
         try:
-            fresh.thread = spawn(partial(self._run, fresh), "backpressure-poller")
+            fresh.thread = spawn(partial(_live, weakref.ref(self), fresh), "backpressure-poller")
         except RuntimeError as error:
             # No more threads can be started: the next caller that finds an old sample tries again.
             fresh.due_ns = -math.inf
@@ -227,39 +288,34 @@ class Poller:
         if not self._may_run():
             self._dismiss()  # the poller was ended after this began
 
-    def _is_wanted(self, me: _Thread) -> bool:
+    def is_wanted(self, me: _Thread) -> bool:
+        """Tell whether this thread is to go on."""
         return self._current is me and not me.dismissed and not self._stopped
 
-    def _run(self, me: _Thread) -> None:
-        try:
-            while self._is_wanted(me):
-                self._turn(me)
-        finally:
-            me.first_poll.land()
-            if self._current is None:
-                self._end_reads()  # it may have begun to read after the reads were ended
+    def thread_ended(self) -> None:
+        """Take note that a thread is at its end."""
+        if self._current is None:
+            self._end_reads()  # it may have begun to read after the reads were ended
 
-    def _turn(self, me: _Thread) -> None:
-        """Wait for the next poll, and poll."""
+    def turn(self, me: _Thread) -> tuple[Clock, float]:
+        """Poll; return the clock to wait on until the next poll, and the seconds. A `wake` ends the wait."""
         try:
-            if not me.poll_now:
-                pause = self.samples.pause(self._config)
-                self._expect(me, pause + self._config.timeout)
-                wait(self._clock, me.wake, pause, background=True)
-                me.wake.clear()
-                if not self._is_wanted(me):
-                    return
-            me.poll_now = False
             me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
             self._expect(me, self._config.timeout)
             self.poll()
+            pause = self.samples.pause(self._config)
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
-            self._announcer.poller_failed(error)
-            self.samples.count_error("provider")
-            wait(self._clock, me.wake, self._config.interval, background=True)
-            me.wake.clear()
+            self.failed(error)
+            pause = self._config.interval
         me.late = False
         me.first_poll.land()
+        self._expect(me, pause + self._config.timeout)
+        return self._clock, pause
+
+    def failed(self, error: Exception) -> None:
+        """Tell of an error that no provider raised."""
+        self._announcer.poller_failed(error)
+        self.samples.count_error("provider")
 
     def _expect(self, me: _Thread, seconds: float) -> None:
         me.due_ns = self._due_ns(seconds)
@@ -296,25 +352,14 @@ class Poller:
 
         What was read until then is in `collected`, into which a read that hangs may still write later.
         """
-        timeout = self._config.timeout
+        timeout, clock = self._config.timeout, self._clock
         try:
-            deadline_ns = self._clock.monotonic_ns() + nanoseconds(timeout)
-            steps = self._reads.steps(collected, queue_names, lambda: self._clock.monotonic_ns() >= deadline_ns)
-            self.reader.call(lambda: self._carry_out(steps), timeout)
+            deadline_ns = clock.monotonic_ns() + nanoseconds(timeout)
+            steps = self._reads.steps(collected, queue_names, lambda: clock.monotonic_ns() >= deadline_ns)
+            self.reader.call(partial(_carry_out, steps, self._provider), timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
             return error
         return None
-
-    def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
-        """Do what `steps` ask for, one after the other. Runs on the reader's thread."""
-        go_on = partial(steps.send, None)
-        with contextlib.suppress(StopIteration):
-            while True:
-                request = go_on()
-                try:
-                    go_on = partial(steps.send, request.of(self._provider))
-                except BaseException as error:  # noqa: BLE001 - providers may raise anything
-                    go_on = partial(steps.throw, error if isinstance(error, Exception) else as_failed_read(error))
 
 
 def _join(*threads: threading.Thread | None) -> None:

@@ -53,6 +53,10 @@ class Law(Protocol):
         """Judge `sample` for jobs of `priority`; may be asked more than once about one sample."""
         ...
 
+    def foresee(self, sample: Sample, priority: int, state: Any, /) -> Advice:
+        """Return what `advise` would; leaves the state alone."""
+        ...
+
     def explain(self, sample: Sample, priority: int, state: Any, /) -> str:
         """Say in one sentence, with its numbers, why `advise` says what it does; leaves the state alone."""
         ...

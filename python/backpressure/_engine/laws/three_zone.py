@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ThreeZoneLaw"]
 
 PERMILLE = 1_000
-_LOW = LOW.value
+_LOW: int = LOW.value
 _GO = Advice(Zone.GREEN, 0, shed=False, reason=Reason.BACKLOG_GREEN)
 
 
@@ -76,6 +76,10 @@ class ThreeZoneLaw:
         shed = priority == _LOW and depth * PERMILLE > self.shed_permille * span
         reason = Reason.BACKLOG_RED_SHED if shed else Reason.BACKLOG_RED
         return Advice(Zone.RED, base * scale_num // scale_den, shed, reason)
+
+    def foresee(self, sample: Sample, priority: int, state: None) -> Advice:
+        """See `advise`, which keeps nothing."""
+        return self.advise(sample, priority, state)
 
     def shed_limit(self) -> int:
         """Return the largest backlog at which LOW is not shed, as far as it lies below its red_max."""

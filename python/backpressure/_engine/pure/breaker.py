@@ -167,6 +167,12 @@ class Breaker:
             self.lapse(self._now_ns())
         return state_of(self.word)
 
+    def word_at(self, now_ns: int) -> int:
+        """Return the word as a look at `now_ns` would leave it; changes nothing."""
+        seen = self.word
+        word = Word.unpack(seen)
+        return word.to(CLOSED).pack() if is_over(word, floor_ms(now_ns - self._origin_ns)) else seen
+
     def admits(self, word: int, now_ns: int) -> bool:
         """Look, without taking anything: would an admission now stand a chance, if `word` still holds?"""
         return admits(Word.unpack(word), floor_ms(now_ns - self._origin_ns), self.circuit)

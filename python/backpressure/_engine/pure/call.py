@@ -12,6 +12,8 @@ from backpressure._engine.word import CLOSED, OPEN, generation_of, is_forced, st
 from backpressure._model.vocabulary import Priority, Reason, Zone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backpressure._engine.border import Host
     from backpressure._engine.laws.law import Advice
     from backpressure._engine.pure.mode import Mode
@@ -110,6 +112,20 @@ class Call:
             return self._reject(breaker.word, sample)
         return self._finish(draft, ticket=ticket)
 
+    def peek(self) -> ThrottleDecision:
+        """Tell what `decide` would say, by what is known: nothing is taken, counted, read, kept or told."""
+        queue, mode, now_ns, retry_at_ns = self._queue, self._mode, self._now_ns, None
+        word = queue.breaker.word_at(now_ns)
+        closed, forced = state_of(word) == CLOSED, is_forced(word)
+        switch = mode.switch()
+        if switch is not None and not forced:
+            draft = Draft(switch)
+        elif closed or self._attempts(forced=forced) or queue.breaker.admits(word, now_ns):
+            draft = self._foresee()
+        else:
+            draft, retry_at_ns = self._refusal(word)
+        return draft.peeked(self._host, mode, self._priority, queue.name, now_ns, retry_at_ns)
+
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         """Ask the breaker again for a planned decision, right before its work; one that waited is counted here."""
         queue = self._queue
@@ -162,10 +178,31 @@ class Call:
             return None
         if age_ns <= settings.cache_ttl_ns:
             return self._fresh(sample, age_ns)
+        return self._stale(sample, age_ns, self._by_law)
+
+    def _foresee(self) -> Draft:
+        """As `_advise`, for a caller that only looks: where a read would come first, its outcome is not known."""
+        settings, queue, now_ns = self._mode.settings, self._queue, self._now_ns
+        sample = queue.sample
+        if sample is None:
+            return Draft(Reason.COLD_START) if queue.may_read(settings, now_ns) else self._fallback()
+        age_ns = sample.age_ns(now_ns)
+        if age_ns > settings.cache_ttl_ns:
+            return self._stale(sample, age_ns, self._foreseen_by_law)
+        cached = queue.computed[self._index]
+        if cached is not None and cached.holds(sample, settings):
+            (zone, delay_ns, shed, reason), timestamp = cached.advice, cached.timestamp
+        else:
+            (zone, delay_ns, shed, reason), timestamp = self._foreseen_by_law(sample), None
+        return Draft(reason, delay_ns, shed, zone, sample.backlog, timestamp)
+
+    def _stale(self, sample: Sample, age_ns: int, by_law: Callable[[Sample], Advice]) -> Draft:
+        """Return what a sample that is not believed any more advises: less and less, until it is the fallback."""
+        settings = self._mode.settings
         over_ns = age_ns - settings.cache_ttl_ns
         if over_ns > settings.degrade_ns:
             return self._fallback()
-        last = self._by_law(sample)
+        last = by_law(sample)
         fallback_ns, degrade_ns = settings.fallback_ns[self._index], settings.degrade_ns
         delay_ns = (last.delay_ns * (degrade_ns - over_ns) + fallback_ns * over_ns) // degrade_ns
         return Draft(Reason.STATS_STALE, delay_ns, zone=last.zone, backlog=sample.backlog)
@@ -174,11 +211,15 @@ class Call:
         law = self._mode.settings.law_of(self._queue.name)
         return law.advise(sample, self._index, self._queue.state_of(law))
 
+    def _foreseen_by_law(self, sample: Sample) -> Advice:
+        law = self._mode.settings.law_of(self._queue.name)
+        return law.foresee(sample, self._index, self._queue.foreseen_by(law))
+
     def _fresh(self, sample: Sample, age_ns: int) -> Draft:
         """Return what the law says of a sample that is believed, computed once for each sample and configuration."""
         settings, queue, index = self._mode.settings, self._queue, self._index
         cached = queue.computed[index]
-        computed = cached is None or cached.sample is not sample or cached.settings is not settings
+        computed = cached is None or not cached.holds(sample, settings)
         if cached is None or computed:
             advice = self._by_law(sample)
             cached = Computed(sample, settings, advice, self._host.utc_now())
@@ -198,7 +239,14 @@ class Call:
         return Draft(settings.fallback_reason, settings.fallback_ns[self._index])
 
     def _reject(self, word: int, sample: Sample | None) -> ThrottleDecision:
-        """Refuse on behalf of `word`, which may have closed by now: the loser of a race is still refused."""
+        draft, retry_at_ns = self._refusal(word)
+        return self._finish(draft, retry_at_ns=retry_at_ns, kept=(word, sample))
+
+    def _refusal(self, word: int) -> tuple[Draft, int | None]:
+        """Refuse on behalf of `word`, which may have closed by now: the loser of a race is still refused.
+
+        The instant is that of the next probe, if it is known.
+        """
         state, now_ns = state_of(word), self._now_ns
         retry_at_ns = now_ns if state == CLOSED else self._queue.breaker.retry_at_ns(word)
         reason = Reason.CIRCUIT_OPEN if state == OPEN else Reason.CIRCUIT_HALF_OPEN
@@ -206,8 +254,7 @@ class Call:
         until_ns = now_ns + self._mode.settings.cache_ttl_ns
         if retry_at_ns is not None:
             until_ns = min(until_ns, retry_at_ns - 1)
-        draft = Draft(reason, shed=True, until_ns=until_ns, forced=is_forced(word))
-        return self._finish(draft, retry_at_ns=retry_at_ns, kept=(word, sample))
+        return Draft(reason, shed=True, until_ns=until_ns, forced=is_forced(word)), retry_at_ns
 
     def _finish(
         self,

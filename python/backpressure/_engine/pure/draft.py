@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from backpressure._engine.border import Host
     from backpressure._engine.pure.breaker import Ticket
+    from backpressure._engine.pure.mode import Mode
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.vocabulary import Priority, Reason, Zone
 
@@ -41,19 +42,35 @@ class Draft(NamedTuple):
         retry_at_ns: int | None = None,
     ) -> ThrottleDecision:
         """Return the decision that the host makes of it."""
-        return host.decision(
-            Answer(
-                priority,
-                queue_name,
-                self.delay_ns,
-                self.shed,
-                self.reason,
-                self.timestamp or host.utc_now(),
-                self.backlog,
-                self.zone,
-                ticket,
-                issued_ns,
-                retry_at_ns,
-                self.computed,
-            )
+        return host.decision(self._answer(host, priority, queue_name, issued_ns, ticket, retry_at_ns))
+
+    def peeked(
+        self, host: Host, mode: Mode, priority: Priority, queue_name: str, issued_ns: int, retry_at_ns: int | None
+    ) -> ThrottleDecision:
+        """Return what the host makes of it for a caller that only looks."""
+        decision = host.peeked(self._answer(host, priority, queue_name, issued_ns, None, retry_at_ns))
+        return host.observed(decision) if mode.settings.observe and not self.forced else decision
+
+    def _answer(
+        self,
+        host: Host,
+        priority: Priority,
+        queue_name: str,
+        issued_ns: int,
+        ticket: Ticket | None,
+        retry_at_ns: int | None,
+    ) -> Answer:
+        return Answer(
+            priority,
+            queue_name,
+            self.delay_ns,
+            self.shed,
+            self.reason,
+            self.timestamp or host.utc_now(),
+            self.backlog,
+            self.zone,
+            ticket,
+            issued_ns,
+            retry_at_ns,
+            self.computed,
         )

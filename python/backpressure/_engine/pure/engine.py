@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.pure.call import Ask, Call, Checks
+from backpressure._engine.pure.draft import Draft
 from backpressure._engine.pure.mode import Switches
-from backpressure._engine.pure.table import Table
+from backpressure._engine.pure.table import Table, without_state
 from backpressure._engine.sample import Sample
 from backpressure._engine.word import is_pristine
 from backpressure._model.arguments import parse_priority, validate_queue_name
@@ -53,6 +54,21 @@ class Engine(Switches):
             return self._decide(priority, queue_name, _SUGGEST)
         ready.count()
         return ready.decision
+
+    def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        parsed = parse_priority(priority)
+        if not self.mode.running:
+            raise self._host.not_running()
+        now_ns = self.now_ns()
+        mode = self.mode_due(now_ns)
+        name = validate_queue_name(queue_name)
+        queue = self._queues.get(name)
+        if queue is not None:
+            return self._call(mode, parsed, queue, now_ns).peek()
+        draft = without_state(mode, parsed)
+        if draft.reason is Reason.UNTRACKED and self._table.has_room(now_ns):
+            draft = Draft(Reason.COLD_START)
+        return draft.peeked(self._host, mode, parsed, name, now_ns, None)
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         # No answer that lies ready makes its caller wait, so it serves whoever asks.

@@ -47,6 +47,12 @@ class Switches:
                 return ended, True
         return mode, False
 
+    def mode_due(self, now_ns: int) -> Mode:
+        """Return the mode that `mode_at` would leave, without ending an override."""
+        mode = self.mode
+        until_ns = mode.override_until_ns
+        return mode if until_ns is None or until_ns > now_ns else mode._replace(override_until_ns=None)
+
     def configure(self, settings: EngineSettings) -> None:
         """Swap the configuration."""
         self._change(settings=settings)

@@ -29,6 +29,10 @@ class Computed:
         self.advice = advice
         self.timestamp = timestamp
 
+    def holds(self, sample: Sample, settings: EngineSettings) -> bool:
+        """Tell whether it was computed of this sample, under this configuration."""
+        return self.sample is sample and self.settings is settings
+
 
 class Ready:
     """A finished answer, good for every caller while nothing that it was made from has changed."""
@@ -97,6 +101,11 @@ class Queue:
         if kept is None or kept.law is not type(law):
             kept = self._swap(Kept(type(law), law.new_state()))
         return kept.state
+
+    def foreseen_by(self, law: Law) -> Any:
+        """Return what `law` keeps of this queue, or would begin with; nothing is kept that was not before."""
+        kept = self._kept
+        return kept.state if kept is not None and kept.law is type(law) else law.new_state()
 
     def _swap(self, new: Kept) -> Kept:
         """Put `new` in the place of what another law kept; return what is kept then, which another thread may have."""

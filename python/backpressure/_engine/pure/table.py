@@ -36,10 +36,8 @@ class Table:
         self._origin_ns = origin_ns
         self.queues: dict[str, Queue] = {}
         by_priority: list[dict[str, Ready]] = [{}, {}, {}]
-        # Both spellings of a priority lead to its answers; integers and bools equal neither.
-        self.ready: dict[object, dict[str, Ready]] = {
-            spelling: by_priority[priority.value] for priority in Priority for spelling in (priority, str(priority))
-        }
+        # A priority's text finds its answers too, which it equals; integers and bools equal none.
+        self.ready: dict[object, dict[str, Ready]] = {priority: by_priority[priority.value] for priority in Priority}
         self._lock = ForkLock()
         self._next_eviction_ns: float = 0
         # What queues without state of their own are counted under: those beyond max_queues, and evicted ones.
@@ -66,6 +64,14 @@ class Table:
             self._host.evicted(gone)
         return queue
 
+    def has_room(self, now_ns: int) -> bool:
+        """Tell whether `track` would make room for one more queue now; changes nothing."""
+        settings = self._switches.mode.settings
+        if len(self.queues) < settings.max_queues:
+            return True
+        idle_ns = _IDLE_TTLS * settings.cache_ttl_ns
+        return now_ns >= self._next_eviction_ns and any(_is_idle(queue, now_ns, idle_ns) for queue in self.all())
+
     def keep(self, priority: Priority, ready: Ready) -> None:
         """Let an answer lie ready for whoever asks next."""
         name = ready.queue.name
@@ -75,8 +81,7 @@ class Table:
 
     def untracked(self, mode: Mode, priority: Priority) -> Draft:
         """Return the answer for a name that has no state and gets none, counted."""
-        settings, switch = mode.settings, mode.switch()
-        draft = Draft(switch) if switch else Draft(Reason.UNTRACKED, settings.fallback_ns[priority.value])
+        draft = without_state(mode, priority)
         self._untracked[priority.value].count(draft.reason, goes=True, delay_ns=draft.delay_ns, computed=False)
         return draft
 
@@ -130,3 +135,13 @@ class Table:
         if evicted:
             self._switches.void_ready()  # as the native engine must
         return evicted
+
+
+def without_state(mode: Mode, priority: Priority) -> Draft:
+    """Return the answer for a name that has no state and gets none."""
+    switch = mode.switch()
+    return Draft(switch) if switch else Draft(Reason.UNTRACKED, mode.settings.fallback_ns[priority.value])
+
+
+def _is_idle(queue: Queue, now_ns: int, idle_ns: int) -> bool:
+    return state_of(queue.breaker.word) == CLOSED and now_ns - queue.touched_ns > idle_ns

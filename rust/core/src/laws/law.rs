@@ -25,6 +25,9 @@ pub trait Law: Send + Sync {
 
     /// Judges `sample` for a job of `priority`.
     fn advise(&self, sample: &Sample, priority: Priority, state: &Self::State) -> Advice;
+
+    /// Returns what [`Self::advise`] would; leaves the state alone.
+    fn foresee(&self, sample: &Sample, priority: Priority, state: &Self::State) -> Advice;
 }
 
 /// Narrows a delay. The configuration keeps delays below six weeks, so no delay is ever cut.

@@ -27,6 +27,13 @@ impl AnyLaw {
             Self::ThreeZone(law) => law.advise(sample, priority, &()),
         }
     }
+
+    /// Returns what [`Self::advise`] would; leaves the state alone.
+    pub fn foresee(&self, sample: &Sample, priority: Priority, _: &State) -> Advice {
+        match self {
+            Self::ThreeZone(law) => law.foresee(sample, priority, &()),
+        }
+    }
 }
 
 impl From<ThreeZoneLaw> for AnyLaw {

@@ -82,6 +82,10 @@ impl Law for ThreeZoneLaw {
             }
         }
     }
+
+    fn foresee(&self, sample: &Sample, priority: Priority, state: &()) -> Advice {
+        self.advise(sample, priority, state)
+    }
 }
 
 #[cfg(test)]

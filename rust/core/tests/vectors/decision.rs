@@ -136,6 +136,10 @@ impl Host for Ear {
         Ok(Some(Decision { priority, reason, delay_ns, shed, zone, backlog, ticket, retry_at_ns, computed, advised }))
     }
 
+    fn peeked(&self, name: &str, answer: &mut Answer<Option<Decision>>) -> Result<Option<Decision>, Infallible> {
+        self.decision(name, answer)
+    }
+
     fn observed(&self, decision: Option<Decision>) -> Result<Option<Decision>, Infallible> {
         Ok(decision.map(|real| Decision {
             reason: Reason::ObserveOnly,

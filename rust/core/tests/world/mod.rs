@@ -118,6 +118,10 @@ impl Host for Witness<'_> {
         Ok(Some(seen))
     }
 
+    fn peeked(&self, name: &str, answer: &mut Answer<Option<Seen>>) -> Result<Option<Seen>, Infallible> {
+        self.decision(name, answer)
+    }
+
     fn observed(&self, decision: Option<Seen>) -> Result<Option<Seen>, Infallible> {
         Ok(decision.map(|real| Seen {
             reason: Reason::ObserveOnly,
