@@ -20,6 +20,7 @@ from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.clock import require_asyncio
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ class AsyncBackpressureController(ControllerBase):
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
+            BackpressureError: trio runs here, not asyncio.
         """
+        require_asyncio()
         with self._starting() as first_poll:
             if first_poll is not None:
                 await first_poll.wait_async(self._clock, self._config.polling.timeout + GRACE)
@@ -147,6 +150,7 @@ class AsyncBackpressureController(ControllerBase):
 
         A cancelled stop has stopped, and waits for nothing more.
         """
+        require_asyncio()
         self._set_stopped()
         await on_thread(self._poller.stop())
 
