@@ -35,6 +35,13 @@ def test_a_page_runs(
     doc_examples.run_page(page, replaced)
 
 
+def test_every_test_that_the_guide_names_is_there() -> None:
+    named = [name for page in GUIDE for name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8"))]
+    assert len(named) > 10
+    for file, test in named:
+        assert re.search(rf"def {test}\(", (ROOT / file).read_text("utf-8")), f"{file} has no {test}"
+
+
 def test_configuration_files_and_variables_are_valid() -> None:
     checked = 0
     for page in GUIDE:

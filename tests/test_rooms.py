@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "python" / "backpressure"
 #: From the top. Rooms on one level do not import each other; "" is the package itself.
 LEVELS = (
+    ("__main__", "_pyinstaller"),
     ("cli",),
     ("integrations",),
     ("", "testing"),

@@ -56,6 +56,20 @@ def test_version(run: Run) -> None:
     )
 
 
+@pytest.mark.parametrize("missing", [None, "typer"])
+def test_it_is_a_module_too(missing: str | None) -> None:
+    code = f"import runpy, sys; sys.argv[1:] = ['--version']; sys.modules[{missing!r}] = None\n"
+    code += "runpy.run_module('backpressure', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, *(["-m", "backpressure", "--version"] if missing is None else ["-c", code])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if missing is None:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("producer-backpressure ")
+    else:
+        assert done.returncode == 2
+        assert "pip install 'producer-backpressure[cli]'" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("--nonsense",), ("check", "--nonsense")])
 def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2

@@ -201,7 +201,7 @@ def test_callers_that_are_impatient_begin_a_bounded_number_of_reads() -> None:
         waiting = [pool.submit(sights.wait, sight, clock, 8) for sight in asked]
         eventually(lambda: clock.sleeping() == 100)
         clock.advance(1)
-        eventually(lambda: clock.sleeping() == 100)
+        assert clock.sleeping() == 100
         (field,) = sights._fields.values()
         assert 8 < len(field.fliers) <= 32
         release.set()

@@ -93,7 +93,6 @@ def test_one_poller_serves_the_loops_of_several_threads(
         reads.append(decision.backlog_size)
 
     asyncio.run(controller.start())
-    eventually(lambda: at_rest(controller, clock, 1))
     clock.advance(15)
     with ThreadPoolExecutor(LOOPS) as pool:
         list(pool.map(lambda _: asyncio.run(ask()), range(LOOPS)))

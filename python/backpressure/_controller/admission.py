@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backpressure._controller import outcome
 from backpressure._controller.sleep import blocks_a_loop
 from backpressure._model.arguments import longest_wait
-from backpressure._model.clock import in_event_loop
+from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.errors import ConfigurationError, ThrottledError
 from backpressure._model.vocabulary import Priority
 from backpressure._runtime.foreign import unless_by_signal
@@ -69,7 +69,7 @@ class Admission:
             self._engine.refuse_late(decision)
             why, instead = f"longer than max_wait ({limit:g} s)", "accept a longer max_wait"
             if blocks:
-                why, instead = "which would block the running event loop", "let it wait in asyncio.to_thread"
+                why, instead = "which would block the running event loop", f"let it wait in {other_thread()}"
             raise ThrottledError(
                 f"{decision.priority} job for queue {decision.queue_name!r} would wait {delay:.3f} s "
                 f"({decision.reason}), {why}, and was not enqueued: retry in {delay:.3f} s, or {instead}",

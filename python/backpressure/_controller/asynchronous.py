@@ -20,6 +20,7 @@ from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.clock import require_asyncio
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
@@ -139,7 +140,9 @@ class AsyncBackpressureController(ControllerBase):
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
+            BackpressureError: trio runs here, not asyncio.
         """
+        require_asyncio()
         with self._starting() as first_poll:
             if first_poll is not None:
                 await first_poll.wait_async(self._clock, self._config.polling.timeout + GRACE)
@@ -149,6 +152,7 @@ class AsyncBackpressureController(ControllerBase):
 
         A cancelled stop has stopped, and waits for nothing more.
         """
+        require_asyncio()
         self._set_stopped()
         await on_thread(self._poller.stop())
 

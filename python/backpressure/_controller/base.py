@@ -24,6 +24,7 @@ from backpressure._model.errors import ConfigurationError
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
+from backpressure._runtime.uncopied import Uncopied
 from backpressure._telemetry.compliance import Compliance
 from backpressure._telemetry.events import Announcer
 from backpressure._telemetry.passed import Passed
@@ -48,10 +49,11 @@ if TYPE_CHECKING:
 __all__ = ["ControllerBase"]
 
 
-class ControllerBase:
+class ControllerBase(Uncopied):
     """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
 
     _may_await: ClassVar[bool] = False
+    _instead = "make one in the process that uses it, from the same BackpressureConfig, which does pickle"
 
     def __init__(
         self,
@@ -260,8 +262,10 @@ class ControllerBase:
         if isinstance(decided, ThrottleDecision):
             self._compliance.reported(decided)
             self._engine.record(decided, ok)
-        else:
-            self._engine.record_queue(validate_queue_name(decided), ok)
+            return
+        queue_name = validate_queue_name(decided)
+        if not self._is_passing():
+            self._engine.record_queue(queue_name, ok)
 
     def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
         if self._state != "running":

@@ -16,7 +16,7 @@ from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
-from backpressure._model.clock import in_event_loop
+from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.errors import BackpressureError
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
@@ -343,7 +343,8 @@ class BackpressureController(ControllerBase):
             raise self._host.not_running()
         if in_event_loop():
             raise BackpressureError(
-                f"refreshing queue {name!r} would block the running event loop: use AsyncBackpressureController",
+                f"refreshing queue {name!r} would block the running event loop: use AsyncBackpressureController, or "
+                f"call it by {other_thread()}",
                 queue_name=name,
             )
         return self._poller.read([name]) == 1

@@ -16,6 +16,7 @@ from backpressure._model.errors import BackpressureError, CircuitOpenError
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
+from backpressure._runtime.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class CircuitBreaker:
+class CircuitBreaker(Uncopied):
     """Stops calls to something that keeps failing, and probes for its recovery.
 
     Args:
@@ -53,6 +54,8 @@ class CircuitBreaker:
         >>> breaker.call(len, "the probe"), breaker.state
         (9, <CircuitState.CLOSED: 0>)
     """
+
+    _instead = "make one from the same CircuitConfig, or ask controller.circuit(), in the process that uses it"
 
     def __init__(
         self, config: CircuitConfig | None = None, *, clock: Clock | None = None, _engine: str | None = None

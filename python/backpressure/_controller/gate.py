@@ -11,6 +11,7 @@ from backpressure._engine.choice import load
 from backpressure._model.arguments import longest_wait, parse_priority, validate_queue_name
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
+from backpressure._runtime.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -35,7 +36,9 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
     )
 
 
-class _Gate:
+class _Gate(Uncopied):
+    _instead = "take one by controller.gate() in the process that uses it, or hand on its priority and queue_name"
+
     def __init__(self, host: ControllerHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
         self.priority = priority
         self.queue_name = queue_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ class Health:
             "sample_age": age,
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
-            "oldest_age": None if stats is None else stats.oldest_age,
+            "oldest_age": None if stats is None or not math.isfinite(stats.oldest_age or 0) else stats.oldest_age,
             "advice": self._advice(name),
         }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from backpressure._controller.callbacks import USE_ASYNC, ControllerHost
 from backpressure._controller.outcome import is_plain, runs_on_a_loop
 from backpressure._model.arguments import longest_wait, parse_priority
-from backpressure._model.clock import in_event_loop
+from backpressure._model.clock import in_event_loop, other_thread, running_loop
 from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
@@ -73,9 +73,10 @@ class BlockingHost(JobHost):
         if self._warned or not any(limit != 0 for limit in limits):
             return
         self._warned = True
+        instead = "use AsyncBackpressureController, or " if running_loop() == "asyncio" else ""
         warnings.warn(
             "a BackpressureController is used on a running event loop, where it cannot wait: jobs that are to be "
-            "delayed will be refused here; use AsyncBackpressureController, or call it by asyncio.to_thread",
+            f"delayed will be refused here; {instead}call it by {other_thread()}",
             RuntimeWarning,
             stacklevel=_level_of_caller(),
         )

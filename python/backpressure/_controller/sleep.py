@@ -7,7 +7,7 @@ import os
 import random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backpressure._model.clock import TaskWake, Wake, in_event_loop, wait
+from backpressure._model.clock import TaskWake, Wake, in_event_loop, other_thread, running_loop, wait
 from backpressure._model.errors import BackpressureError, ControllerStoppedError
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ class _Wakes(Protocol):
 
 def blocks_a_loop(seconds: float, queue_name: str, **about: Any) -> BackpressureError:
     """Return the error for a wait on a thread that runs an event loop; `about` are more arguments of the error."""
+    on_asyncio = running_loop() == "asyncio"
+    instead = "use wait_async() or AsyncBackpressureController" if on_asyncio else f"call it by {other_thread()}"
     return BackpressureError(
-        f"waiting {seconds:.3f} s for queue {queue_name!r} would block the running event loop: "
-        "use wait_async() or AsyncBackpressureController",
+        f"waiting {seconds:.3f} s for queue {queue_name!r} would block the running event loop: {instead}",
         queue_name=queue_name,
         retry_after=seconds,
         **about,

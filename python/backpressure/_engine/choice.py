@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE", "load"]
 
 EngineName = Literal["native", "pure"]
-_MODULES = {"native": "backpressure._native", "pure": "backpressure._engine.pure"}
 
 
 def _has_native() -> bool:
@@ -42,8 +40,13 @@ def load(name: str | None = None) -> EngineModule:
             main one; the pure engine is never taken in its stead.
     """
     name = name or ENGINE
+    module: Any
     try:
-        module: Any = importlib.import_module(_MODULES[name])
+        # Written as imports, so that programs that freeze an application see both.
+        if name == "native":
+            import backpressure._native as module  # noqa: PLC0415 - one of the two is enough
+        else:
+            import backpressure._engine.pure as module  # noqa: PLC0415 - likewise
     except ImportError as error:
         if name == "pure":
             raise

@@ -6,18 +6,51 @@ asyncio would take a quarter of the time that importing this package takes, so i
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from backpressure._model.errors import BackpressureError
 
-__all__ = ["Clock", "SystemClock", "TaskWake", "Wake", "in_event_loop", "wait", "wait_async"]
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = [
+    "Clock",
+    "SystemClock",
+    "TaskWake",
+    "Wake",
+    "in_event_loop",
+    "limit",
+    "other_thread",
+    "own_time",
+    "require_asyncio",
+    "wait",
+    "wait_async",
+]
 
 _SLICE = 0.1
+
+
+def _own_time() -> Any:
+    """Return a second copy of the module time: freezegun and its like patch the first, and whoever imports from it.
+
+    Monotonic time measures how old a sample is and how long a circuit stays open. It must go on, for the native engine
+    reads the system's clock itself, and threads wait on that.
+    """
+    spec = importlib.util.find_spec("time")
+    if spec is None or spec.loader is None:
+        return time
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+#: The machine's clocks, which nobody patches. Sleeps are not taken from it: gevent and eventlet replace them for good.
+own_time = _own_time()
 
 
 @runtime_checkable
@@ -52,9 +85,9 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks. Monotonic time goes on where freezegun stops the wall time, which is for display."""
 
-    monotonic_ns = staticmethod(time.monotonic_ns)
+    monotonic_ns = staticmethod(own_time.monotonic_ns)
     sleep = staticmethod(time.sleep)
 
     @staticmethod
@@ -114,6 +147,7 @@ class TaskWake:
     def __init__(self) -> None:
         import asyncio  # noqa: PLC0415 - see the head of this file
 
+        require_asyncio()
         self._event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -153,14 +187,61 @@ def wait(clock: Clock, event: threading.Event, seconds: float, *, background: bo
         clock.sleep(min(left / 1e9, _SLICE))
 
 
+def limit(clock: Clock, event: threading.Event, seconds: float) -> None:
+    """Block until `event` is set, by a read that is under way, for `seconds` at most.
+
+    Unlike a `wait`, it is expected to end early: a clock for tests may tell a thread that waits for the time from one
+    that waits for an answer.
+    """
+    clock_limit = getattr(clock, "limit", None)
+    if clock_limit is None:
+        wait(clock, event, seconds, background=True)
+    else:
+        clock_limit(event, seconds)
+
+
 async def wait_async(clock: Clock, seconds: float) -> None:
     """Suspend the calling task on `clock` for `seconds`, as a wait in the background."""
     clock_wait = getattr(clock, "async_wait", None)
     await (clock.async_sleep(seconds) if clock_wait is None else clock_wait(seconds))
 
 
+def running_loop() -> str | None:
+    """Return which library runs an event loop on the calling thread: ``"asyncio"``, ``"trio"`` or ``None``."""
+    # What was never imported, or is being imported right now, runs nothing.
+    asyncio: Any = sys.modules.get("asyncio")
+    trio: Any = sys.modules.get("trio.lowlevel")
+    loop = getattr(asyncio, "_get_running_loop", _none)()
+    if hasattr(trio, "current_task"):
+        with contextlib.suppress(RuntimeError):  # no task of trio runs here
+            trio.current_task()
+            # Each of them can run inside of the other.
+            return "trio" if loop is None or asyncio.current_task(loop) is None else "asyncio"
+    return None if loop is None else "asyncio"
+
+
+def _none() -> None:
+    """Stand for a function that is not there yet."""
+
+
 def in_event_loop() -> bool:
     """Tell whether the calling thread runs an event loop, which must not be blocked."""
-    # If asyncio was never imported, or is being imported right now, no loop runs.
-    running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-    return running_loop is not None and running_loop() is not None
+    return running_loop() is not None
+
+
+def other_thread() -> str:
+    """Return the name of the function that runs blocking calls elsewhere, for code on the calling thread's loop."""
+    return "trio.to_thread.run_sync" if running_loop() == "trio" else "asyncio.to_thread"
+
+
+def require_asyncio() -> None:
+    """Refuse to await what needs asyncio on an event loop of trio.
+
+    Raises:
+        BackpressureError: trio runs on the calling thread.
+    """
+    if running_loop() == "trio":
+        raise BackpressureError(
+            "AsyncBackpressureController needs asyncio, and trio runs here: make a BackpressureController, and call it "
+            "by trio.to_thread.run_sync"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from backpressure._model.clock import own_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -23,14 +25,14 @@ class Pauses:
 
     def __init__(self) -> None:
         self._pieces = 0
-        self._since = time.perf_counter()
+        self._since = own_time.perf_counter()
 
     def tick(self) -> None:
         """Note that a piece of some microseconds is done; offer the GIL to other threads now and then."""
         self._pieces += 1
-        if self._pieces % _PIECES == 0 and time.perf_counter() - self._since >= _SLICE:
+        if self._pieces % _PIECES == 0 and own_time.perf_counter() - self._since >= _SLICE:
             time.sleep(0)
-            self._since = time.perf_counter()
+            self._since = own_time.perf_counter()
 
 
 def paced(items: Iterable[T]) -> Iterator[T]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from backpressure._model.clock import own_time
 from backpressure._runtime.pauses import paced
 from backpressure._telemetry.families import FAMILIES
 from backpressure._telemetry.ledger import since
@@ -61,7 +61,7 @@ class Files:
             if self._said.get(series[:2]) != series.value:
                 self._said[series[:2]] = series.value
                 self._set(series)
-        clock = time.monotonic()
+        clock = own_time.monotonic()
         for series in paced(now.backlog_series()):
             queue = series.labels[0]
             taken = clock - now.backlogs[queue][1]

@@ -139,7 +139,8 @@ mod system {
 
     impl System {
         pub fn new(py: Python<'_>) -> PyResult<Self> {
-            let read = py.import(intern!(py, "time"))?.getattr(intern!(py, "monotonic_ns"))?;
+            let time = py.import(intern!(py, "backpressure._model.clock"))?.getattr(intern!(py, "own_time"))?;
+            let read = time.getattr(intern!(py, "monotonic_ns"))?;
             // The first call is slow; the second follows its anchor at once.
             read.call0()?;
             let anchor = Instant::now();

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from backpressure._model.clock import Wake, wait
+from backpressure._model.clock import Wake, limit
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._runtime.threads import spawn
 
@@ -19,8 +19,8 @@ __all__ = ["Reader", "as_failed_read"]
 
 T = TypeVar("T")
 
-# Seconds in which an interrupted call may still end by itself.
-_GRACE = 0.25
+# Seconds in which an interrupted call may still end by itself: so few that its caller is not held up.
+_GRACE = 0.01
 # Calls that may hang at one time: a third would not end either, and each costs a thread.
 _MAX_HUNG = 2
 
@@ -77,7 +77,7 @@ class Reader:
         except RuntimeError as error:
             raise StatsUnavailableError(f"no thread is left to read on: {error}") from None
         try:
-            wait(self._clock, call.wake, timeout, background=True)
+            limit(self._clock, call.wake, timeout)
         except BaseException:
             # A caller that is interrupted, for instance by Ctrl-C, does not wait for the end of its read.
             hung.add(call)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopReads"]
 
-# Seconds in which a cancelled read may still end by itself; fewer than those of `deadline`.
+# Seconds in which a cancelled read may still end by itself, so that its loop need not be given up. No caller waits.
 _GRACE = 0.2
 # Loops that may hang at one time; each costs a thread.
 _MAX_HUNG = 2

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from backpressure._engine.sync import ForkLock
-from backpressure._model.clock import TaskWake, Wake, wait, wait_async
+from backpressure._model.clock import TaskWake, Wake, limit, wait_async
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MOST_FLIERS = 32
 # The part of its time that a caller waits for a read to begin; then another one is begun for it.
 _PATIENCE = 1 / 8
 #: Seconds after the timeout within which a read that took too long is reported as failed.
-GRACE = 0.3
+GRACE = 0.03
 
 
 class _Settable(Protocol):
@@ -56,7 +56,7 @@ class Landing:
         wake = Wake()
         self.waiting.append(wake)  # before the look at `over`, so that no end is missed
         if not self.over:
-            wait(clock, wake, seconds, background=True)
+            limit(clock, wake, seconds)
 
     async def wait_async(self, clock: Clock, seconds: float) -> None:
         """As `wait`, suspending the calling task instead."""

@@ -8,7 +8,6 @@ import math
 import os
 import sys
 import threading
-import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from backpressure._controller.polling.deadline import Reader, as_failed_read
 from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.sights import Landing, ThreadSights
 from backpressure._engine.sync import ForkLock
-from backpressure._model.clock import Wake, wait
+from backpressure._model.clock import Wake, own_time, wait
 from backpressure._model.units import nanoseconds
 from backpressure._runtime.threads import spawn
 
@@ -327,11 +326,11 @@ class Poller:
     def poll(self) -> bool:
         """Read everything once, within the timeout; tell whether the provider answered. Its errors are not raised."""
         collected: dict[str, object] = {}
-        began = time.perf_counter()
+        began = own_time.perf_counter()
         failure = self._bounded(collected)
         if self._stopped:
             return False  # what was cut short is not reported
-        answered = self.samples.finish(collected.copy(), failure, time.perf_counter() - began)
+        answered = self.samples.finish(collected.copy(), failure, own_time.perf_counter() - began)
         self.samples.after_poll()
         return answered
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from typing import TYPE_CHECKING
 
 from backpressure._engine.sync import ForkLock
@@ -22,6 +21,8 @@ from backpressure._engine.word import (
     stamp_ms,
     state_of,
 )
+from backpressure._model.clock import SystemClock
+from backpressure._runtime.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from backpressure._engine.settings import CircuitSettings
 
 
-class Ticket:
+class Ticket(Uncopied):
     """Permission to do one piece of work, to be handed back with its result.
 
     A probe's ticket settles once. A closed circuit's may be shared: it stands for the generation alone.
@@ -37,6 +38,7 @@ class Ticket:
     """
 
     __slots__ = ("_settle", "generation", "issued_ns", "probe")
+    _instead = "report the outcome in the process that got it"
 
     def __init__(self, generation: int, issued_ns: int, *, probe: bool) -> None:
         self.generation = generation
@@ -154,7 +156,7 @@ class Breaker:
         self.last_failure: str | None = None
         self.last_failure_ns: int | None = None
         self.last_probe_ns: int | None = None
-        self._now_ns = now_ns or time.monotonic_ns
+        self._now_ns = now_ns or SystemClock.monotonic_ns
         self._origin_ns = self._now_ns() if origin_ns is None else origin_ns
         self._lock = ForkLock()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.pure.call import Ask, Call, Checks
@@ -12,6 +11,7 @@ from backpressure._engine.pure.table import Table, without_state
 from backpressure._engine.sample import Sample
 from backpressure._engine.word import is_pristine
 from backpressure._model.arguments import parse_priority, validate_queue_name
+from backpressure._model.clock import SystemClock
 from backpressure._model.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Engine(Switches):
         super().__init__(settings)
         self._host = host
         self._is_plain = host.is_plain
-        self.now_ns = host.now_ns or time.monotonic_ns
+        self.now_ns = host.now_ns or SystemClock.monotonic_ns
         self.origin_ns = self.now_ns()
         self._checks = Checks(host)
         self._table = Table(host, self, self.now_ns, self.origin_ns)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PGconn, PollingStatus
+
+from backpressure._model.clock import own_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ class Link:
         return self._dial(last)
 
     def _dial(self, conninfo: bytes) -> Connection:
-        deadline = time.monotonic() + self._timeout
+        deadline = own_time.monotonic() + self._timeout
         connection = PGconn.connect_start(conninfo)
         try:
             status = PollingStatus.WRITING
@@ -99,7 +100,7 @@ class Link:
         """
         assert self._connection is not None  # noqa: S101 - connect() comes first
         connection = self._connection
-        deadline = time.monotonic() + self._timeout + _SLACK
+        deadline = own_time.monotonic() + self._timeout + _SLACK
         if values is None:
             connection.send_query(command.encode())
         else:
@@ -132,7 +133,7 @@ class Link:
         with selectors.DefaultSelector() as selector:
             selector.register(connection.socket, events)
             while not self._is_cut:
-                left = deadline - time.monotonic()
+                left = deadline - own_time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"no answer within {self._timeout:g} s")
                 for _, ready in selector.select(min(left, _LOOK)):

@@ -1,0 +1,28 @@
+"""What PyInstaller cannot see, though an application needs it: imports by name, and the metadata of this package."""
+
+import importlib.metadata
+
+from PyInstaller.utils.hooks import copy_metadata
+
+hiddenimports = [
+    "backpressure._controller.asynchronous",
+    "backpressure._engine.border",
+    "backpressure._engine.pure",
+    "backpressure._engine.totals",
+    "backpressure._model.arguments",
+    "backpressure._model.vocabulary",
+    "backpressure._native",
+    "backpressure._runtime.version",
+    "backpressure._telemetry.metrics",
+    "backpressure.providers.kafka.provider",
+    "backpressure.providers.postgres.provider",
+    "backpressure.providers.prometheus.provider",
+    "backpressure.providers.rabbitmq.provider",
+    "backpressure.providers.redis.async_provider",
+    "backpressure.providers.redis.provider",
+    "backpressure.providers.sqs.provider",
+]
+try:
+    datas = copy_metadata("producer-backpressure")  # for __version__, and for layouts that are entry points
+except importlib.metadata.PackageNotFoundError:  # it is not installed, but lies on the path
+    datas = []
