@@ -20,6 +20,7 @@ from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.hidden import hides_arguments
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class AsyncBackpressureController(ControllerBase):
 
     _may_await = True
 
+    @hides_arguments
     def __init__(
         self,
         config: BackpressureConfig | None,

@@ -18,6 +18,7 @@ from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
 from backpressure._model.clock import in_event_loop
 from backpressure._model.errors import BackpressureError
+from backpressure._model.hidden import hides_arguments
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class BackpressureController(ControllerBase):
         ['receipt']
     """
 
+    @hides_arguments
     def __init__(
         self,
         config: BackpressureConfig | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from backpressure._controller.entrances import Entrance, Entrances, per_entrance
 from backpressure._engine.choice import load
 from backpressure._model.arguments import longest_wait, parse_priority, validate_queue_name
+from backpressure._model.half_built import repr_when_half_built
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -35,6 +36,7 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
     )
 
 
+@repr_when_half_built
 class _Gate:
     def __init__(self, admission: Admission, priority: Priority, queue_name: str, max_wait: float | None) -> None:
         self.priority = priority

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
+from backpressure._model.stats import age_of
 from backpressure._model.vocabulary import CircuitState
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Health:
         now_ns = self._clock.monotonic_ns()
         samples = ((name, self._engine.sample(name)) for name in self._engine.queue_names())
         return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
+
+    def max_queues(self) -> int:
+        return self._config().max_queues
 
     def polls(self) -> Durations:
         return self._samples.durations
@@ -102,7 +106,7 @@ class Health:
             "sample_age": age,
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
-            "oldest_age": None if stats is None else stats.oldest_age,
+            "oldest_age": None if stats is None else age_of(stats.oldest_age),
         }
 
     def _passed_by_queue(self) -> dict[str, dict[str, int]]:

@@ -15,6 +15,7 @@ from backpressure._controller.polling.deadline import as_failed_read
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._runtime.reading import owned, owner, owning
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class _Read:
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         self._make = make
+        self.owner = owner()
         self._wake = Wake()
         self._value: Any = None
         self._error: BaseException | None = None
@@ -134,15 +136,15 @@ class _Loop:
             read.begin()
 
     def cut(self) -> None:
-        """Cancel all reads."""
-        for read in self.reads.copy():
+        """Cancel all reads of whoever asks for that."""
+        for read in owned(self.reads.copy()):
             read.release()
             self._call(read.cancel)
 
     def end(self) -> None:
         """Cancel what runs, free what the provider keeps for this loop, and end."""
         self._end_asked = True
-        self.cut()
+        owning(None, self.cut)
         self._call(self._note_end)
 
     def _call(self, function: Callable[[], object]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import random
 import re
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
-from backpressure._model.stats import QueueStats
+from backpressure._model.stats import QueueStats, age_of
 from backpressure._model.units import nanoseconds
+from backpressure._runtime.foreign import raised_by_signal
 from backpressure._runtime.pauses import Pauses
 from backpressure._telemetry.ledger import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
@@ -32,10 +33,12 @@ _MAX_REPORTED = 1_000
 # Types of errors that are counted one by one: they are labels of a metric, and come from other people's code.
 _MAX_ERROR_TYPES = 50
 _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
-# Seconds, longer than any job waits: an integer may be larger than every float.
-_LONGEST = 1e10
 # Failures that go on until a person changes something.
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
+
+
+# Backlog, nanoseconds since it was true, nanoseconds since the oldest job was enqueued.
+_Numbers = tuple[int, int, int | None]
 
 
 def _never(_queue_name: str) -> bool:
@@ -43,10 +46,9 @@ def _never(_queue_name: str) -> bool:
 
 
 def _age_ns(seconds: object) -> int | None:
-    """Return an age in whole nanoseconds; ``None`` for what is no age: a provider may be other people's code."""
-    if isinstance(seconds, (int, float)) and 0 <= seconds < math.inf:
-        return nanoseconds(min(seconds, _LONGEST))
-    return None
+    """Return an age in whole nanoseconds; ``None`` for what is no age."""
+    age = age_of(seconds)
+    return None if age is None else nanoseconds(age)
 
 
 class Samples:
@@ -135,12 +137,10 @@ class Samples:
         good: set[str] = set()
         for name, sample in collected.items():
             tick()
-            problem, error_type = self._problem(name, sample)
-            if problem is None:
-                assert isinstance(sample, QueueStats)  # noqa: S101 - nothing else has no problem
-                lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
-                oldest_age_ns = _age_ns(sample.oldest_age)
-                if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns, oldest_age_ns):
+            problem, error_type, numbers = self._judge(name, sample, wall)
+            if numbers is not None:
+                backlog, lag_ns, oldest_age_ns = numbers
+                if self._engine.put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
                     self.stats[name] = sample
                     good.add(name)
                     self._note_found(name)
@@ -173,6 +173,22 @@ class Samples:
             return "provider"
         return given if given in self._errors or len(self._errors) < _MAX_ERROR_TYPES else "provider"
 
+    def _judge(self, name: object, sample: Any, wall: datetime) -> tuple[str | None, str, _Numbers | None]:
+        """Return what is wrong with a sample, as what to count that, and else its numbers.
+
+        A subclass, or a time zone, may be other people's code and raise anything: that concerns this queue alone.
+        """
+        try:
+            problem, error_type = self._problem(name, sample)
+            if problem is not None:
+                return problem, error_type, None
+            lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
+            return None, error_type, (sample.backlog_count, lag_ns, _age_ns(sample.oldest_age))
+        except BaseException as error:
+            if raised_by_signal(error):
+                raise
+            return f"looking at its sample raised {type(error).__name__}", "invalid_sample", None
+
     def _problem(self, name: object, sample: object) -> tuple[str | None, str]:
         if isinstance(sample, StatsUnavailableError):
             return str(sample), self._error_type(sample)
@@ -184,7 +200,7 @@ class Samples:
             validate_queue_name(name)
         except InvalidQueueError as error:
             return str(error), "invalid_sample"
-        return sample.fault(), "invalid_sample"
+        return QueueStats.fault(sample) or sample.fault(), "invalid_sample"
 
     def _settle_cold_queues(self) -> None:
         """Let queues without any sample use the fallback until the next poll."""

@@ -87,12 +87,13 @@ class Poller:
         self._announcer = announcer
         self.samples = samples
         self.reader = Reader(provider, clock)
-        self._reads = Reads(provider, engine.queue_names)
+        self._reads = Reads(provider, engine.queue_names, self.reader.is_crowded)
         self._end_reads = end_reads
         self._current: _Thread | None = None
         self._lock = ForkLock()
         self._begun = False
         self._stopped = False
+        self._again = False
         _pollers.add(self)
 
     def start(self) -> Landing | None:
@@ -250,10 +251,11 @@ class Poller:
                 me.wake.clear()
                 if not self._is_wanted(me):
                     return
-            me.poll_now = False
+            me.poll_now = self._again = False
             me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
             self._expect(me, self._config.timeout)
             self.poll()
+            me.poll_now = me.poll_now or self._again  # for the queues that it did not come to
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self._announcer.poller_failed(error)
             self.samples.count_error("provider")
@@ -276,7 +278,11 @@ class Poller:
         failure = self._bounded(collected)
         if self._stopped:
             return False  # what was cut short is not reported
-        answered = self.samples.finish(collected.copy(), failure, time.perf_counter() - began)
+        taken = collected.copy()
+        if failure is not None and (is_new := self._reads.note_cut(taken)) is not None:
+            failure = None  # the provider answers: one queue alone took too long
+            self._again = is_new
+        answered = self.samples.finish(taken, failure, time.perf_counter() - began)
         self.samples.after_poll()
         return answered
 

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 
 from backpressure._model.config.fields import DAY, HOUR, TICK, Section, Unset, boolean, duration
+from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["PollingConfig"]
 
@@ -15,6 +16,7 @@ def _longest_gap(polling: Any) -> Any:
     return round(polling.interval + polling.jitter + polling.timeout, 9)
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class PollingConfig(Section):
     """How statistics are read in the background. All durations in seconds. Immutable.
