@@ -82,8 +82,9 @@ class Reader:
             )
         call = _Call(function, self._interrupt)
         running = self._running.setdefault(os.getpid(), set())
-        running.add(call)
+        running -= {call for call in running.copy() if call.done}  # of callers that were interrupted
         try:
+            running.add(call)
             return self._outcome(call, timeout, hung)
         finally:
             running.discard(call)

@@ -15,6 +15,7 @@ from backpressure._controller.polling.deadline import as_failed_read
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.tasks import start_task
 from backpressure._runtime.reading import owned, owner, owning
 from backpressure._runtime.threads import spawn
 
@@ -50,7 +51,7 @@ class _Read:
         if self.cut:
             self.fail(_overran())
         else:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="backpressure-read")
+            self._task = start_task(self._run(), "backpressure-read")
 
     async def _run(self) -> None:
         try:
@@ -148,7 +149,7 @@ class _Loop:
         self._call(self._note_end)
 
     def _call(self, function: Callable[[], object]) -> None:
-        # In an empty context, which every task on this loop inherits.
+        # In an empty context: the handle would keep that of the caller.
         with contextlib.suppress(RuntimeError):  # it is closed: nothing runs there
             self._loop.call_soon_threadsafe(function, context=contextvars.Context())
 

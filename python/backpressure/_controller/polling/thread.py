@@ -19,6 +19,7 @@ from backpressure._controller.polling.sights import Landing, ThreadSights
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, wait
 from backpressure._model.units import nanoseconds
+from backpressure._runtime.foreign import unless_by_signal
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class Poller:
             steps = self._reads.steps(collected, queue_names, lambda: self._clock.monotonic_ns() >= deadline_ns)
             self.reader.call(lambda: self._carry_out(steps), timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
-            return error
+            return unless_by_signal(error)
         return None
 
     def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
