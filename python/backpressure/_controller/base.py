@@ -100,6 +100,7 @@ class ControllerBase:
             self._clock,
             self._announcer,
             hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
+            most=lambda: self._config.max_queues,
         )
         self._poller, sights = self._make_poller()
         self._host.bind(self._engine, self._admission, self._poller, sights)

@@ -13,9 +13,11 @@ from backpressure._model.errors import ConfigurationError, InvalidPriorityError,
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority
 
 __all__ = [
+    "WITHHELD",
     "MaxWait",
     "check_max_wait",
     "check_seconds",
+    "holds_credentials",
     "longest_wait",
     "parse_priority",
     "shown",
@@ -26,6 +28,8 @@ _MAX_NAME_BYTES = 255
 _MAX_SHOWN = 500
 _MAX_QUOTED = 64  # of a text that is longer than `_MAX_SHOWN`
 _MAX_ITEMS = 100
+#: What messages show instead of a URL with credentials.
+WITHHELD = "a URL with user name or password (withheld)"
 _MAX_URL = 2_000
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 _SHORT = reprlib.Repr()
@@ -39,20 +43,27 @@ _LONGEST_PRIORITY = max(map(len, _PRIORITIES))
 MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, float | None] | None
 
 
+def holds_credentials(text: str) -> bool:
+    """Tell whether there is a URL with a user name or password in a text."""
+    return _CREDENTIALS.search(text) is not None
+
+
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
 
 
 def shown(value: object) -> str:
     """Return `value` as messages show it: short, though it be long or deep, and without a URL's user and password."""
-    if isinstance(value, str | bytes) and _CREDENTIALS.search(_text(value[:_MAX_URL])):
-        return "a URL with user name or password (withheld)"
+    if isinstance(value, str | bytes) and holds_credentials(_text(value[:_MAX_URL])):
+        return WITHHELD
     if isinstance(value, str | bytes | bytearray) and len(value) > _MAX_SHOWN:
         return f"{value[:_MAX_QUOTED]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
     try:
         text = _SHORT.repr(value) if isinstance(value, list | tuple | dict | set | frozenset) else repr(value)
     except (ValueError, RecursionError):
         return f"<{type(value).__name__} too large to show>"
+    if holds_credentials(text[:_MAX_URL]):
+        return WITHHELD
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 

@@ -248,7 +248,8 @@ class _Response:
         self._held: list[tuple[Any, ...]] = []
         self._released = False
         self._write: Callable[[bytes], object]
-        self._parts: Iterator[bytes] = iter(())
+        self._body: Iterable[bytes] = ()
+        self._parts: Iterator[bytes] | None = None
         self._close: Callable[[], object] | None = None
 
     def start(
@@ -287,7 +288,7 @@ class _Response:
     def over(self, body: Iterable[bytes]) -> _Response:
         """Wrap the application's iterable, too."""
         self._close = getattr(body, "close", None)
-        self._parts = iter(body)
+        self._body = body
         return self
 
     def __iter__(self) -> _Response:
@@ -295,6 +296,8 @@ class _Response:
 
     def __next__(self) -> bytes:
         try:
+            if self._parts is None:
+                self._parts = iter(self._body)  # not before: its error is answered here
             part = next(self._parts)
         except StopIteration:
             self.release()

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import random
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.sync import Tally
@@ -30,6 +31,8 @@ __all__ = ["Samples"]
 
 # Queues whose failures are reported one by one; a provider that invents names must not fill the memory.
 _MAX_REPORTED = 1_000
+# One in so many places is kept for queues that producers ask for, where a provider lists more than there are.
+_FREE_SHARE = 4
 # Types of errors that are counted one by one: they are labels of a metric, and come from other people's code.
 _MAX_ERROR_TYPES = 50
 _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -56,6 +59,7 @@ class Samples:
 
     Args:
         hastens: tells whether a queue's circuit may be probed at once when its statistics can be read again.
+        most: returns how many queues may have state.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Samples:
         announcer: Announcer,
         *,
         hastens: Callable[[str], bool] = _never,
+        most: Callable[[], int] = lambda: sys.maxsize,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._engine = engine
@@ -72,6 +77,7 @@ class Samples:
         self._announcer = announcer
         self._uniform = uniform
         self._hastens = hastens
+        self._most = most
         self._failures = 0
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
@@ -98,7 +104,7 @@ class Samples:
 
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
-        good = self.take(collected)
+        good = self.take(self._with_room(collected))
         self._settle_cold_queues()
         self.last_poll_seconds = seconds
         self.durations = self.durations.plus(nanoseconds(seconds))
@@ -129,6 +135,19 @@ class Samples:
         if not polled and (good or failure is not None):
             self._report(None if good else failure)
         return len(good)
+
+    def _with_room(self, collected: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what there is room for if a provider lists more queues than may have state.
+
+        Those that producers have asked for come first, and some places stay free for others that they will ask for.
+        """
+        most, known = self._most(), set(self._engine.queue_names())
+        new = [name for name in collected if name not in known]
+        if len(known) + len(new) <= most:
+            return collected
+        room = max(0, most - max(1, most // _FREE_SHARE) - len(known))
+        left_out = set(new[room:])
+        return {name: sample for name, sample in collected.items() if name not in left_out}
 
     def take(self, collected: Mapping[str, Any]) -> set[str]:
         """Give samples to the engine; return the queues whose samples were good. A bad one does not affect others."""
