@@ -96,9 +96,9 @@ def validate_queue_name(name: object) -> str:
         raise InvalidQueueError(msg)
     # A str subclass could compare or hash as it likes; engines only ever see exact strings.
     name = str.__str__(name)
-    if name.isascii() and name.isprintable() and 1 <= len(name) <= _MAX_NAME_BYTES and name != OTHER_QUEUES:
+    # The length first: looking at each character of a long text takes long.
+    if 1 <= len(name) <= _MAX_NAME_BYTES and name.isascii() and name.isprintable() and name != OTHER_QUEUES:
         return name  # nearly all names end here
-    # The length first: looking at each character of a long text takes seconds.
     if len(name) > _MAX_NAME_BYTES:
         msg = f"invalid queue name {shown(name)}: give 1 to {_MAX_NAME_BYTES} UTF-8 bytes"
     elif any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
