@@ -266,7 +266,7 @@ class TestReader:
         release.set()
         assert [error.error_type for error in errors] == ["deadline"]
 
-    def test_at_most_two_calls_hang_at_a_time(self) -> None:
+    def test_at_most_eight_calls_hang_at_a_time(self) -> None:
         release = threading.Event()
         reader = Reader(object(), SystemClock())
         calls: list[int] = []
@@ -275,10 +275,10 @@ class TestReader:
             calls.append(1)
             release.wait(30)
 
-        for _ in range(4):
+        for _ in range(10):
             with pytest.raises(StatsUnavailableError):
                 reader.call(hang, 0.01)
-        assert len(calls) == 2
+        assert len(calls) == 8
         release.set()
         eventually(lambda: all(call.done for call in reader._hung[os.getpid()]))
         assert reader.call(lambda: 3, 10) == 3
@@ -317,7 +317,7 @@ def test_a_queue_whose_read_hangs_is_passed_over_until_that_has_ended(make_contr
     for name in ("one", "hangs", "two"):
         controller.suggest_throttle("low", name)
     release.clear()
-    assert not controller._poller.poll()
+    assert controller._poller.poll()  # the provider answers: one queue does not
     reads.clear()
     for _ in range(3):
         assert controller._poller.poll()

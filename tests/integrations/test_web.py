@@ -560,3 +560,27 @@ def test_wsgi_as_wsgiref_sees_it(app: WSGIApplication) -> None:
         assert head.startswith(b"HTTP/1.0 503 Service Unavailable")
         assert json.loads(body)["retry_after"] == 8
         assert b"X-Kept" not in head
+
+
+def test_wsgi_answers_a_body_that_cannot_be_iterated_and_closes_it() -> None:
+    closed: list[bool] = []
+    started: list[str] = []
+
+    class Body:
+        def __iter__(self) -> Any:
+            raise JobShedError("too many", retry_after=2)
+
+        def close(self) -> None:
+            closed.append(True)
+
+    def app(_: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Body()
+
+    def start_response(status: str, *_: Any) -> Any:
+        started.append(status)
+
+    body: Any = BackpressureWSGI(app)({"REQUEST_METHOD": "GET"}, start_response)
+    assert b"try again in 2 s" in b"".join(body)
+    body.close()
+    assert (started, closed) == (["503 Service Unavailable"], [True])

@@ -13,7 +13,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import boto3.session  # type: ignore[import-untyped]
@@ -761,16 +760,13 @@ def test_many_queues_are_read_on_few_threads(fake: Fake, queues: int, threads: i
 
 
 def test_without_more_threads_one_does_it_all(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoThread(threading.Thread):
-        def start(self) -> None:
-            raise RuntimeError("can't start new thread")
+    def spawn_none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
 
     names = [f"q{number}" for number in range(20)]
     with opened(fake.url, names) as provider:
         provider.get_many(names[:1])
-        # There alone, for the server needs threads too.
-        without = SimpleNamespace(**{**vars(threading), "Thread": NoThread})
-        monkeypatch.setattr("backpressure.providers.sqs.provider.threading", without)
+        monkeypatch.setattr("backpressure.providers.sqs.provider.spawn", spawn_none)
         outcomes = provider.get_all_queue_stats()
         monkeypatch.undo()
     assert set(types(outcomes).values()) == {"ok"}

@@ -30,7 +30,7 @@ def test_memory_is_flat_under_ever_new_names(engine_name: str, engine_module: ob
 
 
 def test_what_evicted_queues_complied_with_is_folded() -> None:
-    counted = Compliance(lambda: 0)
+    counted = Compliance(lambda: 0, lambda _: True)
     advice: Any = SimpleNamespace(reason="backlog_red")
     queues = 3 * compliance._MAX_FORGOTTEN
     for number in range(queues):

@@ -172,3 +172,11 @@ def test_a_url_where_no_setting_is(run: Run, form: tuple[str, ...], shown: list[
         result = run("check", "--env", *form, **{variable: f"redis://{WHO}"})
         assert result.exit_code == 1
         shown.append(result.output)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "json"])
+@pytest.mark.parametrize("field", ["mode", "polling.interval", "max_queues", "thresholds.low_priority.red_max"])
+def test_a_url_where_another_setting_is(run: Run, form: tuple[str, ...], field: str, shown: list[str]) -> None:  # noqa: F811
+    result = run("check", "--set", f"{field}=redis://{WHO}", *form)
+    assert result.exit_code in {1, 2}
+    shown.append(result.output)

@@ -98,6 +98,9 @@ class FakeSource:
     def compliance(self) -> dict[str, tuple[int, int]]:
         return self.advice
 
+    def max_queues(self) -> int:
+        return 1_000
+
     def switches(self) -> tuple[bool, bool, bool]:
         return self.switched
 
@@ -133,6 +136,9 @@ class ControllerSource:
 
     def compliance(self) -> dict[str, tuple[int, int]]:
         return {}
+
+    def max_queues(self) -> int:
+        return 1_000
 
     def switches(self) -> tuple[bool, bool, bool]:
         health = self._controller.health()

@@ -22,6 +22,7 @@ from backpressure._model.arguments import validate_queue_name
 from backpressure._model.batch import BatchError, BatchResult, JobOutcome
 from backpressure._model.clock import require_asyncio
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
 
@@ -79,6 +80,7 @@ class AsyncBackpressureController(ControllerBase):
 
     _may_await = True
 
+    @hides_arguments
     def __init__(
         self,
         config: BackpressureConfig | None,

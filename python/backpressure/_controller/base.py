@@ -16,11 +16,12 @@ from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
-from backpressure._model.arguments import check_seconds, validate_queue_name
+from backpressure._model.arguments import check_seconds, shown, validate_queue_name
 from backpressure._model.clock import SystemClock
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["ControllerBase"]
 
 
+@repr_when_half_built
 class ControllerBase(Uncopied):
     """Configuration, engine, switches, circuits and health of a controller. Thread-safe."""
 
@@ -67,7 +69,9 @@ class ControllerBase(Uncopied):
         make_admission: type[Admission] = Admission,
     ) -> None:
         if config is not None and not isinstance(config, BackpressureConfig):
-            raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig or None", field="config")
+            raise ConfigurationError(
+                f"config is a {type(config).__name__}: give a BackpressureConfig or None", field="config"
+            )
         #: Whether the provider's methods are to be awaited.
         self._awaited = check_provider(stats_provider, may_await=self._may_await)
         self._config = config or BackpressureConfig()
@@ -83,7 +87,7 @@ class ControllerBase(Uncopied):
             self._clock, passing=self._is_passing, jitter=lambda name: self._config.curve_of(name).delay_jitter
         )
         self._announcer = Announcer(self._foreign, self._clock)
-        self._compliance = Compliance(self._clock.monotonic_ns)
+        self._compliance = Compliance(self._clock.monotonic_ns, self._is_tracked)
         self._host = make_host(
             self._clock,
             clock is not None,
@@ -100,6 +104,7 @@ class ControllerBase(Uncopied):
             self._clock,
             self._announcer,
             hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
+            most=lambda: self._config.max_queues,
         )
         self._poller, sights = self._make_poller()
         self._host.bind(self._engine, self._admission, self._poller, sights)
@@ -197,6 +202,9 @@ class ControllerBase(Uncopied):
         if self._metrics is not None:
             self._metrics.remove(self._health)
             self._flush()
+
+    def _is_tracked(self, queue_name: str) -> bool:
+        return self._engine.breaker(queue_name, False) is not None
 
     def _circuit_of(self, queue_name: str) -> CircuitConfig:
         return self._config.circuit_of(queue_name)
@@ -362,7 +370,7 @@ class ControllerBase(Uncopied):
             backlog_red_shed backlog_red
         """
         if not isinstance(config, BackpressureConfig):
-            raise ConfigurationError(f"config is {config!r}: give a BackpressureConfig", field="config")
+            raise ConfigurationError(f"config is a {type(config).__name__}: give a BackpressureConfig", field="config")
         names = {*self._config.queues, *config.queues}
         old = self._config
         if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
@@ -427,4 +435,4 @@ def _on(enabled: bool) -> str:
 
 def _check_switch(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}: give True or False", field=name, value=value)
+        raise ConfigurationError(f"{name} is {shown(value)}: give True or False", field=name, value=value)

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backpressure._model.arguments import longest_wait
+from backpressure._model.arguments import longest_wait, shown
 from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, Status
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError, JobShedError, ThrottledError
@@ -141,7 +141,7 @@ class Batch:
         self._jobs = list(jobs)
         for job in self._jobs:
             if not isinstance(job, BatchJob):
-                raise ConfigurationError(f"jobs holds {job!r}: give BatchJob objects", field="jobs", value=job)
+                raise ConfigurationError(f"jobs holds {shown(job)}: give BatchJob objects", field="jobs", value=job)
         self._outcomes = [_NOT_STARTED] * len(self._jobs)
         self._steps = steps(self._jobs, self._outcomes, admission, timeout)
         self.answer: object = None

@@ -19,6 +19,7 @@ from backpressure._model.batch import BatchError, BatchResult, JobOutcome
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.errors import BackpressureError
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
 
@@ -69,6 +70,7 @@ class BackpressureController(ControllerBase):
         ['receipt']
     """
 
+    @hides_arguments
     def __init__(
         self,
         config: BackpressureConfig | None,

@@ -13,6 +13,7 @@ from backpressure._model.arguments import check_seconds
 from backpressure._model.clock import SystemClock
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.errors import BackpressureError, CircuitOpenError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CircuitState
 from backpressure._runtime.foreign import Foreign, GuardedClock
@@ -33,6 +34,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@repr_when_half_built
 class CircuitBreaker(Uncopied):
     """Stops calls to something that keeps failing, and probes for its recovery.
 

@@ -10,6 +10,7 @@ from backpressure._controller.entrances import Entrance, Entrances, per_entrance
 from backpressure._engine.choice import load
 from backpressure._model.arguments import longest_wait, parse_priority, validate_queue_name
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.uncopied import Uncopied
 
@@ -36,6 +37,7 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
     )
 
 
+@repr_when_half_built
 class _Gate(Uncopied):
     _instead = "take one by controller.gate() in the process that uses it, or hand on its priority and queue_name"
 

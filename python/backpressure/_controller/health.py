@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure._model.stats import age_of
 from backpressure._model.vocabulary import CircuitState, Priority
 from backpressure._runtime.pauses import paced
 
@@ -59,6 +59,9 @@ class Health:
         samples = ((name, self._engine.sample(name)) for name in self._engine.queue_names())
         return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
 
+    def max_queues(self) -> int:
+        return self._config().max_queues
+
     def polls(self) -> Durations:
         return self._samples.durations
 
@@ -106,7 +109,7 @@ class Health:
             "sample_age": age,
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
-            "oldest_age": None if stats is None or not math.isfinite(stats.oldest_age or 0) else stats.oldest_age,
+            "oldest_age": None if stats is None else age_of(stats.oldest_age),
             "advice": self._advice(name),
         }
 

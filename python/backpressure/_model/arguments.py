@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 import sys
 import unicodedata
 from collections.abc import Mapping
@@ -11,9 +13,11 @@ from backpressure._model.errors import ConfigurationError, InvalidPriorityError,
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority
 
 __all__ = [
+    "WITHHELD",
     "MaxWait",
     "check_max_wait",
     "check_seconds",
+    "holds_credentials",
     "longest_wait",
     "parse_priority",
     "shown",
@@ -22,19 +26,44 @@ __all__ = [
 
 _MAX_NAME_BYTES = 255
 _MAX_SHOWN = 500
+_MAX_QUOTED = 64  # of a text that is longer than `_MAX_SHOWN`
+_MAX_ITEMS = 100
+#: What messages show instead of a URL with credentials.
+WITHHELD = "a URL with user name or password (withheld)"
+_MAX_URL = 2_000
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = _MAX_ITEMS
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _MAX_SHOWN
 _PRIORITIES = {str(priority): priority for priority in Priority}
+_LONGEST_PRIORITY = max(map(len, _PRIORITIES))
 
 #: The longest sleep accepted, in seconds; or a mapping of these by priority. ``None``, or a priority that is left out,
 #: accepts any.
 MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, float | None] | None
 
 
+def holds_credentials(text: str) -> bool:
+    """Tell whether there is a URL with a user name or password in a text."""
+    return _CREDENTIALS.search(text) is not None
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
 def shown(value: object) -> str:
-    """Return `value` as messages show it: a file can hold what is too long, or too deep, for a message."""
+    """Return `value` as messages show it: short, though it be long or deep, and without a URL's user and password."""
+    if isinstance(value, str | bytes) and holds_credentials(_text(value[:_MAX_URL])):
+        return WITHHELD
+    if isinstance(value, str | bytes | bytearray) and len(value) > _MAX_SHOWN:
+        return f"{value[:_MAX_QUOTED]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
     try:
-        text = repr(value)
+        text = _SHORT.repr(value) if isinstance(value, list | tuple | dict | set | frozenset) else repr(value)
     except (ValueError, RecursionError):
         return f"<{type(value).__name__} too large to show>"
+    if holds_credentials(text[:_MAX_URL]):
+        return WITHHELD
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
@@ -46,9 +75,10 @@ def parse_priority(value: object) -> Priority:
     """
     if type(value) is Priority:
         return value
-    if isinstance(value, str) and value in _PRIORITIES:
-        return _PRIORITIES[value]
-    msg = f'invalid priority {value!r}: give a Priority or one of "low", "medium", "high"'
+    # The length first: a text is hashed as a whole.
+    if isinstance(value, str) and str.__len__(value) <= _LONGEST_PRIORITY and str.__str__(value) in _PRIORITIES:
+        return _PRIORITIES[str.__str__(value)]
+    msg = f'invalid priority {shown(value)}: give a Priority or one of "low", "medium", "high"'
     raise InvalidPriorityError(msg)
 
 
@@ -62,13 +92,16 @@ def validate_queue_name(name: object) -> str:
             the reserved ``__other__``.
     """
     if not isinstance(name, str):
-        msg = f"invalid queue name {name!r}: give a str, not {type(name).__name__}"
+        msg = f"invalid queue name {shown(name)}: give a str, not {type(name).__name__}"
         raise InvalidQueueError(msg)
     # A str subclass could compare or hash as it likes; engines only ever see exact strings.
     name = str.__str__(name)
-    if name.isascii() and name.isprintable() and 1 <= len(name) <= _MAX_NAME_BYTES and name != OTHER_QUEUES:
+    # The length first: looking at each character of a long text takes long.
+    if 1 <= len(name) <= _MAX_NAME_BYTES and name.isascii() and name.isprintable() and name != OTHER_QUEUES:
         return name  # nearly all names end here
-    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
+    if len(name) > _MAX_NAME_BYTES:
+        msg = f"invalid queue name {shown(name)}: give 1 to {_MAX_NAME_BYTES} UTF-8 bytes"
+    elif any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
         msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
     elif not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:
         msg = f"invalid queue name {name[:64]!r}: give 1 to {_MAX_NAME_BYTES} UTF-8 bytes"

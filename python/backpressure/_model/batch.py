@@ -5,8 +5,9 @@ from typing import Any, Literal, Self
 
 import attrs
 
-from backpressure._model.arguments import MaxWait, check_max_wait, parse_priority, validate_queue_name
+from backpressure._model.arguments import MaxWait, check_max_wait, parse_priority, shown, validate_queue_name
 from backpressure._model.errors import BackpressureError, ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import Priority
 
 __all__ = ["BatchError", "BatchJob", "BatchResult", "JobOutcome", "Status"]
@@ -16,9 +17,10 @@ Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started", "
 
 def _callable(_: object, __: object, work: Any) -> None:
     if not callable(work):
-        raise ConfigurationError(f"work is {work!r}: give a callable without parameters", field="work", value=work)
+        raise ConfigurationError(f"work is {shown(work)}: give a callable without parameters", field="work", value=work)
 
 
+@repr_when_half_built
 @attrs.frozen
 class BatchJob:
     """One job of a batch.
@@ -47,6 +49,7 @@ class BatchJob:
     max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
 
 
+@repr_when_half_built
 @attrs.frozen
 class JobOutcome:
     """The outcome of one job.
@@ -84,6 +87,7 @@ class JobOutcome:
 _SUCCEEDED = JobOutcome("succeeded")
 
 
+@repr_when_half_built
 @attrs.frozen
 class BatchResult:
     """The outcomes of a batch's jobs, in the order in which the jobs were given. Immutable.

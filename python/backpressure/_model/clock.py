@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from backpressure._model.errors import BackpressureError
+from backpressure._model.tasks import start_task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -163,8 +164,8 @@ class TaskWake:
             return
         import asyncio  # noqa: PLC0415 - see the head of this file
 
-        timer = asyncio.ensure_future(limit)
-        woken = asyncio.ensure_future(self._event.wait())
+        timer = start_task(limit, "backpressure-timer")
+        woken = start_task(self._event.wait(), "backpressure-wake")
         try:
             await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 from backpressure._model.errors import BackpressureError, CircuitOpenError, JobShedError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import CIRCUIT_REASONS, Priority, Reason, Zone
 
 __all__ = ["ThrottleDecision"]
@@ -30,6 +31,7 @@ def _private(default: Any = None) -> Any:
     return attrs.field(default=default, repr=False, eq=False)
 
 
+@repr_when_half_built
 @attrs.frozen
 class ThrottleDecision:
     """What a producer should do with one job now: go, wait `delay` seconds, or shed it.

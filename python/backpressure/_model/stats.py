@@ -1,12 +1,15 @@
 """What a provider tells about a queue, and what a provider is."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["AsyncStatsProvider", "QueueStats", "StatsProvider", "utc_now"]
 
@@ -19,6 +22,17 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+# Seconds, longer than any job waits: an integer may be larger than every float.
+_LONGEST = 1e10
+
+
+def age_of(seconds: object) -> float | None:
+    """Return `seconds` if they are an age, ``None`` for anything else: a provider may be other people's code."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        return None
+    return float(min(seconds, _LONGEST))
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BACKLOG
 
@@ -27,11 +41,12 @@ def _aware(value: datetime | None) -> datetime:
     if value is None:
         return utc_now()
     if not isinstance(value, datetime) or value.tzinfo is None:  # type: ignore[redundant-expr]  # untyped providers
-        msg = f"last_updated is {value!r}: give an aware datetime, e.g. datetime.now(timezone.utc)"
+        msg = f"last_updated is {shown(value)}: give an aware datetime, e.g. datetime.now(timezone.utc)"
         raise ValueError(msg)
     return value
 
 
+@repr_when_half_built
 @attrs.frozen
 class QueueStats:
     """One sample of a queue.
@@ -73,7 +88,7 @@ class QueueStats:
             ("delayed_count", self.delayed_count),
         ):
             if not (_is_count(value) or (value is None and field != "backlog_count")):
-                return f"{field} is {value!r}: a provider must give an integer from 0 to 2**53 - 1"
+                return f"{field} is {shown(value)}: a provider must give an integer from 0 to 2**53 - 1"
         return None
 
 
@@ -83,7 +98,8 @@ class StatsProvider(Protocol):
 
     Optional: ``get_many(queue_names)`` reads several known queues in one go and answers like `get_all_queue_stats`;
     ``interrupt()`` ends the reads that are under way, is called from another thread, and raises nothing (the reads fail
-    with ``error_type="deadline"``); ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the
+    with ``error_type="deadline"``; the providers of this package end only those of the controller that asks);
+    ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the
     server that is read: then, when reads succeed again after failures, sending may succeed too.
 
     Example:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from backpressure._engine.sync import ForkLock, Tally
-from backpressure._model.vocabulary import OTHER_QUEUES, Reason
+from backpressure._model.vocabulary import OTHER_QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +28,16 @@ class _Tallies:
 
 
 class Compliance:
-    """Counts by queue. Thread-safe."""
+    """Counts by queue. Thread-safe.
 
-    def __init__(self, now_ns: Callable[[], int]) -> None:
+    Args:
+        now_ns: reads the controller's clock.
+        is_tracked: tells whether the engine has state for a queue.
+    """
+
+    def __init__(self, now_ns: Callable[[], int], is_tracked: Callable[[str], bool]) -> None:
         self._now_ns = now_ns
+        self._is_tracked = is_tracked
         self._queues: dict[str, _Tallies] = {}
         self._lock = ForkLock()  # of the two below
         self._forgotten: deque[_Tallies] = deque()
@@ -69,9 +75,17 @@ class Compliance:
         return {**counts, OTHER_QUEUES: _counts(other, folded)} if other else counts
 
     def _of(self, decision: ThrottleDecision) -> _Tallies:
-        # There is no end to names that have no state.
-        queue_name = OTHER_QUEUES if decision.reason is Reason.UNTRACKED else decision.queue_name
-        return self._queues.get(queue_name) or self._queues.setdefault(queue_name, _Tallies())
+        """Return where to count, for now: there is no end to names that have no state, or have lost it."""
+        name = decision.queue_name
+        known = self._queues.get(name)
+        if known is not None:
+            return known
+        if not self._is_tracked(name):
+            name = OTHER_QUEUES
+        tallies = self._queues.setdefault(name, _Tallies())
+        if name != OTHER_QUEUES and not self._is_tracked(name):
+            self.forget(name)  # it was evicted meanwhile, perhaps before there was anything to forget
+        return tallies
 
 
 def _counts(many: list[_Tallies], more: tuple[int, int] = (0, 0)) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import attrs
 
 from backpressure._model.clock import Clock
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import Priority
 from backpressure._runtime.foreign import Foreign
 
@@ -30,6 +31,7 @@ Kind = Literal[
 ]
 
 
+@repr_when_half_built
 @attrs.frozen
 class StateChange:
     """Something changed.

@@ -6,6 +6,7 @@ Every number that only grows lies in `Counts`, a table of integer vectors.
 from __future__ import annotations
 
 import bisect
+import itertools
 import operator
 import os
 import weakref
@@ -17,12 +18,13 @@ from backpressure._runtime.pauses import paced
 from backpressure._telemetry.families import POLL_BUCKETS_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
 __all__ = ["Counts", "Durations", "Ledger", "MetricsSource", "since", "totals_of"]
 
 # Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type), ("polls",).
 Counts = dict[tuple[str, ...], tuple[int, ...]]
+_BY_QUEUE = frozenset({"decisions", "advice", "passed"})
 
 
 class Durations(NamedTuple):
@@ -72,6 +74,10 @@ class MetricsSource(Protocol):
         """Return by queue how much throttled advice was honoured, and of how much the outcome was reported."""
         ...
 
+    def max_queues(self) -> int:
+        """Return of how many queues it tells at most."""
+        ...
+
     def switches(self) -> tuple[bool, bool, bool]:
         """Tell whether the manual override, emergency mode and observe mode are on."""
         ...
@@ -80,12 +86,18 @@ class MetricsSource(Protocol):
 class _Entry:
     """A source, what it had counted before this process began, and what it last told."""
 
-    __slots__ = ("base", "last", "ref")
+    __slots__ = ("base", "last", "most", "ref")
 
     def __init__(self, source: MetricsSource, base: Counts) -> None:
         self.ref = weakref.ref(source)
         self.base = base
         self.last = base
+        #: Of how many queues it told at most.
+        self.most = 0
+
+    def ask(self, source: MetricsSource) -> None:
+        self.last = _counts_of(source)
+        self.most = source.max_queues()
 
 
 class Ledger:
@@ -95,6 +107,8 @@ class Ledger:
         self.pid = os.getpid()
         self._retired: Counts = {}
         self._entries = {id(source): _Entry(source, _counts_of(source)) for source in inherited}
+        #: Of how many queues any source told at most.
+        self.most = 0
 
     def sources(self) -> list[MetricsSource]:
         return [source for entry in list(self._entries.values()) if (source := entry.ref()) is not None]
@@ -107,7 +121,7 @@ class Ledger:
         self._retire_dead()
         entry = self._entries.pop(id(source), None)
         if entry is not None:
-            entry.last = _counts_of(source)
+            entry.ask(source)
             self._retire(entry)
 
     def settle(self, source: MetricsSource) -> None:
@@ -117,13 +131,22 @@ class Ledger:
 
     def counts(self) -> Counts:
         self._retire_dead()
-        counts = self._retired.copy()
-        for entry in list(self._entries.values()):
+        counts: Counts = {}
+        entries = list(self._entries.values())
+        for entry in entries:
             source = entry.ref()
             if source is not None:
-                entry.last = _counts_of(source)
+                entry.ask(source)
             news, entry.base = since(entry.last, entry.base)
             _add(counts, news)
+        # Those that were retired give way to those that count, for good: a label that came back would count twice.
+        self.most = max([self.most, *(entry.most for entry in entries)])
+        most = max(self.most, sum(entry.most for entry in entries))
+        names = dict.fromkeys(name for key in (*counts, *self._retired) if (name := queue_of(key)) is not None)
+        names.pop(OTHER_QUEUES, None)
+        if len(names) > most:
+            self._retired = merged(self._retired, frozenset(itertools.islice(names, most)))
+        _add(counts, self._retired)
         return counts
 
     def _retire_dead(self) -> None:
@@ -133,7 +156,10 @@ class Ledger:
                 self._retire(entry)
 
     def _retire(self, entry: _Entry) -> None:
-        _add(self._retired, since(entry.last, entry.base)[0])
+        self.most = max(self.most, entry.most)
+        newest = since(entry.last, entry.base)[0]
+        old, self._retired = self._retired, newest  # the newest names come first
+        _add(self._retired, old)
 
 
 def _counts_of(source: MetricsSource) -> Counts:
@@ -165,6 +191,20 @@ def totals_of(numbers: tuple[int, ...]) -> Totals:
     return Totals(numbers[:computed], numbers[computed], numbers[computed + 1 : delay_sum_ns], numbers[delay_sum_ns])
 
 
+def queue_of(key: tuple[str, ...]) -> str | None:
+    """Return the queue that a key of `Counts` is about."""
+    return key[1] if key[0] in _BY_QUEUE else None
+
+
+def merged(counts: Counts, names: Container[str]) -> Counts:
+    """Return `counts` with those of all queues but `names` under ``__other__``."""
+    result: Counts = {}
+    for key, numbers in counts.items():
+        queue = queue_of(key)
+        _add(result, {key if queue is None or queue in names else (key[0], OTHER_QUEUES, *key[2:]): numbers})
+    return result
+
+
 def _add(counts: Counts, more: Counts) -> None:
     for key, numbers in more.items():
         old = counts.get(key)
@@ -180,7 +220,7 @@ def since(now: Counts, base: Counts) -> tuple[Counts, Counts]:
     for key, old in paced(base.items()):
         new = now.get(key, (0,) * len(old))
         kept[key] = old if new == old else tuple(map(min, old, new))
-        if kept[key] != old and key[0] in {"decisions", "advice"}:
+        if kept[key] != old and key[0] in _BY_QUEUE:
             _add(moved, {(key[0], OTHER_QUEUES, *key[2:]): tuple(map(operator.sub, old, kept[key]))})
     _add(kept, moved)
     news: Counts = {}

@@ -48,7 +48,9 @@ class MetricsCollector:
     Counters and histograms are then exact over all processes. Circuit states, ages and switches are the maximum of the
     live processes (call ``mark_process_dead`` for the others), backlogs those of the latest sample of any. Ratios
     cannot be merged: the gauges show the process whose ratio changed last, and the ratio of all is that of the
-    ``result`` labels of ``backpressure_producer_advice_total`` and ``backpressure_cache_requests_total``.
+    ``result`` labels of ``backpressure_producer_advice_total`` and ``backpressure_cache_requests_total``. A file keeps
+    a label for ever, so all processes together name the first ``max_queues`` queues, and count the others under
+    ``__other__``, until the directory is emptied.
 
     Thread-safe, also with forks.
 
@@ -145,7 +147,7 @@ class MetricsCollector:
             now = Now.of(sources)  # as in `collect`
             with self._current() as ledger:
                 if ledger.sources() == sources:  # no gauge may stay of a source that has gone meanwhile
-                    self._files.write(ledger.counts(), now)
+                    self._files.write(ledger.counts(), now, ledger.most)
                     return
 
     def _lock(self) -> threading.RLock:

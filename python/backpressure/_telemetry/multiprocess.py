@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from backpressure._model.clock import own_time
 from backpressure._runtime.pauses import paced
 from backpressure._telemetry.families import FAMILIES
-from backpressure._telemetry.ledger import since
+from backpressure._telemetry.labels import Labels
+from backpressure._telemetry.ledger import merged, queue_of, since
 from backpressure._telemetry.series import Series, count_series, ratio_series
 
 if TYPE_CHECKING:
@@ -45,13 +46,21 @@ class Files:
 
     def forget(self) -> None:
         """Start as a new process: nothing was written yet."""
+        self._labels = Labels()
         self._flushed: Counts = {}
         self._shown: set[tuple[str, tuple[str, ...]]] = set()
         self._said: dict[tuple[str, tuple[str, ...]], float] = {}
         self._sampled: dict[str, float] = {}
 
-    def write(self, counts: Counts, now: Now) -> None:
-        """Add what `counts` has beyond the last time, and set the gauges."""
+    def write(self, counts: Counts, now: Now, most: int) -> None:
+        """Add what `counts` has beyond the last time, and set the gauges; name no more than `most` queues, ever.
+
+        The others are counted together, and have no gauges.
+        """
+        named = self._labels.admit([name for key in counts if (name := queue_of(key)) is not None], most)
+        named |= self._labels.admit([*now.backlogs, *now.circuits, *now.ages], most)
+        counts = merged(counts, named)
+        now = now.of_queues(named)
         news, _ = since(counts, self._flushed)
         self._flushed = counts
         for series in paced(count_series(news)):

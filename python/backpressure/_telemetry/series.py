@@ -10,7 +10,7 @@ from backpressure._model.vocabulary import Reason
 from backpressure._telemetry.ledger import Durations, totals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from backpressure._telemetry.ledger import Counts, MetricsSource
 
@@ -100,6 +100,14 @@ class Now(NamedTuple):
                 now.ages[queue] = max(age, now.ages.get(queue, 0.0))
             now = now._replace(switches=tuple(map(operator.or_, now.switches, source.switches())))
         return now
+
+    def of_queues(self, names: Container[str]) -> Now:
+        """Return the same, of some queues only."""
+        return self._replace(
+            circuits={name: state for name, state in self.circuits.items() if name in names},
+            backlogs={name: backlog for name, backlog in self.backlogs.items() if name in names},
+            ages={name: age for name, age in self.ages.items() if name in names},
+        )
 
     def backlog_series(self) -> Iterator[Series]:
         for queue, (backlog, _) in self.backlogs.items():

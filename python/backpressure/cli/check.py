@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from backpressure._engine.laws.registry import has_own_law
-from backpressure._model.arguments import shown, validate_queue_name
+from backpressure._model.arguments import WITHHELD, holds_credentials, shown, validate_queue_name
 from backpressure._model.errors import InvalidQueueError
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
@@ -88,7 +88,8 @@ def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable])
 
 def _fault(error: ConfigurationError) -> dict[str, Any]:
     try:
-        json.dumps(error.value, allow_nan=False)
+        if holds_credentials(json.dumps(error.value, allow_nan=False)):
+            return {"field": error.field, "value": WITHHELD, "message": str(error)}
     except (TypeError, ValueError, RecursionError):  # TOML knows dates and infinities, and either may be too large
         return {"field": error.field, "value": shown(error.value), "message": str(error)}
     return {"field": error.field, "value": error.value, "message": str(error)}

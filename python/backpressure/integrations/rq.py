@@ -15,6 +15,7 @@ import rq.scheduler
 from rq.job import Job
 
 from backpressure._controller.outcome import unrelated
+from backpressure._model.half_built import repr_when_half_built
 from backpressure.integrations._shared.hook import MARK, MAX_WAIT, Hook, far_ahead
 from backpressure.integrations._shared.layouts import check_layout
 from backpressure.integrations._shared.pipelines import sent_by
@@ -59,6 +60,7 @@ marked(rq.Queue, "run_sync", by=running)
 marked(rq.registry.StartedJobRegistry, "cleanup", by=running)
 
 
+@repr_when_half_built
 class Queue(rq.Queue):
     """An ``rq.Queue`` whose ``enqueue…`` and ``schedule_job`` wait, or raise and write nothing.
 

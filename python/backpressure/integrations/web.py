@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import (
     BackpressureError,
     ConfigurationError,
@@ -19,6 +20,7 @@ from backpressure._model.errors import (
     JobShedError,
     ThrottledError,
 )
+from backpressure._model.half_built import repr_when_half_built
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, MutableMapping
@@ -37,6 +39,7 @@ __all__ = ["BackpressureASGI", "BackpressureDjango", "BackpressureWSGI", "HTTPRe
 _REFUSALS = (ThrottledError, JobShedError, ControllerStoppedError)
 
 
+@repr_when_half_built
 @attrs.frozen
 class HTTPRefusal:
     """The HTTP answer to a request whose job was refused. Made by `refusal`.
@@ -95,7 +98,7 @@ def refusal(error: BaseException, *, jitter: float = 0.0, show_queue: bool = Fal
 try again in 8 s", "retry_after": 8}
     """
     if not 0 <= jitter <= 1:
-        raise ConfigurationError(f"jitter is {jitter!r}: give a share from 0 to 1", field="jitter", value=jitter)
+        raise ConfigurationError(f"jitter is {shown(jitter)}: give a share from 0 to 1", field="jitter", value=jitter)
     refused = _refused(error)
     if not refused:
         return None
@@ -245,7 +248,8 @@ class _Response:
         self._held: list[tuple[Any, ...]] = []
         self._released = False
         self._write: Callable[[bytes], object]
-        self._parts: Iterator[bytes] = iter(())
+        self._body: Iterable[bytes] = ()
+        self._parts: Iterator[bytes] | None = None
         self._close: Callable[[], object] | None = None
 
     def start(
@@ -284,7 +288,7 @@ class _Response:
     def over(self, body: Iterable[bytes]) -> _Response:
         """Wrap the application's iterable, too."""
         self._close = getattr(body, "close", None)
-        self._parts = iter(body)
+        self._body = body
         return self
 
     def __iter__(self) -> _Response:
@@ -292,6 +296,8 @@ class _Response:
 
     def __next__(self) -> bytes:
         try:
+            if self._parts is None:
+                self._parts = iter(self._body)  # not before: its error is answered here
             part = next(self._parts)
         except StopIteration:
             self.release()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backpressure._model.arguments import validate_queue_name
+from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def seconds(value: Any, field: str = "timeout") -> float:
         ConfigurationError: it is not a number of seconds above 0.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{field} is {value!r}: give seconds above 0", field=field, value=value)
+        raise ConfigurationError(f"{field} is {shown(value)}: give seconds above 0", field=field, value=value)
     return float(value)
 
 
@@ -43,7 +43,7 @@ def queue_table(queues: Any, source: Callable[[str, Any], S], *, what: str) -> d
     """
     if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
         raise ConfigurationError(
-            f"queues is {queues!r}: give a list of names, or a mapping from names to {what}",
+            f"queues is {shown(queues)}: give a list of names, or a mapping from names to {what}",
             field="queues",
             value=queues,
         )
@@ -57,6 +57,6 @@ def queue_table(queues: Any, source: Callable[[str, Any], S], *, what: str) -> d
             raise
         except ValueError as error:
             raise ConfigurationError(
-                f"queues[{checked!r}] is {value!r}: {error}", field=f"queues.{checked}", value=value
+                f"queues[{checked!r}] is {shown(value)}: {error}", field=f"queues.{checked}", value=value
             ) from None
     return table

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, TypeAlias, TypeVa
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
+from backpressure._runtime.reading import owned, owner
 from backpressure.providers.failures import ADVICE, NOTHING_SECRET, network_label, unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class _Read(Generic[L]):
     """One call of the provider while it runs."""
 
     def __init__(self) -> None:
+        self.owner = owner()
         self.interrupted = False
         self.link: L | None = None
 
@@ -49,6 +52,7 @@ class _Links(Generic[L]):
         self.reads: set[_Read[L]] = set()
 
 
+@repr_when_half_built
 class LinkedProvider(abc.ABC, Generic[S, L]):
     """A `StatsProvider` whose reads take a link each. Subclasses say how to open, ask, cut and close one.
 
@@ -205,7 +209,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
 
         Raises nothing. A link that is still being opened ends by its own timeout.
         """
-        for read in self._links().reads.copy():
+        for read in owned(self._links().reads.copy()):
             read.interrupted = True
             link = read.link
             if link is not None:

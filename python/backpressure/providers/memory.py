@@ -8,6 +8,7 @@ import attrs
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats, utc_now
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["InMemoryStatsProvider"]
 
 
+@repr_when_half_built
 class InMemoryStatsProvider:
     """A `StatsProvider` that returns the numbers it was given last.
 

@@ -226,7 +226,11 @@ impl<H: Host> Call<'_, H> {
         if settings.polling && age_ns > settings.check_after_ns && self.reads_first()? && ask.may_read {
             return Ok(None);
         }
-        if age_ns <= settings.cache_ttl_ns {
+        let mut believed_ns = settings.cache_ttl_ns;
+        if !(settings.polling || ask.may_read || self.queue.failed_since(i64::MIN)) {
+            believed_ns = believed_ns.max(settings.check_every_ns); // it was just read, which takes its time
+        }
+        if age_ns <= believed_ns {
             return self.law_answer(sample, age_ns);
         }
         Ok(Some(self.stale(sample, age_ns, Self::judge)))

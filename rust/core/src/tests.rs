@@ -366,6 +366,19 @@ fn without_a_poller_an_expired_sample_is_read_again() {
 }
 
 #[test]
+fn without_a_poller_what_was_just_read_is_believed_for_an_interval() {
+    let world = World::new(|settings| {
+        settings.polling = false;
+        settings.cache_ttl_ns = 0;
+    });
+    world.queue.put_sample(10, 0, None);
+    assert_eq!(world.reason(Priority::Low, 5 * S), Reason::BacklogGreen);
+    assert_eq!(world.reason(Priority::Low, 5 * S + 1), Reason::StatsStale);
+    world.queue.read_failed(5 * S);
+    assert_eq!(world.reason(Priority::Low, 5 * S), Reason::StatsStale);
+}
+
+#[test]
 fn an_old_sample_makes_callers_check_the_poller_once_per_interval() {
     let world = World::new(|_| {});
     world.queue.put_sample(10, 0, None);

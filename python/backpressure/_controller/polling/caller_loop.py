@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +12,8 @@ from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.sights import Sights
 from backpressure._model.clock import wait_async
 from backpressure._model.errors import StatsUnavailableError
-from backpressure._runtime.foreign import raised_by_signal
+from backpressure._model.tasks import start_task
+from backpressure._runtime.foreign import raised_by_signal, unless_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -72,7 +72,7 @@ class CallerLoopReads(Sights[_Loop, _Task]):
         try:
             await self._carry_out(self._reads.steps(collected, queue_names))
         except Exception as error:  # noqa: BLE001 - providers may raise anything
-            failure = error
+            failure = unless_by_signal(error)
         return self._samples.sighted(queue_names, collected, failure, polled=False)
 
     async def _carry_out(self, steps: Generator[Request, Any, None]) -> None:
@@ -84,13 +84,13 @@ class CallerLoopReads(Sights[_Loop, _Task]):
                 try:
                     go_on = partial(steps.send, await self._bounded(request.of(self._provider)))
                 except Exception as error:  # noqa: BLE001 - providers may raise anything
-                    go_on = partial(steps.throw, error)
+                    go_on = partial(steps.throw, unless_by_signal(error))
 
     async def _bounded(self, reading: Awaitable[T]) -> T:
         """Return what `reading` returns, or raise what it raises; cancel it when it takes longer than the timeout."""
         timeout = self._timeout()
-        work = asyncio.ensure_future(_tamed(reading))
-        timer = asyncio.ensure_future(wait_async(self._clock, timeout))
+        work = start_task(_tamed(reading), "backpressure-read")
+        timer = start_task(wait_async(self._clock, timeout), "backpressure-timer")
         try:
             await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -111,15 +111,14 @@ class CallerLoopReads(Sights[_Loop, _Task]):
         return asyncio.get_running_loop()
 
     def _launch(self, field: Field[_Task]) -> _Task:
-        # In an empty context: the task reads for other callers too.
-        context = contextvars.Context()
-        return asyncio.get_running_loop().create_task(self._fly(field), name="backpressure-read", context=context)
+        return start_task(self._fly(field), "backpressure-read")
 
     def _lives(self, flier: _Task) -> bool:
         return not flier.done()
 
     async def _fly(self, field: Field[_Task]) -> None:
-        while sights := self._take(field, asyncio.current_task()):
+        me: Any = asyncio.current_task()
+        while sights := self._take(field, me):
             try:
                 await self.read([sight.queue_name for sight in sights])
             finally:

@@ -15,6 +15,8 @@ from backpressure._controller.polling.deadline import as_failed_read
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.tasks import start_task
+from backpressure._runtime.reading import owned, owner, owning
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class _Read:
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         self._make = make
+        self.owner = owner()
         self._wake = Wake()
         self._value: Any = None
         self._error: BaseException | None = None
@@ -48,7 +51,7 @@ class _Read:
         if self.cut:
             self.fail(_overran())
         else:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="backpressure-read")
+            self._task = start_task(self._run(), "backpressure-read")
 
     async def _run(self) -> None:
         try:
@@ -134,19 +137,19 @@ class _Loop:
             read.begin()
 
     def cut(self) -> None:
-        """Cancel all reads."""
-        for read in self.reads.copy():
+        """Cancel all reads of whoever asks for that."""
+        for read in owned(self.reads.copy()):
             read.release()
             self._call(read.cancel)
 
     def end(self) -> None:
         """Cancel what runs, free what the provider keeps for this loop, and end."""
         self._end_asked = True
-        self.cut()
+        owning(None, self.cut)
         self._call(self._note_end)
 
     def _call(self, function: Callable[[], object]) -> None:
-        # In an empty context, which every task on this loop inherits.
+        # In an empty context: the handle would keep that of the caller.
         with contextlib.suppress(RuntimeError):  # it is closed: nothing runs there
             self._loop.call_soon_threadsafe(function, context=contextvars.Context())
 

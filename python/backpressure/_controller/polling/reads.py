@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backpressure._model.errors import StatsUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
-__all__ = ["ReadAll", "ReadMany", "ReadOne", "Reads", "Request"]
+__all__ = ["CutOffError", "ReadAll", "ReadMany", "ReadOne", "Reads", "Request"]
 
 
 class ReadAll(NamedTuple):
@@ -45,6 +45,10 @@ class ReadOne(NamedTuple):
         return provider.get_queue_stats(self.queue_name)
 
 
+class CutOffError(StatsUnavailableError):
+    """The error of a queue whose own read was under way when the poll's time was over."""
+
+
 Request = ReadAll | ReadMany | ReadOne
 
 
@@ -57,13 +61,19 @@ class Reads:
 
     Args:
         known: returns the names of the queues that the engine knows; not called for reads of callers.
+        spares: tells whether queues that were slow are to be left out, for others to be read at all.
     """
 
-    def __init__(self, provider: object, known: Callable[[], list[str]] = list) -> None:
+    def __init__(
+        self, provider: object, known: Callable[[], list[str]] = list, spares: Callable[[], bool] = _never
+    ) -> None:
         #: Whether several queues can be read in one go.
         self.together = getattr(provider, "get_many", None) is not None
         self._known = known
+        self._spares = spares
         self._rotation = 0
+        # Queues whose own read was cut off: they are read last, not to use up the others' time.
+        self._slow: set[str] = set()
         # Queues whose own reads have not ended yet, by process; some hang for longer than their poll.
         self._unread: dict[int, set[str]] = {}
 
@@ -92,20 +102,34 @@ class Reads:
     ) -> Generator[ReadOne, Any, None]:
         """Begin where the last poll was cut off, so that every queue gets its turn; skip what still hangs."""
         unread = self._unread.setdefault(os.getpid(), set())
+        self._slow &= set(queue_names)
         first = self._rotation % len(queue_names)
-        for position, name in enumerate(queue_names[first:] + queue_names[:first], first + 1):
+        in_turn = list(enumerate(queue_names[first:] + queue_names[:first], first + 1))
+        in_turn.sort(key=lambda turn: turn[1] in self._slow)  # stable
+        for position, name in in_turn:
             if is_over():
                 return
             self._rotation = position
-            if name in unread:
+            if name in unread or (name in self._slow and self._spares()):
                 collected[name] = StatsUnavailableError(
                     "an earlier read of it has not ended yet", error_type="deadline"
                 )
                 continue
             unread.add(name)
+            # What stays if it is cut off: that concerns this queue alone.
+            collected[name] = CutOffError("its read took too long, and was ended", error_type="deadline")
             try:
                 collected[name] = yield ReadOne(name)
             except Exception as error:  # noqa: BLE001 - one queue's error spoils no other
                 collected[name] = error
             finally:
                 unread.discard(name)
+            if not is_over():  # else it ends long after it was cut off
+                self._slow.discard(name)
+
+    def note_cut(self, collected: Mapping[str, Any]) -> bool | None:
+        """Note which queue's own read cut a poll short; tell whether that is new, ``None`` if none did."""
+        cut = [name for name, outcome in collected.items() if isinstance(outcome, CutOffError)]
+        fresh = [name for name in cut if name not in self._slow]
+        self._slow.update(cut)
+        return bool(fresh) if cut else None

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import random
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
-from backpressure._model.stats import QueueStats
+from backpressure._model.stats import QueueStats, age_of
 from backpressure._model.units import nanoseconds
+from backpressure._runtime.foreign import raised_by_signal
 from backpressure._runtime.pauses import Pauses
 from backpressure._telemetry.ledger import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
@@ -29,13 +31,17 @@ __all__ = ["Samples"]
 
 # Queues whose failures are reported one by one; a provider that invents names must not fill the memory.
 _MAX_REPORTED = 1_000
+# One in so many places is kept for queues that producers ask for, where a provider lists more than there are.
+_FREE_SHARE = 4
 # Types of errors that are counted one by one: they are labels of a metric, and come from other people's code.
 _MAX_ERROR_TYPES = 50
 _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
-# Seconds, longer than any job waits: an integer may be larger than every float.
-_LONGEST = 1e10
 # Failures that go on until a person changes something.
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
+
+
+# Backlog, nanoseconds since it was true, nanoseconds since the oldest job was enqueued.
+_Numbers = tuple[int, int, int | None]
 
 
 def _never(_queue_name: str) -> bool:
@@ -43,10 +49,9 @@ def _never(_queue_name: str) -> bool:
 
 
 def _age_ns(seconds: object) -> int | None:
-    """Return an age in whole nanoseconds; ``None`` for what is no age: a provider may be other people's code."""
-    if isinstance(seconds, (int, float)) and 0 <= seconds < math.inf:
-        return nanoseconds(min(seconds, _LONGEST))
-    return None
+    """Return an age in whole nanoseconds; ``None`` for what is no age."""
+    age = age_of(seconds)
+    return None if age is None else nanoseconds(age)
 
 
 class Samples:
@@ -54,6 +59,7 @@ class Samples:
 
     Args:
         hastens: tells whether a queue's circuit may be probed at once when its statistics can be read again.
+        most: returns how many queues may have state.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class Samples:
         announcer: Announcer,
         *,
         hastens: Callable[[str], bool] = _never,
+        most: Callable[[], int] = lambda: sys.maxsize,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._engine = engine
@@ -70,6 +77,7 @@ class Samples:
         self._announcer = announcer
         self._uniform = uniform
         self._hastens = hastens
+        self._most = most
         self._failures = 0
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
@@ -96,7 +104,7 @@ class Samples:
 
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
-        good = self.take(collected)
+        good = self.take(self._with_room(collected))
         self._settle_cold_queues()
         self.last_poll_seconds = seconds
         self.durations = self.durations.plus(nanoseconds(seconds))
@@ -128,6 +136,19 @@ class Samples:
             self._report(None if good else failure)
         return len(good)
 
+    def _with_room(self, collected: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what there is room for if a provider lists more queues than may have state.
+
+        Those that producers have asked for come first, and some places stay free for others that they will ask for.
+        """
+        most, known = self._most(), set(self._engine.queue_names())
+        new = [name for name in collected if name not in known]
+        if len(known) + len(new) <= most:
+            return collected
+        room = max(0, most - max(1, most // _FREE_SHARE) - len(known))
+        left_out = set(new[room:])
+        return {name: sample for name, sample in collected.items() if name not in left_out}
+
     def take(self, collected: Mapping[str, Any]) -> set[str]:
         """Give samples to the engine; return the queues whose samples were good. A bad one does not affect others."""
         now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
@@ -135,12 +156,10 @@ class Samples:
         good: set[str] = set()
         for name, sample in collected.items():
             tick()
-            problem, error_type = self._problem(name, sample)
-            if problem is None:
-                assert isinstance(sample, QueueStats)  # noqa: S101 - nothing else has no problem
-                lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
-                oldest_age_ns = _age_ns(sample.oldest_age)
-                if self._engine.put_sample(name, sample.backlog_count, now_ns - lag_ns, oldest_age_ns):
+            problem, error_type, numbers = self._judge(name, sample, wall)
+            if numbers is not None:
+                backlog, lag_ns, oldest_age_ns = numbers
+                if self._engine.put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
                     self.stats[name] = sample
                     good.add(name)
                     self._note_found(name)
@@ -173,6 +192,22 @@ class Samples:
             return "provider"
         return given if given in self._errors or len(self._errors) < _MAX_ERROR_TYPES else "provider"
 
+    def _judge(self, name: object, sample: Any, wall: datetime) -> tuple[str | None, str, _Numbers | None]:
+        """Return what is wrong with a sample, as what to count that, and else its numbers.
+
+        A subclass, or a time zone, may be other people's code and raise anything: that concerns this queue alone.
+        """
+        try:
+            problem, error_type = self._problem(name, sample)
+            if problem is not None:
+                return problem, error_type, None
+            lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
+            return None, error_type, (sample.backlog_count, lag_ns, _age_ns(sample.oldest_age))
+        except BaseException as error:
+            if raised_by_signal(error):
+                raise
+            return f"looking at its sample raised {type(error).__name__}", "invalid_sample", None
+
     def _problem(self, name: object, sample: object) -> tuple[str | None, str]:
         if isinstance(sample, StatsUnavailableError):
             return str(sample), self._error_type(sample)
@@ -184,7 +219,7 @@ class Samples:
             validate_queue_name(name)
         except InvalidQueueError as error:
             return str(error), "invalid_sample"
-        return sample.fault(), "invalid_sample"
+        return QueueStats.fault(sample) or sample.fault(), "invalid_sample"
 
     def _settle_cold_queues(self) -> None:
         """Let queues without any sample use the fallback until the next poll."""

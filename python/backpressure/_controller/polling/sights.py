@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import os
 import threading
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import TaskWake, Wake, limit, wait_async
@@ -72,6 +72,7 @@ class Sight(Landing):
     def __init__(self, queue_name: str) -> None:
         super().__init__()
         self.queue_name = queue_name
+        self.flier: object = None  # the thread or task that reads it
 
 
 class Field(Generic[F]):
@@ -116,7 +117,7 @@ class Sights(abc.ABC, Generic[P, F]):
         here = self._here()
         field = self._fields.get(here) or self._fields.setdefault(here, Field())
         with self._lock():
-            sight = field.pending.get(queue_name) or field.flying.get(queue_name)
+            sight = field.pending.get(queue_name) or self._flying(field, queue_name)
             first = sight is None
             if sight is None:
                 sight = field.pending[queue_name] = Sight(queue_name)
@@ -124,6 +125,18 @@ class Sights(abc.ABC, Generic[P, F]):
             if field.pending and len(field.fliers) < self._most:
                 self._send(field)
         return sight, first
+
+    def _flying(self, field: Field[F], queue_name: str) -> Sight | None:
+        """Return the read of a queue that is under way. If what did it has died, another is to do it.
+
+        A task dies by what a signal handler raises.
+        """
+        sight = field.flying.get(queue_name)
+        flier: Any = None if sight is None else sight.flier
+        if sight is not None and not self._lives(flier):
+            field.pending[queue_name] = sight
+            field.flying.pop(queue_name, None)
+        return sight
 
     def wait(self, sight: Sight, clock: Clock, timeout: float) -> None:
         """Block until the queue was read, for about `timeout` seconds at most."""
@@ -150,6 +163,7 @@ class Sights(abc.ABC, Generic[P, F]):
         """Start one more read for a queue: one of those under way seems to hang."""
         field = self._fields[self._here()]
         with self._lock():
+            self._flying(field, sight.queue_name)
             if field.pending.get(sight.queue_name) is sight and len(field.fliers) < _MOST_FLIERS:
                 self._send(field)
 
@@ -158,26 +172,29 @@ class Sights(abc.ABC, Generic[P, F]):
         try:
             field.fliers.add(self._launch(field))
         except RuntimeError:  # no more threads can be started
-            while sights := self._take(field):
-                for sight in sights:
-                    self._fail(sight.queue_name)
-                self._land(field, sights)
+            for name, sight in list(field.pending.items()):
+                self._fail(name)
+                sight.land()
+                field.pending.pop(name, None)
 
-    def _take(self, field: Field[F], flier: F | None = None) -> list[Sight]:
-        """Return what is to be read next; nothing if the thread or task `flier` may end."""
+    def _take(self, field: Field[F], flier: F) -> list[Sight]:
+        """Return what the thread or task `flier` is to read next; nothing if it may end."""
         with self._lock():
             sights = list(field.pending.values())[: self._share]
             for sight in sights:
-                field.flying[sight.queue_name] = field.pending.pop(sight.queue_name)
-            if not sights and flier is not None:
+                sight.flier = flier
+                field.flying[sight.queue_name] = sight
+                field.pending.pop(sight.queue_name, None)
+            if not sights:
                 field.fliers.discard(flier)
         return sights
 
     @staticmethod
     def _land(field: Field[F], sights: list[Sight]) -> None:
         for sight in sights:
-            field.flying.pop(sight.queue_name, None)
             sight.land()
+            if field.flying.get(sight.queue_name) is sight:
+                field.flying.pop(sight.queue_name, None)
 
 
 class ThreadSights(Sights[int, threading.Thread]):

@@ -18,6 +18,7 @@ from backpressure._controller.polling.sights import Landing, ThreadSights
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, own_time, wait
 from backpressure._model.units import nanoseconds
+from backpressure._runtime.foreign import unless_by_signal
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -132,13 +133,14 @@ class Poller:
         self.samples = samples
         self.reader = Reader(provider, clock)
         this = weakref.ref(self)
-        self._reads = Reads(provider, partial(_known, this))
+        self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
         self._at_exit = partial(_retire, this)
         self._end_reads = end_reads
         self._current: _Thread | None = None
         self._lock = ForkLock()
         self._begun_in: int | None = None  # the process that started it
         self._stopped = False
+        self._again = False
         _pollers.add(self)
 
     def start(self) -> Landing | None:
@@ -299,10 +301,12 @@ class Poller:
     def turn(self, me: _Thread) -> tuple[Clock, float]:
         """Poll; return the clock to wait on until the next poll, and the seconds. A `wake` ends the wait."""
         try:
+            self._again = False
             me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
             self._expect(me, self._config.timeout)
             self.poll()
-            pause = self.samples.pause(self._config)
+            # At once, for queues that the poll did not come to.
+            pause = 0.0 if self._again else self.samples.pause(self._config)
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = self._config.interval
@@ -330,7 +334,11 @@ class Poller:
         failure = self._bounded(collected)
         if self._stopped:
             return False  # what was cut short is not reported
-        answered = self.samples.finish(collected.copy(), failure, own_time.perf_counter() - began)
+        taken = collected.copy()
+        if failure is not None and (is_new := self._reads.note_cut(taken)) is not None:
+            failure = None  # the provider answers: one queue alone took too long
+            self._again = is_new
+        answered = self.samples.finish(taken, failure, own_time.perf_counter() - began)
         self.samples.after_poll()
         return answered
 
@@ -357,7 +365,7 @@ class Poller:
             steps = self._reads.steps(collected, queue_names, lambda: clock.monotonic_ns() >= deadline_ns)
             self.reader.call(partial(_carry_out, steps, self._provider), timeout)
         except Exception as error:  # noqa: BLE001 - providers may raise anything
-            return error
+            return unless_by_signal(error)
         return None
 
 

@@ -176,7 +176,10 @@ class Call:
         overdue = settings.polling and age_ns > settings.check_after_ns
         if overdue and self._checks.reads_first(settings, queue, now_ns) and ask.may_read:
             return None
-        if age_ns <= settings.cache_ttl_ns:
+        believed_ns = settings.cache_ttl_ns
+        if not (settings.polling or ask.may_read) and queue.failed_ns is None:
+            believed_ns = max(believed_ns, settings.check_every_ns)  # it was just read, which takes its time
+        if age_ns <= believed_ns:
             return self._fresh(sample, age_ns)
         return self._stale(sample, age_ns, self._by_law)
 

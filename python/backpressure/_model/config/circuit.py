@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 from backpressure._model.config.fields import DAY, TICK, Section, boolean, checked, code_only, duration, integer
+from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["CircuitConfig"]
 
@@ -21,6 +22,7 @@ def _is_function_or_none(value: object) -> bool:
     return value is None or callable(value)
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class CircuitConfig(Section):
     """When a queue's circuit breaker opens and how it recovers. Durations in seconds. Immutable.

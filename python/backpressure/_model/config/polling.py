@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 
 from backpressure._model.config.fields import DAY, HOUR, TICK, Section, Unset, boolean, duration
+from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["PollingConfig"]
 
@@ -15,6 +16,7 @@ def _longest_gap(polling: Any) -> Any:
     return round(polling.interval + polling.jitter + polling.timeout, 9)
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class PollingConfig(Section):
     """How statistics are read in the background. All durations in seconds. Immutable.
@@ -24,7 +26,8 @@ class PollingConfig(Section):
         jitter: a poll comes up to this much earlier or later, so that producers do not poll together.
         timeout: longest a whole poll, or the first read of a queue, may take.
         max_backoff: longest wait after failed polls.
-        cache_ttl: age up to which a sample is used.
+        cache_ttl: age up to which a sample is used. One that was read for the decision itself is used up to the age of
+            an interval: with 0 and without polling, each decision reads.
         enabled: ``False`` reads on the caller's path whenever a sample has expired.
 
     What is not set follows `interval`: `jitter` and `timeout` a shorter one, `max_backoff` and `cache_ttl` a longer.

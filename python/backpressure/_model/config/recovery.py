@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 
 from backpressure._model.config.fields import DAY, Section, boolean, converted, duration, fail
+from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["FallbackMode", "RecoveryStrategy"]
 
@@ -37,6 +38,7 @@ def _to_fallback_mode(value: object, owner: object, field: "attrs.Attribute[Any]
         raise fail(owner, field.name, value, rule) from None
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class RecoveryStrategy(Section):
     """What happens when statistics are stale or missing, and the manual switches' initial positions. Immutable.

@@ -14,10 +14,13 @@ from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import RecoveryStrategy
 from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
 from backpressure._model.errors import BackpressureError
+from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.hidden import hides_arguments
 
 __all__ = ["BackpressureConfig", "QueueConfig", "queue_table"]
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class QueueConfig(Section):
     """What one queue has of its own; ``None`` means the shared setting. Immutable.
@@ -61,6 +64,7 @@ def queue_table(kind: type[QueueConfig]) -> Any:
     return converted(convert, factory=dict, hash=False)
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class BackpressureConfig(Section):
     """Complete configuration; every part has defaults. Immutable.
@@ -111,6 +115,7 @@ class BackpressureConfig(Section):
         return own.circuit if own and own.circuit else self.circuit
 
     @classmethod
+    @hides_arguments
     def from_mapping(cls, mapping: Mapping[str, Any], base: "BackpressureConfig | None" = None) -> Self:
         """Return `base`, or else the defaults, with nested tables of settings laid over it.
 
@@ -129,6 +134,7 @@ class BackpressureConfig(Section):
         return loading.from_mapping(cls, mapping, base)
 
     @classmethod
+    @hides_arguments
     def from_file(cls, path: str | os.PathLike[str], base: "BackpressureConfig | None" = None) -> Self:
         """Return `base`, or else the defaults, with a UTF-8 ``.toml`` or ``.json`` file of at most 1 MiB laid over it.
 
@@ -140,6 +146,7 @@ class BackpressureConfig(Section):
         return loading.from_file(cls, path, base)
 
     @classmethod
+    @hides_arguments
     def from_env(cls, environ: Mapping[str, str] | None = None, base: "BackpressureConfig | None" = None) -> Self:
         """Return `base`, or else the defaults, with variables such as ``BACKPRESSURE_POLLING__INTERVAL=5s`` over it.
 

@@ -18,6 +18,7 @@ from backpressure._model.config.fields import (
     is_number,
     ordered,
 )
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.vocabulary import Priority
 
@@ -27,6 +28,7 @@ _MAX_SCALE = 1_000
 _MAX_DENOMINATOR = 1_000_000
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class BacklogWindow(Section):
     """Where a queue's backlog turns from green to yellow to red. Integers, in waiting jobs. Immutable.
@@ -64,6 +66,7 @@ def _window(green: int, yellow: int, red: int) -> Any:
     return instance(BacklogWindow, BacklogWindow(green_max=green, yellow_max=yellow, red_max=red))
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class BacklogThresholds(Section):
     """One window for each priority. Immutable.
@@ -101,6 +104,7 @@ def _is_scale(scale: Fraction) -> bool | str:
     return (0 < scale <= _MAX_SCALE and scale.denominator <= _MAX_DENOMINATOR) or rule
 
 
+@repr_when_half_built
 @attrs.frozen(kw_only=True)
 class CurveConfig(Section):
     """Shape of the delay between the bounds of a window. Durations in seconds. Immutable.

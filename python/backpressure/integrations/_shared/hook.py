@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from backpressure._controller.blocking import BackpressureController
-from backpressure._model.arguments import check_max_wait, longest_wait, parse_priority
+from backpressure._model.arguments import check_max_wait, longest_wait, parse_priority, shown
 from backpressure._model.clock import in_event_loop
 from backpressure._model.errors import (
     ConfigurationError,
@@ -117,7 +117,9 @@ class _Rules(Generic[C]):
             priority = parse_priority(priority)
         if isinstance(inside_tasks, str):
             raise ConfigurationError(
-                f"inside_tasks is {inside_tasks!r}: give a set of task names", field="inside_tasks", value=inside_tasks
+                f"inside_tasks is {shown(inside_tasks)}: give a set of task names",
+                field="inside_tasks",
+                value=inside_tasks,
             )
         self.controller = controller
         self._priority = priority

@@ -8,7 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.stats import QueueStats
 from backpressure._runtime.extras import extra
 from backpressure.providers.arguments import queue_table, seconds
@@ -61,24 +64,27 @@ _SECRETS = ("sasl_plain_password", "sasl_plain_username", "ssl_password")
 def _valid_topic(_: object, __: object, topic: Any) -> None:
     if not isinstance(topic, str) or not _TOPIC.fullmatch(topic) or topic in {".", ".."}:
         raise ConfigurationError(
-            f"topic is {topic!r}: give 1 to 249 letters, digits, '.', '_' or '-'", field="topic", value=topic
+            f"topic is {shown(topic)}: give 1 to 249 letters, digits, '.', '_' or '-'", field="topic", value=topic
         )
 
 
 def _valid_group(_: object, __: object, group: Any) -> None:
     if not isinstance(group, str) or not group:
-        raise ConfigurationError(f"group is {group!r}: give the name of a consumer group", field="group", value=group)
+        raise ConfigurationError(
+            f"group is {shown(group)}: give the name of a consumer group", field="group", value=group
+        )
 
 
 def _valid_reset(_: object, __: object, reset: Any) -> None:
     if reset not in _RESETS:
         raise ConfigurationError(
-            f"auto_offset_reset is {reset!r}: give 'earliest' or 'latest', as the consumers have it",
+            f"auto_offset_reset is {shown(reset)}: give 'earliest' or 'latest', as the consumers have it",
             field="auto_offset_reset",
             value=reset,
         )
 
 
+@repr_when_half_built
 @attrs.frozen
 class ConsumerLag:
     """A queue that is a topic, read by a consumer group.
@@ -168,6 +174,7 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
         "connect": "check that a broker listens there, under security_protocol, and its advertised.listeners",
     }
 
+    @hides_arguments
     def __init__(
         self,
         bootstrap_servers: str | Iterable[str],
@@ -303,7 +310,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     # kafka-python reads any other word as PLAINTEXT.
     if protocol not in _PROTOCOLS:
         raise ConfigurationError(
-            f"security_protocol is {protocol!r}: give one of {', '.join(_PROTOCOLS)}",
+            f"security_protocol is {shown(protocol)}: give one of {', '.join(_PROTOCOLS)}",
             field="security_protocol",
             value=protocol,
         )
@@ -311,7 +318,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
         unused = [name for name in options if name.startswith(prefix) and prefix.upper() not in protocol.split("_")]
         if unused:
             raise ConfigurationError(
-                f"{unused[0]} is given, but security_protocol is {protocol!r}: give one with {prefix.upper()}",
+                f"{unused[0]} is given, but security_protocol is {shown(protocol)}: give one with {prefix.upper()}",
                 field="security_protocol",
                 value=protocol,
             )
@@ -320,7 +327,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     mechanism = options.get("sasl_mechanism", "")
     if mechanism not in SASL_MECHANISMS:
         raise ConfigurationError(
-            f"sasl_mechanism is {mechanism!r}: give one of {', '.join(sorted(SASL_MECHANISMS))}",
+            f"sasl_mechanism is {shown(mechanism)}: give one of {', '.join(sorted(SASL_MECHANISMS))}",
             field="sasl_mechanism",
             value=mechanism,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG, QueueStats
 
@@ -195,4 +196,6 @@ def valid_key(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Refuse a value that cannot be a key."""
     if not (isinstance(value, (str, bytes)) and value):
         field = attribute.name
-        raise ConfigurationError(f"{field} is {value!r}: give a Redis key, a str or bytes", field=field, value=value)
+        raise ConfigurationError(
+            f"{field} is {shown(value)}: give a Redis key, a str or bytes", field=field, value=value
+        )

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask, items, text
 from backpressure.providers.layouts._times import age, number
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ArqLayout"]
 
 
+@repr_when_half_built
 @attrs.frozen
 class ArqLayout:
     """Queues of `arq <https://arq-docs.helpmanual.io>`_.
@@ -46,7 +49,7 @@ class ArqLayout:
     def _bounded(self, _: Any, value: Any) -> None:
         if type(value) is not int or not 0 <= value <= 10_000:
             raise ConfigurationError(
-                f"running_limit is {value!r}: give an integer from 0 to 10000", field="running_limit", value=value
+                f"running_limit is {shown(value)}: give an integer from 0 to 10000", field="running_limit", value=value
             )
 
     def read(self, queue_name: str, now: datetime) -> Steps:

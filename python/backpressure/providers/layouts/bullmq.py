@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask, items, text
 from backpressure.providers.layouts._times import age, number
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BullMQLayout"]
 
 
+@repr_when_half_built
 @attrs.frozen
 class BullMQLayout:
     """Queues of `BullMQ <https://docs.bullmq.io>`_ 5 and 6, in any language.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask
 
@@ -20,6 +21,7 @@ def _steps(steps: Iterable[int]) -> tuple[int, ...]:
     return tuple(steps)
 
 
+@repr_when_half_built
 @attrs.frozen
 class CeleryLayout:
     r"""Queues of `Celery <https://docs.celeryq.dev>`_, one list per step of priority.

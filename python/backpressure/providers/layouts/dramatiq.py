@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask
 from backpressure.providers.layouts._times import age, field, number
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DramatiqLayout"]
 
 
+@repr_when_half_built
 @attrs.frozen
 class DramatiqLayout:
     """Queues of `Dramatiq <https://dramatiq.io>`_.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age, field, iso_seconds
@@ -19,6 +20,7 @@ __all__ = ["GoRedisWorkQueueLayout"]
 _DEFAULT = {"high": "jobqueue:high_priority", "low": "jobqueue:low_priority"}
 
 
+@repr_when_half_built
 @attrs.frozen
 class GoRedisWorkQueueLayout:
     """Queues of `go-redis-work-queue <https://github.com/flyingrobots/go-redis-work-queue>`_.

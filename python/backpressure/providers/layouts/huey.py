@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask
 from backpressure.providers.layouts._times import age
@@ -20,6 +21,7 @@ __all__ = ["HueyLayout"]
 _MAX_PRIORITIES = 10
 
 
+@repr_when_half_built
 @attrs.frozen
 class HueyLayout:
     """Queues of `Huey <https://huey.readthedocs.io>`_; a queue's name is that of the ``Huey`` object.

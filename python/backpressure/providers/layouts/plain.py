@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Key, Steps, ask, valid_key
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ListKey", "ZSetKey"]
 
 
+@repr_when_half_built
 @attrs.frozen
 class ListKey:
     """A queue that is a LIST.
@@ -46,6 +49,7 @@ class ListKey:
         return QueueStats(queue_name, waiting, running, last_updated=now)
 
 
+@repr_when_half_built
 @attrs.frozen
 class ZSetKey:
     """A queue that is a sorted set.
@@ -73,7 +77,7 @@ class ZSetKey:
     def _known_unit(self, _: Any, value: Any) -> None:
         if value not in {None, "seconds", "milliseconds"}:
             raise ConfigurationError(
-                f'due is {value!r}: give None, "seconds" or "milliseconds"', field="due", value=value
+                f'due is {shown(value)}: give None, "seconds" or "milliseconds"', field="due", value=value
             )
 
     def read(self, queue_name: str, now: datetime) -> Steps:

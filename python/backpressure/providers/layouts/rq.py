@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Rounds, Steps, ask, members, text
 from backpressure.providers.layouts._times import age, iso_seconds
@@ -21,6 +22,7 @@ def _default_prefix() -> str:
     return os.environ.get("RQ_KEY_PREFIX", "rq")
 
 
+@repr_when_half_built
 @attrs.frozen
 class RQLayout:
     """Queues of `RQ <https://python-rq.org>`_ 1.16 to 3.

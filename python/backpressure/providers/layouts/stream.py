@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import MAX_BACKLOG, QueueStats
 from backpressure.providers.layouts._steps import (
     Command,
@@ -32,6 +34,7 @@ __all__ = ["StreamKey"]
 _MAX_SEQUENCE = 2**64 - 1
 
 
+@repr_when_half_built
 @attrs.frozen
 class StreamKey:
     """A queue that is a STREAM read by one consumer group.
@@ -67,7 +70,7 @@ class StreamKey:
     def _positive(self, _: Any, value: Any) -> None:
         if type(value) is not int or not 1 <= value <= 100_000:
             raise ConfigurationError(
-                f"count_limit is {value!r}: give an integer from 1 to 100000", field="count_limit", value=value
+                f"count_limit is {shown(value)}: give an integer from 1 to 100000", field="count_limit", value=value
             )
 
     def read(self, queue_name: str, now: datetime) -> Steps:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
 from backpressure.providers.layouts._steps import Command, Steps, ask, together
 from backpressure.providers.layouts.stream import StreamKey
@@ -21,6 +22,7 @@ def _names(priorities: Iterable[str]) -> tuple[str, ...]:
     return tuple(priorities)
 
 
+@repr_when_half_built
 @attrs.frozen
 class StreaqLayout:
     """Queues of `streaQ <https://streaq.readthedocs.io>`_, one stream per priority.

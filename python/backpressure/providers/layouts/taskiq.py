@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure.providers.layouts.plain import ListKey
 from backpressure.providers.layouts.stream import StreamKey
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskiqLayout"]
 
 
+@repr_when_half_built
 @attrs.frozen
 class TaskiqLayout:
     """Queues of `taskiq-redis <https://github.com/taskiq-python/taskiq-redis>`_.

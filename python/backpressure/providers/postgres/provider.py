@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.hidden import hides_arguments
 from backpressure._runtime.extras import extra
 from backpressure.providers.arguments import queue_table, seconds
 from backpressure.providers.failures import ADVICE
@@ -55,6 +57,7 @@ _WORDS = (
 _ALL: Mapping[str, str] = MappingProxyType({"": ""})
 
 
+@repr_when_half_built
 class PostgresStatsProvider(LinkedProvider[str, Link]):
     """A `StatsProvider` for job tables in PostgreSQL. Needs the extra ``postgres``.
 
@@ -102,6 +105,7 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
         }
     )
 
+    @hides_arguments
     def __init__(
         self,
         conninfo: str,

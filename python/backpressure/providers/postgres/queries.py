@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
+from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import MAX_BACKLOG, QueueStats
 from backpressure._runtime.pauses import Pauses
 
@@ -27,6 +29,7 @@ _NEEDED = ("queue", "backlog")
 _COLUMNS = (*_NEEDED, "processing", "delayed", "oldest_age")
 
 
+@repr_when_half_built
 @attrs.frozen
 class PostgresQuery:
     """A query for `PostgresStatsProvider`: one ``SELECT`` that gives a row for each queue.
@@ -61,7 +64,7 @@ class PostgresQuery:
     @sql.validator
     def _check_sql(self, _: object, value: Any) -> None:
         if not isinstance(value, str) or not value.strip() or "\0" in value:
-            raise ConfigurationError(f"sql is {value!r}: give a SELECT", field="sql", value=value)
+            raise ConfigurationError(f"sql is {shown(value)}: give a SELECT", field="sql", value=value)
 
     @prefix.validator
     def _check_prefix(self, _: object, value: Any) -> None:
@@ -71,7 +74,7 @@ class PostgresQuery:
         elif value and _PREFIX not in self.sql:
             fault = f"the query has no {_PREFIX} where it could stand"
         if fault:
-            raise ConfigurationError(f"prefix is {value!r}: {fault}", field="prefix", value=value)
+            raise ConfigurationError(f"prefix is {shown(value)}: {fault}", field="prefix", value=value)
 
     @property
     def takes_queues(self) -> bool:
@@ -157,7 +160,7 @@ def parse_query(query: Any) -> PostgresQuery:
         return PostgresQuery(query)
     names = ", ".join(map(repr, _PRESETS))
     raise ConfigurationError(
-        f"query is {query!r}: give one of {names}, a SELECT, or a PostgresQuery", field="query", value=query
+        f"query is {shown(query)}: give one of {names}, a SELECT, or a PostgresQuery", field="query", value=query
     )
 
 

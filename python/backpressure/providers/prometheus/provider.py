@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
-from backpressure._model.arguments import validate_queue_name
+from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.stats import MAX_BACKLOG, QueueStats, utc_now
 from backpressure._runtime.extras import extra
 from backpressure._runtime.pauses import Pauses
@@ -77,6 +79,7 @@ class _Queries:
             yield "last_updated", f"timestamp({self.backlog})"
 
 
+@repr_when_half_built
 class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
     """A `StatsProvider` for Prometheus and servers that answer like it: Thanos, Mimir, VictoriaMetrics. Needs urllib3.
 
@@ -135,6 +138,7 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
         "protocol": "check that this is the URL of a Prometheus API, with its prefix, and http or https as it speaks",
     }
 
+    @hides_arguments
     def __init__(
         self,
         url: str,
@@ -357,7 +361,7 @@ def _common(query: Any, label: Any, more: Mapping[str, Any]) -> _Queries | None:
         try:
             _text(given)
         except ValueError as error:
-            raise ConfigurationError(f"{field} is {given!r}: {error}", field=field, value=given) from None
+            raise ConfigurationError(f"{field} is {shown(given)}: {error}", field=field, value=given) from None
     return None if query is None else _Queries(query, label, **more)
 
 

@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from backpressure._model.arguments import validate_queue_name
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.stats import QueueStats
 from backpressure._runtime.extras import extra
 from backpressure._runtime.pauses import Pauses
@@ -100,6 +101,7 @@ class RabbitMQStatsProvider(LinkedProvider[str, Link]):
         "protocol": "check that this is an AMQP port, and TLS (amqps://) on both sides or on neither",
     }
 
+    @hides_arguments
     def __init__(self, url: str, queues: Iterable[str] | Mapping[str, str], *, timeout: float = 1.0) -> None:
         self._timeout = seconds(timeout)
         self._target = parse_target(url)

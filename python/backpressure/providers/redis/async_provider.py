@@ -12,6 +12,7 @@ from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.stats import QueueStats, utc_now
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
 from backpressure.providers.redis.async_client import (
@@ -86,6 +87,7 @@ class AsyncRedisStatsProvider(RedisProvider):
     _client_types = (Redis, RedisCluster)
     _client_names = "a redis.asyncio.Redis or a redis.asyncio.cluster.RedisCluster"
 
+    @hides_arguments
     def __init__(
         self,
         url_or_client: str | AsyncClient,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import attrs
 
-from backpressure._model.arguments import validate_queue_name
+from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
+from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.hidden import hides_arguments
 from backpressure.providers.arguments import seconds
 from backpressure.providers.layouts import (
     DiscoveringLayout,
@@ -42,6 +44,7 @@ SLICE = 64
 _PLAIN = (ListKey, ZSetKey, StreamKey)
 
 
+@repr_when_half_built
 class RedisProvider:
     """Settings of a provider; how it reads is up to the subclass."""
 
@@ -82,6 +85,7 @@ class RedisProvider:
         self._closed = False
 
     @classmethod
+    @hides_arguments
     def from_celery(cls, app: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a ``celery.Celery`` sends, however its broker is set up.
 
@@ -106,6 +110,7 @@ class RedisProvider:
         return cls._of(objects.celery_source(app, seconds(timeout)), queues, timeout)
 
     @classmethod
+    @hides_arguments
     def from_rq(cls, connection: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where RQ enqueues by `connection`, a `redis.Redis`; as `from_celery`.
 
@@ -116,6 +121,7 @@ class RedisProvider:
         return cls._of(objects.rq_source(connection, seconds(timeout)), queues, timeout)
 
     @classmethod
+    @hides_arguments
     def from_dramatiq(cls, broker: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a ``RedisBroker`` of Dramatiq enqueues; as `from_celery`.
 
@@ -126,6 +132,7 @@ class RedisProvider:
         return cls._of(objects.dramatiq_source(broker, seconds(timeout)), queues, timeout)
 
     @classmethod
+    @hides_arguments
     def from_huey(cls, huey: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a ``RedisHuey`` or a related class enqueues; as `from_celery`.
 
@@ -136,6 +143,7 @@ class RedisProvider:
         return cls._of(objects.huey_source(huey, seconds(timeout)), queues, timeout)
 
     @classmethod
+    @hides_arguments
     def from_saq(cls, queue: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a ``saq.Queue`` in Redis enqueues; as `from_celery`.
 
@@ -146,6 +154,7 @@ class RedisProvider:
         return cls._of(objects.saq_source(queue, seconds(timeout)), queues, timeout)
 
     @classmethod
+    @hides_arguments
     def from_arq(cls, pool_or_settings: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where an ``ArqRedis``, or one of these ``RedisSettings``, enqueues.
 
@@ -158,6 +167,7 @@ class RedisProvider:
         return cls._of(objects.arq_source(pool_or_settings, seconds(timeout)), queues, timeout)
 
     @classmethod
+    @hides_arguments
     def from_taskiq(cls, broker: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:
         """Return a provider that reads where a list or stream broker of taskiq-redis enqueues; as `from_celery`.
 
@@ -182,7 +192,7 @@ class RedisProvider:
     def _read_queues(self, queues: Any) -> dict[str, Layout]:
         if isinstance(queues, (str, bytes)) or not isinstance(queues, Iterable):
             raise ConfigurationError(
-                f"queues is {queues!r}: give a list of names, or a mapping from names to keys",
+                f"queues is {shown(queues)}: give a list of names, or a mapping from names to keys",
                 field="queues",
                 value=queues,
             )
@@ -197,7 +207,7 @@ class RedisProvider:
                 layouts[name] = layout
             else:
                 raise ConfigurationError(
-                    f"queues[{name!r}] is {layout!r}: give ListKey(key), ZSetKey(key), StreamKey(key, group) or "
+                    f"queues[{name!r}] is {shown(layout)}: give ListKey(key), ZSetKey(key), StreamKey(key, group) or "
                     "another Layout",
                     field=f"queues.{name}",
                     value=layout,
@@ -301,7 +311,7 @@ def _default_layout(key: Any, layout: Any) -> Layout:
     """Return the layout of queues that are given only by name."""
     if layout is None:
         if key is not None and not (isinstance(key, str) and "{queue}" in key):
-            raise ConfigurationError(f"key is {key!r}: give a str with {{queue}} in it", field="key", value=key)
+            raise ConfigurationError(f"key is {shown(key)}: give a str with {{queue}} in it", field="key", value=key)
         return ListKey(key or "{queue}")
     if key not in {None, "{queue}"}:
         raise ConfigurationError("key and layout are both given: give one of them", field="layout")
@@ -309,11 +319,13 @@ def _default_layout(key: Any, layout: Any) -> Layout:
         return layout_named(layout)
     if not is_layout(layout):
         raise ConfigurationError(
-            f'layout is {layout!r}: give a Layout, or its name, e.g. "rq"', field="layout", value=layout
+            f'layout is {shown(layout)}: give a Layout, or its name, e.g. "rq"', field="layout", value=layout
         )
     if isinstance(layout, _PLAIN) and _filled(layout, "?") == layout:
         raise ConfigurationError(
-            f"layout is {layout!r}, the same for all queues: put {{queue}} into its keys", field="layout", value=layout
+            f"layout is {shown(layout)}, the same for all queues: put {{queue}} into its keys",
+            field="layout",
+            value=layout,
         )
     known: Layout = layout
     return known

@@ -87,6 +87,8 @@ def dramatiq_source(broker: Any, timeout: float) -> Source:
 
 def huey_source(huey: Any, timeout: float) -> Source:
     """Read what a ``RedisHuey`` says."""
+    if not hasattr(huey, "storage"):
+        raise ConfigurationError(f"huey is a {type(huey).__name__}: give a RedisHuey", field="huey")
     layout = HueyLayout.from_huey(huey)
     return Source(_target(huey.storage.conn, "huey", timeout), _names([huey.name]), layout)
 

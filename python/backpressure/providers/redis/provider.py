@@ -12,8 +12,10 @@ from redis.exceptions import AskError, ClusterDownError, RedisClusterException
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.stats import QueueStats, utc_now
 from backpressure._runtime.pauses import Pauses
+from backpressure._runtime.reading import owned, owner
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
 from backpressure.providers.redis.base import CHUNK, RedisProvider, demoted, fill, is_master
 from backpressure.providers.redis.client import disconnect, is_sentinel_master
@@ -34,6 +36,7 @@ class _Read:
     """One call of the provider while it runs."""
 
     def __init__(self) -> None:
+        self.owner = owner()
         self.interrupted = False
         #: What it reads through. Its link may have another by now.
         self.client: Client | None = None
@@ -157,6 +160,7 @@ class RedisStatsProvider(RedisProvider):
     _client_types = (Redis, RedisCluster)
     _client_names = "a redis.Redis or a redis.cluster.RedisCluster"
 
+    @hides_arguments
     def __init__(
         self,
         url_or_client: str | Client,
@@ -316,15 +320,19 @@ class RedisStatsProvider(RedisProvider):
         """End the reads under way, from another thread; each of them then fails with ``error_type="deadline"``.
 
         Raises nothing. In a given client only connections that are reading for this provider are closed; one that
-        is still being opened ends by the client's own timeout.
+        is still being opened ends by the client's own timeout. A controller ends its own reads alone, and not those
+        of others that share the provider.
         """
         link = self._links.get(os.getpid())
         if link is None:
             return
-        reads = link.reads.copy()
+        all_reads = link.reads.copy()
+        reads = owned(all_reads)
         for read in reads:
             read.interrupt()
-        for client in {read.client for read in reads}:
+        # This ends reads that are just connecting, too; but those of others that share the client go on.
+        foreign = {read.client for read in all_reads if read not in reads}
+        for client in {read.client for read in reads} - foreign:
             if client is not None and client is not self._given:
                 with contextlib.suppress(Exception):
                     disconnect(client)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
+from backpressure._model.hidden import hides_arguments
 from backpressure._model.stats import QueueStats
 from backpressure._runtime.extras import extra
+from backpressure._runtime.threads import spawn
 from backpressure.providers.arguments import queue_table, seconds
 from backpressure.providers.failures import ADVICE
 from backpressure.providers.linked import LinkedProvider, Outcome
@@ -20,6 +22,7 @@ from backpressure.providers.sqs.client import cut, make_client
 from backpressure.providers.sqs.errors import CodesAlone, label
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Mapping
 
 __all__ = ["SQSStatsProvider"]
@@ -128,6 +131,7 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         "protocol": "check that endpoint_url and the proxy lead to SQS",
     }
 
+    @hides_arguments
     def __init__(
         self,
         queues: Iterable[str] | Mapping[str, str],
@@ -208,10 +212,8 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
         threads: list[threading.Thread] = []
         try:
             for _ in range(more):
-                thread = threading.Thread(target=self._work, args=(link,), name="backpressure-sqs", daemon=True)
                 with contextlib.suppress(RuntimeError):  # no thread can be started: go on with fewer
-                    thread.start()
-                    threads.append(thread)
+                    threads.append(spawn(partial(self._work, link), "backpressure-sqs"))
             self._work(link)
         finally:
             link.left.clear()
