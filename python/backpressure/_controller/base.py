@@ -15,7 +15,7 @@ from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
-from backpressure._model.arguments import check_seconds, validate_queue_name
+from backpressure._model.arguments import check_seconds, shown, validate_queue_name
 from backpressure._model.clock import SystemClock
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.decision import ThrottleDecision
@@ -211,10 +211,17 @@ class ControllerBase:
         else:
             self._engine.record_queue(validate_queue_name(decided), ok)
 
-    def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
+    def _batch(self, jobs: Iterable[BatchJob], timeout: float | None, on_outcome: object) -> Batch:
         if self._state != "running":
             raise self._host.not_running()
-        return Batch(jobs, self._admission, None if timeout is None else check_seconds(timeout, "timeout"))
+        if not (on_outcome is None or callable(on_outcome)):
+            raise ConfigurationError(
+                f"on_outcome is {shown(on_outcome)}: give a callable that takes a job and its outcome",
+                field="on_outcome",
+                value=on_outcome,
+            )
+        limit = None if timeout is None else check_seconds(timeout, "timeout")
+        return Batch(jobs, self._admission, limit, tells=on_outcome is not None)
 
     def get_circuit_state(self, queue_name: str) -> CircuitState:
         """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing.

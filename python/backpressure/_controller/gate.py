@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from backpressure._controller.entrances import Entrance, Entrances, per_entrance
 from backpressure._engine.choice import load
-from backpressure._model.arguments import longest_wait, parse_priority, validate_queue_name
+from backpressure._model.arguments import check_patient, longest_wait, parse_priority, validate_queue_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -26,20 +26,26 @@ __all__ = ["AsyncGate", "Gate", "checked", "gate_class"]
 T = TypeVar("T")
 
 
-def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Priority, str, float | None]:
+def checked(
+    priority: object, queue_name: object, max_wait: object, patient: bool
+) -> tuple[Priority, str, float | None, bool]:
     """Return legal arguments of a gate, or raise."""
     return (
         parse_priority(priority),
         validate_queue_name(queue_name),
         longest_wait(max_wait, parse_priority(priority)),
+        check_patient(patient),
     )
 
 
 class _Gate:
-    def __init__(self, admission: Admission, priority: Priority, queue_name: str, max_wait: float | None) -> None:
+    def __init__(
+        self, admission: Admission, priority: Priority, queue_name: str, max_wait: float | None, patient: bool
+    ) -> None:
         self.priority = priority
         self.queue_name = queue_name
         self.max_wait = max_wait
+        self.patient = patient
         self._admission = admission
         self._entrances = Entrances()
 
@@ -59,6 +65,7 @@ class Gate(_Gate):
         priority: of its jobs.
         queue_name: what they are enqueued to.
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
+        patient: whether a refused job waits and asks again.
 
     Thread-safe; one gate may be shared, and entered by several threads at once. A ``with`` may end in another thread,
     task or context than it began in. The body has no value: work that it only starts counts as a success when it ends.
@@ -80,8 +87,9 @@ class Gate(_Gate):
         priority: Priority,
         queue_name: str,
         max_wait: float | None,
+        patient: bool,
     ) -> None:
-        super().__init__(host.admission, priority, queue_name, max_wait)
+        super().__init__(host.admission, priority, queue_name, max_wait, patient)
         self._host = host
 
     def suggest(self) -> ThrottleDecision:
@@ -97,7 +105,7 @@ class Gate(_Gate):
 
     def __enter__(self) -> ThrottleDecision:
         entrance = self._entrances.loaded_in(sys._getframe(1))  # noqa: SLF001 - the frame with the `with`
-        decision = self._host.turn(self.priority, self.queue_name, self.max_wait)
+        decision = self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient)
         self._entrances.fill(entrance, decision, self._admission.now_ns())
         return decision
 
@@ -127,6 +135,7 @@ class AsyncGate(_Gate):
         priority: of its jobs.
         queue_name: what they are enqueued to.
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
+        patient: whether a refused job waits and asks again.
 
     One gate may be shared, and entered by several tasks at once. An ``async with`` may end in another task or context
     than it began in. The body has no value: work that it only starts counts as a success when the body ends.
@@ -140,8 +149,10 @@ class AsyncGate(_Gate):
         backlog_green
     """
 
-    def __init__(self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
-        super().__init__(host.admission, priority, queue_name, max_wait)
+    def __init__(
+        self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None, patient: bool
+    ) -> None:
+        super().__init__(host.admission, priority, queue_name, max_wait, patient)
         self._host = host
 
     async def suggest(self) -> ThrottleDecision:
@@ -181,4 +192,4 @@ class AsyncGate(_Gate):
     __aexit__ = per_entrance(_aexit)
 
     async def _turn(self) -> ThrottleDecision:
-        return await self._host.turn(self.priority, self.queue_name, self.max_wait)
+        return await self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient)

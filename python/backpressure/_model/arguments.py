@@ -13,6 +13,7 @@ from backpressure._model.vocabulary import OTHER_QUEUES, Priority
 __all__ = [
     "MaxWait",
     "check_max_wait",
+    "check_patient",
     "check_seconds",
     "longest_wait",
     "parse_priority",
@@ -100,6 +101,13 @@ def check_max_wait(value: object) -> float | dict[Priority, float | None] | None
             raise ConfigurationError(f"max_wait has an {error}", field="max_wait", value=value) from None
         limits[priority] = None if limit is None else check_seconds(limit, f"max_wait[{str(priority)!r}]")
     return limits
+
+
+def check_patient(value: object) -> bool:
+    """Return `value` if it is a bool, or raise `ConfigurationError`."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"patient is {shown(value)}: give True or False", field="patient", value=value)
+    return value
 
 
 def longest_wait(max_wait: object, priority: Priority) -> float | None:

@@ -12,6 +12,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from backpressure._model.notebook import runs_cells
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -160,7 +162,8 @@ async def wait_async(clock: Clock, seconds: float) -> None:
 
 
 def in_event_loop() -> bool:
-    """Tell whether the calling thread runs an event loop, which must not be blocked."""
+    """Tell whether the calling thread runs an event loop that must not be blocked; a notebook's may be."""
     # If asyncio was never imported, or is being imported right now, no loop runs.
     running_loop: Callable[[], object] | None = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-    return running_loop is not None and running_loop() is not None
+    loop = None if running_loop is None else running_loop()
+    return loop is not None and not runs_cells(loop)
