@@ -134,7 +134,7 @@ async def on_thread(work: Callable[[], T]) -> T | None:
             wake.set()
 
     try:
-        thread = spawn(run, "backpressure-wait")
+        thread = spawn(run, "wait")
     except RuntimeError:
         return None
     await wake.wait()

@@ -103,6 +103,7 @@ class AsyncBackpressureController(ControllerBase):
             self._announcer,
             self._samples,
             self._end_reads,
+            self._rest_reads,
         )
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:
@@ -130,6 +131,9 @@ class AsyncBackpressureController(ControllerBase):
         if self._loop_reads is None:
             return None
         return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
+
+    def _rest_reads(self) -> threading.Thread | None:
+        return None if self._loop_reads is None else self._loop_reads.rest()
 
     async def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.

@@ -73,7 +73,7 @@ class Reader:
             )
         call = _Call(function)
         try:
-            thread = spawn(call.run, "backpressure-read")
+            thread = spawn(call.run, "read")
         except RuntimeError as error:
             raise StatsUnavailableError(f"no thread is left to read on: {error}") from None
         try:
