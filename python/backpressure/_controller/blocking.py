@@ -313,6 +313,7 @@ class BackpressureController(ControllerBase):
                 `on_outcome` of the first 100 of them.
             BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does an
                 error that a signal handler raises while no work runs, and what `jobs` raises as it is read.
+            TypeError: `on_outcome` is a coroutine function.
 
         Example:
             >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]
@@ -321,8 +322,7 @@ class BackpressureController(ControllerBase):
             ...     [outcome.status for outcome in controller.process_batch(jobs).outcomes]
             ['succeeded', 'shed']
         """
-        if inspect.iscoroutinefunction(on_outcome):
-            raise UnfinishedWorkError(f"{name_of(on_outcome)} is a coroutine function: {_AWAITS_OUTCOMES}")
+        _refuse_coroutine_function(on_outcome)
         batch = self._batch(jobs, timeout, on_outcome)
         unread = iter(jobs if on_outcome else ())
         if in_event_loop():
@@ -387,6 +387,11 @@ class BackpressureController(ControllerBase):
                 queue_name=name,
             )
         return self._poller.read([name]) == 1
+
+
+def _refuse_coroutine_function(on_outcome: object) -> None:
+    if inspect.iscoroutinefunction(on_outcome):
+        raise UnfinishedWorkError(f"{name_of(on_outcome)} is a coroutine function: {_AWAITS_OUTCOMES}")
 
 
 def _tell(told: Tell, on_outcome: Callable[..., object] | None) -> None:
