@@ -12,7 +12,7 @@ from backpressure._controller.blocking import BackpressureController
 from backpressure._controller.circuit import CircuitBreaker
 from backpressure._controller.gate import AsyncGate, Gate
 from backpressure._engine.choice import ENGINE
-from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome
+from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, batch_result
 from backpressure._model.clock import Clock
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
@@ -96,6 +96,7 @@ __all__ = [
     "ThrottledError",
     "Zone",
     "__version__",
+    "batch_result",
     "is_circuit_open_error",
     "is_retryable",
     "is_shed_error",

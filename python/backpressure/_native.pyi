@@ -75,7 +75,7 @@ class Gate:
     """An engine's calls for one priority and queue. Thread-safe."""
 
     def __new__(
-        cls, engine: Engine, host: Host, priority: Priority | str, queue_name: str, max_wait: MaxWait
+        cls, engine: Engine, host: Host, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool
     ) -> Self: ...
     def suggest(self) -> ThrottleDecision: ...
     def run(self, work: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T: ...
@@ -98,6 +98,7 @@ class Engine:
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> _T: ...
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision: ...

@@ -379,5 +379,6 @@ def test_a_blocking_controller_starts_on_a_loop_without_waiting(make_controller:
     async def main() -> BackpressureController:
         return make_controller()
 
-    controller = asyncio.run(main())
+    with pytest.warns(RuntimeWarning, match="running event loop"):
+        controller = asyncio.run(main())
     eventually(lambda: controller.health()["last_poll_seconds"] is not None)

@@ -162,7 +162,7 @@ class World:
         self.engine = host.engine = module.Engine(EngineSettings.of(BackpressureConfig()), host)
         self.engine.set_running(True)
         self.engine.put_sample("q", 0, 0)
-        gate = module.Gate(self.engine, host, Priority.LOW, "q", None)
+        gate = module.Gate(self.engine, host, Priority.LOW, "q", None, False)
         self.run: Callable[..., Any] = gate.run if calls == "gate" else functools.partial(self.engine.run, "low", "q")
         self.ready()
 

@@ -78,3 +78,52 @@ controller.stop()
 print("all ended")
 """)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "all ended\n", "")
+
+
+FORKS = """
+import os, sys, time, warnings
+
+alone = []
+os.register_at_fork(before=lambda: alone.append(len(os.listdir("/proc/self/task"))))  # runs last
+
+import asyncio
+from backpressure import *
+
+class Provider:
+    async def get_queue_stats(self, queue_name):
+        return QueueStats(queue_name, 3)
+
+    async def get_all_queue_stats(self):
+        return {"jobs": QueueStats("jobs", 3)}
+
+warnings.simplefilter("error")
+polling = PollingConfig(interval=0.05, jitter=0, timeout=0.05, max_backoff=0.05)
+config = BackpressureConfig(polling=polling)
+provider = InMemoryStatsProvider({"jobs": 0})
+controller = BackpressureController(config, provider)
+controller.start()
+loop = asyncio.new_event_loop()
+asynchronous = AsyncBackpressureController(config, Provider())
+loop.run_until_complete(asynchronous.start())
+assert len(os.listdir("/proc/self/task")) > 1
+for number in range(20):
+    if os.fork() == 0:
+        os._exit(controller.suggest_throttle("low", "jobs").backlog_size != number)
+    assert os.wait()[1] == 0
+    provider.set("jobs", number + 1)
+    time.sleep(number % 5 * 0.01)  # forks come at any moment of a poll
+assert controller.health()["poller_alive"]
+while controller.health()["queues"]["jobs"]["backlog"] != 20:
+    time.sleep(0.001)
+assert loop.run_until_complete(asynchronous.suggest_throttle("low", "jobs")).backlog_size == 3
+loop.run_until_complete(asynchronous.stop())
+loop.close()
+controller.stop()
+print(set(alone))
+"""
+
+
+def test_a_fork_finds_no_thread_of_ours_and_the_poller_comes_back(python: Python) -> None:
+    """Python 3.12 warns of a fork where there are threads: it may not find one that we started."""
+    ended = python(FORKS)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "{1}\n", "")

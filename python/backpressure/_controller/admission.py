@@ -10,6 +10,7 @@ from backpressure._controller.sleep import blocks_a_loop
 from backpressure._model.arguments import longest_wait
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.errors import ConfigurationError, ThrottledError
+from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import Priority
 from backpressure._runtime.foreign import unless_by_signal
 
@@ -45,12 +46,16 @@ class Admission:
         self._circuit_of = circuit_of
         self._foreign = foreign
         self.now_ns = sleeper.now_ns
+        self.jittered = sleeper.jittered
 
-    def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = False) -> float:
+    def accept(
+        self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = False, patient: bool = False
+    ) -> float:
         """Return how long to sleep for a planned decision, in seconds, or raise the error that it stands for.
 
         That is the delay with jitter, but no longer than `max_wait`; on an event loop 0, unless the sleep is `awaited`.
-        A job that would have to wait longer is refused, unless it is HIGH: load never refuses a HIGH job.
+        A job that would have to wait longer is refused, unless it is HIGH: load never refuses a HIGH job. If it is
+        `patient`, `max_wait` is what it has left.
         """
         raise_rejection(decision)
         delay = decision.delay
@@ -67,7 +72,8 @@ class Admission:
                 return 0.0
         elif limit is not None and delay > limit:
             self._engine.refuse_late(decision)
-            why, instead = f"longer than max_wait ({limit:g} s)", "accept a longer max_wait"
+            what = "what is left of max_wait" if patient else "max_wait"
+            why, instead = f"longer than {what} ({limit:g} s)", "accept a longer max_wait"
             if blocks:
                 why, instead = "which would block the running event loop", f"let it wait in {other_thread()}"
             raise ThrottledError(
@@ -81,7 +87,7 @@ class Admission:
         elif blocks:
             self._engine.refuse_late(decision)
             raise blocks_a_loop(delay, decision.queue_name, priority=decision.priority, reason=decision.reason)
-        jittered = self._sleeper.jittered(delay, decision.queue_name)
+        jittered = self.jittered(delay, decision.queue_name)
         return jittered if limit is None else min(jittered, limit)
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
@@ -195,10 +201,17 @@ class Admission:
         if not decision.should_shed:
             self._engine.record(decision, None)
 
-    def wait_ns(self, job: BatchJob, decision: ThrottleDecision) -> int | Exception:
-        """Return for how long a batch's job is to wait, or the exception that came instead."""
+    def may_wait(self) -> bool:
+        """Tell whether a job may wait here."""
+        return not in_event_loop()
+
+    def wait_ns(
+        self, job: BatchJob, decision: ThrottleDecision, patiently: Callable[[ThrottleDecision], float] | None
+    ) -> int | Exception:
+        """Return for how long a batch's job is to wait, `patiently` if it is patient, or the exception that came."""
         try:
-            return round(self.accept(decision, job.max_wait) * 1e9)
+            seconds = self.accept(decision, job.max_wait) if patiently is None else patiently(decision)
+            return nanoseconds(seconds)
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
 

@@ -42,9 +42,15 @@ class _UnreadError(Exception):
 class AsyncAdmission(Admission):
     """Admission where deciding may take a read, and sleeps are awaited."""
 
-    def accept(self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = True) -> float:
+    def accept(
+        self, decision: ThrottleDecision, max_wait: MaxWait, *, awaited: bool = True, patient: bool = False
+    ) -> float:
         """As `Admission.accept`."""
-        return super().accept(decision, max_wait, awaited=awaited)
+        return super().accept(decision, max_wait, awaited=awaited, patient=patient)
+
+    def may_wait(self) -> bool:
+        """As `Admission.may_wait`: whoever waits is suspended."""
+        return True
 
     def decide(self, job: BatchJob) -> ThrottleDecision | Exception | None:
         """As `Admission.decide`; ``None`` where the queue is to be read first."""
@@ -61,13 +67,7 @@ class AsyncHost(JobHost):
             return None
         raise _UnreadError(queue_name, wait)
 
-    async def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
-        """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
-        decision = await self.plan(priority, queue_name)
-        seconds = self.admission.accept(decision, max_wait)
-        if seconds > 0:
-            await self._sleeper.pause_async(seconds)
-        return self.admission.admit(decision) if decision.delay > 0 else decision
+    turn = JobHost.turn_async
 
     async def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
@@ -134,7 +134,7 @@ async def on_thread(work: Callable[[], T]) -> T | None:
             wake.set()
 
     try:
-        thread = spawn(run, "backpressure-wait")
+        thread = spawn(run, "wait")
     except RuntimeError:
         return None
     await wake.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
@@ -11,15 +12,15 @@ import attrs
 
 from backpressure._controller.async_jobs import AsyncAdmission, AsyncHost, on_thread
 from backpressure._controller.base import ControllerBase
-from backpressure._controller.batch import Plan, Work
+from backpressure._controller.batch import END, ON_OUTCOME_RAISED, Plan, Read, Tell, Work
 from backpressure._controller.gate import AsyncGate, checked
 from backpressure._controller.outcome import refuse_generator
 from backpressure._controller.polling.caller_loop import CallerLoopReads
 from backpressure._controller.polling.own_loop import LoopReads
 from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
-from backpressure._model.arguments import validate_queue_name
-from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.arguments import check_patient, validate_queue_name
+from backpressure._model.batch import JobOutcome
 from backpressure._model.clock import require_asyncio
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.hidden import hides_arguments
@@ -29,7 +30,7 @@ from backpressure._runtime.foreign import unless_by_signal
 if TYPE_CHECKING:
     import logging
     import threading
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
     from prometheus_client import CollectorRegistry
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from backpressure._controller.polling.sights import Sights
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.arguments import MaxWait
-    from backpressure._model.batch import BatchJob
+    from backpressure._model.batch import BatchJob, BatchResult
     from backpressure._model.clock import Clock
     from backpressure._model.config.polling import PollingConfig
     from backpressure._model.config.root import BackpressureConfig
@@ -107,6 +108,7 @@ class AsyncBackpressureController(ControllerBase):
             self._announcer,
             self._samples,
             self._end_reads,
+            self._rest_reads,
         )
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:
@@ -134,6 +136,9 @@ class AsyncBackpressureController(ControllerBase):
         if self._loop_reads is None:
             return None
         return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
+
+    def _rest_reads(self) -> threading.Thread | None:
+        return None if self._loop_reads is None else self._loop_reads.rest()
 
     async def start(self) -> None:
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
@@ -180,6 +185,7 @@ class AsyncBackpressureController(ControllerBase):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T: ...
 
@@ -192,6 +198,7 @@ class AsyncBackpressureController(ControllerBase):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T: ...
 
@@ -203,6 +210,7 @@ class AsyncBackpressureController(ControllerBase):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Wait as advised, call ``work(*args, **kwargs)``, await its value if it is awaitable, and report its outcome.
@@ -211,18 +219,20 @@ class AsyncBackpressureController(ControllerBase):
 
         Arguments and errors as those of `BackpressureController.run`.
         """
-        return await self._host.perform(await self._host.turn(priority, queue_name, max_wait), work, *args, **kwargs)
+        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient))
+        return await self._host.perform(decision, work, *args, **kwargs)
 
     @contextlib.asynccontextmanager
     async def slot(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
     ) -> AsyncIterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
+            patient: whether a refused job asks again, as for `run`.
         """
-        decision = await self._host.turn(priority, queue_name, max_wait)
+        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient))
         with self._admission.reporting([decision]):
             yield decision
 
@@ -235,22 +245,25 @@ class AsyncBackpressureController(ControllerBase):
         with self._admission.reporting(decisions, not_failures):
             yield
 
-    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> AsyncGate:
+    def gate(
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
+    ) -> AsyncGate:
         """Return a handle for jobs of one priority and queue. See `BackpressureController.gate`."""
-        return AsyncGate(self._host, *checked(priority, queue_name, max_wait))
+        return AsyncGate(self._host, *checked(priority, queue_name, max_wait, patient))
 
     def throttled(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Make every call of the decorated coroutine function go through `run`.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
+            patient: whether a refused job asks again, as for `run`.
 
         Raises:
             TypeError: the function is no coroutine function, or a generator.
         """
-        place = checked(priority, queue_name, max_wait)
+        place = checked(priority, queue_name, max_wait, patient)
 
         def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
             refuse_generator(function)
@@ -282,32 +295,62 @@ class AsyncBackpressureController(ControllerBase):
 
     async def process_batch(
         self,
-        jobs: Iterable[BatchJob],
+        jobs: Iterable[BatchJob] | AsyncIterable[BatchJob],
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it ends what is not due, and cancels nothing
+        on_outcome: Callable[[BatchJob, JobOutcome], object] | None = None,
     ) -> BatchResult:
         """Run many jobs, each queue and priority at its own pace, in the calling task.
 
-        Work that returns an awaitable is awaited. Otherwise as `BackpressureController.process_batch`.
+        Work that returns an awaitable is awaited, and so is what `on_outcome` returns. Otherwise as
+        `BackpressureController.process_batch`. If it is cancelled, its ``CancelledError`` has ``.batch_result``; where
+        a timeout made a ``TimeoutError`` of that, `batch_result` finds it.
         """
-        batch = self._batch(jobs, timeout)
+        if isinstance(jobs, AsyncIterable) and on_outcome is None:
+            jobs = [job async for job in jobs]
+        batch = self._batch(() if isinstance(jobs, AsyncIterable) else jobs, timeout, on_outcome)
+        unread = aiter(jobs) if isinstance(jobs, AsyncIterable) else iter(jobs if on_outcome else ())
         try:
             for step in batch:
-                batch.answer = await self._take_step(step)
+                batch.answer = await self._take_step(step, unread, on_outcome)
             return batch.result()
-        except BatchError:
-            raise
         except BaseException as error:
-            batch.cut_short(error)
+            for untold in batch.cut_short(error):
+                try:
+                    await _tell(untold, on_outcome, awaits=not isinstance(error, GeneratorExit))
+                except Exception as raised:  # noqa: BLE001 - what cut the batch short is what counts
+                    self._foreign.raised(raised, "on_outcome", ON_OUTCOME_RAISED)
             raise
 
-    async def _take_step(self, step: Step) -> object:
+    async def _take_step(
+        self,
+        step: Step,
+        unread: Iterator[BatchJob] | AsyncIterator[BatchJob],
+        on_outcome: Callable[..., object] | None,
+    ) -> object:
         try:
             if isinstance(step, Work):
                 return JobOutcome.success(await self._host.perform(step.decision, step.job.work))
             if isinstance(step, Plan):
                 return await self._host.plan(step.job.priority, step.job.queue_name)
+            if isinstance(step, Read):
+                return await anext(unread, END) if isinstance(unread, AsyncIterator) else next(unread, END)
+            if isinstance(step, Tell):
+                await _tell(step, on_outcome)
+                return None
             await self._sleeper.pause_async(step.seconds)
-        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+        except Exception as error:
+            if isinstance(step, Read | Tell):
+                raise
             return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None
+
+
+async def _tell(told: Tell, on_outcome: Callable[..., object] | None, *, awaits: bool = True) -> None:
+    assert on_outcome is not None  # noqa: S101 - else the batch tells nothing
+    value = on_outcome(told.job, told.outcome)
+    if inspect.isawaitable(value):
+        if awaits:
+            await value
+        elif isinstance(value, Coroutine):  # the batch's own coroutine is being closed, and can wait for nothing
+            value.close()

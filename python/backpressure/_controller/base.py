@@ -275,10 +275,17 @@ class ControllerBase(Uncopied):
         if not self._is_passing():
             self._engine.record_queue(queue_name, ok)
 
-    def _batch(self, jobs: Iterable[BatchJob], timeout: float | None) -> Batch:
+    def _batch(self, jobs: Iterable[BatchJob], timeout: float | None, on_outcome: object) -> Batch:
         if self._state != "running":
             raise self._host.not_running()
-        return Batch(jobs, self._admission, None if timeout is None else check_seconds(timeout, "timeout"))
+        if not (on_outcome is None or callable(on_outcome)):
+            raise ConfigurationError(
+                f"on_outcome is {shown(on_outcome)}: give a callable that takes a job and its outcome",
+                field="on_outcome",
+                value=on_outcome,
+            )
+        limit = None if timeout is None else check_seconds(timeout, "timeout")
+        return Batch(jobs, self._admission, limit, tells=on_outcome is not None)
 
     def get_circuit_state(self, queue_name: str) -> CircuitState:
         """Return the state of a queue's circuit, CLOSED for an unknown queue. Creates nothing.

@@ -1,7 +1,6 @@
 """Batches: in which order many jobs are decided, waited for and run by one caller. No I/O, no waiting.
 
-`steps` is a generator that asks for one thing at a time and is sent its outcome; the controllers do what it asks, each
-in its own way.
+A batch asks for one thing at a time and is sent its outcome; the controllers do what it asks, each in its own way.
 """
 
 from __future__ import annotations
@@ -9,25 +8,39 @@ from __future__ import annotations
 import contextlib
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backpressure._controller.patience import Patience
 from backpressure._model.arguments import longest_wait, shown
-from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, Status
+from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError, JobShedError, ThrottledError
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator
 
     from backpressure._controller.admission import Admission
+    from backpressure._model.batch import Status
 
-__all__ = ["Batch", "Plan", "Sleep", "Step", "Work", "steps"]
+__all__ = ["END", "ON_OUTCOME_RAISED", "Batch", "Plan", "Read", "Sleep", "Step", "Tell", "Work"]
+
+#: Stands for the end of the jobs.
+END = object()
+#: What is logged where the batch was already cut short by another error.
+ON_OUTCOME_RAISED = "on_outcome raised as a batch was cut short, for jobs that had not ended"
 
 _NOT_STARTED = JobOutcome("not_started")
 _INTERRUPTED = JobOutcome("interrupted")
+# Where jobs are read lazily: how many are held at one time, and of how many the errors are kept.
+_HELD = 100
+_ERRORS = 100
+
+
+class Read(NamedTuple):
+    """Send the next job, or `END` if there is none left."""
 
 
 class Plan(NamedTuple):
@@ -50,77 +63,28 @@ class Work(NamedTuple):
     decision: ThrottleDecision
 
 
-Step = Plan | Sleep | Work
+class Tell(NamedTuple):
+    """Tell the caller what became of `job`."""
+
+    job: BatchJob
+    outcome: JobOutcome
+
+
+Step = Read | Plan | Sleep | Work | Tell
 _Answer = ThrottleDecision | Exception
 
 
 class _Stream:
-    """The jobs of one queue and priority that are not decided yet, by their place in the batch."""
+    """The jobs of one queue and priority that were read and have not ended, in their order, with their places."""
 
-    __slots__ = ("places", "rank")
+    __slots__ = ("jobs", "patience", "planned", "rank")
 
     def __init__(self, priority: Priority) -> None:
         self.rank = -priority.value
-        self.places: deque[int] = deque()
-
-
-def steps(
-    jobs: Sequence[BatchJob], outcomes: list[JobOutcome], admission: Admission, timeout: float | None
-) -> Generator[Step, Any, None]:
-    """Drive a batch; fills in `outcomes`, which begins as ``not_started`` for each job.
-
-    Jobs of one queue and priority form a stream. The first job of a stream is due at once, or after its advised delay,
-    counted from when it became the first. Due jobs run one at a time: earliest due first, then by priority, then in
-    input order. A job is decided right before its work, so that no job is counted, or holds a probe's lease, that does
-    not begin; after a delay the breaker is asked again.
-    """
-    now_ns = admission.now_ns
-    began_ns = now_ns()
-    deadline_ns = math.inf if timeout is None else began_ns + nanoseconds(timeout)
-    # The first jobs of the streams with their planned delays, in the order in which they run; no two have one place.
-    heads: list[tuple[int, int, int, _Stream, ThrottleDecision | None]] = [
-        (began_ns, stream.rank, stream.places[0], stream, None) for stream in _streams(jobs)
-    ]
-    heapq.heapify(heads)
-    while heads and heads[0][0] <= deadline_ns:
-        due_ns, rank, place, stream, planned = heads[0]
-        job = jobs[place]
-        if planned is None:
-            answer: _Answer = admission.decide(job) or (yield Plan(job))
-            if isinstance(answer, ThrottleDecision) and 0 < answer.delay < math.inf:
-                wait_ns = admission.wait_ns(job, answer)
-                if isinstance(wait_ns, int):
-                    heapq.heapreplace(heads, (due_ns + wait_ns, rank, place, stream, answer))
-                    continue
-                answer = wait_ns
-        else:
-            ahead_ns = due_ns - now_ns()
-            answer = ((yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None) or admission.readmit(planned)
-        if isinstance(answer, ThrottleDecision) and not answer.should_shed:
-            outcomes[place] = _INTERRUPTED  # until its outcome is known
-            outcomes[place] = yield Work(job, answer)
-        else:
-            outcomes[place] = _refused(answer)
-        stream.places.popleft()
-        if stream.places:
-            heapq.heapreplace(heads, (now_ns(), rank, stream.places[0], stream, None))
-        else:
-            heapq.heappop(heads)
-    for due_ns, _, _, stream, _ in heads:
-        retry_after = max(0, due_ns - now_ns()) / 1e9
-        for late in stream.places:
-            outcomes[late] = JobOutcome("not_started", retry_after=retry_after)
-
-
-def _streams(jobs: Iterable[BatchJob]) -> Iterable[_Stream]:
-    streams: dict[tuple[str, int], _Stream] = {}
-    for place, job in enumerate(jobs):
-        key = (job.queue_name, job.priority.value)
-        stream = streams.get(key)
-        if stream is None:
-            stream = streams[key] = _Stream(job.priority)
-        stream.places.append(place)
-    return streams.values()
+        self.jobs: deque[tuple[int, BatchJob]] = deque()
+        # Of the first job: what was decided, if it waits for that, and how long it may still ask again.
+        self.planned: ThrottleDecision | None = None
+        self.patience: Patience | None = None
 
 
 def _refused(answer: _Answer) -> JobOutcome:
@@ -135,32 +99,169 @@ def _refused(answer: _Answer) -> JobOutcome:
 
 
 class Batch:
-    """One batch under way: iterate over its steps, and put the answer to each into `answer` before the next."""
+    """One batch under way: iterate over its steps, and put the answer to each into `answer` before the next.
 
-    def __init__(self, jobs: Iterable[BatchJob], admission: Admission, timeout: float | None) -> None:
-        self._jobs = list(jobs)
-        for job in self._jobs:
-            if not isinstance(job, BatchJob):
-                raise ConfigurationError(f"jobs holds {shown(job)}: give BatchJob objects", field="jobs", value=job)
-        self._outcomes = [_NOT_STARTED] * len(self._jobs)
-        self._steps = steps(self._jobs, self._outcomes, admission, timeout)
+    Jobs of one queue and priority form a stream. The first job of a stream is due at once, or after its advised delay,
+    counted from when it became the first. Due jobs run one at a time: earliest due first, then by priority, then in
+    input order. A job is decided right before its work, so that no job is counted, or holds a probe's lease, that does
+    not begin; after a delay the breaker is asked again.
+
+    A batch that `tells` reads a job only when no job that it holds is due, and keeps no outcomes.
+    """
+
+    def __init__(self, jobs: Iterable[BatchJob], admission: Admission, timeout: float | None, *, tells: bool) -> None:
+        self._admission = admission
+        self._timeout = timeout
+        self._tells = tells
+        self._streams: dict[tuple[str, int], _Stream] = {}
+        # The streams by when their first job is due, then by rank and place; no two have one place.
+        self._heads: list[tuple[int, int, int, _Stream]] = []
+        self._read = 0
+        self._counts: Counter[Status] = Counter()
+        self._errors: list[Exception] = []
+        self._given = [] if tells else [_checked(job) for job in jobs]
+        self._outcomes = [_NOT_STARTED] * len(self._given)
+        # The place of the job that is being ended, and its outcome as far as it is known.
+        self._ending: int | None = None
+        self._outcome = _INTERRUPTED
+        self._untold: Tell | None = None
+        self._step: Step | None = None
+        self._steps = self._drive()
+        self._failure: BatchError | None = None
         self.answer: object = None
 
     def limits(self) -> Iterator[float | None]:
-        """Yield how long each job may wait, in seconds; ``None`` for any time."""
-        return (longest_wait(job.max_wait, job.priority) for job in self._jobs)
+        """Yield how long each job given may wait, in seconds; ``None`` for any time."""
+        return (longest_wait(job.max_wait, job.priority) for job in self._given)
 
     def __iter__(self) -> Iterator[Step]:
         with contextlib.suppress(StopIteration):
-            step = next(self._steps)
+            self._step = next(self._steps)
             while True:
-                yield step
-                step = self._steps.send(self.answer)
+                yield self._step
+                self._step = self._steps.send(self.answer)
 
-    def cut_short(self, error: BaseException) -> None:
-        """End the batch because of an error, which gets what is known of the jobs as its ``batch_result``."""
+    def _drive(self) -> Generator[Step, Any, None]:
+        admission, now_ns, heads = self._admission, self._admission.now_ns, self._heads
+        began_ns = now_ns()
+        deadline_ns = math.inf if self._timeout is None else began_ns + nanoseconds(self._timeout)
+        for job in self._given:
+            self._hold(job, began_ns)
+        unread = self._tells
+        while True:
+            if unread and self._has_room(now_ns()) and now_ns() <= deadline_ns:
+                job = yield Read()
+                unread = job is not END
+                if unread:
+                    self._hold(_checked(job), now_ns())
+                continue
+            if not heads or heads[0][0] > deadline_ns:
+                break
+            due_ns, rank, place, stream = heads[0]
+            job, planned = stream.jobs[0][1], stream.planned
+            ahead_ns = due_ns - now_ns()
+            answer: _Answer | None = (yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None
+            if answer is None:
+                answer = admission.decide(job) if planned is None else admission.readmit(planned)
+            if answer is None:
+                answer = yield Plan(job)
+            if isinstance(answer, ThrottleDecision):
+                refused = answer.should_shed
+                if (stream.patience is not None) if refused else (planned is None and answer.delay > 0):
+                    patiently = None if stream.patience is None else stream.patience.wait
+                    wait_ns = admission.wait_ns(job, answer, patiently)
+                    if isinstance(wait_ns, int):
+                        stream.planned = None if refused else answer
+                        again_ns = (now_ns() if refused else due_ns) + wait_ns
+                        heapq.heapreplace(heads, (again_ns, rank, place, stream))
+                        continue
+                    answer = answer if refused else wait_ns
+            if isinstance(answer, ThrottleDecision) and not answer.should_shed:
+                self._outcome, self._ending = _INTERRUPTED, place  # until its outcome is known
+                self._outcome = yield Work(job, answer)
+            else:
+                self._outcome, self._ending = _refused(answer), place
+            self._end(place, job, self._outcome)
+            self._go_on(stream)
+            yield from self._tell()
+        yield from self._end_late()
+
+    def _has_room(self, at_ns: int) -> bool:
+        """Tell whether another job may be read: none that is held is due, and they are not too many."""
+        heads = self._heads
+        return not heads or (heads[0][0] > at_ns and self._read - self._counts.total() < _HELD)
+
+    def _hold(self, job: BatchJob, due_ns: int) -> None:
+        """Put a job that was read at the end of its stream; it is due if it is the first there."""
+        key = (job.queue_name, job.priority.value)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = _Stream(job.priority)
+        stream.jobs.append((self._read, job))
+        self._read += 1
+        if len(stream.jobs) == 1:
+            self._begin(stream)
+            heapq.heappush(self._heads, (due_ns, stream.rank, stream.jobs[0][0], stream))
+
+    def _begin(self, stream: _Stream) -> None:
+        """Begin with the first job of a stream."""
+        job = stream.jobs[0][1]
+        patient = job.patient and self._admission.may_wait()
+        stream.planned = None
+        stream.patience = Patience(self._admission, job.priority, job.max_wait) if patient else None
+
+    def _go_on(self, stream: _Stream) -> None:
+        """Leave the first job of the first stream."""
+        _, job = stream.jobs.popleft()
+        if stream.jobs:
+            self._begin(stream)
+            heapq.heapreplace(self._heads, (self._admission.now_ns(), stream.rank, stream.jobs[0][0], stream))
+        else:
+            heapq.heappop(self._heads)
+            del self._streams[job.queue_name, job.priority.value]
+
+    def _end_late(self) -> Iterator[Tell]:
+        """End the jobs that are not due in time."""
+        while self._heads:
+            due_ns, _, _, stream = self._heads.pop()
+            outcome = JobOutcome("not_started", retry_after=max(0, due_ns - self._admission.now_ns()) / 1e9)
+            while stream.jobs:
+                self._end(*stream.jobs.popleft(), outcome)
+                yield from self._tell()
+
+    def _end(self, place: int, job: BatchJob, outcome: JobOutcome) -> None:
+        if not self._tells:
+            self._outcomes[place] = outcome
+            return
+        self._counts[outcome.status] += 1
+        if isinstance(outcome.error, Exception) and outcome.status == "failed" and len(self._errors) < _ERRORS:
+            self._errors.append(outcome.error)
+        self._untold = Tell(job, outcome)
+
+    def _tell(self) -> Iterator[Tell]:
+        if self._untold is not None:
+            yield self._untold
+            self._untold = None
+
+    def cut_short(self, error: BaseException) -> list[Tell]:
+        """End the batch because of an error, which gets what is known of the jobs as its ``batch_result``.
+
+        Return what the caller is still to be told; nothing if that is what went wrong.
+        """
+        if error is self._failure:
+            return []
         self._steps.close()
-        error.batch_result = BatchResult(tuple(self._outcomes))  # type: ignore[attr-defined]
+        untold = [] if self._untold is None or self._untold is self._step else [self._untold]
+        spoilt = self._untold is not None and self._untold is self._step and isinstance(error, Exception)
+        for stream in self._streams.values():
+            for place, job in stream.jobs:
+                self._end(place, job, self._outcome if place == self._ending else _NOT_STARTED)
+                untold += self._tell()
+        error.batch_result = self._known()  # type: ignore[attr-defined]
+        return [] if spoilt else untold
+
+    def _known(self) -> BatchResult:
+        return BatchResult((), dict(self._counts)) if self._tells else BatchResult(tuple(self._outcomes))
 
     def result(self) -> BatchResult:
         """Return the outcomes of a batch that ran to its end.
@@ -168,12 +269,22 @@ class Batch:
         Raises:
             BatchError: jobs failed.
         """
-        result = BatchResult(tuple(self._outcomes))
-        errors = result.errors()
+        result = self._known()
+        errors, count = (self._errors, result.count("failed")) if self._tells else (result.errors(), None)
         if errors:
-            raise BatchError(
-                f"{len(errors)} of {len(self._jobs)} jobs failed: see .exceptions, and .result for every job",
-                errors,
-                result,
-            )
+            raise self._failed(errors, count or len(errors), result)
         return result
+
+    def _failed(self, errors: list[Exception], count: int, result: BatchResult) -> BatchError:
+        first = f" of the first {len(errors)}" if count > len(errors) else ""
+        where = "told as they ended" if self._tells else "and .result for every job"
+        self._failure = BatchError(
+            f"{count} of {self._read} jobs failed: see .exceptions{first}, {where}", errors, result
+        )
+        return self._failure
+
+
+def _checked(job: object) -> BatchJob:
+    if not isinstance(job, BatchJob):
+        raise ConfigurationError(f"jobs holds {shown(job)}: give BatchJob objects", field="jobs", value=job)
+    return job

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 from functools import wraps
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from backpressure._controller.base import ControllerBase
-from backpressure._controller.batch import Sleep, Work
+from backpressure._controller.batch import END, ON_OUTCOME_RAISED, Read, Sleep, Tell, Work
 from backpressure._controller.gate import checked, gate_class
 from backpressure._controller.jobs import BlockingHost
-from backpressure._controller.outcome import refuse_generator
+from backpressure._controller.outcome import UnfinishedWorkError, name_of, refuse_generator
 from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
-from backpressure._model.arguments import validate_queue_name
-from backpressure._model.batch import BatchError, BatchResult, JobOutcome
+from backpressure._model.arguments import check_patient, longest_wait, validate_queue_name
+from backpressure._model.batch import BatchJob, JobOutcome
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.errors import BackpressureError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from backpressure._controller.gate import Gate
     from backpressure._controller.polling.sights import ThreadSights
     from backpressure._model.arguments import MaxWait
-    from backpressure._model.batch import BatchJob
+    from backpressure._model.batch import BatchResult
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import StatsProvider
@@ -43,6 +44,8 @@ __all__ = ["BackpressureController"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_AWAITS_OUTCOMES = "give a plain function, or use AsyncBackpressureController"
 
 
 class BackpressureController(ControllerBase):
@@ -98,14 +101,18 @@ class BackpressureController(ControllerBase):
         """Begin to decide: poll the provider once, bounded by ``polling.timeout``, then in the background.
 
         A failing first poll is logged and counted, not raised; where the thread runs an event loop the first poll is
-        not waited for. If anything else fails or interrupts it, nothing is left behind. If it runs already, nothing
-        happens, except that a forked child gets its poller.
+        not waited for, and a `RuntimeWarning` says that jobs cannot wait there. A notebook's loop is no such loop. If
+        anything else fails or interrupts it, nothing is left behind. If it runs already, nothing happens, except that a
+        forked child gets its poller.
 
         Raises:
             ControllerStoppedError: it was stopped; make a new one.
         """
+        on_loop = in_event_loop()
+        if on_loop and self._state == "new":
+            self._host.warn_of_loop(None)
         with self._starting() as first_poll:
-            if first_poll is not None and not in_event_loop():
+            if first_poll is not None and not on_loop:
                 first_poll.wait(self._clock, self._config.polling.timeout + GRACE)
 
     def stop(self) -> None:
@@ -157,6 +164,7 @@ class BackpressureController(ControllerBase):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T:
         """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
@@ -166,6 +174,8 @@ class BackpressureController(ControllerBase):
         Args:
             max_wait: longest sleep accepted, in seconds, or a mapping of these by priority; beyond it `ThrottledError`
                 is raised at once, unless the job is HIGH, which sleeps that long and goes.
+            patient: whether a refused job waits until trying again makes sense, and asks again, as often as `max_wait`
+                has room for it: what a backfill wants. If the circuit was forced open without an end, it is refused.
 
         Raises:
             JobShedError: the backlog is too large; `work` was not called.
@@ -180,16 +190,17 @@ class BackpressureController(ControllerBase):
             ...     controller.run("high", "email-queue", int, "ff", base=16, max_wait=0.2)
             255
         """
-        return self._engine.run(priority, queue_name, work, *args, max_wait=max_wait, **kwargs)
+        return self._engine.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
 
     @contextlib.contextmanager
     def slot(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
     ) -> Iterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
+            patient: whether a refused job asks again, as for `run`.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
@@ -197,7 +208,7 @@ class BackpressureController(ControllerBase):
             ...         print(decision.reason)
             backlog_green
         """
-        decision = self._host.turn(priority, queue_name, max_wait)
+        decision = self._host.turn(priority, queue_name, max_wait, check_patient(patient))
         with self._admission.reporting([decision]):
             yield decision
 
@@ -210,13 +221,16 @@ class BackpressureController(ControllerBase):
         with self._admission.reporting(decisions, not_failures):
             yield
 
-    def gate(self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None) -> Gate:
+    def gate(
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
+    ) -> Gate:
         """Return a handle for jobs of one priority and queue: the cheapest way for a hot loop.
 
         Making it reads and creates nothing; it may be made before `start` and shared by threads.
 
         Args:
             max_wait: longest sleep accepted by ``gate.run`` and ``with gate``, as for `run`.
+            patient: whether a refused job asks again, as for `run`.
 
         Raises:
             InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
@@ -228,15 +242,16 @@ class BackpressureController(ControllerBase):
             'SENT'
         """
         make = gate_class(self._engine_name)
-        return make(self._engine, self._host, *checked(priority, queue_name, max_wait))
+        return make(self._engine, self._host, *checked(priority, queue_name, max_wait, patient))
 
     def throttled(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None
+        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Make every call of the decorated function go through `run`; a coroutine function awaits its turn.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
+            patient: whether a refused job asks again, as for `run`.
 
         Raises:
             TypeError: the function is a generator, whose work happens after the call.
@@ -250,7 +265,8 @@ class BackpressureController(ControllerBase):
             ...     enqueue("me@example.org")
             'queued me@example.org'
         """
-        gate = self.gate(priority, queue_name, max_wait=max_wait)
+        gate = self.gate(priority, queue_name, max_wait=max_wait, patient=patient)
+        place = gate.priority, gate.queue_name, gate.max_wait, gate.patient
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             refuse_generator(function)
@@ -258,7 +274,9 @@ class BackpressureController(ControllerBase):
 
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    return await self._host.perform_async(await self._turn_async(gate), function, *args, **kwargs)
+                    return await self._host.perform_async(
+                        await self._host.turn_async(*place), function, *args, **kwargs
+                    )
 
                 return cast("Callable[P, T]", call_async)
 
@@ -270,7 +288,13 @@ class BackpressureController(ControllerBase):
 
         return decorate
 
-    def process_batch(self, jobs: Iterable[BatchJob], *, timeout: float | None = None) -> BatchResult:
+    def process_batch(
+        self,
+        jobs: Iterable[BatchJob],
+        *,
+        timeout: float | None = None,
+        on_outcome: Callable[[BatchJob, JobOutcome], object] | None = None,
+    ) -> BatchResult:
         """Run many jobs, each queue and priority at its own pace, on the calling thread alone.
 
         Jobs of one queue and priority follow each other; waiting for one such stream never delays another. Due jobs
@@ -278,14 +302,20 @@ class BackpressureController(ControllerBase):
 
         Args:
             timeout: seconds; what is not due by then is ``not_started``.
+            on_outcome: called as ``on_outcome(job, outcome)`` as each job ends. Then `jobs` may be endless: a job is
+                read only when no job that was read is due, and at most 100 that have not ended are held. What is not
+                read when the batch ends stays unread. What `on_outcome` raises ends the batch at once.
 
         Returns:
-            An outcome for every job, in input order. Sheds, open circuits and late jobs are outcomes, not errors.
+            An outcome for every job, in input order; with `on_outcome` their counts only. Sheds, open circuits and late
+            jobs are outcomes, not errors.
 
         Raises:
-            BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``.
+            BatchError: a group of the errors of jobs that failed, after all were handled, with ``.result``; with
+                `on_outcome` of the first 100 of them.
             BaseException: what is no `Exception` ends the batch at once, with ``.batch_result``; so does an
-                error that a signal handler raises while no work runs.
+                error that a signal handler raises while no work runs, and what `jobs` raises as it is read.
+            TypeError: `on_outcome` is a coroutine function.
 
         Example:
             >>> jobs = [BatchJob("high", "payments", lambda: "paid"), BatchJob("low", "clicks", print)]
@@ -294,35 +324,45 @@ class BackpressureController(ControllerBase):
             ...     [outcome.status for outcome in controller.process_batch(jobs).outcomes]
             ['succeeded', 'shed']
         """
-        batch = self._batch(jobs, timeout)
+        _refuse_coroutine_function(on_outcome)
+        batch = self._batch(jobs, timeout, on_outcome)
+        unread = iter(jobs if on_outcome else ())
         if in_event_loop():
             self._host.warn_of_loop(*batch.limits())
         try:
             for step in batch:
-                batch.answer = self._take_step(step)
+                batch.answer = self._take_step(step, unread, on_outcome)
             return batch.result()
-        except BatchError:
-            raise
         except BaseException as error:
-            batch.cut_short(error)
+            for untold in batch.cut_short(error):
+                try:
+                    _tell(untold, on_outcome)
+                except Exception as raised:  # noqa: BLE001 - what cut the batch short is what counts
+                    self._foreign.raised(raised, "on_outcome", ON_OUTCOME_RAISED)
             raise
 
-    def _take_step(self, step: Step) -> object:
+    def _take_step(self, step: Step, unread: Iterator[BatchJob], on_outcome: Callable[..., object] | None) -> object:
         try:
             if type(step) is Work:
                 return JobOutcome.success(self._host.perform(step.decision, step.job.work))
+            if type(step) is Read:
+                return self._next_job(unread)
+            if type(step) is Tell:
+                _tell(step, on_outcome)
+                return None
             assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
             self._sleeper.pause(step.seconds, step.job.queue_name)
-        except Exception as error:  # noqa: BLE001 - every job ends in an outcome
+        except Exception as error:
+            if isinstance(step, Read | Tell):
+                raise
             return JobOutcome("failed", error=error) if isinstance(step, Work) else unless_by_signal(error)
         return None
 
-    async def _turn_async(self, gate: Gate) -> ThrottleDecision:
-        decision = self._engine.plan(gate.priority, gate.queue_name)
-        seconds = self._admission.accept(decision, gate.max_wait, awaited=True)
-        if seconds > 0:
-            await self._sleeper.pause_async(seconds)
-        return self._admission.admit(decision) if decision.delay > 0 else decision
+    def _next_job(self, unread: Iterator[BatchJob]) -> object:
+        job = next(unread, END)
+        if isinstance(job, BatchJob) and in_event_loop():
+            self._host.warn_of_loop(longest_wait(job.max_wait, job.priority))
+        return job
 
     def refresh(self, queue_name: str) -> bool:
         """Read a queue's statistics now, whatever the back-off; tell whether there is a new sample.
@@ -350,3 +390,15 @@ class BackpressureController(ControllerBase):
                 queue_name=name,
             )
         return self._poller.read([name]) == 1
+
+
+def _refuse_coroutine_function(on_outcome: object) -> None:
+    if inspect.iscoroutinefunction(on_outcome):
+        raise UnfinishedWorkError(f"{name_of(on_outcome)} is a coroutine function: {_AWAITS_OUTCOMES}")
+
+
+def _tell(told: Tell, on_outcome: Callable[..., object] | None) -> None:
+    assert on_outcome is not None  # noqa: S101 - else the batch tells nothing
+    if type(value := on_outcome(told.job, told.outcome)) is CoroutineType:
+        value.close()
+        raise UnfinishedWorkError(f"{name_of(on_outcome)} returned a coroutine: {_AWAITS_OUTCOMES}")

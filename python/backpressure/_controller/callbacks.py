@@ -152,6 +152,7 @@ class ControllerHost:
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T:
         """Run a job, waiting for its turn."""
@@ -162,6 +163,7 @@ class ControllerHost:
         priority: Priority | str,
         queue_name: str,
         max_wait: MaxWait,
+        patient: bool,
         work: Callable[..., T],
         /,
         *args: Any,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from backpressure._controller.entrances import Entrance, Entrances, per_entrance
 from backpressure._engine.choice import load
-from backpressure._model.arguments import longest_wait, parse_priority, validate_queue_name
+from backpressure._model.arguments import check_patient, longest_wait, parse_priority, validate_queue_name
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
@@ -28,12 +28,15 @@ __all__ = ["AsyncGate", "Gate", "checked", "gate_class"]
 T = TypeVar("T")
 
 
-def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Priority, str, float | None]:
+def checked(
+    priority: object, queue_name: object, max_wait: object, patient: bool
+) -> tuple[Priority, str, float | None, bool]:
     """Return legal arguments of a gate, or raise."""
     return (
         parse_priority(priority),
         validate_queue_name(queue_name),
         longest_wait(max_wait, parse_priority(priority)),
+        check_patient(patient),
     )
 
 
@@ -41,10 +44,13 @@ def checked(priority: object, queue_name: object, max_wait: object) -> tuple[Pri
 class _Gate(Uncopied):
     _instead = "take one by controller.gate() in the process that uses it, or hand on its priority and queue_name"
 
-    def __init__(self, host: ControllerHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
+    def __init__(
+        self, host: ControllerHost, priority: Priority, queue_name: str, max_wait: float | None, patient: bool
+    ) -> None:
         self.priority = priority
         self.queue_name = queue_name
         self.max_wait = max_wait
+        self.patient = patient
         self._engine = host.engine
         self._admission = host.admission
         self._entrances = Entrances()
@@ -73,6 +79,7 @@ class Gate(_Gate):
         priority: of its jobs.
         queue_name: what they are enqueued to.
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
+        patient: whether a refused job waits and asks again.
 
     Thread-safe; one gate may be shared, and entered by several threads at once. A ``with`` may end in another thread,
     task or context than it began in. The body has no value: work that it only starts counts as a success when it ends.
@@ -94,8 +101,9 @@ class Gate(_Gate):
         priority: Priority,
         queue_name: str,
         max_wait: float | None,
+        patient: bool,
     ) -> None:
-        super().__init__(host, priority, queue_name, max_wait)
+        super().__init__(host, priority, queue_name, max_wait, patient)
         self._host = host
 
     def suggest(self) -> ThrottleDecision:
@@ -111,7 +119,7 @@ class Gate(_Gate):
 
     def __enter__(self) -> ThrottleDecision:
         entrance = self._entrances.loaded_in(sys._getframe(1))  # noqa: SLF001 - the frame with the `with`
-        decision = self._host.turn(self.priority, self.queue_name, self.max_wait)
+        decision = self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient)
         self._entrances.fill(entrance, decision, self._admission.now_ns())
         return decision
 
@@ -141,6 +149,7 @@ class AsyncGate(_Gate):
         priority: of its jobs.
         queue_name: what they are enqueued to.
         max_wait: longest sleep accepted, in seconds; ``None`` for any.
+        patient: whether a refused job waits and asks again.
 
     One gate may be shared, and entered by several tasks at once. An ``async with`` may end in another task or context
     than it began in. The body has no value: work that it only starts counts as a success when the body ends.
@@ -154,8 +163,10 @@ class AsyncGate(_Gate):
         backlog_green
     """
 
-    def __init__(self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None) -> None:
-        super().__init__(host, priority, queue_name, max_wait)
+    def __init__(
+        self, host: AsyncHost, priority: Priority, queue_name: str, max_wait: float | None, patient: bool
+    ) -> None:
+        super().__init__(host, priority, queue_name, max_wait, patient)
         self._host = host
 
     async def suggest(self) -> ThrottleDecision:
@@ -195,4 +206,4 @@ class AsyncGate(_Gate):
     __aexit__ = per_entrance(_aexit)
 
     async def _turn(self) -> ThrottleDecision:
-        return await self._host.turn(self.priority, self.queue_name, self.max_wait)
+        return await self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient)

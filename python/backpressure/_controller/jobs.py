@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from backpressure._controller.callbacks import USE_ASYNC, ControllerHost
 from backpressure._controller.outcome import is_plain, runs_on_a_loop
-from backpressure._model.arguments import longest_wait, parse_priority
+from backpressure._controller.patience import Patience
+from backpressure._model.arguments import check_patient, longest_wait, parse_priority
 from backpressure._model.clock import in_event_loop, other_thread, running_loop
 from backpressure._model.vocabulary import Reason
 
@@ -32,6 +33,38 @@ _INSIDE = frozenset({"backpressure", "contextlib"})
 
 class JobHost(ControllerHost):
     """What jobs of both controllers share: coroutine functions can be decorated with either."""
+
+    async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide; see `backpressure._engine.border.Engine.plan`."""
+        return self.engine.plan(priority, queue_name)
+
+    async def turn_async(
+        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False
+    ) -> ThrottleDecision:
+        """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
+        if patient:
+            return await self._patient_turn_async(parse_priority(priority), queue_name, max_wait)
+        decision = await self.plan(priority, queue_name)
+        seconds = self.admission.accept(decision, max_wait, awaited=True)
+        if seconds > 0:
+            await self._sleeper.pause_async(seconds)
+        return self.admission.admit(decision) if decision.delay > 0 else decision
+
+    async def _patient_turn_async(self, priority: Priority, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+        patience = Patience(self.admission, priority, max_wait)
+        decision = await self.plan(priority, queue_name)
+        while True:
+            seconds = patience.wait(decision)
+            if seconds > 0:
+                await self._sleeper.pause_async(seconds)
+            if decision.should_shed:
+                decision = await self.plan(priority, queue_name)
+            elif decision.delay > 0:
+                decision = self.engine.admit(decision)
+                if not decision.should_shed:
+                    return decision
+            else:
+                return decision
 
     async def perform_async(
         self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -76,20 +109,40 @@ class BlockingHost(JobHost):
         instead = "use AsyncBackpressureController, or " if running_loop() == "asyncio" else ""
         warnings.warn(
             "a BackpressureController is used on a running event loop, where it cannot wait: jobs that are to be "
-            f"delayed will be refused here; {instead}call it by {other_thread()}",
+            f"delayed will be refused here; {instead}start and call it by {other_thread()}",
             RuntimeWarning,
             stacklevel=_level_of_caller(),
         )
 
-    def turn(self, priority: Priority | str, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+    def turn(
+        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False
+    ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
         if in_event_loop():
             self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
+        elif patient:
+            return self._patient_turn(parse_priority(priority), queue_name, max_wait)
         decision = self.engine.plan(priority, queue_name)
         seconds = self.admission.accept(decision, max_wait)
         if seconds > 0:
             self._sleeper.pause(seconds, decision.queue_name)
         return self.admission.admit(decision) if decision.delay > 0 else decision
+
+    def _patient_turn(self, priority: Priority, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+        patience = Patience(self.admission, priority, max_wait)
+        decision = self.engine.plan(priority, queue_name)
+        while True:
+            seconds = patience.wait(decision)
+            if seconds > 0:
+                self._sleeper.pause(seconds, queue_name)
+            if decision.should_shed:
+                decision = self.engine.plan(priority, queue_name)
+            elif decision.delay > 0:
+                decision = self.engine.admit(decision)
+                if not decision.should_shed:
+                    return decision
+            else:
+                return decision
 
     def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
@@ -110,23 +163,25 @@ class BlockingHost(JobHost):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T:
         """Run a job, waiting for its turn."""
-        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+        return self.run_within(priority, queue_name, max_wait, check_patient(patient), work, *args, **kwargs)
 
     def run_within(
         self,
         priority: Priority | str,
         queue_name: str,
         max_wait: MaxWait,
+        patient: bool,
         work: Callable[..., T],
         /,
         *args: Any,
         **kwargs: Any,
     ) -> T:
         """As `run`, with every keyword argument for the work."""
-        return self.perform(self.turn(priority, queue_name, max_wait), work, *args, **kwargs)
+        return self.perform(self.turn(priority, queue_name, max_wait, patient), work, *args, **kwargs)
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""

@@ -151,6 +151,7 @@ class Host(Protocol):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T:
         """Run a job that may have to wait: by `Engine.plan`, `Engine.admit` and `Engine.record`."""
@@ -161,6 +162,7 @@ class Host(Protocol):
         priority: Priority | str,
         queue_name: str,
         max_wait: MaxWait,
+        patient: bool,
         work: Callable[..., T],
         /,
         *args: Any,
@@ -248,6 +250,7 @@ class Engine(Protocol):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> T:
         """Run a job: at once where a go lies ready, else as `Host.run` does."""
@@ -318,5 +321,5 @@ class EngineModule(Protocol):
 
     Engine: Callable[[EngineSettings, Host], Engine]
     Breaker: Callable[[CircuitSettings, Callable[[], int] | None], Breaker]
-    #: Called with an engine, its host, and priority, queue name and ``max_wait`` of the jobs.
+    #: Called with an engine, its host, and priority, queue name, ``max_wait`` and ``patient`` of the jobs.
     Gate: Callable[..., Gate]

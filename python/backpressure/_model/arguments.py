@@ -16,6 +16,7 @@ __all__ = [
     "WITHHELD",
     "MaxWait",
     "check_max_wait",
+    "check_patient",
     "check_seconds",
     "holds_credentials",
     "longest_wait",
@@ -133,6 +134,13 @@ def check_max_wait(value: object) -> float | dict[Priority, float | None] | None
             raise ConfigurationError(f"max_wait has an {error}", field="max_wait", value=value) from None
         limits[priority] = None if limit is None else check_seconds(limit, f"max_wait[{str(priority)!r}]")
     return limits
+
+
+def check_patient(value: object) -> bool:
+    """Return `value` if it is a bool, or raise `ConfigurationError`."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"patient is {shown(value)}: give True or False", field="patient", value=value)
+    return value
 
 
 def longest_wait(max_wait: object, priority: Priority) -> float | None:

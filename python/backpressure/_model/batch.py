@@ -1,16 +1,24 @@
 """The jobs of a batch, and their outcomes."""
 
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import attrs
 
-from backpressure._model.arguments import MaxWait, check_max_wait, parse_priority, shown, validate_queue_name
+from backpressure._model.arguments import (
+    MaxWait,
+    check_max_wait,
+    check_patient,
+    parse_priority,
+    shown,
+    validate_queue_name,
+)
 from backpressure._model.errors import BackpressureError, ConfigurationError
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import Priority
 
-__all__ = ["BatchError", "BatchJob", "BatchResult", "JobOutcome", "Status"]
+__all__ = ["BatchError", "BatchJob", "BatchResult", "JobOutcome", "Status", "batch_result"]
 
 Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started", "interrupted"]
 
@@ -31,6 +39,8 @@ class BatchJob:
         work: called without arguments when it is the job's turn; the async controller awaits what it returns.
         max_wait: longest wait accepted, in seconds, or a mapping of these by priority. If the delay is longer, a HIGH
             job starts after this time, and any other is not started.
+        patient: whether a refused job waits and asks again, as for `BackpressureController.run`; the jobs behind it in
+            its queue and priority wait with it.
 
     Raises:
         InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
@@ -47,6 +57,7 @@ class BatchJob:
     queue_name: str = attrs.field(converter=validate_queue_name)
     work: Callable[[], Any] = attrs.field(validator=_callable)
     max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
+    patient: bool = attrs.field(default=False, converter=check_patient)
 
 
 @repr_when_half_built
@@ -87,13 +98,18 @@ class JobOutcome:
 _SUCCEEDED = JobOutcome("succeeded")
 
 
+def _counts(result: "BatchResult") -> dict[Status, int]:
+    return dict(Counter(outcome.status for outcome in result.outcomes))
+
+
 @repr_when_half_built
 @attrs.frozen
 class BatchResult:
     """The outcomes of a batch's jobs, in the order in which the jobs were given. Immutable.
 
     Attributes:
-        outcomes: one `JobOutcome` a job.
+        outcomes: one `JobOutcome` a job; empty where they were told to ``on_outcome``.
+        counts: how many jobs ended so, by status.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
@@ -103,10 +119,11 @@ class BatchResult:
     """
 
     outcomes: tuple[JobOutcome, ...]
+    counts: dict[Status, int] = attrs.field(default=attrs.Factory(_counts, takes_self=True), hash=False, repr=False)
 
     def count(self, status: Status) -> int:
         """Return how many jobs ended so."""
-        return sum(outcome.status == status for outcome in self.outcomes)
+        return self.counts.get(status, 0)
 
     def errors(self) -> list[Exception]:
         """Return the exceptions of the jobs that failed."""
@@ -145,3 +162,37 @@ class BatchError(BackpressureError, ExceptionGroup[Exception]):
     def derive(self, excs: Sequence[Exception]) -> "BatchError":  # type: ignore[override]
         """Return a group of some of the errors, with the whole result."""
         return BatchError(self.message, excs, self.result)
+
+
+def batch_result(error: BaseException | None) -> BatchResult | None:
+    """Return what is known of the jobs of a batch that ended with `error`, or ``None`` if no batch did.
+
+    The error that cut a batch short carries it as ``batch_result``, a `BatchError` as ``result``. Timeouts raise an
+    error of their own instead, and groups wrap it: causes, contexts and members of groups are looked at as well.
+
+    Example:
+        >>> async def main():
+        ...     jobs = [BatchJob("high", "email-queue", lambda: asyncio.sleep(60)) for _ in range(2)]
+        ...     async with AsyncBackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
+        ...         try:
+        ...             async with asyncio.timeout(0.01):
+        ...                 await controller.process_batch(jobs)
+        ...         except TimeoutError as error:
+        ...             return [outcome.status for outcome in batch_result(error).outcomes]
+        >>> asyncio.run(main())
+        ['interrupted', 'not_started']
+    """
+    seen: set[int] = set()
+    pending = deque([error])
+    while pending:
+        link = pending.popleft()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        known = link.result if isinstance(link, BatchError) else getattr(link, "batch_result", None)
+        if isinstance(known, BatchResult):
+            return known
+        pending += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            pending += link.exceptions
+    return None

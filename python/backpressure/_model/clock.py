@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from backpressure._model.errors import BackpressureError
+from backpressure._model.notebook import runs_cells
 from backpressure._model.tasks import start_task
 
 if TYPE_CHECKING:
@@ -226,8 +227,12 @@ def _none() -> None:
 
 
 def in_event_loop() -> bool:
-    """Tell whether the calling thread runs an event loop, which must not be blocked."""
-    return running_loop() is not None
+    """Tell whether the calling thread runs an event loop that must not be blocked; a notebook's may be."""
+    library = running_loop()
+    if library != "asyncio":
+        return library is not None
+    asyncio: Any = sys.modules["asyncio"]
+    return not runs_cells(asyncio._get_running_loop())  # noqa: SLF001 - see `running_loop`
 
 
 def other_thread() -> str:

@@ -62,6 +62,7 @@ impl Gate {
         priority: Bound<'_, PyAny>,
         queue_name: Bound<'_, PyAny>,
         max_wait: &Bound<'_, PyAny>,
+        patient: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let py = engine.py();
         let run_within = host.getattr(intern!(py, "run_within"))?;
@@ -69,7 +70,7 @@ impl Gate {
         let gate = Self {
             priority: engine.get().vocabulary.priority(&priority)?,
             queue: Guarded::default(),
-            run_within: partial.call1((run_within, &priority, &queue_name, max_wait))?.unbind(),
+            run_within: partial.call1((run_within, &priority, &queue_name, max_wait, patient))?.unbind(),
             engine: engine.unbind(),
             member: priority.unbind(),
             queue_name: queue_name.unbind(),

@@ -54,7 +54,7 @@ suggest_throttle($self, priority, queue_name)\n--\n\nDecide and admit: the whole
         c"run",
         unwound(run),
         c"\
-run($self, priority, queue_name, work, /, *args, max_wait=None, **kwargs)\n--\n\n\
+run($self, priority, queue_name, work, /, *args, max_wait=None, patient=False, **kwargs)\n--\n\n\
 Run a job: at once where a go lies ready, else as the host does.",
     )?;
     precede(
@@ -143,7 +143,7 @@ unsafe extern "C-unwind" fn run(
     // SAFETY: see above; the third argument is the work, and what follows is for the work.
     unsafe {
         if nargs >= 3
-            && (names.is_null() || !has_max_wait(names))
+            && (names.is_null() || !has_own(names))
             && let Some(go) = find_go(slf, args)
         {
             return perform(slf, go, args.add(2), nargs - 2, names);
@@ -256,16 +256,17 @@ fn known<'a, 'py>(
     Some((name.cast_exact().ok()?, engine.vocabulary.known_priority(priority)?))
 }
 
-/// Tells whether `max_wait` is among the names of the keyword arguments.
+/// Tells whether the keyword arguments are not for the work alone: `max_wait` or `patient` is among their names.
 ///
 /// # Safety
 /// `names` is a tuple of strings.
 #[inline(never)]
-unsafe fn has_max_wait(names: *mut PyObject) -> bool {
+unsafe fn has_own(names: *mut PyObject) -> bool {
     // SAFETY: that is the caller's promise.
     unsafe {
         (0..ffi::PyTuple_GET_SIZE(names)).any(|index| {
-            ffi::PyUnicode_CompareWithASCIIString(ffi::PyTuple_GET_ITEM(names, index), c"max_wait".as_ptr()) == 0
+            let name = ffi::PyTuple_GET_ITEM(names, index);
+            [c"max_wait", c"patient"].iter().any(|own| ffi::PyUnicode_CompareWithASCIIString(name, own.as_ptr()) == 0)
         })
     }
 }

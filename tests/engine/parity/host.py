@@ -110,10 +110,22 @@ class FakeHost:
     def not_running(self) -> Exception:
         return ControllerNotStartedError("start it")
 
-    def run(self, priority: Any, queue_name: str, work: Any, /, *args: Any, max_wait: Any = None, **kwargs: Any) -> Any:
-        return self.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+    def run(
+        self,
+        priority: Any,
+        queue_name: str,
+        work: Any,
+        /,
+        *args: Any,
+        max_wait: Any = None,
+        patient: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        return self.run_within(priority, queue_name, max_wait, patient, work, *args, **kwargs)
 
-    def run_within(self, priority: Any, queue_name: str, max_wait: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def run_within(
+        self, priority: Any, queue_name: str, max_wait: Any, patient: bool, work: Any, /, *args: Any, **kwargs: Any
+    ) -> Any:
         self.long_ways += 1
         decision = self.engine.plan(priority, queue_name)
         if 0 < decision.delay < math.inf:

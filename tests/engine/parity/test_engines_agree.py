@@ -291,7 +291,7 @@ class Life(RuleBasedStateMachine):
         if fresh:
             self.put_sample(name, 0, 0)
             self.suggest(priority, name, 1)  # a go that lies ready
-        gates = tuple(s.module.Gate(s.engine, s.host, priority, name, None) for s in self.subjects)
+        gates = tuple(s.module.Gate(s.engine, s.host, priority, name, None, False) for s in self.subjects)
         for outcome in outcomes:
             self._run(gates if by_gate else None, priority, name, outcome)
         self.happened["job"] += len(outcomes)

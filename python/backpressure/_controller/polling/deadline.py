@@ -91,7 +91,7 @@ class Reader:
 
     def _outcome(self, call: _Call[T], timeout: float, hung: set[_Call[Any]]) -> T:
         try:
-            thread = spawn(call.run, "backpressure-read")
+            thread = spawn(call.run, "read")
         except RuntimeError as error:
             raise StatsUnavailableError(f"no thread is left to read on: {error}") from None
         try:

@@ -112,7 +112,7 @@ class _Loop:
     def start(self) -> None:
         """Start the thread; raises `RuntimeError` if none can be started."""
         try:
-            self.thread = spawn(self._run, "backpressure-loop")
+            self.thread = spawn(self._run, "loop")
         except BaseException:
             self.over = True
             self._loop.close()
@@ -232,6 +232,11 @@ class LoopReads:
             return None
         loop.end()
         return loop.thread
+
+    def rest(self) -> threading.Thread | None:
+        """As `end`, if nothing is read at the moment."""
+        loop = self._loops.get(os.getpid())
+        return None if loop is None or loop.reads else self.end()
 
     def close(self) -> threading.Thread | None:
         """As `end`, for good: later reads raise `StatsUnavailableError`."""

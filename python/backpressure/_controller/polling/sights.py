@@ -208,7 +208,7 @@ class ThreadSights(Sights[int, threading.Thread]):
         return os.getpid()  # a forked child has none of the threads of its parent
 
     def _launch(self, field: Field[threading.Thread]) -> threading.Thread:
-        return spawn(lambda: self._fly(field), "backpressure-read")
+        return spawn(lambda: self._fly(field), "read")
 
     def _lives(self, flier: threading.Thread) -> bool:
         return flier.is_alive()

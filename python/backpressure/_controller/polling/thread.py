@@ -19,7 +19,7 @@ from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, own_time, wait
 from backpressure._model.units import nanoseconds
 from backpressure._runtime.foreign import unless_by_signal
-from backpressure._runtime.threads import spawn
+from backpressure._runtime.threads import await_ours, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -124,6 +124,7 @@ class Poller:
         announcer: Announcer,
         samples: Samples,
         end_reads: Callable[[], threading.Thread | None] = _nothing,
+        rest: Callable[[], threading.Thread | None] = _nothing,
     ) -> None:
         self._provider = provider
         self._engine = engine
@@ -136,11 +137,14 @@ class Poller:
         self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
         self._at_exit = partial(_retire, this)
         self._end_reads = end_reads
+        self._rest = rest
         self._current: _Thread | None = None
         self._lock = ForkLock()
         self._begun_in: int | None = None  # the process that started it
         self._stopped = False
         self._again = False
+        self._forking = False
+        self._has_forked = False
         _pollers.add(self)
 
     def start(self) -> Landing | None:
@@ -164,7 +168,7 @@ class Poller:
         return True
 
     def _may_run(self) -> bool:
-        return self.is_begun() and self._config.enabled and not self._stopped
+        return self.is_begun() and self._config.enabled and not self._stopped and not self._forking
 
     def check(self) -> bool:
         """Check the thread, since samples are older than they may be; tell whether the caller should read first.
@@ -232,7 +236,9 @@ class Poller:
         return self._engine.queue_names()
 
     def alive(self) -> bool:
-        """Tell whether this process has a poller that reports in time."""
+        """Tell whether this process has a poller that reports in time; one that ended for a fork is started again."""
+        if self._has_forked:
+            self._ensure()
         current = self._current
         return (
             current is not None
@@ -240,6 +246,21 @@ class Poller:
             and not current.is_dead()
             and self._clock.monotonic_ns() <= current.due_ns
         )
+
+    def before_fork(self) -> threading.Thread | None:
+        """Tell the thread to end for a fork, and return it: Python 3.12 warns where a process with threads forks."""
+        self._forking = True
+        return self._dismiss()
+
+    def rest(self) -> None:
+        """End what the reads keep between two of them."""
+        self._rest()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Let the next look at the poller start it again; Python counts threads only after this."""
+        self._forking, self._has_forked = False, not in_child
+        if in_child:
+            self.forget_parent()
 
     def forget_parent(self) -> None:
         """Begin again in a forked child: what its parent has read is old."""
@@ -278,7 +299,7 @@ class Poller:
         if old is not None and old.is_own():
             old.wake.set()
         try:
-            fresh.thread = spawn(partial(_live, weakref.ref(self), fresh), "backpressure-poller")
+            fresh.thread = spawn(partial(_live, weakref.ref(self), fresh), "poller")
         except RuntimeError as error:
             # No more threads can be started: the next caller that finds an old sample tries again.
             fresh.due_ns = -math.inf
@@ -375,13 +396,25 @@ def _join(*threads: threading.Thread | None) -> None:
             thread.join(_JOIN)
 
 
-def _after_fork_in_child() -> None:
+def _before_fork() -> None:
+    pollers = list(_pollers)
+    _join(*[poller.before_fork() for poller in pollers])  # reads under way are not cut
+    for poller in pollers:
+        poller.rest()
+    await_ours(_JOIN)
+
+
+def _after_fork(*, in_child: bool) -> None:
     for poller in list(_pollers):
-        poller.forget_parent()
+        poller.after_fork(in_child=in_child)
 
 
-# Servers that fork in C do not call it: there a child sees by its process id that its samples are old.
+# Servers that fork in C call none of these: there a child sees by its process id that its samples are old.
 _pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=partial(_after_fork, in_child=False),
+        after_in_child=partial(_after_fork, in_child=True),
+    )

@@ -86,11 +86,12 @@ class Engine(Switches):
         /,
         *args: Any,
         max_wait: MaxWait = None,
+        patient: bool = False,
         **kwargs: Any,
     ) -> Any:
         ready = None if max_wait is not None else self._find_ready(priority, queue_name)
         if ready is None or ready.decision.should_shed:
-            return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, **kwargs)
+            return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
     def run_within(
@@ -98,6 +99,7 @@ class Engine(Switches):
         priority: Priority,
         queue_name: str,
         max_wait: MaxWait,
+        patient: bool,
         work: Callable[..., Any],
         /,
         *args: Any,
@@ -106,7 +108,7 @@ class Engine(Switches):
         """As `run`, for a gate, with every keyword argument for the work."""
         ready = self._find_ready(priority, queue_name)
         if ready is None or ready.decision.should_shed:
-            return self._host.run_within(priority, queue_name, max_wait, work, *args, **kwargs)
+            return self._host.run_within(priority, queue_name, max_wait, patient, work, *args, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
     def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,9 +21,11 @@ class Gate:
     suggest: Callable[[], ThrottleDecision]
     run: Callable[..., Any]
 
-    def __new__(cls, engine: Engine, _host: Host, priority: Priority, queue_name: str, max_wait: MaxWait) -> Self:
+    def __new__(
+        cls, engine: Engine, _host: Host, priority: Priority, queue_name: str, max_wait: MaxWait, patient: bool
+    ) -> Self:
         """Make a gate; its calls carry its arguments."""
         gate = super().__new__(cls)
         gate.suggest = partial(engine.suggest_throttle, priority, queue_name)
-        gate.run = partial(engine.run_within, priority, queue_name, max_wait)
+        gate.run = partial(engine.run_within, priority, queue_name, max_wait, patient)
         return gate
