@@ -573,13 +573,13 @@ fn a_probe_is_foreseen_and_not_taken() {
     world.open(0);
     let refused = world.peek(Priority::Medium, 1);
     assert_eq!((refused.reason, refused.shed, refused.retry_at_ns), (Some(Reason::CircuitOpen), true, Some(5 * S)));
-    let word = world.queue.breaker.word();
+    let before = world.queue.breaker.word();
     for _ in 0..3 {
         let seen = world.peek(Priority::Medium, 5 * S);
         assert_eq!((seen.reason, seen.ticket, seen.computed), (Some(Reason::BacklogRed), false, false));
     }
     assert_eq!(world.peek(Priority::Low, 5 * S).delay_ns, 2_100_000_000);
-    assert_eq!((world.queue.breaker.word(), world.queue.breaker.last_probe_ns()), (word, None));
+    assert_eq!((world.queue.breaker.word(), world.queue.breaker.last_probe_ns()), (before, None));
     assert_eq!((world.queue.touched_ns(), world.host.heard()), (0, vec![]));
     assert!(world.queue.seen(Priority::Medium).is_none());
 }
@@ -597,10 +597,10 @@ fn a_look_ends_neither_a_forced_opening_nor_asks_for_anything() {
     let (yellow, stale) = (Reason::BacklogYellow, Reason::StatsStale);
     assert_eq!(reasons, [yellow, yellow, stale, stale, Reason::FallbackConservative]);
     world.queue.breaker.force_open(Some(5 * S));
-    let word = world.queue.breaker.word();
+    let before = world.queue.breaker.word();
     assert_eq!(world.peek(Priority::High, 5 * S - 1).reason, Some(Reason::CircuitOpen));
     assert_eq!(world.peek(Priority::High, 5 * S).reason, Some(Reason::BacklogYellow));
-    assert_eq!((world.queue.breaker.word(), world.host.heard()), (word, vec![]));
+    assert_eq!((world.queue.breaker.word(), world.host.heard()), (before, vec![]));
 }
 
 #[test]
