@@ -137,7 +137,7 @@ def test_the_context_manager_of_a_blocking_one_starts_there(engine_name: str) ->
         controller = BackpressureController(
             None, InMemoryStatsProvider({"q": 0}), registry=CollectorRegistry(), _engine=engine_name
         )
-        with controller:
+        with pytest.warns(RuntimeWarning, match="start and call it by trio.to_thread.run_sync"), controller:
             return await trio.to_thread.run_sync(lambda: controller.run("low", "q", str, "sent"))
 
     assert trio.run(main) == "sent"

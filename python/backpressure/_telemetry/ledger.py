@@ -127,7 +127,7 @@ class Ledger:
     def settle(self, source: MetricsSource) -> None:
         entry = self._entries.get(id(source))
         if entry is not None:
-            entry.last = _counts_of(source)
+            entry.ask(source)
 
     def counts(self) -> Counts:
         self._retire_dead()
