@@ -1,6 +1,6 @@
 """The jobs of a batch, and their outcomes."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
@@ -14,7 +14,7 @@ from backpressure._model.arguments import (
     shown,
     validate_queue_name,
 )
-from backpressure._model.errors import BackpressureError, ConfigurationError
+from backpressure._model.errors import BackpressureError, ConfigurationError, links
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.vocabulary import Priority
 
@@ -182,17 +182,8 @@ def batch_result(error: BaseException | None) -> BatchResult | None:
         >>> asyncio.run(main())
         ['interrupted', 'not_started']
     """
-    seen: set[int] = set()
-    pending = deque([error])
-    while pending:
-        link = pending.popleft()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
+    for link in links(error, contexts=True):
         known = link.result if isinstance(link, BatchError) else getattr(link, "batch_result", None)
         if isinstance(known, BatchResult):
             return known
-        pending += [link.__cause__, link.__context__]
-        if isinstance(link, BaseExceptionGroup):
-            pending += link.exceptions
     return None

@@ -6,6 +6,7 @@ Messages are lower-case and say what to do next. All errors pickle.
 from __future__ import annotations
 
 import copyreg
+from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -211,17 +212,22 @@ class InvalidQueueError(BackpressureError, ValueError):
     """
 
 
-def _links(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield `error`, its explicit causes and the members of groups among them, each once."""
+def links(error: BaseException | None, *, contexts: bool = False) -> Iterator[BaseException]:
+    """Yield `error`, its causes and the members of groups among them, each once and the nearest first.
+
+    With `contexts` also the errors during whose handling these were raised.
+    """
     seen: set[int] = set()
-    pending = [error]
+    pending = deque([error])
     while pending:
-        link = pending.pop()
+        link = pending.popleft()
         if link is None or id(link) in seen:
             continue
         seen.add(id(link))
         yield link
         pending.append(link.__cause__)
+        if contexts:
+            pending.append(link.__context__)
         if isinstance(link, BaseExceptionGroup):
             pending.extend(link.exceptions)
 
@@ -233,7 +239,7 @@ def is_shed_error(error: BaseException | None) -> bool:
         >>> is_shed_error(JobShedError()), is_shed_error(CircuitOpenError()), is_shed_error(OSError())
         (True, True, False)
     """
-    return any(isinstance(link, JobShedError) for link in _links(error))
+    return any(isinstance(link, JobShedError) for link in links(error))
 
 
 def is_circuit_open_error(error: BaseException | None) -> bool:
@@ -243,7 +249,7 @@ def is_circuit_open_error(error: BaseException | None) -> bool:
         >>> is_circuit_open_error(CircuitOpenError()), is_circuit_open_error(JobShedError())
         (True, False)
     """
-    return any(isinstance(link, CircuitOpenError) for link in _links(error))
+    return any(isinstance(link, CircuitOpenError) for link in links(error))
 
 
 _NOT_RETRYABLE = (
@@ -266,5 +272,5 @@ def is_retryable(error: BaseException | None) -> bool:
         (True, True, False)
     """
     return error is not None and all(
-        isinstance(link, Exception) and not isinstance(link, _NOT_RETRYABLE) for link in _links(error)
+        isinstance(link, Exception) and not isinstance(link, _NOT_RETRYABLE) for link in links(error)
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from backpressure._model.errors import links
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,20 +29,8 @@ def hides_arguments(function: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:  # noqa: BLE001 - raised again below
             refusal = error
         del args, kwargs
-        _forget_frames(refusal)
+        for link in links(refusal, contexts=True):
+            link.__traceback__ = None
         raise refusal
 
     return call
-
-
-def _forget_frames(error: BaseException) -> None:
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        link = left.pop()
-        if link is not None and id(link) not in seen:
-            seen.add(id(link))
-            link.__traceback__ = None
-            left += [link.__cause__, link.__context__]
-            if isinstance(link, BaseExceptionGroup):
-                left += link.exceptions
