@@ -192,9 +192,12 @@ class Sights(abc.ABC, Generic[P, F]):
     @staticmethod
     def _land(field: Field[F], sights: list[Sight]) -> None:
         for sight in sights:
-            sight.land()
-            if field.flying.get(sight.queue_name) is sight:
-                field.flying.pop(sight.queue_name, None)
+            try:
+                # First, so that released callers find no claim.
+                if field.flying.get(sight.queue_name) is sight:
+                    field.flying.pop(sight.queue_name, None)
+            finally:
+                sight.land()
 
 
 class ThreadSights(Sights[int, threading.Thread]):
