@@ -261,7 +261,9 @@ class Fake:
         while line := stream.readline().strip():
             key, _, value = line.decode().partition(":")
             headers[key.lower()] = value.strip()
-        body = stream.read(int(headers["content-length"]))
+        length = int(headers["content-length"])
+        if len(body := stream.read(length)) < length:
+            return None  # cut by an interrupt in the middle of a request
         return Request(number, headers["x-amz-target"].partition(".")[2], json.loads(body), headers)
 
     def operations(self) -> list[tuple[str, str]]:
