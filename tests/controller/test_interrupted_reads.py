@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dis
 import gc
 import sys
@@ -21,6 +22,7 @@ from backpressure import (
     PollingConfig,
     QueueStats,
 )
+from support.tracing import run_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,13 +83,8 @@ def every_place(live: Callable[[], object], then: Callable[[], object]) -> int:
     """Interrupt `live` at every place, and each time do `then`; return how many places there were."""
     for n in range(1, 5_000):
         at = Interruption(n)
-        sys.settrace(at)
-        try:
-            live()
-        except (SoftTimeLimitError, asyncio.CancelledError, TimeoutError):
-            pass
-        finally:
-            sys.settrace(None)
+        with contextlib.suppress(SoftTimeLimitError, asyncio.CancelledError, TimeoutError):
+            run_traced(live, at)
         then()
         if at.left > 0:
             return n - 1

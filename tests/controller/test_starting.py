@@ -25,6 +25,7 @@ from backpressure import (
 from backpressure._controller.polling.sights import Landing
 from backpressure.testing import ManualClock
 from support.controller_fixtures import eventually
+from support.tracing import run_traced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +103,7 @@ def test_a_stop_that_comes_at_any_point_of_start_leaves_no_poller(make_controlle
 
         def trace(frame: FrameType, event: str, _arg: object) -> Any:
             nonlocal lines
-            if "backpressure/metrics" in frame.f_code.co_filename:
+            if "metrics" in frame.f_code.co_filename:
                 return None
             lines += event == "line" and "/backpressure/" in frame.f_code.co_filename
             if lines == number + 1:  # noqa: B023 - called within this turn
@@ -111,13 +112,8 @@ def test_a_stop_that_comes_at_any_point_of_start_leaves_no_poller(make_controlle
                 controller.stop()  # noqa: B023
             return trace
 
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            with contextlib.suppress(ControllerStoppedError):
-                controller.start()
-        finally:
-            sys.settrace(before)
+        with contextlib.suppress(ControllerStoppedError):
+            run_traced(controller.start, trace)
         ended = lines <= number
         if ended:
             break
@@ -141,13 +137,8 @@ def test_a_stop_that_is_interrupted_at_any_point_is_made_good_by_the_next(make_c
                 raise KeyboardInterrupt
             return trace
 
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            with contextlib.suppress(KeyboardInterrupt):
-                controller.stop()
-        finally:
-            sys.settrace(before)
+        with contextlib.suppress(KeyboardInterrupt):
+            run_traced(controller.stop, trace)
         ended = lines <= number
         if ended:
             break

@@ -5,6 +5,7 @@ Only the pure engine can be interrupted in its midst.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -22,6 +23,7 @@ from backpressure import (
     Reason,
 )
 from backpressure.testing import ManualClock
+from support.tracing import run_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,13 +85,8 @@ def interrupted(handler: Callable[[BackpressureController], object], n: int) -> 
     at = _At(n, lambda: handler(controller))
 
     def live() -> None:
-        sys.settrace(at)
-        try:
-            life(controller, clock)
-        except (ControllerStoppedError, backpressure.CircuitOpenError):
-            pass
-        finally:
-            sys.settrace(None)
+        with contextlib.suppress(ControllerStoppedError, backpressure.CircuitOpenError):
+            run_traced(lambda: life(controller, clock), at)
 
     thread = threading.Thread(target=live, daemon=True)
     thread.start()

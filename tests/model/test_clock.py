@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import signal
-import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backpressure._model.clock import Wake
+from support.tracing import run_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +31,7 @@ def interrupt(work: Callable[[], object], handler: Callable[[], object], instruc
                 handler()
         return trace
 
-    before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 checks whether one wants them when tracing begins
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
+    run_traced(work, trace)
     return left < 0
 
 
