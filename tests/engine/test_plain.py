@@ -162,8 +162,8 @@ class World:
         self.engine = host.engine = module.Engine(EngineSettings.of(BackpressureConfig()), host)
         self.engine.set_running(True)
         self.engine.put_sample("q", 0, 0)
-        gate = module.Gate(self.engine, host, Priority.LOW, "q", None, False)
-        self.run: Callable[..., Any] = gate.run if calls == "gate" else functools.partial(self.engine.run, "low", "q")
+        gate = module.Gate(self.engine, host, Priority.HIGH, "q", None, False)
+        self.run: Callable[..., Any] = gate.run if calls == "gate" else functools.partial(self.engine.run, "high", "q")
         self.ready()
 
     def ready(self) -> None:

@@ -202,6 +202,10 @@ class Host(Protocol):
         """
         ...
 
+    def hurry(self, queue_name: str) -> None:
+        """More jobs were let in since a queue's sample than its advice is good for: it is to be read soon."""
+        ...
+
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         """A breaker changed its state, or was forced or released; its words before and after."""
         ...

@@ -31,6 +31,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._count = itertools.count()
+        #: Counts; returns how often it was called before.
         self.add = self._count.__next__
 
     @property

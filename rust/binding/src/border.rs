@@ -53,6 +53,10 @@ impl<'py> Host for Border<'_, 'py> {
         self.shared.ask(self.py, intern!(self.py, "check_poller"), &[])?.is_truthy()
     }
 
+    fn hurry(&self, name: &Self::Name) -> PyResult<()> {
+        self.shared.ask(self.py, intern!(self.py, "hurry"), &[name.clone().into_any()]).map(drop)
+    }
+
     fn read(&self, name: &Self::Name, wait: bool) -> PyResult<Option<Reason>> {
         let cold = self.shared.ask(
             self.py,

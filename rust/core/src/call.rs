@@ -12,12 +12,15 @@ use crate::counters::Row;
 use crate::host::{Answer, Host};
 use crate::laws::law::{Advice, saturated};
 use crate::mode::Mode;
-use crate::queue::{Computed, Place, Queue, Ready};
+use crate::queue::{Asked, Computed, Place, Queue, Ready};
 use crate::sample::Sample;
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::vocabulary::{Priority, Reason};
 use crate::word::{State, is_forced, state_of};
 use crate::zone::Zone;
+
+/// How long a read that the jobs of one priority asked for has to come, before they ask again.
+const HURRY_NS: i64 = 50_000_000;
 
 /// How a decision is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +234,7 @@ impl<H: Host> Call<'_, H> {
             believed_ns = believed_ns.max(settings.check_every_ns); // it was just read, which takes its time
         }
         if age_ns <= believed_ns {
-            return self.law_answer(sample, age_ns);
+            return self.law_answer(sample, age_ns, ask);
         }
         Ok(Some(self.stale(sample, age_ns, Self::judge)))
     }
@@ -282,9 +285,10 @@ impl<H: Host> Call<'_, H> {
         }
     }
 
-    fn law_answer(&self, sample: &Sample, age_ns: i64) -> Result<Option<Answer<H::Object>>, H::Error> {
+    fn law_answer(&self, sample: &Sample, age_ns: i64, ask: Ask) -> Result<Option<Answer<H::Object>>, H::Error> {
         let settings = &self.mode.settings;
-        let place = &self.queue.asked(self.priority).computed;
+        let asked = self.queue.asked(self.priority);
+        let place = &asked.computed;
         let holds = |cached: &&Arc<Computed<H::Object>>| cached.holds(sample.number, settings);
         let cached = place.load().as_ref().filter(holds).cloned();
         let computed = cached.is_none();
@@ -293,8 +297,10 @@ impl<H: Host> Call<'_, H> {
         } else {
             let advice = self.judge(sample);
             let timestamp = self.host.utc_now()?;
-            let made = Computed { sample: sample.number, settings: Arc::clone(settings), advice, timestamp };
-            let made = Arc::new(made);
+            let row = (settings.observe || !advice.shed).then(|| Row::of(advice.reason, true));
+            let counted = row.map_or(0, |row| asked.counters.let_in(row));
+            let settings = Arc::clone(settings);
+            let made = Arc::new(Computed { sample: sample.number, settings, advice, row, counted, timestamp });
             // Swapped, so that callers who compute at the same time each see another predecessor, and a change is told
             // once.
             let old = place.swap(Some(Arc::clone(&made))).map_or(Zone::Green, |old| old.advice.zone);
@@ -313,7 +319,25 @@ impl<H: Host> Call<'_, H> {
             });
         }
         let advice = source.advice;
+        let mut until_count = None;
+        if let (Some(row), Some(room)) = (source.row, advice.room) {
+            let (let_in, priorities) = self.queue.let_in(sample.number);
+            if let_in <= room {
+                // Each priority's answers count for themselves: together they are to take no more than there is.
+                until_count = Some(asked.counters.has(row) + (room - let_in + 1) / priorities);
+            } else if settings.polling {
+                if self.hurries(asked) {
+                    self.host.hurry(self.name)?;
+                }
+            } else if !computed && ask.may_read && self.queue.may_read(settings, self.now_ns) && self.hurries(asked) {
+                return Ok(None);
+            }
+            if let_in > room {
+                until_ns = until_ns.min(asked.hurry_at_ns.load(Ordering::Relaxed).saturating_sub(1));
+            }
+        }
         Ok(Some(Answer {
+            until_count,
             shed: advice.shed,
             zone: Some(advice.zone),
             backlog: Some(sample.backlog),
@@ -322,6 +346,15 @@ impl<H: Host> Call<'_, H> {
             until_ns: Some(until_ns),
             ..self.wait(advice.reason, advice.delay_ns)
         }))
+    }
+
+    /// Tells whether a read of the queue may be asked for again.
+    fn hurries(&self, asked: &Asked<H::Object, H::Place>) -> bool {
+        let due_ns = asked.hurry_at_ns.load(Ordering::Relaxed);
+        let next_ns = self.now_ns.saturating_add(HURRY_NS);
+        // The exchange lets one caller through per interval.
+        self.now_ns >= due_ns
+            && asked.hurry_at_ns.compare_exchange(due_ns, next_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     fn fallback(&self) -> Answer<H::Object> {
@@ -379,7 +412,8 @@ impl<H: Host> Call<'_, H> {
         if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
             let epoch = self.mode.epoch;
             let kept = self.host.share(&decision);
-            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, row, goes }));
+            let until_count = answer.until_count.unwrap_or(u64::MAX);
+            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, until_count, row, goes }));
         }
         Ok(decision)
     }

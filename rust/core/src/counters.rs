@@ -108,6 +108,18 @@ impl Counters {
         &self.rows[row as usize]
     }
 
+    /// Returns how many decisions of a row were counted.
+    #[inline]
+    pub fn has(&self, row: Row) -> u64 {
+        self.of(row).load(Relaxed)
+    }
+
+    /// Returns how many jobs a row let in, where it is that of a go or a delay. Only differences mean anything: those
+    /// that came too late are taken off together, whatever their rows.
+    pub fn let_in(&self, row: Row) -> i64 {
+        self.has(row).cast_signed() - self.late.load(Relaxed).cast_signed()
+    }
+
     /// Counts a throttled decision that was refused, beside its own count.
     pub fn count_late(&self) {
         self.late.fetch_add(1, Relaxed);

@@ -34,6 +34,8 @@ pub struct Answer<P> {
     pub retry_at_ns: Option<i64>,
     /// How long it stays true, if that is known.
     pub until_ns: Option<i64>,
+    /// The count of its priority's like answers up to which it stays true, if there is one.
+    pub until_count: Option<u64>,
     /// Whether it is the refusal of a circuit held open by hand, which observe mode keeps to.
     pub forced: bool,
 }
@@ -59,6 +61,7 @@ impl<P> Answer<P> {
             issued_ns,
             retry_at_ns: None,
             until_ns: None,
+            until_count: None,
             forced: false,
         }
     }
@@ -104,6 +107,12 @@ pub trait Host {
     /// # Errors
     /// See [`Self::now_ns`].
     fn check_poller(&self) -> Result<bool, Self::Error>;
+
+    /// Is told that more jobs were let in since a queue's sample than its advice is good for: it is to be read soon.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn hurry(&self, name: &Self::Name) -> Result<(), Self::Error>;
 
     /// Has a queue read on the caller's path; returns the reason to answer with, if there is still no sample.
     ///

@@ -41,6 +41,10 @@ pub struct Computed<P> {
     pub settings: Arc<Settings>,
     /// What the law said.
     pub advice: Advice,
+    /// Where jobs are counted that it lets in; `None` if it refuses them.
+    pub row: Option<Row>,
+    /// What had been let in before.
+    pub counted: i64,
     /// When it said so, for display.
     pub timestamp: P,
 }
@@ -65,6 +69,8 @@ pub struct Ready<P> {
     pub word: u64,
     /// Last instant at which it is true.
     pub until_ns: i64,
+    /// The count in its row up to which it is true: then so many jobs came that the queue is to be read.
+    pub until_count: u64,
     /// Where it counts.
     pub row: Row,
     /// Whether its caller may do the job, and at once.
@@ -121,6 +127,9 @@ pub struct Asked<P, S = Slot<Ready<P>>> {
     pub counters: Counters,
     /// The last computation.
     pub computed: ArcSwapOption<Computed<P>>,
+    /// When a read that the jobs of this priority ask for may be asked for again. Relaxed: with an old value it is
+    /// asked for once too often.
+    pub hurry_at_ns: AtomicI64,
 }
 
 impl<P, S: Place<Ready<P>>> Asked<P, S> {
@@ -235,10 +244,30 @@ impl<P, S: Default> Queue<P, S> {
         self.asked[priority.index()].get()
     }
 
+    /// Returns how many jobs were let in by what was computed of the sample of this number, and for how many priorities
+    /// anything was ever computed.
+    pub fn let_in(&self, sample: u64) -> (u64, u64) {
+        let (mut jobs, mut priorities) = (0, 0);
+        for asked in self.asked.iter().filter_map(OnceBox::get) {
+            let computed = asked.computed.load();
+            let Some(computed) = computed.as_ref() else { continue };
+            priorities += 1;
+            if let Some(row) = computed.row.filter(|_| computed.sample == sample) {
+                jobs += u64::try_from(asked.counters.let_in(row) - computed.counted).unwrap_or(0);
+            }
+        }
+        (jobs, priorities)
+    }
+
     /// Returns what is kept of `priority`, made if this is the first time.
     pub fn asked(&self, priority: Priority) -> &Asked<P, S> {
         self.asked[priority.index()].get_or_init(|| {
-            Box::new(Asked { computed: ArcSwapOption::empty(), ready: S::default(), counters: Counters::default() })
+            Box::new(Asked {
+                ready: S::default(),
+                counters: Counters::default(),
+                computed: ArcSwapOption::empty(),
+                hurry_at_ns: AtomicI64::new(i64::MIN),
+            })
         })
     }
 }
@@ -256,7 +285,10 @@ impl<P, S: Place<Ready<P>>> Queue<P, S> {
         let asked = self.seen(priority)?;
         let (word, sample) = (self.breaker.word(), self.sample_number());
         let taken = asked.ready.read(|ready| {
-            let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
+            let current = ready.epoch == epoch
+                && ready.word == word
+                && ready.sample == sample
+                && asked.counters.has(ready.row) < ready.until_count;
             if current { take(ready) } else { None }
         })?;
         Some((asked, taken))
@@ -292,6 +324,7 @@ mod tests {
             sample: 1,
             word: 0,
             until_ns: 9,
+            until_count: u64::MAX,
             row: Row::of(Reason::BacklogGreen, true),
             goes: true,
         }

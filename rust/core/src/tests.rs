@@ -80,6 +80,11 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn hurry(&self, name: &String) -> Result<(), &'static str> {
+        self.hear(format!("hurry {name}"));
+        Ok(())
+    }
+
     fn check_poller(&self) -> Result<bool, &'static str> {
         self.hear("check_poller");
         Ok(self.reads_first.get())

@@ -162,6 +162,9 @@ class FakeHost:
         self.told.append(("check_poller",))
         return self.read_first
 
+    def hurry(self, queue_name: str) -> None:
+        self.told.append(("hurry", queue_name))
+
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         self.told.append((f"{shown_word(old)} to {shown_word(new)}", queue_name))
 

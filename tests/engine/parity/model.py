@@ -85,6 +85,8 @@ class Queue:
     failed_ns: int | None = None  # the last read on a caller's path, while it is the last news
     computed_on: dict[Priority, tuple[Sample, EngineSettings]] = field(default_factory=dict)
     zones: dict[Priority, Zone] = field(default_factory=dict)
+    let_in_before: dict[Priority, tuple[Reason, int]] = field(default_factory=dict)  # by what was computed, when it was
+    hurry_at_ns: dict[Priority, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -133,6 +135,7 @@ class DecisionModel:
         self.looked_ns: float = -math.inf  # for idle queues
         self.evicted_by_engines: set[str] = set()
         self.foreseen_by_engines: Reason | None = None
+        self.told_to_engines: list[tuple[object, ...]] | None = None
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
 
@@ -284,8 +287,48 @@ class DecisionModel:
             return answer
         computed = queue.computed_on.get(priority) != (sample, settings)
         queue.computed_on[priority] = sample, settings
+        if computed:
+            queue.let_in_before[priority] = answer.reason, self._let_in(name, priority, answer.reason)
         self._tell_zone(queue, priority, name, answer.zone)
+        if self._is_pressed(priority, name, queue, sample) and self._hurries(priority, name, queue, computed=computed):
+            self._read(name, queue, wait=False)
+            if queue.sample is not sample:
+                return self._by_backlog(priority, name, queue)
         return replace(answer, computed=computed)
+
+    def _is_pressed(self, priority: Priority, name: str, queue: Queue, sample: Sample) -> bool:
+        """Tell whether more jobs were let in since the sample than the advice is good for."""
+        let_in = 0
+        for each, (on, _) in queue.computed_on.items():
+            reason, before = queue.let_in_before[each]
+            refuses = reason in REFUSALS and not self.settings.observe
+            if on is sample and not refuses:
+                let_in += max(0, self._let_in(name, each, reason) - before)
+            if each is priority and refuses:
+                return False
+        return let_in > room(self._law(name), priority, sample.backlog)
+
+    def _hurries(self, priority: Priority, name: str, queue: Queue, *, computed: bool) -> bool:
+        """Have the queue read soon; tell whether the caller is to read it."""
+        polling, now_ns = self.settings.polling, self.now_ns()
+        told = ("hurry", name) if polling else ("read", name, False)
+        # Answers that lie ready count for their own priority: where there are several, when all are summed up is the
+        # engines' choice.
+        by_choice = self.told_to_engines is not None and len(queue.computed_on) > 1
+        if by_choice and told not in (self.told_to_engines or ()):
+            return False
+        if now_ns < queue.hurry_at_ns.get(priority, -math.inf):
+            return False
+        if not polling and (computed or self._rests(queue)):
+            return False
+        queue.hurry_at_ns[priority] = now_ns + SECOND // 20
+        if polling:
+            self.told.append(told)
+        return not polling
+
+    def _let_in(self, name: str, priority: Priority, reason: Reason) -> int:
+        counts = self._counts(name, priority)
+        return (counts.let_go if reason in REFUSALS else counts.reasons)[reason] - counts.late
 
     def _judged(self, priority: Priority, name: str, sample: Sample) -> Answer:
         settings = self.settings
@@ -518,6 +561,20 @@ class DecisionModel:
 def throttled(answer: Answer, delay_ns: int) -> Answer:
     """Tell the delay: as such, or of a shed job as the time after which to try again."""
     return replace(answer, delay_ns=0 if answer.shed else delay_ns, retry_ns=delay_ns or None)
+
+
+def room(law: ThreeZoneLaw, priority: Priority, backlog: int) -> float:
+    """Return how many jobs may come before the advice is of another zone, sheds, or stays what it is for ever."""
+    zone, _, shed = advise(law, priority, backlog)
+    green_max, yellow_max, red_max = law.windows[priority.value]
+    if zone is not Zone.RED:
+        return (green_max if zone is Zone.GREEN else yellow_max) - backlog
+    if shed or backlog >= red_max:
+        return math.inf
+    last = red_max
+    if priority is Priority.LOW:  # the last backlog that is not shed
+        last = yellow_max + math.floor(Fraction(law.shed_permille, 1_000) * (red_max - yellow_max))
+    return last - backlog
 
 
 def advise(law: ThreeZoneLaw, priority: Priority, backlog: int) -> tuple[Zone, int, bool]:

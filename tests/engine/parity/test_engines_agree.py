@@ -186,6 +186,7 @@ class Life(RuleBasedStateMachine):
         engines = [subject.engine for subject in self.subjects]
         by_engines = [_attempt(call, engine, part) for engine, part in zip(engines, given[:-1], strict=True)]
         self.model.evicted_by_engines = self.subjects[0].host.gone
+        self.model.told_to_engines = self.subjects[0].host.told
         self.model.foreseen_by_engines = _real_reason(by_engines[0])
         by_model = _attempt(call, self.model, given[-1])
         expected = self._seen(by_model)
@@ -540,7 +541,7 @@ EVENTS = (
     *("0 to 1 forced", "1 to 1 forced", "1 forced to 1 forced", "1 forced to 0"),
     *("go admitted again", "go admitted anew"),
     *(f"foreseen {reason}" for reason in Reason if reason is not Reason.OBSERVE_ONLY),
-    *("admitted", "check_poller", "evicted", "override ended", "read", "result counted", "result dropped"),
+    *("admitted", "check_poller", "evicted", "hurry", "override ended", "read", "result counted", "result dropped"),
     *(f"{off_ns} from an edge" for off_ns in (-MS, -1, 0, 1, MS)),
     *(f"{priority}: green to {zone}" for priority in Priority for zone in (Zone.YELLOW, Zone.RED)),
 )

@@ -19,12 +19,15 @@ class Advice(NamedTuple):
         delay_ns: nanoseconds to wait; where shedding is advised, those that the job would wait.
         shed: whether the job is to be refused.
         reason: why, as the decision and its count tell.
+        room: jobs that may come before the advice is of another kind, when the queue is read before its time; ``None``
+            if more jobs make no difference.
     """
 
     zone: Zone
     delay_ns: int
     shed: bool
     reason: Reason
+    room: int | None = None
 
 
 class Law(Protocol):

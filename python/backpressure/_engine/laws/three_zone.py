@@ -18,7 +18,6 @@ __all__ = ["ThreeZoneLaw"]
 
 PERMILLE = 1_000
 _LOW: int = LOW.value
-_GO = Advice(Zone.GREEN, 0, shed=False, reason=Reason.BACKLOG_GREEN)
 
 
 @attrs.frozen
@@ -64,18 +63,20 @@ class ThreeZoneLaw:
         backlog = sample.backlog
         green_max, yellow_max, red_max = self.windows[priority]
         if backlog <= green_max:
-            return _GO
+            return Advice(Zone.GREEN, 0, False, Reason.BACKLOG_GREEN, green_max - backlog)
         scale_num, scale_den = self.scales[priority]
         if backlog <= yellow_max:
             slope = self.yellow_max_ns - self.yellow_min_ns
             base = self.yellow_min_ns + slope * (backlog - green_max) // (yellow_max - green_max)
             delay = base * scale_num // scale_den if self.scale_yellow else base
-            return Advice(Zone.YELLOW, delay, False, Reason.BACKLOG_YELLOW)
+            return Advice(Zone.YELLOW, delay, False, Reason.BACKLOG_YELLOW, yellow_max - backlog)
         depth, span = min(backlog, red_max) - yellow_max, red_max - yellow_max
         base = self.yellow_max_ns + (self.red_max_ns - self.yellow_max_ns) * depth // span
         shed = priority == _LOW and depth * PERMILLE > self.shed_permille * span
         reason = Reason.BACKLOG_RED_SHED if shed else Reason.BACKLOG_RED
-        return Advice(Zone.RED, base * scale_num // scale_den, shed, reason)
+        limit = self.shed_limit() if priority == _LOW else red_max
+        room = None if shed or backlog >= red_max else limit - backlog
+        return Advice(Zone.RED, base * scale_num // scale_den, shed, reason, room)
 
     def foresee(self, sample: Sample, priority: int, state: None) -> Advice:
         """See `advise`, which keeps nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backpressure._engine.pure.breaker import Ticket
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from backpressure._model.decision import ThrottleDecision
 
 _HIGH = Priority.HIGH
+# How long a read that the jobs of one priority asked for has to come, before they ask again.
+HURRY_NS = 50_000_000
 
 
 class Ask(NamedTuple):
@@ -180,7 +183,7 @@ class Call:
         if not (settings.polling or ask.may_read) and queue.failed_ns is None:
             believed_ns = max(believed_ns, settings.check_every_ns)  # it was just read, which takes its time
         if age_ns <= believed_ns:
-            return self._fresh(sample, age_ns)
+            return self._fresh(sample, age_ns, ask)
         return self._stale(sample, age_ns, self._by_law)
 
     def _foresee(self) -> Draft:
@@ -194,9 +197,9 @@ class Call:
             return self._stale(sample, age_ns, self._foreseen_by_law)
         cached = queue.computed[self._index]
         if cached is not None and cached.holds(sample, settings):
-            (zone, delay_ns, shed, reason), timestamp = cached.advice, cached.timestamp
+            (zone, delay_ns, shed, reason, _), timestamp = cached.advice, cached.timestamp
         else:
-            (zone, delay_ns, shed, reason), timestamp = self._foreseen_by_law(sample), None
+            (zone, delay_ns, shed, reason, _), timestamp = self._foreseen_by_law(sample), None
         return Draft(reason, delay_ns, shed, zone, sample.backlog, timestamp)
 
     def _stale(self, sample: Sample, age_ns: int, by_law: Callable[[Sample], Advice]) -> Draft:
@@ -218,24 +221,54 @@ class Call:
         law = self._mode.settings.law_of(self._queue.name)
         return law.foresee(sample, self._index, self._queue.foreseen_by(law))
 
-    def _fresh(self, sample: Sample, age_ns: int) -> Draft:
-        """Return what the law says of a sample that is believed, computed once for each sample and configuration."""
+    def _fresh(self, sample: Sample, age_ns: int, ask: Ask) -> Draft | None:
+        """Return what the law says of a sample that is believed, computed once for each sample and configuration.
+
+        ``None`` asks the caller to read the queue first.
+        """
         settings, queue, index = self._mode.settings, self._queue, self._index
+        counters = queue.counters[index]
         cached = queue.computed[index]
         computed = cached is None or not cached.holds(sample, settings)
         if cached is None or computed:
             advice = self._by_law(sample)
-            cached = Computed(sample, settings, advice, self._host.utc_now())
+            row = counters.row(advice.reason, goes=True) if settings.observe or not advice.shed else None
+            counted = 0 if row is None else counters.let_in(row)
+            cached = Computed(sample, settings, advice, self._host.utc_now(), row=row, counted=counted)
             before = queue.put_computed(index, cached)
             old = Zone.GREEN if before is None else before.advice.zone
             if old is not advice.zone:
                 self._host.zone_changed(queue.name, self._priority, old, advice.zone)
-        zone, delay_ns, shed, reason = cached.advice
+        zone, delay_ns, shed, reason, room = cached.advice
         until_ns: float = sample.as_of_ns + settings.cache_ttl_ns
         if settings.polling:
             fresh = age_ns <= settings.check_after_ns
             until_ns = min(until_ns, sample.as_of_ns + settings.check_after_ns if fresh else self._checks.next_ns - 1)
-        return Draft(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns)
+        until_count = math.inf
+        if cached.row is not None and room is not None:
+            let_in, priorities = queue.let_in(sample)
+            if let_in <= room:
+                # Each priority's answers count for themselves: together they are to take no more than there is.
+                share = (room - let_in + 1) // priorities
+                until_count = cached.row.value + share
+                if share <= 1:
+                    until_ns = self._now_ns - 1  # this is the last that lets one in unseen
+            elif settings.polling:
+                if self._hurries():
+                    self._host.hurry(queue.name)
+            elif not computed and ask.may_read and queue.may_read(settings, self._now_ns) and self._hurries():
+                return None
+            if let_in > room:
+                until_ns = min(until_ns, queue.hurry_at_ns[index] - 1)
+        return Draft(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns, until_count)
+
+    def _hurries(self) -> bool:
+        """Tell whether a read of the queue may be asked for again."""
+        queue, index, now_ns = self._queue, self._index, self._now_ns
+        if now_ns < queue.hurry_at_ns[index]:
+            return False
+        queue.hurry_at_ns[index] = now_ns + HURRY_NS  # two threads may come here at once: then both ask
+        return True
 
     def _fallback(self) -> Draft:
         settings = self._mode.settings
@@ -291,6 +324,7 @@ class Call:
                 word=word,
                 until_ns=until_ns,
                 count=counters.row(draft.reason, goes=goes).add,
+                last_count=draft.until_count - 1,
             )
             self._table.keep(self._priority, ready)
         return decision

@@ -30,6 +30,14 @@ class Counters:
         """Return the tally of decisions with `reason`; `goes` tells whether the caller may do the job all the same."""
         return self._row(("let go", reason) if goes and reason in REFUSALS else reason)
 
+    def let_in(self, row: Tally) -> int:
+        """Return how many jobs a row let in, where it is that of a go or a delay.
+
+        Only differences mean anything: jobs that came too late are taken off together, whatever their rows.
+        """
+        late = self._rows.get("late")
+        return row.value - (0 if late is None else late.value)
+
     def count_late(self) -> None:
         """Count a throttled decision that was refused, beside its own count."""
         self._row("late").add()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from backpressure._engine.border import Answer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 class Draft(NamedTuple):
     """Advice with where it came from; `until_ns` is how long it stays true, ``None`` where that is not known.
 
+    `until_count` is the count of its priority's like answers up to which it stays true.
     `forced` is the refusal of a circuit that is held open by hand, which observe mode keeps to.
     """
 
@@ -30,6 +32,7 @@ class Draft(NamedTuple):
     timestamp: datetime | None = None
     computed: bool = False
     until_ns: float | None = None
+    until_count: float = math.inf
     forced: bool = False
 
     def decision(

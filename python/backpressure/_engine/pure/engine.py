@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from backpressure._engine.pure.call import Ask, Call, Checks
@@ -52,7 +53,8 @@ class Engine(Switches):
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _SUGGEST)
-        ready.count()
+        if ready.count() >= ready.last_count:
+            ready.until_ns = -math.inf
         return ready.decision
 
     def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
@@ -75,7 +77,8 @@ class Engine(Switches):
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _PLAN)
-        ready.count()
+        if ready.count() >= ready.last_count:
+            ready.until_ns = -math.inf
         return ready.decision
 
     def run(
@@ -113,7 +116,8 @@ class Engine(Switches):
 
     def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the work of a job whose answer lies ready."""
-        ready.count()
+        if ready.count() >= ready.last_count:
+            ready.until_ns = -math.inf
         # Where there was no failure to forget, any that is found later came meanwhile.
         began_ns = self.origin_ns if is_pristine(ready.word) else self.now_ns()
         try:

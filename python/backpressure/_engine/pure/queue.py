@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backpressure._engine.pure.counters import Counters
@@ -14,20 +15,34 @@ if TYPE_CHECKING:
     from backpressure._engine.pure.breaker import Breaker
     from backpressure._engine.sample import Sample
     from backpressure._engine.settings import EngineSettings
-    from backpressure._engine.sync import ForkLock
+    from backpressure._engine.sync import ForkLock, Tally
     from backpressure._model.decision import ThrottleDecision
 
 
 class Computed:
-    """The law's advice on one sample under one configuration."""
+    """The law's advice on one sample under one configuration.
 
-    __slots__ = ("advice", "sample", "settings", "timestamp")
+    Jobs that it lets in are counted in `row`, ``None`` if it refuses them; `counted` had been let in there before.
+    """
 
-    def __init__(self, sample: Sample, settings: EngineSettings, advice: Advice, timestamp: datetime) -> None:
+    __slots__ = ("advice", "counted", "row", "sample", "settings", "timestamp")
+
+    def __init__(
+        self,
+        sample: Sample,
+        settings: EngineSettings,
+        advice: Advice,
+        timestamp: datetime,
+        *,
+        row: Tally | None,
+        counted: int,
+    ) -> None:
         self.sample = sample
         self.settings = settings
         self.advice = advice
         self.timestamp = timestamp
+        self.row = row
+        self.counted = counted
 
     def holds(self, sample: Sample, settings: EngineSettings) -> bool:
         """Tell whether it was computed of this sample, under this configuration."""
@@ -35,9 +50,12 @@ class Computed:
 
 
 class Ready:
-    """A finished answer, good for every caller while nothing that it was made from has changed."""
+    """A finished answer, good for every caller while nothing that it was made from has changed.
 
-    __slots__ = ("breaker", "count", "decision", "epoch", "queue", "sample", "until_ns", "word")
+    Whoever hands it out counts that; when `count` returns `last_count`, so many jobs came that the queue is to be read.
+    """
+
+    __slots__ = ("breaker", "count", "decision", "epoch", "last_count", "queue", "sample", "until_ns", "word")
 
     def __init__(
         self,
@@ -49,7 +67,8 @@ class Ready:
         sample: Sample | None,
         word: int,
         until_ns: float,
-        count: Callable[[], Any],
+        count: Callable[[], int],
+        last_count: float,
     ) -> None:
         self.decision = decision
         self.queue = queue
@@ -59,6 +78,7 @@ class Ready:
         self.word = word
         self.until_ns = until_ns
         self.count = count
+        self.last_count = last_count
 
 
 class Kept(NamedTuple):
@@ -71,7 +91,10 @@ class Kept(NamedTuple):
 class Queue:
     """One queue's state."""
 
-    __slots__ = ("_kept", "_lock", "breaker", "computed", "counters", "failed_ns", "name", "sample", "touched_ns")
+    __slots__ = (
+        *("_kept", "_lock", "breaker", "computed", "counters", "failed_ns", "hurry_at_ns", "name", "sample"),
+        "touched_ns",
+    )
 
     def __init__(self, name: str, breaker: Breaker, now_ns: int, lock: ForkLock) -> None:
         self.name = name
@@ -79,6 +102,8 @@ class Queue:
         self.sample: Sample | None = None
         self.computed: list[Computed | None] = [None, None, None]
         self.counters = (Counters(), Counters(), Counters())
+        # When a read that the jobs of a priority ask for may be asked for again.
+        self.hurry_at_ns: list[float] = [-math.inf] * 3
         # When a read on a caller's path failed, until there is a sample.
         self.failed_ns: int | None = None
         # Last asked for, to within the time an answer stays ready.
@@ -94,6 +119,16 @@ class Queue:
         with self._lock():
             before, self.computed[index] = self.computed[index], computed
         return before
+
+    def let_in(self, sample: Sample) -> tuple[int, int]:
+        """Return how many jobs what was computed of `sample` let in, and how many priorities were ever computed."""
+        jobs = priorities = 0
+        for counters, computed in zip(self.counters, self.computed, strict=True):
+            if computed is not None:
+                priorities += 1
+                if computed.row is not None and computed.sample is sample:
+                    jobs += max(0, counters.let_in(computed.row) - computed.counted)
+        return jobs, priorities
 
     def state_of(self, law: Law) -> Any:
         """Return what `law` keeps of this queue, made when it first judges it, and anew after another law."""

@@ -46,6 +46,10 @@ impl Host for Numbers {
         Ok(None)
     }
 
+    fn hurry(&self, _: &str) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn check_poller(&self) -> Result<bool, Infallible> {
         Ok(false)
     }

@@ -69,6 +69,7 @@ fn ready() -> Ready<u64> {
         sample: 1,
         word: 0,
         until_ns: i64::MAX,
+        until_count: u64::MAX,
         row: Row::of(Reason::BacklogGreen, true),
         goes: true,
     }

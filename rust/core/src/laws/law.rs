@@ -15,6 +15,8 @@ pub struct Advice {
     pub shed: bool,
     /// Why, as the decision and its count tell.
     pub reason: Reason,
+    /// Jobs that may come before the advice is of another kind; `None` if more jobs make no difference.
+    pub room: Option<u64>,
 }
 
 /// Turns a sample into advice, on any thread.

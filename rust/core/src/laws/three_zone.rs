@@ -41,6 +41,15 @@ pub struct LawSettings {
     pub scale_yellow: bool,
 }
 
+impl LawSettings {
+    /// Returns the largest backlog at which LOW is not shed, as far as it lies below its `red_max`.
+    fn shed_limit(&self) -> i64 {
+        let Window { yellow_max, red_max, .. } = self.windows[Priority::Low.index()];
+        let depth = u128::from(self.shed_permille) * u128::from(red_max.abs_diff(yellow_max)) / PERMILLE;
+        yellow_max.saturating_add(i64::try_from(depth).unwrap_or(i64::MAX))
+    }
+}
+
 /// Piecewise linear delay: none in green, a light slope in yellow, a steep one in red, capped at `red_max`.
 #[derive(Clone, Debug)]
 pub struct ThreeZoneLaw {
@@ -63,14 +72,26 @@ impl Law for ThreeZoneLaw {
         let scale = law.scales[priority.index()];
         let yellow_max_ns = u128::from(law.yellow_max_ns);
         match window.zone_of(backlog) {
-            Zone::Green => Advice { zone: Zone::Green, delay_ns: 0, shed: false, reason: Reason::BacklogGreen },
+            Zone::Green => Advice {
+                zone: Zone::Green,
+                delay_ns: 0,
+                shed: false,
+                reason: Reason::BacklogGreen,
+                room: Some(backlog.abs_diff(window.green_max)),
+            },
             Zone::Yellow => {
                 let slope = yellow_max_ns - u128::from(law.yellow_min_ns);
                 let depth = u128::from(backlog.abs_diff(window.green_max));
                 let span = u128::from(window.yellow_max.abs_diff(window.green_max));
                 let base = u128::from(law.yellow_min_ns) + slope * depth / span;
                 let delay = if law.scale_yellow { scale.of(base) } else { base };
-                Advice { zone: Zone::Yellow, delay_ns: saturated(delay), shed: false, reason: Reason::BacklogYellow }
+                Advice {
+                    zone: Zone::Yellow,
+                    delay_ns: saturated(delay),
+                    shed: false,
+                    reason: Reason::BacklogYellow,
+                    room: Some(backlog.abs_diff(window.yellow_max)),
+                }
             }
             Zone::Red => {
                 let depth = u128::from(backlog.min(window.red_max).abs_diff(window.yellow_max));
@@ -78,7 +99,9 @@ impl Law for ThreeZoneLaw {
                 let base = yellow_max_ns + (u128::from(law.red_max_ns) - yellow_max_ns) * depth / span;
                 let shed = priority == Priority::Low && depth * PERMILLE > u128::from(law.shed_permille) * span;
                 let reason = if shed { Reason::BacklogRedShed } else { Reason::BacklogRed };
-                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed, reason }
+                let limit = if priority == Priority::Low { law.shed_limit() } else { window.red_max };
+                let room = (backlog < window.red_max && !shed).then(|| backlog.abs_diff(limit));
+                Advice { zone: Zone::Red, delay_ns: saturated(scale.of(base)), shed, reason, room }
             }
         }
     }
@@ -176,6 +199,17 @@ mod tests {
                     let (delay, shed) = oracle(&law, priority, backlog);
                     prop_assert_eq!((i128::from(advice.delay_ns), advice.shed), (delay, shed));
                     prop_assert_eq!(advice.zone, window.zone_of(backlog));
+                    let kind = |backlog| {
+                        let (_, shed) = oracle(&law, priority, backlog);
+                        (window.zone_of(backlog), shed, backlog >= window.red_max)
+                    };
+                    match advice.room.map(|room| backlog.saturating_add_unsigned(room)) {
+                        Some(last) => {
+                            prop_assert_eq!((kind(last).0, kind(last).1), (kind(backlog).0, kind(backlog).1));
+                            prop_assert_ne!(kind(last + 1), kind(backlog));
+                        }
+                        None => prop_assert!(shed || backlog >= window.red_max),
+                    }
                 }
             }
         }
@@ -193,10 +227,12 @@ mod tests {
             shed_permille: 800,
             scale_yellow: true,
         });
-        let last = Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false, reason: Reason::BacklogRed };
+        let last =
+            Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false, reason: Reason::BacklogRed, room: Some(0) };
         assert_eq!(law.advise(&sample(900), Priority::Low, &()), last);
         assert!(law.advise(&sample(901), Priority::Low, &()).shed);
-        let capped = Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false, reason: Reason::BacklogRed };
+        let capped =
+            Advice { zone: Zone::Red, delay_ns: 2_500_000_000, shed: false, reason: Reason::BacklogRed, room: None };
         assert_eq!(law.advise(&sample(i64::MAX), Priority::High, &()), capped);
     }
 }

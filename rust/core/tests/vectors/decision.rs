@@ -115,6 +115,11 @@ impl Host for Ear {
         unreachable!("a call does not read, it asks its caller to")
     }
 
+    fn hurry(&self, _: &str) -> Result<(), Infallible> {
+        self.hear("hurry");
+        Ok(())
+    }
+
     fn check_poller(&self) -> Result<bool, Infallible> {
         self.hear("check_poller");
         Ok(self.1.get())

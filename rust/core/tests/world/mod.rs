@@ -83,6 +83,10 @@ impl Host for Witness<'_> {
         unreachable!("a call does not read, it asks its caller to")
     }
 
+    fn hurry(&self, _: &str) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn check_poller(&self) -> Result<bool, Infallible> {
         self.told.checks.fetch_add(1, SeqCst);
         Ok(false)
@@ -236,7 +240,10 @@ impl World {
             (self.engine.switches.epoch(), self.queue.breaker.word(), self.queue.sample_number());
         let asked = self.queue.asked(priority);
         let seen = asked.ready.read(|ready| {
-            let current = ready.epoch == epoch && ready.word == word && ready.sample == sample;
+            let current = ready.epoch == epoch
+                && ready.word == word
+                && ready.sample == sample
+                && asked.counters.has(ready.row) < ready.until_count;
             let seen = ready.decision.as_ref().expect("a decision");
             assert_eq!(ready.goes, !seen.shed, "what lies ready misjudges its decision");
             (current && now_ns <= ready.until_ns).then(|| seen.clone())
