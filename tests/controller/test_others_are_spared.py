@@ -83,7 +83,7 @@ def test_a_poll_that_one_queue_cut_short_goes_on_at_once(make_controller: MakeCo
     provider.reads.clear()
     thread = controller._poller._current
     assert thread is not None
-    thread.wake.set()
+    thread.poll_now()
     eventually(lambda: "sound" in provider.reads and "bad" in provider.reads)
     eventually(lambda: sum(controller._poller.samples.durations.counts) == polls + 2)
     provider.release.set()

@@ -119,7 +119,7 @@ class TestSamples:
         poller = controller._poller
         before = controller.health()["polling_errors"]
         assert poller._current is not None
-        poller._current.wake.set()
+        poller._current.poll_now()
         eventually(lambda: controller.health()["polling_errors"] != before)
         assert controller.health()["polling_errors"] == {"provider": 1}
         assert poller.alive()

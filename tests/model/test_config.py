@@ -93,6 +93,8 @@ INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (CircuitConfig, {"probe_on_recovery": False}),
     (polling, {"interval": 0.050, "jitter": 0, "timeout": 0.050}),
     (polling, {"jitter": 0}),
+    (polling, {"busy_interval": 0.050}),
+    (polling, {"busy_interval": 10.0}),
     (polling, {"jitter": 5.0}),
     (polling, {"timeout": 0.010}),
     (polling, {"timeout": 10.0}),
@@ -235,6 +237,8 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
         {"interval": 3_597.0},
     ),
     (polling, "polling.jitter", "must be from 0 to half the interval (5.0 s)", {"jitter": 5 + NS}),
+    (polling, "polling.busy_interval", "must be at least 50 ms", {"busy_interval": 0.050 - NS}),
+    (polling, "polling.busy_interval", "must be from 50 ms to the interval (10.0 s)", {"busy_interval": 10 + NS}),
     (polling, "polling.jitter", "must not be negative", {"jitter": -NS}),
     (polling, "polling.timeout", "must be at least 10 ms", {"timeout": 0.010 - NS}),
     (polling, "polling.timeout", "must be from 10 ms to the interval (10.0 s)", {"timeout": 10 + NS}),
@@ -302,6 +306,8 @@ FOLLOWS: list[tuple[Build, dict[str, Any], dict[str, float]]] = [
     (CircuitConfig, {"recovery_timeout": 300}, {"probe_interval": 5}),
     (CircuitConfig, {"recovery_timeout": "10ms"}, {"probe_interval": 0.010}),
     (PollingConfig, {"interval": 0.1}, {"jitter": 0.05, "timeout": 0.1, "max_backoff": 60, "cache_ttl": 30}),
+    (PollingConfig, {"interval": 0.1}, {"busy_interval": 0.1}),
+    (PollingConfig, {"interval": 20}, {"busy_interval": 1}),
     (PollingConfig, {"interval": 120}, {"jitter": 1, "timeout": 3, "max_backoff": 120, "cache_ttl": 124}),
     (PollingConfig, {"interval": 20, "timeout": 20}, {"jitter": 1, "cache_ttl": 41}),
     (PollingConfig, {"interval": 5_000, "enabled": False}, {"max_backoff": 5_000, "cache_ttl": 30}),
@@ -332,7 +338,7 @@ def test_each_value_is_checked_before_any_pair() -> None:
 DURATIONS: list[tuple[Build, str]] = [
     *((CurveConfig, name) for name in ("yellow_min_delay", "yellow_max_delay", "red_max_delay")),
     *((CircuitConfig, name) for name in ("trip_window", "recovery_timeout", "probe_interval")),
-    *((PollingConfig, name) for name in ("interval", "jitter", "timeout", "max_backoff", "cache_ttl")),
+    *((PollingConfig, name) for name in ("interval", "busy_interval", "jitter", "timeout", "max_backoff", "cache_ttl")),
     (RecoveryStrategy, "graceful_degrade"),
 ]
 INTEGERS: list[tuple[Build, str]] = [

@@ -186,6 +186,10 @@ class ControllerHost:
         """Look after the poller; see `backpressure._engine.border.Host`."""
         return self.poller.check()
 
+    def hurry(self, queue_name: str) -> None:
+        """Have the poller read a queue soon."""
+        self.poller.hurry(queue_name)
+
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         """Announce a breaker's new state, and what was done to it by hand."""
         announce = partial(self._announcer.announce, queue_name=queue_name)

@@ -170,6 +170,12 @@ impl Engine {
         in_order(&self.border(py)).iter().map(|queue| queue.get().name.clone_ref(py)).collect()
     }
 
+    /// Return the queues whose samples lie outside of green for a priority that is asked for, but idle ones.
+    fn busy_queues(&self, py: Python<'_>) -> PyResult<Vec<Py<PyString>>> {
+        let busy = self.core.busy(&self.border(py))?;
+        Ok(busy.iter().map(|queue| queue.get().name.clone_ref(py)).collect())
+    }
+
     /// Return how many computed answers are kept.
     fn cache_size(&self, py: Python<'_>) -> usize {
         self.core.cache_size(&self.border(py))

@@ -8,7 +8,7 @@ use crate::counters::Row;
 use crate::host::{Answer, Host};
 use crate::mode::{Mode, Switches};
 use crate::settings::Settings;
-use crate::table::{Room, Table, in_order, without_queue};
+use crate::table::{Room, Table, in_order, untouched_from_ns, without_queue};
 use crate::vocabulary::{Priority, Reason};
 
 /// What a caller asks about.
@@ -211,6 +211,20 @@ impl Engine {
         for stored in host.all() {
             host.queue(&stored).forget_sample();
         }
+    }
+
+    /// Returns the queues whose samples lie outside of green for a priority that is asked for, but idle ones.
+    ///
+    /// # Errors
+    /// See [`Self::decide`].
+    pub fn busy<T: Table>(&self, host: &T) -> Result<Vec<T::Stored>, T::Error> {
+        let (mode, now_ns) = (self.switches.mode(), host.now_ns()?);
+        let mut stored = in_order(host);
+        stored.retain(|stored| {
+            let queue = host.queue(stored);
+            now_ns < untouched_from_ns(&mode.settings, queue.touched_ns()) && queue.is_busy(&mode.settings)
+        });
+        Ok(stored)
     }
 
     /// Returns how many computed answers are kept.

@@ -28,6 +28,7 @@ use crate::sample::{FORGOTTEN, Sample};
 use crate::settings::{CircuitSettings, Settings};
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::vocabulary::Priority;
+use crate::zone::Zone;
 
 // No instant of a clock that began in this machine's lifetime.
 const NOT_FAILED: i64 = i64::MIN;
@@ -257,6 +258,15 @@ impl<P, S: Default> Queue<P, S> {
             }
         }
         (jobs, priorities)
+    }
+
+    /// Tells whether the sample lies outside of green for a priority that was asked for.
+    pub fn is_busy(&self, settings: &Settings) -> bool {
+        let (Some(sample), law) = (self.sample(), settings.law_of(&self.name)) else { return false };
+        Priority::ALL.into_iter().any(|priority| {
+            let is_asked_for = self.seen(priority).is_some_and(|asked| asked.computed.load().is_some());
+            is_asked_for && law.foresee(&sample, priority, &self.law_state).zone != Zone::Green
+        })
     }
 
     /// Returns what is kept of `priority`, made if this is the first time.

@@ -240,6 +240,6 @@ fn idle_from_ns<P, S: Default>(settings: &Settings, queue: &Queue<P, S>, now_ns:
 }
 
 /// Returns when a queue that is asked for at `touched_ns` and never again counts as idle.
-fn untouched_from_ns(settings: &Settings, touched_ns: i64) -> i64 {
+pub fn untouched_from_ns(settings: &Settings, touched_ns: i64) -> i64 {
     settings.cache_ttl_ns.saturating_mul(IDLE_TTLS).saturating_add(touched_ns).saturating_add(1)
 }

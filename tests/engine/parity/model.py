@@ -517,6 +517,16 @@ class DecisionModel:
         sample = queue.sample if queue else None
         return (sample.backlog, sample.as_of_ns, sample.oldest_age_ns) if sample else None
 
+    def busy_queues(self, ttls: int) -> list[str]:
+        now_ns, idle_ns = self.now_ns(), ttls * self.settings.cache_ttl_ns
+        return [
+            name
+            for name, queue in self.queues.items()
+            if queue.sample is not None
+            and now_ns - queue.used_ns <= idle_ns
+            and {advise(self._law(name), each, queue.sample.backlog)[0] for each in queue.computed_on} - {Zone.GREEN}
+        ]
+
     def cache_size(self) -> int:
         return sum(len(queue.computed_on) for queue in self.queues.values())
 
@@ -568,7 +578,8 @@ def room(law: ThreeZoneLaw, priority: Priority, backlog: int) -> float:
     zone, _, shed = advise(law, priority, backlog)
     green_max, yellow_max, red_max = law.windows[priority.value]
     if zone is not Zone.RED:
-        return (green_max if zone is Zone.GREEN else yellow_max) - backlog
+        last: int = green_max if zone is Zone.GREEN else yellow_max
+        return last - backlog
     if shed or backlog >= red_max:
         return math.inf
     last = red_max

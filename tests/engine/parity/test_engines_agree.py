@@ -491,6 +491,9 @@ class Life(RuleBasedStateMachine):
                 engine.origin_ns,
             ) == expected
             assert engine.cache_size() == self.subjects[0].engine.cache_size()
+            assert engine.busy_queues() == self.subjects[0].engine.busy_queues()
+            # They note the use of an answer that lay ready when they made it.
+            assert set(model.busy_queues(9)) <= set(engine.busy_queues()) <= set(model.busy_queues(10))
             assert {type(total) for total in totals.values()} <= {Totals}
             for name in NAMES:
                 self._compare_queue(engine, name)

@@ -94,8 +94,16 @@ class Reads:
                 yield from self._one_by_one(left_out, collected, is_over)
         elif len(queue_names) == 1:
             collected[queue_names[0]] = yield ReadOne(queue_names[0])
-        else:
+        elif self.together:
             collected.update((yield ReadMany(queue_names)))
+        else:
+            for name in queue_names:
+                if is_over():
+                    return
+                try:
+                    collected[name] = yield ReadOne(name)
+                except Exception as error:  # noqa: BLE001 - one queue's error spoils no other
+                    collected[name] = error
 
     def _one_by_one(
         self, queue_names: list[str], collected: dict[str, Any], is_over: Callable[[], bool]
@@ -126,6 +134,11 @@ class Reads:
                 unread.discard(name)
             if not is_over():  # else it ends long after it was cut off
                 self._slow.discard(name)
+
+    def quick(self, queue_names: list[str]) -> list[str]:
+        """Return those of some queues whose own reads neither hang nor were cut off."""
+        unread = self._unread.get(os.getpid(), ())
+        return [name for name in queue_names if name not in self._slow and name not in unread]
 
     def note_cut(self, collected: Mapping[str, Any]) -> bool | None:
         """Note which queue's own read cut a poll short; tell whether that is new, ``None`` if none did."""

@@ -102,6 +102,10 @@ class Samples:
         # The exponent is capped only to keep the number small: the delay is capped long before.
         return min(config.max_backoff, config.interval * 2.0 ** min(self._failures, 64)) * self._uniform(0.5, 1.0)
 
+    def is_failing(self) -> bool:
+        """Tell whether the last poll failed."""
+        return self._failures > 0
+
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
         good = self.take(self._with_room(collected))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.polling.deadline import Reader, as_failed_read
 from backpressure._controller.polling.reads import Reads
+from backpressure._controller.polling.schedule import Schedule
 from backpressure._controller.polling.sights import Landing, ThreadSights
 from backpressure._engine.sync import ForkLock
 from backpressure._model.clock import Wake, own_time, wait
@@ -93,7 +94,8 @@ def _carry_out(steps: Generator[Request, Any, None], provider: StatsProvider) ->
 class _Thread:
     """One thread of the poller, with its state. Later threads, and those of other processes, share none of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
         self.pid = os.getpid()
         self.wake = Wake()
         self.first_poll = Landing()
@@ -102,6 +104,11 @@ class _Thread:
         self.doubted = False  # it did not report in time, and was woken to do so
         self.dismissed = False
         self.thread: threading.Thread | None = None
+
+    def poll_now(self) -> None:
+        """Have it read everything at once."""
+        self.schedule.poll_now()
+        self.wake.set()
 
     def is_own(self) -> bool:
         """Tell whether this process started it."""
@@ -190,7 +197,7 @@ class Poller:
             # Perhaps it did not report because this process was suspended, and is itself just waking up.
             current.doubted = True
             current.due_ns = self._due_ns(self._config.timeout)
-            current.wake.set()
+            current.poll_now()
         return True
 
     def configure(self, config: PollingConfig) -> None:
@@ -199,7 +206,14 @@ class Poller:
         if not config.enabled:
             self._dismiss()
         elif not self._ensure() and self._current is not None:
-            self._current.wake.set()
+            self._current.poll_now()
+
+    def hurry(self, queue_name: str) -> None:
+        """Read a queue before its time: more jobs came than what is known of it is good for."""
+        current = self._current
+        if current is not None:
+            current.schedule.hurry(queue_name)
+            current.wake.set()
 
     def retire(self) -> Callable[[], object]:
         """End the thread and its reads; return a function that waits for the end, for less than a second.
@@ -290,7 +304,8 @@ class Poller:
 
     def _spawn(self, old: _Thread | None) -> None:
         """Start a thread that replaces `old`, unless another caller already has."""
-        fresh = _Thread()
+        least_gap = getattr(self._provider, "least_gap", 0.0)
+        fresh = _Thread(Schedule(self._clock, least_gap))
         fresh.due_ns = self._due_ns(self._config.timeout)
         with self._lock():
             if self._current is not old:
@@ -320,17 +335,24 @@ class Poller:
             self._end_reads()  # it may have begun to read after the reads were ended
 
     def turn(self, me: _Thread) -> tuple[Clock, float]:
-        """Poll; return the clock to wait on until the next poll, and the seconds. A `wake` ends the wait."""
+        """Read what is due; return the clock to wait on until more is, and the seconds. A `wake` ends the wait."""
+        schedule, config = me.schedule, self._config
         try:
-            self._again = False
             me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
-            self._expect(me, self._config.timeout)
-            self.poll()
-            # At once, for queues that the poll did not come to.
-            pause = 0.0 if self._again else self.samples.pause(self._config)
+            self._expect(me, config.timeout)
+            queue_names = schedule.due(self._engine.busy_queues)
+            if queue_names is None:
+                self._again = False
+                self.poll()
+                # At once, for queues that the poll did not come to.
+                schedule.polled(0.0 if self._again else self.samples.pause(config))
+            elif quick := self._reads.quick(queue_names):
+                self.read(quick)
+            pause = schedule.rest(config, self._engine.busy_queues, failing=self.samples.is_failing())
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
-            pause = self._config.interval
+            pause = config.interval
+            schedule.polled(pause)
         me.late = False
         me.first_poll.land()
         self._expect(me, pause + self._config.timeout)

@@ -248,6 +248,10 @@ class Engine(Switches):
         """Return the names of the queues that have state."""
         return list(self._queues)
 
+    def busy_queues(self) -> list[str]:
+        settings = self.mode.settings
+        return [queue.name for queue in self._table.awake(self.now_ns()) if queue.is_busy(settings)]
+
     def cache_size(self) -> int:
         """Return how many computed answers are kept."""
         return sum(computed is not None for queue in self._table.all() for computed in queue.computed)

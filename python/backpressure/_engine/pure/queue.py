@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backpressure._engine.pure.counters import Counters
+from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +130,18 @@ class Queue:
                 if computed.row is not None and computed.sample is sample:
                     jobs += max(0, counters.let_in(computed.row) - computed.counted)
         return jobs, priorities
+
+    def is_busy(self, settings: EngineSettings) -> bool:
+        """Tell whether the sample lies outside of green for a priority that was asked for."""
+        sample, law = self.sample, settings.law_of(self.name)
+        if sample is None:
+            return False
+        zones = (
+            law.foresee(sample, index, self.foreseen_by(law)).zone
+            for index, computed in enumerate(self.computed)
+            if computed is not None
+        )
+        return any(zone is not Zone.GREEN for zone in zones)
 
     def state_of(self, law: Law) -> Any:
         """Return what `law` keeps of this queue, made when it first judges it, and anew after another law."""

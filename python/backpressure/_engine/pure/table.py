@@ -98,6 +98,11 @@ class Table:
         """Return all queues, in the order in which they got their state."""
         return list(self.queues.values())
 
+    def awake(self, now_ns: int) -> list[Queue]:
+        """Return the queues that were asked for not long ago, in the order in which they got their state."""
+        idle_ns = _IDLE_TTLS * self._switches.mode.settings.cache_ttl_ns
+        return [queue for queue in self.all() if now_ns - queue.touched_ns <= idle_ns]
+
     def totals(self) -> dict[tuple[str, int], Totals]:
         """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""
         with self._lock():

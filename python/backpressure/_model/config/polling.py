@@ -23,6 +23,8 @@ class PollingConfig(Section):
 
     Args:
         interval: between two polls.
+        busy_interval: between two reads of a queue that lies outside of green. When more jobs were let in since the
+            sample than lie between it and the next zone, its queue is read at once, up to every 50 ms.
         jitter: a poll comes up to this much earlier or later, so that producers do not poll together.
         timeout: longest a whole poll, or the first read of a queue, may take.
         max_backoff: longest wait after failed polls.
@@ -30,7 +32,8 @@ class PollingConfig(Section):
             an interval: with 0 and without polling, each decision reads.
         enabled: ``False`` reads on the caller's path whenever a sample has expired.
 
-    What is not set follows `interval`: `jitter` and `timeout` a shorter one, `max_backoff` and `cache_ttl` a longer.
+    What is not set follows `interval`: `busy_interval`, `jitter` and `timeout` a shorter one, `max_backoff` and
+    `cache_ttl` a longer.
 
     Raises:
         ConfigurationError: a value is impossible, or does not fit another.
@@ -44,6 +47,7 @@ class PollingConfig(Section):
     _path = "polling"
 
     interval: float = duration(5.0)
+    busy_interval: float = duration(1.0)
     jitter: float = duration(1.0)
     timeout: float = duration(3.0)
     max_backoff: float = duration(60.0)
@@ -52,6 +56,7 @@ class PollingConfig(Section):
 
     _own_rules = (
         ("interval", lambda interval: 0.050 <= interval <= DAY or "must be from 50 ms to 24 h"),
+        ("busy_interval", lambda busy: busy >= 0.050 or "must be at least 50 ms"),
         ("jitter", lambda jitter: jitter >= 0 or "must not be negative"),
         ("timeout", lambda timeout: timeout >= TICK or "must be at least 10 ms"),
         ("max_backoff", lambda longest: longest <= DAY or "must be at most 24 h"),
@@ -59,6 +64,7 @@ class PollingConfig(Section):
     )
     _follow = MappingProxyType(
         {
+            "busy_interval": lambda default, it: min(default, it.interval),
             "jitter": lambda default, it: min(default, it.interval / 2),
             "timeout": lambda default, it: min(default, it.interval),
             "max_backoff": lambda default, it: max(default, it.interval),
@@ -74,6 +80,10 @@ class PollingConfig(Section):
                 or _longest_gap(it) <= HOUR
                 or f"with jitter and timeout ({_longest_gap(it)} s) it must be at most 1 h, the longest cache_ttl"
             ),
+        ),
+        (
+            "busy_interval",
+            lambda it: it.busy_interval <= it.interval or f"must be from 50 ms to the interval ({it.interval} s)",
         ),
         (
             "jitter",
