@@ -370,7 +370,10 @@ def test_a_queue_does_not_repeat_the_faults_it_inherits() -> None:
         ({"polling": {"Interval": 5}}, "polling.Interval is unknown: did you mean interval?"),
         ({"thresholds": {"low_prio": {}}}, "thresholds.low_prio is unknown: did you mean low_priority?"),
         ({"recovery": {7: 1}}, "recovery.7 is unknown: give fallback_mode, graceful_degrade, manual_override or "),
-        ({"queues": {"a": {"polling": {}}}}, 'queues."a".polling is unknown: give thresholds, curve or circuit'),
+        (
+            {"queues": {"a": {"polling": {}}}},
+            'queues."a".polling is unknown: give thresholds, curve, circuit, mode, url, layout, key, group or options',
+        ),
         ({"a b": 1}, '"a b" is unknown: give thresholds, '),
         ({"curve": None}, "curve is None: give a table of settings"),
         ({"thresholds": {"low_priority": [1, 2, 3]}}, "thresholds.low_priority is [1, 2, 3]: give a table of settings"),

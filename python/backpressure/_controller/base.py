@@ -378,7 +378,7 @@ class ControllerBase(Uncopied):
         """
         if not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is a {type(config).__name__}: give a BackpressureConfig", field="config")
-        names = {*self._config.queues, *config.queues}
+        names = {*self._config.queues, *config.queues, *self._engine.queue_names()}
         old = self._config
         if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
             raise ConfigurationError(

@@ -105,6 +105,7 @@ class Health:
         stats = self._samples.stats.get(name)
         return {
             "forced": forced,
+            "mode": self._config().mode_of(name),
             "backlog": backlog,
             "sample_age": age,
             "processing": None if stats is None else stats.processing_count,

@@ -118,7 +118,7 @@ impl<H: Host> Call<'_, H> {
         if answer.shed {
             return self.finish(answer, closed.then_some(kept)).map(Some);
         }
-        if answer.delay_ns > 0 && !(ask.admit || self.mode.settings.observe) {
+        if answer.delay_ns > 0 && !(ask.admit || self.mode.settings.observes(&self.queue.name)) {
             return self.host.decision(self.name, answer).map(Some);
         }
         if closed {
@@ -146,7 +146,7 @@ impl<H: Host> Call<'_, H> {
             None if closed || self.attempts(forced) || breaker.admits(word, self.now_ns) => self.foresee(),
             None => self.refusal(word),
         };
-        peeked(self.host, self.mode, self.name, &mut answer)
+        peeked(self.host, self.name, &mut answer, self.mode.settings.observes(&self.queue.name))
     }
 
     /// Asks the breaker again for a planned decision, right before its work.
@@ -369,7 +369,7 @@ impl<H: Host> Call<'_, H> {
     /// good while the breaker's word and the sample's number are those of `kept`.
     fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
-        let observed = self.mode.settings.observe && !answer.forced;
+        let observed = self.mode.settings.observes(&self.queue.name) && !answer.forced;
         let goes = observed || !answer.shed;
         let row = Row::of(answer.reason, goes);
         asked.counters.count(row, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);
@@ -385,16 +385,16 @@ impl<H: Host> Call<'_, H> {
     }
 }
 
-/// Makes the decision of an answer for a caller that only looks.
+/// Makes the decision of an answer for a caller that only looks; `observes` is the mode of the queue.
 ///
 /// # Errors
 /// Those of the host.
 pub fn peeked<H: Host>(
     host: &H,
-    mode: &Mode,
     name: &H::Name,
     answer: &mut Answer<H::Object>,
+    observes: bool,
 ) -> Result<H::Object, H::Error> {
     let decision = host.peeked(name, answer)?;
-    if mode.settings.observe && !answer.forced { host.observed(decision) } else { Ok(decision) }
+    if observes && !answer.forced { host.observed(decision) } else { Ok(decision) }
 }

@@ -102,7 +102,7 @@ class Call:
             return None
         if draft.shed:
             return self._finish(draft, kept=(word, sample) if closed else None)
-        if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observe):
+        if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observes(queue.name)):
             return draft.decision(self._host, self._priority, queue.name, self._now_ns)
         if closed:
             ticket: Ticket | None = Ticket(generation_of(word), self._now_ns, probe=False)
@@ -273,7 +273,7 @@ class Call:
         """
         mode, queue = self._mode, self._queue
         counters = queue.counters[self._index]
-        observed = mode.settings.observe and not draft.forced
+        observed = mode.settings.observes(queue.name) and not draft.forced
         goes, delay_ns = observed or not draft.shed, 0 if draft.shed else draft.delay_ns
         counters.count(draft.reason, goes=goes, delay_ns=delay_ns, computed=draft.computed)
         decision = draft.decision(self._host, self._priority, queue.name, self._now_ns, ticket, retry_at_ns)

@@ -49,7 +49,7 @@ class Draft(NamedTuple):
     ) -> ThrottleDecision:
         """Return what the host makes of it for a caller that only looks."""
         decision = host.peeked(self._answer(host, priority, queue_name, issued_ns, None, retry_at_ns))
-        return host.observed(decision) if mode.settings.observe and not self.forced else decision
+        return host.observed(decision) if mode.settings.observes(queue_name) and not self.forced else decision
 
     def _answer(
         self,

@@ -161,7 +161,7 @@ class Engine(Switches):
 
     def _decide_untracked(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> ThrottleDecision:
         decision = self._table.untracked(mode, priority).decision(self._host, priority, name, now_ns)
-        return self._host.observed(decision) if mode.settings.observe else decision
+        return self._host.observed(decision) if mode.settings.observes(name) else decision
 
     def _look(self) -> tuple[Mode, int]:
         """Return the mode that holds now, and now."""

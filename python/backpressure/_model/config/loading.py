@@ -1,7 +1,8 @@
 """Mappings, files and the environment into a configuration, laid over a base, with every fault in one error.
 
 The fields of the class that is loaded, and their types, say what can be set and how it is checked. This file knows one
-name: ``queues`` is a table by queue names, and what a queue sets there is laid over the shared part.
+name: ``queues`` is a table by queue names and patterns, and what a queue sets there is laid over what the patterns have
+that match it, or else over the shared part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.config.fields import CODE_ONLY, CodeOnly, Section, Unset, broken_rules, check_field
+from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
 
 __all__ = ["evolve", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
@@ -213,18 +215,33 @@ def _layered(*layers: Any) -> Any:
 
 
 def _queues_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
-    """Lay the changes of each queue over its own part, or if it has none, over the shared part with its changes."""
+    """Lay the changes of each queue over its own part; if it has none, over that of the patterns that match it.
+
+    If none of these has that part, it is the shared one with its changes.
+    """
     changed = _plain(changes["queues"])
     if not isinstance(changed, Mapping):
         return changed
-    queues = dict(base["queues"])
-    for name, of_queue in changed.items():
-        own, parts = queues.get(name, {}), _plain(of_queue)
-        if isinstance(parts, Mapping):
-            for part, settings in parts.items():
-                below = (own[part],) if own.get(part) else (base.get(part), changes.get(part))
-                own = {**own, part: _layered(*below, settings)}
-        queues[name] = own if isinstance(parts, Mapping) else parts
+    queues = {**base["queues"], **dict.fromkeys(changed)}  # in the order in which they are known
+    patterns = patterns_of(name for name in queues if isinstance(name, str))
+    # A section is laid over patterns, and a pattern over those that are less specific: so these come first.
+    for name in (*reversed(patterns), *(name for name in queues if name not in patterns)):
+        if name not in changed:
+            continue
+        own, parts = base["queues"].get(name, {}), _plain(changed[name])
+        if not isinstance(parts, Mapping):
+            queues[name] = parts
+            continue
+        above = (
+            [queues[over] for over in lineage(patterns, patterns, name) if over != name]
+            if isinstance(name, str)
+            else []
+        )
+        for part, settings in parts.items():
+            lower = (section[part] for section in (own, *above) if isinstance(section, Mapping) and section.get(part))
+            below = next(((found,) for found in lower), (base.get(part), changes.get(part)))
+            own = {**own, part: _layered(*below, settings)}
+        queues[name] = own
     return queues
 
 
@@ -281,8 +298,8 @@ def to_dict(config: Section) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for field in _fields(type(config)):
         value = getattr(config, field.name)
-        # ``None`` means that a queue uses the shared part.
-        if CODE_ONLY not in field.metadata and not (value is None and _is_section(field)):
+        # ``None`` means that a queue uses what lies below.
+        if CODE_ONLY not in field.metadata and value is not None:
             tables[field.name] = _bare(value)
     return tables
 

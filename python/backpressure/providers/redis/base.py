@@ -214,6 +214,10 @@ class RedisProvider:
                 )
         return layouts
 
+    def adopt(self, other: Self) -> None:
+        """Read, from now on, what `other` was made for too: a provider of the same server that has not read yet."""
+        self._layouts = {**self._layouts, **other._layouts}
+
     def _names(self) -> list[str]:
         """Return the queues that it was made for."""
         return list(self._layouts)
