@@ -152,7 +152,7 @@ def test_without_a_server_one_look_is_a_finding_and_shows_no_password(run_on_eng
         (("--redis-url", "redis://localhost"), "--queue"),
         (("--queue", "a"), "give --redis-url, or set REDIS_URL"),
         (("--queue", "", "--redis-url", "redis://localhost"), "give 1 to 255"),
-        (("--queue", "a", "--redis-url", "http://:hunter2@localhost"), "no known scheme"),
+        (("--queue", "a", "--redis-url", "ftp://:hunter2@localhost"), "no known scheme"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--interval", "0"), "--interval"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--config", "absent.toml"), "cannot be read"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--set", "mode=monitor"), "mode is 'monitor'"),

@@ -63,10 +63,10 @@ def delay_table(config: BackpressureConfig, queue_name: str | None) -> DelayTabl
 
     Switches and observe mode do not count: the table shows the law.
     """
-    own = {} if queue_name is None else {name: one for name, one in config.queues.items() if name == queue_name}
+    name = queue_name or _ANY_QUEUE
+    own = {} if queue_name is None else {name: attrs.evolve(config.of(name), mode=None)}
     recovery = attrs.evolve(config.recovery, manual_override=False, emergency_mode=False)
     only = attrs.evolve(config, mode="enforce", recovery=recovery, queues=own)
-    name = queue_name or _ANY_QUEUE
     with adviser(only, name) as advise:
         return DelayTable(queue_name, [(sample, advise(sample)) for sample in law_of(only, name).turning_points()])
 

@@ -14,6 +14,8 @@ from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.config.patterns import is_pattern, lineage, patterns_of
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
 from backpressure._model.hidden import hides_arguments
+from backpressure.providers.arguments import seconds
+from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey, layout_named
 from backpressure.providers.several import SeveralProviders
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ __all__ = ["from_config"]
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
-# Several servers are read at the same time, and a poll is at most two such reads: listed queues, then the others.
+# A poll is at most two reads: of what is listed, then of other known queues.
 _SHARE = 0.45
 # Queues of patterns that are known beside those of the configuration; then all providers are made anew.
 _MOST_MET = 10_000
@@ -40,6 +42,7 @@ def from_config(
     key: str | None = None,
     group: str | None = None,
     queues: Iterable[str] | None = None,
+    timeout: float | None = None,
 ) -> SeveralProviders:
     """Return a provider that reads each queue where its section of `config` says.
 
@@ -47,6 +50,8 @@ def from_config(
         config: its sections `queues`, of names and of patterns.
         url, layout, key, group: what holds where a section says nothing of it; see `backpressure.QueueConfig`.
         queues: what is polled from the start; default all names that `config` has sections of.
+        timeout: seconds for each server, and for each connect and reply; default 45 % of ``polling.timeout``, because a
+            poll may read twice.
 
     The scheme of a queue's ``url`` says what holds it, and so which provider reads it:
 
@@ -81,8 +86,8 @@ RabbitMQStatsProvider('amqp://localhost:5672/shop', 1 queues))
     """
     defaults = _Place(url=url, layout=layout, key=key, group=group)
     names = [name for name in config.queues if not is_pattern(name)] if queues is None else queues
-    timeout = config.polling.timeout
-    return SeveralProviders(_Places(config, defaults, names, timeout), timeout=_SHARE * timeout)
+    limit = _SHARE * config.polling.timeout if timeout is None else seconds(timeout)
+    return SeveralProviders(_Places(config, defaults, names, limit), timeout=limit)
 
 
 @attrs.frozen
@@ -108,6 +113,14 @@ class _Place:
             group=None if group is None else group.replace("{queue}", queue_name),
             options=_resolved(dict(own.options or {}), f"{path}.options"),
         )
+
+    def told(self) -> str:
+        """Say in a word what is read there."""
+        scheme = _SCHEME.match(self.url or "")
+        system, _ = _SYSTEMS.get(scheme[1].lower() if scheme else "", ("", None))
+        if not system:
+            return self.layout or ("stream" if self.group is not None else "list")
+        return system if self.layout is None else f"{system} {self.layout}"
 
 
 def _resolved(value: Any, path: str) -> Any:
@@ -135,6 +148,12 @@ class _Places:
         self._timeout = timeout
         self._patterns = patterns_of(config.queues)
         self.names = list(dict.fromkeys(map(validate_queue_name, names)))
+        keys = {"key": defaults.key, **{f'queues."{name}".key': config.queues[name].key for name in self._patterns}}
+        for path, key in keys.items():
+            if key is not None and "{queue}" not in key:
+                raise ConfigurationError(
+                    f"{path} is {shown(key)}: it is for several queues, so put {{queue}} into it", field=path, value=key
+                )
         self._members: dict[str, Any] = {}
         self._where: dict[str, str] = {}
         self._make()
@@ -164,7 +183,10 @@ class _Places:
             StatsUnavailableError: no section matches it, or what that says is impossible.
         """
         if queue_name not in self._where:
-            if next(lineage(self._config.queues, self._patterns, queue_name), None) is None:
+            if (
+                queue_name not in self.names
+                and next(lineage(self._config.queues, self._patterns, queue_name), None) is None
+            ):
                 raise StatsUnavailableError(
                     f"queue {queue_name!r} has no section in the configuration: add one, or a pattern that matches",
                     error_type="missing",
@@ -185,6 +207,10 @@ class _Places:
         """Return all providers that there are by now."""
         return list(self._members.values())
 
+    def told_of(self, queue_name: str) -> str:
+        """Say in a word what is read of a queue: ``"rq"``, ``"stream"``, ``"kafka"`` and so on."""
+        return self._place(queue_name).told()
+
     def layout_of(self, queue_name: str) -> Layout | None:
         """Return how a queue lies in Redis; ``None`` if it lies elsewhere, or if no section matches it."""
         try:
@@ -200,7 +226,7 @@ def _provider(name: str, place: _Place, timeout: float) -> tuple[Any, str]:
     if place.url is None:
         raise ConfigurationError(f"{path} has no url: say which server holds it", field=f"{path}.url")
     scheme = _SCHEME.match(place.url)
-    make = _KINDS.get(scheme[1].lower() if scheme else "", _redis)
+    _, make = _SYSTEMS.get(scheme[1].lower() if scheme else "", ("", _redis))
     options = dict(place.options)
     try:
         made = make(name, place, options, timeout)
@@ -221,18 +247,16 @@ def _redis(name: str, place: _Place, options: dict[str, Any], timeout: float) ->
 
 
 def _layout(name: str, place: _Place, options: Mapping[str, Any]) -> Layout:
-    from backpressure.providers import layouts  # noqa: PLC0415 - loads redis-py's neighbours only where they are used
-
     kind = place.layout or ("stream" if place.group is not None else "list")
     group = {} if place.group is None else {"group": place.group}
-    plain = {"list": layouts.ListKey, "zset": layouts.ZSetKey, "stream": layouts.StreamKey}.get(kind)
+    plain = {"list": ListKey, "zset": ZSetKey, "stream": StreamKey}.get(kind)
     if plain is not None:
         _require_known(plain, {**group, **options}, kind)
         if kind == "stream" and not group:
             raise ConfigurationError("group is missing: give the consumer group of the stream", field="group")
         made: Layout = plain(place.key or name, **group, **options)
         return made
-    layout = layouts.layout_named(kind)
+    layout = layout_named(kind)
     changes = {**group, **options}
     _require_known(type(layout), changes, kind)
     if changes:
@@ -269,14 +293,14 @@ def _no_layout(place: _Place, system: str, *, group: bool = False) -> None:
 
 
 def _rabbitmq(name: str, place: _Place, options: dict[str, Any], timeout: float) -> Any:
-    from backpressure.providers import RabbitMQStatsProvider  # noqa: PLC0415 - an extra
+    from backpressure.providers.rabbitmq.provider import RabbitMQStatsProvider  # noqa: PLC0415 - an extra
 
     _no_layout(place, "RabbitMQ")
     return RabbitMQStatsProvider(place.url or "", {name: place.key or name}, timeout=timeout, **options)
 
 
 def _postgres(name: str, place: _Place, options: dict[str, Any], timeout: float) -> Any:
-    from backpressure.providers import (  # noqa: PLC0415 - an extra
+    from backpressure.providers.postgres.provider import (  # noqa: PLC0415 - an extra
         PGQUEUER,
         PROCRASTINATE,
         PostgresQuery,
@@ -302,7 +326,7 @@ def _postgres(name: str, place: _Place, options: dict[str, Any], timeout: float)
 
 
 def _kafka(name: str, place: _Place, options: dict[str, Any], timeout: float) -> Any:
-    from backpressure.providers import ConsumerLag, KafkaStatsProvider  # noqa: PLC0415 - an extra
+    from backpressure.providers.kafka.provider import ConsumerLag, KafkaStatsProvider  # noqa: PLC0415 - an extra
 
     _no_layout(place, "Kafka", group=True)
     reset = {"auto_offset_reset": options.pop("auto_offset_reset")} if "auto_offset_reset" in options else {}
@@ -312,7 +336,7 @@ def _kafka(name: str, place: _Place, options: dict[str, Any], timeout: float) ->
 
 
 def _sqs(name: str, place: _Place, options: dict[str, Any], timeout: float) -> Any:
-    from backpressure.providers import SQSStatsProvider  # noqa: PLC0415 - an extra
+    from backpressure.providers.sqs.provider import SQSStatsProvider  # noqa: PLC0415 - an extra
 
     _no_layout(place, "SQS")
     region = (place.url or "").partition(":")[2].strip("/")
@@ -321,7 +345,7 @@ def _sqs(name: str, place: _Place, options: dict[str, Any], timeout: float) -> A
 
 
 def _prometheus(name: str, place: _Place, options: dict[str, Any], timeout: float) -> Any:
-    from backpressure.providers import PrometheusStatsProvider  # noqa: PLC0415 - needs urllib3
+    from backpressure.providers.prometheus.provider import PrometheusStatsProvider  # noqa: PLC0415 - needs urllib3
 
     _no_layout(place, "Prometheus")
     query = options.pop("query", None)
@@ -330,13 +354,14 @@ def _prometheus(name: str, place: _Place, options: dict[str, Any], timeout: floa
     return PrometheusStatsProvider(place.url or "", queues={name: query}, timeout=timeout, **options)
 
 
-_KINDS: Mapping[str, Callable[[str, _Place, dict[str, Any], float], Any]] = {
-    "amqp": _rabbitmq,
-    "amqps": _rabbitmq,
-    "postgres": _postgres,
-    "postgresql": _postgres,
-    "kafka": _kafka,
-    "sqs": _sqs,
-    "http": _prometheus,
-    "https": _prometheus,
+# Scheme of a URL -> the system, and what makes its provider.
+_SYSTEMS: Mapping[str, tuple[str, Callable[[str, _Place, dict[str, Any], float], Any]]] = {
+    "amqp": ("rabbitmq", _rabbitmq),
+    "amqps": ("rabbitmq", _rabbitmq),
+    "postgres": ("postgres", _postgres),
+    "postgresql": ("postgres", _postgres),
+    "kafka": ("kafka", _kafka),
+    "sqs": ("sqs", _sqs),
+    "http": ("prometheus", _prometheus),
+    "https": ("prometheus", _prometheus),
 }

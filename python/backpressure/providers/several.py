@@ -60,6 +60,10 @@ class Places(Protocol):
         """Return all providers that there are by now."""
         ...
 
+    def told_of(self, queue_name: str) -> str:
+        """Say in a word what is read of a queue."""
+        ...
+
     def layout_of(self, queue_name: str) -> Layout | None:
         """Return how a queue lies in Redis; ``None`` if it lies elsewhere."""
         ...
@@ -94,6 +98,10 @@ class _Share:
         """Return what is known of each of its queues."""
         failure = self.failure
         return dict(self._outcomes) if failure is None else dict.fromkeys(self.names, failure)
+
+
+def _where(member: Member) -> str:
+    return str(getattr(member, "_where", member))
 
 
 class SeveralProviders:
@@ -198,6 +206,22 @@ class SeveralProviders:
         return StatsUnavailableError(
             f"{share.member!r} {what}: look at the server, or raise polling.timeout", error_type="deadline"
         )
+
+    def servers(self) -> list[str]:
+        """Return the servers as messages show them, without credentials."""
+        return list(map(_where, self._places.members()))
+
+    def server_of(self, queue_name: str) -> str:
+        """Return that of one queue.
+
+        Raises:
+            StatsUnavailableError: it is not read.
+        """
+        return _where(self._places.member_of(queue_name))
+
+    def told_of(self, queue_name: str) -> str:
+        """Say in a word what is read of a queue: ``"rq"``, ``"stream"``, ``"kafka"`` and so on."""
+        return self._places.told_of(queue_name)
 
     def interrupt(self) -> None:
         """End the reads under way, from another thread. Raises nothing."""

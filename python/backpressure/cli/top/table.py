@@ -50,7 +50,8 @@ def top_view(snapshot: Snapshot, width: int) -> RenderableType:
 def _headline(snapshot: Snapshot) -> Text:
     line = Text(snapshot.server, style="bold", no_wrap=True, overflow="ellipsis")
     line.append("  statistics ", style="not bold")
-    line.append(snapshot.provider, style="green" if snapshot.provider == "ok" else "bold red")
+    statistics = snapshot.statistics()
+    line.append(statistics, style="green" if statistics == "ok" else "bold red")
     return line.append(f"  {snapshot.at:%H:%M:%S} UTC", style="not bold")
 
 
