@@ -178,6 +178,15 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     ),
     (CurveConfig, "curve.shed_permille", "give an integer from 0 to 1000", {"shed_permille": -1}),
     (CurveConfig, "curve.shed_permille", "give an integer from 0 to 1000", {"shed_permille": 1_001}),
+    (CurveConfig, "curve.shed_at", "give an integer of waiting jobs", {"shed_at": -1}),
+    (CurveConfig, "curve.shed_at", "give an integer of waiting jobs", {"shed_at": 2**53}),
+    (CurveConfig, "curve.shed_at", "give an integer of waiting jobs", {"shed_at": True}),
+    (
+        CurveConfig,
+        "curve.shed_at",
+        "shed_permille says the same in another way: give one of the two",
+        {"shed_at": 900, "shed_permille": 800},
+    ),
     (CurveConfig, "curve.delay_jitter", "give a number from 0 to 1", {"delay_jitter": -NS}),
     (CurveConfig, "curve.delay_jitter", "give a number from 0 to 1", {"delay_jitter": 1 + NS}),
     (CurveConfig, "curve.delay_jitter", "give a number from 0 to 1", {"delay_jitter": MORE_THAN_A_FLOAT}),
@@ -337,7 +346,7 @@ DURATIONS: list[tuple[Build, str]] = [
 ]
 INTEGERS: list[tuple[Build, str]] = [
     *((window, name) for name in ("green_max", "yellow_max", "red_max")),
-    (CurveConfig, "shed_permille"),
+    *((CurveConfig, name) for name in ("shed_permille", "shed_at")),
     *((CircuitConfig, name) for name in ("failure_threshold", "recovery_threshold")),
     (BackpressureConfig, "max_queues"),
 ]

@@ -187,8 +187,36 @@ def test_every_rule_is_tried() -> None:
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
         for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
-    assert ruled
-    assert ruled <= tried
+    between_sections = {(BackpressureConfig, "curve"), (BackpressureConfig, "queues")}
+    assert ruled - between_sections
+    assert ruled - between_sections <= tried
+
+
+def test_shed_at_lies_in_the_red_zone_of_low_priority() -> None:
+    for jobs in (500, 1_000):
+        assert BackpressureConfig.from_mapping({"curve": {"shed_at": jobs}}).curve.shed_at == jobs
+    for jobs in (499, 1_001):
+        error = refused(BackpressureConfig.from_mapping, {"curve": {"shed_at": jobs}})
+        assert str(error) == (
+            f"curve.shed_at is {jobs}: must be from yellow_max (500) to red_max (1000) of low_priority"
+        )
+        with pytest.raises(ConfigurationError, match=r"curve\.shed_at is"):
+            BackpressureConfig(curve=CurveConfig(shed_at=jobs))
+    other_window = {"m*": {"thresholds": {"low_priority": {"red_max": 800}}}}
+    error = refused(BackpressureConfig.from_mapping, {"curve": {"shed_at": 900}, "queues": other_window})
+    assert str(error).startswith('queues."m*".curve.shed_at is 900: must be from yellow_max (500) to red_max (800)')
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_what_says_the_same_in_another_way_counts_in_the_upper_layer(load: Load, tmp_path: Path) -> None:
+    in_jobs = load({"curve.shed_at": 900}, tmp_path)
+    assert BackpressureConfig.from_mapping(in_jobs.to_dict()) == in_jobs
+    in_thousandths = in_jobs.evolve({"curve.shed_permille": 700})
+    assert (in_thousandths.curve.shed_at, in_thousandths.curve.shed_permille) == (None, 700)
+    again = in_thousandths.evolve({"curve.shed_at": 600, "queues.mail.curve.shed_at": 950})
+    assert (again.curve.shed_at, again.curve_of("mail").shed_at) == (600, 950)
+    own = in_thousandths.evolve({"queues.mail.curve.shed_at": 950}).curve_of("mail")
+    assert (own.shed_at, own.permille(again.thresholds.low_priority)) == (950, 900)
 
 
 def test_nothing_gives_the_defaults(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from backpressure._model.errors import ControllerNotStartedError, ControllerStop
 from backpressure._model.stats import age_of
 from backpressure._model.vocabulary import CircuitState, Priority
 from backpressure._runtime.pauses import paced
+from backpressure._telemetry.ledger import Details
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
     from backpressure._model.decision import ThrottleDecision
     from backpressure._telemetry.compliance import Compliance
-    from backpressure._telemetry.ledger import Durations
+    from backpressure._telemetry.ledger import Bounds, Durations
     from backpressure._telemetry.passed import Passed
 
 __all__ = ["Health"]
@@ -58,6 +60,25 @@ class Health:
         now_ns = self._clock.monotonic_ns()
         samples = ((name, self._engine.sample(name)) for name in self._engine.queue_names())
         return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
+
+    def details(self) -> dict[str, Details]:
+        found = ((name, self._samples.stats.get(name)) for name in self._engine.queue_names())
+        return {
+            name: Details(stats.processing_count, stats.delayed_count, age_of(stats.oldest_age))
+            for name, stats in found
+            if stats is not None
+        }
+
+    def thresholds(self) -> dict[str, Bounds]:
+        config = self._config()
+        made: dict[tuple[BacklogThresholds, CurveConfig], Bounds] = {}
+        bounds: dict[str, Bounds] = {}
+        for name in self._samples.stats.keys() & set(self._engine.queue_names()):
+            parts = config.thresholds_of(name), config.curve_of(name)
+            if parts not in made:
+                made[parts] = _bounds(*parts)
+            bounds[name] = made[parts]
+        return bounds
 
     def max_queues(self) -> int:
         return self._config().max_queues
@@ -135,6 +156,17 @@ class Health:
             return health
         limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
         return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
+
+
+def _bounds(thresholds: BacklogThresholds, curve: CurveConfig) -> Bounds:
+    windows = {str(priority): thresholds.window(priority) for priority in Priority}
+    bounds = {
+        (priority, bound): getattr(window, bound)
+        for priority, window in windows.items()
+        for bound in ("green_max", "yellow_max", "red_max")
+    }
+    limit = curve.shed_limit(thresholds.low_priority)
+    return bounds if limit is None else bounds | {("low", "shed_at"): limit}
 
 
 def _advised(decision: ThrottleDecision) -> dict[str, Any]:

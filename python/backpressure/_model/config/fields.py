@@ -17,6 +17,7 @@ __all__ = [
     "CODE_ONLY",
     "DAY",
     "HOUR",
+    "RIVALS",
     "TICK",
     "CodeOnly",
     "Rules",
@@ -54,9 +55,9 @@ _UNITS_NS = {
 }
 _PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 
-# A field's name, and a function that returns True, or the rule that is broken. It is called with the value alone, or
-# with the whole object (or with its valid part).
-Rules = tuple[tuple[str, Callable[[Any], bool | str]], ...]
+# A field's name, and a function that returns True, or the rule that is broken, or an error that blames something inside
+# of the field. It is called with the value alone, or with the whole object (or with its valid part).
+Rules = tuple[tuple[str, Callable[[Any], bool | str | ConfigurationError]], ...]
 
 
 class Unset:
@@ -174,6 +175,8 @@ class CodeOnly(NamedTuple):
     may_be: Callable[[object], bool]
 
 
+#: Fields that say the same as another: of the two, the one that is set in the upper layer counts.
+RIVALS: dict[str, str] = {}
 #: The key of a `CodeOnly` in the metadata of a field.
 CODE_ONLY = "code_only"
 
@@ -221,7 +224,8 @@ def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
             continue
         if verdict is not True and name not in broken:
             broken.add(name)
-            yield fail(cls, name, getattr(values, name), verdict)
+            told = isinstance(verdict, ConfigurationError)
+            yield verdict if told else fail(cls, name, getattr(values, name), verdict)
 
 
 def ordered(low: str, high: str, low_rule: str, high_rule: str, *, strictly: bool = False) -> Rules:

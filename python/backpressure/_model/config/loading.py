@@ -27,7 +27,7 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, Ite
 from cattrs.gen import make_dict_structure_fn, override
 
 from backpressure._model.arguments import shown, validate_queue_name
-from backpressure._model.config.fields import CODE_ONLY, CodeOnly, Section, Unset, broken_rules, check_field
+from backpressure._model.config.fields import CODE_ONLY, RIVALS, CodeOnly, Section, Unset, broken_rules, check_field
 from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
 
@@ -144,12 +144,16 @@ def _table_hook(cls: type[Any]) -> _Hook:
             sound = SimpleNamespace()
             ruled = issubclass(cls, Section)
             for name, hook in hooks.items() if ruled and (cls._own_rules or cls._rules) else ():
-                with contextlib.suppress(ConfigurationError):
-                    setattr(sound, name, hook(table[name], None))
+                with contextlib.suppress(ConfigurationError, ClassValidationError, IterableValidationError):
+                    # What an upper layer says in another way is not in the table.
+                    default = attrs.fields_dict(cls)[name].default
+                    setattr(sound, name, hook(table[name], None) if name in table else default)
+            broken = list(broken_rules(cls, sound)) if ruled else []
             faults = [
                 *(fault for fault, _ in of_fields),
-                *(broken_rules(cls, sound) if ruled else ()),
-                *(fault for fault in others if not (ruled and isinstance(fault, ConfigurationError))),
+                *broken,
+                # Rules between sections are told by building alone.
+                *(fault for fault in others if not (broken and isinstance(fault, ConfigurationError))),
             ]
             raise ClassValidationError(error.message, faults, cls) from None
 
@@ -203,15 +207,40 @@ def _plain_value(value: Any) -> Any:
     return str(value) if isinstance(value, Fraction) and not isinstance(value, Unset) else _plain(value)
 
 
-def _layered(*layers: Any) -> Any:
-    """Lay tables over one another, key by key; if the last layer is no table, only that counts."""
+def _layered(*layers: Any, one_layer: bool = False) -> Any:
+    """Lay tables over one another, key by key; if the last layer is no table, only that counts.
+
+    `one_layer`: they were given together, so what says the same in two ways stays, to be refused.
+    """
     if len(layers) == 1:
         return layers[0]
     *_, last = layers = tuple(map(_plain, layers))
     if not isinstance(last, Mapping):
         return last
     tables = [layer for layer in layers if isinstance(layer, Mapping)]
-    return {key: _layered(*(table[key] for table in tables if key in table)) for key in dict.fromkeys(chain(*tables))}
+    if not one_layer:
+        tables = _without_rivals(tables)
+    return {
+        key: _layered(*(table[key] for table in tables if key in table), one_layer=one_layer)
+        for key in dict.fromkeys(chain(*tables))
+    }
+
+
+def _without_rivals(tables: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Take out of lower layers what an upper one says in another way."""
+    for one, other in RIVALS.items():
+        upper: set[str] = set()
+        for table in reversed(tables):
+            said = {name for name in (one, other) if _is_said(table.get(name))}
+            upper = upper or said
+        gone = {one, other} - upper if upper else set()
+        if gone:
+            tables = [{name: value for name, value in table.items() if name not in gone} for table in tables]
+    return tables
+
+
+def _is_said(value: Any) -> bool:
+    return value is not None and not isinstance(value, Unset)
 
 
 def _queues_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
@@ -301,6 +330,9 @@ def to_dict(config: Section) -> dict[str, Any]:
         # ``None`` means that a queue uses what lies below.
         if CODE_ONLY not in field.metadata and value is not None:
             tables[field.name] = _bare(value)
+    for one, other in RIVALS.items():
+        if one in tables:
+            tables.pop(other, None)
     return tables
 
 
@@ -341,7 +373,7 @@ def evolve(config: C, changes: Mapping[Any, Any]) -> C:
         if len(keys) > _MAX_LEVELS:
             faults.append(_fault(keys[:_MAX_LEVELS], value, f"no setting is {len(keys)} levels deep"))
             continue
-        tables = _layered(tables, _nested(keys, value))
+        tables = _layered(tables, _nested(keys, value), one_layer=True)
     return _load(type(config), config, tables, faults=faults)
 
 
@@ -434,6 +466,6 @@ def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Secti
         if rule:
             faults.append(_fault(keys, text, rule))
         else:
-            tables = _layered(tables, _nested(keys, value))
+            tables = _layered(tables, _nested(keys, value), one_layer=True)
         seen.setdefault(keys, variable)
     return _load(cls, base, tables, "the environment (polling.interval is BACKPRESSURE_POLLING__INTERVAL)", faults)

@@ -1,6 +1,7 @@
 """The whole configuration, and what single queues have of their own."""
 
 import functools
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import RecoveryStrategy
 from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
-from backpressure._model.errors import BackpressureError
+from backpressure._model.errors import BackpressureError, ConfigurationError
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.hidden import hides_arguments
 
@@ -118,6 +119,24 @@ def queue_table(kind: type[QueueConfig]) -> Any:
     return converted(convert, factory=dict, hash=False)
 
 
+def _shed_at_fits(it: Any) -> bool | ConfigurationError:
+    if wrong := it.curve.misplaced(it.thresholds.low_priority):
+        return ConfigurationError(wrong, field="curve", value=it.curve.shed_at)
+    return True
+
+
+def _shed_at_fits_each(it: Any) -> bool | ConfigurationError:
+    patterns = patterns_of(it.queues)
+    for name in it.queues:
+        sections = [it.queues[above] for above in lineage(it.queues, patterns, name)]
+        thresholds = next((one.thresholds for one in sections if one.thresholds), it.thresholds)
+        curve = next((one.curve for one in sections if one.curve), it.curve)
+        if (thresholds, curve) != (it.thresholds, it.curve) and (wrong := curve.misplaced(thresholds.low_priority)):
+            path = f"queues.{json.dumps(name, ensure_ascii=False)}"
+            return ConfigurationError(f"{path}.{wrong}", field="queues", value=curve.shed_at)
+    return True
+
+
 @repr_when_half_built
 @attrs.frozen(kw_only=True)
 class BackpressureConfig(Section):
@@ -150,6 +169,8 @@ class BackpressureConfig(Section):
     mode: Literal["enforce", "observe"] = checked("enforce", _is_mode, _MODES)
     max_queues: int = integer(1_000, 1)
     queues: Mapping[str, QueueConfig] = queue_table(QueueConfig)
+
+    _rules = (("curve", _shed_at_fits), ("queues", _shed_at_fits_each))
 
     def of(self, queue_name: str) -> QueueConfig:
         """Return what `queue_name` has of its own: by its name, then by patterns, the most specific first.
