@@ -255,3 +255,30 @@ def test_edges_of_what_can_be_configured(run: Run) -> None:
     low = rows(json.loads(result.stdout)["delays"][0], "low")
     assert low[top]["should_shed"] is False
     assert low[top]["delay"] == 5_400
+
+
+@pytest.mark.parametrize(
+    ("rate", "narrow"), [(10, []), (70, ["low"]), (200, ["low"]), (1_000, ["high", "medium", "low"])]
+)
+def test_a_window_that_one_poll_fills(run_on_engine: Run, tmp_path: Path, rate: int, narrow: list[str]) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text("")
+    result = run_on_engine("check", file, "--rate", rate, "--json")
+    assert result.exit_code == 0
+    warnings = json.loads(result.stdout)["warnings"]
+    for warning in warnings:
+        assert f"{rate:g} jobs/s are {rate * 6:,} jobs in one poll (5 s + up to 1 s)" in warning
+    assert [
+        next(name for name in ("high", "medium", "low") if f"{name}_priority" in each) for each in warnings
+    ] == narrow
+    people = run_on_engine("check", file, "--rate", rate).stdout
+    assert people.count("warning: thresholds:") == len(narrow)
+
+
+def test_bounds_out_of_order_are_a_warning(run_on_engine: Run, tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text("[queues.mail.thresholds.low_priority]\nred_max = 50000")
+    result = run_on_engine("check", file)
+    assert result.exit_code == 0
+    assert "warning: thresholds of mail: with" in result.stdout
+    assert "low jobs wait less than medium ones" in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
+from backpressure._engine.laws.order import inversions
 from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
 from backpressure._model.arguments import check_seconds, shown, validate_queue_name
@@ -31,7 +33,6 @@ from backpressure._telemetry.events import Announcer
 from backpressure._telemetry.passed import Passed
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
@@ -113,11 +114,19 @@ class ControllerBase(Uncopied):
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
+        self._warn_of_order()
         recovery = self._config.recovery
         if recovery.manual_override:
             self.set_manual_override(True)
         if recovery.emergency_mode:
             self.set_emergency_mode(True)
+
+    def _warn_of_order(self) -> None:
+        """Log where a lower priority is better off than a higher one: nobody means that."""
+        for sentence in inversions(self._config):
+            self._foreign.log(
+                logging.WARNING, "%s", sentence, kind="thresholds", extra={"change": None, "queue_name": None}
+            )
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""
@@ -395,6 +404,7 @@ class ControllerBase(Uncopied):
             self._config = config
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
+        self._warn_of_order()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
         """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.

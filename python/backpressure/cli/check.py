@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from backpressure._engine.laws.order import inversions
 from backpressure._engine.laws.registry import has_own_law
 from backpressure._model.arguments import WITHHELD, holds_credentials, shown
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
@@ -17,6 +18,7 @@ from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import new_console
 from backpressure.cli._places import Place, places, places_table
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._rate import narrow_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +40,7 @@ backpressure check --env
 backpressure check backpressure.toml --set curve.red_max_delay=10s
 backpressure check backpressure.toml --queue email-queue
 backpressure check backpressure.toml --read
+backpressure check backpressure.toml --rate 200
 backpressure check backpressure.toml --json | jq .delays[0].rows
 """
 
@@ -53,13 +56,18 @@ def check(
     key: KeyTemplate = None,
     group: Group = None,
     read: Annotated[bool, typer.Option("--read", help="Read each queue once, too.")] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", min=0, metavar="N", help="Warn of windows that N jobs a second fill during one poll."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Validate a configuration and show its delays.
 
     What it comes to is printed as TOML that can be used in its stead, then what each priority is told at the backlogs
     where the answer changes: of all queues, or of those given. Exits with 0 when it is valid, 1 when it is not, with
-    every fault on a line of stderr, or when with --read a queue could not be read, 2 for wrong usage.
+    every fault on a line of stderr, or when with --read a queue could not be read, 2 for wrong usage. A warning changes
+    no exit code.
     """
     with ending("check"):
         if file is None and not env:
@@ -79,17 +87,21 @@ def check(
             lying = places(provider, names, read=read)
         elif read:
             raise Refusal("there is no queue to read: give --queue, or a file with sections of queues")
+        warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate))]
         tables = [delay_table(config, name) for name in _queues_to_show(config, names if queues else None)]
         if as_json:
             tell = {
                 "valid": True,
                 "config": config.to_dict(),
                 "delays": [table.to_dict() for table in tables],
+                "warnings": warnings,
                 "queues": [place.to_dict() for place in lying],
             }
             print(json.dumps(tell, indent=2))
         else:
             _print(config, source(file, env, settings), tables, [places_table(lying, read=read)] if lying else [])
+            for warning in warnings:
+                print(f"warning: {warning}")
         if problems := [place.problem for place in lying if place.problem is not None]:
             raise Finding(f"{len(problems)} of {len(lying)} queues cannot be read", *problems)
 
