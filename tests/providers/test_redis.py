@@ -480,9 +480,12 @@ def test_one_bad_key_spoils_no_other(opened: Opened, redis_url: str, redis_clien
     messages = {name: str(outcomes[name]) for name in queues if name != "good"}
     assert messages == {
         "text": "key 'text' of queue 'text' holds a string, not a list: it is no queue: correct the key",
-        "set": "key 'set' of queue 'set' holds a zset, not a list: give ZSetKey('set') for this queue",
-        "log": "key 'log' of queue 'log' holds a stream, not a zset: give StreamKey('log', group=...) for this queue",
-        "list": "key 'good' of queue 'list' holds a list, not a stream: give ListKey('good') for this queue",
+        "set": "key 'set' of queue 'set' holds a zset, not a list: "
+        """give ZSetKey('set') for this queue, or layout = "zset" in its section""",
+        "log": "key 'log' of queue 'log' holds a stream, not a zset: "
+        """give StreamKey('log', group=...) for this queue, or layout = "stream" in its section""",
+        "list": "key 'good' of queue 'list' holds a list, not a stream: "
+        """give ListKey('good') for this queue, or layout = "list" in its section""",
         "second": "key 'text' of queue 'second' holds a string, not a list: it is no queue: correct the key",
     }
     for name in messages:

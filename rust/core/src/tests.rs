@@ -13,7 +13,7 @@ use crate::host::{Answer, Host};
 use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
 use crate::mode::NEVER;
 use crate::queue::{Queue, Ready, Slot};
-use crate::settings::{CircuitSettings, Settings};
+use crate::settings::{CircuitSettings, PatternSettings, Settings};
 use crate::table::{Table, in_order};
 use crate::vocabulary::{Priority, Reason};
 use crate::word::{State, Word, state_of};
@@ -806,4 +806,22 @@ fn a_breaker_of_its_own_is_where_a_queue_has_one() {
     });
     let threshold = |name| Breaker::new(Arc::clone(settings.circuit_of(name)), 0).circuit().failure_threshold;
     assert_eq!((threshold("own"), threshold("other")), (9, 1));
+}
+
+#[test]
+fn a_queue_has_the_settings_of_the_first_pattern_that_matches() {
+    let settings = settings(|settings| {
+        let pattern = |pattern: &str, observe| PatternSettings {
+            pattern: pattern.into(),
+            law: None,
+            circuit: None,
+            observe: Some(observe),
+        };
+        settings.one_mode = false;
+        settings.observed.insert("mail-eu".into(), false);
+        settings.patterns = vec![pattern("mail-*-x", false), pattern("m*l*", true), pattern("**a", true)];
+    });
+    let observed =
+        ["mail-eu", "mail-1-x", "mail-us", "ml", "m", "über-a", "mail-x", ""].map(|name| settings.observes(name));
+    assert_eq!(observed, [false, false, true, true, false, true, true, false]);
 }

@@ -108,7 +108,7 @@ class Reading:
         if not isinstance(layout, (ListKey, ZSetKey, StreamKey)):
             advice = f"give the layout= of what keeps this queue, {layout!r} is not"
         elif found in _SPECS and found != wanted:
-            advice = f"give {_SPECS[found].format(key=key)} for this queue"
+            advice = f'give {_SPECS[found].format(key=key)} for this queue, or layout = "{found}" in its section'
         else:
             advice = "it is no queue: correct the key"
         raise StatsUnavailableError(
