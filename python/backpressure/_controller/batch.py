@@ -119,13 +119,13 @@ class Batch:
         self._admission = admission
         self._timeout = timeout
         self._tells = tells
-        self._streams: dict[tuple[str, int], _Stream] = {}
+        self._streams: dict[tuple[str, Priority], _Stream] = {}
         # The streams by when their first job is due, then by rank and place; no two have one place.
         self._heads: list[tuple[int, int, int, _Stream]] = []
         self._read = 0
         self._counts: Counter[Status] = Counter()
         self._errors: list[Exception] = []
-        self._given = [] if tells else [_checked(job) for job in jobs]
+        self._given = [] if tells else [job if type(job) is BatchJob else _checked(job) for job in jobs]
         self._outcomes = [_NOT_STARTED] * len(self._given)
         # The place of the job that is being ended, and its outcome as far as it is known.
         self._ending: int | None = None
@@ -189,7 +189,10 @@ class Batch:
                 self._outcome = self.answer
             else:
                 self._outcome, self._ending = _refused(answer), place
-            self._end(place, job, self._outcome)
+            if self._tells:
+                self._end(place, job, self._outcome)
+            else:
+                self._outcomes[place] = self._outcome
             now = now_ns()
             self._go_on(stream, now)
             if self._tells:
@@ -203,22 +206,24 @@ class Batch:
 
     def _hold(self, job: BatchJob, due_ns: int) -> None:
         """Put a job that was read at the end of its stream; it is due if it is the first there."""
-        key = (job.queue_name, job.priority.value)
+        place = self._read
+        self._read = place + 1
+        key = (job.queue_name, job.priority)
         stream = self._streams.get(key)
-        if stream is None:
-            stream = self._streams[key] = _Stream(job.priority)
-        stream.jobs.append((self._read, job))
-        self._read += 1
-        if len(stream.jobs) == 1:
-            self._begin(stream)
-            heapq.heappush(self._heads, (due_ns, stream.rank, stream.jobs[0][0], stream))
+        if stream is not None:
+            stream.jobs.append((place, job))
+            return
+        stream = self._streams[key] = _Stream(job.priority)
+        stream.jobs.append((place, job))
+        self._begin(stream)
+        heapq.heappush(self._heads, (due_ns, stream.rank, place, stream))
 
     def _begin(self, stream: _Stream) -> None:
         """Begin with the first job of a stream."""
         job = stream.jobs[0][1]
-        patient = job.patient and self._admission.may_wait()
-        stream.planned = None
-        stream.patience = Patience(self._admission, job.priority, job.max_wait) if patient else None
+        stream.planned = stream.patience = None
+        if job.patient and self._admission.may_wait():
+            stream.patience = Patience(self._admission, job.priority, job.max_wait)
 
     def _go_on(self, stream: _Stream, now: int) -> None:
         """Leave the first job of the first stream; the next one there is due now."""
@@ -228,7 +233,7 @@ class Batch:
             heapq.heapreplace(self._heads, (now, stream.rank, stream.jobs[0][0], stream))
         else:
             heapq.heappop(self._heads)
-            del self._streams[job.queue_name, job.priority.value]
+            del self._streams[job.queue_name, job.priority]
 
     def _end_late(self) -> Iterator[Tell]:
         """End the jobs that are not due in time."""

@@ -78,7 +78,7 @@ class JobHost(ControllerHost):
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
-        if is_plain(type(value)):
+        if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:
             self.admission.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
@@ -191,7 +191,7 @@ class BlockingHost(JobHost):
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
-        if is_plain(type(value)):
+        if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:
             self.admission.report_value(decision, value, began_ns, instead=USE_ASYNC, work=work)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Literal, Self
 
 import attrs
@@ -99,7 +100,7 @@ _SUCCEEDED = JobOutcome("succeeded")
 
 
 def _counts(result: "BatchResult") -> dict[Status, int]:
-    return dict(Counter(outcome.status for outcome in result.outcomes))
+    return dict(Counter(map(attrgetter("status"), result.outcomes)))
 
 
 @repr_when_half_built
