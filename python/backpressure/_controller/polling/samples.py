@@ -54,6 +54,24 @@ def _age_ns(seconds: object) -> int | None:
     return None if age is None else nanoseconds(age)
 
 
+class _Lag:
+    """How long before `wall` samples were true."""
+
+    __slots__ = ("_at", "_ns", "_wall")
+
+    def __init__(self, wall: datetime) -> None:
+        self._wall = wall
+        self._at: datetime | None = None
+        self._ns = 0
+
+    def of(self, at: datetime) -> int:
+        """Return it in nanoseconds. Most samples of a poll share one instant, so the last one is remembered."""
+        if at is not self._at:
+            self._ns = max(0, nanoseconds((self._wall - at).total_seconds()))
+            self._at = at
+        return self._ns
+
+
 class Samples:
     """Stands between those who read and the engine. Thread-safe.
 
@@ -141,6 +159,8 @@ class Samples:
 
         Those that producers have asked for come first, and some places stay free for others that they will ask for.
         """
+        if collected.keys() <= self.stats.keys():
+            return collected  # none is new
         most, known = self._most(), set(self._engine.queue_names())
         new = [name for name in collected if name not in known]
         if len(known) + len(new) <= most:
@@ -151,22 +171,24 @@ class Samples:
 
     def take(self, collected: Mapping[str, Any]) -> set[str]:
         """Give samples to the engine; return the queues whose samples were good. A bad one does not affect others."""
-        now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
-        tick = Pauses().tick
+        now_ns, lag = self._clock.monotonic_ns(), _Lag(self._clock.utc_now())
+        tick, put_sample = Pauses().tick, self._engine.put_sample
         good: set[str] = set()
         for name, sample in collected.items():
             tick()
-            problem, error_type, numbers = self._judge(name, sample, wall)
+            problem, error_type, numbers = self._judge(name, sample, lag)
             if numbers is not None:
                 backlog, lag_ns, oldest_age_ns = numbers
-                if self._engine.put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
+                if put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
                     self.stats[name] = sample
                     good.add(name)
-                    self._note_found(name)
+                    if self._lost:
+                        self._note_found(name)
             else:
                 self.count_error(error_type)
                 self._note_lost((name,))
-            self._report_queue(name, error_type, problem)
+            if problem is not None or self._queue_health:
+                self._report_queue(name, error_type, problem)
         return good
 
     def _note_lost(self, names: Iterable[object]) -> None:
@@ -192,7 +214,7 @@ class Samples:
             return "provider"
         return given if given in self._errors or len(self._errors) < _MAX_ERROR_TYPES else "provider"
 
-    def _judge(self, name: object, sample: Any, wall: datetime) -> tuple[str | None, str, _Numbers | None]:
+    def _judge(self, name: object, sample: Any, lag: _Lag) -> tuple[str | None, str, _Numbers | None]:
         """Return what is wrong with a sample, as what to count that, and else its numbers.
 
         A subclass, or a time zone, may be other people's code and raise anything: that concerns this queue alone.
@@ -201,14 +223,17 @@ class Samples:
             problem, error_type = self._problem(name, sample)
             if problem is not None:
                 return problem, error_type, None
-            lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
-            return None, error_type, (sample.backlog_count, lag_ns, _age_ns(sample.oldest_age))
+            age = sample.oldest_age
+            oldest_age_ns = None if age is None else _age_ns(age)
+            return None, error_type, (sample.backlog_count, lag.of(sample.last_updated), oldest_age_ns)
         except BaseException as error:
             if raised_by_signal(error):
                 raise
             return f"looking at its sample raised {type(error).__name__}", "invalid_sample", None
 
     def _problem(self, name: object, sample: object) -> tuple[str | None, str]:
+        if type(sample) is QueueStats and type(name) is str and name in self.stats:
+            return sample.fault(), "invalid_sample"  # nearly all: the name was checked with an earlier sample
         if isinstance(sample, StatsUnavailableError):
             return str(sample), self._error_type(sample)
         if isinstance(sample, Exception):
