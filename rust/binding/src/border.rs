@@ -37,6 +37,10 @@ impl<'py> Host for Border<'_, 'py> {
         self.shared.clock.now_ns(self.py)
     }
 
+    fn text<'a>(&self, name: &'a Self::Name) -> PyResult<&'a str> {
+        name.to_str()
+    }
+
     fn utc_now(&self) -> PyResult<Py<PyAny>> {
         self.shared.ask(self.py, intern!(self.py, "utc_now"), &[]).map(Bound::unbind)
     }
@@ -135,10 +139,6 @@ impl<'py> CoreTable for Border<'_, 'py> {
 
     fn make(&self, name: &Self::Name, core: CoreQueue) -> PyResult<Self::Stored> {
         Bound::new(self.py, Queue { core, name: name.clone().unbind(), last_failure: Failure::default() })
-    }
-
-    fn text<'a>(&self, name: &'a Self::Name) -> PyResult<&'a str> {
-        name.to_str()
     }
 
     fn find(&self, name: &Self::Name) -> PyResult<Option<Self::Stored>> {

@@ -66,6 +66,10 @@ impl Host for Fake {
         Ok(self.now_ns.get())
     }
 
+    fn text<'a>(&self, name: &'a String) -> Result<&'a str, &'static str> {
+        Ok(name)
+    }
+
     fn utc_now(&self) -> Result<Seen, &'static str> {
         self.hear("utc_now");
         Ok(Seen { reason: None, delay_ns: 0, shed: false, ticket: false, retry_at_ns: None, computed: false })
@@ -134,10 +138,6 @@ impl Table for Fake {
 
     fn make(&self, name: &String, queue: Queue<Seen>) -> Result<Stored, &'static str> {
         Ok(Rc::new((name.clone(), queue)))
-    }
-
-    fn text<'a>(&self, name: &'a String) -> Result<&'a str, &'static str> {
-        Ok(name)
     }
 
     fn find(&self, name: &String) -> Result<Option<Stored>, &'static str> {
@@ -219,7 +219,7 @@ struct World {
 impl World {
     fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let settings = settings(change);
-        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+        let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
         Self { engine: Engine::new(settings, 0), queue, name: "q".into(), host: Fake::default() }
     }
 
