@@ -234,7 +234,7 @@ impl World {
         })
     }
 
-    /// Hands out what lies ready as the extension module does, and checks that it was made from what holds.
+    /// Hands out what lies ready as `Engine::hand_out` does, and checks that it was made from what holds.
     pub fn hit(&self, priority: Priority, now_ns: i64) -> Option<Seen> {
         let (epoch, word, sample) =
             (self.engine.switches.epoch(), self.queue.breaker.word(), self.queue.sample_number());
