@@ -3,8 +3,7 @@
 //! It mirrors the reference engine (`python/backpressure/_engine/pure`) file by file and word by word. It never reads a
 //! clock: every instant comes in, in monotonic nanoseconds. No call waits for another.
 //!
-//! `clock`, `names` and `recent` are no part of a decision. They are what the extension module is made of, as far as that
-//! has nothing to do with Python.
+//! `clock`, `names` and `recent` are no part of the engine but tools for its host, which have nothing to do with Python.
 
 #![forbid(unsafe_code)]
 
