@@ -2,27 +2,24 @@
 
 use backpressure_core::breaker::Outcome;
 use backpressure_core::call::Admission;
-use backpressure_core::engine::{self as core, Plan, Wanted};
+use backpressure_core::engine::{self as core, Plan, Wanted, nanoseconds};
 use backpressure_core::host::Host;
 use backpressure_core::mode::NEVER;
 use backpressure_core::table::in_order;
-use backpressure_core::vocabulary::Priority;
+use backpressure_core::vocabulary::{OTHER_QUEUES, Priority};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
-use pyo3::{IntoPyObjectExt, intern};
 
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
 use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
-use crate::shared::Shared;
+use crate::shared::{Shared, ask};
 use crate::table::Table;
 use crate::vocabulary::Vocabulary;
-
-// The name of whatever has no queue of its own, in the totals.
-const OTHER_QUEUES: &str = "__other__";
 
 /// Decides. Thread-safe; no call but the host's `read` waits for anything.
 #[pyclass(frozen, name = "Engine", module = "backpressure._native")]
@@ -78,8 +75,7 @@ impl Engine {
             Admission::Instead(decision) => Ok(decision),
             Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
-                let args = [planned.clone(), ticket.map(Ticket).into_bound_py_any(py)?];
-                self.shared.get().ask(py, intern!(py, "admitted"), &args).map(Bound::unbind)
+                ask!(self.shared.get(), py, admitted(planned, ticket.map(Ticket))).map(Bound::unbind)
             }
         }
     }
@@ -216,10 +212,7 @@ impl Engine {
     /// Tell whether the override is on.
     #[pyo3(name = "override")]
     fn is_overridden(&self, py: Python<'_>) -> PyResult<bool> {
-        match self.core.switches.mode().override_until_ns {
-            Some(until_ns) => Ok(self.clock.now_ns(py)? < until_ns),
-            None => Ok(false),
-        }
+        self.core.switches.is_overridden(|| self.clock.now_ns(py))
     }
 
     /// Tell whether emergency mode is on.
@@ -294,16 +287,10 @@ impl Engine {
         accept: impl FnOnce(&Ready) -> bool,
         take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
     ) -> PyResult<Option<R>> {
-        let ready = found.get().core.ready(priority, self.core.switches.epoch(), |ready| {
-            accept(ready).then(|| (ready.decision.bind(py).clone(), ready.until_ns, ready.row))
-        });
-        match ready {
-            Some((asked, (decision, until_ns, row))) if self.clock.within(py, until_ns)? => {
-                asked.count_again(row);
-                Ok(Some(take(found, decision)))
-            }
-            _ => Ok(None),
-        }
+        let share = |decision: &Py<PyAny>| decision.bind(py).clone();
+        let within = |until_ns| self.clock.within(py, until_ns);
+        let handed_out = self.core.hand_out(&found.get().core, priority, accept, share, within)?;
+        Ok(handed_out.map(|decision| take(found, decision)))
     }
 
     fn decide(&self, given: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, admit: bool) -> PyResult<Py<PyAny>> {
@@ -352,10 +339,4 @@ impl Engine {
         let strong = |queue: &Py<Queue>| queue.bind(name.py()).clone();
         name.cast::<PyString>().map_or(Ok(None), |name| self.table.look(name, strong))
     }
-}
-
-/// Rounds seconds as Python does, so that both engines count the same nanoseconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a delay is not negative, and below 2**63")]
-fn nanoseconds(seconds: f64) -> u64 {
-    (seconds * 1e9).round_ties_even() as u64
 }
