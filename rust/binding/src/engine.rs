@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use pyo3::{IntoPyObjectExt, intern};
 
+use crate::bare::nameable;
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
@@ -260,7 +261,7 @@ impl Engine {
     #[inline]
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
-        let Ok(name) = queue_name.cast::<PyString>() else { return Ok(None) };
+        let Some(name) = nameable(queue_name) else { return Ok(None) };
         self.hand_out_by_name(name, priority, |_| true, |_, decision| decision.unbind())
     }
 
@@ -308,12 +309,9 @@ impl Engine {
 
     fn decide(&self, given: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, admit: bool) -> PyResult<Py<PyAny>> {
         let priority = self.vocabulary.priority(given)?;
-        self.core.decide(&self.border(given.py()), priority, admit, || {
-            let known = if queue_name.is_exact_instance_of::<PyString>() { self.queue(queue_name)? } else { None };
-            match known {
-                Some(queue) => Ok(Wanted::Queue(queue)),
-                None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
-            }
+        self.core.decide(&self.border(given.py()), priority, admit, || match self.queue(queue_name)? {
+            Some(queue) => Ok(Wanted::Queue(queue)),
+            None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
         })
     }
 
@@ -346,11 +344,11 @@ impl Engine {
         Breaker::of_queue(self.shared.clone_ref(queue.py()), queue.unbind())
     }
 
-    /// Returns the queue of a name, if it has state. Whatever is no string names none.
+    /// Returns the queue of a name, if it has state. Whatever is no exact string names none.
     #[inline]
     pub fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
         let strong = |queue: &Py<Queue>| queue.bind(name.py()).clone();
-        name.cast::<PyString>().map_or(Ok(None), |name| self.table.look(name, strong))
+        nameable(name).map_or(Ok(None), |name| self.table.look(name, strong))
     }
 }
 

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use crate::bare::nameable;
 use crate::crossing;
 
 const SPELLINGS: [&str; 3] = ["low", "medium", "high"];
@@ -112,7 +113,7 @@ impl Vocabulary {
 
 #[cold]
 fn spelled(given: &Bound<'_, PyAny>) -> Option<Priority> {
-    let text = given.cast::<PyString>().ok()?.to_str().ok()?;
+    let text = nameable(given)?.to_str().ok()?;
     SPELLINGS.iter().position(|spelling| *spelling == text).map(|index| Priority::ALL[index])
 }
 

@@ -290,7 +290,7 @@ class Call:
                 sample=sample,
                 word=word,
                 until_ns=until_ns,
-                count=counters.row(draft.reason, goes=goes).add,
+                count=counters.row(draft.reason, goes=goes).count,
             )
             self._table.keep(self._priority, ready)
         return decision

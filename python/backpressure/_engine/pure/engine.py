@@ -10,7 +10,7 @@ from backpressure._engine.pure.mode import Switches
 from backpressure._engine.pure.table import Table, without_state
 from backpressure._engine.sample import Sample
 from backpressure._engine.word import is_pristine
-from backpressure._model.arguments import parse_priority, validate_queue_name
+from backpressure._model.arguments import MAX_NAME_BYTES, parse_priority, validate_queue_name
 from backpressure._model.clock import SystemClock
 from backpressure._model.vocabulary import Priority, Reason
 
@@ -52,7 +52,7 @@ class Engine(Switches):
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _SUGGEST)
-        ready.count()
+        next(ready.count)
         return ready.decision
 
     def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
@@ -75,7 +75,7 @@ class Engine(Switches):
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _PLAN)
-        ready.count()
+        next(ready.count)
         return ready.decision
 
     def run(
@@ -113,7 +113,7 @@ class Engine(Switches):
 
     def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the work of a job whose answer lies ready."""
-        ready.count()
+        next(ready.count)
         # Where there was no failure to forget, any that is found later came meanwhile.
         began_ns = self.origin_ns if is_pristine(ready.word) else self.now_ns()
         try:
@@ -128,9 +128,14 @@ class Engine(Switches):
 
     def _find_ready(self, priority: Priority | str, queue_name: str) -> Ready | None:
         """Return the answer that lies ready, if it is still true."""
+        # Only what is short is hashed, and nobody's own hash is asked.
+        if type(queue_name) is not str or len(queue_name) > MAX_NAME_BYTES:
+            return None
+        if type(priority) is not Priority and (type(priority) is not str or len(priority) > MAX_NAME_BYTES):
+            return None
         try:
             ready = self._ready[priority][queue_name]
-        except (KeyError, TypeError):
+        except KeyError:
             return None
         if (
             ready.epoch is self.mode
@@ -144,7 +149,7 @@ class Engine(Switches):
     def _decide(self, given: object, queue_name: str, ask: Ask) -> ThrottleDecision:
         priority = parse_priority(given)
         mode, now_ns = self._look()
-        queue = self._queues.get(queue_name) if type(queue_name) is str else None
+        queue = self._find_queue(queue_name)
         if queue is None:
             name = validate_queue_name(queue_name)
             queue = self._table.track(name, now_ns, evict=True)
@@ -158,6 +163,10 @@ class Engine(Switches):
             decision = self._call(mode, priority, queue, now_ns).decide(Ask(ask.admit, may_read=False, cold=cold))
             assert decision is not None  # noqa: S101 - only a caller that may read is asked to
         return decision
+
+    def _find_queue(self, name: object) -> Queue | None:
+        """Return the queue of a name, if it has state. Whatever is no exact string names none."""
+        return self._queues.get(name) if type(name) is str and len(name) <= MAX_NAME_BYTES else None
 
     def _decide_untracked(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> ThrottleDecision:
         decision = self._table.untracked(mode, priority).decision(self._host, priority, name, now_ns)
@@ -230,7 +239,7 @@ class Engine(Switches):
         self.void_ready()
 
     def breaker(self, queue_name: object, create: bool) -> Breaker | None:
-        queue = self._queues.get(queue_name) if isinstance(queue_name, str) else None
+        queue = self._find_queue(queue_name)
         if queue is None and create:
             queue = self._table.track(validate_queue_name(queue_name), self.now_ns(), evict=True)
         return None if queue is None else queue.breaker
