@@ -20,6 +20,7 @@ use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
 use crate::shared::Shared;
 use crate::table::Table;
+use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
 
 // The name of whatever has no queue of its own, in the totals.
@@ -231,6 +232,13 @@ impl Engine {
     /// Read the clock: monotonic nanoseconds.
     fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
         self.clock.now_ns(py)
+    }
+
+    // Who pickles a controller's `run` gets here.
+    fn __reduce__(_: &Bound<'_, Self>) -> PyResult<()> {
+        let instead =
+            "make a controller in the process that uses it, from the same BackpressureConfig, which does pickle";
+        Err(refused("Engine", instead))
     }
 
     // The host refers back to its engine. Python's classes can be cleared, so the cycle ends there: no __clear__ here.

@@ -13,6 +13,8 @@ from backpressure._engine.word import is_pristine
 from backpressure._model.arguments import MAX_NAME_BYTES, parse_priority, validate_queue_name
 from backpressure._model.clock import SystemClock
 from backpressure._model.vocabulary import Priority, Reason
+from backpressure._runtime.called import called
+from backpressure._runtime.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +32,13 @@ _SUGGEST = Ask(admit=True)
 _PLAN = Ask(admit=False)
 
 
-class Engine(Switches):
+class Engine(Switches, Uncopied):
     """What `Engine` of the border promises, where the calls are described.
 
     It is its own switches, so that an answer that lies ready is held against the mode in one step.
     """
+
+    _instead = "make a controller in the process that uses it, from the same BackpressureConfig, which does pickle"
 
     def __init__(self, settings: EngineSettings, host: Host) -> None:
         super().__init__(settings)
@@ -78,6 +82,7 @@ class Engine(Switches):
         next(ready.count)
         return ready.decision
 
+    @called("BackpressureController.run")
     def run(
         self,
         priority: Priority | str,
@@ -94,6 +99,7 @@ class Engine(Switches):
             return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
+    @called("Gate.run")
     def run_within(
         self,
         priority: Priority,
