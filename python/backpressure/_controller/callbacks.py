@@ -79,6 +79,19 @@ class ControllerHost:
         """Build the public value for a caller that only looks: nothing is noted of it, now or when it is reported."""
         return self._value(answer, None)
 
+    def outlined(
+        self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
+    ) -> dict[str, Any]:
+        """Put what was seen into words, as `ThrottleDecision` would say it: health shows it for all queues."""
+        retry_ns = (delay_ns or None) if probe_ns is None else probe_ns
+        return {
+            "zone": None if zone is None else str(zone),
+            "delay": None if shed else delay_ns / 1e9,
+            "should_shed": shed,
+            "reason": str(reason),
+            "retry_after": None if retry_ns is None else retry_ns / 1e9,
+        }
+
     def _value(self, answer: Answer, issued_ns: int | None) -> ThrottleDecision:
         (
             priority,

@@ -25,6 +25,8 @@ pub struct Border<'a, 'py> {
     // An object whose critical section guards changes and sums of the table.
     pub changing: &'a Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    // Whether what is seen by a peek is put into words, not made a decision.
+    pub outlines: bool,
 }
 
 impl<'py> Host for Border<'_, 'py> {
@@ -78,10 +80,13 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn peeked(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        self.ask_about(intern!(self.py, "peeked"), name, answer)
+        if self.outlines { self.outlined(answer) } else { self.ask_about(intern!(self.py, "peeked"), name, answer) }
     }
 
     fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        if self.outlines {
+            return Ok(decision);
+        }
         self.shared.ask(self.py, intern!(self.py, "observed"), &[decision.into_bound(self.py)]).map(Bound::unbind)
     }
 
@@ -91,6 +96,19 @@ impl<'py> Host for Border<'_, 'py> {
 }
 
 impl<'py> Border<'_, 'py> {
+    /// Has the host put an answer into words.
+    fn outlined(&self, answer: &Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        let (py, vocabulary) = (self.py, self.vocabulary);
+        let fields = [
+            answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone()).into_pyobject(py)?,
+            answer.delay_ns.into_bound_py_any(py)?,
+            answer.shed.into_bound_py_any(py)?,
+            vocabulary.reason_member(py, answer.reason).clone(),
+            answer.retry_at_ns.map(|retry_at_ns| (retry_at_ns - answer.issued_ns).max(0)).into_bound_py_any(py)?,
+        ];
+        self.shared.ask(py, intern!(py, "outlined"), &fields).map(Bound::unbind)
+    }
+
     /// Has the host make a decision of an answer, by one of its methods.
     fn ask_about(
         &self,

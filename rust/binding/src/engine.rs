@@ -9,7 +9,7 @@ use backpressure_core::table::in_order;
 use backpressure_core::vocabulary::Priority;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{IntoPyObjectExt, intern};
 
 use crate::bare::nameable;
@@ -66,6 +66,14 @@ impl Engine {
     fn peek(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let border = self.border(priority.py());
         self.core.peek(&border, self.vocabulary.priority(priority)?, || self.vocabulary.queue_name(queue_name))
+    }
+
+    /// Return what `peek` would say for each priority, as the host puts it; in observe mode, were it enforced.
+    fn outlook<'py>(&self, queue_name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = queue_name.py();
+        let border = Border { outlines: true, ..self.border(py) };
+        let seen = Priority::ALL.map(|priority| self.core.peek(&border, priority, || Ok(queue_name.clone())));
+        PyTuple::new(py, seen.into_iter().collect::<PyResult<Vec<_>>>()?)
     }
 
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
@@ -345,7 +353,7 @@ impl Engine {
 
     fn border<'a, 'py>(&'a self, py: Python<'py>) -> Border<'a, 'py> {
         let Self { shared, table, changing, vocabulary, .. } = self;
-        Border { py, shared: shared.get(), table, changing, vocabulary }
+        Border { py, shared: shared.get(), table, changing, vocabulary, outlines: false }
     }
 
     fn breaker_of(&self, queue: Bound<'_, Queue>) -> Breaker {

@@ -66,13 +66,26 @@ class Engine(Switches, Uncopied):
         now_ns = self.now_ns()
         mode = self.mode_due(now_ns)
         name = validate_queue_name(queue_name)
+        draft, retry_at_ns = self._foresee(mode, parsed, name, now_ns)
+        return draft.peeked(self._host, mode, parsed, name, now_ns, retry_at_ns)
+
+    def outlook(self, queue_name: str) -> tuple[dict[str, Any], ...]:
+        if not self.mode.running:
+            raise self._host.not_running()
+        now_ns = self.now_ns()
+        mode = self.mode_due(now_ns)
+        seen = (self._foresee(mode, priority, queue_name, now_ns) for priority in Priority)
+        return tuple(draft.outlined(self._host, now_ns, retry_at_ns) for draft, retry_at_ns in seen)
+
+    def _foresee(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> tuple[Draft, int | None]:
+        """Return what would be decided, and the instant of the next probe of a circuit that refuses, if it is known."""
         queue = self._queues.get(name)
         if queue is not None:
-            return self._call(mode, parsed, queue, now_ns).peek()
-        draft = without_state(mode, parsed)
+            return self._call(mode, priority, queue, now_ns).peek()
+        draft = without_state(mode, priority)
         if draft.reason is Reason.UNTRACKED and self._table.has_room(now_ns):
             draft = Draft(Reason.COLD_START)
-        return draft.peeked(self._host, mode, parsed, name, now_ns, None)
+        return draft, None
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         # No answer that lies ready makes its caller wait, so it serves whoever asks.
