@@ -22,6 +22,7 @@ __all__ = [
     "check_seconds",
     "holds_credentials",
     "longest_wait",
+    "masked",
     "parse_priority",
     "shown",
     "validate_queue_name",
@@ -35,7 +36,9 @@ _MAX_ITEMS = 100
 #: What messages show instead of a URL with credentials.
 WITHHELD = "a URL with user name or password (withheld)"
 _MAX_URL = 2_000
-_CREDENTIALS = re.compile(r"://[^/\s]*@")
+# User and password, also where a slash in the password was not escaped; and what is given among a URL's parameters.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/\s]*:(?!\d+/)\S*)@")
+_PARAMETERS = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|passwd|pwd|secret|token)=)[^&#\s]+")
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = _MAX_ITEMS
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _MAX_SHOWN
@@ -49,7 +52,12 @@ MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, floa
 
 def holds_credentials(text: str) -> bool:
     """Tell whether there is a URL with a user name or password in a text."""
-    return _CREDENTIALS.search(text) is not None
+    return any(pattern.search(text) is not None for pattern in (_CREDENTIALS, _PARAMETERS))
+
+
+def masked(text: str) -> str:
+    """Return a text with ``***`` in the place of user names and passwords of the URLs in it."""
+    return _PARAMETERS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
 
 
 def _shown_text(kind: type[Any], value: Any) -> str:
@@ -114,9 +122,9 @@ def validate_queue_name(name: object) -> str:
     if name and name.isascii() and name.isprintable() and name != OTHER_QUEUES:
         return name  # nearly all names end here
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
-        msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
+        msg = f"invalid queue name {shown(name)}: remove control characters and surrogates"
     elif not 1 <= len(name.encode()) <= MAX_NAME_BYTES:
-        msg = f"invalid queue name {name[:64]!r}: give 1 to {MAX_NAME_BYTES} UTF-8 bytes"
+        msg = f"invalid queue name {shown(name)}: give 1 to {MAX_NAME_BYTES} UTF-8 bytes"
     elif name == OTHER_QUEUES:
         msg = f"invalid queue name {name!r}: it is reserved for queues beyond max_queues"
     else:
