@@ -10,7 +10,7 @@ import pytest
 from backpressure._runtime.threads import spawn
 
 
-class SoftTimeLimit(Exception):
+class SoftTimeLimitError(Exception):
     """What a signal handler raises."""
 
 
@@ -23,14 +23,14 @@ def test_what_interrupts_a_start_gets_through(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*given: Any, **more: Any) -> None:
         start(*given, **more)
         assert begun.wait(5)
-        raise SoftTimeLimit
+        raise SoftTimeLimitError
 
-    with monkeypatch.context() as patched, pytest.raises(SoftTimeLimit):
-        patched.setattr(threading, name, interrupted)
+    monkeypatch.setattr(threading, name, interrupted)
+    with pytest.raises(SoftTimeLimitError):
         spawn(begun.set, "test")
 
 
 def test_other_errors_of_a_start_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading.Thread, "start", lambda _: {}["a key"])
+    monkeypatch.setattr(threading.Thread, "start", lambda _: {"another": 1}["a key"])
     with pytest.raises(KeyError, match="a key"):
         spawn(int, "test")
