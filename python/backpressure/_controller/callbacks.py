@@ -101,6 +101,19 @@ class ControllerHost:
         _set_issued_ns(decision, None)
         return decision
 
+    def outlined(
+        self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
+    ) -> dict[str, Any]:
+        """Put what was seen into words, as `ThrottleDecision` would say it: health shows it for all queues."""
+        retry_ns = (delay_ns or None) if probe_ns is None else probe_ns
+        return {
+            "zone": None if zone is None else str(zone),
+            "delay": None if shed else delay_ns / 1e9,
+            "should_shed": shed,
+            "reason": str(reason),
+            "retry_after": None if retry_ns is None else retry_ns / 1e9,
+        }
+
     def _value(self, answer: Answer) -> ThrottleDecision:
         (
             priority,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import TYPE_CHECKING, Any
 
-from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.stats import age_of
@@ -19,14 +17,16 @@ if TYPE_CHECKING:
 
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
+    from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
-    from backpressure._model.decision import ThrottleDecision
     from backpressure._telemetry.compliance import Compliance
     from backpressure._telemetry.ledger import Durations
     from backpressure._telemetry.passed import Passed
 
 __all__ = ["Health"]
+
+_PRIORITIES = tuple(map(str, Priority))
 
 
 class Health:
@@ -72,7 +72,8 @@ class Health:
         self, *, state: str, engine_name: str, last_fallback: datetime | None, poller_alive: bool
     ) -> dict[str, Any]:
         """See `backpressure.BackpressureController.health`; the arguments are what only the controller knows."""
-        hits, misses = functools.reduce(Totals.plus, self.totals().values(), Totals()).cache_requests()
+        requests = [totals.cache_requests() for totals in paced(self.totals().values())]
+        hits, misses = sum(hits for hits, _ in requests), sum(misses for _, misses in requests)
         names = self._engine.queue_names()
         known, backlogs, config = self.circuits(), self.backlogs(), self._config()
         circuits = {name: known.get(name, (CircuitState.CLOSED.value, False)) for name in names}
@@ -116,10 +117,9 @@ class Health:
     def _advice(self, name: str) -> dict[str, dict[str, Any]] | None:
         """Say what would be decided for each priority; ``None`` where nothing is decided."""
         try:
-            seen = {str(priority): self._engine.peek(priority, name) for priority in Priority}
+            return dict(zip(_PRIORITIES, self._engine.outlook(name), strict=True))
         except (ControllerNotStartedError, ControllerStoppedError):
             return None
-        return {priority: _advised(decision.advised or decision) for priority, decision in seen.items()}
 
     def _passed_by_queue(self) -> dict[str, dict[str, int]]:
         passed: dict[str, dict[str, int]] = {}
@@ -134,13 +134,3 @@ class Health:
             return health
         limit = polling.interval + polling.jitter + polling.timeout if polling.enabled else polling.cache_ttl
         return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
-
-
-def _advised(decision: ThrottleDecision) -> dict[str, Any]:
-    return {
-        "zone": None if decision.zone is None else str(decision.zone),
-        "delay": None if decision.should_shed else decision.delay,
-        "should_shed": decision.should_shed,
-        "reason": str(decision.reason),
-        "retry_after": decision.retry_after,
-    }

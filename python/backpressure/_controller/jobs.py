@@ -13,6 +13,7 @@ from backpressure._controller.patience import Patience
 from backpressure._model.arguments import check_patient, longest_wait, parse_priority
 from backpressure._model.clock import in_event_loop, other_thread, running_loop
 from backpressure._model.vocabulary import Reason
+from backpressure._runtime.called import called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,6 +156,7 @@ class BlockingHost(JobHost):
             self.admission.admit_all(decisions)
             return decisions
 
+    @called("BackpressureController.run")
     def run(
         self,
         priority: Priority | str,
@@ -169,6 +171,7 @@ class BlockingHost(JobHost):
         """Run a job, waiting for its turn."""
         return self.run_within(priority, queue_name, max_wait, check_patient(patient), work, *args, **kwargs)
 
+    @called("Gate.run")
     def run_within(
         self,
         priority: Priority | str,

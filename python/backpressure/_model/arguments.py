@@ -7,12 +7,14 @@ import reprlib
 import sys
 import unicodedata
 from collections.abc import Mapping
-from typing import TypeAlias
+from enum import Enum
+from typing import Any, TypeAlias
 
 from backpressure._model.errors import ConfigurationError, InvalidPriorityError, InvalidQueueError
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority
 
 __all__ = [
+    "MAX_NAME_BYTES",
     "WITHHELD",
     "MaxWait",
     "check_max_wait",
@@ -20,19 +22,23 @@ __all__ = [
     "check_seconds",
     "holds_credentials",
     "longest_wait",
+    "masked",
     "parse_priority",
     "shown",
     "validate_queue_name",
 ]
 
-_MAX_NAME_BYTES = 255
+#: The longest name of a queue; no more characters than that need be looked at.
+MAX_NAME_BYTES = 255
 _MAX_SHOWN = 500
 _MAX_QUOTED = 64  # of a text that is longer than `_MAX_SHOWN`
 _MAX_ITEMS = 100
 #: What messages show instead of a URL with credentials.
 WITHHELD = "a URL with user name or password (withheld)"
 _MAX_URL = 2_000
-_CREDENTIALS = re.compile(r"://[^/\s]*@")
+# User and password, also where a slash in the password was not escaped; and what is given among a URL's parameters.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/\s]*:(?!\d+/)\S*)@")
+_PARAMETERS = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|passwd|pwd|secret|token)=)[^&#\s]+")
 _SHORT = reprlib.Repr()
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = _MAX_ITEMS
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _MAX_SHOWN
@@ -46,23 +52,35 @@ MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, floa
 
 def holds_credentials(text: str) -> bool:
     """Tell whether there is a URL with a user name or password in a text."""
-    return _CREDENTIALS.search(text) is not None
+    return any(pattern.search(text) is not None for pattern in (_CREDENTIALS, _PARAMETERS))
 
 
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("latin-1")
+def masked(text: str) -> str:
+    """Return a text with ``***`` in the place of user names and passwords of the URLs in it."""
+    return _PARAMETERS.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+
+
+def _shown_text(kind: type[Any], value: Any) -> str:
+    """Return a text, or bytes, as messages show it, whatever methods its class has of its own."""
+    length, start = kind.__len__(value), kind.__getitem__(value, slice(_MAX_URL))
+    if holds_credentials(start if kind is str else start.decode("latin-1")):
+        return WITHHELD
+    if length > _MAX_SHOWN:
+        return f"{start[:_MAX_QUOTED]!r}… ({length:,} {'characters' if kind is str else 'bytes'})"
+    return repr(start)
 
 
 def shown(value: object) -> str:
     """Return `value` as messages show it: short, though it be long or deep, and without a URL's user and password."""
-    if isinstance(value, str | bytes) and holds_credentials(_text(value[:_MAX_URL])):
-        return WITHHELD
-    if isinstance(value, str | bytes | bytearray) and len(value) > _MAX_SHOWN:
-        return f"{value[:_MAX_QUOTED]!r}… ({len(value):,} {'characters' if isinstance(value, str) else 'bytes'})"
+    for kind in (str, bytes, bytearray):
+        if isinstance(value, kind) and not isinstance(value, Enum):
+            return _shown_text(kind, value)
     try:
         text = _SHORT.repr(value) if isinstance(value, list | tuple | dict | set | frozenset) else repr(value)
     except (ValueError, RecursionError):
         return f"<{type(value).__name__} too large to show>"
+    except Exception:  # noqa: BLE001 - it is a class of the caller's, whose repr may raise anything
+        return f"<{type(value).__name__} that cannot be shown>"
     if holds_credentials(text[:_MAX_URL]):
         return WITHHELD
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
@@ -95,17 +113,18 @@ def validate_queue_name(name: object) -> str:
     if not isinstance(name, str):
         msg = f"invalid queue name {shown(name)}: give a str, not {type(name).__name__}"
         raise InvalidQueueError(msg)
+    # The length first: to copy a long text, and to look at each character, takes long.
+    if str.__len__(name) > MAX_NAME_BYTES:
+        msg = f"invalid queue name {shown(name)}: give 1 to {MAX_NAME_BYTES} UTF-8 bytes"
+        raise InvalidQueueError(msg)
     # A str subclass could compare or hash as it likes; engines only ever see exact strings.
     name = str.__str__(name)
-    # The length first: looking at each character of a long text takes long.
-    if 1 <= len(name) <= _MAX_NAME_BYTES and name.isascii() and name.isprintable() and name != OTHER_QUEUES:
+    if name and name.isascii() and name.isprintable() and name != OTHER_QUEUES:
         return name  # nearly all names end here
-    if len(name) > _MAX_NAME_BYTES:
-        msg = f"invalid queue name {shown(name)}: give 1 to {_MAX_NAME_BYTES} UTF-8 bytes"
-    elif any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
-        msg = f"invalid queue name {name[:64]!r}: remove control characters and surrogates"
-    elif not 1 <= len(name.encode()) <= _MAX_NAME_BYTES:
-        msg = f"invalid queue name {name[:64]!r}: give 1 to {_MAX_NAME_BYTES} UTF-8 bytes"
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
+        msg = f"invalid queue name {shown(name)}: remove control characters and surrogates"
+    elif not 1 <= len(name.encode()) <= MAX_NAME_BYTES:
+        msg = f"invalid queue name {shown(name)}: give 1 to {MAX_NAME_BYTES} UTF-8 bytes"
     elif name == OTHER_QUEUES:
         msg = f"invalid queue name {name!r}: it is reserved for queues beyond max_queues"
     else:

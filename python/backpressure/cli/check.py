@@ -9,13 +9,14 @@ import typer
 from rich.text import Text
 
 from backpressure._engine.laws.registry import has_own_law
-from backpressure._model.arguments import WITHHELD, holds_credentials, shown, validate_queue_name
+from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown, validate_queue_name
 from backpressure._model.errors import InvalidQueueError
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._endings import Refusal, ending
 from backpressure.cli._format import new_console
+from backpressure.cli._masking import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +59,11 @@ def check(
             config = load(file, env, settings)
         except Faults as found:
             if as_json:
-                print(json.dumps({"valid": False, "faults": [_fault(error) for error in found.errors]}, indent=2))
+                print_json({"valid": False, "faults": [_fault(error) for error in found.errors]})
             raise
         tables = [delay_table(config, name) for name in _queues_to_show(config, queues)]
     if as_json:
-        tell = {"valid": True, "config": config.to_dict(), "delays": [table.to_dict() for table in tables]}
-        print(json.dumps(tell, indent=2))
+        print_json({"valid": True, "config": config.to_dict(), "delays": [table.to_dict() for table in tables]})
     else:
         _print(config, source(file, env, settings), tables)
 
@@ -79,7 +79,7 @@ def _queues_to_show(config: BackpressureConfig, queues: Sequence[str] | None) ->
 
 def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable]) -> None:
     console = new_console()
-    console.print(Text(f"# valid: {where}\n", style="green"), config_view(config), sep="\n", soft_wrap=True)
+    console.print(Text(masked(f"# valid: {where}\n"), style="green"), config_view(config), sep="\n", soft_wrap=True)
     for table in tables:
         console.print("", table.render())
     for note in notes(config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._engine.sample import Sample
-from backpressure._model.arguments import validate_queue_name
+from backpressure._model.arguments import masked, validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.units import nanoseconds
@@ -22,6 +21,7 @@ from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, new_console, style_of
+from backpressure.cli._masking import print_json
 from backpressure.cli._redis_options import KeyTemplate, RedisUrl, open_provider
 from backpressure.cli._why import why
 
@@ -78,7 +78,7 @@ def explain(
         with adviser(config, name, circuit) as advise:
             answer = attrs.evolve(answer, advice=advise(answer.sample))
         if as_json:
-            print(json.dumps(answer.to_dict(), indent=2))
+            print_json(answer.to_dict())
         else:
             answer.print()
         if answer.problem is not None:
@@ -157,7 +157,7 @@ class _Answer:
             console.print(note)
 
     def _headline(self) -> Text:
-        of_whom = "any queue" if self.queue_name is None else f"queue {self.queue_name}"
+        of_whom = "any queue" if self.queue_name is None else f"queue {masked(self.queue_name)}"
         jobs = "an unknown number of jobs" if self.sample is None else f"{self.sample.backlog:,} jobs"
         text = Text(f"{of_whom}: {jobs} waiting, circuit {self.circuit}", style="bold")
         if self.server is not None:

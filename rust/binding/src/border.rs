@@ -24,6 +24,8 @@ pub struct Border<'a, 'py> {
     // An object whose critical section guards changes and sums of the table.
     pub changing: &'a Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    // Whether what is seen by a peek is put into words, not made a decision.
+    pub outlines: bool,
 }
 
 impl<'py> Host for Border<'_, 'py> {
@@ -76,10 +78,17 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn peeked(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        ask!(self.shared, self.py, peeked(self.answer(name, answer)?)).map(Bound::unbind)
+        if self.outlines {
+            self.outlined(answer)
+        } else {
+            ask!(self.shared, self.py, peeked(self.answer(name, answer)?)).map(Bound::unbind)
+        }
     }
 
     fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        if self.outlines {
+            return Ok(decision);
+        }
         ask!(self.shared, self.py, observed(decision)).map(Bound::unbind)
     }
 
@@ -89,6 +98,15 @@ impl<'py> Host for Border<'_, 'py> {
 }
 
 impl<'py> Border<'_, 'py> {
+    /// Has the host put an answer into words.
+    fn outlined(&self, answer: &Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        let (py, vocabulary) = (self.py, self.vocabulary);
+        let zone = answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone());
+        let reason = vocabulary.reason_member(py, answer.reason).clone();
+        let probe_ns = answer.retry_at_ns.map(|retry_at_ns| (retry_at_ns - answer.issued_ns).max(0));
+        ask!(self.shared, py, outlined(zone, answer.delay_ns, answer.shed, reason, probe_ns)).map(Bound::unbind)
+    }
+
     /// Makes the package's `Answer`.
     fn answer(&self, name: &Bound<'py, PyString>, answer: &mut Answer<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let (py, vocabulary) = (self.py, self.vocabulary);

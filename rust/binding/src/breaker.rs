@@ -12,6 +12,7 @@ use crate::crossing;
 use crate::queue::{CoreQueue, Failure, Queue};
 use crate::settings::CircuitSettings;
 use crate::shared::Shared;
+use crate::uncopied::refused;
 
 /// Permission to do one piece of work, to be handed back with its result.
 #[pyclass(frozen, name = "Ticket", module = "backpressure._native")]
@@ -35,6 +36,10 @@ impl Ticket {
     #[getter]
     fn issued_ns(&self) -> i64 {
         self.0.issued_ns()
+    }
+
+    fn __reduce__(_: &Bound<'_, Self>) -> PyResult<()> {
+        Err(refused("Ticket", "report the outcome in the process that got it"))
     }
 
     fn __repr__(&self) -> String {

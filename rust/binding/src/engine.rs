@@ -10,8 +10,9 @@ use backpressure_core::vocabulary::{OTHER_QUEUES, Priority};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use crate::bare::nameable;
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
@@ -19,6 +20,7 @@ use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
 use crate::shared::{Shared, ask};
 use crate::table::Table;
+use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
 
 /// Decides. Thread-safe; no call but the host's `read` waits for anything.
@@ -61,6 +63,14 @@ impl Engine {
     fn peek(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let border = self.border(priority.py());
         self.core.peek(&border, self.vocabulary.priority(priority)?, || self.vocabulary.queue_name(queue_name))
+    }
+
+    /// Return what `peek` would say for each priority, as the host puts it; in observe mode, were it enforced.
+    fn outlook<'py>(&self, queue_name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = queue_name.py();
+        let border = Border { outlines: true, ..self.border(py) };
+        let seen = Priority::ALL.map(|priority| self.core.peek(&border, priority, || Ok(queue_name.clone())));
+        PyTuple::new(py, seen.into_iter().collect::<PyResult<Vec<_>>>()?)
     }
 
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
@@ -225,6 +235,13 @@ impl Engine {
         self.clock.now_ns(py)
     }
 
+    // Who pickles a controller's `run` gets here.
+    fn __reduce__(_: &Bound<'_, Self>) -> PyResult<()> {
+        let instead =
+            "make a controller in the process that uses it, from the same BackpressureConfig, which does pickle";
+        Err(refused("Engine", instead))
+    }
+
     // The host refers back to its engine. Python's classes can be cleared, so the cycle ends there: no __clear__ here.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.clock.traverse(&visit)?;
@@ -253,7 +270,7 @@ impl Engine {
     #[inline]
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
-        let Ok(name) = queue_name.cast::<PyString>() else { return Ok(None) };
+        let Some(name) = nameable(queue_name) else { return Ok(None) };
         self.hand_out_by_name(name, priority, |_| true, |_, decision| decision.unbind())
     }
 
@@ -295,12 +312,9 @@ impl Engine {
 
     fn decide(&self, given: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, admit: bool) -> PyResult<Py<PyAny>> {
         let priority = self.vocabulary.priority(given)?;
-        self.core.decide(&self.border(given.py()), priority, admit, || {
-            let known = if queue_name.is_exact_instance_of::<PyString>() { self.queue(queue_name)? } else { None };
-            match known {
-                Some(queue) => Ok(Wanted::Queue(queue)),
-                None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
-            }
+        self.core.decide(&self.border(given.py()), priority, admit, || match self.queue(queue_name)? {
+            Some(queue) => Ok(Wanted::Queue(queue)),
+            None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
         })
     }
 
@@ -326,17 +340,17 @@ impl Engine {
 
     fn border<'a, 'py>(&'a self, py: Python<'py>) -> Border<'a, 'py> {
         let Self { shared, table, changing, vocabulary, .. } = self;
-        Border { py, shared: shared.get(), table, changing, vocabulary }
+        Border { py, shared: shared.get(), table, changing, vocabulary, outlines: false }
     }
 
     fn breaker_of(&self, queue: Bound<'_, Queue>) -> Breaker {
         Breaker::of_queue(self.shared.clone_ref(queue.py()), queue.unbind())
     }
 
-    /// Returns the queue of a name, if it has state. Whatever is no string names none.
+    /// Returns the queue of a name, if it has state. Whatever is no exact string names none.
     #[inline]
     pub fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
         let strong = |queue: &Py<Queue>| queue.bind(name.py()).clone();
-        name.cast::<PyString>().map_or(Ok(None), |name| self.table.look(name, strong))
+        nameable(name).map_or(Ok(None), |name| self.table.look(name, strong))
     }
 }

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use crate::bare::nameable;
 use crate::crossing;
 
 static VOCABULARY: PyOnceLock<Vocabulary> = PyOnceLock::new();
@@ -109,7 +110,7 @@ impl Vocabulary {
 
 #[cold]
 fn spelled(given: &Bound<'_, PyAny>) -> Option<Priority> {
-    Priority::named(given.cast::<PyString>().ok()?.to_str().ok()?)
+    Priority::named(nameable(given)?.to_str().ok()?)
 }
 
 /// The members of an enumeration, in the core's order. They are singletons, so identity tells them apart.

@@ -173,6 +173,8 @@ class Breaker:
     def word_at(self, now_ns: int) -> int:
         """Return the word as a look at `now_ns` would leave it; changes nothing."""
         seen = self.word
+        if not is_forced(seen):
+            return seen
         word = Word.unpack(seen)
         return word.to(CLOSED).pack() if is_over(word, floor_ms(now_ns - self._origin_ns)) else seen
 
