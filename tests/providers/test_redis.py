@@ -255,7 +255,8 @@ def test_stream_count_of_one_burst_is_the_whole_stream_at_most(stream_counts: St
         stream.client.xadd("s", {"n": number}, id=f"1700000000000-{number}")
     stream.group("1700000000000-99")
     assert stream_counts(count_limit=500) == (200, 0)
-    assert stream_counts(count_limit=10) == (300, 0)
+    # Nothing tells how many of one millisecond were delivered, but eleven of them were seen.
+    assert stream_counts(count_limit=10) == (289, 0)
 
 
 def test_stream_age_of_the_next_entry(opened: Opened, redis_url: str, stream: Stream) -> None:
@@ -295,20 +296,20 @@ def test_stream_of_a_server_without_the_lag_field() -> None:
     group = {"name": b"workers", "consumers": 1, "pending": 2, "last-delivered-id": b"5-18446744073709551615"}
     layout = StreamKey("s", GROUP)
     reading = Reading({"q": layout}, datetime.now(UTC))
-    reading.feed([[group]])
-    assert reading.commands()[0] == ("xrange", "s", ("6-0", "+", 1001))
-    reading.feed([[(b"6-0", {}), (b"7-0", {})], 9, [(b"7-0", {})]])
+    reading.feed([[group], 9])
+    assert reading.commands() == [("xrange", "s", ("6-0", "+", 101))]
+    reading.feed([[(b"6-0", {}), (b"7-0", {})]])
     assert counts(sample(reading.results)) == (2, 2, None)
 
 
 def test_stream_lag_below_zero_is_no_lag() -> None:
     group = {"name": "workers", "pending": 0, "last-delivered-id": "5-0", "lag": -3}
-    assert run(StreamKey("s", GROUP), [[group]], [[("6-0", {})], 9, []]).backlog_count == 1  # type: ignore[union-attr]
+    assert run(StreamKey("s", GROUP), [[group], 9], [[("6-0", {})]]).backlog_count == 1  # type: ignore[union-attr]
 
 
 def test_the_age_alone_cannot_fail_a_sample() -> None:
-    group = {"name": "workers", "pending": 0, "last-delivered-id": "5-0", "lag": 4}
-    outcome = run(StreamKey("s", GROUP), [[group]], [redis.exceptions.NoPermissionError("no xrange")])
+    group = {"name": "workers", "pending": 0, "last-delivered-id": "5-0", "entries-read": 5, "lag": 4}
+    outcome = run(StreamKey("s", GROUP), [[group], 9], [redis.exceptions.NoPermissionError("no xrange")])
     assert isinstance(outcome, QueueStats)
     assert (outcome.backlog_count, outcome.oldest_age) == (4, None)
 
@@ -567,7 +568,7 @@ def test_streams_of_one_read_share_their_rounds(
     queues = {"l": ListKey("l"), **{f"s{number}": StreamKey("s", GROUP) for number in range(200)}}
     with opened(redis_url, queues) as provider:
         assert set(backlogs(provider.get_all_queue_stats()).values()) == {0, 3}
-    assert round_trips == [201, 200]
+    assert round_trips == [401, 200]
 
 
 def test_unix_socket(opened: Opened, redis_server: servers.Server) -> None:
