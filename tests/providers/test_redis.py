@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from backpressure._model.stats import MAX_BACKLOG, QueueStats
 from backpressure.providers.redis import async_client as _redis_async_client
 from backpressure.providers.redis import async_provider as async_module
 from backpressure.providers.redis import provider as module
-from backpressure.providers.redis.client import RedisTarget
+from backpressure.providers.redis.client import RedisTarget, parse_target
 from backpressure.providers.redis.errors import error_type
 from backpressure.providers.redis.layouts import Reading
 from backpressure.providers.redis.provider import ListKey, RedisStatsProvider, StreamKey, ZSetKey
@@ -629,6 +630,79 @@ def test_what_a_server_says_before_it_is_asked(
         assert (error.error_type, advice in str(error)) == (label, True)
 
 
+@pytest.fixture
+def no_hello() -> Iterator[servers.Server]:
+    """A server that knows neither HELLO nor CLIENT, as one before Redis 6, or one whose operator has renamed them."""
+    with redis_fixtures.start(rename_command="HELLO  --rename-command CLIENT ") as server:
+        with server.client(protocol=2) as client:
+            client.rpush("mail", 1, 2, 3)
+            client.xadd("s", {"n": 1})
+        yield server
+
+
+QUEUES = {"mail": "mail", "s": StreamKey("s", GROUP)}
+
+
+def test_a_server_without_hello(opened: Opened, no_hello: servers.Server) -> None:
+    with opened(no_hello.url, QUEUES) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"mail": 3, "s": 1}
+    with opened(f"{no_hello.url}?protocol=3", QUEUES) as provider:
+        error = failure(lambda: provider.get_queue_stats("mail"))
+    assert error.error_type == "protocol"
+    assert str(error).endswith("give a client with protocol=2, or a URL without protocol")
+
+
+def test_a_given_client_on_a_server_without_hello(no_hello: servers.Server) -> None:
+    opened = opening(RedisStatsProvider)
+    with no_hello.client(protocol=2) as client, opened(client, QUEUES) as provider:
+        assert backlogs(provider.get_all_queue_stats()) == {"mail": 3, "s": 1}
+    with no_hello.client(protocol=3) as client, opened(client, QUEUES) as provider:
+        error = failure(lambda: provider.get_queue_stats("mail"))
+    assert (error.error_type, "a client with protocol=2" in str(error)) == ("protocol", True)
+
+
+def test_a_proxy_that_ends_connections_at_commands_it_does_not_know(
+    opened: Opened, redis_server: servers.Server, redis_client: redis.Redis
+) -> None:
+    """As twemproxy does; Envoy answers with an error."""
+    redis_client.rpush("mail", 1, 2, 3)
+
+    def handle(connection: socket.socket) -> None:
+        with socket.create_connection((servers.HOST, redis_server.port)) as upstream:
+            threading.Thread(target=servers.copy, args=(upstream, connection), daemon=True).start()
+            while data := connection.recv(65536):
+                if any(
+                    word in data.upper() for word in (b"HELLO", b"CLIENT", b"SELECT", b"XINFO", b"PING", b"COMMAND")
+                ):
+                    break
+                upstream.sendall(data)
+
+    with servers.Listener(handle) as proxy:
+        url = f"redis://{servers.HOST}:{proxy.port}"
+        for options in ("", "/0", "/0?protocol=2"):
+            with opened(f"{url}{options}", ["mail"]) as provider:
+                assert provider.get_queue_stats("mail").backlog_count == 3
+        for options in ("/1", "/0?protocol=3", "/0?client_name=mine"):
+            with opened(f"{url}{options}", ["mail"]) as provider:
+                error = failure(lambda: provider.get_queue_stats("mail"))
+            assert error.error_type == "connect"
+            assert "a proxy also ends connections at commands that it does not know" in str(error)
+
+
+def test_sentinels_and_nodes_are_not_greeted_either() -> None:
+    """Sentinels have options of their own."""
+    for url in ("redis+sentinel://localhost/main", "redis+cluster://localhost", "unix:///run/s", "rediss://localhost"):
+        target = parse_target(url, 1.0)
+        for options in (target.options, target.sentinel_options or target.options):
+            assert options["protocol"] == 2
+            assert [options[name] for name in ("driver_info", "lib_name") if name in options] == [None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of redis-py's, for the option's name
+        target = parse_target("redis://localhost?lib_name=mine&protocol=3", 1.0)
+    assert (target.options["protocol"], target.options["lib_name"]) == (3, "mine")
+    assert "driver_info" not in target.options
+
+
 def test_cluster(opened: Opened, redis_cluster: servers.Cluster, round_trips: RoundTrips) -> None:
     names = [f"q{number}" for number in range(40)]
     with redis_cluster.nodes[0].client() as plain, opening(RedisStatsProvider)(plain, names) as provider:
@@ -887,6 +961,8 @@ def test_a_failure_in_the_middle_keeps_what_was_read(
         (ConnectionResetError("x"), "connect"),
         (socket.gaierror("x"), "dns"),
         (redis.InvalidResponse("x"), "protocol"),
+        (redis.ResponseError("unknown command `HELLO`"), "protocol"),
+        (redis.ResponseError("unsupported command 'hello'"), "protocol"),
         (redis.ResponseError("ERR what"), "provider"),
         (ValueError("I/O operation on closed file"), "provider"),
         (StatsUnavailableError("x", error_type="deadline"), "deadline"),
