@@ -925,7 +925,8 @@ def test_too_many_clients(opened: Opened) -> None:
     with redis_fixtures.start(maxclients="1") as server, server.client() as client:
         client.ping()
         with opened(server.url) as provider:
-            assert failure(provider.get_all_queue_stats).error_type == "maxclients"
+            for _ in range(5):  # the server's words come before, or after, ours
+                assert failure(provider.get_all_queue_stats).error_type == "maxclients"
 
 
 def test_a_failure_in_the_middle_keeps_what_was_read(
