@@ -929,6 +929,30 @@ def test_too_many_clients(opened: Opened) -> None:
                 assert failure(provider.get_all_queue_stats).error_type == "maxclients"
 
 
+@pytest.mark.parametrize("kind", [redis.ConnectionPool, redis.asyncio.ConnectionPool], ids=["blocking", "asyncio"])
+def test_what_a_pool_does_not_pass_on_is_heard(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools end a connection on which the server was faster than they; which of them is, differs."""
+
+    def get(*_: Any) -> Any:
+        raise redis.ConnectionError("Connection not ready")
+
+    async def aget(*_: Any) -> Any:
+        get()
+
+    blocking = kind is redis.ConnectionPool
+    monkeypatch.setattr(kind, "get_connection", get if blocking else aget)
+    opened = opening(RedisStatsProvider if blocking else AsyncRedisStatsProvider)
+    told = {b"-ERR max number of clients reached\r\n": "maxclients", b"-LOADING x\r\n": "loading", b"": "connect"}
+    for words, label in told.items():
+
+        def speak(connection: socket.socket, words: bytes = words) -> None:
+            connection.sendall(words)
+            connection.recv(1)
+
+        with servers.Listener(speak) as listener, opened(f"redis://{servers.HOST}:{listener.port}") as provider:
+            assert failure(provider.get_all_queue_stats).error_type == label
+
+
 def test_a_failure_in_the_middle_keeps_what_was_read(
     opened: Opened, redis_url: str, redis_client: redis.Redis, round_trips: RoundTrips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -959,6 +983,9 @@ def test_a_failure_in_the_middle_keeps_what_was_read(
         (TimeoutError("x"), "timeout"),
         (redis.ConnectionError("max number of clients reached"), "maxclients"),
         (redis.ConnectionError("x"), "connect"),
+        (redis.ConnectionError("Error -2 connecting to h:1. Name or service not known."), "dns"),
+        (redis.ConnectionError("Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] no."), "protocol"),
+        (redis.ConnectionError("Error 111 connecting to h:1. Connection refused."), "connect"),
         (ConnectionResetError("x"), "connect"),
         (socket.gaierror("x"), "dns"),
         (redis.InvalidResponse("x"), "protocol"),

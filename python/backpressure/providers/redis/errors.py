@@ -51,6 +51,9 @@ _CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "dns"),
 )
 
+# What redis-py's messages hold of errors that its pools lose when they connect anew; resolvers' numbers are negative.
+_QUOTED = ((re.compile(r"Error -\d+ connecting to"), "dns"), (re.compile(r"\[SSL\b"), "protocol"))
+
 # Messages of redis-py's pools that have no free connection; the server was not asked.
 _POOL_FULL = {"Too many connections", "No connection available."}
 
@@ -97,6 +100,9 @@ def error_type(error: BaseException) -> str:
         links = list(causes(error))
         for link in links:
             if (label := _by_class(link)) is not None:
+                return label
+        for pattern, label in _QUOTED:
+            if pattern.search(text):
                 return label
         if any(isinstance(link, (redis.ConnectionError, OSError)) for link in links):
             return "connect"

@@ -18,7 +18,7 @@ from backpressure._model.stats import QueueStats, utc_now
 from backpressure._runtime.pauses import Pauses
 from backpressure._runtime.reading import owned, owner
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
-from backpressure.providers.redis.base import CHUNK, RedisProvider, demoted, fill, is_master
+from backpressure.providers.redis.base import CHUNK, NOT_READY, SAID, RedisProvider, demoted, fill, is_master
 from backpressure.providers.redis.client import disconnect, is_sentinel_master
 from backpressure.providers.redis.errors import error_type, unavailable
 from backpressure.providers.redis.layouts import Reading
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from backpressure.providers.redis.client import Client
 
 __all__ = ["ListKey", "RedisStatsProvider", "StreamKey", "ZSetKey", "error_type"]
-
-
-# All that pools of redis-py say of a server that speaks before it is asked. Without HELLO nobody has listened by then.
-_NOT_READY = "Connection not ready"
-_SAID = 0.1  # seconds in which it says so again
 
 
 class _Read:
@@ -259,7 +254,7 @@ class RedisStatsProvider(RedisProvider):
                 read.check()
                 answers = read.execute(client, [commands[position] for position in chunk], check_role=check_role)
             except Exception as error:  # noqa: BLE001 - a socket closed under redis-py shows as anything
-                return self._failure(read, _first_words(client) if str(error) == _NOT_READY else error)
+                return self._failure(read, _first_words(client) if str(error) == NOT_READY else error)
             for position, answer in zip(chunk, answers, strict=True):
                 replies[position] = answer
         return None
@@ -358,13 +353,13 @@ def _first_words(client: Redis) -> Exception:
     connection = pool.connection_class(**pool.connection_kwargs)
     try:
         connection.connect()
-        if connection.can_read(timeout=_SAID):
+        if connection.can_read(timeout=SAID):
             connection.read_response()
     except Exception as said:  # noqa: BLE001 - whatever it is, it says more
         return said
     finally:
         connection.disconnect()
-    return RedisConnectionError(_NOT_READY)
+    return RedisConnectionError(NOT_READY)
 
 
 def _require_master(client: Redis, role: Any) -> None:
