@@ -60,7 +60,7 @@ class Admission:
         raise_rejection(decision)
         delay = decision.delay
         try:
-            limit = longest_wait(max_wait, decision.priority)
+            limit = longest_wait(max_wait, decision.priority, patient=patient)
         except ConfigurationError:
             self.give_back(decision)
             raise
@@ -210,8 +210,9 @@ class Admission:
     ) -> int | Exception:
         """Return for how long a batch's job is to wait, `patiently` if it is patient, or the exception that came."""
         try:
-            seconds = self.accept(decision, job.max_wait) if patiently is None else patiently(decision)
-            return nanoseconds(seconds)
+            if patiently is None:
+                return nanoseconds(self.accept(decision, job.max_wait, patient=job.patient))
+            return nanoseconds(patiently(decision))
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
 
