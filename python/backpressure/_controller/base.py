@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -141,7 +142,7 @@ class ControllerBase(Uncopied):
                 if self._state == "new":
                     self._state = "running"
                     self._engine.set_running(True)
-                if self._host.stopped:  # by a signal handler, which no lock keeps out, after the state was checked
+                if self._host.stopped_in:  # by a signal handler, which no lock keeps out, after the state was checked
                     self._state = "stopped"
                     self._engine.set_running(False)
             if self._state == "running":
@@ -191,9 +192,15 @@ class ControllerBase(Uncopied):
 
     def _end(self) -> None:
         with self._lock():
-            self._host.stopped = True
+            if self._state != "stopped":
+                self._host.stopped_in = os.getpid()
             self._state = "stopped"
             self._engine.set_running(False)
+
+    def _rest(self) -> None:
+        """Poll no more until it is started again, as between two lifespans of an application."""
+        self._flush()
+        self._poller.retire()()
 
     def _set_stopped(self) -> None:
         self._end()

@@ -21,16 +21,22 @@ from backpressure._model.errors import (
     ThrottledError,
 )
 from backpressure._model.half_built import repr_when_half_built
+from backpressure.integrations._shared.controllers import Running
+from backpressure.integrations._shared.lifespan import Lifespan
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, MutableMapping
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from backpressure._controller.base import ControllerBase
+
     Scope: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+    # Of either kind, or a function that returns one.
+    AnyController: TypeAlias = ControllerBase | Callable[[], ControllerBase] | None
     ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 __all__ = ["BackpressureASGI", "BackpressureDjango", "BackpressureWSGI", "HTTPRefusal", "refusal"]
@@ -148,9 +154,13 @@ class BackpressureASGI:
     Args:
         app: the application.
         answer: turns an error into an answer or ``None``: `refusal`, perhaps with ``functools.partial``, or yours.
+        controller: what to start with the lifespan, which may run again and again, as in tests. A controller, which
+            rests between two lifespans; a `backpressure.integrations.Restartable`; or another function that returns a
+            controller, called once the application has started, which is stopped afterwards unless it ran already.
+            Requests have it as ``request.state.backpressure``.
 
     An error is answered if the application lets it out before its response has started. Later ones, such as those of
-    background tasks and of streams, are raised. Only HTTP is handled: websockets and the lifespan pass untouched.
+    background tasks and of streams, are raised. Only HTTP is answered: websockets pass untouched.
 
     Add it before ``CORSMiddleware``, which then lies around it, so that browsers may read the answer. Usable from
     several tasks and threads.
@@ -165,12 +175,18 @@ class BackpressureASGI:
         body
     """
 
-    def __init__(self, app: ASGIApplication, answer: Answer = refusal) -> None:
+    def __init__(self, app: ASGIApplication, answer: Answer = refusal, *, controller: AnyController = None) -> None:
         self._app = app
         self._answer = answer
+        self._running = None if controller is None else Running(controller)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
+        if scope["type"] == "lifespan" and self._running is not None:
+            await Lifespan(self._app, self._running)(scope, receive, send)
+            return
+        if self._running is not None and self._running.current is not None:
+            scope.setdefault("state", {})["backpressure"] = self._running.current
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -200,6 +216,9 @@ class BackpressureWSGI:
     Args:
         app: the application.
         answer: turns an error into an answer or ``None``: `refusal`, perhaps with ``functools.partial``, or yours.
+        controller: a `BackpressureController`, or a function that returns one such as a
+            `backpressure.integrations.Restartable`, to start with the first request. If it was stopped, the function is
+            called again. Requests have it as ``environ["backpressure"]``.
 
     An error is answered if the application raises it before the first part of its response: in the call, or while it is
     iterated, as generators do. What the application has told ``start_response`` so far is then dropped, because it is
@@ -219,12 +238,15 @@ class BackpressureWSGI:
         503 Service Unavailable
     """
 
-    def __init__(self, app: WSGIApplication, answer: Answer = refusal) -> None:
+    def __init__(self, app: WSGIApplication, answer: Answer = refusal, *, controller: AnyController = None) -> None:
         self._app = app
         self._answer = answer
+        self._running = None if controller is None else Running(controller)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
+        if self._running is not None:
+            environ["backpressure"] = self._running.ensure()
         response = _Response(environ["REQUEST_METHOD"], start_response, self._answer)
         try:
             body = self._app(environ, response.start)
@@ -321,11 +343,14 @@ class BackpressureDjango:
     Attributes:
         answer: turns an error into an answer or ``None``. To use another function than `refusal`, name a subclass that
             has it, as ``staticmethod(functools.partial(refusal, jitter=0.5))``.
+        controller: a `BackpressureController`, or a function that returns one such as a
+            `backpressure.integrations.Restartable`, to start with the first request, if a subclass has it; a plain
+            function as ``staticmethod(function)``. If it was stopped, the function is called again.
 
     It must be last, because Django asks the last one first, and others may report refusals as errors. Django shows no
-    middleware the errors of another one: there, call `refusal` yourself. Answers are logged as warnings by
-    ``django.request``. Django counts a 503 as an error, and could mail each one to ``ADMINS`` when the site can least
-    bear it. Thread-safe.
+    middleware the errors of another one: there, call `refusal` yourself. Answers are logged for debugging only, by
+    ``django.request``: otherwise Django would write a line for each, and count a 503 as an error that may be mailed to
+    ``ADMINS``. Thread-safe.
 
     Example:
         >>> MIDDLEWARE = ["backpressure.integrations.web.BackpressureDjango"]
@@ -334,16 +359,20 @@ class BackpressureDjango:
     sync_capable: ClassVar[bool] = True
     async_capable: ClassVar[bool] = True
     answer: ClassVar[staticmethod[[BaseException], HTTPRefusal | None]] = staticmethod(refusal)
+    controller: ClassVar[Any] = None
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction  # noqa: PLC0415 - Django's own need
 
         self._get_response = get_response
+        self._running = None if self.controller is None else Running(self.controller)
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
         """See Django's documentation of middleware."""
+        if self._running is not None:
+            self._running.ensure()
         return self._get_response(request)
 
     def process_exception(self, request: Any, error: Exception) -> Any:
@@ -355,9 +384,7 @@ class BackpressureDjango:
         if answer is None:
             return None
         response = HttpResponse(answer.body, status=answer.status, headers=answer.headers)
-        log_response(
-            "%s: %s", response.reason_phrase, request.path, response=response, request=request, level="warning"
-        )
+        log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request, level="debug")
         return response
 
 
