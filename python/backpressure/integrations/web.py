@@ -23,6 +23,7 @@ from backpressure._model.errors import (
 from backpressure._model.half_built import repr_when_half_built
 from backpressure.integrations._shared.controllers import Running
 from backpressure.integrations._shared.lifespan import Lifespan
+from backpressure.integrations._shared.lost import Lost, lost, tell
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, MutableMapping
@@ -73,6 +74,11 @@ def refusal(error: BaseException, *, jitter: float = 0.0, show_queue: bool = Fal
     - `JobShedError`: 503 Service Unavailable (RFC 9110, 15.6.4). The server is overloaded, not this client.
     - `CircuitOpenError`: 503. ``Retry-After`` is the time to the next probe; a circuit that was forced open has none.
     - `ControllerStoppedError`: 503 without ``Retry-After``. The request came, or slept, while its server was ending.
+    - A broker that cannot be reached: 503, with the time to the next probe, or else the circuit's ``probe_interval``.
+      These are connection errors and timeouts of the broker's client that came out of ``run``, a slot, a gate, a batch
+      or a hook, and counted against the queue there. So a dead broker's first failures are answered as its later ones,
+      when the circuit is open. They are logged at once and then every five minutes, by class. What a job's own code
+      raises stays an error.
 
     ``Retry-After`` is the error's ``retry_after`` in whole seconds, rounded up and at least 1: a client that keeps to
     it never comes too early. Everything else is ``None`` and stays an error. So do a controller that was never started,
@@ -112,11 +118,16 @@ try again in 8 s", "retry_after": 8}
     status = HTTPStatus.SERVICE_UNAVAILABLE
     if all(isinstance(link, ThrottledError) for link in refused):
         status = HTTPStatus.TOO_MANY_REQUESTS
+    # Of a request that timed out, nobody knows whether the broker has it.
+    failed = [link for link in refused if isinstance(link, Lost)]
+    for each in failed:
+        tell(each)
+    what = "the job could not be handed over" if failed else "the job was not accepted"
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": f"the job was not accepted: try again {'later' if after is None else f'in {after} s'}",
+        "detail": f"{what}: try again {'later' if after is None else f'in {after} s'}",
     }
     # A shared cache must not refuse other clients, which might be let in.
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
@@ -128,12 +139,14 @@ try again in 8 s", "retry_after": 8}
     return HTTPRefusal(status.value, headers, json.dumps(problem).encode())
 
 
-def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -> list[BackpressureError]:
+def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -> list[BackpressureError | Lost]:
     """Return the refusals that an error stands for; none if it, or one of its members, is anything else."""
     while error is not None and id(error) not in above:
         above |= {id(error)}
         if isinstance(error, _REFUSALS):
             return [error]
+        if (failed := lost(error)) is not None:
+            return [failed]
         if isinstance(error, BaseExceptionGroup):
             members = [_refused(member, above) for member in error.exceptions]
             if all(members):
@@ -142,7 +155,7 @@ def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -
     return []
 
 
-def _retry_after(refused: list[BackpressureError], jitter: float) -> int | None:
+def _retry_after(refused: list[BackpressureError | Lost], jitter: float) -> int | None:
     longest = max(math.inf if link.retry_after is None else link.retry_after for link in refused)
     longest *= 1 + random.uniform(0, jitter)  # noqa: S311 - no secret
     return max(1, math.ceil(longest)) if math.isfinite(longest) else None
