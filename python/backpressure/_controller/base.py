@@ -422,7 +422,9 @@ class ControllerBase(Uncopied):
 
         Durations and ages are seconds, ``None`` where unknown. ``queues`` holds under ``advice`` what `peek` says for
         each priority: ``zone``, ``delay``, ``should_shed``, ``reason`` and ``retry_after``. A refused job has no delay.
-        In observe mode it is what enforcing would say; while the controller is not running it is ``None``.
+        In observe mode it is what enforcing would say; while the controller is not running it is ``None``. ``failing``
+        holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
+        ``count``.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:
