@@ -140,7 +140,9 @@ class ControllerNotStartedError(BackpressureError):
 
 
 class ControllerStoppedError(ControllerNotStartedError):
-    """The controller was stopped; it cannot be started again. Make a new one, as `backpressure.integrations.Restartable` does.
+    """The controller was stopped; it cannot be started again. Make a new one.
+
+    `backpressure.integrations.Restartable` makes one at each start.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider()) as controller:

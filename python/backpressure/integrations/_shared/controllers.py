@@ -55,6 +55,8 @@ class Restartable(Uncopied, Generic[C]):
         self._made_in = os.getpid()
         self._current: C | None = None
         self._entered = 0
+        # The outermost body has ended, and the controller is being stopped: who enters now gets another one.
+        self._is_over = False
         self._lock = ForkLock()
 
     def __call__(self) -> C:
@@ -66,8 +68,8 @@ class Restartable(Uncopied, Generic[C]):
     def start(self) -> Any:
         """Start the present controller, or a new one if that was stopped; for asyncio, await what this returns."""
         with self._lock():
-            if self._current is None or self._current._state == "stopped":  # noqa: SLF001 - a controller of ours
-                self._current = check_made(self._make(), "make")
+            if self._current is None or self._is_over or self._current._state == "stopped":  # noqa: SLF001 - ours
+                self._current, self._is_over = check_made(self._make(), "make"), False
             current: Any = self._current
         return current.start()
 
@@ -87,8 +89,8 @@ class Restartable(Uncopied, Generic[C]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._leave():
-            self.stop()
+        if (ended := self._leave()) is not None:
+            ended.stop()
 
     async def __aenter__(self) -> Self:
         self._enter()
@@ -102,18 +104,19 @@ class Restartable(Uncopied, Generic[C]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._leave():
-            await done(self.stop())
+        if (ended := self._leave()) is not None:
+            await done(ended.stop())
 
     def _enter(self) -> None:
         with self._lock():
             self._entered += 1
 
-    def _leave(self) -> bool:
-        """Tell whether the outermost body has ended."""
+    def _leave(self) -> Any:
+        """Return the controller to stop, if the outermost body has ended."""
         with self._lock():
             self._entered -= 1
-            return not self._entered
+            self._is_over = not self._entered
+            return self._current if self._is_over else None
 
 
 async def done(result: Any) -> None:
