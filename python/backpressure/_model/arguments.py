@@ -43,6 +43,8 @@ _LONGEST_PRIORITY = max(map(len, _PRIORITIES))
 
 # The longest `max_wait` in bare seconds that is believed of a job that asks once: no default delay is longer than 8 s.
 _LONGEST_WAIT = 60.0
+# From here on it means "as long as it takes".
+_NO_LIMIT = 1e9
 
 _Wait: TypeAlias = float | timedelta | None
 #: The longest sleep accepted, in seconds or as a timedelta; or a mapping of these by priority. ``None``, or a priority
@@ -140,7 +142,7 @@ def _check_wait(value: object, name: str, *, patient: bool) -> float:
     """Return `value` in seconds; a bare number that nobody can mean is questioned, unless the job is `patient`."""
     seconds = check_seconds(Stated(value.total_seconds()) if isinstance(value, timedelta) else value, name)
     instead = f"write {{}}, or for so long a wait timedelta(seconds={value}) or patient=True"
-    if not patient and (asked := doubt(seconds, _LONGEST_WAIT, instead)):
+    if not patient and seconds < _NO_LIMIT and (asked := doubt(seconds, _LONGEST_WAIT, instead)):
         raise ConfigurationError(f"{name} is {shown(value)}: {asked}", field=name, value=value)
     return seconds
 
