@@ -138,7 +138,7 @@ class Batch:
 
     def limits(self) -> Iterator[float | None]:
         """Yield how long each job given may wait, in seconds; ``None`` for any time."""
-        return (longest_wait(job.max_wait, job.priority) for job in self._given)
+        return (longest_wait(job.max_wait, job.priority, patient=job.patient) for job in self._given)
 
     def __iter__(self) -> Iterator[Step]:
         return self._steps

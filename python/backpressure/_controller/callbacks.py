@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from backpressure._controller.not_running import not_running
 from backpressure._controller.outcome import is_plain
 from backpressure._engine.word import is_forced, state_of
 from backpressure._model.decision import SETTERS, ThrottleDecision
-from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.vocabulary import CIRCUIT_REASONS, MISS_REASONS, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class ControllerHost:
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
         self.utc_now = clock.utc_now
-        self.stopped = False
+        self.stopped_in: int | None = None
+        self._made_in = os.getpid()
         self.last_fallback: datetime | None = None
         self._clock = clock
         self._sleeper = sleeper
@@ -172,9 +174,7 @@ class ControllerHost:
 
     def not_running(self) -> Exception:
         """Return the error for a call outside of start() and stop()."""
-        if self.stopped:
-            return ControllerStoppedError("the controller was stopped: make a new one and start it")
-        return ControllerNotStartedError("the controller is not started: call start(), or use it in a with statement")
+        return not_running(stopped_in=self.stopped_in, made_in=self._made_in)
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         """Read a queue on the caller's path; see `backpressure._engine.border.Host`."""

@@ -93,6 +93,7 @@ class Health:
             "pid": os.getpid(),
             "poller_alive": poller_alive,
             "provider": self._provider(),
+            "failing": self._failing(),
             "polling_errors": self.errors(),
             "passed": self._passed_by_queue(),
             "last_poll_seconds": self._samples.last_poll_seconds,
@@ -126,6 +127,15 @@ class Health:
         for (name, why), count in self.passed().items():
             passed.setdefault(name, {})[why] = count
         return passed
+
+    def _failing(self) -> dict[str, Any]:
+        """Say what cannot be read now, since when, and how often that failed."""
+        now_ns, whole = self._clock.monotonic_ns(), self._samples.failing
+        queues = self._samples.failing_queues.copy()
+        return {
+            "provider": None if whole is None else whole.as_dict(now_ns),
+            "queues": {name: failing.as_dict(now_ns) for name, failing in paced(queues.items())},
+        }
 
     def _provider(self) -> str:
         """Say how the last read ended; an answer older than samples may be says nothing about the provider now."""

@@ -120,11 +120,11 @@ class BlockingHost(JobHost):
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
         if in_event_loop():
-            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
+            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority), patient=patient))
         elif patient:
             return self._patient_turn(parse_priority(priority), queue_name, max_wait)
         decision = self.engine.plan(priority, queue_name)
-        seconds = self.admission.accept(decision, max_wait)
+        seconds = self.admission.accept(decision, max_wait, patient=patient)
         if seconds > 0:
             self._sleeper.pause(seconds, decision.queue_name)
         return self.admission.admit(decision) if decision.delay > 0 else decision

@@ -7,10 +7,12 @@ import reprlib
 import sys
 import unicodedata
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeAlias
 
 from backpressure._model.errors import ConfigurationError, InvalidPriorityError, InvalidQueueError
+from backpressure._model.units import Stated, doubt
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority
 
 __all__ = [
@@ -45,9 +47,15 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _MAX_SHOWN
 _PRIORITIES = {str(priority): priority for priority in Priority}
 _LONGEST_PRIORITY = max(map(len, _PRIORITIES))
 
-#: The longest sleep accepted, in seconds; or a mapping of these by priority. ``None``, or a priority that is left out,
-#: accepts any.
-MaxWait: TypeAlias = float | Mapping[Priority, float | None] | Mapping[str, float | None] | None
+# The longest `max_wait` in bare seconds that is believed of a job that asks once: no default delay is longer than 8 s.
+_LONGEST_WAIT = 60.0
+# From here on it means "as long as it takes".
+_NO_LIMIT = 1e9
+
+_Wait: TypeAlias = float | timedelta | None
+#: The longest sleep accepted, in seconds or as a timedelta; or a mapping of these by priority. ``None``, or a priority
+#: that is left out, accepts any.
+MaxWait: TypeAlias = _Wait | Mapping[Priority, _Wait] | Mapping[str, _Wait]
 
 
 def holds_credentials(text: str) -> bool:
@@ -97,8 +105,18 @@ def parse_priority(value: object) -> Priority:
     # The length first: a text is hashed as a whole.
     if isinstance(value, str) and str.__len__(value) <= _LONGEST_PRIORITY and str.__str__(value) in _PRIORITIES:
         return _PRIORITIES[str.__str__(value)]
-    msg = f'invalid priority {shown(value)}: give a Priority or one of "low", "medium", "high"'
+    meant = f'did you mean "{near}"? ' if isinstance(value, str) and (near := _near_priority(value)) else ""
+    msg = f'invalid priority {shown(value)}: {meant}give a Priority or one of "low", "medium", "high"'
     raise InvalidPriorityError(msg)
+
+
+def _near_priority(text: str) -> str | None:
+    """Return the name of the priority that a text was probably meant for, such as ``"HIGH"``."""
+    if len(text) > _MAX_QUOTED:
+        return None
+    import difflib  # noqa: PLC0415 - rarely needed
+
+    return next(iter(difflib.get_close_matches(text.strip().lower(), _PRIORITIES, 1)), None)
 
 
 def validate_queue_name(name: object) -> str:
@@ -139,19 +157,32 @@ def check_seconds(value: object, name: str = "max_wait") -> float:
     return value
 
 
-def check_max_wait(value: object) -> float | dict[Priority, float | None] | None:
-    """Return `value` if it can be a ``max_wait``, its priorities parsed, or raise `ConfigurationError`."""
+def _check_wait(value: object, name: str, *, patient: bool) -> float:
+    """Return `value` in seconds; a bare number that nobody can mean is questioned, unless the job is `patient`."""
+    seconds = check_seconds(Stated(value.total_seconds()) if isinstance(value, timedelta) else value, name)
+    instead = f"write {{}}, or for so long a wait timedelta(seconds={value}) or patient=True"
+    if not patient and seconds < _NO_LIMIT and (asked := doubt(seconds, _LONGEST_WAIT, instead)):
+        raise ConfigurationError(f"{name} is {shown(value)}: {asked}", field=name, value=value)
+    return seconds
+
+
+def check_max_wait(value: object, *, patient: bool = False) -> float | dict[Priority, float | None] | None:
+    """Return `value` if it can be a ``max_wait``, its priorities parsed, or raise `ConfigurationError`.
+
+    A `patient` job may wait for long; of others, a bare number of minutes was hardly meant as seconds.
+    """
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        return check_seconds(value)
+        return _check_wait(value, "max_wait", patient=patient)
     limits: dict[Priority, float | None] = {}
     for given, limit in value.items():
         try:
             priority = parse_priority(given)
         except InvalidPriorityError as error:
             raise ConfigurationError(f"max_wait has an {error}", field="max_wait", value=value) from None
-        limits[priority] = None if limit is None else check_seconds(limit, f"max_wait[{str(priority)!r}]")
+        name = f"max_wait[{str(priority)!r}]"
+        limits[priority] = None if limit is None else _check_wait(limit, name, patient=patient)
     return limits
 
 
@@ -162,11 +193,7 @@ def check_patient(value: object) -> bool:
     return value
 
 
-def longest_wait(max_wait: object, priority: Priority) -> float | None:
+def longest_wait(max_wait: object, priority: Priority, *, patient: bool = False) -> float | None:
     """Return the longest sleep that a job of `priority` accepts, in seconds; ``None`` for any."""
-    if max_wait is None:
-        return None
-    if isinstance(max_wait, Mapping):
-        limits: object = check_max_wait(max_wait)
-        return limits.get(priority) if isinstance(limits, dict) else None
-    return check_seconds(max_wait)
+    limits = check_max_wait(max_wait, patient=patient)
+    return limits.get(priority) if isinstance(limits, dict) else limits

@@ -29,6 +29,14 @@ def _callable(_: object, __: object, work: Any) -> None:
         raise ConfigurationError(f"work is {shown(work)}: give a callable without parameters", field="work", value=work)
 
 
+def _seconds(max_wait: object) -> Any:
+    return check_max_wait(max_wait, patient=True)
+
+
+def _fits(job: "BatchJob", _: object, max_wait: Any) -> None:
+    check_max_wait(max_wait, patient=job.patient)
+
+
 @repr_when_half_built
 @attrs.frozen
 class BatchJob:
@@ -57,7 +65,9 @@ class BatchJob:
     priority: Priority = attrs.field(converter=parse_priority)
     queue_name: str = attrs.field(converter=validate_queue_name)
     work: Callable[[], Any] = attrs.field(validator=_callable)
-    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
+    max_wait: MaxWait = attrs.field(  # without a hash, since it may be a mapping
+        default=None, converter=_seconds, validator=_fits, hash=False
+    )
     patient: bool = attrs.field(default=False, converter=check_patient)
 
 

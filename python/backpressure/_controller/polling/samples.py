@@ -9,6 +9,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from backpressure._controller.polling.failing import REMIND_NS, Failing, span
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
@@ -99,7 +100,9 @@ class Samples:
         self._failures = 0
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
-        self._queue_health: dict[str, str] = {}
+        #: What cannot be read now: the provider as a whole, and single queues.
+        self.failing: Failing | None = None
+        self.failing_queues: dict[str, Failing] = {}
         # Queues that could not be read while their circuits were open, and have not been read since.
         self._lost: set[str] = set()
         #: Monotonic nanoseconds of the last answer of the provider, ``None`` before the first.
@@ -131,6 +134,7 @@ class Samples:
             self.count_error(self._error_type(failure))
             self._note_lost(set(self._engine.queue_names()) - good)
         self._report(failure)
+        self._remind_of_queues()
         return failure is None
 
     def sighted(
@@ -152,6 +156,8 @@ class Samples:
             self._note_lost(names - good)
         if not polled and (good or failure is not None):
             self._report(None if good else failure)
+        if not polled:
+            self._remind_of_queues()
         return len(good)
 
     def _with_room(self, collected: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -255,13 +261,14 @@ class Samples:
     def forget(self, queue_name: str) -> None:
         """Drop what is kept about an evicted queue."""
         self.stats.pop(queue_name, None)
-        self._queue_health.pop(queue_name, None)
+        self.failing_queues.pop(queue_name, None)
         self._lost.discard(queue_name)
 
     def forget_all(self) -> None:
         """Begin anew in a forked child, which has read nothing yet."""
         self.stats.clear()
-        self._queue_health.clear()
+        self.failing = None
+        self.failing_queues.clear()
         self._lost.clear()
         self._failures = 0
         self._health = "unknown"
@@ -287,29 +294,68 @@ class Samples:
     def _report(self, failure: Exception | None) -> None:
         old, new = self._health, "ok" if failure is None else self._error_type(failure)
         self._health = new
+        now_ns = self._clock.monotonic_ns()
         if failure is None:
-            self.answered_ns = self._clock.monotonic_ns()
-        if new == old or (old == "unknown" and new == "ok"):
+            failing, self.failing, self.answered_ns = self.failing, None, now_ns
+            if failing is not None:
+                lasted_ns = now_ns - failing.since_ns
+                lasted = f", after {span(lasted_ns)} and {failing.count} failures" if lasted_ns >= REMIND_NS else ""
+                self._announcer.announce("provider", old, new, f"statistics are read again{lasted}")
             return
-        if failure is None:
-            self._announcer.announce("provider", old, new, "statistics are read again")
-        else:
-            # The text of other people's exceptions may hold a URL with credentials; the type says enough.
-            cause = failure if isinstance(failure, StatsUnavailableError) else type(failure).__name__
-            level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
+        failing = self.failing = self.failing or Failing(self._clock)
+        # The text of other people's exceptions may hold a URL with credentials; the type says enough.
+        cause = str(failure) if isinstance(failure, StatsUnavailableError) else type(failure).__name__
+        level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
+        if failing.note(new, cause):
+            failing.told(now_ns)
             self._announcer.announce(
                 "provider", old, new, f"statistics cannot be read: {cause}", level=level, error_type=new
             )
+        elif failing.is_due(now_ns):
+            failing.told(now_ns)
+            lasted = f"for {span(now_ns - failing.since_ns)} now, {failing.count} times in a row"
+            message = f"statistics still cannot be read, {lasted}: {cause}"
+            self._announcer.remind("provider", message, level=level, error_type=new)
 
     def _report_queue(self, name: str, error_type: str, problem: str | None) -> None:
-        old = self._queue_health.get(name, "ok")
-        new = "ok" if problem is None else error_type
-        if new == old or (problem is not None and len(self._queue_health) >= _MAX_REPORTED):
+        if problem is None:
+            ended = self.failing_queues.pop(name, None)
+            if ended is not None:
+                message = f"statistics of queue {name!r} are read again"
+                self._announcer.announce(
+                    "queue_stats", ended.error, "ok", message, queue_name=name, error_type=error_type
+                )
             return
-        with contextlib.suppress(KeyError):
-            del self._queue_health[name]
-        if problem is not None:
-            self._queue_health[name] = new
-        message = f"statistics of queue {name!r} are read again" if problem is None else f"queue {name!r}: {problem}"
-        level = logging.INFO if problem is None else logging.WARNING
-        self._announcer.announce("queue_stats", old, new, message, queue_name=name, level=level, error_type=error_type)
+        failing = self.failing_queues.get(name)
+        if failing is None:
+            if len(self.failing_queues) >= _MAX_REPORTED:
+                return
+            failing = self.failing_queues[name] = Failing(self._clock)
+        old = failing.error or "ok"
+        if failing.note(error_type, problem):
+            failing.told(self._clock.monotonic_ns())
+            message = f"queue {name!r}: {problem}"
+            self._announcer.announce(
+                "queue_stats", old, error_type, message, queue_name=name, level=logging.WARNING, error_type=error_type
+            )
+
+    def _remind_of_queues(self) -> None:
+        """Tell of queues that have failed for long, in one line."""
+        if not self.failing_queues:
+            return
+        now_ns = self._clock.monotonic_ns()
+        due = [(name, each) for name, each in self.failing_queues.copy().items() if each.is_due(now_ns)]
+        if not due:
+            return
+        for _, each in due:
+            each.told(now_ns)
+        name, first = min(due, key=lambda item: item[1].since_ns)
+        others = f", and {len(due) - 1} other queues" if len(due) > 1 else ""
+        lasted = f"for {span(now_ns - first.since_ns)} now, {first.count} times in a row"
+        self._announcer.remind(
+            "queue_stats",
+            f"statistics of queue {name!r}{others} still cannot be read, {lasted}: {first.cause}",
+            level=logging.WARNING,
+            queue_name=name,
+            error_type=first.error,
+        )
