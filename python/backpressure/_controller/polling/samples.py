@@ -193,7 +193,7 @@ class Samples:
             else:
                 self.count_error(error_type)
                 self._note_lost((name,))
-            if problem is not None or self._queue_health:
+            if problem is not None or self.failing_queues:
                 self._report_queue(name, error_type, problem)
         return good
 
