@@ -250,3 +250,12 @@ def test_a_faulty_file_is_a_finding(run: Run, tmp_path: Path) -> None:
     result = run("explain", "--backlog", "1", "--config", file)
     assert (result.exit_code, result.stdout) == (1, "")
     assert len(result.stderr.splitlines()) == 3
+
+
+def test_it_prints_no_password_of_a_url(run: Run) -> None:
+    name = "redis://somebody:hunter2@queues.example/0"
+    for more in ((), ("--json",)):
+        result = run("explain", "--backlog", "1250", "--queue", name, *more)
+        assert result.exit_code == 0
+        assert "redis://***@queues.example/0" in result.stdout
+        assert "hunter2" not in result.output

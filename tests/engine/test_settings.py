@@ -137,7 +137,8 @@ def test_the_breakers_durations_round_up_to_milliseconds(name: str, seconds: flo
 
 @given(st.integers(10, 86_400_000))
 def test_whole_milliseconds_stay_what_they_are(milliseconds: int) -> None:
-    circuit = CircuitConfig(trip_window=milliseconds / 1_000, recovery_timeout=86_400.0, probe_interval=0.010)
+    window: dict[str, Any] = {"trip_window": f"{milliseconds}ms"}
+    circuit = CircuitConfig(**window, recovery_timeout=86_400.0, probe_interval=0.010)
     assert CircuitSettings.of(circuit).trip_window_ms == milliseconds
 
 

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -563,3 +565,54 @@ def test_only_loading_loads_cattrs() -> None:
         "assert 'cattrs' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=True)
+
+
+# How Django users write their settings.
+UPPER = {
+    "POLLING": {"INTERVAL": "2s", "TIMEOUT": timedelta(seconds=1)},
+    "THRESHOLDS": {"LOW_PRIORITY": {"RED_MAX": 2_000}},
+    "CIRCUIT": {"EXCLUDED_EXCEPTIONS": (KeyError,)},
+    "MODE": "observe",
+    "QUEUES": {"MAIL": {"CIRCUIT": {"FAILURE_THRESHOLD": 9}}, "mail-slow": {"curve": {"red_max_delay": "9s"}}},
+}
+
+
+def lower(table: Any, *, queues: bool = False) -> Any:
+    if not isinstance(table, dict):
+        return table
+    return {name if queues else name.lower(): lower(part, queues=name == "QUEUES") for name, part in table.items()}
+
+
+def test_djangos_settings_may_be_upper_case() -> None:
+    config = BackpressureConfig.from_django(UPPER)
+    assert config == BackpressureConfig.from_django(lower(UPPER)) == BackpressureConfig.from_mapping(lower(UPPER))
+    assert config.circuit_of("MAIL").failure_threshold == 9
+    assert config.circuit_of("mail").failure_threshold == 5
+    assert config.curve_of("mail-slow").red_max_delay == 9.0
+    assert config.polling.timeout == 1.0
+    assert BackpressureConfig.from_django({}, base=config) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"POLING": {}}, "poling is unknown: did you mean polling?"),
+        ({"Polling": {"interval": 2}}, "Polling is unknown: did you mean polling?"),
+        ({"POLLING": {"INTERVALL": 2}}, "polling.intervall is unknown: did you mean interval?"),
+        ({"POLLING": {"INTERVAL": 2}, "polling": {"jitter": 1}}, "polling is {'jitter': 1}: given in upper case and"),
+        ({"QUEUES": {"MAIL": {"CIRCIUT": {}}}}, 'queues."MAIL".circiut is unknown: did you mean circuit?'),
+        ({"POLLING": 5}, "polling is 5: give a table of settings"),
+        ({1: 2}, "1 is unknown"),
+    ],
+)
+def test_djangos_settings_are_strict(settings: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        BackpressureConfig.from_django(settings)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("correct in settings.BACKPRESSURE")
+
+
+@pytest.mark.parametrize("given", [None, "POLLING", SimpleNamespace(BACKPRESSURE={})])
+def test_djangos_settings_are_a_dict(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"give settings.BACKPRESSURE, a dict"):
+        BackpressureConfig.from_django(given)

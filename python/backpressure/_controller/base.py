@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -150,7 +151,7 @@ class ControllerBase(Uncopied):
                 if self._state == "new":
                     self._state = "running"
                     self._engine.set_running(True)
-                if self._host.stopped:  # by a signal handler, which no lock keeps out, after the state was checked
+                if self._host.stopped_in:  # by a signal handler, which no lock keeps out, after the state was checked
                     self._state = "stopped"
                     self._engine.set_running(False)
             if self._state == "running":
@@ -200,9 +201,15 @@ class ControllerBase(Uncopied):
 
     def _end(self) -> None:
         with self._lock():
-            self._host.stopped = True
+            if self._state != "stopped":
+                self._host.stopped_in = os.getpid()
             self._state = "stopped"
             self._engine.set_running(False)
+
+    def _rest(self) -> None:
+        """Poll no more until it is started again, as between two lifespans of an application."""
+        self._flush()
+        self._poller.retire()()
 
     def _set_stopped(self) -> None:
         self._end()
@@ -425,7 +432,9 @@ class ControllerBase(Uncopied):
 
         Durations and ages are seconds, ``None`` where unknown. ``queues`` holds under ``advice`` what `peek` says for
         each priority: ``zone``, ``delay``, ``should_shed``, ``reason`` and ``retry_after``. A refused job has no delay.
-        In observe mode it is what enforcing would say; while the controller is not running it is ``None``.
+        In observe mode it is what enforcing would say; while the controller is not running it is ``None``. ``failing``
+        holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
+        ``count``.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:

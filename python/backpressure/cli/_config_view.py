@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from backpressure._model.config.root import BackpressureConfig
+from backpressure.cli._masking import masked_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,4 +81,4 @@ def _key(key: str) -> str:
 
 def _value(value: Any) -> str:
     # What JSON and TOML write in the same way: strings, numbers, true and false, and an empty table.
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(masked_tree(value), ensure_ascii=False)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._engine.laws.registry import law_of
+from backpressure._model.arguments import masked
 from backpressure._model.units import duration
 from backpressure.cli._advice import Advice, adviser
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, style_of
@@ -36,7 +37,7 @@ class DelayTable:
 
     def render(self) -> Table:
         """Return it for people."""
-        of_whom = "all queues without their own" if self.queue_name is None else f"queue {self.queue_name}"
+        of_whom = "all queues without their own" if self.queue_name is None else f"queue {masked(self.queue_name)}"
         table = Table(box=box.SIMPLE_HEAD, title=Text(f"delays of {of_whom}", style="bold"), title_justify="left")
         aged = any(sample.oldest_age_ns is not None for sample, _ in self.rows)
         table.add_column("backlog", justify="right")

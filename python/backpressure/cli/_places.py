@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from backpressure._model.arguments import masked
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.stats import QueueStats, age_of
 from backpressure._model.units import duration
@@ -74,7 +75,10 @@ def places_table(found: Sequence[Place], *, read: bool) -> Table:
     for column in ("waiting", "running", "delayed", "oldest") if read else ():
         table.add_column(column, justify="right")
     for place in found:
-        table.add_row(place.queue_name, place.read_as, place.server, *(_numbers(place) if read else ()))
+        table.add_row(
+            *(Text(masked(told)) for told in (place.queue_name, place.read_as, place.server)),
+            *(_numbers(place) if read else ()),
+        )
     return table
 
 

@@ -10,12 +10,13 @@ from rich.text import Text
 
 from backpressure._engine.laws.order import inversions
 from backpressure._engine.laws.registry import has_own_law
-from backpressure._model.arguments import WITHHELD, holds_credentials, shown
+from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import new_console
+from backpressure.cli._masking import print_json
 from backpressure.cli._places import Place, places, places_table
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli._rate import narrow_windows
@@ -76,7 +77,7 @@ def check(
             config = load(file, env, settings)
         except Faults as found:
             if as_json:
-                print(json.dumps({"valid": False, "faults": [_fault(error) for error in found.errors]}, indent=2))
+                print_json({"valid": False, "faults": [_fault(error) for error in found.errors]})
             raise
         names = chosen(config, queues)
         lying: list[Place] = []
@@ -97,11 +98,11 @@ def check(
                 "warnings": warnings,
                 "queues": [place.to_dict() for place in lying],
             }
-            print(json.dumps(tell, indent=2))
+            print_json(tell)
         else:
             _print(config, source(file, env, settings), tables, [places_table(lying, read=read)] if lying else [])
             for warning in warnings:
-                print(f"warning: {warning}")
+                print(masked(f"warning: {warning}"))
         if problems := [place.problem for place in lying if place.problem is not None]:
             raise Finding(f"{len(problems)} of {len(lying)} queues cannot be read", *problems)
 
@@ -112,7 +113,7 @@ def _queues_to_show(config: BackpressureConfig, queues: Sequence[str] | None) ->
 
 def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable], more: Sequence[Table]) -> None:
     console = new_console()
-    console.print(Text(f"# valid: {where}\n", style="green"), config_view(config), sep="\n", soft_wrap=True)
+    console.print(Text(masked(f"# valid: {where}\n"), style="green"), config_view(config), sep="\n", soft_wrap=True)
     for table in (*(delays.render() for delays in tables), *more):
         console.print("", table)
     for note in notes(config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._engine.sample import Sample
+from backpressure._model.arguments import masked
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.units import nanoseconds
@@ -21,6 +21,7 @@ from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, new_console, style_of
+from backpressure.cli._masking import print_json
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli._why import why
 
@@ -92,7 +93,7 @@ def explain(
         answers = [answer.advised() for answer in answers]
         if as_json:
             each = [answer.to_dict() for answer in answers]
-            print(json.dumps(each[0] if len(each) == 1 else {"queues": each}, indent=2))
+            print_json(each[0] if len(each) == 1 else {"queues": each})
         else:
             for answer in answers:
                 answer.print()
@@ -180,7 +181,7 @@ class _Answer:
             console.print(note)
 
     def _headline(self) -> Text:
-        of_whom = "any queue" if self.queue_name is None else f"queue {self.queue_name}"
+        of_whom = "any queue" if self.queue_name is None else f"queue {masked(self.queue_name)}"
         jobs = "an unknown number of jobs" if self.sample is None else f"{self.sample.backlog:,} jobs"
         text = Text(f"{of_whom}: {jobs} waiting, circuit {self.circuit}", style="bold")
         if self.server is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backpressure._engine.pure.counters import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from datetime import datetime
 
     from backpressure._engine.laws.law import Advice, Law
@@ -49,7 +49,7 @@ class Ready:
         sample: Sample | None,
         word: int,
         until_ns: float,
-        count: Callable[[], Any],
+        count: Iterator[int],
     ) -> None:
         self.decision = decision
         self.queue = queue

@@ -30,8 +30,9 @@ from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.config.fields import CODE_ONLY, RIVALS, CodeOnly, Section, Unset, broken_rules, check_field
 from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
+from backpressure._model.units import Stated
 
-__all__ = ["evolve", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
+__all__ = ["evolve", "from_django", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
 
 C = TypeVar("C", bound=Section)
 
@@ -322,6 +323,31 @@ def from_mapping(cls: type[C], mapping: Mapping[str, Any], base: Section | None 
     return _load(cls, base, mapping)
 
 
+def from_django(cls: type[C], settings: Any, base: Section | None = None) -> C:
+    """See `BackpressureConfig.from_django`."""
+    if not isinstance(settings, Mapping):
+        rule = 'give settings.BACKPRESSURE, a dict such as {"POLLING": {"INTERVAL": "2s"}}'
+        raise ConfigurationError(f"settings is a {type(settings).__name__}: {rule}", field="settings")
+    faults: list[ConfigurationError] = []
+    tables = _in_lower_case(settings, (), faults)
+    return _load(cls, base, tables, "settings.BACKPRESSURE (polling.interval is POLLING, INTERVAL)", faults)
+
+
+def _in_lower_case(table: Any, keys: _Keys, faults: list[ConfigurationError]) -> Any:
+    """Return a table whose names of settings are in lower case; other values, and names of queues, as they are."""
+    if not isinstance(table, Mapping) or len(keys) > _MAX_LEVELS:
+        return table
+    lowered: dict[Any, Any] = {}
+    for given, value in table.items():
+        is_setting = isinstance(given, str) and given.isupper() and keys != ("queues",)
+        name = given.lower() if is_setting else given
+        path = (*keys, str(name))
+        if name in lowered:
+            faults.append(_fault(path, value, "given in upper case and in lower case; remove one"))
+        lowered[name] = _in_lower_case(value, path, faults)
+    return lowered
+
+
 def to_dict(config: Section) -> dict[str, Any]:
     """See `BackpressureConfig.to_dict`."""
     tables: dict[str, Any] = {}
@@ -343,6 +369,8 @@ def _bare(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _bare(of_name) for name, of_name in value.items()}
     value = _plain_value(value)
+    if isinstance(value, Stated):
+        return f"{float(value)!r}s"  # a bare number would be questioned
     if isinstance(value, Fraction):
         return str(value)
     return value.real if isinstance(value, Unset) and isinstance(value, int | float) else value

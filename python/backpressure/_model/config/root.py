@@ -234,6 +234,27 @@ class BackpressureConfig(Section):
 
     @classmethod
     @hides_arguments
+    def from_django(cls, settings: Mapping[str, Any], base: "BackpressureConfig | None" = None) -> Self:
+        """Return `base`, or else the defaults, with a table from Django's settings laid over it.
+
+        Names of settings are upper-case, as Django's own are, or lower-case; names of queues are taken as they are.
+        Django is not imported.
+
+        Raises:
+            ConfigurationError: as from `from_mapping`, or a setting is given in both cases.
+
+        Example:
+            >>> BACKPRESSURE = {"MODE": "observe", "QUEUES": {"Mail": {"CIRCUIT": {"FAILURE_THRESHOLD": 9}}}}
+            >>> config = BackpressureConfig.from_django(BACKPRESSURE)  # settings.BACKPRESSURE
+            >>> config.mode, config.circuit_of("Mail").failure_threshold
+            ('observe', 9)
+        """
+        from backpressure._model.config import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.from_django(cls, settings, base)
+
+    @classmethod
+    @hides_arguments
     def from_file(cls, path: str | os.PathLike[str], base: "BackpressureConfig | None" = None) -> Self:
         """Return `base`, or else the defaults, with a UTF-8 ``.toml`` or ``.json`` file of at most 1 MiB laid over it.
 
@@ -283,7 +304,7 @@ class BackpressureConfig(Section):
         return loading.evolve(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything ready for JSON and `from_mapping`: seconds, scales as text.
+        """Return everything ready for JSON and `from_mapping`: seconds (long ones as text), scales as text.
 
         All but ``excluded_exceptions`` and ``is_failure``, which only code can hold.
         """

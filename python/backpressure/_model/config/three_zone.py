@@ -7,6 +7,7 @@ import attrs
 
 from backpressure._model.config.fields import (
     HOUR,
+    MINUTE,
     RIVALS,
     Section,
     Unset,
@@ -148,9 +149,9 @@ class CurveConfig(Section):
 
     _path = "curve"
 
-    yellow_min_delay: float = duration(0.010)
-    yellow_max_delay: float = duration(0.500)
-    red_max_delay: float = duration(5.0)
+    yellow_min_delay: float = duration(0.010, doubt_above=MINUTE)
+    yellow_max_delay: float = duration(0.500, doubt_above=MINUTE)
+    red_max_delay: float = duration(5.0, doubt_above=MINUTE)
     scale_high: Fraction = fraction(Fraction(1, 2))
     scale_medium: Fraction = fraction(Fraction(1))
     scale_low: Fraction = fraction(Fraction(3, 2))

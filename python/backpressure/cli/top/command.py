@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from rich.live import Live
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
+from backpressure.cli._masking import print_json
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli.top.table import top_view
 from backpressure.cli.top.watch import Watch, config_for
@@ -98,7 +98,7 @@ def _screen(*, as_json: bool, once: bool) -> Iterator[Callable[[Snapshot], None]
     """Give what shows a snapshot: a line of JSON, the next table, or in a terminal a table in place of the last."""
     console = new_console()
     if as_json:
-        yield lambda snapshot: print(json.dumps(snapshot.to_dict()), flush=True)
+        yield lambda snapshot: print_json(snapshot.to_dict(), indent=None)
     elif once or not console.is_terminal or console.is_dumb_terminal:
         yield lambda snapshot: console.print(top_view(snapshot, console.width))
     else:

@@ -30,6 +30,10 @@ impl Host for Numbers {
         Ok(1)
     }
 
+    fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
+        Ok(name)
+    }
+
     fn utc_now(&self) -> Result<u64, Infallible> {
         Ok(0)
     }
@@ -99,7 +103,7 @@ fn settings() -> Arc<Settings> {
 /// Returns the work: take a sample, decide on it.
 pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
     let settings = settings();
-    let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+    let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
     let engine = Engine::new(settings, 0);
     move || {
         queue.put_sample(black_box(5), 0, None);
