@@ -62,7 +62,7 @@ def panel(title: str, description: str, targets: dict[str, str], **more: Any) ->
     """Return a panel of expressions by legend.
 
     `more`: its `kind` and `width`; `limits`, where colours begin; `states`, names and colours of 0, 1, ...; `colors` of
-    series; `stack`; and fields that Grafana knows.
+    series; `stack`; a `dashed` expression for legends of lines that are only bounds; and fields that Grafana knows.
     """
     kind = more.pop("kind", "timeseries")
     height, color, custom, options = KINDS[kind]
@@ -79,6 +79,11 @@ def panel(title: str, description: str, targets: dict[str, str], **more: Any) ->
         }
         for name, hue in more.pop("colors", {}).items()
     ]
+    if "dashed" in more:
+        dashes = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 8]}}
+        no_area = {"id": "custom.fillOpacity", "value": 0}
+        matcher = {"id": "byRegexp", "options": more.pop("dashed")}
+        overrides.append({"matcher": matcher, "properties": [dashes, no_area]})
     return {
         "type": kind,
         "title": title,
@@ -112,7 +117,7 @@ def stat(title: str, description: str, expr: str, **more: Any) -> Json:
 def rows() -> dict[str, list[Json]]:
     """Return all panels, by their row."""
     config = BackpressureConfig()  # limits are drawn at the defaults
-    window, cache_ttl = config.thresholds.medium_priority, config.polling.cache_ttl
+    cache_ttl = config.polling.cache_ttl
     circuit = (("closed", "green"), ("open", "red"), ("half-open", "yellow"))
     percent = {"unit": "percentunit", "max": 1}
     bad_below_90 = {None: "red", 0.9: "green"}
@@ -191,9 +196,26 @@ def rows() -> dict[str, list[Json]]:
         "Backlog": [
             panel(
                 "Backlog",
-                "Waiting jobs in the latest sample. The lines are the default bounds of MEDIUM: edit them to yours.",
-                {"{{queue}}": highest("queue_backlog_size")},
-                limits={None: "green", window.green_max: "yellow", window.yellow_max: "red"},
+                "Waiting jobs in the latest sample, with the bounds of the chosen priorities. Choose one queue and one "
+                "priority to see the bounds at which it turns yellow and red, and sheds.",
+                {
+                    "{{queue}}": highest("queue_backlog_size"),
+                    "{{queue}} {{priority}} {{bound}}": (
+                        f"max by (queue, priority, bound) (backpressure_threshold_jobs{{{BOTH}}})"
+                    ),
+                },
+                dashed="/ (green_max|yellow_max|red_max|shed_at)$/",
+            ),
+            panel(
+                "Oldest job",
+                "Age of the oldest waiting job in the latest sample, where what holds the queue tells it.",
+                {"{{queue}}": highest("oldest_age_seconds")},
+                unit="s",
+            ),
+            panel(
+                "Running and delayed",
+                "Jobs that workers run, and jobs that are not due yet, where they are known.",
+                {"{{queue}} running": highest("running_jobs"), "{{queue}} delayed": highest("delayed_jobs")},
             ),
             panel(
                 "Zones",

@@ -255,3 +255,58 @@ def test_edges_of_what_can_be_configured(run: Run) -> None:
     low = rows(json.loads(result.stdout)["delays"][0], "low")
     assert low[top]["should_shed"] is False
     assert low[top]["delay"] == 5_400
+
+
+@pytest.mark.parametrize(
+    ("rate", "narrow"), [(10, []), (70, ["low"]), (200, ["low"]), (1_000, ["high", "medium", "low"])]
+)
+def test_a_window_that_one_poll_fills(run_on_engine: Run, tmp_path: Path, rate: int, narrow: list[str]) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text("")
+    result = run_on_engine("check", file, "--rate", rate, "--json")
+    assert result.exit_code == 0
+    warnings = json.loads(result.stdout)["warnings"]
+    for warning in warnings:
+        assert f"{rate:g} jobs/s are {rate * 6:,} jobs in one poll (5 s + up to 1 s)" in warning
+    assert [
+        next(name for name in ("high", "medium", "low") if f"{name}_priority" in each) for each in warnings
+    ] == narrow
+    people = run_on_engine("check", file, "--rate", rate).stdout
+    assert people.count("warning: thresholds:") == len(narrow)
+
+
+def test_bounds_out_of_order_are_a_warning(run_on_engine: Run, tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text("[queues.mail.thresholds.low_priority]\nred_max = 50000")
+    result = run_on_engine("check", file)
+    assert result.exit_code == 0
+    assert "warning: thresholds of mail: with" in result.stdout
+    assert "low jobs wait less than medium ones" in result.stdout
+
+
+# Queues named by URLs, as those of SQS or of a broker may be.
+SECRET_NAMES = (
+    "redis://somebody:hunter2@queues.example/0",
+    "amqp://:hunter2@broker.example/jobs",
+    "redis://somebody:hun/hunter2@queues.example/1",
+    "https://queues.example/jobs?password=hunter2&db=0",
+)
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_it_prints_no_password_of_a_url(run: Run, tmp_path: Path, name: str) -> None:
+    valid = (
+        f"[queues.{name!r}.circuit]\nfailure_threshold = 9\n[queues.{name!r}.thresholds.low_priority]\nred_max = 9000\n"
+    )
+    faulty = f'mode = "{name}"\n[queues.{name!r}.circuit]\nfailure_threshold = 0\n"{name}" = 1\n'
+    for text, code in ((valid, 0), (faulty, 1)):
+        file = str(write(tmp_path, text))
+        for arguments in ((file,), (file, "--json"), (file, "--queue", name), (file, "--set", f'queues."{name}".x=1')):
+            result = run("check", *arguments)
+            assert result.exit_code in {code, 2}
+            assert "hunter2" not in result.output + result.stderr, arguments
+            assert "***" in result.output + result.stderr or "withheld" in result.output + result.stderr
+    config = json.loads(run("check", str(write(tmp_path, valid)), "--json").stdout)["config"]
+    assert len(config["queues"]) == 1
+    assert run("check", str(write(tmp_path, valid)), "--queue", f"{name}\n").exit_code == 2
+    assert "hunter2" not in run("check", str(write(tmp_path, valid)), "--queue", f"{name}\n").stderr

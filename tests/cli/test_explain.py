@@ -226,14 +226,14 @@ def test_without_a_server_the_fallback_is_explained(run_on_engine: Run, mode: st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give --backlog, or --queue and --redis-url (or REDIS_URL)"),
-        (("--queue", "a"), "give --backlog, or --queue and --redis-url (or REDIS_URL)"),
-        (("--redis-url", "redis://localhost"), "give --backlog, or --queue and --redis-url (or REDIS_URL)"),
+        ((), "give --backlog, or --queue or --config with sections of queues"),
+        (("--queue", "a"), 'queues."a" has no url: give --redis-url, or set REDIS_URL'),
+        (("--redis-url", "redis://localhost"), "give --backlog, or --queue or --config with sections of queues"),
         (("--backlog", "-1"), "--backlog"),
         (("--backlog", "1", "--queue", "\n"), "remove control characters"),
         (("--backlog", "1", "--circuit", "ajar"), "--circuit"),
         (("--backlog", "1", "--config", "absent.toml"), "cannot be read"),
-        (("--queue", "a", "--redis-url", "http://:hunter2@localhost"), "no known scheme"),
+        (("--queue", "a", "--redis-url", "ftp://:hunter2@localhost"), "no known scheme"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--key", "jobs"), "{queue}"),
     ],
 )
@@ -250,3 +250,12 @@ def test_a_faulty_file_is_a_finding(run: Run, tmp_path: Path) -> None:
     result = run("explain", "--backlog", "1", "--config", file)
     assert (result.exit_code, result.stdout) == (1, "")
     assert len(result.stderr.splitlines()) == 3
+
+
+def test_it_prints_no_password_of_a_url(run: Run) -> None:
+    name = "redis://somebody:hunter2@queues.example/0"
+    for more in ((), ("--json",)):
+        result = run("explain", "--backlog", "1250", "--queue", name, *more)
+        assert result.exit_code == 0
+        assert "redis://***@queues.example/0" in result.stdout
+        assert "hunter2" not in result.output

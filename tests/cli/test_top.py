@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from backpressure import BackpressureConfig, RedisStatsProvider
 from backpressure.cli.top import command as top
@@ -25,8 +26,6 @@ from support.controller_fixtures import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import redis
 
     from cli.conftest import Run
 
@@ -152,7 +151,7 @@ def test_without_a_server_one_look_is_a_finding_and_shows_no_password(run_on_eng
         (("--redis-url", "redis://localhost"), "--queue"),
         (("--queue", "a"), "give --redis-url, or set REDIS_URL"),
         (("--queue", "", "--redis-url", "redis://localhost"), "give 1 to 255"),
-        (("--queue", "a", "--redis-url", "http://:hunter2@localhost"), "no known scheme"),
+        (("--queue", "a", "--redis-url", "ftp://:hunter2@localhost"), "no known scheme"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--interval", "0"), "--interval"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--config", "absent.toml"), "cannot be read"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--set", "mode=monitor"), "mode is 'monitor'"),
@@ -274,3 +273,14 @@ def read_to_the_end(terminal: int) -> str:
         while data := os.read(terminal, 65_536):
             said += data
     return said.decode(errors="replace")
+
+
+def test_it_prints_no_password_of_a_queue(run: Run, redis_url: str) -> None:
+    name = "redis://u:hunter2@host/0"
+    redis.Redis.from_url(redis_url).set(name, "no list")
+    for more in ((), ("--json",)):
+        result = run("top", "--redis-url", redis_url, "--queue", name, "--once", *more)
+        assert result.exit_code == 1
+        assert "redis://***@host" in result.stdout
+        assert "***" in result.stderr
+        assert "hunter2" not in result.output + result.stderr

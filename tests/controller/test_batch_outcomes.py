@@ -8,6 +8,7 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 import pytest
 
 from backpressure import (
@@ -290,7 +291,7 @@ def test_an_async_iterable_needs_no_on_outcome(
 class TestTimeouts:
     """A timeout raises an error of its own, with the batch's as its cause; a task group, a group."""
 
-    @pytest.fixture(params=["asyncio.timeout", "wait_for", "group", "cancel"])
+    @pytest.fixture(params=["asyncio.timeout", "wait_for", "anyio", "group", "cancel"])
     def error(
         self,
         request: pytest.FixtureRequest,
@@ -301,6 +302,9 @@ class TestTimeouts:
         async def expire(controller: AsyncBackpressureController, jobs: list[BatchJob]) -> None:
             if request.param == "wait_for":
                 await asyncio.wait_for(controller.process_batch(jobs), 0.01)
+            elif request.param == "anyio":
+                with anyio.fail_after(0.01):
+                    await controller.process_batch(jobs)
             elif request.param == "cancel":
                 task = asyncio.create_task(controller.process_batch(jobs))
                 asyncio.get_running_loop().call_later(0.01, task.cancel)

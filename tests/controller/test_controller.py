@@ -864,3 +864,16 @@ def test_threads_lose_no_count(controller: BackpressureController) -> None:
         list(pool.map(ask, range(8)))
     total = sum(sum(totals.reasons) for totals in controller._engine.totals().values())
     assert total == 8 * rounds
+
+
+def test_errors_about_arguments_name_what_was_called(engine_name: str) -> None:
+    with BackpressureController(None, InMemoryStatsProvider({"q": 0}), _engine=engine_name) as controller:
+        run: Any = controller.run
+        gate: Any = controller.gate("low", "q")
+        for missing in ((), ("low",), ("low", "q")):
+            with pytest.raises(TypeError, match=r"^BackpressureController\.run\(\) missing .*'work'"):
+                run(*missing)
+        with pytest.raises(TypeError, match=r"^BackpressureController\.run\(\) missing"):
+            run(priority="low", queue_name="q")
+        with pytest.raises(TypeError, match=r"^Gate\.run\(\) missing .*'work'"):
+            gate.run()

@@ -120,6 +120,8 @@ def test_jitter_makes_no_sleep_longer_than_accepted(
         (-1, "max_wait is -1: give seconds from 0"),
         (True, "max_wait is True: give seconds from 0"),
         ({"low": "1s"}, r"max_wait\['low'\] is '1s': give seconds from 0"),
+        (200, r"max_wait is 200: milliseconds\? durations are seconds: write 0.2, or for so long a wait timedelta"),
+        ({"low": 90}, r"max_wait\['low'\] is 90: milliseconds\? durations are seconds: write 0.09, or"),
         ({"urgent": 1}, "max_wait has an invalid priority 'urgent'"),
     ],
 )

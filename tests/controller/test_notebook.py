@@ -1,6 +1,6 @@
 """Where a Jupyter kernel's loop runs, a controller waits as anywhere; on other loops `start` says that it cannot.
 
-ipykernel is no dependency of the tests: what is read of it is stood in for here, under its own names.
+No kernel is a dependency of the tests: what is read of them is stood in for here, under its own names.
 """
 
 from __future__ import annotations
@@ -84,6 +84,57 @@ def test_a_cell_of_a_subshell_runs_on_the_loop_of_its_thread(
     thread.start()
     thread.join()
     assert ran == [0]
+
+
+def on_loop_of_a_thread(kind: type[threading.Thread], code: Callable[[], object]) -> object:
+    """Run code on an event loop in a thread; return its value, or the error."""
+    ended: list[object] = []
+
+    async def main() -> object:
+        return code()
+
+    def run() -> None:
+        try:
+            ended.append(asyncio.run(main()))
+        except BackpressureError as error:
+            ended.append(error)
+
+    thread = kind(target=run)
+    thread.start()
+    thread.join()
+    return ended[0]
+
+
+@pytest.mark.filterwarnings("ignore:a BackpressureController is used on a running event loop")
+def test_a_kernel_that_tells_of_no_loop_runs_it_in_the_main_thread(
+    kernel: types.SimpleNamespace, controller: BackpressureController
+) -> None:
+    del kernel.io_loop  # as xeus-python's
+
+    async def execute() -> int:
+        return controller.run("medium", "red", int)
+
+    assert asyncio.run(execute()) == 0
+    refused = on_loop_of_a_thread(threading.Thread, lambda: controller.run("medium", "red", int))
+    assert isinstance(refused, BackpressureError)
+
+
+@pytest.mark.filterwarnings("ignore:a BackpressureController is used on a running event loop")
+def test_a_cell_of_marimo_waits(controller: BackpressureController, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = threading.local()
+    marimo: Any = types.ModuleType("marimo")
+    marimo.running_in_notebook = lambda: getattr(kernels, "has_context", False)
+    monkeypatch.setitem(sys.modules, "marimo", marimo)
+
+    def code() -> int:
+        kernels.has_context = True
+        return controller.run("medium", "red", int)
+
+    assert on_loop_of_a_thread(threading.Thread, code) == 0  # a kernel may run in any thread
+    own = type("Thread", (threading.Thread,), {"__module__": "marimo._runtime.threads"})
+    assert isinstance(on_loop_of_a_thread(own, code), BackpressureError)
+    other = on_loop_of_a_thread(threading.Thread, lambda: controller.run("medium", "red", int))
+    assert isinstance(other, BackpressureError)
 
 
 @pytest.mark.parametrize("where", ["a loop of another thread", "a terminal", "no kernel"])

@@ -194,6 +194,27 @@ def test_health_tells_zone_and_advice_of_each_priority(engine_name: str) -> None
     assert controller.health()["queues"]["mail"]["advice"] is None
 
 
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_health_makes_no_decisions_of_what_it_sees(
+    engine_name: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for a thousand queues at a time."""
+    controller, _, _ = make(engine_name, 5_000, config={"mode": mode})
+    for builder in ("peeked", "observed"):
+        monkeypatch.setattr(controller._host, builder, lambda _: pytest.fail("a decision was made"))
+    with controller:
+        controller.circuit("other").force_open(for_=3)
+        queues = controller.health()["queues"]
+    assert queues["mail"]["advice"]["low"]["reason"] == "backlog_red_shed"
+    assert queues["other"]["advice"]["high"] == {
+        "zone": None,
+        "delay": None,
+        "should_shed": True,
+        "reason": "circuit_open",
+        "retry_after": 3.0,
+    }
+
+
 def test_in_observe_mode_health_tells_what_enforcing_would(engine_name: str) -> None:
     controller, _, _ = make(engine_name, 5_000, config={"mode": "observe"})
     with controller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +32,7 @@ class FakeEngine:
         self.states = {"jobs": 1, "mail": 0}
         self.hastened: list[str] = []
         self.oldest_ages_ns: dict[str, int | None] = {}
+        self.as_of_ns: dict[str, int] = {}
 
     def queue_names(self) -> list[str]:
         return list(self.states)
@@ -41,6 +43,7 @@ class FakeEngine:
 
     def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None) -> bool:
         self.oldest_ages_ns[queue_name] = oldest_age_ns
+        self.as_of_ns[queue_name] = as_of_ns
         return True
 
     def read_failed(self, queue_name: str) -> None: ...
@@ -113,6 +116,43 @@ def test_the_engine_is_told_how_long_the_oldest_job_waited(
 ) -> None:
     make(engine).finish({"jobs": QueueStats("jobs", 1, oldest_age=seconds)}, None, 0)
     assert engine.oldest_ages_ns == {"jobs": nanoseconds}
+
+
+class NoTime(tzinfo):
+    """Raises when it is asked."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise OSError
+
+    def dst(self, _: datetime | None) -> None: ...
+
+    def tzname(self, _: datetime | None) -> None: ...
+
+
+def test_every_sample_has_its_own_instant(engine: FakeEngine) -> None:
+    new = datetime.now(UTC) - timedelta(seconds=1)
+    old = new - timedelta(seconds=10)
+    instants = {"a": new, "b": new, "c": old, "bad": new.replace(tzinfo=NoTime()), "d": new, "e": old}
+    samples = make(engine)
+    for _ in range(2):
+        samples.finish({name: QueueStats(name, 1, last_updated=at) for name, at in instants.items()}, None, 0)
+        known = engine.as_of_ns
+        assert known["a"] == known["b"] == known["d"] == known["c"] + 10**10
+        assert (known["c"], list(known)) == (known["e"], ["a", "b", "c", "d", "e"])
+
+
+def test_a_known_queue_is_asked_again_whether_its_sample_is_whole(engine: FakeEngine) -> None:
+    samples = make(engine)
+    samples.finish(good("jobs", "mail"), None, 0)
+    engine.as_of_ns.clear()
+    later: dict[str, QueueStats] = {
+        "jobs": QueueStats("jobs", -1),
+        "mail": QueueStats("mail", 1, delayed_count=-1),
+        "new": QueueStats("new", 1, processing_count=7, delayed_count=0),
+    }
+    samples.finish(later, None, 0)
+    assert list(engine.as_of_ns) == ["new"]
+    assert samples.errors() == {"invalid_sample": 2}
 
 
 def test_names_that_a_provider_invents_are_no_matter(engine: FakeEngine) -> None:

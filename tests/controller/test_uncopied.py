@@ -35,6 +35,8 @@ def things(engine_name: str) -> list[tuple[object, str]]:
         (blocking.gate("low", "q"), r"Gate does not pickle .* controller\.gate\(\)"),
         (awaited.gate("low", "q"), r"AsyncGate does not pickle .* controller\.gate\(\)"),
         (alone, "CircuitBreaker does not pickle .* from the same CircuitConfig"),
+        (alone.try_acquire(), "Ticket does not pickle .* in the process that got it"),
+        (blocking._engine, "Engine does not pickle .* from the same BackpressureConfig"),
         (blocking.circuit("q"), r"CircuitBreaker does not pickle .* controller\.circuit\(\)"),
     ]
 
@@ -56,11 +58,12 @@ def test_what_they_decide_does_pickle(engine_name: str) -> None:
         assert pickle.loads(pickle.dumps(controller.health()))["queues"]["q"]["backlog"] == 5_000
 
 
-def test_tickets_stay_in_their_process(engine_name: str) -> None:
-    ticket = CircuitBreaker(_engine=engine_name).try_acquire()
-    for way in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="pickle"):
-            way(ticket)
+@pytest.mark.parametrize("way", WAYS[2:])
+def test_their_methods_refuse_as_well(engine_name: str, way: Callable[[Any], object]) -> None:
+    controller = BackpressureController(None, InMemoryStatsProvider({"q": 0}), _engine=engine_name)
+    for method in (controller.run, controller.suggest_throttle):
+        with pytest.raises(TypeError, match=r"does not pickle .* from the same BackpressureConfig"):
+            way(method)
 
 
 def test_the_classes_themselves_pickle() -> None:

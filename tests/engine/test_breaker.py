@@ -712,10 +712,22 @@ def test_milliseconds_saturate_and_never_wrap(engine_module: Any, past_ms: int) 
     bench.time.now_ns += TRIP_WINDOW // 2
     bench.fail()
     assert fields(bench.breaker) == Fields(OPEN, forced=0, leased=0, count=0, generation=1, stamp_ms=LAST_MS - 1)
-    bench.time.now_ns += 10 * RECOVERY
-    assert bench.breaker.try_acquire() is None  # time stands still there: rather closed for ever than early
-    bench.breaker.force_close()
-    assert bench.breaker.try_acquire() is not None
+    assert bench.breaker.retry_at_ns(bench.breaker.word) == (LAST_MS - 1) * MS + RECOVERY
+    bench.time.now_ns += RECOVERY  # no stamp tells when it opened: rather probed early than refused for ever
+    for _ in range(2):
+        assert bench.breaker.try_acquire().probe
+        bench.time.now_ns += 10 * RECOVERY
+    bench.breaker.record(False)
+    assert bench.breaker.state() == OPEN
+    assert bench.breaker.try_acquire().probe
+
+
+def test_a_run_of_failures_across_the_last_stamp_opens(engine_module: Any) -> None:
+    bench = Bench(engine_module, origin_ns=0, now_ns=LAST_MS * MS)
+    for _ in range(3):
+        bench.time.now_ns += 10 * TRIP_WINDOW
+        bench.fail()
+    assert bench.breaker.state() == OPEN
 
 
 def test_the_last_recovery_before_saturation_works(engine_module: Any) -> None:

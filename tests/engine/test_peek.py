@@ -57,10 +57,21 @@ class World:
         )
 
     def look(self) -> None:
-        """Look at everything."""
+        """Look at everything, by both ways of looking, which see the same."""
         for name in NAMES:
-            for priority in Priority:
-                self.engine.peek(priority, name)
+            seen = [self.engine.peek(priority, name) for priority in Priority]
+            for decision, outlined in zip(seen, self.engine.outlook(name), strict=True):
+                words = decision.advised or decision
+                probe_ns = words._retry_at_ns and max(0, words._retry_at_ns - self.now_ns)
+                assert (words.zone, words.should_shed, words.reason) == (
+                    outlined["zone"],
+                    outlined["shed"],
+                    outlined["reason"],
+                )
+                assert (round((words._retry_delay or 0) * 1e9), probe_ns) == (
+                    outlined["delay_ns"],
+                    outlined["probe_ns"],
+                )
 
 
 def ask(world: World, priority: Priority, name: str) -> object:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
-from backpressure._engine.settings import CircuitSettings, EngineSettings
+from backpressure._engine.settings import CircuitSettings, EngineSettings, PatternSettings
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
@@ -49,6 +49,9 @@ def test_the_defaults_in_integers() -> None:
         "circuit": DEFAULT_CIRCUIT,
         "laws": {},
         "circuits": {},
+        "observed": {},
+        "patterns": (),
+        "one_mode": True,
         "cache_ttl_ns": 30 * SECOND,
         "check_after_ns": 9 * SECOND,
         "check_every_ns": 5 * SECOND,
@@ -134,7 +137,8 @@ def test_the_breakers_durations_round_up_to_milliseconds(name: str, seconds: flo
 
 @given(st.integers(10, 86_400_000))
 def test_whole_milliseconds_stay_what_they_are(milliseconds: int) -> None:
-    circuit = CircuitConfig(trip_window=milliseconds / 1_000, recovery_timeout=86_400.0, probe_interval=0.010)
+    window: dict[str, Any] = {"trip_window": f"{milliseconds}ms"}
+    circuit = CircuitConfig(**window, recovery_timeout=86_400.0, probe_interval=0.010)
     assert CircuitSettings.of(circuit).trip_window_ms == milliseconds
 
 
@@ -202,6 +206,28 @@ def test_a_queues_own_settings_fall_back_part_by_part() -> None:
         "shape": ThreeZoneLaw.of(config.thresholds, curve),
     }
     assert settings.circuits == {"breaker": CircuitSettings.of(circuit)}
+
+
+def test_patterns_are_in_the_order_in_which_they_are_asked() -> None:
+    thresholds = BacklogThresholds(low_priority=BacklogWindow(green_max=1, yellow_max=2, red_max=3))
+    circuit = CircuitConfig(failure_threshold=9)
+    config = BackpressureConfig(
+        queues={
+            "*": QueueConfig(circuit=circuit),
+            "mail-*": QueueConfig(thresholds=thresholds),
+            "mail-eu": QueueConfig(mode="observe"),
+            "mail-eu-*": QueueConfig(mode="enforce"),
+        }
+    )
+    settings, law = EngineSettings.of(config), ThreeZoneLaw.of(thresholds, config.curve)
+    compiled = CircuitSettings.of(circuit)
+    assert settings.patterns == (
+        PatternSettings("mail-eu-*", law, compiled, False),
+        PatternSettings("mail-*", law, compiled, None),
+        PatternSettings("*", None, compiled, None),
+    )
+    assert (settings.laws, settings.circuits) == ({"mail-eu": law}, {"mail-eu": compiled})
+    assert (settings.observed, settings.one_mode) == ({"mail-eu": True}, False)
 
 
 def test_a_new_configuration_is_a_new_epoch() -> None:

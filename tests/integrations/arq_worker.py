@@ -59,3 +59,5 @@ class WorkerSettings:
     after_job_end = after_job_end
     on_shutdown = shutdown
     poll_delay = 0.05
+    # A job that a signal cancels while it ends would take arq's own `on_shutdown` with it.
+    job_completion_wait = 10

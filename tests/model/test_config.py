@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from collections.abc import Callable
@@ -180,6 +181,15 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     ),
     (CurveConfig, "curve.shed_permille", "give an integer from 0 to 1000", {"shed_permille": -1}),
     (CurveConfig, "curve.shed_permille", "give an integer from 0 to 1000", {"shed_permille": 1_001}),
+    (CurveConfig, "curve.shed_at", "give an integer of waiting jobs", {"shed_at": -1}),
+    (CurveConfig, "curve.shed_at", "give an integer of waiting jobs", {"shed_at": 2**53}),
+    (CurveConfig, "curve.shed_at", "give an integer of waiting jobs", {"shed_at": True}),
+    (
+        CurveConfig,
+        "curve.shed_at",
+        "shed_permille says the same in another way: give one of the two",
+        {"shed_at": 900, "shed_permille": 800},
+    ),
     (CurveConfig, "curve.delay_jitter", "give a number from 0 to 1", {"delay_jitter": -NS}),
     (CurveConfig, "curve.delay_jitter", "give a number from 0 to 1", {"delay_jitter": 1 + NS}),
     (CurveConfig, "curve.delay_jitter", "give a number from 0 to 1", {"delay_jitter": MORE_THAN_A_FLOAT}),
@@ -310,7 +320,7 @@ FOLLOWS: list[tuple[Build, dict[str, Any], dict[str, float]]] = [
     (PollingConfig, {"interval": 20}, {"busy_interval": 1}),
     (PollingConfig, {"interval": 120}, {"jitter": 1, "timeout": 3, "max_backoff": 120, "cache_ttl": 124}),
     (PollingConfig, {"interval": 20, "timeout": 20}, {"jitter": 1, "cache_ttl": 41}),
-    (PollingConfig, {"interval": 5_000, "enabled": False}, {"max_backoff": 5_000, "cache_ttl": 30}),
+    (PollingConfig, {"interval": 7_200, "enabled": False}, {"max_backoff": 7_200, "cache_ttl": 30}),
 ]
 
 
@@ -386,7 +396,42 @@ def test_refuses_endless_durations(build: Build, name: str, value: str) -> None:
 @pytest.mark.parametrize("value", [86_401, 5_000_000_000, MORE_THAN_A_FLOAT, -MORE_THAN_A_FLOAT])
 def test_suspects_nanoseconds_where_go_would_write_them(build: Build, name: str, value: int) -> None:
     hint = "durations are seconds; Go writes nanoseconds, so divide by 1_000_000_000"
+    if value == 86_401:  # not a ten-thousandth of a second, which nobody wants
+        hint = f'milliseconds? {hint}; for milliseconds write "86401ms"'
     refuses(build, path_of(build, name), hint, **{name: value})
+
+
+@pytest.mark.parametrize(("build", "name"), DURATIONS)
+def test_asks_whether_a_long_bare_number_is_milliseconds(build: Build, name: str) -> None:
+    longest = 60 if build is CurveConfig or name == "timeout" else 3_600
+    error = refused(build, **{name: longest + 500})
+    assert error.field == path_of(build, name)
+    if name != "cache_ttl":  # its own rule allows no more
+        assert f'milliseconds? durations are seconds: write "{(longest + 500) / 1_000:g}s", or ' in str(error)
+
+
+@pytest.mark.parametrize("name", ["trip_window", "recovery_timeout"])
+@pytest.mark.parametrize("value", [60_000, 60_000.0, 30_000, 3_601])
+def test_milliseconds_are_not_taken_for_seconds(name: str, value: float) -> None:
+    rule = f'milliseconds? durations are seconds: write "{value / 1_000:g}s", or "{value:g}s" if so long is meant'
+    refuses(CircuitConfig, f"circuit.{name}", rule, **{name: value})
+
+
+@pytest.mark.parametrize("given_as", ["60000s", "1000m", timedelta(seconds=60_000)])
+def test_what_has_a_unit_is_believed_also_after_a_round_trip(given_as: Any) -> None:
+    config = BackpressureConfig(circuit=CircuitConfig(recovery_timeout=given_as))
+    assert config.circuit.recovery_timeout == 60_000
+    as_json = json.loads(json.dumps(config.to_dict()))
+    assert as_json["circuit"]["recovery_timeout"] == "60000.0s"
+    for again in (
+        BackpressureConfig.from_mapping(as_json).circuit,
+        config.evolve({"max_queues": 5}).circuit,
+        attrs.evolve(config.circuit, failure_threshold=2),
+        pickle.loads(pickle.dumps(config)).circuit,
+        copy.deepcopy(config).circuit,
+    ):
+        assert again.recovery_timeout == 60_000
+    config.validate()
 
 
 @pytest.mark.parametrize("value", [86_400, 86_400.0])
@@ -425,7 +470,7 @@ def test_refuses_what_is_no_boolean(build: Build, name: str, value: Any) -> None
 
 def test_every_setting_is_among_those_tried() -> None:
     tried = {name for _, name in (*DURATIONS, *INTEGERS, *FRACTIONS, *BOOLEANS)}
-    others = {"delay_jitter", "excluded_exceptions", "is_failure", "high_priority", "fallback_mode"}
+    others = {"shed_at", "delay_jitter", "excluded_exceptions", "is_failure", "high_priority", "fallback_mode"}
     for kind in (BacklogWindow, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy):
         assert {field.name for field in attrs.fields(kind)} <= tried | others
 

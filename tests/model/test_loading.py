@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,8 +189,36 @@ def test_every_rule_is_tried() -> None:
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
         for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
-    assert ruled
-    assert ruled <= tried
+    between_sections = {(BackpressureConfig, "curve"), (BackpressureConfig, "queues")}
+    assert ruled - between_sections
+    assert ruled - between_sections <= tried
+
+
+def test_shed_at_lies_in_the_red_zone_of_low_priority() -> None:
+    for jobs in (500, 1_000):
+        assert BackpressureConfig.from_mapping({"curve": {"shed_at": jobs}}).curve.shed_at == jobs
+    for jobs in (499, 1_001):
+        error = refused(BackpressureConfig.from_mapping, {"curve": {"shed_at": jobs}})
+        assert str(error) == (
+            f"curve.shed_at is {jobs}: must be from yellow_max (500) to red_max (1000) of low_priority"
+        )
+        with pytest.raises(ConfigurationError, match=r"curve\.shed_at is"):
+            BackpressureConfig(curve=CurveConfig(shed_at=jobs))
+    other_window = {"m*": {"thresholds": {"low_priority": {"red_max": 800}}}}
+    error = refused(BackpressureConfig.from_mapping, {"curve": {"shed_at": 900}, "queues": other_window})
+    assert str(error).startswith('queues."m*".curve.shed_at is 900: must be from yellow_max (500) to red_max (800)')
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_what_says_the_same_in_another_way_counts_in_the_upper_layer(load: Load, tmp_path: Path) -> None:
+    in_jobs = load({"curve.shed_at": 900}, tmp_path)
+    assert BackpressureConfig.from_mapping(in_jobs.to_dict()) == in_jobs
+    in_thousandths = in_jobs.evolve({"curve.shed_permille": 700})
+    assert (in_thousandths.curve.shed_at, in_thousandths.curve.shed_permille) == (None, 700)
+    again = in_thousandths.evolve({"curve.shed_at": 600, "queues.mail.curve.shed_at": 950})
+    assert (again.curve.shed_at, again.curve_of("mail").shed_at) == (600, 950)
+    own = in_thousandths.evolve({"queues.mail.curve.shed_at": 950}).curve_of("mail")
+    assert (own.shed_at, own.permille(again.thresholds.low_priority)) == (950, 900)
 
 
 def test_nothing_gives_the_defaults(tmp_path: Path) -> None:
@@ -370,7 +400,10 @@ def test_a_queue_does_not_repeat_the_faults_it_inherits() -> None:
         ({"polling": {"Interval": 5}}, "polling.Interval is unknown: did you mean interval?"),
         ({"thresholds": {"low_prio": {}}}, "thresholds.low_prio is unknown: did you mean low_priority?"),
         ({"recovery": {7: 1}}, "recovery.7 is unknown: give fallback_mode, graceful_degrade, manual_override or "),
-        ({"queues": {"a": {"polling": {}}}}, 'queues."a".polling is unknown: give thresholds, curve or circuit'),
+        (
+            {"queues": {"a": {"polling": {}}}},
+            'queues."a".polling is unknown: give thresholds, curve, circuit, mode, url, layout, key, group or options',
+        ),
         ({"a b": 1}, '"a b" is unknown: give thresholds, '),
         ({"curve": None}, "curve is None: give a table of settings"),
         ({"thresholds": {"low_priority": [1, 2, 3]}}, "thresholds.low_priority is [1, 2, 3]: give a table of settings"),
@@ -532,3 +565,54 @@ def test_only_loading_loads_cattrs() -> None:
         "assert 'cattrs' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=True)
+
+
+# How Django users write their settings.
+UPPER = {
+    "POLLING": {"INTERVAL": "2s", "TIMEOUT": timedelta(seconds=1)},
+    "THRESHOLDS": {"LOW_PRIORITY": {"RED_MAX": 2_000}},
+    "CIRCUIT": {"EXCLUDED_EXCEPTIONS": (KeyError,)},
+    "MODE": "observe",
+    "QUEUES": {"MAIL": {"CIRCUIT": {"FAILURE_THRESHOLD": 9}}, "mail-slow": {"curve": {"red_max_delay": "9s"}}},
+}
+
+
+def lower(table: Any, *, queues: bool = False) -> Any:
+    if not isinstance(table, dict):
+        return table
+    return {name if queues else name.lower(): lower(part, queues=name == "QUEUES") for name, part in table.items()}
+
+
+def test_djangos_settings_may_be_upper_case() -> None:
+    config = BackpressureConfig.from_django(UPPER)
+    assert config == BackpressureConfig.from_django(lower(UPPER)) == BackpressureConfig.from_mapping(lower(UPPER))
+    assert config.circuit_of("MAIL").failure_threshold == 9
+    assert config.circuit_of("mail").failure_threshold == 5
+    assert config.curve_of("mail-slow").red_max_delay == 9.0
+    assert config.polling.timeout == 1.0
+    assert BackpressureConfig.from_django({}, base=config) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"POLING": {}}, "poling is unknown: did you mean polling?"),
+        ({"Polling": {"interval": 2}}, "Polling is unknown: did you mean polling?"),
+        ({"POLLING": {"INTERVALL": 2}}, "polling.intervall is unknown: did you mean interval?"),
+        ({"POLLING": {"INTERVAL": 2}, "polling": {"jitter": 1}}, "polling is {'jitter': 1}: given in upper case and"),
+        ({"QUEUES": {"MAIL": {"CIRCIUT": {}}}}, 'queues."MAIL".circiut is unknown: did you mean circuit?'),
+        ({"POLLING": 5}, "polling is 5: give a table of settings"),
+        ({1: 2}, "1 is unknown"),
+    ],
+)
+def test_djangos_settings_are_strict(settings: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        BackpressureConfig.from_django(settings)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("correct in settings.BACKPRESSURE")
+
+
+@pytest.mark.parametrize("given", [None, "POLLING", SimpleNamespace(BACKPRESSURE={})])
+def test_djangos_settings_are_a_dict(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"give settings.BACKPRESSURE, a dict"):
+        BackpressureConfig.from_django(given)

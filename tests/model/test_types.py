@@ -131,13 +131,31 @@ def test_parses_a_subclass_of_str() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [0, 1, 2, 1.0, True, False, None, "", "LOW", "low ", "urgent", b"low", CircuitState.OPEN, Priority, [LOW]]
+    "value", [0, 1, 2, 1.0, True, False, None, "", "urgent", b"low", CircuitState.OPEN, Priority, [LOW]]
 )
 def test_refuses_any_other_priority(value: object) -> None:
     with pytest.raises(InvalidPriorityError) as caught:
         Priority.parse(value)
     assert str(caught.value) == f'invalid priority {value!r}: give a Priority or one of "low", "medium", "high"'
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("HIGH", "high"), ("Low", "low"), ("low ", "low"), ("MEDUIM", "medium"), ("hihg", "high"), (b"HIGH", None)],
+)
+def test_a_priority_that_is_nearly_one_is_answered_with_it(given: object, meant: str | None) -> None:
+    with pytest.raises(InvalidPriorityError) as caught:
+        Priority.parse(given)
+    question = f'did you mean "{meant}"? ' if meant else ""
+    choices = 'give a Priority or one of "low", "medium", "high"'
+    assert str(caught.value) == f"invalid priority {given!r}: {question}{choices}"
+
+
+def test_a_priority_of_megabytes_is_not_compared() -> None:
+    with pytest.raises(InvalidPriorityError) as caught:
+        Priority.parse("HIGH" * 1_000_000)
+    assert "did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,9 @@ def test_promtool_parses_every_expression_of_the_dashboard(tmp_path: Path) -> No
 
 @pytest.fixture
 def provider() -> InMemoryStatsProvider:
-    return InMemoryStatsProvider({"empty": 0, "yellow": 300, "red": 6_000, "down": 0})
+    provider = InMemoryStatsProvider({"empty": 0, "yellow": 300, "down": 0})
+    provider.set("red", 6_000, processing_count=4, delayed_count=2, oldest_age=90.0)
+    return provider
 
 
 BY_HAND = BackpressureConfig(polling=PollingConfig(enabled=False), max_queues=4)

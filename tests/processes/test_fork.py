@@ -127,3 +127,41 @@ def test_a_fork_finds_no_thread_of_ours_and_the_poller_comes_back(python: Python
     """Python 3.12 warns of a fork where there are threads: it may not find one that we started."""
     ended = python(FORKS)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "{1}\n", "")
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_a_child_that_was_not_started_names_the_cause(python: Python, how: str) -> None:
+    code = """
+import multiprocessing, sys
+from backpressure import BackpressureController, ControllerNotStartedError, InMemoryStatsProvider
+
+controller = BackpressureController(None, InMemoryStatsProvider())
+
+def enqueue():
+    try:
+        controller.run("low", "mail", print)
+    except ControllerNotStartedError as error:
+        print(error)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context(sys.argv[1]).Process(target=enqueue)
+    child.start()
+    child.join()
+"""
+    ended = python(SAVED.format(code=code), how)
+    cause = {"fork": "this process was forked from process ", "spawn": "multiprocessing started this process, which "}
+    assert ended.stderr == ""
+    assert f"the controller is not started ({cause[how]}" in ended.stdout
+
+
+# A spawned process imports its main module, which must be a file.
+SAVED = """
+import pathlib, runpy, sys, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    program = pathlib.Path(folder, "program.py")
+    program.write_text({code!r})
+    import subprocess
+    done = subprocess.run([sys.executable, program, *sys.argv[1:]], capture_output=True, text=True)
+    print(done.stdout)
+    print(done.stderr, file=sys.stderr, end="")
+"""

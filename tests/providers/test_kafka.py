@@ -273,7 +273,8 @@ def test_messages_that_are_gone_do_not_count(kafka: KafkaServer, name: str) -> N
         assert backlogs(provider) == {"none": 13, "earliest": 9, "latest": 6}
 
 
-def test_a_commit_beyond_the_end_hides_no_other_partition(kafka: KafkaServer, name: str) -> None:
+def test_a_commit_beyond_the_end_counts_from_where_consumers_begin(kafka: KafkaServer, name: str) -> None:
+    """As of a topic that was made anew or restored, or of offsets that were copied from another cluster."""
     from kafka import TopicPartition
     from kafka.structs import OffsetAndMetadata
 
@@ -281,8 +282,53 @@ def test_a_commit_beyond_the_end_hides_no_other_partition(kafka: KafkaServer, na
     kafka.produce(name, 10, 10)
     with kafka.admin() as admin:
         admin.alter_group_offsets(name, {TopicPartition(name, 0): OffsetAndMetadata(1_000, "", -1)})
+        admin.delete_records({TopicPartition(name, 0): 3})
+    queues = {
+        "earliest": ConsumerLag(name, group=name),
+        "latest": ConsumerLag(name, group=name, auto_offset_reset="latest"),
+    }
+    with opened(kafka.address, queues) as provider:
+        assert backlogs(provider) == {"earliest": 7 + 10, "latest": 0}
+    kafka.consume(name, name, 7, 4)
+    with opened(kafka.address, queues) as provider:
+        assert backlogs(provider) == {"earliest": 6, "latest": 6}
+
+
+def test_a_commit_that_is_newer_than_the_end_is_not_beyond_it(
+    kafka: KafkaServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is asked for beside the commits, and a busy group may commit what came in between."""
+    kafka.create(name)
+    kafka.produce(name, 10)
+    kafka.consume(name, name, 10)
+    offsets = _kafka_link.Link.offsets
+    before = [2]
+
+    async def earlier(link: _kafka_link.Link, leaders: Any, time: int) -> Any:
+        found = await offsets(link, leaders, time)
+        if time == _kafka_link.LATEST and before:
+            back = before.pop()
+            found = {partition: end - back for partition, end in found.items() if isinstance(end, int)}
+        return found
+
+    monkeypatch.setattr(_kafka_link.Link, "offsets", earlier)
     with opened(kafka.address, [name], group=name) as provider:
-        assert backlogs(provider) == {name: 10}
+        assert backlogs(provider) == {name: 0}
+    assert not before
+
+
+def test_a_share_group_is_refused_and_spoils_no_other(kafka: KafkaServer, name: str) -> None:
+    kafka.create(name)
+    kafka.produce(name, 3)
+    kafka.consume(name, f"{name}-workers", 1)
+    kafka.share(name, f"{name}-share")
+    queues = {group: ConsumerLag(name, group=f"{name}-{group}") for group in ("share", "workers", "none")}
+    with opened(kafka.address, queues) as provider:
+        assert backlogs(provider) == {"share": "config", "workers": 2, "none": 3}
+        error = failure(lambda: provider.get_queue_stats("share"))
+        assert f"group '{name}-share': ShareGroupError: it commits no offsets" in str(error)
+    with opened(kafka.address, queues, api_version=(2, 1)) as provider:
+        assert backlogs(provider)["workers"] == 2  # its requests could not ask
 
 
 def test_a_transaction_that_hangs_hides_nothing(kafka: KafkaServer, name: str) -> None:
@@ -353,6 +399,7 @@ def test_all_queues_of_a_read_share_its_requests(
         assert set(backlogs(provider).values()) == {0}
         assert sorted(sent) == [
             "FindCoordinatorRequest",
+            "ListGroupsRequest",  # no group has committed anything: are they share groups?
             "ListOffsetsRequest",
             "ListOffsetsRequest",
             "MetadataRequest",
@@ -360,6 +407,18 @@ def test_all_queues_of_a_read_share_its_requests(
         ]
         sent.clear()
         assert len(backlogs(provider)) == 15
+        assert sorted(sent) == [
+            "ListGroupsRequest",
+            "ListOffsetsRequest",
+            "ListOffsetsRequest",
+            "MetadataRequest",
+            "OffsetFetchRequest",
+        ]
+        kafka.produce(topics[0], 1)
+        for group in ("a", "b", "c"):
+            kafka.consume(topics[0], group, 1)
+        sent.clear()
+        assert set(backlogs(provider).values()) == {0}
         assert sorted(sent) == ["ListOffsetsRequest", "ListOffsetsRequest", "MetadataRequest", "OffsetFetchRequest"]
 
 

@@ -33,6 +33,7 @@ class Memory(Backend):
         "test_a_server_that_restarts": NO_SERVER,
         "test_impossible_queues": "it takes samples, which the controller judges",
         "test_impossible_timeouts": NO_ARGUMENT,
+        "test_milliseconds_are_not_taken_for_seconds": NO_ARGUMENT,
         "test_other_impossible_arguments": NO_ARGUMENT,
         "test_a_place_that_cannot_be_read_is_withheld": NO_ARGUMENT,
         "test_impossible_names": "names are checked when numbers are told; any other has none",

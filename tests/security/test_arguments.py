@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import decimal
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,22 @@ KINDS = {"returns", "ConfigurationError", "InvalidPriorityError", "InvalidQueueE
 
 class OwnText(str):
     __slots__ = ()
+
+
+class OwnHash(str):
+    """A name, or a priority, whose own methods are broken."""
+
+    __slots__ = ()
+
+    def _broken(self, *_: object) -> Any:
+        raise LookupError("the class's own method was called")
+
+    __hash__ = __eq__ = __len__ = __str__ = __repr__ = __getitem__ = __iter__ = __contains__ = _broken
+
+
+class OwnRepr:
+    def __repr__(self) -> str:
+        raise LookupError("the class's own method was called")
 
 
 class OwnInt(int):
@@ -98,6 +116,9 @@ CALLS: dict[str, Callable[[BackpressureController, Any], object]] = {
     "recovery_timeout": lambda c, value: _made(c, BackpressureConfig().evolve({"circuit.recovery_timeout": value})),
     "graceful_degrade": lambda c, value: _made(c, BackpressureConfig().evolve({"recovery.graceful_degrade": value})),
 }
+
+#: Those that are given a name or a priority.
+NAMED = [name for name in CALLS if name.endswith((" queue", " priority")) and "max_wait" not in name]
 
 
 def _sampled(controller: BackpressureController, sample: QueueStats) -> object:
@@ -170,3 +191,38 @@ def test_a_long_name_is_not_looked_through(given: Any, monkeypatch: pytest.Monke
     for check in checks:
         with pytest.raises(ValueError, match="10,000,000"):
             check(given)
+
+
+def kept_hash(text: str) -> int:
+    """Return the hash that a string keeps since it was asked for it; -1 where nobody did."""
+    return ctypes.c_ssize_t.from_address(id(text) + object.__basicsize__ + ctypes.sizeof(ctypes.c_ssize_t)).value
+
+
+@pytest.mark.parametrize("character", ["x", "é"], ids=["ASCII", "not ASCII"])
+@pytest.mark.parametrize("name", NAMED)
+def test_a_long_text_is_neither_hashed_nor_encoded(
+    engine_name: str, engine_module: object, name: str, character: str
+) -> None:
+    short, long = character * 5, character * 10_000
+    size = sys.getsizeof(long)
+    hash(short)
+    assert (kept_hash(short), kept_hash(long)) == (hash(short), -1), "the interpreter keeps no hashes where we look"
+    ((kind, _),) = outcomes(engine_name, name, [long])
+    assert kind != "returns"
+    assert kept_hash(long) == -1
+    assert sys.getsizeof(long) == size, "it keeps an encoded copy"
+
+
+@pytest.mark.parametrize("place", ["queue", "priority"])
+def test_nobody_asks_a_text_of_a_class_of_its_own_for_its_hash(
+    engine_name: str, engine_module: object, place: str
+) -> None:
+    given = OwnHash("low")
+    for name in (name for name in NAMED if name.endswith(place)):
+        assert [kind for kind, _ in outcomes(engine_name, name, [given, given])] == ["returns", "returns"], name
+
+
+def test_what_cannot_be_shown_is_refused_all_the_same(engine_name: str, engine_module: object) -> None:
+    for name in NAMED:
+        for kind, text in outcomes(engine_name, name, [OwnRepr(), OwnHash("x" * 300), OwnHash("a\nb")]):
+            assert kind in {"InvalidQueueError", "InvalidPriorityError"}, (name, kind, text)

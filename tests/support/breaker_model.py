@@ -199,7 +199,7 @@ class BreakerModel:
 
     def _fail(self, began_ns: int) -> None:
         if self.state == CLOSED:
-            idle_ms = self._reading(began_ns) - self._stamp(self.failed_ns)
+            idle_ms = min(self._reading(began_ns), LAST_MS - 1) - self._stamp(self.failed_ns)
             if self.failures == 0 or idle_ms > self.circuit.trip_window_ms:
                 self.failures = 0
             self.failures, self.failed_ns = self.failures + 1, self.now_ns()
@@ -221,7 +221,7 @@ class BreakerModel:
         return min(max(0, math.ceil(Fraction(instant_ns - self.origin_ns, MS))), LAST_MS - 1)
 
     def _reading(self, instant_ns: int) -> int:
-        return min(max(0, math.floor(Fraction(instant_ns - self.origin_ns, MS))), LAST_MS)
+        return max(0, math.floor(Fraction(instant_ns - self.origin_ns, MS)))
 
     def _now_ms(self) -> int:
         return self._reading(self.now_ns())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import struct
 import subprocess
 import warnings
 from pathlib import Path
@@ -126,6 +127,7 @@ class KafkaServer(servers.Child):
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            "group.coordinator.rebalance.protocols": "classic,consumer,share",
         }
         return "".join(f"{name}={value}\n" for name, value in options.items())
 
@@ -139,7 +141,16 @@ class KafkaServer(servers.Child):
         file.write_text(self._configuration())
         with self._log() as log:
             subprocess.run(
-                self._java("kafka.tools.StorageTool", "format", "-t", "backpressure-tests-000", "-c", file),
+                self._java(
+                    "kafka.tools.StorageTool",
+                    "format",
+                    "-t",
+                    "backpressure-tests-000",
+                    "-c",
+                    file,
+                    "--feature",
+                    "share.version=1",
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -207,6 +218,21 @@ class KafkaServer(servers.Child):
                 future.get(timeout=10)
         finally:
             producer.close()
+
+    def share(self, topic: str, group: str) -> None:
+        """Join a share group that reads `topic`, whose client kafka-python does not have, and stay silent."""
+
+        def string(value: str) -> bytes:
+            return bytes([len(value) + 1]) + value.encode()
+
+        first, no_rack, one_topic, no_tags = bytes(4), b"\0", b"\2", b"\0"
+        request = struct.pack(">hhih", 76, 1, 0, 0) + no_tags  # ShareGroupHeartbeat, version 1
+        request += string(group) + string("a" * 22) + first + no_rack + one_topic + string(topic) + no_tags
+        with socket.create_connection((HOST, self._ports["plain"]), timeout=10) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            reply = connection.recv(4096)
+        (code,) = struct.unpack_from(">h", reply, 13)
+        assert code == 0, f"error {code} of a heartbeat"
 
     def consume(self, topic: str, group: str, *counts: int) -> None:
         """Read `counts` messages of the partitions as a member of the group, and commit the offsets after them."""

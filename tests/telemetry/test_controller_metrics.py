@@ -34,6 +34,35 @@ def counted(make_controller: MakeController, registry: CollectorRegistry) -> Bac
     return make_controller(None, BackpressureConfig(polling=PollingConfig(jitter=0)), registry=registry)
 
 
+def test_a_queues_bounds_and_what_else_its_sample_tells(
+    make_controller: MakeController, provider: InMemoryStatsProvider
+) -> None:
+    registry = CollectorRegistry()
+    low = {"green_max": 1, "yellow_max": 11, "red_max": 111}
+    config = BackpressureConfig.from_mapping(
+        {"queues": {"m*": {"thresholds": {"low_priority": low}, "curve": {"shed_at": 61}}, "quiet": {}}}
+    )
+    controller = make_controller(config=config, registry=registry)
+    provider.set("mail", 5, processing_count=2, delayed_count=3, oldest_age=4.5)
+    provider.set("quiet", 1)
+    for name in ("mail", "quiet"):
+        controller.suggest_throttle("low", name)
+    value = registry.get_sample_value
+    names = ("running_jobs", "delayed_jobs", "oldest_age_seconds")
+    assert [value(f"backpressure_{name}", {"queue": "mail"}) for name in names] == [2, 3, 4.5]
+    assert [value(f"backpressure_{name}", {"queue": "quiet"}) for name in names] == [None] * 3
+
+    def bound(queue: str, priority: str, name: str) -> float | None:
+        return value("backpressure_threshold_jobs", {"queue": queue, "priority": priority, "bound": name})
+
+    low_bounds = ("green_max", "yellow_max", "red_max", "shed_at")
+    assert [bound("mail", "low", name) for name in low_bounds] == [1, 11, 111, 61]
+    assert [bound("quiet", "low", name) for name in low_bounds] == [100, 500, 1_000, 900]
+    assert [bound("mail", "high", name) for name in low_bounds] == [1_000, 5_000, 10_000, None]
+    controller.reconfigure(config.evolve({'queues."m*".curve.shed_permille': 1_000}))
+    assert bound("mail", "low", "shed_at") is None
+
+
 def test_decisions_delays_and_sheds(counted: BackpressureController, registry: CollectorRegistry) -> None:
     for _ in range(3):
         counted.suggest_throttle("low", "empty")

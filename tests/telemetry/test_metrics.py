@@ -22,14 +22,14 @@ from backpressure._engine.pure.counters import Counters
 from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
 from backpressure._telemetry.families import FAMILIES, POLL_BUCKETS_NS
-from backpressure._telemetry.ledger import Durations, since
+from backpressure._telemetry.ledger import Details, Durations, since
 from backpressure._telemetry.metrics import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backpressure import BackpressureController
-    from backpressure._telemetry.ledger import Counts, MetricsSource
+    from backpressure._telemetry.ledger import Bounds, Counts, MetricsSource
     from backpressure.testing import ManualClock
     from support.controller_fixtures import MakeController
 
@@ -57,6 +57,8 @@ class FakeSource:
         self.states: dict[str, int] = {}
         self.forced: set[str] = set()
         self.samples: dict[str, tuple[int, float]] = {}
+        self.told: dict[str, Details] = {}
+        self.bounds: dict[str, dict[tuple[str, str], int]] = {}
         self.failures: dict[str, int] = {}
         self.durations = Durations()
         self.advice: dict[str, tuple[int, int]] = {}
@@ -85,6 +87,12 @@ class FakeSource:
 
     def backlogs(self) -> dict[str, tuple[int, float]]:
         return self.samples
+
+    def details(self) -> dict[str, Details]:
+        return self.told
+
+    def thresholds(self) -> dict[str, dict[tuple[str, str], int]]:
+        return self.bounds
 
     def errors(self) -> dict[str, int]:
         return self.failures
@@ -123,6 +131,12 @@ class ControllerSource:
         queues = self._controller.health()["queues"].items()
         return {name: (queue["backlog"], queue["sample_age"]) for name, queue in queues if queue["backlog"] is not None}
 
+    def details(self) -> Mapping[str, Details]:
+        return self._controller._health.details()
+
+    def thresholds(self) -> Mapping[str, Bounds]:
+        return self._controller._health.thresholds()
+
     def errors(self) -> dict[str, int]:
         errors: dict[str, int] = self._controller.health()["polling_errors"]
         return errors
@@ -159,6 +173,8 @@ def busy() -> FakeSource:
     source.decide("payments-queue", Priority.HIGH, Reason.BACKLOG_RED, 11_000 * MS, computed=True)
     source.states = {"email-queue": 0, "payments-queue": 2}
     source.samples = {"email-queue": (1_234, 0.5)}
+    source.told = {"email-queue": Details(2, 3, 4.5)}
+    source.bounds = {"email-queue": {("low", "red_max"): 1_000, ("low", "shed_at"): 900}}
     source.failures = {"timeout": 3}
     source.durations = Durations().plus(2 * MS).plus(20_000 * MS)
     source.advice = {"email-queue": (3, 4)}
@@ -633,6 +649,9 @@ def test_two_processes_make_one_page(tmp_path: Path, promtool: str) -> None:
     assert living("circuit_breaker_state", queue="payments-queue") == 2
     assert 2 <= living("sample_age_seconds", **email) < 60
     assert living("queue_backlog_size", **email) == 2  # the first worker wrote later, but had no newer sample
+    gauges = [living(name, **email) for name in ("running_jobs", "delayed_jobs", "oldest_age_seconds")]
+    assert gauges == [2, 3, 4.5]
+    assert living("threshold_jobs", **email, priority="low", bound="shed_at") == 900
     assert living("producer_compliance_ratio", **email) == 4 / 7
     assert [living(name) for name in ("manual_override", "emergency_mode", "observe_mode")] == [1, 0, 1]
     assert sum(count for (name, _), count in living.samples.items() if name == "backpressure_shed_events_total") == 2

@@ -60,7 +60,7 @@ class Admission:
         raise_rejection(decision)
         delay = decision.delay
         try:
-            limit = longest_wait(max_wait, decision.priority)
+            limit = longest_wait(max_wait, decision.priority, patient=patient)
         except ConfigurationError:
             self.give_back(decision)
             raise
@@ -148,8 +148,17 @@ class Admission:
         """Note that a caller followed a decision and that its job, which began at `began_ns`, raised."""
         if decision.delay > 0:
             self._compliance.honoured(decision)
-        ok = outcome.verdict(error, self._circuit_of(decision.queue_name), self._foreign)
+        circuit = self._circuit_of(decision.queue_name)
+        ok = outcome.verdict(error, circuit, self._foreign)
         self._engine.record(decision, ok, began_ns, type(error).__name__)
+        if ok is False:
+            outcome.note_failure(error, decision.queue_name, self._opens_in(decision.queue_name, circuit))
+
+    def _opens_in(self, queue_name: str, circuit: CircuitConfig) -> float:
+        """Return after how many seconds to try again where a job has just failed."""
+        breaker = self._engine.breaker(queue_name, False)
+        retry_at_ns = None if breaker is None or breaker.state() == 0 else breaker.retry_at_ns(breaker.word)
+        return circuit.probe_interval if retry_at_ns is None else max(0, retry_at_ns - self.now_ns()) / 1e9
 
     def report(self, decision: ThrottleDecision, error: BaseException | None, began_ns: int | None) -> None:
         """Note that a caller followed a decision, and how its job ended."""
@@ -210,8 +219,9 @@ class Admission:
     ) -> int | Exception:
         """Return for how long a batch's job is to wait, `patiently` if it is patient, or the exception that came."""
         try:
-            seconds = self.accept(decision, job.max_wait) if patiently is None else patiently(decision)
-            return nanoseconds(seconds)
+            if patiently is None:
+                return nanoseconds(self.accept(decision, job.max_wait, patient=job.patient))
+            return nanoseconds(patiently(decision))
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
 

@@ -135,7 +135,7 @@ class AsyncBackpressureController(ControllerBase):
     def _end_reads(self) -> threading.Thread | None:
         if self._loop_reads is None:
             return None
-        return self._loop_reads.close() if self._host.stopped else self._loop_reads.end()
+        return self._loop_reads.close() if self._host.stopped_in else self._loop_reads.end()
 
     def _rest_reads(self) -> threading.Thread | None:
         return None if self._loop_reads is None else self._loop_reads.rest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,6 +16,7 @@ from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
 from backpressure._engine.choice import ENGINE, load
+from backpressure._engine.laws.order import inversions
 from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
 from backpressure._model.arguments import check_seconds, shown, validate_queue_name
@@ -31,7 +34,6 @@ from backpressure._telemetry.events import Announcer
 from backpressure._telemetry.passed import Passed
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
@@ -113,11 +115,19 @@ class ControllerBase(Uncopied):
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
+        self._warn_of_order()
         recovery = self._config.recovery
         if recovery.manual_override:
             self.set_manual_override(True)
         if recovery.emergency_mode:
             self.set_emergency_mode(True)
+
+    def _warn_of_order(self) -> None:
+        """Log where a lower priority is better off than a higher one: nobody means that."""
+        for sentence in inversions(self._config):
+            self._foreign.log(
+                logging.WARNING, "%s", sentence, kind="thresholds", extra={"change": None, "queue_name": None}
+            )
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""
@@ -141,7 +151,7 @@ class ControllerBase(Uncopied):
                 if self._state == "new":
                     self._state = "running"
                     self._engine.set_running(True)
-                if self._host.stopped:  # by a signal handler, which no lock keeps out, after the state was checked
+                if self._host.stopped_in:  # by a signal handler, which no lock keeps out, after the state was checked
                     self._state = "stopped"
                     self._engine.set_running(False)
             if self._state == "running":
@@ -191,9 +201,15 @@ class ControllerBase(Uncopied):
 
     def _end(self) -> None:
         with self._lock():
-            self._host.stopped = True
+            if self._state != "stopped":
+                self._host.stopped_in = os.getpid()
             self._state = "stopped"
             self._engine.set_running(False)
+
+    def _rest(self) -> None:
+        """Poll no more until it is started again, as between two lifespans of an application."""
+        self._flush()
+        self._poller.retire()()
 
     def _set_stopped(self) -> None:
         self._end()
@@ -378,7 +394,7 @@ class ControllerBase(Uncopied):
         """
         if not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is a {type(config).__name__}: give a BackpressureConfig", field="config")
-        names = {*self._config.queues, *config.queues}
+        names = {*self._config.queues, *config.queues, *self._engine.queue_names()}
         old = self._config
         if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
             raise ConfigurationError(
@@ -395,6 +411,7 @@ class ControllerBase(Uncopied):
             self._config = config
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
+        self._warn_of_order()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
         """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.
@@ -415,7 +432,9 @@ class ControllerBase(Uncopied):
 
         Durations and ages are seconds, ``None`` where unknown. ``queues`` holds under ``advice`` what `peek` says for
         each priority: ``zone``, ``delay``, ``should_shed``, ``reason`` and ``retry_after``. A refused job has no delay.
-        In observe mode it is what enforcing would say; while the controller is not running it is ``None``.
+        In observe mode it is what enforcing would say; while the controller is not running it is ``None``. ``failing``
+        holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
+        ``count``.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:

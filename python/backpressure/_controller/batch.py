@@ -5,10 +5,10 @@ A batch asks for one thing at a time and is sent its outcome; the controllers do
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import math
 from collections import Counter, deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backpressure._controller.patience import Patience
@@ -20,7 +20,7 @@ from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import Priority, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from backpressure._controller.admission import Admission
     from backpressure._model.batch import Status
@@ -41,6 +41,9 @@ _ERRORS = 100
 
 class Read(NamedTuple):
     """Send the next job, or `END` if there is none left."""
+
+
+_READ = Read()
 
 
 class Plan(NamedTuple):
@@ -71,6 +74,9 @@ class Tell(NamedTuple):
 
 
 Step = Read | Plan | Sleep | Work | Tell
+
+# The class's own `__new__` is Python, and takes twice as long.
+_work: Callable[[tuple[BatchJob, ThrottleDecision]], Work] = partial(tuple.__new__, Work)
 _Answer = ThrottleDecision | Exception
 
 
@@ -113,58 +119,59 @@ class Batch:
         self._admission = admission
         self._timeout = timeout
         self._tells = tells
-        self._streams: dict[tuple[str, int], _Stream] = {}
+        self._streams: dict[tuple[str, Priority], _Stream] = {}
         # The streams by when their first job is due, then by rank and place; no two have one place.
         self._heads: list[tuple[int, int, int, _Stream]] = []
         self._read = 0
         self._counts: Counter[Status] = Counter()
         self._errors: list[Exception] = []
-        self._given = [] if tells else [_checked(job) for job in jobs]
+        self._given = [] if tells else [job if type(job) is BatchJob else _checked(job) for job in jobs]
         self._outcomes = [_NOT_STARTED] * len(self._given)
         # The place of the job that is being ended, and its outcome as far as it is known.
         self._ending: int | None = None
         self._outcome = _INTERRUPTED
         self._untold: Tell | None = None
-        self._step: Step | None = None
+        self._telling: Tell | None = None
         self._steps = self._drive()
         self._failure: BatchError | None = None
-        self.answer: object = None
+        self.answer: Any = None
 
     def limits(self) -> Iterator[float | None]:
         """Yield how long each job given may wait, in seconds; ``None`` for any time."""
-        return (longest_wait(job.max_wait, job.priority) for job in self._given)
+        return (longest_wait(job.max_wait, job.priority, patient=job.patient) for job in self._given)
 
     def __iter__(self) -> Iterator[Step]:
-        with contextlib.suppress(StopIteration):
-            self._step = next(self._steps)
-            while True:
-                yield self._step
-                self._step = self._steps.send(self.answer)
+        return self._steps
 
-    def _drive(self) -> Generator[Step, Any, None]:
+    def _drive(self) -> Generator[Step]:
         admission, now_ns, heads = self._admission, self._admission.now_ns, self._heads
-        began_ns = now_ns()
-        deadline_ns = math.inf if self._timeout is None else began_ns + nanoseconds(self._timeout)
+        now = now_ns()
+        deadline_ns = math.inf if self._timeout is None else now + nanoseconds(self._timeout)
         for job in self._given:
-            self._hold(job, began_ns)
+            self._hold(job, now)
         unread = self._tells
         while True:
-            if unread and self._has_room(now_ns()) and now_ns() <= deadline_ns:
-                job = yield Read()
-                unread = job is not END
-                if unread:
-                    self._hold(_checked(job), now_ns())
-                continue
+            if unread:
+                now = now_ns()
+                if self._has_room(now) and now <= deadline_ns:
+                    yield _READ
+                    unread = self.answer is not END
+                    if unread:
+                        self._hold(_checked(self.answer), now_ns())
+                    continue
             if not heads or heads[0][0] > deadline_ns:
                 break
             due_ns, rank, place, stream = heads[0]
             job, planned = stream.jobs[0][1], stream.planned
-            ahead_ns = due_ns - now_ns()
-            answer: _Answer | None = (yield Sleep(ahead_ns / 1e9, job)) if ahead_ns > 0 else None
+            answer: _Answer | None = None
+            if due_ns > now and due_ns > (now := now_ns()):
+                yield Sleep((due_ns - now) / 1e9, job)
+                answer = self.answer
             if answer is None:
                 answer = admission.decide(job) if planned is None else admission.readmit(planned)
             if answer is None:
-                answer = yield Plan(job)
+                yield Plan(job)
+                answer = self.answer
             if isinstance(answer, ThrottleDecision):
                 refused = answer.should_shed
                 if (stream.patience is not None) if refused else (planned is None and answer.delay > 0):
@@ -178,12 +185,18 @@ class Batch:
                     answer = answer if refused else wait_ns
             if isinstance(answer, ThrottleDecision) and not answer.should_shed:
                 self._outcome, self._ending = _INTERRUPTED, place  # until its outcome is known
-                self._outcome = yield Work(job, answer)
+                yield _work((job, answer))
+                self._outcome = self.answer
             else:
                 self._outcome, self._ending = _refused(answer), place
-            self._end(place, job, self._outcome)
-            self._go_on(stream)
-            yield from self._tell()
+            if self._tells:
+                self._end(place, job, self._outcome)
+            else:
+                self._outcomes[place] = self._outcome
+            now = now_ns()
+            self._go_on(stream, now)
+            if self._tells:
+                yield from self._tell()
         yield from self._end_late()
 
     def _has_room(self, at_ns: int) -> bool:
@@ -193,32 +206,34 @@ class Batch:
 
     def _hold(self, job: BatchJob, due_ns: int) -> None:
         """Put a job that was read at the end of its stream; it is due if it is the first there."""
-        key = (job.queue_name, job.priority.value)
+        place = self._read
+        self._read = place + 1
+        key = (job.queue_name, job.priority)
         stream = self._streams.get(key)
-        if stream is None:
-            stream = self._streams[key] = _Stream(job.priority)
-        stream.jobs.append((self._read, job))
-        self._read += 1
-        if len(stream.jobs) == 1:
-            self._begin(stream)
-            heapq.heappush(self._heads, (due_ns, stream.rank, stream.jobs[0][0], stream))
+        if stream is not None:
+            stream.jobs.append((place, job))
+            return
+        stream = self._streams[key] = _Stream(job.priority)
+        stream.jobs.append((place, job))
+        self._begin(stream)
+        heapq.heappush(self._heads, (due_ns, stream.rank, place, stream))
 
     def _begin(self, stream: _Stream) -> None:
         """Begin with the first job of a stream."""
         job = stream.jobs[0][1]
-        patient = job.patient and self._admission.may_wait()
-        stream.planned = None
-        stream.patience = Patience(self._admission, job.priority, job.max_wait) if patient else None
+        stream.planned = stream.patience = None
+        if job.patient and self._admission.may_wait():
+            stream.patience = Patience(self._admission, job.priority, job.max_wait)
 
-    def _go_on(self, stream: _Stream) -> None:
-        """Leave the first job of the first stream."""
+    def _go_on(self, stream: _Stream, now: int) -> None:
+        """Leave the first job of the first stream; the next one there is due now."""
         _, job = stream.jobs.popleft()
         if stream.jobs:
             self._begin(stream)
-            heapq.heapreplace(self._heads, (self._admission.now_ns(), stream.rank, stream.jobs[0][0], stream))
+            heapq.heapreplace(self._heads, (now, stream.rank, stream.jobs[0][0], stream))
         else:
             heapq.heappop(self._heads)
-            del self._streams[job.queue_name, job.priority.value]
+            del self._streams[job.queue_name, job.priority]
 
     def _end_late(self) -> Iterator[Tell]:
         """End the jobs that are not due in time."""
@@ -240,6 +255,7 @@ class Batch:
 
     def _tell(self) -> Iterator[Tell]:
         if self._untold is not None:
+            self._telling = self._untold
             yield self._untold
             self._untold = None
 
@@ -251,8 +267,8 @@ class Batch:
         if error is self._failure:
             return []
         self._steps.close()
-        untold = [] if self._untold is None or self._untold is self._step else [self._untold]
-        spoilt = self._untold is not None and self._untold is self._step and isinstance(error, Exception)
+        untold = [] if self._untold is None or self._untold is self._telling else [self._untold]
+        spoilt = self._untold is not None and self._untold is self._telling and isinstance(error, Exception)
         for stream in self._streams.values():
             for place, job in stream.jobs:
                 self._end(place, job, self._outcome if place == self._ending else _NOT_STARTED)

@@ -361,7 +361,7 @@ class BackpressureController(ControllerBase):
     def _next_job(self, unread: Iterator[BatchJob]) -> object:
         job = next(unread, END)
         if isinstance(job, BatchJob) and in_event_loop():
-            self._host.warn_of_loop(longest_wait(job.max_wait, job.priority))
+            self._host.warn_of_loop(longest_wait(job.max_wait, job.priority, patient=job.patient))
         return job
 
     def refresh(self, queue_name: str) -> bool:

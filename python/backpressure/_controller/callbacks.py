@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from backpressure._controller.not_running import not_running
 from backpressure._controller.outcome import is_plain
 from backpressure._engine.word import is_forced, state_of
-from backpressure._model.decision import ThrottleDecision
-from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
+from backpressure._model.decision import SETTERS, ThrottleDecision
 from backpressure._model.vocabulary import CIRCUIT_REASONS, MISS_REASONS, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
@@ -38,6 +39,26 @@ USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
 
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
+_blank = object.__new__
+(
+    _set_priority,
+    _set_queue_name,
+    _set_delay,
+    _set_should_shed,
+    _set_reason,
+    _set_timestamp,
+    _set_backlog_size,
+    _set_zone,
+    _set_advised,
+    _set_sleeper,
+    _set_ticket,
+    _set_issued_ns,
+    _set_retry_at_ns,
+    _set_retry_delay,
+    _set_computed,
+    _set_last_failure,
+) = SETTERS
+
 
 class ControllerHost:
     """See `backpressure._engine.border.Host`."""
@@ -53,7 +74,8 @@ class ControllerHost:
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
         self.utc_now = clock.utc_now
-        self.stopped = False
+        self.stopped_in: int | None = None
+        self._made_in = os.getpid()
         self.last_fallback: datetime | None = None
         self._clock = clock
         self._sleeper = sleeper
@@ -70,16 +92,31 @@ class ControllerHost:
 
     def decision(self, answer: Answer) -> ThrottleDecision:
         """Build the public value."""
-        decision = self._value(answer, answer.issued_ns)
-        if decision.reason in _FALLBACKS:
-            self.last_fallback = decision.timestamp
+        decision = self._value(answer)
+        if answer.reason in _FALLBACKS:
+            self.last_fallback = answer.timestamp
         return decision
 
     def peeked(self, answer: Answer) -> ThrottleDecision:
         """Build the public value for a caller that only looks: nothing is noted of it, now or when it is reported."""
-        return self._value(answer, None)
+        decision = self._value(answer)
+        _set_issued_ns(decision, None)
+        return decision
 
-    def _value(self, answer: Answer, issued_ns: int | None) -> ThrottleDecision:
+    def outlined(
+        self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
+    ) -> dict[str, Any]:
+        """Put what was seen into words, as `ThrottleDecision` would say it: health shows it for all queues."""
+        retry_ns = (delay_ns or None) if probe_ns is None else probe_ns
+        return {
+            "zone": None if zone is None else str(zone),
+            "delay": None if shed else delay_ns / 1e9,
+            "should_shed": shed,
+            "reason": str(reason),
+            "retry_after": None if retry_ns is None else retry_ns / 1e9,
+        }
+
+    def _value(self, answer: Answer) -> ThrottleDecision:
         (
             priority,
             queue_name,
@@ -90,28 +127,29 @@ class ControllerHost:
             backlog,
             zone,
             ticket,
-            _,
+            issued_ns,
             retry_at_ns,
             computed,
         ) = answer
-        return ThrottleDecision(
-            priority,
-            queue_name,
-            math.inf if shed else delay_ns / 1e9,
-            shed,
-            reason,
-            timestamp,
-            backlog,
-            zone,
-            None,
-            self._sleeper,
-            ticket,
-            issued_ns,
-            retry_at_ns,
-            delay_ns / 1e9 if delay_ns else None,
-            computed,
-            self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None,
-        )
+        delay = delay_ns / 1e9
+        decision = _blank(ThrottleDecision)
+        _set_priority(decision, priority)
+        _set_queue_name(decision, queue_name)
+        _set_delay(decision, math.inf if shed else delay)
+        _set_should_shed(decision, shed)
+        _set_reason(decision, reason)
+        _set_timestamp(decision, timestamp)
+        _set_backlog_size(decision, backlog)
+        _set_zone(decision, zone)
+        _set_advised(decision, None)
+        _set_sleeper(decision, self._sleeper)
+        _set_ticket(decision, ticket)
+        _set_issued_ns(decision, issued_ns)
+        _set_retry_at_ns(decision, retry_at_ns)
+        _set_retry_delay(decision, delay or None)
+        _set_computed(decision, computed)
+        _set_last_failure(decision, self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None)
+        return decision
 
     def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
         """Build what observe mode returns: a go that carries the real decision."""
@@ -136,9 +174,7 @@ class ControllerHost:
 
     def not_running(self) -> Exception:
         """Return the error for a call outside of start() and stop()."""
-        if self.stopped:
-            return ControllerStoppedError("the controller was stopped: make a new one and start it")
-        return ControllerNotStartedError("the controller is not started: call start(), or use it in a with statement")
+        return not_running(stopped_in=self.stopped_in, made_in=self._made_in)
 
     def read(self, queue_name: str, wait: bool) -> Reason | None:
         """Read a queue on the caller's path; see `backpressure._engine.border.Host`."""

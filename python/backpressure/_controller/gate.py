@@ -35,8 +35,8 @@ def checked(
     return (
         parse_priority(priority),
         validate_queue_name(queue_name),
-        longest_wait(max_wait, parse_priority(priority)),
-        check_patient(patient),
+        longest_wait(max_wait, parse_priority(priority), patient=check_patient(patient)),
+        patient,
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import TYPE_CHECKING, Any
 
-from backpressure._engine.totals import Totals
 from backpressure._engine.word import is_forced
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.stats import age_of
 from backpressure._model.vocabulary import CircuitState, Priority
 from backpressure._runtime.pauses import paced
+from backpressure._telemetry.ledger import Details
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,14 +18,17 @@ if TYPE_CHECKING:
 
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
+    from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
-    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
     from backpressure._telemetry.compliance import Compliance
-    from backpressure._telemetry.ledger import Durations
+    from backpressure._telemetry.ledger import Bounds, Durations
     from backpressure._telemetry.passed import Passed
 
 __all__ = ["Health"]
+
+_PRIORITIES = tuple(map(str, Priority))
 
 
 class Health:
@@ -59,6 +61,25 @@ class Health:
         samples = ((name, self._engine.sample(name)) for name in self._engine.queue_names())
         return {name: (sample[0], max(0, now_ns - sample[1]) / 1e9) for name, sample in samples if sample is not None}
 
+    def details(self) -> dict[str, Details]:
+        found = ((name, self._samples.stats.get(name)) for name in self._engine.queue_names())
+        return {
+            name: Details(stats.processing_count, stats.delayed_count, age_of(stats.oldest_age))
+            for name, stats in found
+            if stats is not None
+        }
+
+    def thresholds(self) -> dict[str, Bounds]:
+        config = self._config()
+        made: dict[tuple[BacklogThresholds, CurveConfig], Bounds] = {}
+        bounds: dict[str, Bounds] = {}
+        for name in self._samples.stats.keys() & set(self._engine.queue_names()):
+            parts = config.thresholds_of(name), config.curve_of(name)
+            if parts not in made:
+                made[parts] = _bounds(*parts)
+            bounds[name] = made[parts]
+        return bounds
+
     def max_queues(self) -> int:
         return self._config().max_queues
 
@@ -72,7 +93,8 @@ class Health:
         self, *, state: str, engine_name: str, last_fallback: datetime | None, poller_alive: bool
     ) -> dict[str, Any]:
         """See `backpressure.BackpressureController.health`; the arguments are what only the controller knows."""
-        hits, misses = functools.reduce(Totals.plus, self.totals().values(), Totals()).cache_requests()
+        requests = [totals.cache_requests() for totals in paced(self.totals().values())]
+        hits, misses = sum(hits for hits, _ in requests), sum(misses for _, misses in requests)
         names = self._engine.queue_names()
         known, backlogs, config = self.circuits(), self.backlogs(), self._config()
         circuits = {name: known.get(name, (CircuitState.CLOSED.value, False)) for name in names}
@@ -92,6 +114,7 @@ class Health:
             "pid": os.getpid(),
             "poller_alive": poller_alive,
             "provider": self._provider(),
+            "failing": self._failing(),
             "polling_errors": self.errors(),
             "passed": self._passed_by_queue(),
             "last_poll_seconds": self._samples.last_poll_seconds,
@@ -105,6 +128,7 @@ class Health:
         stats = self._samples.stats.get(name)
         return {
             "forced": forced,
+            "mode": self._config().mode_of(name),
             "backlog": backlog,
             "sample_age": age,
             "processing": None if stats is None else stats.processing_count,
@@ -116,16 +140,24 @@ class Health:
     def _advice(self, name: str) -> dict[str, dict[str, Any]] | None:
         """Say what would be decided for each priority; ``None`` where nothing is decided."""
         try:
-            seen = {str(priority): self._engine.peek(priority, name) for priority in Priority}
+            return dict(zip(_PRIORITIES, self._engine.outlook(name), strict=True))
         except (ControllerNotStartedError, ControllerStoppedError):
             return None
-        return {priority: _advised(decision.advised or decision) for priority, decision in seen.items()}
 
     def _passed_by_queue(self) -> dict[str, dict[str, int]]:
         passed: dict[str, dict[str, int]] = {}
         for (name, why), count in self.passed().items():
             passed.setdefault(name, {})[why] = count
         return passed
+
+    def _failing(self) -> dict[str, Any]:
+        """Say what cannot be read now, since when, and how often that failed."""
+        now_ns, whole = self._clock.monotonic_ns(), self._samples.failing
+        queues = self._samples.failing_queues.copy()
+        return {
+            "provider": None if whole is None else whole.as_dict(now_ns),
+            "queues": {name: failing.as_dict(now_ns) for name, failing in paced(queues.items())},
+        }
 
     def _provider(self) -> str:
         """Say how the last read ended; an answer older than samples may be says nothing about the provider now."""
@@ -136,11 +168,12 @@ class Health:
         return "stale" if self._clock.monotonic_ns() - answered_ns > limit * 1e9 else health
 
 
-def _advised(decision: ThrottleDecision) -> dict[str, Any]:
-    return {
-        "zone": None if decision.zone is None else str(decision.zone),
-        "delay": None if decision.should_shed else decision.delay,
-        "should_shed": decision.should_shed,
-        "reason": str(decision.reason),
-        "retry_after": decision.retry_after,
+def _bounds(thresholds: BacklogThresholds, curve: CurveConfig) -> Bounds:
+    windows = {str(priority): thresholds.window(priority) for priority in Priority}
+    bounds = {
+        (priority, bound): getattr(window, bound)
+        for priority, window in windows.items()
+        for bound in ("green_max", "yellow_max", "red_max")
     }
+    limit = curve.shed_limit(thresholds.low_priority)
+    return bounds if limit is None else bounds | {("low", "shed_at"): limit}

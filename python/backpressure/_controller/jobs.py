@@ -13,6 +13,7 @@ from backpressure._controller.patience import Patience
 from backpressure._model.arguments import check_patient, longest_wait, parse_priority
 from backpressure._model.clock import in_event_loop, other_thread, running_loop
 from backpressure._model.vocabulary import Reason
+from backpressure._runtime.called import called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +79,7 @@ class JobHost(ControllerHost):
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
-        if is_plain(type(value)):
+        if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:
             self.admission.report_value(decision, value, began_ns, instead=_AWAIT_IT, work=work, awaited=True)
@@ -119,11 +120,11 @@ class BlockingHost(JobHost):
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
         if in_event_loop():
-            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority)))
+            self.warn_of_loop(longest_wait(max_wait, parse_priority(priority), patient=patient))
         elif patient:
             return self._patient_turn(parse_priority(priority), queue_name, max_wait)
         decision = self.engine.plan(priority, queue_name)
-        seconds = self.admission.accept(decision, max_wait)
+        seconds = self.admission.accept(decision, max_wait, patient=patient)
         if seconds > 0:
             self._sleeper.pause(seconds, decision.queue_name)
         return self.admission.admit(decision) if decision.delay > 0 else decision
@@ -155,6 +156,7 @@ class BlockingHost(JobHost):
             self.admission.admit_all(decisions)
             return decisions
 
+    @called("BackpressureController.run")
     def run(
         self,
         priority: Priority | str,
@@ -169,6 +171,7 @@ class BlockingHost(JobHost):
         """Run a job, waiting for its turn."""
         return self.run_within(priority, queue_name, max_wait, check_patient(patient), work, *args, **kwargs)
 
+    @called("Gate.run")
     def run_within(
         self,
         priority: Priority | str,
@@ -191,7 +194,7 @@ class BlockingHost(JobHost):
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
-        if is_plain(type(value)):
+        if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:
             self.admission.report_value(decision, value, began_ns, instead=USE_ASYNC, work=work)

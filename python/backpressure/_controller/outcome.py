@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UnfinishedWorkError",
+    "failure_of",
     "is_excused",
     "is_plain",
     "name_of",
+    "note_failure",
     "refuse_generator",
     "runs_on_a_loop",
     "take",
@@ -37,6 +39,8 @@ __all__ = [
 
 # Set on errors that say nothing about the queue, of any class.
 _UNRELATED = "_backpressure_unrelated"
+# Set on errors that counted against a queue.
+_FAILURE = "_backpressure_failure"
 
 # Types known to be plain, by id: a metaclass may make its classes equal, or unhashable. Each type is held here, so that
 # no other can get its id.
@@ -199,6 +203,17 @@ def unrelated() -> Iterator[None]:
     except Exception as error:
         vars(error)[_UNRELATED] = True  # its class may be frozen
         raise
+
+
+def note_failure(error: BaseException, queue_name: str, retry_after: float) -> None:
+    """Note on an error that it counted against a queue, for who answers requests; `retry_after` in seconds."""
+    vars(error)[_FAILURE] = queue_name, retry_after  # its class may be frozen
+
+
+def failure_of(error: BaseException) -> tuple[str, float] | None:
+    """Return what `note_failure` noted on an error."""
+    noted = vars(error).get(_FAILURE)
+    return noted if isinstance(noted, tuple) else None
 
 
 def is_excused(error: BaseException, not_failures: tuple[type[BaseException], ...]) -> bool:

@@ -31,7 +31,7 @@ class Patience:
 
     def __init__(self, admission: Admission, priority: Priority, max_wait: object) -> None:
         self._admission = admission
-        self._left = longest_wait(max_wait, priority)
+        self._left = longest_wait(max_wait, priority, patient=True)
 
     def wait(self, decision: ThrottleDecision) -> float:
         """Return how long to sleep for a planned decision, or after a refused one, in seconds.

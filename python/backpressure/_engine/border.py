@@ -131,6 +131,15 @@ class Host(Protocol):
         """Build the public value for a caller that only looks: nothing is noted of it."""
         ...
 
+    def outlined(
+        self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
+    ) -> dict[str, Any]:
+        """Put what was seen into words, without a value of it.
+
+        `probe_ns` is the time to the next probe of a circuit that refuses; for the rest see `Answer`.
+        """
+        ...
+
     def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
         """Build what observe mode gives its caller: a go, with the real decision beside it."""
         ...
@@ -239,6 +248,13 @@ class Engine(Protocol):
         """Tell what would be decided now, without a ticket; nothing is taken, counted, read, kept or told.
 
         Where a read would come first, what it would bring is not known: a cold start, or what an old sample says.
+        """
+        ...
+
+    def outlook(self, queue_name: str) -> tuple[dict[str, Any], ...]:
+        """Return what `peek` would say for each priority, from low to high, as `Host.outlined` puts it.
+
+        In observe mode it is what enforcing would say. The name is one of `queue_names`, or was.
         """
         ...
 

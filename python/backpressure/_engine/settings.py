@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from backpressure._engine.laws.registry import has_own_law, law_of
+from backpressure._model.config.patterns import is_pattern, matches, patterns_of
 from backpressure._model.config.recovery import FallbackMode
 from backpressure._model.units import MAX_NS, nanoseconds
 from backpressure._model.vocabulary import Reason
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.root import BackpressureConfig
 
-__all__ = ["CircuitSettings", "EngineSettings"]
+__all__ = ["CircuitSettings", "EngineSettings", "PatternSettings"]
 
 _MS = 1_000_000
 _NO_DELAY = (0, 0, 0)
@@ -60,18 +61,31 @@ class CircuitSettings:
         )
 
 
+@attrs.frozen
+class PatternSettings:
+    """What the queues have of their own that a pattern matches; ``None`` is what holds for all."""
+
+    pattern: str
+    law: Law | None
+    circuit: CircuitSettings | None
+    observe: bool | None
+
+
 @attrs.frozen(eq=False)
 class EngineSettings:
     """Everything an engine decides by. A new object is a new configuration epoch.
 
     Attributes:
-        law, circuit: what holds for all queues but those in laws, circuits, which have their own.
+        law, circuit, observe: what holds for all queues but those in laws, circuits, observed, which have their own.
+        patterns: what holds for queues that are not in these tables: the first that matches. What less specific
+            patterns say is in it already.
+        one_mode: whether `observe` holds for all queues.
         cache_ttl_ns: age up to which a sample is believed.
         check_after_ns: age of a sample beyond which its reader looks after the poller; `check_every_ns` apart.
         degrade_ns: time over which an expired sample's delay moves to the fallback's.
         fallback_ns, fallback_reason: what holds without a usable sample.
         polling: whether a poller keeps the samples fresh; else callers read on expiry.
-        observe: hand out go, keep the real decision beside it.
+        observe: whether to hand out go, and keep the real decision beside it.
         max_queues: queues with state of their own.
     """
 
@@ -79,6 +93,9 @@ class EngineSettings:
     circuit: CircuitSettings
     laws: dict[str, Law]
     circuits: dict[str, CircuitSettings]
+    observed: dict[str, bool]
+    patterns: tuple[PatternSettings, ...]
+    one_mode: bool
     cache_ttl_ns: int
     check_after_ns: int
     check_every_ns: int
@@ -91,22 +108,44 @@ class EngineSettings:
 
     def law_of(self, queue_name: str) -> Law:
         """Return the law that holds for a queue."""
-        return self.laws.get(queue_name, self.law)
+        own = self.laws.get(queue_name)
+        if own is None and self.patterns:
+            own = self._pattern_of(queue_name, "law")
+        return self.law if own is None else own
 
     def circuit_of(self, queue_name: str) -> CircuitSettings:
         """Return the breaker settings that hold for a queue."""
-        return self.circuits.get(queue_name, self.circuit)
+        own = self.circuits.get(queue_name) or self._pattern_of(queue_name, "circuit")
+        return own or self.circuit
+
+    def observes(self, queue_name: str) -> bool:
+        """Tell whether what is decided for a queue is only observed."""
+        if self.one_mode:
+            return self.observe
+        own = self.observed.get(queue_name)
+        if own is None:
+            own = self._pattern_of(queue_name, "observe")
+        return self.observe if own is None else own
+
+    def _pattern_of(self, queue_name: str, part: str) -> Any:
+        """Return the part of the first pattern that matches."""
+        found = next((of for of in self.patterns if matches(of.pattern, queue_name)), None)
+        return None if found is None else getattr(found, part)
 
     @classmethod
     def of(cls, config: BackpressureConfig) -> EngineSettings:
         """Flatten a whole configuration."""
         polling, recovery = config.polling, config.recovery
+        named = {name: _of_section(config, name) for name in config.queues if not is_pattern(name)}
         fallback_ns, fallback_reason = _FALLBACKS[recovery.fallback_mode]
         return cls(
             law=law_of(config),
             circuit=CircuitSettings.of(config.circuit),
-            laws={name: law_of(config, name) for name in config.queues if has_own_law(config, name)},
-            circuits={name: CircuitSettings.of(own.circuit) for name, own in config.queues.items() if own.circuit},
+            laws={name: of.law for name, of in named.items() if of.law is not None},
+            circuits={name: of.circuit for name, of in named.items() if of.circuit is not None},
+            observed={name: of.observe for name, of in named.items() if of.observe is not None},
+            patterns=tuple(_of_section(config, name) for name in patterns_of(config.queues)),
+            one_mode=all(own.mode in {None, config.mode} for own in config.queues.values()),
             cache_ttl_ns=nanoseconds(polling.cache_ttl),
             check_after_ns=nanoseconds(polling.interval + polling.jitter + polling.timeout),
             check_every_ns=nanoseconds(polling.interval),
@@ -117,3 +156,13 @@ class EngineSettings:
             observe=config.mode == "observe",
             max_queues=min(config.max_queues, MAX_NS),  # what 64 bits hold
         )
+
+
+def _of_section(config: BackpressureConfig, name: str) -> PatternSettings:
+    own = config.of(name)
+    return PatternSettings(
+        pattern=name,
+        law=law_of(config, name) if has_own_law(config, name) else None,
+        circuit=None if own.circuit is None else CircuitSettings.of(own.circuit),
+        observe=None if own.mode is None else own.mode == "observe",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import NamedTuple
 
 from backpressure._model.vocabulary import LAW_REASONS, MISS_REASONS, REFUSALS, Reason
@@ -10,8 +11,8 @@ from backpressure._model.vocabulary import LAW_REASONS, MISS_REASONS, REFUSALS, 
 DELAY_BUCKETS_NS = tuple(ms * 1_000_000 for ms in (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000))
 
 REASONS = tuple(Reason)
-_LAW = tuple(REASONS.index(reason) for reason in LAW_REASONS)
-_MISS = tuple(REASONS.index(reason) for reason in MISS_REASONS)
+_law = operator.itemgetter(*map(REASONS.index, LAW_REASONS))
+_miss = operator.itemgetter(*map(REASONS.index, MISS_REASONS))
 
 
 class Totals(NamedTuple):
@@ -53,5 +54,4 @@ class Totals(NamedTuple):
 
     def cache_requests(self) -> tuple[int, int]:
         """Return hits and misses. Answers of breakers and switches never asked the cache: they are neither."""
-        answered = sum(self.reasons[index] for index in _LAW)
-        return answered - self.computed, self.computed + sum(self.reasons[index] for index in _MISS)
+        return sum(_law(self.reasons)) - self.computed, self.computed + sum(_miss(self.reasons))

@@ -6,6 +6,10 @@ from the engine's first clock reading: end of the last failure of a run, opening
 while forced open they tell when that ends. All ones are no instant: the next probe may go at once, or it is forced open
 without an end. Stamps and durations round up, and the instants that they are compared with round down: so nothing
 happens early, and everything at most 2 ms late.
+
+The milliseconds last for 34 years. The last stamp stands for all later instants too; readings go on. So from then on a
+run of failures never ends by idling, and an open circuit admits probes as if it had opened back then: one that never
+did would refuse all jobs for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ MAX_COUNT = 2**10 - 1
 MAX_GENERATION = 2**10 - 1
 # The stamp of a word whose next probe may go at once, and that of one that is forced open without an end.
 DUE = UNENDING = _MAX_MS
+# The last stamp that is an instant: this one, or any later one.
+LAST = _MAX_MS - 1
 # The word of a circuit that is closed and has no failures to forget, but for its generation.
 _PRISTINE = ~(MAX_GENERATION << 40)
 
@@ -83,10 +89,10 @@ def is_pristine(word: int) -> bool:
 
 
 def floor_ms(elapsed_ns: int) -> int:
-    """Round a reading down to whole milliseconds, saturating."""
-    return min(max(elapsed_ns, 0) // MS, _MAX_MS)
+    """Round a reading down to whole milliseconds."""
+    return max(elapsed_ns, 0) // MS
 
 
 def stamp_ms(elapsed_ns: int) -> int:
-    """Round a stamp up to whole milliseconds, saturating below those that are no instant."""
-    return min(-(-max(elapsed_ns, 0) // MS), _MAX_MS - 1)
+    """Round a stamp up to whole milliseconds, saturating at the last one."""
+    return min(-(-max(elapsed_ns, 0) // MS), LAST)

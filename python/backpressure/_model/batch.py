@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Literal, Self
 
 import attrs
@@ -26,6 +27,14 @@ Status = Literal["succeeded", "failed", "shed", "circuit_open", "not_started", "
 def _callable(_: object, __: object, work: Any) -> None:
     if not callable(work):
         raise ConfigurationError(f"work is {shown(work)}: give a callable without parameters", field="work", value=work)
+
+
+def _seconds(max_wait: object) -> Any:
+    return check_max_wait(max_wait, patient=True)
+
+
+def _fits(job: "BatchJob", _: object, max_wait: Any) -> None:
+    check_max_wait(max_wait, patient=job.patient)
 
 
 @repr_when_half_built
@@ -56,7 +65,9 @@ class BatchJob:
     priority: Priority = attrs.field(converter=parse_priority)
     queue_name: str = attrs.field(converter=validate_queue_name)
     work: Callable[[], Any] = attrs.field(validator=_callable)
-    max_wait: MaxWait = attrs.field(default=None, converter=check_max_wait, hash=False)  # which may be a mapping
+    max_wait: MaxWait = attrs.field(  # without a hash, since it may be a mapping
+        default=None, converter=_seconds, validator=_fits, hash=False
+    )
     patient: bool = attrs.field(default=False, converter=check_patient)
 
 
@@ -99,7 +110,7 @@ _SUCCEEDED = JobOutcome("succeeded")
 
 
 def _counts(result: "BatchResult") -> dict[Status, int]:
-    return dict(Counter(outcome.status for outcome in result.outcomes))
+    return dict(Counter(map(attrgetter("status"), result.outcomes)))
 
 
 @repr_when_half_built

@@ -129,6 +129,8 @@ class ThrottledError(BackpressureError):
 class ControllerNotStartedError(BackpressureError):
     """The controller is not running: call ``start()`` or use it as a context manager first.
 
+    The message names the likely cause: a fork, multiprocessing, Django, or a lifespan that has not run.
+
     Example:
         >>> BackpressureController(None, InMemoryStatsProvider()).suggest_throttle("low", "clicks")
         Traceback (most recent call last):
@@ -139,6 +141,8 @@ class ControllerNotStartedError(BackpressureError):
 
 class ControllerStoppedError(ControllerNotStartedError):
     """The controller was stopped; it cannot be started again. Make a new one.
+
+    `backpressure.integrations.Restartable` makes one at each start.
 
     Example:
         >>> with BackpressureController(None, InMemoryStatsProvider()) as controller:

@@ -82,10 +82,17 @@ class QueueStats:
             >>> QueueStats("email-queue", -1).fault()
             'backlog_count is -1: a provider must give an integer from 0 to 2**53 - 1'
         """
+        running, later = self.processing_count, self.delayed_count
+        if (
+            _is_count(self.backlog_count)
+            and (running is None or _is_count(running))
+            and (later is None or _is_count(later))
+        ):
+            return None  # at once: polls ask this of every sample
         for field, value in (
             ("backlog_count", self.backlog_count),
-            ("processing_count", self.processing_count),
-            ("delayed_count", self.delayed_count),
+            ("processing_count", running),
+            ("delayed_count", later),
         ):
             if not (_is_count(value) or (value is None and field != "backlog_count")):
                 return f"{field} is {shown(value)}: a provider must give an integer from 0 to 2**53 - 1"

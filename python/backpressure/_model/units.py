@@ -1,10 +1,26 @@
-"""Durations: seconds as whole nanoseconds, and as text."""
+"""Durations: seconds as whole nanoseconds, and as text; and which numbers were hardly meant as seconds."""
 
 from __future__ import annotations
 
-__all__ = ["MAX_NS", "duration", "nanoseconds"]
+__all__ = ["MAX_NS", "Stated", "doubt", "duration", "nanoseconds"]
 
 MAX_NS = 2**63 - 1
+
+
+class Stated(float):
+    """Seconds that were given with their unit, so nobody can have meant milliseconds."""
+
+    __slots__ = ()
+
+
+def doubt(seconds: float, most: float, instead: str) -> str:
+    """Return the question that a bare number above `most` seconds raises, else an empty text; `instead` ends it.
+
+    `instead` may hold ``{}``, in whose place the seconds stand if milliseconds were meant.
+    """
+    if seconds <= most or isinstance(seconds, Stated):
+        return ""
+    return f"milliseconds? durations are seconds: {instead.format(f'{seconds / 1_000:g}')}"
 
 
 def nanoseconds(seconds: float) -> int:

@@ -24,15 +24,17 @@ class Pauses:
     """One stretch of work by one thread."""
 
     def __init__(self) -> None:
-        self._pieces = 0
+        self._left = _PIECES
         self._since = own_time.perf_counter()
 
     def tick(self) -> None:
         """Note that a piece of some microseconds is done; offer the GIL to other threads now and then."""
-        self._pieces += 1
-        if self._pieces % _PIECES == 0 and own_time.perf_counter() - self._since >= _SLICE:
-            time.sleep(0)
-            self._since = own_time.perf_counter()
+        self._left -= 1
+        if not self._left:
+            self._left = _PIECES
+            if own_time.perf_counter() - self._since >= _SLICE:
+                time.sleep(0)
+                self._since = own_time.perf_counter()
 
 
 def paced(items: Iterable[T]) -> Iterator[T]:

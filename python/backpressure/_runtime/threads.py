@@ -32,9 +32,24 @@ def spawn(work: Callable[[], object], name: str) -> threading.Thread:
         raise RuntimeError("can't start new thread: the interpreter is ending")
     # A thread may inherit the context of its starter: reads would belong to the trace of one request for ever.
     thread = threading.Thread(target=contextvars.Context().run, args=(work,), name=_PREFIX + name, daemon=True)
-    thread.start()
+    _start(thread)
     _latest.append(thread)
     return thread
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread; what a signal handler raises meanwhile gets through.
+
+    CPython tidies up after such an error as if the thread had not begun. If it has, that fails by a KeyError, which
+    hides the handler's error from its `except`.
+    """
+    interrupted: BaseException | None = None
+    try:
+        thread.start()
+    except KeyError as error:
+        interrupted = error.__context__ or error
+    if interrupted is not None:
+        raise interrupted
 
 
 def await_ours(seconds: float) -> None:

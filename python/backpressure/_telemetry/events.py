@@ -85,6 +85,11 @@ class Announcer:
         message = "the poller failed unexpectedly; it goes on"
         self._foreign.log(logging.ERROR, message, kind="poller failed", exc_info=error, extra=fields)
 
+    def remind(self, kind: Kind, message: str, *, level: int, **extra: Any) -> None:
+        """Log that a change still lasts; listeners heard of it when it came."""
+        fields = {"change": None, "queue_name": None, "lasting": kind, **extra}
+        self._foreign.log(level, "%s", message, kind=f"lasting {kind}", extra=fields)
+
     def announce(
         self,
         kind: Kind,

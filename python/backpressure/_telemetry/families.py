@@ -45,6 +45,19 @@ _ALL = (
     _gauge("backpressure_circuit_breaker_state", "Circuit: 0 closed, 1 open, 2 half-open.", "livemax", "queue"),
     _gauge("backpressure_circuit_forced", "Whether the circuit is forced open by hand.", "livemax", "queue"),
     _gauge("backpressure_queue_backlog_size", "Waiting jobs in the latest sample.", "mostrecent", "queue"),
+    _gauge("backpressure_running_jobs", "Jobs that workers run, in the latest sample.", "mostrecent", "queue"),
+    _gauge("backpressure_delayed_jobs", "Jobs that are not due yet, in the latest sample.", "mostrecent", "queue"),
+    _gauge(
+        "backpressure_oldest_age_seconds", "Age of the oldest waiting job in the latest sample.", "mostrecent", "queue"
+    ),
+    _gauge(
+        "backpressure_threshold_jobs",
+        "Backlog at which a zone ends, delays end (red_max) or low jobs begin to be shed (shed_at).",
+        "mostrecent",
+        "queue",
+        "priority",
+        "bound",
+    ),
     _gauge(
         "backpressure_producer_compliance_ratio",
         "Share of the throttled advice with a reported outcome that was honoured.",

@@ -10,6 +10,7 @@ import itertools
 import operator
 import os
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from backpressure._engine.totals import DELAY_BUCKETS_NS, REASONS, Totals
@@ -18,9 +19,9 @@ from backpressure._runtime.pauses import paced
 from backpressure._telemetry.families import POLL_BUCKETS_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container, Iterable
 
-__all__ = ["Counts", "Durations", "Ledger", "MetricsSource", "since", "totals_of"]
+__all__ = ["Bounds", "Counts", "Details", "Durations", "Ledger", "MetricsSource", "since", "totals_of"]
 
 # Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type), ("polls",).
 Counts = dict[tuple[str, ...], tuple[int, ...]]
@@ -40,6 +41,18 @@ class Durations(NamedTuple):
         return Durations(tuple(counts), self.sum_ns + duration_ns)
 
 
+#: Waiting jobs by priority and name of the bound.
+Bounds = Mapping[tuple[str, str], int]
+
+
+class Details(NamedTuple):
+    """What a sample may tell beside the backlog."""
+
+    running: int | None
+    delayed: int | None
+    oldest_age: float | None
+
+
 class MetricsSource(Protocol):
     """What a controller tells about itself. Asked from the threads that scrape and flush; must not raise.
 
@@ -56,6 +69,14 @@ class MetricsSource(Protocol):
 
     def backlogs(self) -> Mapping[str, tuple[int, float]]:
         """Return waiting jobs and age in seconds of the sample of every queue that has one."""
+        ...
+
+    def details(self) -> Mapping[str, Details]:
+        """Return what else the latest sample of a queue tells."""
+        ...
+
+    def thresholds(self) -> Mapping[str, Bounds]:
+        """Return the bounds of every queue that has a sample."""
         ...
 
     def errors(self) -> Mapping[str, int]:

@@ -133,7 +133,8 @@ class MetricsCollector:
         now = Now.of(sources)  # not under the lock: reading a circuit may change it, and so call listeners
         ratios = {series[:2]: series for series in ratio_series(counts)}
         ratios.setdefault(HIT_RATE, Series(*HIT_RATE, 0.0))
-        return _page((*count_series(counts), *ratios.values(), *now.backlog_series(), *now.worst_series()))
+        gauges = (*now.backlog_series(), *now.threshold_series(), *now.worst_series())
+        return _page((*count_series(counts), *ratios.values(), *gauges))
 
     def flush(self) -> None:
         """In multiprocess mode write what is new to this process's files; else do nothing.

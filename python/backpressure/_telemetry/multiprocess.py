@@ -65,18 +65,18 @@ class Files:
         self._flushed = counts
         for series in paced(count_series(news)):
             self._increase(series)
-        # Of two processes the one with new counts is right, not the one that wrote last.
-        for series in ratio_series(counts):
+        # Of two processes the one with new counts or settings is right, not the one that wrote last.
+        for series in (*ratio_series(counts), *paced(now.threshold_series())):
             if self._said.get(series[:2]) != series.value:
                 self._said[series[:2]] = series.value
                 self._set(series)
         clock = own_time.monotonic()
-        for series in paced(now.backlog_series()):
-            queue = series.labels[0]
-            taken = clock - now.backlogs[queue][1]
+        for queue, (_, age) in paced(now.backlogs.items()):
+            taken = clock - age
             if taken > self._sampled.get(queue, -1e18) + _JITTER:
                 self._sampled[queue] = taken
-                self._set(series)
+                for series in now.sample_series(queue):
+                    self._set(series)
         shown = set()
         for series in paced(now.worst_series()):
             shown.add(series[:2])

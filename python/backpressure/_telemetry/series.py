@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from backpressure._engine.totals import REASONS
 from backpressure._model.vocabulary import Reason
-from backpressure._telemetry.ledger import Durations, totals_of
+from backpressure._telemetry.ledger import Details, Durations, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
-    from backpressure._telemetry.ledger import Counts, MetricsSource
+    from backpressure._telemetry.ledger import Bounds, Counts, MetricsSource
 
 __all__ = ["HIT_RATE", "Now", "Series", "count_series", "ratio_series"]
 
 _SHED = REASONS.index(Reason.BACKLOG_RED_SHED)
 _REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
+_NO_DETAILS = Details(None, None, None)
 _NO_POLLS = (*Durations().counts, 0)
 
 
@@ -80,24 +81,30 @@ def ratio_series(counts: Counts) -> Iterator[Series]:
 
 
 class Now(NamedTuple):
-    """The present state of all sources: the worst circuit, the newest backlog, the oldest age."""
+    """The present state of all sources: the worst circuit, the newest sample, the bounds, the oldest sample's age."""
 
     circuits: dict[str, tuple[int, bool]]
     backlogs: dict[str, tuple[int, float]]
+    details: dict[str, Details]
+    thresholds: dict[str, Bounds]
     ages: dict[str, float]
     switches: tuple[bool, ...]
 
     @classmethod
     def of(cls, sources: Iterable[MetricsSource]) -> Self:
-        now = cls({}, {}, {}, (False, False, False))
+        now = cls({}, {}, {}, {}, {}, (False, False, False))
         for source in sources:
             for queue, (state, forced) in source.circuits().items():
                 worst, also_forced = now.circuits.get(queue, (0, False))
                 now.circuits[queue] = max(state, worst), forced or also_forced
+            details = source.details()
             for queue, (backlog, age) in source.backlogs().items():
                 if queue not in now.backlogs or age < now.backlogs[queue][1]:
                     now.backlogs[queue] = backlog, age
+                    if queue in details:
+                        now.details[queue] = details[queue]
                 now.ages[queue] = max(age, now.ages.get(queue, 0.0))
+            now.thresholds.update(source.thresholds())
             now = now._replace(switches=tuple(map(operator.or_, now.switches, source.switches())))
         return now
 
@@ -106,12 +113,30 @@ class Now(NamedTuple):
         return self._replace(
             circuits={name: state for name, state in self.circuits.items() if name in names},
             backlogs={name: backlog for name, backlog in self.backlogs.items() if name in names},
+            details={name: details for name, details in self.details.items() if name in names},
+            thresholds={name: bounds for name, bounds in self.thresholds.items() if name in names},
             ages={name: age for name, age in self.ages.items() if name in names},
         )
 
     def backlog_series(self) -> Iterator[Series]:
-        for queue, (backlog, _) in self.backlogs.items():
-            yield Series("backpressure_queue_backlog_size", (queue,), backlog)
+        for queue in self.backlogs:
+            yield from self.sample_series(queue)
+
+    def sample_series(self, queue: str) -> Iterator[Series]:
+        """Yield what the latest sample of one queue tells."""
+        yield Series("backpressure_queue_backlog_size", (queue,), self.backlogs[queue][0])
+        running, delayed, oldest_age = self.details.get(queue, _NO_DETAILS)
+        if running is not None:
+            yield Series("backpressure_running_jobs", (queue,), running)
+        if delayed is not None:
+            yield Series("backpressure_delayed_jobs", (queue,), delayed)
+        if oldest_age is not None:
+            yield Series("backpressure_oldest_age_seconds", (queue,), oldest_age)
+
+    def threshold_series(self) -> Iterator[Series]:
+        for queue, bounds in self.thresholds.items():
+            for (priority, bound), jobs in bounds.items():
+                yield Series("backpressure_threshold_jobs", (queue, priority, bound), jobs)
 
     def worst_series(self) -> Iterator[Series]:
         for queue, (state, forced) in self.circuits.items():

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._engine.laws.registry import law_of
+from backpressure._model.arguments import masked
 from backpressure._model.units import duration
 from backpressure.cli._advice import Advice, adviser
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, style_of
@@ -36,7 +37,7 @@ class DelayTable:
 
     def render(self) -> Table:
         """Return it for people."""
-        of_whom = "all queues without their own" if self.queue_name is None else f"queue {self.queue_name}"
+        of_whom = "all queues without their own" if self.queue_name is None else f"queue {masked(self.queue_name)}"
         table = Table(box=box.SIMPLE_HEAD, title=Text(f"delays of {of_whom}", style="bold"), title_justify="left")
         aged = any(sample.oldest_age_ns is not None for sample, _ in self.rows)
         table.add_column("backlog", justify="right")
@@ -63,10 +64,10 @@ def delay_table(config: BackpressureConfig, queue_name: str | None) -> DelayTabl
 
     Switches and observe mode do not count: the table shows the law.
     """
-    own = {} if queue_name is None else {name: one for name, one in config.queues.items() if name == queue_name}
+    name = queue_name or _ANY_QUEUE
+    own = {} if queue_name is None else {name: attrs.evolve(config.of(name), mode=None)}
     recovery = attrs.evolve(config.recovery, manual_override=False, emergency_mode=False)
     only = attrs.evolve(config, mode="enforce", recovery=recovery, queues=own)
-    name = queue_name or _ANY_QUEUE
     with adviser(only, name) as advise:
         return DelayTable(queue_name, [(sample, advise(sample)) for sample in law_of(only, name).turning_points()])
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import typer
 
+from backpressure._model.arguments import masked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +44,7 @@ class Refusal(Ending):
 
 def complain(command: str, text: str) -> None:
     """Say on stderr why `command` ends."""
-    print(f"backpressure {command}: {text}", file=sys.stderr)
+    print(masked(f"backpressure {command}: {text}"), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ def ending(command: str) -> Iterator[None]:
         yield
     except Ending as end:
         for line in end.details:
-            print(line, file=sys.stderr)
+            print(masked(line), file=sys.stderr)
         complain(command, str(end))
         raise typer.Exit(end.code) from None
 

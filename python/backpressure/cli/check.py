@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from backpressure._engine.laws.order import inversions
 from backpressure._engine.laws.registry import has_own_law
-from backpressure._model.arguments import WITHHELD, holds_credentials, shown, validate_queue_name
-from backpressure._model.errors import InvalidQueueError
+from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
-from backpressure.cli._endings import Refusal, ending
+from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import new_console
+from backpressure.cli._masking import print_json
+from backpressure.cli._places import Place, places, places_table
+from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._rate import narrow_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.table import Table
 
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.errors import ConfigurationError
@@ -26,11 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "check"]
 
+# Where nothing is read, only what a section says is checked.
+_ANY_SERVER = "redis://localhost"
+
 EXAMPLES = """\
 backpressure check backpressure.toml
 backpressure check --env
 backpressure check backpressure.toml --set curve.red_max_delay=10s
 backpressure check backpressure.toml --queue email-queue
+backpressure check backpressure.toml --read
+backpressure check backpressure.toml --rate 200
 backpressure check backpressure.toml --json | jq .delays[0].rows
 """
 
@@ -40,16 +51,24 @@ def check(
     file: ConfigArgument = None,
     env: FromEnv = False,
     settings: Settings = None,
-    queues: Annotated[
-        list[str] | None, typer.Option("--queue", metavar="NAME", help="Show this queue's delays alone. Repeatable.")
+    queues: Queues = None,
+    redis_url: RedisUrl = None,
+    layout: LayoutName = None,
+    key: KeyTemplate = None,
+    group: Group = None,
+    read: Annotated[bool, typer.Option("--read", help="Read each queue once, too.")] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", min=0, metavar="N", help="Warn of windows that N jobs a second fill during one poll."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Validate a configuration and show its delays.
 
     What it comes to is printed as TOML that can be used in its stead, then what each priority is told at the backlogs
-    where the answer changes. Exits with 0 when it is valid, 1 when it is not, with every fault on a line of stderr, 2
-    for wrong usage.
+    where the answer changes: of all queues, or of those given. Exits with 0 when it is valid, 1 when it is not, with
+    every fault on a line of stderr, or when with --read a queue could not be read, 2 for wrong usage. A warning changes
+    no exit code.
     """
     with ending("check"):
         if file is None and not env:
@@ -58,30 +77,45 @@ def check(
             config = load(file, env, settings)
         except Faults as found:
             if as_json:
-                print(json.dumps({"valid": False, "faults": [_fault(error) for error in found.errors]}, indent=2))
+                print_json({"valid": False, "faults": [_fault(error) for error in found.errors]})
             raise
-        tables = [delay_table(config, name) for name in _queues_to_show(config, queues)]
-    if as_json:
-        tell = {"valid": True, "config": config.to_dict(), "delays": [table.to_dict() for table in tables]}
-        print(json.dumps(tell, indent=2))
-    else:
-        _print(config, source(file, env, settings), tables)
+        names = chosen(config, queues)
+        lying: list[Place] = []
+        if names and (read or redis_url is not None or any(config.of(name).url for name in names)):
+            url = redis_url if read else redis_url or _ANY_SERVER
+            timeout = config.polling.timeout
+            provider, _ = open_provider(config, names, url, layout=layout, key=key, group=group, timeout=timeout)
+            lying = places(provider, names, read=read)
+        elif read:
+            raise Refusal("there is no queue to read: give --queue, or a file with sections of queues")
+        warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate))]
+        tables = [delay_table(config, name) for name in _queues_to_show(config, names if queues else None)]
+        if as_json:
+            tell = {
+                "valid": True,
+                "config": config.to_dict(),
+                "delays": [table.to_dict() for table in tables],
+                "warnings": warnings,
+                "queues": [place.to_dict() for place in lying],
+            }
+            print_json(tell)
+        else:
+            _print(config, source(file, env, settings), tables, [places_table(lying, read=read)] if lying else [])
+            for warning in warnings:
+                print(masked(f"warning: {warning}"))
+        if problems := [place.problem for place in lying if place.problem is not None]:
+            raise Finding(f"{len(problems)} of {len(lying)} queues cannot be read", *problems)
 
 
 def _queues_to_show(config: BackpressureConfig, queues: Sequence[str] | None) -> list[str | None]:
-    if queues:
-        try:
-            return list(dict.fromkeys(map(validate_queue_name, queues)))
-        except InvalidQueueError as error:
-            raise Refusal(f"--queue: {error}") from None
-    return [None, *(name for name in config.queues if has_own_law(config, name))]
+    return list(queues) if queues else [None, *(name for name in config.queues if has_own_law(config, name))]
 
 
-def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable]) -> None:
+def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable], more: Sequence[Table]) -> None:
     console = new_console()
-    console.print(Text(f"# valid: {where}\n", style="green"), config_view(config), sep="\n", soft_wrap=True)
-    for table in tables:
-        console.print("", table.render())
+    console.print(Text(masked(f"# valid: {where}\n"), style="green"), config_view(config), sep="\n", soft_wrap=True)
+    for table in (*(delays.render() for delays in tables), *more):
+        console.print("", table)
     for note in notes(config):
         console.print(note)
 

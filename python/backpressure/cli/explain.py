@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -13,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._engine.sample import Sample
-from backpressure._model.arguments import validate_queue_name
-from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
+from backpressure._model.arguments import masked
+from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.units import nanoseconds
 from backpressure.cli._advice import Circuit, adviser
@@ -22,12 +21,16 @@ from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import PRIORITIES, advice, advice_dict, new_console, style_of
-from backpressure.cli._redis_options import KeyTemplate, RedisUrl, open_provider
+from backpressure.cli._masking import print_json
+from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli._why import why
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from backpressure._model.config.root import BackpressureConfig
     from backpressure.cli._advice import Advice
+    from backpressure.providers.several import SeveralProviders
 
 __all__ = ["EXAMPLES", "explain"]
 
@@ -36,6 +39,8 @@ backpressure explain --backlog 1250
 backpressure explain --backlog 950 --set curve.shed_permille=950
 backpressure explain --backlog 1250 --queue email-queue --config backpressure.toml
 backpressure explain --queue email-queue --redis-url redis://localhost:6379/0
+backpressure explain -q mail --layout rq --redis-url redis://localhost:6379/0
+backpressure explain --config backpressure.toml
 backpressure explain --backlog 0 --circuit open --json
 """
 
@@ -49,11 +54,11 @@ def explain(
         int | None,
         typer.Option(min=0, max=MAX_BACKLOG, metavar="N", help="Judge this many waiting jobs; no server is asked."),
     ] = None,
-    queue: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The queue whose settings hold, and which is read.")
-    ] = None,
+    queues: Queues = None,
     redis_url: RedisUrl = None,
-    key: KeyTemplate = "{queue}",
+    layout: LayoutName = None,
+    key: KeyTemplate = None,
+    group: Group = None,
     circuit: Annotated[Circuit, typer.Option(help="State of the queue's circuit.")] = Circuit.CLOSED,
     file: ConfigFile = None,
     env: FromEnv = False,
@@ -62,46 +67,60 @@ def explain(
 ) -> None:
     """Tell what jobs would be told, and why.
 
-    Give --backlog, or --queue and --redis-url. The answer is a real controller's; nothing is written anywhere. Exits
-    with 0 when there is one, 1 when the queue could not be read or the configuration is faulty, 2 for wrong usage.
+    Give --backlog; else the queues that the file has sections of, or those given, are read. The answer is a real
+    controller's; nothing is written anywhere. Exits with 0 when there is one, 1 when a queue could not be read or the
+    configuration is faulty, 2 for wrong usage.
     """
     with ending("explain"):
-        config, name = load(file, env, settings), _queue_name(queue)
-        if queue is None:
-            config = attrs.evolve(config, queues={})  # one of them could be called as _ANY_QUEUE is
-        given = None if backlog is None else Sample(backlog, 0, None)
-        answer = _Answer(config=config, queue_name=queue, circuit=circuit, sample=given)
-        if backlog is None:
-            if queue is None or redis_url is None:
-                raise Refusal("there is no backlog to judge: give --backlog, or --queue and --redis-url (or REDIS_URL)")
-            answer = _read(answer, name, redis_url, key)
-        with adviser(config, name, circuit) as advise:
-            answer = attrs.evolve(answer, advice=advise(answer.sample))
-        if as_json:
-            print(json.dumps(answer.to_dict(), indent=2))
+        config = load(file, env, settings)
+        names = chosen(config, queues) if queues or backlog is None else []
+        answers: list[_Answer]
+        if backlog is not None:
+            sample = Sample(backlog, 0, None)
+            if not names:  # one of the sections could be called as _ANY_QUEUE is
+                config = attrs.evolve(config, queues={})
+            told: list[str | None] = [*names] or [None]
+            answers = [_Answer(config=config, queue_name=name, circuit=circuit, sample=sample) for name in told]
+        elif not names:
+            raise Refusal(
+                "there is no backlog to judge: give --backlog, or --queue or --config with sections of queues"
+            )
         else:
-            answer.print()
-        if answer.problem is not None:
-            raise Finding(answer.problem)
+            timeout = config.polling.timeout
+            provider, _ = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
+            with contextlib.closing(provider):
+                answers = _read(config, circuit, names, provider)
+        answers = [answer.advised() for answer in answers]
+        if as_json:
+            each = [answer.to_dict() for answer in answers]
+            print_json(each[0] if len(each) == 1 else {"queues": each})
+        else:
+            for answer in answers:
+                answer.print()
+        problems = [answer.problem for answer in answers if answer.problem is not None]
+        if problems:
+            raise Finding(problems[-1], *problems[:-1])
 
 
-def _queue_name(queue: str | None) -> str:
+def _read(
+    config: BackpressureConfig, circuit: Circuit, names: Sequence[str], provider: SeveralProviders
+) -> list[_Answer]:
+    """Return answers with what was read of the queues, or with the reason why one could not be read."""
+    outcomes: Mapping[str, Any]
     try:
-        return _ANY_QUEUE if queue is None else validate_queue_name(queue)
-    except InvalidQueueError as error:
-        raise Refusal(f"--queue: {error}") from None
-
-
-def _read(answer: _Answer, name: str, redis_url: str, key: str) -> _Answer:
-    """Return the answer with what was read of the queue, or with the reason why it could not be read."""
-    provider, server = open_provider(redis_url, [name], key, answer.config.polling.timeout)
-    with contextlib.closing(provider):
-        try:
-            stats = provider.get_queue_stats(name)
-        except StatsUnavailableError as error:
-            return attrs.evolve(answer, server=server, problem=str(error))
-    oldest_ns = None if stats.oldest_age is None else nanoseconds(stats.oldest_age)
-    return attrs.evolve(answer, server=server, sample=Sample(stats.backlog_count, 0, oldest_ns))
+        outcomes = provider.get_many(names)
+    except StatsUnavailableError as error:
+        outcomes = dict.fromkeys(names, error)
+    answers = []
+    for name in names:
+        outcome = outcomes[name]
+        answer = _Answer(config=config, queue_name=name, circuit=circuit, sample=None, server=provider.server_of(name))
+        if isinstance(outcome, StatsUnavailableError):
+            answers.append(attrs.evolve(answer, problem=str(outcome)))
+            continue
+        oldest_ns = None if outcome.oldest_age is None else nanoseconds(outcome.oldest_age)
+        answers.append(attrs.evolve(answer, sample=Sample(outcome.backlog_count, 0, oldest_ns)))
+    return answers
 
 
 @attrs.frozen(kw_only=True)
@@ -115,6 +134,11 @@ class _Answer:
     server: str | None = None
     problem: str | None = None
     advice: Advice = attrs.field(factory=dict)
+
+    def advised(self) -> _Answer:
+        """Return it with what a controller says."""
+        with adviser(self.config, self.queue_name or _ANY_QUEUE, self.circuit) as advise:
+            return attrs.evolve(self, advice=advise(self.sample))
 
     def why(self) -> dict[Any, str]:
         """Return a sentence for each priority."""
@@ -133,7 +157,7 @@ class _Answer:
             "queue_name": self.queue_name,
             "backlog": None if self.sample is None else self.sample.backlog,
             "circuit": self.circuit,
-            "mode": self.config.mode,
+            "mode": self.config.mode_of(self.queue_name or _ANY_QUEUE),
             "server": self.server,
             "problem": self.problem,
             "advice": told,
@@ -153,11 +177,11 @@ class _Answer:
         for priority, sentence in self.why().items():
             sentences.add_row(f"  {priority}", sentence)
         console.print(table, sentences)
-        for note in notes(self.config):
+        for note in notes(self.config, self.queue_name):
             console.print(note)
 
     def _headline(self) -> Text:
-        of_whom = "any queue" if self.queue_name is None else f"queue {self.queue_name}"
+        of_whom = "any queue" if self.queue_name is None else f"queue {masked(self.queue_name)}"
         jobs = "an unknown number of jobs" if self.sample is None else f"{self.sample.backlog:,} jobs"
         text = Text(f"{of_whom}: {jobs} waiting, circuit {self.circuit}", style="bold")
         if self.server is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backpressure._model.arguments import MaxWait
     from backpressure._model.vocabulary import Priority
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, PriorityRule, QueueRule
 
 __all__ = ["protect"]
 
@@ -83,7 +83,7 @@ _name_jobs()
 
 def protect(
     pool: P,
-    controller: AsyncBackpressureController,
+    controller: Given[AsyncBackpressureController],
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,

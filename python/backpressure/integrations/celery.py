@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
-    from backpressure.integrations._shared.hook import PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, PriorityRule, QueueRule
 
 __all__ = ["ENQUEUED_AT", "protect", "publish"]
 
@@ -48,7 +48,7 @@ _OPTIONS = tuple(inspect.signature(celery.Celery.send_task).parameters)[4:]
 
 def protect(
     app: A,
-    controller: BackpressureController,
+    controller: Given[BackpressureController],
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
 
 __all__ = [
     "BackpressureMiddleware",
@@ -145,7 +145,7 @@ class BackpressureMiddleware(Middleware):
 
     def __init__(
         self,
-        controller: BackpressureController,
+        controller: Given[BackpressureController],
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,

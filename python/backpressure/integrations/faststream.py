@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backpressure._controller.asynchronous import AsyncBackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._model.vocabulary import Priority
-    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
 
 __all__ = ["BackpressureMiddleware"]
 
@@ -164,7 +164,7 @@ class BackpressureMiddleware:
 
     def __init__(
         self,
-        controller: AsyncBackpressureController,
+        controller: Given[AsyncBackpressureController],
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,

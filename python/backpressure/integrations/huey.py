@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
 
 __all__ = ["protect"]
 
@@ -45,7 +45,7 @@ for _kind in (huey.consumer.Worker, huey.consumer.Scheduler):
 
 def protect(
     app: H,
-    controller: BackpressureController,
+    controller: Given[BackpressureController],
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,

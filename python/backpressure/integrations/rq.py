@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
 
 __all__ = ["NOT_FAILURES", "Queue"]
 
@@ -108,7 +108,7 @@ class Queue(rq.Queue):
     @classmethod
     def bound(
         cls,
-        controller: BackpressureController,
+        controller: Given[BackpressureController],
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,

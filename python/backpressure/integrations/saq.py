@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.asynchronous import AsyncBackpressureController
     from backpressure._model.arguments import MaxWait
-    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
 
 __all__ = ["protect"]
 
@@ -98,7 +98,7 @@ _mapped: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("_mappe
 
 def protect(
     saq_queue: Q,
-    controller: AsyncBackpressureController,
+    controller: Given[AsyncBackpressureController],
     *,
     priority: PriorityRule,
     queue: QueueRule | None = None,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from backpressure._controller.asynchronous import AsyncBackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
 
 __all__ = ["ENQUEUED_AT", "BackpressureMiddleware"]
 
@@ -150,7 +150,7 @@ class BackpressureMiddleware(TaskiqMiddleware):
 
     def __init__(
         self,
-        controller: AsyncBackpressureController,
+        controller: Given[AsyncBackpressureController],
         *,
         priority: PriorityRule,
         queue: QueueRule | None = None,

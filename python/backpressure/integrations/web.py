@@ -21,16 +21,23 @@ from backpressure._model.errors import (
     ThrottledError,
 )
 from backpressure._model.half_built import repr_when_half_built
+from backpressure.integrations._shared.controllers import Running
+from backpressure.integrations._shared.lifespan import Lifespan
+from backpressure.integrations._shared.lost import Lost, lost, tell
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, MutableMapping
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from backpressure._controller.base import ControllerBase
+
     Scope: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
     Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+    # Of either kind, or a function that returns one.
+    AnyController: TypeAlias = ControllerBase | Callable[[], ControllerBase] | None
     ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 __all__ = ["BackpressureASGI", "BackpressureDjango", "BackpressureWSGI", "HTTPRefusal", "refusal"]
@@ -67,6 +74,11 @@ def refusal(error: BaseException, *, jitter: float = 0.0, show_queue: bool = Fal
     - `JobShedError`: 503 Service Unavailable (RFC 9110, 15.6.4). The server is overloaded, not this client.
     - `CircuitOpenError`: 503. ``Retry-After`` is the time to the next probe; a circuit that was forced open has none.
     - `ControllerStoppedError`: 503 without ``Retry-After``. The request came, or slept, while its server was ending.
+    - A broker that cannot be reached: 503, with the time to the next probe, or else the circuit's ``probe_interval``.
+      These are connection errors and timeouts of the broker's client that came out of ``run``, a slot, a gate, a batch
+      or a hook, and counted against the queue there. So a dead broker's first failures are answered as its later ones,
+      when the circuit is open. They are logged at once and then every five minutes, by class. What a job's own code
+      raises stays an error.
 
     ``Retry-After`` is the error's ``retry_after`` in whole seconds, rounded up and at least 1: a client that keeps to
     it never comes too early. Everything else is ``None`` and stays an error. So do a controller that was never started,
@@ -106,11 +118,16 @@ try again in 8 s", "retry_after": 8}
     status = HTTPStatus.SERVICE_UNAVAILABLE
     if all(isinstance(link, ThrottledError) for link in refused):
         status = HTTPStatus.TOO_MANY_REQUESTS
+    # Of a request that timed out, nobody knows whether the broker has it.
+    failed = [link for link in refused if isinstance(link, Lost)]
+    for each in failed:
+        tell(each)
+    what = "the job could not be handed over" if failed else "the job was not accepted"
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
-        "detail": f"the job was not accepted: try again {'later' if after is None else f'in {after} s'}",
+        "detail": f"{what}: try again {'later' if after is None else f'in {after} s'}",
     }
     # A shared cache must not refuse other clients, which might be let in.
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
@@ -122,12 +139,14 @@ try again in 8 s", "retry_after": 8}
     return HTTPRefusal(status.value, headers, json.dumps(problem).encode())
 
 
-def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -> list[BackpressureError]:
+def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -> list[BackpressureError | Lost]:
     """Return the refusals that an error stands for; none if it, or one of its members, is anything else."""
     while error is not None and id(error) not in above:
         above |= {id(error)}
         if isinstance(error, _REFUSALS):
             return [error]
+        if (failed := lost(error)) is not None:
+            return [failed]
         if isinstance(error, BaseExceptionGroup):
             members = [_refused(member, above) for member in error.exceptions]
             if all(members):
@@ -136,7 +155,7 @@ def _refused(error: BaseException | None, above: frozenset[int] = frozenset()) -
     return []
 
 
-def _retry_after(refused: list[BackpressureError], jitter: float) -> int | None:
+def _retry_after(refused: list[BackpressureError | Lost], jitter: float) -> int | None:
     longest = max(math.inf if link.retry_after is None else link.retry_after for link in refused)
     longest *= 1 + random.uniform(0, jitter)  # noqa: S311 - no secret
     return max(1, math.ceil(longest)) if math.isfinite(longest) else None
@@ -148,9 +167,13 @@ class BackpressureASGI:
     Args:
         app: the application.
         answer: turns an error into an answer or ``None``: `refusal`, perhaps with ``functools.partial``, or yours.
+        controller: what to start with the lifespan, which may run again and again, as in tests. A controller, which
+            rests between two lifespans; a `backpressure.integrations.Restartable`; or another function that returns a
+            controller, called once the application has started, which is stopped afterwards unless it ran already.
+            Requests have it as ``request.state.backpressure``.
 
     An error is answered if the application lets it out before its response has started. Later ones, such as those of
-    background tasks and of streams, are raised. Only HTTP is handled: websockets and the lifespan pass untouched.
+    background tasks and of streams, are raised. Only HTTP is answered: websockets pass untouched.
 
     Add it before ``CORSMiddleware``, which then lies around it, so that browsers may read the answer. Usable from
     several tasks and threads.
@@ -165,12 +188,18 @@ class BackpressureASGI:
         body
     """
 
-    def __init__(self, app: ASGIApplication, answer: Answer = refusal) -> None:
+    def __init__(self, app: ASGIApplication, answer: Answer = refusal, *, controller: AnyController = None) -> None:
         self._app = app
         self._answer = answer
+        self._running = None if controller is None else Running(controller)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
+        if scope["type"] == "lifespan" and self._running is not None:
+            await Lifespan(self._app, self._running)(scope, receive, send)
+            return
+        if self._running is not None and self._running.current is not None:
+            scope.setdefault("state", {})["backpressure"] = self._running.current
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -200,6 +229,9 @@ class BackpressureWSGI:
     Args:
         app: the application.
         answer: turns an error into an answer or ``None``: `refusal`, perhaps with ``functools.partial``, or yours.
+        controller: a `BackpressureController`, or a function that returns one such as a
+            `backpressure.integrations.Restartable`, to start with the first request. If it was stopped, the function is
+            called again. Requests have it as ``environ["backpressure"]``.
 
     An error is answered if the application raises it before the first part of its response: in the call, or while it is
     iterated, as generators do. What the application has told ``start_response`` so far is then dropped, because it is
@@ -219,12 +251,15 @@ class BackpressureWSGI:
         503 Service Unavailable
     """
 
-    def __init__(self, app: WSGIApplication, answer: Answer = refusal) -> None:
+    def __init__(self, app: WSGIApplication, answer: Answer = refusal, *, controller: AnyController = None) -> None:
         self._app = app
         self._answer = answer
+        self._running = None if controller is None else Running(controller)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
+        if self._running is not None:
+            environ["backpressure"] = self._running.ensure()
         response = _Response(environ["REQUEST_METHOD"], start_response, self._answer)
         try:
             body = self._app(environ, response.start)
@@ -321,11 +356,14 @@ class BackpressureDjango:
     Attributes:
         answer: turns an error into an answer or ``None``. To use another function than `refusal`, name a subclass that
             has it, as ``staticmethod(functools.partial(refusal, jitter=0.5))``.
+        controller: a `BackpressureController`, or a function that returns one such as a
+            `backpressure.integrations.Restartable`, to start with the first request, if a subclass has it; a plain
+            function as ``staticmethod(function)``. If it was stopped, the function is called again.
 
     It must be last, because Django asks the last one first, and others may report refusals as errors. Django shows no
-    middleware the errors of another one: there, call `refusal` yourself. Answers are logged as warnings by
-    ``django.request``. Django counts a 503 as an error, and could mail each one to ``ADMINS`` when the site can least
-    bear it. Thread-safe.
+    middleware the errors of another one: there, call `refusal` yourself. Answers are logged for debugging only, by
+    ``django.request``: otherwise Django would write a line for each, and count a 503 as an error that may be mailed to
+    ``ADMINS``. Thread-safe.
 
     Example:
         >>> MIDDLEWARE = ["backpressure.integrations.web.BackpressureDjango"]
@@ -334,16 +372,20 @@ class BackpressureDjango:
     sync_capable: ClassVar[bool] = True
     async_capable: ClassVar[bool] = True
     answer: ClassVar[staticmethod[[BaseException], HTTPRefusal | None]] = staticmethod(refusal)
+    controller: ClassVar[Any] = None
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction  # noqa: PLC0415 - Django's own need
 
         self._get_response = get_response
+        self._running = None if self.controller is None else Running(self.controller)
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
         """See Django's documentation of middleware."""
+        if self._running is not None:
+            self._running.ensure()
         return self._get_response(request)
 
     def process_exception(self, request: Any, error: Exception) -> Any:
@@ -355,9 +397,7 @@ class BackpressureDjango:
         if answer is None:
             return None
         response = HttpResponse(answer.body, status=answer.status, headers=answer.headers)
-        log_response(
-            "%s: %s", response.reason_phrase, request.path, response=response, request=request, level="warning"
-        )
+        log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request, level="debug")
         return response
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backpressure.providers.memory import InMemoryStatsProvider
 
 if TYPE_CHECKING:
+    from backpressure.providers.configured import from_config
     from backpressure.providers.kafka.provider import ConsumerLag, KafkaStatsProvider
     from backpressure.providers.postgres.provider import PGQUEUER, PROCRASTINATE, PostgresQuery, PostgresStatsProvider
     from backpressure.providers.prometheus.provider import PrometheusStatsProvider
@@ -35,6 +36,7 @@ __all__ = [
     "SQSStatsProvider",
     "StreamKey",
     "ZSetKey",
+    "from_config",
 ]
 
 _MODULES = {
@@ -52,6 +54,7 @@ _MODULES = {
     "SQSStatsProvider": "sqs.provider",
     "StreamKey": "redis.provider",
     "ZSetKey": "redis.provider",
+    "from_config": "configured",
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.units import doubt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,14 +18,20 @@ __all__ = ["queue_table", "seconds"]
 S = TypeVar("S")
 
 
-def seconds(value: Any, field: str = "timeout") -> float:
+# The longest timeout that is believed: a read that takes longer is of no use to anybody who waits for it.
+_LONGEST_TIMEOUT = 60.0
+
+
+def seconds(value: Any, field: str = "timeout", *, most: float = _LONGEST_TIMEOUT) -> float:
     """Return `value` as a duration; `field` names the argument in messages.
 
     Raises:
-        ConfigurationError: it is not a number of seconds above 0.
+        ConfigurationError: it is not a number of seconds above 0, or is above `most`, so that it was hardly meant so.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(f"{field} is {shown(value)}: give seconds above 0", field=field, value=value)
+    if asked := doubt(value, most, f"write {{}}, or at most {most:g}"):
+        raise ConfigurationError(f"{field} is {shown(value)}: {asked}", field=field, value=value)
     return float(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
-from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
@@ -71,6 +71,10 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
         self._redact = redact
         self._by_process: dict[int, _Links[L]] = {}
         self._closed = False
+
+    def adopt(self, other: Self) -> None:
+        """Read, from now on, what `other` was made for too: a provider of the same server that has not read yet."""
+        self._queues = {**self._queues, **other._queues}
 
     @abc.abstractmethod
     def _open(self) -> L:

@@ -8,12 +8,11 @@ use backpressure_core::zone::Zone;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyString, PyTuple};
-use pyo3::{IntoPyObjectExt, intern};
 
 use crate::breaker::Ticket;
 use crate::guarded::Guarded;
-use crate::queue::{CoreQueue, Failure, Queue, Ready};
-use crate::shared::Shared;
+use crate::queue::{CoreQueue, Queue, Ready};
+use crate::shared::{Shared, ask};
 use crate::table::Table;
 use crate::vocabulary::Vocabulary;
 
@@ -25,6 +24,8 @@ pub struct Border<'a, 'py> {
     // An object whose critical section guards changes and sums of the table.
     pub changing: &'a Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    // Whether what is seen by a peek is put into words, not made a decision.
+    pub outlines: bool,
 }
 
 impl<'py> Host for Border<'_, 'py> {
@@ -37,20 +38,24 @@ impl<'py> Host for Border<'_, 'py> {
         self.shared.clock.now_ns(self.py)
     }
 
+    fn text<'a>(&self, name: &'a Self::Name) -> PyResult<&'a str> {
+        name.to_str()
+    }
+
     fn utc_now(&self) -> PyResult<Py<PyAny>> {
-        self.shared.ask(self.py, intern!(self.py, "utc_now"), &[]).map(Bound::unbind)
+        ask!(self.shared, self.py, utc_now()).map(Bound::unbind)
     }
 
     fn not_running(&self) -> PyErr {
-        self.shared.ask(self.py, intern!(self.py, "not_running"), &[]).map_or_else(|error| error, PyErr::from_value)
+        ask!(self.shared, self.py, not_running()).map_or_else(|error| error, PyErr::from_value)
     }
 
     fn override_ended(&self) -> PyResult<()> {
-        self.shared.ask(self.py, intern!(self.py, "override_ended"), &[]).map(drop)
+        ask!(self.shared, self.py, override_ended()).map(drop)
     }
 
     fn check_poller(&self) -> PyResult<bool> {
-        self.shared.ask(self.py, intern!(self.py, "check_poller"), &[])?.is_truthy()
+        ask!(self.shared, self.py, check_poller())?.is_truthy()
     }
 
     fn hurry(&self, name: &Self::Name) -> PyResult<()> {
@@ -58,11 +63,7 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn read(&self, name: &Self::Name, wait: bool) -> PyResult<Option<Reason>> {
-        let cold = self.shared.ask(
-            self.py,
-            intern!(self.py, "read"),
-            &[name.clone().into_any(), wait.into_bound_py_any(self.py)?],
-        )?;
+        let cold = ask!(self.shared, self.py, read(name, wait))?;
         if cold.is_none() { Ok(None) } else { self.vocabulary.reason(&cold).map(Some) }
     }
 
@@ -72,21 +73,27 @@ impl<'py> Host for Border<'_, 'py> {
 
     fn zone_changed(&self, name: &Self::Name, priority: Priority, old: Zone, new: Zone) -> PyResult<()> {
         let priority = self.vocabulary.priority_member(self.py, priority);
-        let [old, new] = [old, new].map(|zone| self.vocabulary.zone_member(self.py, zone).clone());
-        let args = [name.clone().into_any(), priority.clone(), old, new];
-        self.shared.ask(self.py, intern!(self.py, "zone_changed"), &args).map(drop)
+        let [old, new] = [old, new].map(|zone| self.vocabulary.zone_member(self.py, zone));
+        ask!(self.shared, self.py, zone_changed(name, priority, old, new)).map(drop)
     }
 
     fn decision(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        self.ask_about(intern!(self.py, "decision"), name, answer)
+        ask!(self.shared, self.py, decision(self.answer(name, answer)?)).map(Bound::unbind)
     }
 
     fn peeked(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        self.ask_about(intern!(self.py, "peeked"), name, answer)
+        if self.outlines {
+            self.outlined(answer)
+        } else {
+            ask!(self.shared, self.py, peeked(self.answer(name, answer)?)).map(Bound::unbind)
+        }
     }
 
     fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        self.shared.ask(self.py, intern!(self.py, "observed"), &[decision.into_bound(self.py)]).map(Bound::unbind)
+        if self.outlines {
+            return Ok(decision);
+        }
+        ask!(self.shared, self.py, observed(decision)).map(Bound::unbind)
     }
 
     fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {
@@ -95,13 +102,17 @@ impl<'py> Host for Border<'_, 'py> {
 }
 
 impl<'py> Border<'_, 'py> {
-    /// Has the host make a decision of an answer, by one of its methods.
-    fn ask_about(
-        &self,
-        method: &Bound<'py, PyString>,
-        name: &Bound<'py, PyString>,
-        answer: &mut Answer<Py<PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
+    /// Has the host put an answer into words.
+    fn outlined(&self, answer: &Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        let (py, vocabulary) = (self.py, self.vocabulary);
+        let zone = answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone());
+        let reason = vocabulary.reason_member(py, answer.reason).clone();
+        let probe_ns = answer.retry_at_ns.map(|retry_at_ns| (retry_at_ns - answer.issued_ns).max(0));
+        ask!(self.shared, py, outlined(zone, answer.delay_ns, answer.shed, reason, probe_ns)).map(Bound::unbind)
+    }
+
+    /// Makes the package's `Answer`.
+    fn answer(&self, name: &Bound<'py, PyString>, answer: &mut Answer<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let (py, vocabulary) = (self.py, self.vocabulary);
         let timestamp = match &answer.source {
             Some(source) => source.timestamp.clone_ref(py),
@@ -121,8 +132,7 @@ impl<'py> Border<'_, 'py> {
             answer.retry_at_ns.into_pyobject(py)?,
             answer.computed.into_pyobject(py)?.to_owned().into_any(),
         ];
-        let answer = vocabulary.answer(PyTuple::new(py, fields)?)?;
-        self.shared.ask(py, method, &[answer]).map(Bound::unbind)
+        vocabulary.answer(PyTuple::new(py, fields)?)
     }
 }
 
@@ -138,11 +148,7 @@ impl<'py> CoreTable for Border<'_, 'py> {
     }
 
     fn make(&self, name: &Self::Name, core: CoreQueue) -> PyResult<Self::Stored> {
-        Bound::new(self.py, Queue { core, name: name.clone().unbind(), last_failure: Failure::default() })
-    }
-
-    fn text<'a>(&self, name: &'a Self::Name) -> PyResult<&'a str> {
-        name.to_str()
+        Bound::new(self.py, Queue::new(name.clone(), core))
     }
 
     fn find(&self, name: &Self::Name) -> PyResult<Option<Self::Stored>> {
@@ -170,6 +176,6 @@ impl<'py> CoreTable for Border<'_, 'py> {
     }
 
     fn evicted(&self, name: &Self::Name) -> PyResult<()> {
-        self.shared.ask(self.py, intern!(self.py, "evicted"), &[name.clone().into_any()]).map(drop)
+        ask!(self.shared, self.py, evicted(name)).map(drop)
     }
 }

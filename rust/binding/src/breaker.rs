@@ -9,9 +9,10 @@ use pyo3::types::PyString;
 
 use crate::clock::{Clock, Ns};
 use crate::crossing;
-use crate::queue::{Failure, Queue};
+use crate::queue::{CoreQueue, Failure, Queue};
 use crate::settings::CircuitSettings;
 use crate::shared::Shared;
+use crate::uncopied::refused;
 
 /// Permission to do one piece of work, to be handed back with its result.
 #[pyclass(frozen, name = "Ticket", module = "backpressure._native")]
@@ -37,6 +38,10 @@ impl Ticket {
         self.0.issued_ns()
     }
 
+    fn __reduce__(_: &Bound<'_, Self>) -> PyResult<()> {
+        Err(refused("Ticket", "report the outcome in the process that got it"))
+    }
+
     fn __repr__(&self) -> String {
         let probe = if self.0.probe() { "True" } else { "False" };
         format!("Ticket(generation={}, probe={probe})", self.0.generation())
@@ -44,34 +49,40 @@ impl Ticket {
 }
 
 /// One queue's breaker. Thread-safe.
+///
+/// One that stands alone is that of a queue which no engine knows.
 #[pyclass(frozen, name = "Breaker", module = "backpressure._native")]
-pub struct Breaker(Home);
+pub struct Breaker {
+    queue: Py<Queue>,
+    surroundings: Surroundings,
+}
 
-enum Home {
-    Alone { breaker: breaker::Breaker, clock: Clock, on_change: Option<Py<PyAny>>, last_failure: Failure },
-    Queue { shared: Py<Shared>, queue: Py<Queue> },
+enum Surroundings {
+    None { clock: Clock, on_change: Option<Py<PyAny>> },
+    Engine(Py<Shared>),
 }
 
 /// Watches a breaker during one call.
-struct Ear<'a, 'py>(&'a Home, Python<'py>);
+struct Ear<'a, 'py>(&'a Breaker, Python<'py>);
 
 impl Watcher for Ear<'_, '_> {
     type Error = PyErr;
 
     fn now_ns(&self) -> PyResult<i64> {
-        match self.0 {
-            Home::Alone { clock, .. } => clock.now_ns(self.1),
-            Home::Queue { shared, .. } => shared.get().clock.now_ns(self.1),
+        match &self.0.surroundings {
+            Surroundings::None { clock, .. } => clock.now_ns(self.1),
+            Surroundings::Engine(shared) => shared.get().clock.now_ns(self.1),
         }
     }
 
     fn circuit_changed(&self, change: Change) -> PyResult<()> {
-        match self.0 {
-            Home::Alone { on_change: None, .. } => Ok(()),
-            Home::Alone { on_change: Some(on_change), .. } => {
+        let Breaker { queue, surroundings } = self.0;
+        match surroundings {
+            Surroundings::None { on_change: None, .. } => Ok(()),
+            Surroundings::None { on_change: Some(on_change), .. } => {
                 crossing::call(on_change.bind(self.1), (change.old, change.new)).map(drop)
             }
-            Home::Queue { shared, queue } => shared.get().circuit_changed(queue.get().name.bind(self.1), change),
+            Surroundings::Engine(shared) => shared.get().circuit_changed(queue.get().name.bind(self.1), change),
         }
     }
 }
@@ -79,26 +90,20 @@ impl Watcher for Ear<'_, '_> {
 impl Breaker {
     /// Makes the handle of a queue's breaker.
     pub fn of_queue(shared: Py<Shared>, queue: Py<Queue>) -> Self {
-        Self(Home::Queue { shared, queue })
+        Self { queue, surroundings: Surroundings::Engine(shared) }
     }
 
     fn core(&self) -> &breaker::Breaker {
-        match &self.0 {
-            Home::Alone { breaker, .. } => breaker,
-            Home::Queue { queue, .. } => &queue.get().core.breaker,
-        }
+        &self.queue.get().core.breaker
     }
 
     fn failure(&self) -> &Failure {
-        match &self.0 {
-            Home::Alone { last_failure, .. } => last_failure,
-            Home::Queue { queue, .. } => &queue.get().last_failure,
-        }
+        &self.queue.get().last_failure
     }
 
     /// Calls `work` with the breaker; its watcher is told of what is done there.
     fn watched<R>(&self, py: Python<'_>, work: impl FnOnce(Watched<'_, Ear<'_, '_>>) -> PyResult<R>) -> PyResult<R> {
-        work(Watched { breaker: self.core(), watcher: &Ear(&self.0, py) })
+        work(Watched { breaker: self.core(), watcher: &Ear(self, py) })
     }
 }
 
@@ -112,13 +117,13 @@ impl Breaker {
         origin_ns: Option<Ns>,
         on_change: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let clock = Clock::of(now_ns)?;
+        let (py, clock) = (now_ns.py(), Clock::of(now_ns)?);
         let origin_ns = match origin_ns {
             Some(Ns(origin_ns)) => origin_ns,
-            None => clock.now_ns(now_ns.py())?,
+            None => clock.now_ns(py)?,
         };
-        let breaker = breaker::Breaker::new(circuit.0, origin_ns);
-        Ok(Self(Home::Alone { breaker, clock, on_change, last_failure: Failure::default() }))
+        let queue = Queue::new(PyString::intern(py, ""), CoreQueue::new(circuit.0, origin_ns, origin_ns));
+        Ok(Self { queue: Py::new(py, queue)?, surroundings: Surroundings::None { clock, on_change } })
     }
 
     /// The 64-bit word that transitions read.
@@ -210,15 +215,13 @@ impl Breaker {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match &self.0 {
-            Home::Alone { clock, on_change, .. } => {
+        visit.call(&self.queue)?;
+        match &self.surroundings {
+            Surroundings::None { clock, on_change } => {
                 clock.traverse(&visit)?;
                 visit.call(on_change)
             }
-            Home::Queue { shared, queue } => {
-                visit.call(shared)?;
-                visit.call(queue)
-            }
+            Surroundings::Engine(shared) => visit.call(shared),
         }
     }
 }

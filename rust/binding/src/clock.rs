@@ -1,10 +1,11 @@
 //! Where the time comes from: the system's monotonic clock, or a callable of the host's.
 
+use backpressure_core::clock::System;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 
-use self::system::System;
 use crate::crossing;
 
 /// A monotonic instant in nanoseconds. Larger integers of Python's become the largest here, year 292.
@@ -36,7 +37,10 @@ impl Clock {
     /// Makes the clock that `now_ns` asks for; `None` is the system's.
     pub fn of(now_ns: &Bound<'_, PyAny>) -> PyResult<Self> {
         if now_ns.is_none() {
-            return Ok(Self::System(System::new(now_ns.py())?));
+            let py = now_ns.py();
+            let time = py.import(intern!(py, "backpressure._model.clock"))?.getattr(intern!(py, "own_time"))?;
+            let read = || time.call_method0(intern!(py, "monotonic_ns"))?.extract();
+            return System::set_by(read).map(Self::System);
         }
         Ok(Self::Injected(now_ns.clone().unbind()))
     }
@@ -69,7 +73,7 @@ impl Clock {
     #[inline(always)]
     pub fn within(&self, py: Python<'_>, until_ns: i64) -> PyResult<bool> {
         match self {
-            Self::System(system) => Ok(system.surely_within(until_ns) || system.now_ns() <= until_ns),
+            Self::System(system) => Ok(system.within(until_ns)),
             Self::Injected(_) => Ok(self.now_ns(py)? <= until_ns),
         }
     }
@@ -79,85 +83,6 @@ impl Clock {
         match self {
             Self::System(_) => Ok(()),
             Self::Injected(now_ns) => visit.call(now_ns),
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod system {
-    use pyo3::prelude::*;
-    use rustix::time::{ClockId, clock_gettime};
-
-    /// More than the coarse clock's lag: it moves once a tick, at worst every 10 ms.
-    const LAG_NS: i64 = 20_000_000;
-
-    /// `CLOCK_MONOTONIC`, as Python reads it.
-    #[derive(Clone)]
-    pub struct System;
-
-    impl System {
-        #[expect(clippy::unnecessary_wraps, reason = "elsewhere it asks Python, which may fail")]
-        pub fn new(_: Python<'_>) -> PyResult<Self> {
-            Ok(Self)
-        }
-
-        #[inline]
-        #[expect(clippy::unused_self, reason = "elsewhere it has an anchor")]
-        pub fn now_ns(&self) -> i64 {
-            read(ClockId::Monotonic)
-        }
-
-        /// Tells whether `until_ns` is surely ahead, at a tenth of the precise clock's cost. The last moments before it
-        /// are left to the precise clock, so that everything happens when that clock alone would have it happen.
-        #[inline]
-        #[expect(clippy::unused_self, reason = "elsewhere it has an anchor")]
-        pub fn surely_within(&self, until_ns: i64) -> bool {
-            read(ClockId::MonotonicCoarse) <= until_ns.saturating_sub(LAG_NS)
-        }
-    }
-
-    #[inline]
-    fn read(clock: ClockId) -> i64 {
-        let now = clock_gettime(clock);
-        now.tv_sec * 1_000_000_000 + now.tv_nsec
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod system {
-    use std::time::Instant;
-
-    use pyo3::intern;
-    use pyo3::prelude::*;
-
-    /// Rust's monotonic clock, set by Python's.
-    #[derive(Clone)]
-    pub struct System {
-        anchor: Instant,
-        anchor_ns: i64,
-    }
-
-    impl System {
-        pub fn new(py: Python<'_>) -> PyResult<Self> {
-            let time = py.import(intern!(py, "backpressure._model.clock"))?.getattr(intern!(py, "own_time"))?;
-            let read = time.getattr(intern!(py, "monotonic_ns"))?;
-            // The first call is slow; the second follows its anchor at once.
-            read.call0()?;
-            let anchor = Instant::now();
-            Ok(Self { anchor, anchor_ns: read.call0()?.extract()? })
-        }
-
-        #[inline]
-        pub fn now_ns(&self) -> i64 {
-            let elapsed_ns = i64::try_from(self.anchor.elapsed().as_nanos()).unwrap_or(i64::MAX);
-            self.anchor_ns.saturating_add(elapsed_ns)
-        }
-
-        /// There is no cheaper clock to ask first.
-        #[inline]
-        #[expect(clippy::unused_self, reason = "on Linux there is one")]
-        pub fn surely_within(&self, _: i64) -> bool {
-            false
         }
     }
 }

@@ -2,27 +2,26 @@
 
 use backpressure_core::breaker::Outcome;
 use backpressure_core::call::Admission;
-use backpressure_core::engine::{self as core, Plan, Wanted};
+use backpressure_core::engine::{self as core, Plan, Wanted, nanoseconds};
 use backpressure_core::host::Host;
 use backpressure_core::mode::NEVER;
 use backpressure_core::table::in_order;
-use backpressure_core::vocabulary::Priority;
+use backpressure_core::vocabulary::{OTHER_QUEUES, Priority};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
-use pyo3::{IntoPyObjectExt, intern};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use crate::bare::nameable;
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
 use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
-use crate::shared::Shared;
+use crate::shared::{Shared, ask};
 use crate::table::Table;
+use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
-
-// The name of whatever has no queue of its own, in the totals.
-const OTHER_QUEUES: &str = "__other__";
 
 /// Decides. Thread-safe; no call but the host's `read` waits for anything.
 #[pyclass(frozen, name = "Engine", module = "backpressure._native")]
@@ -66,6 +65,14 @@ impl Engine {
         self.core.peek(&border, self.vocabulary.priority(priority)?, || self.vocabulary.queue_name(queue_name))
     }
 
+    /// Return what `peek` would say for each priority, as the host puts it; in observe mode, were it enforced.
+    fn outlook<'py>(&self, queue_name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = queue_name.py();
+        let border = Border { outlines: true, ..self.border(py) };
+        let seen = Priority::ALL.map(|priority| self.core.peek(&border, priority, || Ok(queue_name.clone())));
+        PyTuple::new(py, seen.into_iter().collect::<PyResult<Vec<_>>>()?)
+    }
+
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
     fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         self.ready_or_decide(priority, queue_name, false)
@@ -78,8 +85,7 @@ impl Engine {
             Admission::Instead(decision) => Ok(decision),
             Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
-                let args = [planned.clone(), ticket.map(Ticket).into_bound_py_any(py)?];
-                self.shared.get().ask(py, intern!(py, "admitted"), &args).map(Bound::unbind)
+                ask!(self.shared.get(), py, admitted(planned, ticket.map(Ticket))).map(Bound::unbind)
             }
         }
     }
@@ -222,10 +228,7 @@ impl Engine {
     /// Tell whether the override is on.
     #[pyo3(name = "override")]
     fn is_overridden(&self, py: Python<'_>) -> PyResult<bool> {
-        match self.core.switches.mode().override_until_ns {
-            Some(until_ns) => Ok(self.clock.now_ns(py)? < until_ns),
-            None => Ok(false),
-        }
+        self.core.switches.is_overridden(|| self.clock.now_ns(py))
     }
 
     /// Tell whether emergency mode is on.
@@ -236,6 +239,13 @@ impl Engine {
     /// Read the clock: monotonic nanoseconds.
     fn now_ns(&self, py: Python<'_>) -> PyResult<i64> {
         self.clock.now_ns(py)
+    }
+
+    // Who pickles a controller's `run` gets here.
+    fn __reduce__(_: &Bound<'_, Self>) -> PyResult<()> {
+        let instead =
+            "make a controller in the process that uses it, from the same BackpressureConfig, which does pickle";
+        Err(refused("Engine", instead))
     }
 
     // The host refers back to its engine. Python's classes can be cleared, so the cycle ends there: no __clear__ here.
@@ -266,7 +276,7 @@ impl Engine {
     #[inline]
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
-        let Ok(name) = queue_name.cast::<PyString>() else { return Ok(None) };
+        let Some(name) = nameable(queue_name) else { return Ok(None) };
         self.hand_out_by_name(name, priority, |_| true, |_, decision| decision.unbind())
     }
 
@@ -300,26 +310,17 @@ impl Engine {
         accept: impl FnOnce(&Ready) -> bool,
         take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
     ) -> PyResult<Option<R>> {
-        let ready = found.get().core.ready(priority, self.core.switches.epoch(), |ready| {
-            accept(ready).then(|| (ready.decision.bind(py).clone(), ready.until_ns, ready.row))
-        });
-        match ready {
-            Some((asked, (decision, until_ns, row))) if self.clock.within(py, until_ns)? => {
-                asked.count_again(row);
-                Ok(Some(take(found, decision)))
-            }
-            _ => Ok(None),
-        }
+        let share = |decision: &Py<PyAny>| decision.bind(py).clone();
+        let within = |until_ns| self.clock.within(py, until_ns);
+        let handed_out = self.core.hand_out(&found.get().core, priority, accept, share, within)?;
+        Ok(handed_out.map(|decision| take(found, decision)))
     }
 
     fn decide(&self, given: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, admit: bool) -> PyResult<Py<PyAny>> {
         let priority = self.vocabulary.priority(given)?;
-        self.core.decide(&self.border(given.py()), priority, admit, || {
-            let known = if queue_name.is_exact_instance_of::<PyString>() { self.queue(queue_name)? } else { None };
-            match known {
-                Some(queue) => Ok(Wanted::Queue(queue)),
-                None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
-            }
+        self.core.decide(&self.border(given.py()), priority, admit, || match self.queue(queue_name)? {
+            Some(queue) => Ok(Wanted::Queue(queue)),
+            None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
         })
     }
 
@@ -345,23 +346,17 @@ impl Engine {
 
     fn border<'a, 'py>(&'a self, py: Python<'py>) -> Border<'a, 'py> {
         let Self { shared, table, changing, vocabulary, .. } = self;
-        Border { py, shared: shared.get(), table, changing, vocabulary }
+        Border { py, shared: shared.get(), table, changing, vocabulary, outlines: false }
     }
 
     fn breaker_of(&self, queue: Bound<'_, Queue>) -> Breaker {
         Breaker::of_queue(self.shared.clone_ref(queue.py()), queue.unbind())
     }
 
-    /// Returns the queue of a name, if it has state. Whatever is no string names none.
+    /// Returns the queue of a name, if it has state. Whatever is no exact string names none.
     #[inline]
     pub fn queue<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Queue>>> {
         let strong = |queue: &Py<Queue>| queue.bind(name.py()).clone();
-        name.cast::<PyString>().map_or(Ok(None), |name| self.table.look(name, strong))
+        nameable(name).map_or(Ok(None), |name| self.table.look(name, strong))
     }
-}
-
-/// Rounds seconds as Python does, so that both engines count the same nanoseconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a delay is not negative, and below 2**63")]
-fn nanoseconds(seconds: f64) -> u64 {
-    (seconds * 1e9).round_ties_even() as u64
 }

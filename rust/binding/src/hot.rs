@@ -24,7 +24,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
-use crate::bare::object;
+use crate::bare::{nameable, object};
 use crate::crossing::vectorcall;
 use crate::engine::Engine;
 use crate::gate::Gate;
@@ -253,7 +253,7 @@ fn known<'a, 'py>(
     name: &'a Bound<'py, PyAny>,
     priority: &Bound<'py, PyAny>,
 ) -> Option<(&'a Bound<'py, PyString>, Priority)> {
-    Some((name.cast_exact().ok()?, engine.vocabulary.known_priority(priority)?))
+    Some((nameable(name)?, engine.vocabulary.known_priority(priority)?))
 }
 
 /// Tells whether the keyword arguments are not for the work alone: `max_wait` or `patient` is among their names.

@@ -17,6 +17,7 @@ mod queue;
 mod settings;
 mod shared;
 mod table;
+mod uncopied;
 mod vocabulary;
 
 /// The native engine: what `backpressure._engine.pure` is in Python.

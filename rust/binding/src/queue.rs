@@ -26,6 +26,13 @@ pub struct Queue {
     pub last_failure: Failure,
 }
 
+impl Queue {
+    /// Makes the queue of a name, which is an exact `str`.
+    pub fn new(name: Bound<'_, PyString>, core: CoreQueue) -> Self {
+        Self { core, name: name.unbind(), last_failure: Failure::default() }
+    }
+}
+
 #[pymethods]
 impl Queue {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

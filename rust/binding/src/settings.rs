@@ -79,11 +79,30 @@ impl<'py> FromPyObject<'_, 'py> for CircuitSettings {
     }
 }
 
+/// `PatternSettings`.
+struct PatternSettings(settings::PatternSettings);
+
+impl<'py> FromPyObject<'_, 'py> for PatternSettings {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let law: Option<Law> = given.getattr(intern!(given.py(), "law"))?.extract()?;
+        let circuit: Option<CircuitSettings> = given.getattr(intern!(given.py(), "circuit"))?.extract()?;
+        Ok(Self(read! {
+            given,
+            settings::PatternSettings { pattern, observe, }
+            law: law.map(|law| law.0),
+            circuit: circuit.map(|circuit| circuit.0),
+        }))
+    }
+}
+
 /// Reads `EngineSettings`.
 pub fn engine_settings(given: &Bound<'_, PyAny>, vocabulary: &Vocabulary) -> PyResult<Arc<settings::Settings>> {
     let attribute = |name| given.getattr(name);
     let laws: HashMap<String, Law> = attribute("laws")?.extract()?;
     let circuits: HashMap<String, CircuitSettings> = attribute("circuits")?.extract()?;
+    let patterns: Vec<PatternSettings> = attribute("patterns")?.extract()?;
     Ok(Arc::new(read! {
         given,
         settings::Settings {
@@ -94,12 +113,15 @@ pub fn engine_settings(given: &Bound<'_, PyAny>, vocabulary: &Vocabulary) -> PyR
             fallback_ns,
             polling,
             observe,
+            observed,
+            one_mode,
             max_queues,
         }
         law: attribute("law")?.extract::<Law>()?.0,
         laws: laws.into_iter().map(|(name, law)| (name, law.0)).collect(),
         circuit: attribute("circuit")?.extract::<CircuitSettings>()?.0,
         circuits: circuits.into_iter().map(|(name, circuit)| (name, circuit.0)).collect(),
+        patterns: patterns.into_iter().map(|pattern| pattern.0).collect(),
         fallback_reason: vocabulary.reason(&attribute("fallback_reason")?)?,
     }))
 }

@@ -4,10 +4,19 @@ use backpressure_core::breaker::Change;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use pyo3::{IntoPyObjectExt, intern};
 
 use crate::clock::Clock;
 use crate::crossing;
+
+/// Calls a method of the host's: `ask!(shared, py, method(arguments))`.
+macro_rules! ask {
+    ($shared:expr, $py:expr, $method:ident($($argument:expr),*)) => {
+        $shared.ask($py, pyo3::intern!($py, stringify!($method)), &[
+            $(pyo3::IntoPyObjectExt::into_bound_py_any($argument, $py)?),*
+        ])
+    };
+}
+pub(crate) use ask;
 
 /// Clock and host of one engine. Never seen outside.
 #[pyclass(frozen, name = "Shared", module = "backpressure._native")]
@@ -17,7 +26,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Calls a method of the host's.
+    /// See `ask!`.
     pub fn ask<'py, const N: usize>(
         &self,
         py: Python<'py>,
@@ -30,8 +39,7 @@ impl Shared {
     /// Tells the host of a change of a queue's breaker that is news.
     pub fn circuit_changed(&self, name: &Bound<'_, PyString>, change: Change) -> PyResult<()> {
         let py = name.py();
-        let [old, new] = [change.old, change.new].map(|word| word.into_bound_py_any(py));
-        self.ask(py, intern!(py, "circuit_changed"), &[name.clone().into_any(), old?, new?]).map(drop)
+        ask!(self, py, circuit_changed(name, change.old, change.new)).map(drop)
     }
 }
 

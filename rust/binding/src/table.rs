@@ -7,9 +7,8 @@ pub use own::Table;
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod own {
+    use backpressure_core::names::Names;
     use backpressure_core::queue::Place;
-    use compact_str::CompactString;
-    use hashbrown::HashTable;
     use pyo3::gc::{PyTraverseError, PyVisit};
     use pyo3::prelude::*;
     use pyo3::types::PyString;
@@ -17,20 +16,12 @@ mod own {
     use crate::guarded::Guarded;
     use crate::queue::Queue;
 
-    /// Uses the hashes that strings keep, and holds short names itself: a dict would look at the stored string, which
-    /// is two more lines of memory for every decision where there are many queues.
-    pub struct Table(Guarded<HashTable<Entry>>);
-
-    struct Entry {
-        name: CompactString,
-        queue: Py<Queue>,
-    }
+    /// Uses the hashes that strings keep.
+    pub struct Table(Guarded<Names<Py<Queue>>>);
 
     impl Table {
         pub fn new(_: Python<'_>) -> Self {
-            let table = Guarded::default();
-            table.put(HashTable::new());
-            Self(table)
+            Self(Guarded::default())
         }
 
         /// Looks at the queue of a name, if it has state. `look` must not call out.
@@ -38,28 +29,22 @@ mod own {
         pub fn look<R>(&self, name: &Bound<'_, PyString>, look: impl FnOnce(&Py<Queue>) -> R) -> PyResult<Option<R>> {
             let Ok(text) = name.to_str() else { return Ok(None) }; // holds a surrogate, which no queue's name does
             let hash = hash_of(name)?;
-            Ok(self.0.read(|table| table.find(hash, |entry| entry.name == text).map(|entry| look(&entry.queue))))
+            Ok(self.0.read(|table| table.get(hash, text).map(look)))
         }
 
         pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<()> {
             let py = queue.py();
             let name = queue.get().name.bind(py);
-            let hash = hash_of(name)?;
-            let entry = Entry { name: name.to_str()?.into(), queue: queue.clone().unbind() };
+            let (hash, text, queue) = (hash_of(name)?, name.to_str()?, queue.clone().unbind());
             // The names are exact strings, whose hashing neither fails nor calls out.
-            let hash_again = |entry: &Entry| hash_of(entry.queue.get().name.bind(py)).unwrap_or_default();
-            self.0.change(|table| {
-                table.insert_unique(hash, entry, hash_again);
-            });
+            let hash_again = |queue: &Py<Queue>| hash_of(queue.get().name.bind(py)).unwrap_or_default();
+            self.0.change(|table| table.insert(hash, text, queue, hash_again));
             Ok(())
         }
 
         pub fn remove(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
             let (hash, text) = (hash_of(name)?, name.to_str()?);
-            let removed = self
-                .0
-                .change(|table| table.find_entry(hash, |entry| entry.name == text).map(|entry| entry.remove().0).ok());
-            drop(removed); // out here, because it may free
+            drop(self.0.change(|table| table.remove(hash, text))); // out here, because it may free
             Ok(())
         }
 
@@ -69,12 +54,12 @@ mod own {
 
         /// Returns all queues, in no particular order.
         pub fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {
-            let all = self.0.read(|table| Some(table.iter().map(|entry| entry.queue.bind(py).clone()).collect()));
+            let all = self.0.read(|table| Some(table.iter().map(|queue| queue.bind(py).clone()).collect()));
             all.unwrap_or_default()
         }
 
         pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-            self.0.read(|table| Some(table.iter().try_for_each(|entry| visit.call(&entry.queue)))).unwrap_or(Ok(()))
+            self.0.read(|table| Some(table.iter().try_for_each(|queue| visit.call(queue)))).unwrap_or(Ok(()))
         }
     }
 

@@ -8,19 +8,18 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyType};
 
+use crate::bare::nameable;
 use crate::crossing;
-
-const SPELLINGS: [&str; 3] = ["low", "medium", "high"];
 
 static VOCABULARY: PyOnceLock<Vocabulary> = PyOnceLock::new();
 
-/// Members are singletons, so identity tells them apart.
+/// What is imported once.
 pub struct Vocabulary {
-    priorities: [Py<PyAny>; 3],
+    priorities: Members<3>,
     // As literals come: interned.
-    spellings: [Py<PyString>; 3],
-    zones: [Py<PyAny>; 3],
-    reasons: [Py<PyAny>; Reason::ALL.len()],
+    literals: Members<3>,
+    zones: Members<3>,
+    reasons: Members<{ Reason::ALL.len() }>,
     parse_priority: Py<PyAny>,
     validate_queue_name: Py<PyAny>,
     totals: Py<PyAny>,
@@ -35,13 +34,14 @@ impl Vocabulary {
 
     fn load(py: Python<'_>) -> PyResult<Self> {
         let words = py.import("backpressure._model.vocabulary")?;
-        let (priority, zone, reason) = (words.getattr("Priority")?, words.getattr("Zone")?, words.getattr("Reason")?);
+        let [priority, zone, reason] = ["Priority", "Zone", "Reason"].map(|name| words.getattr(name));
+        let (zones, reasons) = (Zone::ALL.map(|(_, name)| name), Reason::ALL.map(|(_, name)| name));
         let arguments = py.import("backpressure._model.arguments")?;
         Ok(Self {
-            priorities: each(["LOW", "MEDIUM", "HIGH"], |name| Ok(priority.getattr(name)?.unbind()))?,
-            spellings: SPELLINGS.map(|name| PyString::intern(py, name).unbind()),
-            zones: each(Zone::ALL, |(_, name)| Ok(zone.call1((name,))?.unbind()))?,
-            reasons: each(Reason::ALL, |(_, name)| Ok(reason.call1((name,))?.unbind()))?,
+            priorities: Members::of(&priority?, Priority::NAMES)?,
+            literals: Members(Priority::NAMES.map(|name| PyString::intern(py, name).into_any().unbind())),
+            zones: Members::of(&zone?, zones)?,
+            reasons: Members::of(&reason?, reasons)?,
             parse_priority: arguments.getattr("parse_priority")?.unbind(),
             validate_queue_name: arguments.getattr("validate_queue_name")?.unbind(),
             totals: py.import("backpressure._engine.totals")?.getattr("Totals")?.unbind(),
@@ -52,9 +52,7 @@ impl Vocabulary {
     /// Returns a priority given as a member or by name. Identity comes first: nearly all are members or literals.
     #[inline]
     pub fn known_priority(&self, given: &Bound<'_, PyAny>) -> Option<Priority> {
-        let same = |known: &Py<PyAny>| given.is(known);
-        let literal = |known: &Py<PyString>| given.is(known);
-        let index = self.priorities.iter().position(same).or_else(|| self.spellings.iter().position(literal));
+        let index = self.priorities.place_of(given).or_else(|| self.literals.place_of(given));
         index.map(|index| Priority::ALL[index]).or_else(|| spelled(given))
     }
 
@@ -69,25 +67,25 @@ impl Vocabulary {
 
     /// Returns the member of a priority.
     pub fn priority_member<'py>(&self, py: Python<'py>, priority: Priority) -> &Bound<'py, PyAny> {
-        self.priorities[priority.index()].bind(py)
+        self.priorities.0[priority.index()].bind(py)
     }
 
     /// Returns a zone's member.
     pub fn zone_member<'py>(&self, py: Python<'py>, zone: Zone) -> &Bound<'py, PyAny> {
-        self.zones[zone.index()].bind(py)
+        self.zones.0[zone.index()].bind(py)
     }
 
     /// Returns a reason's member.
     pub fn reason_member<'py>(&self, py: Python<'py>, reason: Reason) -> &Bound<'py, PyAny> {
-        self.reasons[reason.index()].bind(py)
+        self.reasons.0[reason.index()].bind(py)
     }
 
     /// Returns the reason that a member stands for.
     pub fn reason(&self, member: &Bound<'_, PyAny>) -> PyResult<Reason> {
-        let index = self.reasons.iter().position(|reason| member.is(reason));
-        index
-            .map(|index| Reason::ALL[index].0)
-            .ok_or_else(|| PyTypeError::new_err(format!("expected a member of Reason, got {member:?}")))
+        match self.reasons.place_of(member) {
+            Some(index) => Ok(Reason::ALL[index].0),
+            None => Err(PyTypeError::new_err(format!("expected a member of Reason, got {member:?}"))),
+        }
     }
 
     /// Returns a legal queue name as an exact `str`, or raises `InvalidQueueError`.
@@ -112,11 +110,22 @@ impl Vocabulary {
 
 #[cold]
 fn spelled(given: &Bound<'_, PyAny>) -> Option<Priority> {
-    let text = given.cast::<PyString>().ok()?.to_str().ok()?;
-    SPELLINGS.iter().position(|spelling| *spelling == text).map(|index| Priority::ALL[index])
+    Priority::named(nameable(given)?.to_str().ok()?)
 }
 
-fn each<T, U, const N: usize>(items: [T; N], make: impl Fn(T) -> PyResult<U>) -> PyResult<[U; N]> {
-    let list = items.into_iter().map(make).collect::<PyResult<Vec<U>>>()?;
-    Ok(list.try_into().unwrap_or_else(|_| unreachable!("as many were made as there are items")))
+/// The members of an enumeration, in the core's order. They are singletons, so identity tells them apart.
+struct Members<const N: usize>([Py<PyAny>; N]);
+
+impl<const N: usize> Members<N> {
+    /// Looks them up by their public names.
+    fn of(enumeration: &Bound<'_, PyAny>, names: [&str; N]) -> PyResult<Self> {
+        let members = names.iter().map(|name| enumeration.getattr(name.to_uppercase()).map(Bound::unbind));
+        let members = members.collect::<PyResult<Vec<_>>>()?;
+        Ok(Self(members.try_into().unwrap_or_else(|_| unreachable!("as many were found as there are names"))))
+    }
+
+    #[inline]
+    fn place_of(&self, given: &Bound<'_, PyAny>) -> Option<usize> {
+        self.0.iter().position(|member| given.is(member))
+    }
 }

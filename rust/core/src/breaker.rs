@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::settings::CircuitSettings;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use crate::word::{
-    DUE, MS, State, UNENDING, Word, floor_ms, generation_of, is_forced, is_pristine, stamp_ms, state_of,
+    DUE, LAST, MS, State, UNENDING, Word, floor_ms, generation_of, is_forced, is_pristine, stamp_ms, state_of,
 };
 
 /// Means "never" in the times for display.
@@ -26,15 +26,16 @@ fn wait_ms(word: Word, circuit: &CircuitSettings) -> u64 {
     if word.state == State::Open { circuit.recovery_timeout_ms } else { circuit.probe_interval_ms }
 }
 
-/// Returns how long ago the word's stamp was; a stamp that was rounded up may lie ahead of `now`.
-fn since_stamp(word: Word, elapsed_ns: i64) -> Option<u64> {
-    floor_ms(elapsed_ns).checked_sub(word.stamp_ms)
+/// Returns how long before a reading the word's stamp was; a stamp that was rounded up may lie ahead of it.
+fn since_stamp(word: Word, reading_ms: u64) -> Option<u64> {
+    reading_ms.checked_sub(word.stamp_ms)
 }
 
 /// Tells whether a caller may go, or may try for the probe's lease.
 fn admits(word: Word, elapsed_ns: i64, circuit: &CircuitSettings) -> bool {
-    let is_due =
-        || word.stamp_ms == DUE || since_stamp(word, elapsed_ns).is_some_and(|ms| ms >= wait_ms(word, circuit));
+    let is_due = || {
+        word.stamp_ms == DUE || since_stamp(word, floor_ms(elapsed_ns)).is_some_and(|ms| ms >= wait_ms(word, circuit))
+    };
     word.state == State::Closed || (!word.forced && is_due())
 }
 
@@ -66,7 +67,8 @@ fn succeeded(word: Word, circuit: &CircuitSettings) -> Word {
 fn failed(word: Word, began_ns: i64, elapsed_ns: i64, circuit: &CircuitSettings) -> Word {
     let stamp_ms = stamp_ms(elapsed_ns);
     if word.state == State::Closed {
-        let same_run = word.count > 0 && since_stamp(word, began_ns).is_none_or(|ms| ms <= circuit.trip_window_ms);
+        let idle_ms = || since_stamp(word, floor_ms(began_ns).min(LAST)); // stands still where the stamps do
+        let same_run = word.count > 0 && idle_ms().is_none_or(|ms| ms <= circuit.trip_window_ms);
         let count = if same_run { word.count + 1 } else { 1 };
         if count < circuit.failure_threshold {
             return Word { count, stamp_ms, ..word };
@@ -450,7 +452,8 @@ mod tests {
     use std::thread;
 
     use super::{
-        Breaker, Change, CircuitSettings, MS, Outcome, State, Ticket, Word, at, generation_of, is_pristine, state_of,
+        Breaker, Change, CircuitSettings, LAST, MS, Outcome, State, Ticket, Word, at, generation_of, is_pristine,
+        state_of,
     };
 
     const ORIGIN: i64 = 7 * 1_000 * MS + 123_456;
@@ -612,6 +615,22 @@ mod tests {
         assert_eq!(breaker.lapse(ms(600)), None);
         breaker.force_open(Some(i64::MAX));
         assert_eq!(breaker.lapse(ms(1 << 39)), None);
+    }
+
+    #[test]
+    fn a_circuit_that_opens_after_the_last_stamp_is_probed() {
+        let last_ms = i64::try_from(LAST).unwrap();
+        for opened_ms in [last_ms, last_ms + 1, last_ms << 1] {
+            let breaker = breaker();
+            for idle_ms in [0, 500, 0] {
+                record(&breaker, false, None, ms(opened_ms + idle_ms));
+            }
+            assert_eq!((breaker.state(), Word::unpack(breaker.word()).stamp_ms), (State::Open, LAST));
+            let retry_at_ns = breaker.retry_at_ns(breaker.word()).unwrap();
+            assert_eq!(retry_at_ns, ms(last_ms + 5_000));
+            assert!(acquire(&breaker, retry_at_ns - 1).is_none());
+            assert!(acquire(&breaker, ms(opened_ms + 5_000)).unwrap().probe());
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::breaker::{Change, Ticket, Watched, Watcher};
 use crate::counters::Row;
 use crate::host::{Answer, Host};
+use crate::laws::AnyLaw;
 use crate::laws::law::{Advice, saturated};
 use crate::mode::Mode;
 use crate::queue::{Asked, Computed, Place, Queue, Ready};
@@ -121,7 +122,7 @@ impl<H: Host> Call<'_, H> {
         if answer.shed {
             return self.finish(answer, closed.then_some(kept)).map(Some);
         }
-        if answer.delay_ns > 0 && !(ask.admit || self.mode.settings.observe) {
+        if answer.delay_ns > 0 && !(ask.admit || self.mode.settings.observes(&self.queue.name)) {
             return self.host.decision(self.name, answer).map(Some);
         }
         if closed {
@@ -146,10 +147,10 @@ impl<H: Host> Call<'_, H> {
         let (closed, forced) = (state_of(word) == State::Closed, is_forced(word));
         let mut answer = match self.mode.switch().filter(|_| !forced) {
             Some(switch) => self.go(switch),
-            None if closed || self.attempts(forced) || breaker.admits(word, self.now_ns) => self.foresee(),
+            None if closed || self.attempts(forced) || breaker.admits(word, self.now_ns) => self.foresee()?,
             None => self.refusal(word),
         };
-        peeked(self.host, self.mode, self.name, &mut answer)
+        peeked(self.host, self.name, &mut answer, self.mode.settings.observes(&self.queue.name))
     }
 
     /// Asks the breaker again for a planned decision, right before its work.
@@ -203,8 +204,17 @@ impl<H: Host> Call<'_, H> {
     }
 
     /// Returns what the law of the queue says of a sample.
-    fn judge(&self, sample: &Sample) -> Advice {
-        self.mode.settings.law_of(&self.queue.name).advise(sample, self.priority, &self.queue.law_state)
+    fn judge(&self, sample: &Sample) -> Result<Advice, H::Error> {
+        Ok(self.law()?.advise(sample, self.priority, &self.queue.law_state))
+    }
+
+    /// Returns what it would say.
+    fn foresee_by_law(&self, sample: &Sample) -> Result<Advice, H::Error> {
+        Ok(self.law()?.foresee(sample, self.priority, &self.queue.law_state))
+    }
+
+    fn law(&self) -> Result<&AnyLaw, H::Error> {
+        Ok(self.mode.settings.law_of(self.host.text(self.name)?))
     }
 
     /// Returns what the queue's sample advises, or the fallback without one; `None` asks the caller to read.
@@ -236,15 +246,15 @@ impl<H: Host> Call<'_, H> {
         if age_ns <= believed_ns {
             return self.law_answer(sample, age_ns, ask);
         }
-        Ok(Some(self.stale(sample, age_ns, Self::judge)))
+        self.stale(sample, age_ns, Self::judge).map(Some)
     }
 
     /// As `advise`, for a caller that only looks: where a read would come first, its outcome is not known.
-    fn foresee(&self) -> Answer<H::Object> {
+    fn foresee(&self) -> Result<Answer<H::Object>, H::Error> {
         let settings = &self.mode.settings;
         let Some(sample) = self.queue.sample() else {
             let unread = self.queue.may_read(settings, self.now_ns);
-            return if unread { self.go(Reason::ColdStart) } else { self.fallback() };
+            return Ok(if unread { self.go(Reason::ColdStart) } else { self.fallback() });
         };
         let age_ns = sample.age_ns(self.now_ns);
         if age_ns > settings.cache_ttl_ns {
@@ -252,37 +262,37 @@ impl<H: Host> Call<'_, H> {
         }
         let cached = self.queue.seen(self.priority).and_then(|asked| asked.computed.load_full());
         let source = cached.filter(|cached| cached.holds(sample.number, settings));
-        let advice = source.as_ref().map_or_else(|| self.foresee_by_law(&sample), |cached| cached.advice);
-        Answer {
+        let advice = source.as_ref().map_or_else(|| self.foresee_by_law(&sample), |cached| Ok(cached.advice))?;
+        Ok(Answer {
             shed: advice.shed,
             zone: Some(advice.zone),
             backlog: Some(sample.backlog),
             source,
             ..self.wait(advice.reason, advice.delay_ns)
-        }
-    }
-
-    /// Returns what the law of the queue would say of a sample.
-    fn foresee_by_law(&self, sample: &Sample) -> Advice {
-        self.mode.settings.law_of(&self.queue.name).foresee(sample, self.priority, &self.queue.law_state)
+        })
     }
 
     /// Returns what a sample that is not believed any more advises: less and less, until it is the fallback.
-    fn stale(&self, sample: &Sample, age_ns: i64, by_law: impl FnOnce(&Self, &Sample) -> Advice) -> Answer<H::Object> {
+    fn stale(
+        &self,
+        sample: &Sample,
+        age_ns: i64,
+        by_law: impl FnOnce(&Self, &Sample) -> Result<Advice, H::Error>,
+    ) -> Result<Answer<H::Object>, H::Error> {
         let settings = &self.mode.settings;
         let over_ns = age_ns - settings.cache_ttl_ns;
         if over_ns > settings.degrade_ns {
-            return self.fallback();
+            return Ok(self.fallback());
         }
-        let last = by_law(self, sample);
+        let last = by_law(self, sample)?;
         let (over, degrade) = (u128::from(over_ns.unsigned_abs()), u128::from(settings.degrade_ns.unsigned_abs()));
         let fallback_ns = u128::from(settings.fallback_ns[self.priority.index()]);
         let delay = (u128::from(last.delay_ns) * (degrade - over) + fallback_ns * over) / degrade;
-        Answer {
+        Ok(Answer {
             zone: Some(last.zone),
             backlog: Some(sample.backlog),
             ..self.wait(Reason::StatsStale, saturated(delay))
-        }
+        })
     }
 
     fn law_answer(&self, sample: &Sample, age_ns: i64, ask: Ask) -> Result<Option<Answer<H::Object>>, H::Error> {
@@ -295,7 +305,7 @@ impl<H: Host> Call<'_, H> {
         let source = if let Some(cached) = cached {
             cached
         } else {
-            let advice = self.judge(sample);
+            let advice = self.judge(sample)?;
             let timestamp = self.host.utc_now()?;
             let row = (settings.observe || !advice.shed).then(|| Row::of(advice.reason, true));
             let counted = row.map_or(0, |row| asked.counters.let_in(row));
@@ -402,7 +412,7 @@ impl<H: Host> Call<'_, H> {
     /// good while the breaker's word and the sample's number are those of `kept`.
     fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
-        let observed = self.mode.settings.observe && !answer.forced;
+        let observed = self.mode.settings.observes(&self.queue.name) && !answer.forced;
         let goes = observed || !answer.shed;
         let row = Row::of(answer.reason, goes);
         asked.counters.count(row, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);
@@ -419,16 +429,16 @@ impl<H: Host> Call<'_, H> {
     }
 }
 
-/// Makes the decision of an answer for a caller that only looks.
+/// Makes the decision of an answer for a caller that only looks; `observes` is the mode of the queue.
 ///
 /// # Errors
 /// Those of the host.
 pub fn peeked<H: Host>(
     host: &H,
-    mode: &Mode,
     name: &H::Name,
     answer: &mut Answer<H::Object>,
+    observes: bool,
 ) -> Result<H::Object, H::Error> {
     let decision = host.peeked(name, answer)?;
-    if mode.settings.observe && !answer.forced { host.observed(decision) } else { Ok(decision) }
+    if observes && !answer.forced { host.observed(decision) } else { Ok(decision) }
 }

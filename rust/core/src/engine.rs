@@ -7,6 +7,7 @@ use crate::call::{Admission, Ask, Call, Checks, Planned, peeked};
 use crate::counters::Row;
 use crate::host::{Answer, Host};
 use crate::mode::{Mode, Switches};
+use crate::queue::{Place, Queue, Ready};
 use crate::settings::Settings;
 use crate::table::{Room, Table, in_order, untouched_from_ns, without_queue};
 use crate::vocabulary::{Priority, Reason};
@@ -47,6 +48,12 @@ impl<N: ?Sized> Plan<'_, N> {
     }
 }
 
+/// Rounds seconds as Python does, so that a plan brought back counts the same nanoseconds in both engines.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a delay is not negative, and below 2**63")]
+pub fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round_ties_even() as u64
+}
+
 /// What one engine's queues share. Thread-safe; no call but the host's `read` waits for anything.
 #[derive(Debug)]
 pub struct Engine {
@@ -62,6 +69,34 @@ impl Engine {
     /// Makes an engine that is not running yet; its milliseconds begin at `origin_ns`.
     pub fn new(settings: Arc<Settings>, origin_ns: i64) -> Self {
         Self { switches: Switches::new(settings), checks: Checks::default(), room: Room::new(origin_ns) }
+    }
+
+    /// Hands out the answer that lies ready for a queue, if it was made from what holds now, `accept` takes it, and it is
+    /// still true, as `within` tells of its last instant. It is counted. `accept` and `share`, which returns another
+    /// reference to the decision, must not call out.
+    ///
+    /// # Errors
+    /// Those of `within`.
+    #[expect(clippy::inline_always, reason = "it is all of a hot call, and has few callers")]
+    #[inline(always)]
+    pub fn hand_out<P, S: Place<Ready<P>>, D, E>(
+        &self,
+        queue: &Queue<P, S>,
+        priority: Priority,
+        accept: impl FnOnce(&Ready<P>) -> bool,
+        share: impl FnOnce(&P) -> D,
+        within: impl FnOnce(i64) -> Result<bool, E>,
+    ) -> Result<Option<D>, E> {
+        let ready = queue.ready(priority, self.switches.epoch(), |ready| {
+            accept(ready).then(|| (share(&ready.decision), ready.until_ns, ready.row))
+        });
+        match ready {
+            Some((asked, (decision, until_ns, row))) if within(until_ns)? => {
+                asked.count_again(row);
+                Ok(Some(decision))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Decides about what `wanted` returns; `admit` tells whether a caller that is to wait is admitted at once.
@@ -123,7 +158,7 @@ impl Engine {
         if answer.reason == Reason::Untracked && self.room.has_room(host, &mode.settings, now_ns) {
             answer = Answer::go(priority, Reason::ColdStart, now_ns);
         }
-        peeked(host, mode, name, &mut answer)
+        peeked(host, name, &mut answer, mode.settings.observes(host.text(name)?))
     }
 
     fn decide_untracked<T: Table>(
@@ -135,7 +170,7 @@ impl Engine {
         now_ns: i64,
     ) -> Result<T::Object, T::Error> {
         let decision = host.decision(name, &mut self.room.untracked(mode, priority, now_ns))?;
-        if mode.settings.observe { host.observed(decision) } else { Ok(decision) }
+        if mode.settings.observes(host.text(name)?) { host.observed(decision) } else { Ok(decision) }
     }
 
     /// Asks the breaker again for a planned decision, right before its work; one that waited is counted here.

@@ -87,6 +87,12 @@ pub trait Host {
     /// The host's own, as of every method here.
     fn now_ns(&self) -> Result<i64, Self::Error>;
 
+    /// Returns a name's text.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn text<'a>(&self, name: &'a Self::Name) -> Result<&'a str, Self::Error>;
+
     /// Returns wall time for display.
     ///
     /// # Errors

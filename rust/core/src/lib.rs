@@ -2,17 +2,22 @@
 //!
 //! It mirrors the reference engine (`python/backpressure/_engine/pure`) file by file and word by word. It never reads a
 //! clock: every instant comes in, in monotonic nanoseconds. No call waits for another.
+//!
+//! `clock`, `names` and `recent` are no part of the engine but tools for its host, which have nothing to do with Python.
 
 #![forbid(unsafe_code)]
 
 pub mod breaker;
 pub mod call;
+pub mod clock;
 pub mod counters;
 pub mod engine;
 pub mod host;
 pub mod laws;
 pub mod mode;
+pub mod names;
 pub mod queue;
+pub mod recent;
 pub mod sample;
 pub mod settings;
 mod sync;

@@ -87,6 +87,18 @@ impl Switches {
         }
     }
 
+    /// Tells whether the override is on; asks for the present instant where it ends at one.
+    ///
+    /// # Errors
+    /// Those of `now_ns`.
+    pub fn is_overridden<E>(&self, now_ns: impl FnOnce() -> Result<i64, E>) -> Result<bool, E> {
+        match self.mode().override_until_ns {
+            Some(NEVER) => Ok(true),
+            Some(until_ns) => Ok(now_ns()? < until_ns),
+            None => Ok(false),
+        }
+    }
+
     /// Swaps the configuration.
     pub fn configure(&self, settings: &Arc<Settings>) {
         self.change(|mode| Some(Mode { settings: Arc::clone(settings), ..mode.clone() }));

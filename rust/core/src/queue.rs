@@ -151,8 +151,6 @@ pub struct Queue<P, S = Slot<Ready<P>>> {
     asked: [OnceBox<Asked<P, S>>; 3],
     /// Its breaker.
     pub breaker: Breaker,
-    /// Its name.
-    pub name: Box<str>,
     sample: ArcSwapOption<Sample>,
     // When a read on a caller's path failed, until there is a sample; `NOT_FAILED` for none.
     failed_ns: AtomicI64,
@@ -166,9 +164,8 @@ pub struct Queue<P, S = Slot<Ready<P>>> {
 
 impl<P, S: Default> Queue<P, S> {
     /// Makes a queue that has not been sampled.
-    pub fn new(name: &str, circuit: Arc<CircuitSettings>, origin_ns: i64, now_ns: i64) -> Self {
+    pub fn new(circuit: Arc<CircuitSettings>, origin_ns: i64, now_ns: i64) -> Self {
         Self {
-            name: name.into(),
             breaker: Breaker::new(circuit, origin_ns),
             sample: ArcSwapOption::empty(),
             sample_number: AtomicU64::new(0),
@@ -324,7 +321,7 @@ mod tests {
             probe_interval_ms: 10,
             high_attempts: false,
         };
-        Queue::new("q", Arc::new(circuit), 0, 0)
+        Queue::new(Arc::new(circuit), 0, 0)
     }
 
     fn ready(decision: &'static str) -> Ready<&'static str> {

@@ -23,6 +23,29 @@ pub struct CircuitSettings {
     pub high_attempts: bool,
 }
 
+/// What the queues have of their own that a pattern matches; `None` is what holds for all.
+#[derive(Clone, Debug)]
+pub struct PatternSettings {
+    /// A queue's name, in which `*` stands for any text.
+    pub pattern: String,
+    /// Their law.
+    pub law: Option<AnyLaw>,
+    /// Their breaker settings.
+    pub circuit: Option<Arc<CircuitSettings>>,
+    /// Whether what is decided for them is only observed.
+    pub observe: Option<bool>,
+}
+
+impl PatternSettings {
+    /// Tells whether the pattern matches a name, as the Python `matches` does.
+    fn matches(&self, name: &str) -> bool {
+        let Some((first, rest)) = self.pattern.split_once('*') else { return self.pattern == name };
+        let (between, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let Some(mut left) = name.strip_prefix(first).and_then(|left| left.strip_suffix(last)) else { return false };
+        between.split('*').all(|part| left.split_once(part).map(|(_, after)| left = after).is_some())
+    }
+}
+
 /// Everything an engine decides by; see the Python `EngineSettings` for what each field means.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "documented where they are made")]
@@ -31,6 +54,9 @@ pub struct Settings {
     pub circuit: Arc<CircuitSettings>,
     pub laws: HashMap<String, AnyLaw>,
     pub circuits: HashMap<String, Arc<CircuitSettings>>,
+    pub observed: HashMap<String, bool>,
+    pub patterns: Vec<PatternSettings>,
+    pub one_mode: bool,
     pub cache_ttl_ns: i64,
     pub check_after_ns: i64,
     pub check_every_ns: i64,
@@ -45,11 +71,33 @@ pub struct Settings {
 impl Settings {
     /// Returns the law that holds for a queue.
     pub fn law_of(&self, queue_name: &str) -> &AnyLaw {
-        self.laws.get(queue_name).unwrap_or(&self.law)
+        match self.laws.get(queue_name) {
+            Some(own) => own,
+            None if self.patterns.is_empty() => &self.law,
+            None => self.pattern_of(queue_name).and_then(|of| of.law.as_ref()).unwrap_or(&self.law),
+        }
     }
 
     /// Returns the breaker settings that hold for a queue.
     pub fn circuit_of(&self, queue_name: &str) -> &Arc<CircuitSettings> {
-        self.circuits.get(queue_name).unwrap_or(&self.circuit)
+        let own = self.circuits.get(queue_name).or_else(|| self.pattern_of(queue_name)?.circuit.as_ref());
+        own.unwrap_or(&self.circuit)
+    }
+
+    /// Tells whether what is decided for a queue is only observed.
+    pub fn observes(&self, queue_name: &str) -> bool {
+        if self.one_mode { self.observe } else { self.own_mode(queue_name) }
+    }
+
+    #[cold]
+    fn own_mode(&self, queue_name: &str) -> bool {
+        let own = self.observed.get(queue_name).copied().or_else(|| self.pattern_of(queue_name)?.observe);
+        own.unwrap_or(self.observe)
+    }
+
+    /// Returns the first pattern that matches: what less specific ones say is in it already.
+    #[cold]
+    fn pattern_of(&self, queue_name: &str) -> Option<&PatternSettings> {
+        self.patterns.iter().find(|of| of.matches(queue_name))
     }
 }

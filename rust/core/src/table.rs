@@ -38,12 +38,6 @@ pub trait Table: Host {
     /// The host's own, as of every method here.
     fn make(&self, name: &Self::Name, queue: QueueOf<Self>) -> Result<Self::Stored, Self::Error>;
 
-    /// Returns a name's text.
-    ///
-    /// # Errors
-    /// See [`Self::make`].
-    fn text<'a>(&self, name: &'a Self::Name) -> Result<&'a str, Self::Error>;
-
     /// Finds the queue of a name, if it is stored.
     ///
     /// # Errors
@@ -135,9 +129,8 @@ impl Room {
         if is_full() && !evict {
             return Ok(None);
         }
-        let text = table.text(name)?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let mut queue = Queue::new(text, Arc::clone(settings.circuit_of(text)), self.origin_ns, now_ns);
+        let mut queue = Queue::new(Arc::clone(settings.circuit_of(table.text(name)?)), self.origin_ns, now_ns);
         queue.number = number;
         let made = table.make(name, queue)?;
         // Objects are made above; they are freed, and the host is called, below. In between the table is locked.

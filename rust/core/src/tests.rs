@@ -8,12 +8,12 @@ use std::thread;
 
 use crate::breaker::{Breaker, Change, Outcome, Ticket, at};
 use crate::call::{Admission, Ask, Call, Planned};
-use crate::engine::{Engine, Plan, Wanted};
+use crate::engine::{Engine, Plan, Wanted, nanoseconds};
 use crate::host::{Answer, Host};
 use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
 use crate::mode::NEVER;
 use crate::queue::{Queue, Ready, Slot};
-use crate::settings::{CircuitSettings, Settings};
+use crate::settings::{CircuitSettings, PatternSettings, Settings};
 use crate::table::{Table, in_order};
 use crate::vocabulary::{Priority, Reason};
 use crate::word::{State, Word, state_of};
@@ -64,6 +64,10 @@ impl Host for Fake {
 
     fn now_ns(&self) -> Result<i64, &'static str> {
         Ok(self.now_ns.get())
+    }
+
+    fn text<'a>(&self, name: &'a String) -> Result<&'a str, &'static str> {
+        Ok(name)
     }
 
     fn utc_now(&self) -> Result<Seen, &'static str> {
@@ -141,10 +145,6 @@ impl Table for Fake {
         Ok(Rc::new((name.clone(), queue)))
     }
 
-    fn text<'a>(&self, name: &'a String) -> Result<&'a str, &'static str> {
-        Ok(name)
-    }
-
     fn find(&self, name: &String) -> Result<Option<Stored>, &'static str> {
         Ok(self.queues.borrow().get(name).cloned())
     }
@@ -200,6 +200,9 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
         }),
         laws: HashMap::new(),
         circuits: HashMap::new(),
+        observed: HashMap::new(),
+        patterns: Vec::new(),
+        one_mode: true,
         cache_ttl_ns: 30 * S,
         check_after_ns: 10 * S,
         check_every_ns: 5 * S,
@@ -224,7 +227,7 @@ struct World {
 impl World {
     fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let settings = settings(change);
-        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+        let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
         Self { engine: Engine::new(settings, 0), queue, name: "q".into(), host: Fake::default() }
     }
 
@@ -326,6 +329,52 @@ fn an_answer_stays_ready_until_anything_changes() {
         change();
         assert!(!world.is_ready(1));
     }
+}
+
+#[test]
+fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
+    let world = World::new(|_| {});
+    let hand_out = |accepted: bool, within: Result<bool, &'static str>| {
+        let taken = world.engine.hand_out(
+            &world.queue,
+            Priority::Medium,
+            |ready| ready.goes == accepted,
+            |seen| seen.reason,
+            |until_ns| {
+                assert_eq!(until_ns, 10 * S);
+                within
+            },
+        );
+        (taken, world.count(Priority::Medium, Reason::BacklogGreen))
+    };
+    assert_eq!(hand_out(true, Ok(true)), (Ok(None), 0));
+    world.queue.put_sample(10, 0, None);
+    world.decide(Priority::Medium, 1);
+    assert_eq!(hand_out(true, Ok(true)), (Ok(Some(Some(Reason::BacklogGreen))), 2));
+    assert_eq!(hand_out(true, Ok(false)), (Ok(None), 2));
+    assert_eq!(hand_out(true, Err("no clock")), (Err("no clock"), 2));
+    assert_eq!(hand_out(false, Ok(true)), (Ok(None), 2));
+    world.engine.switches.void_ready();
+    assert_eq!(hand_out(true, Ok(true)), (Ok(None), 2));
+}
+
+#[test]
+fn an_override_without_end_needs_no_clock() {
+    let switches = World::new(|_| {}).engine.switches;
+    let overridden = |now_ns: Result<i64, &'static str>| switches.is_overridden(|| now_ns);
+    assert_eq!(overridden(Err("no clock")), Ok(false));
+    switches.set_override(Some(NEVER));
+    assert_eq!(overridden(Err("no clock")), Ok(true));
+    switches.set_override(Some(5));
+    assert_eq!([4, 5].map(|now_ns| overridden(Ok(now_ns))), [Ok(true), Ok(false)]);
+    assert_eq!(overridden(Err("no clock")), Err("no clock"));
+}
+
+#[test]
+fn seconds_become_nanoseconds_as_in_python() {
+    let seconds = [0.0, 0.5e-9, 1.5e-9, 2.5e-9, 0.1, 2.675, 1.0 / 3.0, 3_600.0];
+    let expected = [0, 0, 2, 2, 100_000_000, 2_675_000_000, 333_333_333, 3_600_000_000_000];
+    assert_eq!(seconds.map(nanoseconds), expected);
 }
 
 #[test]
@@ -808,4 +857,22 @@ fn a_breaker_of_its_own_is_where_a_queue_has_one() {
     });
     let threshold = |name| Breaker::new(Arc::clone(settings.circuit_of(name)), 0).circuit().failure_threshold;
     assert_eq!((threshold("own"), threshold("other")), (9, 1));
+}
+
+#[test]
+fn a_queue_has_the_settings_of_the_first_pattern_that_matches() {
+    let settings = settings(|settings| {
+        let pattern = |pattern: &str, observe| PatternSettings {
+            pattern: pattern.into(),
+            law: None,
+            circuit: None,
+            observe: Some(observe),
+        };
+        settings.one_mode = false;
+        settings.observed.insert("mail-eu".into(), false);
+        settings.patterns = vec![pattern("mail-*-x", false), pattern("m*l*", true), pattern("**a", true)];
+    });
+    let observed =
+        ["mail-eu", "mail-1-x", "mail-us", "ml", "m", "über-a", "mail-x", ""].map(|name| settings.observes(name));
+    assert_eq!(observed, [false, false, true, true, false, true, true, false]);
 }

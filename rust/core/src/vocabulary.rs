@@ -1,5 +1,8 @@
 //! The words that engine and host share: how much a job matters, and why a decision is what it is.
 
+/// The name that stands for all queues without counts of their own.
+pub const OTHER_QUEUES: &str = "__other__";
+
 /// How much a job matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
@@ -14,6 +17,14 @@ pub enum Priority {
 impl Priority {
     /// All of them; every triple in this crate is in this order.
     pub const ALL: [Self; 3] = [Self::Low, Self::Medium, Self::High];
+
+    /// Their public names, in the same order.
+    pub const NAMES: [&str; 3] = ["low", "medium", "high"];
+
+    /// Returns the priority of a public name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().position(|known| *known == name).map(|index| Self::ALL[index])
+    }
 
     /// Its place in such a triple.
     pub fn index(self) -> usize {
@@ -79,6 +90,8 @@ mod tests {
         }
         for (index, priority) in Priority::ALL.iter().enumerate() {
             assert_eq!(priority.index(), index);
+            assert_eq!(Priority::named(Priority::NAMES[index]), Some(*priority));
         }
+        assert_eq!(Priority::named("LOW"), None);
     }
 }

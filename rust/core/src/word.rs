@@ -6,9 +6,15 @@
 //! forced open they tell when that ends. All ones are no instant: the next probe may go at once, or, while forced open,
 //! there is no end. Stamps and durations are rounded up, the instants compared with them down: so nothing happens too
 //! early, and everything at most 2 ms late.
+//!
+//! The milliseconds last for 34 years. The last stamp stands for all later instants too; readings go on. So from then on
+//! a run of failures never ends by idling, and an open circuit admits probes as if it had opened back then: one that
+//! never did would refuse all jobs for ever.
 
 pub(crate) const MS: i64 = 1_000_000;
 pub(crate) const MAX_MS: u64 = (1 << 40) - 1;
+/// The last stamp that is an instant: this one, or any later one.
+pub(crate) const LAST: u64 = MAX_MS - 1;
 const MAX_COUNT: u64 = (1 << 10) - 1;
 const MAX_GENERATION: u64 = (1 << 10) - 1;
 /// The bits that are 0 in the word of a closed circuit without failures: all but the generation.
@@ -116,21 +122,21 @@ pub fn stamp_ms_of(word: u64) -> u64 {
     word & MAX_MS
 }
 
-/// Rounds a reading down to whole milliseconds, saturating.
+/// Rounds a reading down to whole milliseconds.
 pub fn floor_ms(elapsed_ns: i64) -> u64 {
-    (elapsed_ns.max(0) / MS).unsigned_abs().min(MAX_MS)
+    (elapsed_ns.max(0) / MS).unsigned_abs()
 }
 
-/// Rounds a stamp up to whole milliseconds, saturating below those that are no instant.
+/// Rounds a stamp up to whole milliseconds, saturating at the last one.
 pub fn stamp_ms(elapsed_ns: i64) -> u64 {
-    elapsed_ns.max(0).unsigned_abs().div_ceil(MS.unsigned_abs()).min(MAX_MS - 1)
+    elapsed_ns.max(0).unsigned_abs().div_ceil(MS.unsigned_abs()).min(LAST)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{DUE, MAX_MS, State, Word, floor_ms, stamp_ms};
+    use super::{DUE, LAST, MAX_MS, State, Word, floor_ms, stamp_ms};
 
     proptest! {
         #[test]
@@ -150,8 +156,8 @@ mod tests {
         #[test]
         fn stamps_round_up_and_readings_down(elapsed_ns: i64) {
             let (floor, stamp) = (floor_ms(elapsed_ns), stamp_ms(elapsed_ns));
-            prop_assert!(floor.min(MAX_MS - 1) <= stamp && stamp < DUE && stamp.saturating_sub(floor) <= 1);
-            if elapsed_ns >= 0 && stamp < MAX_MS - 1 {
+            prop_assert!(floor.min(LAST) <= stamp && stamp < DUE && stamp.saturating_sub(floor) <= 1);
+            if elapsed_ns >= 0 && stamp < LAST {
                 let ns = elapsed_ns.unsigned_abs();
                 prop_assert!(floor * 1_000_000 <= ns && ns <= stamp * 1_000_000);
             }

@@ -71,6 +71,11 @@ class FakeHost:
         self.built.append(("peeked", *map(plain, answer)))
         return self._value(answer)
 
+    def outlined(
+        self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
+    ) -> dict[str, Any]:
+        return {"zone": zone, "delay_ns": delay_ns, "shed": shed, "reason": reason, "probe_ns": probe_ns}
+
     def _value(self, answer: Answer) -> ThrottleDecision:
         return ThrottleDecision(
             answer.priority,

@@ -7,6 +7,7 @@ mistake made once. Where the specification is silent it follows the engines' cho
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -154,7 +155,7 @@ class DecisionModel:
         queue = self.queues.get(queue_name)
         answer = self._foreseen(priority, queue_name, queue)
         held_open = answer.reason is Reason.CIRCUIT_OPEN and queue is not None and queue.breaker.forced
-        return self._observed(answer) if self.settings.observe and not held_open else answer
+        return self._observed(answer) if self._of(queue_name, "observe") and not held_open else answer
 
     def _foreseen(self, priority: Priority, name: str, queue: Queue | None) -> Answer:
         breaker = None if queue is None or queue.breaker.is_over() else queue.breaker
@@ -180,7 +181,7 @@ class DecisionModel:
 
     def plan(self, priority: Priority | str, queue_name: str) -> Answer:
         answer, queue = self._look(priority, queue_name)
-        if answer.delay_ns > 0 and queue is not None and not self.settings.observe:
+        if answer.delay_ns > 0 and queue is not None and not self._of(answer.queue_name, "observe"):
             return answer
         return self._give(self._admitted(answer, queue))
 
@@ -361,10 +362,20 @@ class DecisionModel:
         self._count(answer)
         queue = self.queues.get(answer.queue_name)
         held_open = answer.reason is Reason.CIRCUIT_OPEN and queue is not None and queue.breaker.forced
-        if held_open or not self.settings.observe:
+        if held_open or not self._of(answer.queue_name, "observe"):
             return answer
         self._counts_of(answer).let_go[answer.reason] += answer.reason in REFUSALS
         return self._observed(answer)
+
+    def _of(self, name: str, part: str) -> Any:
+        """Return a part of a queue's settings: its own, that of the first pattern that matches, or the shared one."""
+        own: Any = {"law": self.settings.laws, "circuit": self.settings.circuits, "observe": self.settings.observed}[
+            part
+        ]
+        expressions = ((of, ".*".join(map(re.escape, of.pattern.split("*")))) for of in self.settings.patterns)
+        found = next((of for of, expression in expressions if re.fullmatch(expression, name, re.DOTALL)), None)
+        candidates = (own.get(name), getattr(found, part, None), getattr(self.settings, part))
+        return next(candidate for candidate in candidates if candidate is not None)
 
     @staticmethod
     def _observed(answer: Answer) -> Answer:
@@ -487,7 +498,7 @@ class DecisionModel:
             self._evict()
         if queue is None and len(self.queues) < self.settings.max_queues:
             breaker = BreakerModel(
-                self.settings.circuits.get(name, self.settings.circuit),
+                self._of(name, "circuit"),
                 self.now_ns,
                 origin_ns=self.origin_ns,
                 on_change=lambda old, new: self.told.append((f"{old} to {new}", name)),
@@ -541,7 +552,7 @@ class DecisionModel:
         return sorted({int(edge) for edge in found if edge is not None and self.now_ns() < edge < math.inf})
 
     def _law(self, name: str) -> ThreeZoneLaw:
-        return cast("ThreeZoneLaw", self.settings.laws.get(name, self.settings.law))
+        return cast("ThreeZoneLaw", self._of(name, "law"))
 
     # Counts.
 

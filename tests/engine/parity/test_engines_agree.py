@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
-from backpressure._engine.settings import CircuitSettings, EngineSettings
+from backpressure._engine.settings import CircuitSettings, EngineSettings, PatternSettings
 from backpressure._engine.totals import Totals
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.vocabulary import Priority, Reason, Zone
@@ -61,6 +61,9 @@ SETTINGS = EngineSettings(
     circuit=CIRCUIT,
     laws={"own": attrs.evolve(LAW, windows=((1, 2, 3),) * 3, scale_yellow=False)},
     circuits={"own": attrs.evolve(CIRCUIT, failure_threshold=1, recovery_threshold=1, high_attempts=True)},
+    observed={},
+    patterns=(),
+    one_mode=True,
     cache_ttl_ns=2 * SECOND,
     check_after_ns=SECOND,
     check_every_ns=400 * MS,
@@ -126,9 +129,24 @@ fallbacks = st.sampled_from(
         (Reason.FALLBACK_CIRCUIT_ONLY, (0, 0, 0)),
     ]
 )
+PATTERNS = (
+    PatternSettings("ü*r", attrs.evolve(LAW, windows=((5, 6, 7),) * 3), attrs.evolve(CIRCUIT, trip_window_ms=9), None),
+    PatternSettings("*", None, None, True),
+)
+sections = st.sampled_from(
+    [
+        {},
+        {},
+        {"observed": {"own": False, "s": True}, "one_mode": False},
+        {"patterns": PATTERNS, "one_mode": False},
+    ]
+)
 all_settings = st.builds(
-    lambda fallback, **changes: attrs.evolve(SETTINGS, fallback_reason=fallback[0], fallback_ns=fallback[1], **changes),
+    lambda fallback, own, **changes: attrs.evolve(
+        SETTINGS, fallback_reason=fallback[0], fallback_ns=fallback[1], **own, **changes
+    ),
     fallbacks,
+    sections,
     law=st.sampled_from([LAW, LAW, attrs.evolve(LAW, shed_permille=0, scales=((5, 3), (2, 3), (1, 3)))]),
     polling=st.booleans(),
     observe=st.sampled_from([False, False, True]),

@@ -103,6 +103,15 @@ class Arguments:
             backend.make({}, timeout=timeout)
         assert caught.value.field == "timeout"
 
+    @pytest.mark.parametrize("timeout", [61, 500, 5_000.0])
+    def test_milliseconds_are_not_taken_for_seconds(self, backend: Backend, timeout: float) -> None:
+        question = (
+            f"timeout is {timeout}: milliseconds? durations are seconds: write {timeout / 1_000:g}, or at most 60"
+        )
+        with pytest.raises(ConfigurationError) as caught:
+            backend.make({}, timeout=timeout)
+        assert (caught.value.field, str(caught.value)) == ("timeout", question)
+
     def test_other_impossible_arguments(self, wrong: Wrong) -> None:
         with pytest.raises(ConfigurationError) as caught:
             wrong.make()

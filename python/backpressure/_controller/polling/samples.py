@@ -9,6 +9,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from backpressure._controller.polling.failing import REMIND_NS, Failing, span
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
@@ -54,6 +55,24 @@ def _age_ns(seconds: object) -> int | None:
     return None if age is None else nanoseconds(age)
 
 
+class _Lag:
+    """How long before `wall` samples were true."""
+
+    __slots__ = ("_at", "_ns", "_wall")
+
+    def __init__(self, wall: datetime) -> None:
+        self._wall = wall
+        self._at: datetime | None = None
+        self._ns = 0
+
+    def of(self, at: datetime) -> int:
+        """Return it in nanoseconds. Most samples of a poll share one instant, so the last one is remembered."""
+        if at is not self._at:
+            self._ns = max(0, nanoseconds((self._wall - at).total_seconds()))
+            self._at = at
+        return self._ns
+
+
 class Samples:
     """Stands between those who read and the engine. Thread-safe.
 
@@ -81,7 +100,9 @@ class Samples:
         self._failures = 0
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
-        self._queue_health: dict[str, str] = {}
+        #: What cannot be read now: the provider as a whole, and single queues.
+        self.failing: Failing | None = None
+        self.failing_queues: dict[str, Failing] = {}
         # Queues that could not be read while their circuits were open, and have not been read since.
         self._lost: set[str] = set()
         #: Monotonic nanoseconds of the last answer of the provider, ``None`` before the first.
@@ -117,6 +138,7 @@ class Samples:
             self.count_error(self._error_type(failure))
             self._note_lost(set(self._engine.queue_names()) - good)
         self._report(failure)
+        self._remind_of_queues()
         return failure is None
 
     def sighted(
@@ -138,6 +160,8 @@ class Samples:
             self._note_lost(names - good)
         if not polled and (good or failure is not None):
             self._report(None if good else failure)
+        if not polled:
+            self._remind_of_queues()
         return len(good)
 
     def _with_room(self, collected: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,6 +169,8 @@ class Samples:
 
         Those that producers have asked for come first, and some places stay free for others that they will ask for.
         """
+        if collected.keys() <= self.stats.keys():
+            return collected  # none is new
         most, known = self._most(), set(self._engine.queue_names())
         new = [name for name in collected if name not in known]
         if len(known) + len(new) <= most:
@@ -155,22 +181,24 @@ class Samples:
 
     def take(self, collected: Mapping[str, Any]) -> set[str]:
         """Give samples to the engine; return the queues whose samples were good. A bad one does not affect others."""
-        now_ns, wall = self._clock.monotonic_ns(), self._clock.utc_now()
-        tick = Pauses().tick
+        now_ns, lag = self._clock.monotonic_ns(), _Lag(self._clock.utc_now())
+        tick, put_sample = Pauses().tick, self._engine.put_sample
         good: set[str] = set()
         for name, sample in collected.items():
             tick()
-            problem, error_type, numbers = self._judge(name, sample, wall)
+            problem, error_type, numbers = self._judge(name, sample, lag)
             if numbers is not None:
                 backlog, lag_ns, oldest_age_ns = numbers
-                if self._engine.put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
+                if put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
                     self.stats[name] = sample
                     good.add(name)
-                    self._note_found(name)
+                    if self._lost:
+                        self._note_found(name)
             else:
                 self.count_error(error_type)
                 self._note_lost((name,))
-            self._report_queue(name, error_type, problem)
+            if problem is not None or self.failing_queues:
+                self._report_queue(name, error_type, problem)
         return good
 
     def _note_lost(self, names: Iterable[object]) -> None:
@@ -196,7 +224,7 @@ class Samples:
             return "provider"
         return given if given in self._errors or len(self._errors) < _MAX_ERROR_TYPES else "provider"
 
-    def _judge(self, name: object, sample: Any, wall: datetime) -> tuple[str | None, str, _Numbers | None]:
+    def _judge(self, name: object, sample: Any, lag: _Lag) -> tuple[str | None, str, _Numbers | None]:
         """Return what is wrong with a sample, as what to count that, and else its numbers.
 
         A subclass, or a time zone, may be other people's code and raise anything: that concerns this queue alone.
@@ -205,14 +233,17 @@ class Samples:
             problem, error_type = self._problem(name, sample)
             if problem is not None:
                 return problem, error_type, None
-            lag_ns = max(0, nanoseconds((wall - sample.last_updated).total_seconds()))
-            return None, error_type, (sample.backlog_count, lag_ns, _age_ns(sample.oldest_age))
+            age = sample.oldest_age
+            oldest_age_ns = None if age is None else _age_ns(age)
+            return None, error_type, (sample.backlog_count, lag.of(sample.last_updated), oldest_age_ns)
         except BaseException as error:
             if raised_by_signal(error):
                 raise
             return f"looking at its sample raised {type(error).__name__}", "invalid_sample", None
 
     def _problem(self, name: object, sample: object) -> tuple[str | None, str]:
+        if type(sample) is QueueStats and type(name) is str and name in self.stats:
+            return sample.fault(), "invalid_sample"  # nearly all: the name was checked with an earlier sample
         if isinstance(sample, StatsUnavailableError):
             return str(sample), self._error_type(sample)
         if isinstance(sample, Exception):
@@ -234,13 +265,14 @@ class Samples:
     def forget(self, queue_name: str) -> None:
         """Drop what is kept about an evicted queue."""
         self.stats.pop(queue_name, None)
-        self._queue_health.pop(queue_name, None)
+        self.failing_queues.pop(queue_name, None)
         self._lost.discard(queue_name)
 
     def forget_all(self) -> None:
         """Begin anew in a forked child, which has read nothing yet."""
         self.stats.clear()
-        self._queue_health.clear()
+        self.failing = None
+        self.failing_queues.clear()
         self._lost.clear()
         self._failures = 0
         self._health = "unknown"
@@ -266,29 +298,68 @@ class Samples:
     def _report(self, failure: Exception | None) -> None:
         old, new = self._health, "ok" if failure is None else self._error_type(failure)
         self._health = new
+        now_ns = self._clock.monotonic_ns()
         if failure is None:
-            self.answered_ns = self._clock.monotonic_ns()
-        if new == old or (old == "unknown" and new == "ok"):
+            failing, self.failing, self.answered_ns = self.failing, None, now_ns
+            if failing is not None:
+                lasted_ns = now_ns - failing.since_ns
+                lasted = f", after {span(lasted_ns)} and {failing.count} failures" if lasted_ns >= REMIND_NS else ""
+                self._announcer.announce("provider", old, new, f"statistics are read again{lasted}")
             return
-        if failure is None:
-            self._announcer.announce("provider", old, new, "statistics are read again")
-        else:
-            # The text of other people's exceptions may hold a URL with credentials; the type says enough.
-            cause = failure if isinstance(failure, StatsUnavailableError) else type(failure).__name__
-            level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
+        failing = self.failing = self.failing or Failing(self._clock)
+        # The text of other people's exceptions may hold a URL with credentials; the type says enough.
+        cause = str(failure) if isinstance(failure, StatsUnavailableError) else type(failure).__name__
+        level = logging.ERROR if new in _MISCONFIGURED else logging.WARNING
+        if failing.note(new, cause):
+            failing.told(now_ns)
             self._announcer.announce(
                 "provider", old, new, f"statistics cannot be read: {cause}", level=level, error_type=new
             )
+        elif failing.is_due(now_ns):
+            failing.told(now_ns)
+            lasted = f"for {span(now_ns - failing.since_ns)} now, {failing.count} times in a row"
+            message = f"statistics still cannot be read, {lasted}: {cause}"
+            self._announcer.remind("provider", message, level=level, error_type=new)
 
     def _report_queue(self, name: str, error_type: str, problem: str | None) -> None:
-        old = self._queue_health.get(name, "ok")
-        new = "ok" if problem is None else error_type
-        if new == old or (problem is not None and len(self._queue_health) >= _MAX_REPORTED):
+        if problem is None:
+            ended = self.failing_queues.pop(name, None)
+            if ended is not None:
+                message = f"statistics of queue {name!r} are read again"
+                self._announcer.announce(
+                    "queue_stats", ended.error, "ok", message, queue_name=name, error_type=error_type
+                )
             return
-        with contextlib.suppress(KeyError):
-            del self._queue_health[name]
-        if problem is not None:
-            self._queue_health[name] = new
-        message = f"statistics of queue {name!r} are read again" if problem is None else f"queue {name!r}: {problem}"
-        level = logging.INFO if problem is None else logging.WARNING
-        self._announcer.announce("queue_stats", old, new, message, queue_name=name, level=level, error_type=error_type)
+        failing = self.failing_queues.get(name)
+        if failing is None:
+            if len(self.failing_queues) >= _MAX_REPORTED:
+                return
+            failing = self.failing_queues[name] = Failing(self._clock)
+        old = failing.error or "ok"
+        if failing.note(error_type, problem):
+            failing.told(self._clock.monotonic_ns())
+            message = f"queue {name!r}: {problem}"
+            self._announcer.announce(
+                "queue_stats", old, error_type, message, queue_name=name, level=logging.WARNING, error_type=error_type
+            )
+
+    def _remind_of_queues(self) -> None:
+        """Tell of queues that have failed for long, in one line."""
+        if not self.failing_queues:
+            return
+        now_ns = self._clock.monotonic_ns()
+        due = [(name, each) for name, each in self.failing_queues.copy().items() if each.is_due(now_ns)]
+        if not due:
+            return
+        for _, each in due:
+            each.told(now_ns)
+        name, first = min(due, key=lambda item: item[1].since_ns)
+        others = f", and {len(due) - 1} other queues" if len(due) > 1 else ""
+        lasted = f"for {span(now_ns - first.since_ns)} now, {first.count} times in a row"
+        self._announcer.remind(
+            "queue_stats",
+            f"statistics of queue {name!r}{others} still cannot be read, {lasted}: {first.cause}",
+            level=logging.WARNING,
+            queue_name=name,
+            error_type=first.error,
+        )

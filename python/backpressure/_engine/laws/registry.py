@@ -16,15 +16,16 @@ LAWS: tuple[type[Law], ...] = (ThreeZoneLaw,)
 
 def law_of(config: BackpressureConfig, queue_name: str | None = None) -> Law:
     """Return the law that holds for a queue: each part its own, or else the shared one; without a name, all shared."""
-    own = None if queue_name is None else config.queues.get(queue_name)
+    own = None if queue_name is None else config.of(queue_name)
     kind = next(kind for owner in (own, config) for kind in LAWS if _has_any(owner, kind))
     parts = ((getattr(own, section, None), getattr(config, section)) for section in kind.sections)
     return kind.of(*(shared if of_queue is None else of_queue for of_queue, shared in parts))
 
 
 def has_own_law(config: BackpressureConfig, queue_name: str) -> bool:
-    """Tell whether a queue has parts of its own that set its law."""
-    return any(_has_any(config.queues.get(queue_name), kind) for kind in LAWS)
+    """Tell whether a queue, or a pattern that matches it, has parts of its own that set its law."""
+    own = config.of(queue_name)
+    return any(_has_any(own, kind) for kind in LAWS)
 
 
 def _has_any(owner: object, kind: type[Law]) -> bool:

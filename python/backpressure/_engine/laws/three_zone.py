@@ -52,7 +52,7 @@ class ThreeZoneLaw:
             yellow_max_ns=nanoseconds(curve.yellow_max_delay),
             red_max_ns=nanoseconds(curve.red_max_delay),
             scales=tuple(curve.scale(priority).as_integer_ratio() for priority in Priority),
-            shed_permille=curve.shed_permille,
+            shed_permille=curve.permille(thresholds.low_priority),
             scale_yellow=curve.scale_yellow,
         )
 

@@ -10,6 +10,7 @@ from backpressure._engine.word import (
     CLOSED,
     DUE,
     HALF_OPEN,
+    LAST,
     MS,
     OPEN,
     UNENDING,
@@ -95,8 +96,8 @@ def failed(word: Word, began_ns: int, elapsed_ns: int, circuit: CircuitSettings)
     Idle time ends a run of failures, failing time does not: attempts may take longer than the window to fail.
     """
     if word.state == CLOSED:
-        same_run = word.count > 0 and floor_ms(began_ns) - word.stamp_ms <= circuit.trip_window_ms
-        count = word.count + 1 if same_run else 1
+        idle_ms = min(floor_ms(began_ns), LAST) - word.stamp_ms  # stands still where the stamps do
+        count = word.count + 1 if word.count > 0 and idle_ms <= circuit.trip_window_ms else 1
         if count < circuit.failure_threshold:
             return word._replace(count=count, stamp_ms=stamp_ms(elapsed_ns))
     return word.to(OPEN, stamp_ms=stamp_ms(elapsed_ns))
@@ -172,6 +173,8 @@ class Breaker:
     def word_at(self, now_ns: int) -> int:
         """Return the word as a look at `now_ns` would leave it; changes nothing."""
         seen = self.word
+        if not is_forced(seen):
+            return seen
         word = Word.unpack(seen)
         return word.to(CLOSED).pack() if is_over(word, floor_ms(now_ns - self._origin_ns)) else seen
 

@@ -105,7 +105,7 @@ class Call:
             return None
         if draft.shed:
             return self._finish(draft, kept=(word, sample) if closed else None)
-        if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observe):
+        if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observes(queue.name)):
             return draft.decision(self._host, self._priority, queue.name, self._now_ns)
         if closed:
             ticket: Ticket | None = Ticket(generation_of(word), self._now_ns, probe=False)
@@ -115,19 +115,20 @@ class Call:
             return self._reject(breaker.word, sample)
         return self._finish(draft, ticket=ticket)
 
-    def peek(self) -> ThrottleDecision:
-        """Tell what `decide` would say, by what is known: nothing is taken, counted, read, kept or told."""
-        queue, mode, now_ns, retry_at_ns = self._queue, self._mode, self._now_ns, None
-        word = queue.breaker.word_at(now_ns)
+    def peek(self) -> tuple[Draft, int | None]:
+        """Tell what `decide` would say, by what is known: nothing is taken, counted, read, kept or told.
+
+        The instant is that of the next probe of a circuit that refuses, if it is known.
+        """
+        breaker, now_ns = self._queue.breaker, self._now_ns
+        word = breaker.word_at(now_ns)
         closed, forced = state_of(word) == CLOSED, is_forced(word)
-        switch = mode.switch()
+        switch = self._mode.switch()
         if switch is not None and not forced:
-            draft = Draft(switch)
-        elif closed or self._attempts(forced=forced) or queue.breaker.admits(word, now_ns):
-            draft = self._foresee()
-        else:
-            draft, retry_at_ns = self._refusal(word)
-        return draft.peeked(self._host, mode, self._priority, queue.name, now_ns, retry_at_ns)
+            return Draft(switch), None
+        if closed or self._attempts(forced=forced) or breaker.admits(word, now_ns):
+            return self._foresee(), None
+        return self._refusal(word)
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         """Ask the breaker again for a planned decision, right before its work; one that waited is counted here."""
@@ -306,7 +307,7 @@ class Call:
         """
         mode, queue = self._mode, self._queue
         counters = queue.counters[self._index]
-        observed = mode.settings.observe and not draft.forced
+        observed = mode.settings.observes(queue.name) and not draft.forced
         goes, delay_ns = observed or not draft.shed, 0 if draft.shed else draft.delay_ns
         counters.count(draft.reason, goes=goes, delay_ns=delay_ns, computed=draft.computed)
         decision = draft.decision(self._host, self._priority, queue.name, self._now_ns, ticket, retry_at_ns)
@@ -323,7 +324,7 @@ class Call:
                 sample=sample,
                 word=word,
                 until_ns=until_ns,
-                count=counters.row(draft.reason, goes=goes).add,
+                count=counters.row(draft.reason, goes=goes).count,
                 last_count=draft.until_count - 1,
             )
             self._table.keep(self._priority, ready)

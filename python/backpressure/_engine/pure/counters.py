@@ -12,6 +12,8 @@ from backpressure._model.vocabulary import REFUSALS
 if TYPE_CHECKING:
     from backpressure._model.vocabulary import Reason
 
+_PLACES: dict[object, int] = {reason: place for place, reason in enumerate(REASONS)}
+
 
 class Counters:
     """Live counts of one (queue, priority)."""
@@ -57,16 +59,18 @@ class Counters:
         """Return what was counted so far."""
         with self._lock():
             delays, delay_sum_ns = tuple(self._delays), self._delay_sum_ns
-        rows = {key: tally.value for key, tally in self._rows.copy().items()}
-        let_go = {reason: rows.get(("let go", reason), 0) for reason in REFUSALS}
-        return Totals(
-            tuple(rows.get(reason, 0) + let_go.get(reason, 0) for reason in REASONS),
-            self._computed.value,
-            delays,
-            delay_sum_ns,
-            tuple(let_go.values()),
-            rows.get("late", 0),
-        )
+        # Few of all the reasons occur.
+        reasons, let_go, late = [0] * len(REASONS), [0] * len(REFUSALS), 0
+        for key, tally in self._rows.copy().items():
+            if key == "late":
+                late = tally.value
+            elif isinstance(key, tuple):
+                count, reason = tally.value, key[1]
+                let_go[REFUSALS.index(reason)] = count
+                reasons[_PLACES[reason]] += count
+            else:
+                reasons[_PLACES[key]] += tally.value
+        return Totals(tuple(reasons), self._computed.value, delays, delay_sum_ns, tuple(let_go), late)
 
     def _row(self, key: object) -> Tally:
         return self._rows.get(key) or self._rows.setdefault(key, Tally())

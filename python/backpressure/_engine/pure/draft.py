@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backpressure._engine.border import Answer
 
@@ -52,7 +52,12 @@ class Draft(NamedTuple):
     ) -> ThrottleDecision:
         """Return what the host makes of it for a caller that only looks."""
         decision = host.peeked(self._answer(host, priority, queue_name, issued_ns, None, retry_at_ns))
-        return host.observed(decision) if mode.settings.observe and not self.forced else decision
+        return host.observed(decision) if mode.settings.observes(queue_name) and not self.forced else decision
+
+    def outlined(self, host: Host, now_ns: int, retry_at_ns: int | None) -> dict[str, Any]:
+        """Return what the host says of it in words."""
+        probe_ns = None if retry_at_ns is None else max(0, retry_at_ns - now_ns)
+        return host.outlined(self.zone, self.delay_ns, self.shed, self.reason, probe_ns)
 
     def _answer(
         self,

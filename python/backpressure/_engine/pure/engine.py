@@ -11,9 +11,11 @@ from backpressure._engine.pure.mode import Switches
 from backpressure._engine.pure.table import Table, without_state
 from backpressure._engine.sample import Sample
 from backpressure._engine.word import is_pristine
-from backpressure._model.arguments import parse_priority, validate_queue_name
+from backpressure._model.arguments import MAX_NAME_BYTES, parse_priority, validate_queue_name
 from backpressure._model.clock import SystemClock
 from backpressure._model.vocabulary import Priority, Reason
+from backpressure._runtime.called import called
+from backpressure._runtime.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +33,13 @@ _SUGGEST = Ask(admit=True)
 _PLAN = Ask(admit=False)
 
 
-class Engine(Switches):
+class Engine(Switches, Uncopied):
     """What `Engine` of the border promises, where the calls are described.
 
     It is its own switches, so that an answer that lies ready is held against the mode in one step.
     """
+
+    _instead = "make a controller in the process that uses it, from the same BackpressureConfig, which does pickle"
 
     def __init__(self, settings: EngineSettings, host: Host) -> None:
         super().__init__(settings)
@@ -53,7 +57,7 @@ class Engine(Switches):
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _SUGGEST)
-        if ready.count() >= ready.last_count:
+        if next(ready.count) >= ready.last_count:
             ready.until_ns = -math.inf
         return ready.decision
 
@@ -64,23 +68,37 @@ class Engine(Switches):
         now_ns = self.now_ns()
         mode = self.mode_due(now_ns)
         name = validate_queue_name(queue_name)
+        draft, retry_at_ns = self._foresee(mode, parsed, name, now_ns)
+        return draft.peeked(self._host, mode, parsed, name, now_ns, retry_at_ns)
+
+    def outlook(self, queue_name: str) -> tuple[dict[str, Any], ...]:
+        if not self.mode.running:
+            raise self._host.not_running()
+        now_ns = self.now_ns()
+        mode = self.mode_due(now_ns)
+        seen = (self._foresee(mode, priority, queue_name, now_ns) for priority in Priority)
+        return tuple(draft.outlined(self._host, now_ns, retry_at_ns) for draft, retry_at_ns in seen)
+
+    def _foresee(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> tuple[Draft, int | None]:
+        """Return what would be decided, and the instant of the next probe of a circuit that refuses, if it is known."""
         queue = self._queues.get(name)
         if queue is not None:
-            return self._call(mode, parsed, queue, now_ns).peek()
-        draft = without_state(mode, parsed)
+            return self._call(mode, priority, queue, now_ns).peek()
+        draft = without_state(mode, priority)
         if draft.reason is Reason.UNTRACKED and self._table.has_room(now_ns):
             draft = Draft(Reason.COLD_START)
-        return draft.peeked(self._host, mode, parsed, name, now_ns, None)
+        return draft, None
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         # No answer that lies ready makes its caller wait, so it serves whoever asks.
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _PLAN)
-        if ready.count() >= ready.last_count:
+        if next(ready.count) >= ready.last_count:
             ready.until_ns = -math.inf
         return ready.decision
 
+    @called("BackpressureController.run")
     def run(
         self,
         priority: Priority | str,
@@ -97,6 +115,7 @@ class Engine(Switches):
             return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
+    @called("Gate.run")
     def run_within(
         self,
         priority: Priority,
@@ -116,7 +135,7 @@ class Engine(Switches):
 
     def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the work of a job whose answer lies ready."""
-        if ready.count() >= ready.last_count:
+        if next(ready.count) >= ready.last_count:
             ready.until_ns = -math.inf
         # Where there was no failure to forget, any that is found later came meanwhile.
         began_ns = self.origin_ns if is_pristine(ready.word) else self.now_ns()
@@ -132,9 +151,14 @@ class Engine(Switches):
 
     def _find_ready(self, priority: Priority | str, queue_name: str) -> Ready | None:
         """Return the answer that lies ready, if it is still true."""
+        # Only what is short is hashed, and nobody's own hash is asked.
+        if type(queue_name) is not str or len(queue_name) > MAX_NAME_BYTES:
+            return None
+        if type(priority) is not Priority and (type(priority) is not str or len(priority) > MAX_NAME_BYTES):
+            return None
         try:
             ready = self._ready[priority][queue_name]
-        except (KeyError, TypeError):
+        except KeyError:
             return None
         if (
             ready.epoch is self.mode
@@ -148,7 +172,7 @@ class Engine(Switches):
     def _decide(self, given: object, queue_name: str, ask: Ask) -> ThrottleDecision:
         priority = parse_priority(given)
         mode, now_ns = self._look()
-        queue = self._queues.get(queue_name) if type(queue_name) is str else None
+        queue = self._find_queue(queue_name)
         if queue is None:
             name = validate_queue_name(queue_name)
             queue = self._table.track(name, now_ns, evict=True)
@@ -163,9 +187,13 @@ class Engine(Switches):
             assert decision is not None  # noqa: S101 - only a caller that may read is asked to
         return decision
 
+    def _find_queue(self, name: object) -> Queue | None:
+        """Return the queue of a name, if it has state. Whatever is no exact string names none."""
+        return self._queues.get(name) if type(name) is str and len(name) <= MAX_NAME_BYTES else None
+
     def _decide_untracked(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> ThrottleDecision:
         decision = self._table.untracked(mode, priority).decision(self._host, priority, name, now_ns)
-        return self._host.observed(decision) if mode.settings.observe else decision
+        return self._host.observed(decision) if mode.settings.observes(name) else decision
 
     def _look(self) -> tuple[Mode, int]:
         """Return the mode that holds now, and now."""
@@ -234,7 +262,7 @@ class Engine(Switches):
         self.void_ready()
 
     def breaker(self, queue_name: object, create: bool) -> Breaker | None:
-        queue = self._queues.get(queue_name) if isinstance(queue_name, str) else None
+        queue = self._find_queue(queue_name)
         if queue is None and create:
             queue = self._table.track(validate_queue_name(queue_name), self.now_ns(), evict=True)
         return None if queue is None else queue.breaker

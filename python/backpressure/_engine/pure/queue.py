@@ -9,7 +9,7 @@ from backpressure._engine.pure.counters import Counters
 from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from datetime import datetime
 
     from backpressure._engine.laws.law import Advice, Law
@@ -68,7 +68,7 @@ class Ready:
         sample: Sample | None,
         word: int,
         until_ns: float,
-        count: Callable[[], int],
+        count: Iterator[int],
         last_count: float,
     ) -> None:
         self.decision = decision

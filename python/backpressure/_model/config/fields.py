@@ -12,11 +12,14 @@ import attrs
 
 from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.units import Stated
 
 __all__ = [
     "CODE_ONLY",
     "DAY",
     "HOUR",
+    "MINUTE",
+    "RIVALS",
     "TICK",
     "CodeOnly",
     "Rules",
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 TICK = 0.010
+MINUTE = 60.0
 HOUR = 3_600.0
 DAY = 86_400.0
 _SECOND_NS = 1_000_000_000
@@ -52,11 +56,12 @@ _UNITS_NS = {
     "m": 60 * _SECOND_NS,
     "h": 3_600 * _SECOND_NS,
 }
+_DOUBT = "doubt_above"
 _PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 
-# A field's name, and a function that returns True, or the rule that is broken. It is called with the value alone, or
-# with the whole object (or with its valid part).
-Rules = tuple[tuple[str, Callable[[Any], bool | str]], ...]
+# A field's name, and a function that returns True, or the rule that is broken, or an error that blames something inside
+# of the field. It is called with the value alone, or with the whole object (or with its valid part).
+Rules = tuple[tuple[str, Callable[[Any], bool | str | ConfigurationError]], ...]
 
 
 class Unset:
@@ -92,24 +97,34 @@ def is_number(value: object) -> bool:
 
 
 def _to_seconds(value: object, owner: object, field: "attrs.Attribute[Any]") -> float:
-    if isinstance(value, _UnsetSeconds):
+    if isinstance(value, _UnsetSeconds | Stated):
         return value
     if isinstance(value, timedelta):
-        return value.total_seconds()
+        return _stated(value.total_seconds(), field)
     if isinstance(value, str):
         text = value.strip()
         if re.fullmatch(rf"(?:{_PART})+", text):
             # Exactly, so that "9ms" is the same float as 0.009 and lies on the same side of a limit.
-            return float(
-                sum(Fraction(number) * _UNITS_NS[unit] for number, unit in re.findall(_PART, text)) / _SECOND_NS
-            )
+            ns = sum(Fraction(number) * _UNITS_NS[unit] for number, unit in re.findall(_PART, text))
+            return _stated(float(ns / _SECOND_NS), field)
     elif is_number(value):
         if isinstance(value, int) and abs(value) > DAY:
             rule = "durations are seconds; Go writes nanoseconds, so divide by 1_000_000_000"
+            if abs(value) < _SECOND_NS:
+                rule = f'milliseconds? {rule}; for milliseconds write "{value}ms"'
             raise fail(owner, field.name, value, rule)
         return float(value)  # type: ignore[arg-type]
     rule = 'give seconds, a timedelta or a string such as "250ms", "5s" or "1m"'
     raise fail(owner, field.name, value, rule)
+
+
+def _stated(seconds: float, field: "attrs.Attribute[Any]") -> float:
+    return Stated(seconds) if _is_doubtful(seconds, field) else seconds
+
+
+def _is_doubtful(seconds: float, field: "attrs.Attribute[Any]") -> bool:
+    """Tell whether a bare number is longer than anybody wants; whole hours are believed, as in ``24 * 3600``."""
+    return seconds > field.metadata.get(_DOUBT, math.inf) and bool(seconds % HOUR)
 
 
 def _to_fraction(value: object, owner: object, field: "attrs.Attribute[Any]") -> Fraction:
@@ -129,8 +144,9 @@ def converted(function: Callable[..., Any], **options: Any) -> Any:
     return attrs.field(converter=attrs.Converter(function, takes_self=True, takes_field=True), **options)
 
 
-def duration(default: float) -> Any:
-    return converted(_to_seconds, default=_UnsetSeconds(default))
+def duration(default: float, *, doubt_above: float = HOUR) -> Any:
+    """Return a field of seconds; bare numbers above `doubt_above` are hardly meant as seconds, unless whole hours."""
+    return converted(_to_seconds, default=_UnsetSeconds(default), metadata={_DOUBT: doubt_above})
 
 
 def fraction(default: Fraction) -> Any:
@@ -174,6 +190,8 @@ class CodeOnly(NamedTuple):
     may_be: Callable[[object], bool]
 
 
+#: Fields that say the same as another: of the two, the one that is set in the upper layer counts.
+RIVALS: dict[str, str] = {}
 #: The key of a `CodeOnly` in the metadata of a field.
 CODE_ONLY = "code_only"
 
@@ -207,6 +225,14 @@ def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
         if (value := getattr(values, name, None)) is not None and (verdict := rule(value)) is not True:
             delattr(values, name)
             yield fail(cls, name, value, verdict)
+    for field in attrs.fields(cls):
+        value = getattr(values, field.name, None)
+        if isinstance(value, float) and not isinstance(value, Stated | Unset) and _is_doubtful(value, field):
+            delattr(values, field.name)
+            asked = (
+                f'milliseconds? durations are seconds: write "{value / 1_000:g}s", or "{value:g}s" if so long is meant'
+            )
+            yield fail(cls, field.name, value, asked)
     for name, follow in cls._follow.items():
         if isinstance(getattr(values, name, None), Unset):
             try:
@@ -221,7 +247,8 @@ def broken_rules(cls: type[Any], values: Any) -> Iterator[ConfigurationError]:
             continue
         if verdict is not True and name not in broken:
             broken.add(name)
-            yield fail(cls, name, getattr(values, name), verdict)
+            told = isinstance(verdict, ConfigurationError)
+            yield verdict if told else fail(cls, name, getattr(values, name), verdict)
 
 
 def ordered(low: str, high: str, low_rule: str, high_rule: str, *, strictly: bool = False) -> Rules:

@@ -1,7 +1,8 @@
 """Mappings, files and the environment into a configuration, laid over a base, with every fault in one error.
 
 The fields of the class that is loaded, and their types, say what can be set and how it is checked. This file knows one
-name: ``queues`` is a table by queue names, and what a queue sets there is laid over the shared part.
+name: ``queues`` is a table by queue names and patterns, and what a queue sets there is laid over what the patterns have
+that match it, or else over the shared part.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, Ite
 from cattrs.gen import make_dict_structure_fn, override
 
 from backpressure._model.arguments import shown, validate_queue_name
-from backpressure._model.config.fields import CODE_ONLY, CodeOnly, Section, Unset, broken_rules, check_field
+from backpressure._model.config.fields import CODE_ONLY, RIVALS, CodeOnly, Section, Unset, broken_rules, check_field
+from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
+from backpressure._model.units import Stated
 
-__all__ = ["evolve", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
+__all__ = ["evolve", "from_django", "from_env", "from_file", "from_mapping", "to_dict", "validate"]
 
 C = TypeVar("C", bound=Section)
 
@@ -142,12 +145,16 @@ def _table_hook(cls: type[Any]) -> _Hook:
             sound = SimpleNamespace()
             ruled = issubclass(cls, Section)
             for name, hook in hooks.items() if ruled and (cls._own_rules or cls._rules) else ():
-                with contextlib.suppress(ConfigurationError):
-                    setattr(sound, name, hook(table[name], None))
+                with contextlib.suppress(ConfigurationError, ClassValidationError, IterableValidationError):
+                    # What an upper layer says in another way is not in the table.
+                    default = attrs.fields_dict(cls)[name].default
+                    setattr(sound, name, hook(table[name], None) if name in table else default)
+            broken = list(broken_rules(cls, sound)) if ruled else []
             faults = [
                 *(fault for fault, _ in of_fields),
-                *(broken_rules(cls, sound) if ruled else ()),
-                *(fault for fault in others if not (ruled and isinstance(fault, ConfigurationError))),
+                *broken,
+                # Rules between sections are told by building alone.
+                *(fault for fault in others if not (broken and isinstance(fault, ConfigurationError))),
             ]
             raise ClassValidationError(error.message, faults, cls) from None
 
@@ -201,30 +208,70 @@ def _plain_value(value: Any) -> Any:
     return str(value) if isinstance(value, Fraction) and not isinstance(value, Unset) else _plain(value)
 
 
-def _layered(*layers: Any) -> Any:
-    """Lay tables over one another, key by key; if the last layer is no table, only that counts."""
+def _layered(*layers: Any, one_layer: bool = False) -> Any:
+    """Lay tables over one another, key by key; if the last layer is no table, only that counts.
+
+    `one_layer`: they were given together, so what says the same in two ways stays, to be refused.
+    """
     if len(layers) == 1:
         return layers[0]
     *_, last = layers = tuple(map(_plain, layers))
     if not isinstance(last, Mapping):
         return last
     tables = [layer for layer in layers if isinstance(layer, Mapping)]
-    return {key: _layered(*(table[key] for table in tables if key in table)) for key in dict.fromkeys(chain(*tables))}
+    if not one_layer:
+        tables = _without_rivals(tables)
+    return {
+        key: _layered(*(table[key] for table in tables if key in table), one_layer=one_layer)
+        for key in dict.fromkeys(chain(*tables))
+    }
+
+
+def _without_rivals(tables: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Take out of lower layers what an upper one says in another way."""
+    for one, other in RIVALS.items():
+        upper: set[str] = set()
+        for table in reversed(tables):
+            said = {name for name in (one, other) if _is_said(table.get(name))}
+            upper = upper or said
+        gone = {one, other} - upper if upper else set()
+        if gone:
+            tables = [{name: value for name, value in table.items() if name not in gone} for table in tables]
+    return tables
+
+
+def _is_said(value: Any) -> bool:
+    return value is not None and not isinstance(value, Unset)
 
 
 def _queues_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
-    """Lay the changes of each queue over its own part, or if it has none, over the shared part with its changes."""
+    """Lay the changes of each queue over its own part; if it has none, over that of the patterns that match it.
+
+    If none of these has that part, it is the shared one with its changes.
+    """
     changed = _plain(changes["queues"])
     if not isinstance(changed, Mapping):
         return changed
-    queues = dict(base["queues"])
-    for name, of_queue in changed.items():
-        own, parts = queues.get(name, {}), _plain(of_queue)
-        if isinstance(parts, Mapping):
-            for part, settings in parts.items():
-                below = (own[part],) if own.get(part) else (base.get(part), changes.get(part))
-                own = {**own, part: _layered(*below, settings)}
-        queues[name] = own if isinstance(parts, Mapping) else parts
+    queues = {**base["queues"], **dict.fromkeys(changed)}  # in the order in which they are known
+    patterns = patterns_of(name for name in queues if isinstance(name, str))
+    # A section is laid over patterns, and a pattern over those that are less specific: so these come first.
+    for name in (*reversed(patterns), *(name for name in queues if name not in patterns)):
+        if name not in changed:
+            continue
+        own, parts = base["queues"].get(name, {}), _plain(changed[name])
+        if not isinstance(parts, Mapping):
+            queues[name] = parts
+            continue
+        above = (
+            [queues[over] for over in lineage(patterns, patterns, name) if over != name]
+            if isinstance(name, str)
+            else []
+        )
+        for part, settings in parts.items():
+            lower = (section[part] for section in (own, *above) if isinstance(section, Mapping) and section.get(part))
+            below = next(((found,) for found in lower), (base.get(part), changes.get(part)))
+            own = {**own, part: _layered(*below, settings)}
+        queues[name] = own
     return queues
 
 
@@ -276,14 +323,42 @@ def from_mapping(cls: type[C], mapping: Mapping[str, Any], base: Section | None 
     return _load(cls, base, mapping)
 
 
+def from_django(cls: type[C], settings: Any, base: Section | None = None) -> C:
+    """See `BackpressureConfig.from_django`."""
+    if not isinstance(settings, Mapping):
+        rule = 'give settings.BACKPRESSURE, a dict such as {"POLLING": {"INTERVAL": "2s"}}'
+        raise ConfigurationError(f"settings is a {type(settings).__name__}: {rule}", field="settings")
+    faults: list[ConfigurationError] = []
+    tables = _in_lower_case(settings, (), faults)
+    return _load(cls, base, tables, "settings.BACKPRESSURE (polling.interval is POLLING, INTERVAL)", faults)
+
+
+def _in_lower_case(table: Any, keys: _Keys, faults: list[ConfigurationError]) -> Any:
+    """Return a table whose names of settings are in lower case; other values, and names of queues, as they are."""
+    if not isinstance(table, Mapping) or len(keys) > _MAX_LEVELS:
+        return table
+    lowered: dict[Any, Any] = {}
+    for given, value in table.items():
+        is_setting = isinstance(given, str) and given.isupper() and keys != ("queues",)
+        name = given.lower() if is_setting else given
+        path = (*keys, str(name))
+        if name in lowered:
+            faults.append(_fault(path, value, "given in upper case and in lower case; remove one"))
+        lowered[name] = _in_lower_case(value, path, faults)
+    return lowered
+
+
 def to_dict(config: Section) -> dict[str, Any]:
     """See `BackpressureConfig.to_dict`."""
     tables: dict[str, Any] = {}
     for field in _fields(type(config)):
         value = getattr(config, field.name)
-        # ``None`` means that a queue uses the shared part.
-        if CODE_ONLY not in field.metadata and not (value is None and _is_section(field)):
+        # ``None`` means that a queue uses what lies below.
+        if CODE_ONLY not in field.metadata and value is not None:
             tables[field.name] = _bare(value)
+    for one, other in RIVALS.items():
+        if one in tables:
+            tables.pop(other, None)
     return tables
 
 
@@ -294,6 +369,8 @@ def _bare(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _bare(of_name) for name, of_name in value.items()}
     value = _plain_value(value)
+    if isinstance(value, Stated):
+        return f"{float(value)!r}s"  # a bare number would be questioned
     if isinstance(value, Fraction):
         return str(value)
     return value.real if isinstance(value, Unset) and isinstance(value, int | float) else value
@@ -324,7 +401,7 @@ def evolve(config: C, changes: Mapping[Any, Any]) -> C:
         if len(keys) > _MAX_LEVELS:
             faults.append(_fault(keys[:_MAX_LEVELS], value, f"no setting is {len(keys)} levels deep"))
             continue
-        tables = _layered(tables, _nested(keys, value))
+        tables = _layered(tables, _nested(keys, value), one_layer=True)
     return _load(type(config), config, tables, faults=faults)
 
 
@@ -417,6 +494,6 @@ def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Secti
         if rule:
             faults.append(_fault(keys, text, rule))
         else:
-            tables = _layered(tables, _nested(keys, value))
+            tables = _layered(tables, _nested(keys, value), one_layer=True)
         seen.setdefault(keys, variable)
     return _load(cls, base, tables, "the environment (polling.interval is BACKPRESSURE_POLLING__INTERVAL)", faults)

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from backpressure._model.config.fields import DAY, HOUR, TICK, Section, Unset, boolean, duration
+from backpressure._model.config.fields import DAY, HOUR, MINUTE, TICK, Section, Unset, boolean, duration
 from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["PollingConfig"]
@@ -49,7 +49,7 @@ class PollingConfig(Section):
     interval: float = duration(5.0)
     busy_interval: float = duration(1.0)
     jitter: float = duration(1.0)
-    timeout: float = duration(3.0)
+    timeout: float = duration(3.0, doubt_above=MINUTE)
     max_backoff: float = duration(60.0)
     cache_ttl: float = duration(30.0)
     enabled: bool = boolean(default=True)

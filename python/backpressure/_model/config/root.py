@@ -1,6 +1,9 @@
 """The whole configuration, and what single queues have of their own."""
 
+import functools
+import json
 import os
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -10,28 +13,71 @@ import attrs
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.fields import Section, checked, converted, fail, instance, integer, optional
+from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import RecoveryStrategy
 from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
-from backpressure._model.errors import BackpressureError
+from backpressure._model.errors import BackpressureError, ConfigurationError
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.hidden import hides_arguments
 
 __all__ = ["BackpressureConfig", "QueueConfig", "queue_table"]
 
+_MODES = 'give "enforce" or "observe"'
+_TEXTS = "give a text"
+_URLS = (
+    'give the URL of a server, without a password: put one with a password into an environment variable, and give "$" '
+    "and the name of that"
+)
+_OPTIONS = (
+    'give a table of names and values, and for a secret "$" and the name of an environment variable that holds it'
+)
+_SECRET = re.compile(r"password|secret|token|authorization|api.?key", re.IGNORECASE)
+# Of a user in a URL, or a word of libpq.
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/\s]*@|[?&\s]password\s*=", re.IGNORECASE)
+
+
+def _is_mode(value: object) -> bool:
+    return value in ("enforce", "observe")
+
+
+def _is_text(value: object) -> bool:
+    return value is None or (isinstance(value, str) and bool(value.strip()))
+
+
+def _is_url(value: object) -> bool:
+    return value is None or (_is_text(value) and not _PASSWORD.search(str(value)))
+
+
+def _is_options(value: object) -> bool:
+    return value is None or (isinstance(value, Mapping) and all(_is_option(name, value[name]) for name in value))
+
+
+def _is_option(name: object, value: object) -> bool:
+    if isinstance(value, Mapping):
+        return isinstance(name, str) and _is_options(value)
+    return isinstance(name, str) and (not _SECRET.search(name) or str(value).startswith("$"))
+
 
 @repr_when_half_built
 @attrs.frozen(kw_only=True)
 class QueueConfig(Section):
-    """What one queue has of its own; ``None`` means the shared setting. Immutable.
+    """What one queue has of its own, or all queues that a pattern matches; ``None`` means what lies below. Immutable.
 
     Args:
         thresholds: its windows.
         curve: its delays.
         circuit: its breaker.
+        mode: ``"enforce"`` or ``"observe"``, whatever holds for other queues.
+        url: the server that holds it. `backpressure.providers.from_config` says which there are. ``"$NAME"`` stands for
+            the environment variable of that name, which must hold a URL with a password.
+        layout: how it is kept there: ``"rq"``, ``"celery"``, ``"list"``, ``"zset"``, ``"stream"`` and so on.
+        key: what the server calls it; ``{queue}`` stands for its name, which is the default.
+        group: the consumer group of a stream or topic.
+        options: further arguments of the layout, or of the provider.
 
     Raises:
-        ConfigurationError: a part is of another class.
+        ConfigurationError: a part is of another class, or a value is impossible.
 
     Example:
         >>> config = BackpressureConfig(queues={"email-queue": QueueConfig(circuit=CircuitConfig(failure_threshold=9))})
@@ -42,6 +88,15 @@ class QueueConfig(Section):
     thresholds: BacklogThresholds | None = optional(BacklogThresholds)
     curve: CurveConfig | None = optional(CurveConfig)
     circuit: CircuitConfig | None = optional(CircuitConfig)
+    mode: Literal["enforce", "observe"] | None = checked(None, lambda value: value is None or _is_mode(value), _MODES)
+    url: str | None = checked(None, _is_url, _URLS)
+    layout: str | None = checked(None, _is_text, _TEXTS)
+    key: str | None = checked(None, _is_text, _TEXTS)
+    group: str | None = checked(None, _is_text, _TEXTS)
+    options: Mapping[str, Any] | None = checked(None, _is_options, _OPTIONS, hash=False)
+
+
+_NOTHING = QueueConfig()
 
 
 def queue_table(kind: type[QueueConfig]) -> Any:
@@ -64,6 +119,24 @@ def queue_table(kind: type[QueueConfig]) -> Any:
     return converted(convert, factory=dict, hash=False)
 
 
+def _shed_at_fits(it: Any) -> bool | ConfigurationError:
+    if wrong := it.curve.misplaced(it.thresholds.low_priority):
+        return ConfigurationError(wrong, field="curve", value=it.curve.shed_at)
+    return True
+
+
+def _shed_at_fits_each(it: Any) -> bool | ConfigurationError:
+    patterns = patterns_of(it.queues)
+    for name in it.queues:
+        sections = [it.queues[above] for above in lineage(it.queues, patterns, name)]
+        thresholds = next((one.thresholds for one in sections if one.thresholds), it.thresholds)
+        curve = next((one.curve for one in sections if one.curve), it.curve)
+        if (thresholds, curve) != (it.thresholds, it.curve) and (wrong := curve.misplaced(thresholds.low_priority)):
+            path = f"queues.{json.dumps(name, ensure_ascii=False)}"
+            return ConfigurationError(f"{path}.{wrong}", field="queues", value=curve.shed_at)
+    return True
+
+
 @repr_when_half_built
 @attrs.frozen(kw_only=True)
 class BackpressureConfig(Section):
@@ -77,7 +150,7 @@ class BackpressureConfig(Section):
         recovery: what happens without them, and switches.
         mode: ``"observe"`` decides, counts and logs but never delays or sheds.
         max_queues: how many queues get state of their own; the rest share a fallback.
-        queues: settings of single queues, since one window cannot fit all.
+        queues: settings of single queues, since one window cannot fit all, and of patterns such as ``"mail-*"``.
 
     Raises:
         ConfigurationError: a value is impossible; its ``field`` is the dotted path.
@@ -93,26 +166,52 @@ class BackpressureConfig(Section):
     circuit: CircuitConfig = instance(CircuitConfig, CircuitConfig())
     polling: PollingConfig = instance(PollingConfig, PollingConfig())
     recovery: RecoveryStrategy = instance(RecoveryStrategy, RecoveryStrategy())
-    mode: Literal["enforce", "observe"] = checked(
-        "enforce", lambda value: value in ("enforce", "observe"), 'give "enforce" or "observe"'
-    )
+    mode: Literal["enforce", "observe"] = checked("enforce", _is_mode, _MODES)
     max_queues: int = integer(1_000, 1)
     queues: Mapping[str, QueueConfig] = queue_table(QueueConfig)
 
+    _rules = (("curve", _shed_at_fits), ("queues", _shed_at_fits_each))
+
+    def of(self, queue_name: str) -> QueueConfig:
+        """Return what `queue_name` has of its own: by its name, then by patterns, the most specific first.
+
+        A section lies over the most specific pattern that matches all that it is for. In a pattern ``*`` stands for any
+        text, also none. Of two patterns that with more other characters is more specific, else the one given first.
+
+        Example:
+            >>> config = BackpressureConfig.from_mapping({"queues": {
+            ...     "mail-*": {"mode": "observe", "layout": "rq"}, "mail-eu": {"mode": "enforce"}}})
+            >>> config.of("mail-eu").mode, config.of("mail-eu").layout, config.of("mail-us").mode
+            ('enforce', 'rq', 'observe')
+        """
+        sections = [self.queues[name] for name in lineage(self.queues, self._patterns, queue_name)]
+        if len(sections) < 2:
+            return sections[0] if sections else _NOTHING
+        parts = [field.name for field in attrs.fields(type(sections[0]))]
+        given = {name: [getattr(section, name) for section in sections] for name in parts}
+        return type(sections[0])(
+            **{name: next((value for value in values if value is not None), None) for name, values in given.items()}
+        )
+
+    @functools.cached_property
+    def _patterns(self) -> tuple[str, ...]:
+        return patterns_of(self.queues)
+
     def thresholds_of(self, queue_name: str) -> BacklogThresholds:
         """Return the thresholds that hold for `queue_name`."""
-        own = self.queues.get(queue_name)
-        return own.thresholds if own and own.thresholds else self.thresholds
+        return self.of(queue_name).thresholds or self.thresholds
 
     def curve_of(self, queue_name: str) -> CurveConfig:
         """Return the curve that holds for `queue_name`."""
-        own = self.queues.get(queue_name)
-        return own.curve if own and own.curve else self.curve
+        return self.of(queue_name).curve or self.curve
 
     def circuit_of(self, queue_name: str) -> CircuitConfig:
         """Return the breaker settings that hold for `queue_name`."""
-        own = self.queues.get(queue_name)
-        return own.circuit if own and own.circuit else self.circuit
+        return self.of(queue_name).circuit or self.circuit
+
+    def mode_of(self, queue_name: str) -> Literal["enforce", "observe"]:
+        """Return whether the advice on `queue_name` is enforced or only observed."""
+        return self.of(queue_name).mode or self.mode
 
     @classmethod
     @hides_arguments
@@ -132,6 +231,27 @@ class BackpressureConfig(Section):
         from backpressure._model.config import loading  # noqa: PLC0415 - cattrs is slow to load
 
         return loading.from_mapping(cls, mapping, base)
+
+    @classmethod
+    @hides_arguments
+    def from_django(cls, settings: Mapping[str, Any], base: "BackpressureConfig | None" = None) -> Self:
+        """Return `base`, or else the defaults, with a table from Django's settings laid over it.
+
+        Names of settings are upper-case, as Django's own are, or lower-case; names of queues are taken as they are.
+        Django is not imported.
+
+        Raises:
+            ConfigurationError: as from `from_mapping`, or a setting is given in both cases.
+
+        Example:
+            >>> BACKPRESSURE = {"MODE": "observe", "QUEUES": {"Mail": {"CIRCUIT": {"FAILURE_THRESHOLD": 9}}}}
+            >>> config = BackpressureConfig.from_django(BACKPRESSURE)  # settings.BACKPRESSURE
+            >>> config.mode, config.circuit_of("Mail").failure_threshold
+            ('observe', 9)
+        """
+        from backpressure._model.config import loading  # noqa: PLC0415 - cattrs is slow to load
+
+        return loading.from_django(cls, settings, base)
 
     @classmethod
     @hides_arguments
@@ -184,7 +304,7 @@ class BackpressureConfig(Section):
         return loading.evolve(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything ready for JSON and `from_mapping`: seconds, scales as text.
+        """Return everything ready for JSON and `from_mapping`: seconds (long ones as text), scales as text.
 
         All but ``excluded_exceptions`` and ``is_failure``, which only code can hold.
         """

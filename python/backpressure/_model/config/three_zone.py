@@ -7,7 +7,10 @@ import attrs
 
 from backpressure._model.config.fields import (
     HOUR,
+    MINUTE,
+    RIVALS,
     Section,
+    Unset,
     UnsetInteger,
     boolean,
     checked,
@@ -95,6 +98,14 @@ class BacklogThresholds(Section):
         return (self.low_priority, self.medium_priority, self.high_priority)[priority.value]
 
 
+RIVALS["shed_at"] = "shed_permille"
+_ONE_OF_TWO = "shed_permille says the same in another way: give one of the two"
+
+
+def _is_jobs(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BACKLOG)
+
+
 def _is_delay(delay: float) -> bool | str:
     return 0 <= delay <= HOUR or "must be from 0 to 1 h"
 
@@ -121,6 +132,8 @@ class CurveConfig(Section):
         scale_medium: factor for MEDIUM, at least that of HIGH.
         scale_low: factor for LOW, at least that of MEDIUM.
         shed_permille: how far into the red zone, in thousandths of it, LOW begins to be shed; 1000 never sheds.
+        shed_at: the same in waiting jobs: LOW is shed above this backlog, which lies in LOW's red zone. Give one of the
+            two. It becomes thousandths, rounded down: so LOW is shed up to a thousandth of the red zone earlier.
         scale_yellow: ``False`` scales the red zone alone, as the Go original does; HIGH then waits *less* just above
             the yellow limit than just below it.
         delay_jitter: sleeps are lengthened by a random share of up to this, so that producers do not wake together.
@@ -136,13 +149,14 @@ class CurveConfig(Section):
 
     _path = "curve"
 
-    yellow_min_delay: float = duration(0.010)
-    yellow_max_delay: float = duration(0.500)
-    red_max_delay: float = duration(5.0)
+    yellow_min_delay: float = duration(0.010, doubt_above=MINUTE)
+    yellow_max_delay: float = duration(0.500, doubt_above=MINUTE)
+    red_max_delay: float = duration(5.0, doubt_above=MINUTE)
     scale_high: Fraction = fraction(Fraction(1, 2))
     scale_medium: Fraction = fraction(Fraction(1))
     scale_low: Fraction = fraction(Fraction(3, 2))
-    shed_permille: int = integer(800, 0, 1_000)
+    shed_permille: int = integer(UnsetInteger(800), 0, 1_000)
+    shed_at: int | None = checked(None, _is_jobs, "give an integer of waiting jobs")
     scale_yellow: bool = boolean(default=True)
     delay_jitter: float = checked(0.1, lambda value: is_number(value) and 0 <= value <= 1, "give a number from 0 to 1")
 
@@ -151,6 +165,7 @@ class CurveConfig(Section):
         *((name, _is_scale) for name in ("scale_high", "scale_medium", "scale_low")),
     )
     _rules = (
+        ("shed_at", lambda it: it.shed_at is None or isinstance(it.shed_permille, Unset) or _ONE_OF_TWO),
         *ordered(
             "yellow_min_delay",
             "yellow_max_delay",
@@ -174,6 +189,31 @@ class CurveConfig(Section):
             )
         ),
     )
+
+    def misplaced(self, window: BacklogWindow) -> str:
+        """Return what is wrong with `shed_at` in LOW's `window`, or an empty text."""
+        if self.shed_at is None or window.yellow_max <= self.shed_at <= window.red_max:
+            return ""
+        return (
+            f"curve.shed_at is {self.shed_at}: must be from yellow_max ({window.yellow_max}) to red_max "
+            f"({window.red_max}) of low_priority"
+        )
+
+    def permille(self, window: BacklogWindow) -> int:
+        """Return how far into the red zone of LOW's `window`, in thousandths, it begins to be shed.
+
+        From `shed_at` it is rounded down: LOW is never shed later than that says, and at most a thousandth earlier.
+        """
+        if self.shed_at is None:
+            return int(self.shed_permille)
+        return 1_000 * (self.shed_at - window.yellow_max) // (window.red_max - window.yellow_max)
+
+    def shed_limit(self, window: BacklogWindow) -> int | None:
+        """Return the largest backlog at which LOW is not shed, given its `window`; ``None`` if it never is."""
+        permille = self.permille(window)
+        if permille == 1_000:
+            return None
+        return window.yellow_max + permille * (window.red_max - window.yellow_max) // 1_000
 
     def scale(self, priority: Priority) -> Fraction:
         """Return the factor on the base delay for `priority`."""

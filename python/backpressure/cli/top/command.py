@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,8 @@ from rich.live import Live
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
-from backpressure.cli._redis_options import KeyTemplate, RedisUrl, open_provider
+from backpressure.cli._masking import print_json
+from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli.top.table import top_view
 from backpressure.cli.top.watch import Watch, config_for
 
@@ -26,20 +26,25 @@ __all__ = ["EXAMPLES", "top"]
 
 EXAMPLES = """\
 backpressure top --redis-url redis://localhost:6379/0 --queue email-queue
-REDIS_URL=redis://localhost:6379/0 backpressure top --queue a --queue b
+backpressure top --config backpressure.toml
+REDIS_URL=redis://localhost:6379/0 backpressure top --layout rq -q mail -q sms
 backpressure top --queue email-queue --config backpressure.toml --interval 5
-backpressure top --queue email --key 'rq:queue:{queue}'
+backpressure top --queue email --key 'jobs:{queue}'
 backpressure top --queue email-queue --once --json | jq .queues[0].backlog
 """
 
 _NAP = 0.2  # seconds
+# Of the time of a poll, for the slowest server: else those that answer would be lost with it.
+_SHARE = 0.9
 
 
 def top(
     *,
-    queues: Annotated[list[str], typer.Option("--queue", metavar="NAME", help="Queue to watch. Repeatable.")],
+    queues: Queues = None,
     redis_url: RedisUrl = None,
-    key: KeyTemplate = "{queue}",
+    layout: LayoutName = None,
+    key: KeyTemplate = None,
+    group: Group = None,
     file: ConfigFile = None,
     env: FromEnv = False,
     settings: Settings = None,
@@ -51,16 +56,19 @@ def top(
 ) -> None:
     """Watch queues live.
 
-    Shows backlogs, zone and delay at each priority, the age of samples and failed reads. Circuits live in the
-    producers and are not seen from here. Ctrl-C ends it, which is good: exit code 0. Else exits with 1 when the
-    configuration is faulty or, with --once, a queue could not be read, 2 for wrong usage.
+    Shows backlogs, zone and delay at each priority, the age of samples and failed reads: of the queues given, else of
+    those that the file has sections of. Circuits live in the producers and are not seen from here. Ctrl-C ends it,
+    which is good: exit code 0. Else exits with 1 when the configuration is faulty or, with --once, a queue could not be
+    read, 2 for wrong usage.
     """
     with ending("top"):
-        if redis_url is None:
-            raise Refusal("there is no server to read: give --redis-url, or set REDIS_URL")
-        names = list(dict.fromkeys(queues))
-        config = config_for(load(file, env, settings), interval, len(names))
-        provider, server = open_provider(redis_url, names, key, config.polling.timeout)
+        given = load(file, env, settings)
+        names = chosen(given, queues)
+        if not names:
+            raise Refusal("there is no queue to watch: give --queue, or --config with sections of queues")
+        config = config_for(given, interval, len(names))
+        timeout = _SHARE * config.polling.timeout
+        provider, server = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
         ended_by = () if once else (KeyboardInterrupt,)
         with (
             contextlib.closing(provider),
@@ -90,7 +98,7 @@ def _screen(*, as_json: bool, once: bool) -> Iterator[Callable[[Snapshot], None]
     """Give what shows a snapshot: a line of JSON, the next table, or in a terminal a table in place of the last."""
     console = new_console()
     if as_json:
-        yield lambda snapshot: print(json.dumps(snapshot.to_dict()), flush=True)
+        yield lambda snapshot: print_json(snapshot.to_dict(), indent=None)
     elif once or not console.is_terminal or console.is_dumb_terminal:
         yield lambda snapshot: console.print(top_view(snapshot, console.width))
     else:

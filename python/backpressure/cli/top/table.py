@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from backpressure._model.arguments import masked
 from backpressure.cli._format import PRIORITIES, advice, sparkline, style_of
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def top_view(snapshot: Snapshot, width: int) -> RenderableType:
     for view in snapshot.queues:
         told_each = (_cell(view.advice[priority], wide=wide) for priority in PRIORITIES)
         line = Text(sparkline(view.history[-history:], history), style="cyan")
-        table.add_row(Text(view.queue_name), _backlog(view), line, *told_each, _age(view))
+        table.add_row(Text(masked(view.queue_name)), _backlog(view), line, *told_each, _age(view))
     parts: list[RenderableType] = [_headline(snapshot), Text(), table, Text()]
-    parts += [Text(problem, style="red") for problem in snapshot.problems()]
+    parts += [Text(masked(problem), style="red") for problem in snapshot.problems()]
     parts += [Text(note) for note in snapshot.notes]
     return Group(*parts, _footer(snapshot, wide=wide))
 
@@ -50,7 +51,8 @@ def top_view(snapshot: Snapshot, width: int) -> RenderableType:
 def _headline(snapshot: Snapshot) -> Text:
     line = Text(snapshot.server, style="bold", no_wrap=True, overflow="ellipsis")
     line.append("  statistics ", style="not bold")
-    line.append(snapshot.provider, style="green" if snapshot.provider == "ok" else "bold red")
+    statistics = snapshot.statistics()
+    line.append(statistics, style="green" if statistics == "ok" else "bold red")
     return line.append(f"  {snapshot.at:%H:%M:%S} UTC", style="not bold")
 
 

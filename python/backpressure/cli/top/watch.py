@@ -68,12 +68,20 @@ class Snapshot:
             return [self.problem]
         return [view.problem for view in self.queues if view.problem is not None]
 
+    def statistics(self) -> str:
+        """Return how reading goes in a word, or how many queues cannot be read."""
+        failing = len([view for view in self.queues if view.problem is not None])
+        if self.provider != "ok" or not failing:
+            return self.provider
+        return f"unreadable for {failing} of {len(self.queues)} queues"
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for scripts."""
         return {
             "at": self.at.isoformat(),
             "server": self.server,
             "provider": self.provider,
+            "statistics": self.statistics(),
             "errors": dict(self.errors),
             "problem": self.problem,
             "queues": [view.to_dict() for view in self.queues],
@@ -153,6 +161,8 @@ class Watch:
     def _view(self, name: str, stands: Mapping[str, Any], advice: Advice) -> QueueView:
         backlog = stands.get("backlog")
         problem = self._problems.current.get(name)
+        if problem is None and backlog is None and None not in self._problems.current:
+            problem = f"queue {name!r} has no sample: nothing is told of it"
         # A bar shows what was read, not what was assumed in between.
         self._history[name].append(None if problem or None in self._problems.current else backlog)
         return QueueView(

@@ -16,6 +16,7 @@ import pickle
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from backpressure._controller.base import ControllerBase
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.arguments import check_max_wait, longest_wait, parse_priority, shown
 from backpressure._model.clock import in_event_loop
@@ -27,6 +28,7 @@ from backpressure._model.errors import (
 )
 from backpressure._model.vocabulary import Priority
 from backpressure.integrations._shared.context import setting
+from backpressure.integrations._shared.controllers import check_given, found
 from backpressure.integrations._shared.passing import is_passing
 from backpressure.integrations._shared.workers import current_task, in_worker
 
@@ -73,7 +75,11 @@ PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callab
 QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
 Place: TypeAlias = tuple[Priority, str]
 
-C = TypeVar("C")
+
+C = TypeVar("C", bound=ControllerBase)
+
+#: A controller, or a function that returns the one to ask now; it is called for each job.
+Given: TypeAlias = C | Callable[[], C]
 
 
 class _Entrance:
@@ -100,7 +106,8 @@ def _entrances() -> Iterator[_Entrance]:
 class _Rules(Generic[C]):
     def __init__(
         self,
-        controller: C,
+        controller: C | Callable[[], C],
+        kind: type[C],
         priority: PriorityRule | None,
         queue: QueueRule | None,
         max_wait: MaxWait,
@@ -121,7 +128,9 @@ class _Rules(Generic[C]):
                 field="inside_tasks",
                 value=inside_tasks,
             )
-        self.controller = controller
+        check_given(controller, kind)
+        self._given = controller
+        self._kind = kind
         self._priority = priority
         self._queue = queue
         #: Called with the framework's and the controller's name of each queue, see `check_layout`.
@@ -129,6 +138,22 @@ class _Rules(Generic[C]):
         self._max_wait = check_max_wait(max_wait)
         self._inside_tasks = frozenset(inside_tasks)
         self._not_failures = not_failures
+
+    @property
+    def fixed(self) -> C | None:
+        """The controller, ``None`` if a function returns it."""
+        return self._given if isinstance(self._given, self._kind) else None
+
+    @property
+    def controller(self) -> C:
+        """The controller that judges now.
+
+        Raises:
+            ControllerNotStartedError: a function is to return it, and has none yet.
+            ConfigurationError: that function returned something else.
+        """
+        given: Any = self._given
+        return given if isinstance(given, self._kind) else found(given, self._kind)
 
     def passes(self, queue_name: str, *, task: str | None = None, because: Why | None = None) -> bool:
         """Tell whether a job for the framework's queue passes, so is enqueued without being judged; count it if so.
@@ -156,8 +181,11 @@ class _Rules(Generic[C]):
         return "worker" if (in_worker() or task is not None) and task not in self._inside_tasks else None
 
     def count_passed(self, queue_name: str, why: Why) -> None:
-        """Count a job for the framework's queue that passes."""
-        controller: Any = self.controller
+        """Count a job for the framework's queue that passes; workers may have no controller yet."""
+        try:
+            controller: Any = self.controller
+        except Exception:  # noqa: BLE001 - what passes must not fail
+            return
         mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
         controller._passed.add(mapped or queue_name, why)  # noqa: SLF001 - the controller's own
 
@@ -203,16 +231,14 @@ class Hook(_Rules["BackpressureController"]):
 
     def __init__(
         self,
-        controller: BackpressureController,
+        controller: Given[BackpressureController],
         priority: PriorityRule | None,
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
         not_failures: tuple[type[BaseException], ...] = (),
     ) -> None:
-        if not isinstance(controller, BackpressureController):
-            raise _wrong_controller(controller, "a BackpressureController")
-        super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
+        super().__init__(controller, BackpressureController, priority, queue, max_wait, inside_tasks, not_failures)
 
     @contextlib.contextmanager
     def slots(self, places: Iterable[Place]) -> Iterator[None]:
@@ -221,13 +247,14 @@ class Hook(_Rules["BackpressureController"]):
         On an event loop nothing waits: if a wait is needed, a HIGH job goes at once and others raise `ThrottledError`.
         """
         max_wait, in_order = self._max_wait, _in_order(places)
-        if in_event_loop():
-            limits = (longest_wait(max_wait, priority) for priority, _ in in_order)
-            self.controller._host.warn_of_loop(*limits)  # noqa: SLF001
-            max_wait = 0
         with contextlib.ExitStack() as stack:
             with _naming(in_order):
-                slots = self.controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001
+                controller = self.controller
+                if in_event_loop():
+                    limits = (longest_wait(max_wait, priority) for priority, _ in in_order)
+                    controller._host.warn_of_loop(*limits)  # noqa: SLF001
+                    max_wait = 0
+                slots = controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001
                 stack.enter_context(slots)
             yield
 
@@ -243,7 +270,7 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
 
     def __init__(
         self,
-        controller: AsyncBackpressureController,
+        controller: Given[AsyncBackpressureController],
         priority: PriorityRule | None,
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
@@ -252,15 +279,14 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
     ) -> None:
         from backpressure._controller.asynchronous import AsyncBackpressureController  # noqa: PLC0415 - loads asyncio
 
-        if not isinstance(controller, AsyncBackpressureController):
-            raise _wrong_controller(controller, "an AsyncBackpressureController")
-        super().__init__(controller, priority, queue, max_wait, inside_tasks, not_failures)
+        super().__init__(controller, AsyncBackpressureController, priority, queue, max_wait, inside_tasks, not_failures)
 
     async def turn(self, place: Place) -> AbstractContextManager[None]:
         """Wait for one place; return a context manager to send in, which reports the outcome."""
         with _naming([place]):
-            decision = await self.controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
-        return self.controller._admission.reporting([decision], self._not_failures)  # noqa: SLF001
+            controller = self.controller
+            decision = await controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
+        return controller._admission.reporting([decision], self._not_failures)  # noqa: SLF001
 
     @contextlib.asynccontextmanager
     async def slots(self, places: Iterable[Place]) -> AsyncIterator[None]:
@@ -305,18 +331,11 @@ def _naming(places: Sequence[Place]) -> Iterator[None]:
         yield
     except ControllerStoppedError:
         raise
-    except ControllerNotStartedError:
+    except ControllerNotStartedError as error:
         priority, queue_name = places[0]
         raise ControllerNotStartedError(
-            f"{priority} job for queue {queue_name!r} was not enqueued: the controller of its hook is not started in "
-            "this process; call the controller's start() where jobs are enqueued, or let start-up code and schedulers "
+            f"{priority} job for queue {queue_name!r} was not enqueued: {error}; or let start-up code and schedulers "
             "of your own enqueue in a `with backpressure.integrations.passing():`",
             queue_name=queue_name,
             priority=priority,
-        ) from None
-
-
-def _wrong_controller(controller: object, wanted: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"controller is of type {type(controller).__name__}: give {wanted}", field="controller", value=controller
-    )
+        ) from error.__cause__

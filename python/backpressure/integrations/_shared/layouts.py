@@ -7,6 +7,7 @@ servers, and layouts and providers from other packages, are not checked.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,12 +56,42 @@ def check_layout(hook: Hook | AsyncHook, framework: str, written: Written, queue
     Raises:
         ConfigurationError: none of the queues lies where the provider reads it.
     """
-    controller: Any = hook.controller
-    provider = controller._provider  # noqa: SLF001 - the controller's own
-    if hasattr(provider, "_layout_of"):
-        check = _Check(controller, provider, framework, written, hook._queue)  # noqa: SLF001 - the hook's own
+    if hook.fixed is None:
+        hook.meets = _Late(hook, framework, written).meet
+        return
+    check = _check(hook, hook.fixed, framework, written)
+    if check is not None:
         check.refuse_all(tuple(queues))
         hook.meets = check.meet
+
+
+def _check(hook: Hook | AsyncHook, controller: Any, framework: str, written: Written) -> _Check | None:
+    provider = controller._provider  # noqa: SLF001 - the controller's own
+    if not hasattr(provider, "_layout_of"):
+        return None
+    return _Check(controller, provider, framework, written, hook._queue)  # noqa: SLF001 - the hook's own
+
+
+class _Late:
+    """Checks the queues of a controller that a function returns, when jobs are for them."""
+
+    def __init__(self, hook: Hook | AsyncHook, framework: str, written: Written) -> None:
+        self._hook = hook
+        self._about = framework, written
+        self._checked: tuple[weakref.ref[Any], _Check | None] | None = None
+
+    def meet(self, queue: str, name: str) -> None:
+        """Warn if a queue of the framework, the controller's `name`, does not fit; once for each controller."""
+        try:
+            controller = self._hook.controller
+        except Exception:  # noqa: BLE001 - who is about to ask it will see that
+            return
+        checked = self._checked
+        if checked is None or checked[0]() is not controller:
+            checked = weakref.ref(controller), _check(self._hook, controller, *self._about)
+            self._checked = checked
+        if checked[1] is not None:
+            checked[1].meet(queue, name)
 
 
 class _Check:

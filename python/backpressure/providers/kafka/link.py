@@ -23,6 +23,7 @@ from kafka.future import Future  # type: ignore[import-untyped]
 from kafka.net.manager import KafkaConnectionManager  # type: ignore[import-untyped]
 from kafka.net.sasl import SASL_MECHANISMS  # type: ignore[import-untyped]
 from kafka.net.selector import NetworkSelector  # type: ignore[import-untyped]
+from kafka.protocol.admin import ListGroupsRequest  # type: ignore[import-untyped]
 from kafka.protocol.consumer import ListOffsetsRequest, OffsetFetchRequest  # type: ignore[import-untyped]
 from kafka.protocol.metadata import FindCoordinatorRequest, MetadataRequest  # type: ignore[import-untyped]
 
@@ -39,6 +40,13 @@ _GROUP = 0
 # From these versions on one request asks for many groups: Kafka 3.0 (KIP-699, KIP-709).
 _MANY_COORDINATORS = 4
 _MANY_GROUPS = 8
+# From this version on a request can ask for groups of one type: Kafka 3.8 (KIP-848).
+_TYPED_GROUPS = 5
+
+
+class ShareGroupError(Exception):
+    """A group's members share its messages (KIP-932), so that it has no committed offset."""
+
 
 # Most specific first.
 _LABELS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
@@ -62,6 +70,7 @@ _LABELS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str]
     ),
     (kafka.NodeNotReadyError, "busy"),  # it wants its clients to slow down
     ((kafka.KafkaProtocolError, kafka.UnsupportedVersionError), "protocol"),
+    (ShareGroupError, "config"),
 )
 
 
@@ -296,10 +305,36 @@ class Link:
                 continue
             for name, group in [(group.group_id, group) for group in response.groups or ()] or [(names[0], response)]:
                 found[name] = _commits(name, group)
+        await self._refuse_share_groups(found)
         for group, answer in found.items():
             if isinstance(answer, BrokerError):
                 self._coordinators.pop(group, None)  # it may have moved
         return found
+
+    async def _refuse_share_groups(self, found: dict[str, dict[Partition, Offset] | BrokerError]) -> None:
+        """Replace what was found of share groups: brokers answer as if such a group had committed nothing."""
+        if self._version(ListGroupsRequest) < _TYPED_GROUPS:
+            return  # a broker without share groups
+        suspects: dict[int, set[str]] = {}
+        for group, commits in found.items():
+            if not isinstance(commits, BrokerError) and all(offset == -1 for offset in commits.values()):
+                suspects.setdefault(self._coordinators[group], set()).add(group)
+        request = ListGroupsRequest(states_filter=[], types_filter=["share"], min_version=_TYPED_GROUPS)
+        sent = [(node, groups, self._send(node, request)) for node, groups in suspects.items()]
+        for node, groups, future in sent:
+            try:
+                response = await self._reply(node, future)
+            except BrokerError as error:
+                found.update(dict.fromkeys(groups, error))
+                continue
+            for name in groups.intersection(group.group_id for group in response.groups):
+                found[name] = BrokerError(
+                    ShareGroupError(
+                        "it commits no offsets, only kafka-share-groups.sh tells what it has left: name a consumer "
+                        "group, or export that number and give a PrometheusStatsProvider"
+                    ),
+                    f"group {name!r}",
+                )
 
     async def _find_coordinators(self, groups: Iterable[str]) -> dict[str, BrokerError]:
         """Find the brokers that keep the groups' offsets; return the errors."""

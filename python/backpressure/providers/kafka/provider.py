@@ -92,9 +92,10 @@ class ConsumerLag:
     Args:
         topic: name of the topic.
         group: name of the consumer group.
-        auto_offset_reset: where the group's consumers begin a partition if they have committed nothing in it, or if the
-            messages after the committed offset are gone: ``"earliest"`` counts all messages that are kept, ``"latest"``
-            none. Give the value that the consumers are configured with; it is often ``"latest"``.
+        auto_offset_reset: where the group's consumers begin a partition if they have committed nothing in it, if the
+            messages after the committed offset are gone, or if that lies beyond the partition's end, as after a topic
+            was made anew: ``"earliest"`` counts all messages that are kept, ``"latest"`` none. Give the value that the
+            consumers are configured with; it is often ``"latest"``.
 
     Immutable.
 
@@ -114,7 +115,7 @@ class ConsumerLag:
 
     def waiting(self, committed: int, start: int, end: int) -> int:
         """Return how many messages of a partition the group has still to read."""
-        if committed < start:
+        if not start <= committed <= end:
             committed = start if self.auto_offset_reset == "earliest" else end
         return max(0, end - committed)
 
@@ -142,7 +143,7 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
     removed and the marker of a transaction count as one each. The end is the high watermark, also where consumers have
     another isolation level. So a transaction that hangs hides nothing, and messages that will be aborted count until
     passed. Ends and commits are not read at one instant: on a busy topic the lag is as exact as the time between two
-    replies.
+    replies. A share group (KIP-932) commits no offsets, and is refused.
 
     One read is a request for the topics. Then it sends, all at once, one request to each group coordinator and two to
     each leader of a partition; coordinators are looked up when first needed. It needs ``DESCRIBE`` on topics and
@@ -261,6 +262,16 @@ async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int 
         link.start(link.offsets, led, LATEST),
     ]
     committed, starts, ends = [await wait for wait in waits]
+    # A group may have read and committed new messages after we asked for the end, which is no commit beyond it.
+    passed = {
+        partition: led[partition]
+        for commits in committed.values()
+        if not isinstance(commits, BrokerError)
+        for partition, offset in commits.items()
+        if _is_beyond(offset, ends[partition])
+    }
+    if passed:
+        ends.update(await link.start(link.offsets, passed, LATEST))
 
     def waiting(lag: ConsumerLag) -> int | BrokerError:
         partitions, commits = topics[lag.topic], committed[lag.group]
@@ -284,6 +295,10 @@ async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int 
     if link.failure is not None and all(isinstance(number, BrokerError) for number in found.values()):
         raise link.failure
     return found
+
+
+def _is_beyond(offset: Offset, end: Offset) -> bool:
+    return not isinstance(offset, BrokerError) and not isinstance(end, BrokerError) and offset > end
 
 
 def _servers(given: Any) -> list[str]:

@@ -171,10 +171,9 @@ def items(reply: Any) -> Sequence[Any]:
 
 def count(reply: Any, command: Command) -> int:
     """Return the reply if it is a count."""
-    value = checked(reply, command)
-    if is_count(value):
-        return value
-    raise malformed(command, reply)
+    if is_count(reply):
+        return reply
+    raise malformed(command, checked(reply, command))
 
 
 def malformed(command: Command, reply: object) -> StatsUnavailableError:

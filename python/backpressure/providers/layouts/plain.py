@@ -10,7 +10,7 @@ from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.stats import QueueStats
-from backpressure.providers.layouts._steps import Command, Key, Steps, ask, valid_key
+from backpressure.providers.layouts._steps import Command, Key, Steps, ask, count, valid_key
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,8 +43,9 @@ class ListKey:
     def read(self, queue_name: str, now: datetime) -> Steps:
         """Count waiting jobs and, where there is a second list, running ones."""
         if self.processing_key is None:
-            (waiting,) = yield from ask(Command("llen", self.key))
-            return QueueStats(queue_name, waiting, last_updated=now)
+            command = Command("llen", self.key)
+            (reply,) = yield (command,)  # without `ask`, which takes as long as the rest: most queues are such lists
+            return QueueStats(queue_name, count(reply, command), last_updated=now)
         waiting, running = yield from ask(Command("llen", self.key), Command("llen", self.processing_key))
         return QueueStats(queue_name, waiting, running, last_updated=now)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
@@ -29,9 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from backpressure.providers.layouts._steps import Rounds
+
 __all__ = ["StreamKey"]
 
-_MAX_SEQUENCE = 2**64 - 1
+_Id: TypeAlias = tuple[int, int]
+
+_MAX_PART = 2**64 - 1
+
+# Entries that are looked at although the group's lag is believed; fewer are counted exactly, whatever it says.
+_PROBED = 100
 
 
 @repr_when_half_built
@@ -44,12 +51,17 @@ class StreamKey:
         group: the consumer group. While it does not exist yet, every entry waits.
         acked_entries_are_deleted: whether consumers delete (``XDEL``) the entries that they acknowledge. The backlog is
             then the stream's length minus the pending entries.
-        count_limit: how many entries are counted one by one when nothing else tells the backlog.
+        count_limit: how many entries are counted one by one, from either end, when the group's lag cannot be right for
+            certain. A count transfers the entries, so it costs the server and this process as much as a read of them.
 
-    The group's ``lag`` is the number of waiting entries. Some servers do not know it: before 7.0, after ``XDEL`` of an
-    undelivered entry, or in a group created in the middle of the stream. Then the entries after the last delivered one
-    are counted, up to `count_limit`. When there are more, the rest is estimated from the rate at which the counted ones
-    were added, up to the stream's length. So an overload is never reported as `count_limit`.
+    The waiting entries are those after the last delivered one. Their number is never more than the stream holds, and 0
+    where nothing lies there. Up to 100 are counted at each read. Beyond that the group's ``lag`` is believed if nothing
+    was ever trimmed or deleted, or, where consumers delete what they acknowledge, if the length and the pending entries
+    tell the same. Otherwise the server may be wrong. It tells no lag before 7.0, after ``XDEL`` of a waiting entry, and
+    in a group that was created in the middle of the stream; Redis 7.0 tells a wrong one after a trim that went past the
+    group. Then the waiting entries are counted up to `count_limit`, and so are the delivered ones that are still there:
+    the backlog is exact if either are no more. If both are more, it is the lag where that is possible, else an estimate
+    from the rate at which the counted entries were added. So an overload is never reported as `count_limit`.
 
     Immutable.
 
@@ -76,42 +88,78 @@ class StreamKey:
     def read(self, queue_name: str, now: datetime) -> Steps:
         """Find the group's backlog, pending entries and the age of its next entry."""
         info = Command("xinfo_groups", self.key)
-        (groups,) = yield (info,)
+        groups, length_reply = yield (info, self._length)
         if isinstance(groups, BaseException) and "no such key" in str(groups):
             return QueueStats(queue_name, 0, processing_count=0, last_updated=now)
-        group = self._group(checked(groups, info), info)
-        if group is None:
-            length, first = yield from ask(self._length, self._next("-"))
+        fields = self._group(checked(groups, info), info)
+        length = count(length_reply, self._length)
+        if fields is None:
+            (first,) = yield from ask(Command("xrange", self.key, ("-", "+", 1)))
             return _sample(queue_name, now, length, 0, first)
 
-        pending = count(group.get("pending"), info)
-        start = _following(group.get("last-delivered-id"))
-        lag = group.get("lag")  # absent before 7.0, nil when unknown; a few releases also made it negative
-        if is_count(lag):
-            if lag == 0:
-                return QueueStats(queue_name, 0, processing_count=pending, last_updated=now)
-            (first,) = yield from ask(self._next(start or "-"))
-            return _sample(queue_name, now, lag, pending, first)
-        if self.acked_entries_are_deleted:
-            length, first = yield from ask(self._length, self._next(start or "-"))
-            return _sample(queue_name, now, max(0, length - pending), pending, first)
+        pending = count(fields.get("pending"), info)
+        last = _stream_id(fields.get("last-delivered-id"))
+        if last is None:
+            raise malformed(info, fields)
+        lag = fields.get("lag")  # absent before 7.0, nil when unknown; a few releases also made it negative
+        read = fields.get("entries-read")
+        if not is_count(lag):
+            lag = None
+        deleted = self.acked_entries_are_deleted and lag == length - pending
+        certain = deleted or (lag is not None and is_count(read) and read + lag <= length)
+        waiting, first = yield from self._count(last, lag, pending, certain=certain)
+        return _sample(queue_name, now, waiting, pending, first)
+
+    def _count(self, last: _Id, lag: int | None, pending: int, *, certain: bool) -> Rounds[tuple[int, Any]]:
+        """Return how many entries lie after `last`, and the first of them."""
+        start = _following(last)
         if start is None:
-            raise malformed(info, group)
-        following = Command("xrange", self.key, (start, "+", self.count_limit + 1))
+            return 0, ()
+        limit = self.count_limit
+        probed = min(_PROBED, limit)
+        if certain and lag is not None:
+            probed = min(probed, lag)
+        probe = Command("xrange", self.key, (start, "+", probed + 1))
+        (reply,) = yield (probe,)
+        if certain and lag is not None and isinstance(reply, BaseException):
+            return lag, ()  # only the age needs the entry
+        following = _entries(reply, probe)
+        if len(following) <= probed:
+            return len(following), following
+        if certain and lag is not None and lag >= len(following):
+            return lag, following
+
+        if lag is None or lag <= limit:
+            following = yield from self._after(start)
+            if len(following) <= limit:
+                return len(following), following
+        before = Command("xrange", self.key, ("-", f"{last[0]}-{last[1]}", limit + 1))
+        delivered, length_reply = yield (before, self._length)
+        length = count(length_reply, self._length)
+        kept = len(_entries(delivered, before))
+        if kept <= limit:
+            return max(0, length - kept), following
+        if len(following) <= limit:
+            following = yield from self._after(start)
+            if len(following) <= limit:
+                return len(following), following
+        most = max(limit + 1, length - kept)
+        if lag is not None and limit < lag <= most:
+            return lag, following
+        if self.acked_entries_are_deleted and limit < length - pending <= most:
+            return length - pending, following
         newest = Command("xrevrange", self.key, ("+", "-", 1))
-        counted, length, last = yield (following, self._length, newest)
-        entries = _entries(counted, following)
-        waiting = len(entries)
-        if waiting > self.count_limit:
-            waiting = _extrapolate(entries, _entries(last, newest), count(length, self._length))
-        return _sample(queue_name, now, waiting, pending, entries)
+        (reply,) = yield (newest,)
+        return min(most, _extrapolate(following, _entries(reply, newest), length)), following
+
+    def _after(self, start: str) -> Rounds[Sequence[Any]]:
+        command = Command("xrange", self.key, (start, "+", self.count_limit + 1))
+        (reply,) = yield (command,)
+        return _entries(reply, command)
 
     @property
     def _length(self) -> Command:
         return Command("xlen", self.key)
-
-    def _next(self, start: str) -> Command:
-        return Command("xrange", self.key, (start, "+", 1))
 
     def _group(self, groups: Any, info: Command) -> dict[str, Any] | None:
         if not isinstance(groups, (list, tuple)):
@@ -131,7 +179,7 @@ def _sample(queue_name: str, now: datetime, waiting: int, pending: int, entries:
     return QueueStats(queue_name, waiting, processing_count=pending, oldest_age=oldest_age, last_updated=now)
 
 
-def _stream_id(value: Any) -> tuple[int, int] | None:
+def _stream_id(value: Any) -> _Id | None:
     milliseconds, _, sequence = text(value).partition("-")
     if len(milliseconds) + len(sequence) > 40 or not (milliseconds + sequence).isascii():
         return None
@@ -140,13 +188,12 @@ def _stream_id(value: Any) -> tuple[int, int] | None:
     return int(milliseconds), int(sequence)
 
 
-def _following(value: Any) -> str | None:
-    """Return the id right after `value`; servers before 6.2 have no exclusive ranges."""
-    parts = _stream_id(value)
-    if parts is None:
-        return None
-    milliseconds, sequence = parts
-    return f"{milliseconds}-{sequence + 1}" if sequence < _MAX_SEQUENCE else f"{milliseconds + 1}-0"
+def _following(last: _Id) -> str | None:
+    """Return the id right after `last`, if there is any; servers before 6.2 have no exclusive ranges."""
+    milliseconds, sequence = last
+    if sequence < _MAX_PART:
+        return f"{milliseconds}-{sequence + 1}"
+    return f"{milliseconds + 1}-0" if milliseconds < _MAX_PART else None
 
 
 def _added_ms(entry: Any) -> int | None:

@@ -158,7 +158,7 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
         self._server = Server.parse(url, seconds(timeout), ssl_context)
         self._limits = {
             "timeout": _milliseconds(timeout),
-            "lookback_delta": _milliseconds(seconds(lookback, "lookback")),
+            "lookback_delta": _milliseconds(seconds(lookback, "lookback", most=86_400)),
             # For VictoriaMetrics: its own name for the same, and an answer for now instead of for 30 seconds ago.
             "max_lookback": _milliseconds(lookback),
             "nocache": "1",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Link", "RabbitMQTarget", "parse_target"]
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
-_FORMS = "amqp://user:password@host:port/vhost or amqps://… (TLS)"
+_FORMS = "amqp://user:password@host:port/vhost or amqps:// (TLS)"
 # User and password where a URL has none; this is not a secret.
 _GUEST = "guest"
 # Names of options in the brokers' own URLs -> py-amqp's names for them.

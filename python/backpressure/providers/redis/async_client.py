@@ -14,10 +14,11 @@ from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, 
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from backpressure._model.errors import ConfigurationError
-from backpressure.providers.redis.base import SLICE, demoted, is_master
+from backpressure.providers.redis.base import NOT_READY, SAID, SLICE, demoted, is_master
 from backpressure.providers.redis.client import is_sentinel_master
 
 if TYPE_CHECKING:
@@ -147,7 +148,13 @@ class PoolServer:
 
     async def acquire(self) -> Any:
         """Return a connection that is ready."""
-        connection = await self._client.connection_pool.get_connection(*_POOL_ARGUMENTS)
+        pool = self._client.connection_pool
+        try:
+            connection = await pool.get_connection(*_POOL_ARGUMENTS)
+        except RedisConnectionError as error:
+            if str(error) == NOT_READY:
+                await _hear(pool.connection_class(**pool.connection_kwargs))
+            raise
         try:
             await _make_ready(connection)
         except BaseException:
@@ -200,6 +207,16 @@ class NodeServer:
 
     async def require_master(self, role: Any) -> None:
         """Refuse nothing: in a cluster a demoted node itself tells where to go."""
+
+
+async def _hear(connection: Any) -> None:
+    """Raise what the server says to a new connection before it is asked, such as that it has too many of them."""
+    try:
+        await connection.connect()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(connection.read_response(), SAID)
+    finally:
+        await connection.disconnect(nowait=True)
 
 
 async def _make_ready(connection: Any) -> None:

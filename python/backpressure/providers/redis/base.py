@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from backpressure.providers.layouts import Steps
     from backpressure.providers.redis.objects import Source
 
-__all__ = ["CHUNK", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master"]
+__all__ = ["CHUNK", "NOT_READY", "SAID", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master"]
 
 #: Commands in one round trip; a longer pipeline would hold the server and the reply buffers.
 CHUNK = 500
@@ -40,6 +40,12 @@ CHUNK = 500
 #: Commands or replies after which other threads and tasks may run: some 200 µs of work. Without it a producer that
 #: wakes up during the poll of many queues waits for milliseconds, for the GIL or for the event loop.
 SLICE = 64
+
+#: All that pools of redis-py say of a server that speaks before it is asked. Without HELLO nobody has listened by then.
+NOT_READY = "Connection not ready"
+
+#: Seconds in which such a server says so again.
+SAID = 0.1
 
 _PLAIN = (ListKey, ZSetKey, StreamKey)
 
@@ -213,6 +219,10 @@ class RedisProvider:
                     value=layout,
                 )
         return layouts
+
+    def adopt(self, other: Self) -> None:
+        """Read, from now on, what `other` was made for too: a provider of the same server that has not read yet."""
+        self._layouts = {**self._layouts, **other._layouts}
 
     def _names(self) -> list[str]:
         """Return the queues that it was made for."""

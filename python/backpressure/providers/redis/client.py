@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -11,7 +12,7 @@ import attrs
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import Connection, ConnectionPool, SSLConnection, parse_url
+from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection, parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -40,6 +41,10 @@ _new_cluster: Any = RedisCluster
 _new_node: Any = ClusterNode
 _new_sentinel: Any = Sentinel
 _parse_url: Any = parse_url
+
+# How a connection introduces its library to the server. Later releases of redis-py have one word for both.
+_KNOWN = inspect.signature(AbstractConnection).parameters
+_INTRODUCTION = ("driver_info",) if "driver_info" in _KNOWN else ("lib_name", "lib_version")
 
 _SCHEME = re.compile(
     r"(?:(?:redis|valkey)(?P<tls>s)?(?:\+(?P<kind>unix|sentinel|cluster))?|(?P<unix>unix))://", re.IGNORECASE
@@ -200,12 +205,18 @@ def harden(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     options.setdefault("socket_connect_timeout", timeout)
     # redis-py's own default tries ten times, for seconds; the poller has its own back-off.
     options["retry"] = Retry(NoBackoff(), 0)
+    # What is read is the same in both protocols. Version 3 begins with HELLO, and an introduction is a CLIENT: servers
+    # before 6.0 do not know the former, and proxies such as twemproxy end the connection at either.
+    options.setdefault("protocol", 2)
+    if not options.keys() & {"driver_info", "lib_name", "lib_version"}:
+        options.update(dict.fromkeys(_INTRODUCTION))
     return options
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
     """Take the sentinels' own options out of the servers'; return them with the options that both share."""
-    shared = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_", "retry"))}
+    both = ("socket_", "ssl_", "retry", "protocol", "driver_info", "lib_")
+    shared = {name: value for name, value in options.items() if name.startswith(both)}
     for name in ("username", "password"):
         if (value := options.pop(f"sentinel_{name}", None)) is not None:
             shared[name] = value

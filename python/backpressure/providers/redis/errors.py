@@ -51,8 +51,14 @@ _CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "dns"),
 )
 
+# What redis-py's messages hold of errors that its pools lose when they connect anew; resolvers' numbers are negative.
+_QUOTED = ((re.compile(r"Error -\d+ connecting to"), "dns"), (re.compile(r"\[SSL\b"), "protocol"))
+
 # Messages of redis-py's pools that have no free connection; the server was not asked.
 _POOL_FULL = {"Too many connections", "No connection available."}
+
+# Servers before 6.0 and proxies do not know this command, with which version 3 of the protocol begins.
+_NO_HELLO = re.compile(r"\bhello\b", re.IGNORECASE)
 
 _ADVICE = {
     **ADVICE,
@@ -60,6 +66,9 @@ _ADVICE = {
     "cluster": "for a cluster give a redis+cluster:// URL or a RedisCluster, for a single server neither",
     "maxclients": "raise the server's maxclients or close idle clients",
     "pool": "raise max_connections of the client that was given, or give a URL",
+    "hello": "give a client with protocol=2, or a URL without protocol",
+    "closed": f"{ADVICE['connect']}; a proxy also ends connections at commands that it does not know: give a URL "
+    "without options and database, or a client with protocol=2 and driver_info=None",
     "protocol": "check that this is a Redis port, and TLS (rediss://) on both sides or on neither",
 }
 
@@ -84,11 +93,16 @@ def error_type(error: BaseException) -> str:
     label = _by_class(error) or _PREFIXES.get(text.partition(" ")[0])
     if label is not None:
         return label
+    if isinstance(error, redis.ResponseError) and _NO_HELLO.search(text):
+        return "protocol"
     cluster = isinstance(error, redis.RedisClusterException)
     if cluster or isinstance(error, (redis.ConnectionError, OSError)):
         links = list(causes(error))
         for link in links:
             if (label := _by_class(link)) is not None:
+                return label
+        for pattern, label in _QUOTED:
+            if pattern.search(text):
                 return label
         if any(isinstance(link, (redis.ConnectionError, OSError)) for link in links):
             return "connect"
@@ -109,12 +123,18 @@ def unavailable(
     text = re.sub(r",? with args beginning with.*", "", str(error), flags=re.DOTALL)
     # Messages of redis-py about sentinels hold the long repr of each client.
     text = re.sub(r"(<redis\.|Redis<).*? - ", "", text)
+    label = label or error_type(error)
+    advice = _ADVICE
+    if label == "protocol" and _NO_HELLO.search(text):
+        advice = {label: _ADVICE["hello"]}
+    elif label == "connect" and "closed by server" in text:
+        advice = {label: _ADVICE["closed"]}
     return failures.unavailable(
         error,
         what=what,
-        label=label or error_type(error),
+        label=label,
         redact=redact,
-        advice=_ADVICE,
+        advice=advice,
         text=text,
         queue_name=queue_name,
     )

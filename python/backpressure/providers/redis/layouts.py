@@ -65,10 +65,11 @@ class Reading:
     def feed(self, replies: Sequence[Any]) -> None:
         """Take the replies to `commands()`, in its order."""
         waiting, self._open = self._open, []
+        replies = list(replies)
         position = 0
         for name, steps, commands in waiting:
             end = position + len(commands)
-            self._advance(name, steps, list(replies[position:end]))
+            self._advance(name, steps, replies[position:end])
             position = end
 
     def _advance(self, name: str, steps: Steps, replies: list[Any] | None) -> None:
@@ -78,7 +79,8 @@ class Reading:
             commands = steps.send(replies)  # type: ignore[arg-type]
         except StopIteration as finished:
             self.results[name] = finished.value
-            self._types.pop(name, None)
+            if self._types:
+                self._types.pop(name, None)
         except ErrorReply as reply:
             self._advance(name, self._explain(name, reply.command, reply.error), None)
         except StatsUnavailableError as error:
@@ -108,7 +110,7 @@ class Reading:
         if not isinstance(layout, (ListKey, ZSetKey, StreamKey)):
             advice = f"give the layout= of what keeps this queue, {layout!r} is not"
         elif found in _SPECS and found != wanted:
-            advice = f"give {_SPECS[found].format(key=key)} for this queue"
+            advice = f'give {_SPECS[found].format(key=key)} for this queue, or layout = "{found}" in its section'
         else:
             advice = "it is no queue: correct the key"
         raise StatsUnavailableError(

@@ -54,7 +54,6 @@ _KEPT = frozenset(
         "password",
         "path",
         "port",
-        "protocol",
         "socket_keepalive",
         "socket_keepalive_options",
         "username",

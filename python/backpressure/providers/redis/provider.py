@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import AskError, ClusterDownError, RedisClusterException
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import StatsUnavailableError
@@ -17,7 +18,7 @@ from backpressure._model.stats import QueueStats, utc_now
 from backpressure._runtime.pauses import Pauses
 from backpressure._runtime.reading import owned, owner
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
-from backpressure.providers.redis.base import CHUNK, RedisProvider, demoted, fill, is_master
+from backpressure.providers.redis.base import CHUNK, NOT_READY, SAID, RedisProvider, demoted, fill, is_master
 from backpressure.providers.redis.client import disconnect, is_sentinel_master
 from backpressure.providers.redis.errors import error_type, unavailable
 from backpressure.providers.redis.layouts import Reading
@@ -253,7 +254,7 @@ class RedisStatsProvider(RedisProvider):
                 read.check()
                 answers = read.execute(client, [commands[position] for position in chunk], check_role=check_role)
             except Exception as error:  # noqa: BLE001 - a socket closed under redis-py shows as anything
-                return self._failure(read, error)
+                return self._failure(read, _first_words(client) if str(error) == NOT_READY else error)
             for position, answer in zip(chunk, answers, strict=True):
                 replies[position] = answer
         return None
@@ -344,6 +345,21 @@ class RedisStatsProvider(RedisProvider):
         if link is not None and link.client is not None and link.client is not self._given:
             with contextlib.suppress(Exception):
                 disconnect(link.client)
+
+
+def _first_words(client: Redis) -> Exception:
+    """Return what the server says to a new connection before it is asked, such as that it has too many of them."""
+    pool: Any = client.connection_pool
+    connection = pool.connection_class(**pool.connection_kwargs)
+    try:
+        connection.connect()
+        if connection.can_read(timeout=SAID):
+            connection.read_response()
+    except Exception as said:  # noqa: BLE001 - whatever it is, it says more
+        return said
+    finally:
+        connection.disconnect()
+    return RedisConnectionError(NOT_READY)
 
 
 def _require_master(client: Redis, role: Any) -> None:

@@ -30,6 +30,10 @@ impl Host for Numbers {
         Ok(1)
     }
 
+    fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
+        Ok(name)
+    }
+
     fn utc_now(&self) -> Result<u64, Infallible> {
         Ok(0)
     }
@@ -85,6 +89,9 @@ fn settings() -> Arc<Settings> {
         circuit: super::circuit(),
         laws: HashMap::new(),
         circuits: HashMap::new(),
+        observed: HashMap::new(),
+        patterns: Vec::new(),
+        one_mode: true,
         cache_ttl_ns: 30 * S,
         check_after_ns: 10 * S,
         check_every_ns: 5 * S,
@@ -100,7 +107,7 @@ fn settings() -> Arc<Settings> {
 /// Returns the work: take a sample, decide on it.
 pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
     let settings = settings();
-    let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+    let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
     let engine = Engine::new(settings, 0);
     move || {
         queue.put_sample(black_box(5), 0, None);

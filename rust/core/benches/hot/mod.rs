@@ -77,11 +77,11 @@ fn ready() -> Ready<u64> {
 
 /// What a cache hit does in the core: compare, share the answer, count.
 fn cache() -> Vec<Case> {
-    let hit = Queue::<u64>::new("q", circuit(), 0, 0);
+    let hit = Queue::<u64>::new(circuit(), 0, 0);
     hit.put_sample(0, 0, None);
     hit.asked(Priority::Medium).ready.put(ready());
-    let replaced = Queue::<u64>::new("q", circuit(), 0, 0);
-    let sampled = Queue::<u64>::new("q", circuit(), 0, 0);
+    let replaced = Queue::<u64>::new(circuit(), 0, 0);
+    let sampled = Queue::<u64>::new(circuit(), 0, 0);
     vec![
         case("cache_hit", move || {
             let found = black_box(&hit).ready(Priority::Medium, 1, |ready| Some((ready.decision, ready.row)));

@@ -9,8 +9,8 @@
 //! touched there. loom remembers one last access of an atomic, so it leaves out orders in which a load of one thread
 //! precedes another thread's load and exchange: who exchanges therefore works on the model's own thread, which starts
 //! first, and every model lists the ends that it has to reach. Relaxed loads never see the future, as no compiler or
-//! processor of today lets them. The way of a ready answer to its caller is the extension module's; `World::hit`
-//! repeats its comparisons.
+//! processor of today lets them. `World::hit` repeats the comparisons of `Engine::hand_out`, since it looks at what they
+//! compare.
 #![cfg(loom)]
 
 mod breaker;

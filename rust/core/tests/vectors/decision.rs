@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 
 use crate::{boolean, breaker, index, integer, law, list, read, signed, text, triple};
 
-const PRIORITIES: [&str; 3] = ["low", "medium", "high"];
 const ZONES: [&str; 3] = ["green", "yellow", "red"];
 
 fn settings(entry: &Value) -> Arc<Settings> {
@@ -31,6 +30,9 @@ fn settings(entry: &Value) -> Arc<Settings> {
         circuit: breaker::settings(&entry["circuit"]),
         laws: HashMap::new(),
         circuits: HashMap::new(),
+        observed: HashMap::new(),
+        patterns: Vec::new(),
+        one_mode: true,
         cache_ttl_ns: signed(&entry["cache_ttl_ns"]),
         check_after_ns: signed(&entry["check_after_ns"]),
         check_every_ns: signed(&entry["check_every_ns"]),
@@ -99,6 +101,10 @@ impl Host for Ear {
         unreachable!("a call is told what time it is")
     }
 
+    fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
+        Ok(name)
+    }
+
     fn utc_now(&self) -> Result<Option<Decision>, Infallible> {
         Ok(None)
     }
@@ -131,7 +137,7 @@ impl Host for Ear {
     }
 
     fn zone_changed(&self, _: &str, priority: Priority, old: Zone, new: Zone) -> Result<(), Infallible> {
-        self.hear(&format!("{}: {} to {}", PRIORITIES[priority.index()], ZONES[old.index()], ZONES[new.index()]));
+        self.hear(&format!("{}: {} to {}", Priority::NAMES[priority.index()], ZONES[old.index()], ZONES[new.index()]));
         Ok(())
     }
 
@@ -173,7 +179,7 @@ struct Life {
 
 impl Life {
     fn new(settings: Arc<Settings>, now_ns: i64) -> Self {
-        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), now_ns, now_ns);
+        let queue = Queue::new(Arc::clone(settings.circuit_of("q")), now_ns, now_ns);
         let engine = Engine::new(settings, now_ns);
         engine.switches.set_running(true);
         let next_read = ("fail".into(), 0);
@@ -271,7 +277,7 @@ impl Life {
     }
 
     fn decide(&self, priority: &str, admit: bool) -> Decision {
-        let priority = Priority::ALL[PRIORITIES.iter().position(|name| *name == priority).expect("a priority")];
+        let priority = Priority::ALL[Priority::NAMES.iter().position(|name| *name == priority).expect("a priority")];
         let ask = Ask { admit, may_read: true, cold: None };
         let Ok(decided) = self.call(&self.mode(), priority).decide(ask);
         let decided = decided.unwrap_or_else(|| {

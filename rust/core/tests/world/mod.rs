@@ -67,6 +67,10 @@ impl Host for Witness<'_> {
         unreachable!("a call is told what time it is")
     }
 
+    fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
+        Ok(name)
+    }
+
     fn utc_now(&self) -> Result<Option<Seen>, Infallible> {
         Ok(None)
     }
@@ -166,6 +170,9 @@ pub fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
         }),
         laws: HashMap::new(),
         circuits: HashMap::new(),
+        observed: HashMap::new(),
+        patterns: Vec::new(),
+        one_mode: true,
         cache_ttl_ns: 30 * S,
         check_after_ns: 10 * S,
         check_every_ns: 5 * S,
@@ -201,7 +208,7 @@ pub struct World {
 impl World {
     pub fn new(change: impl FnOnce(&mut Settings)) -> Self {
         let settings = settings(change);
-        let queue = Queue::new("q", Arc::clone(settings.circuit_of("q")), 0, 0);
+        let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
         for priority in Priority::ALL {
             queue.asked(priority);
         }
@@ -234,7 +241,7 @@ impl World {
         })
     }
 
-    /// Hands out what lies ready as the extension module does, and checks that it was made from what holds.
+    /// Hands out what lies ready as `Engine::hand_out` does, and checks that it was made from what holds.
     pub fn hit(&self, priority: Priority, now_ns: i64) -> Option<Seen> {
         let (epoch, word, sample) =
             (self.engine.switches.epoch(), self.queue.breaker.word(), self.queue.sample_number());
