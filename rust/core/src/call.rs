@@ -122,7 +122,7 @@ impl<H: Host> Call<'_, H> {
         if answer.shed {
             return self.finish(answer, closed.then_some(kept)).map(Some);
         }
-        if answer.delay_ns > 0 && !(ask.admit || self.mode.settings.observes(&self.queue.name)) {
+        if answer.delay_ns > 0 && !(ask.admit || self.observes()?) {
             return self.host.decision(self.name, answer).map(Some);
         }
         if closed {
@@ -150,7 +150,7 @@ impl<H: Host> Call<'_, H> {
             None if closed || self.attempts(forced) || breaker.admits(word, self.now_ns) => self.foresee()?,
             None => self.refusal(word),
         };
-        peeked(self.host, self.name, &mut answer, self.mode.settings.observes(&self.queue.name))
+        peeked(self.host, self.name, &mut answer, self.observes()?)
     }
 
     /// Asks the breaker again for a planned decision, right before its work.
@@ -215,6 +215,10 @@ impl<H: Host> Call<'_, H> {
 
     fn law(&self) -> Result<&AnyLaw, H::Error> {
         Ok(self.mode.settings.law_of(self.host.text(self.name)?))
+    }
+
+    fn observes(&self) -> Result<bool, H::Error> {
+        self.mode.settings.observes(|| self.host.text(self.name))
     }
 
     /// Returns what the queue's sample advises, or the fallback without one; `None` asks the caller to read.
@@ -412,7 +416,7 @@ impl<H: Host> Call<'_, H> {
     /// good while the breaker's word and the sample's number are those of `kept`.
     fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let asked = self.queue.asked(self.priority);
-        let observed = self.mode.settings.observes(&self.queue.name) && !answer.forced;
+        let observed = !answer.forced && self.observes()?;
         let goes = observed || !answer.shed;
         let row = Row::of(answer.reason, goes);
         asked.counters.count(row, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);

@@ -158,7 +158,7 @@ impl Engine {
         if answer.reason == Reason::Untracked && self.room.has_room(host, &mode.settings, now_ns) {
             answer = Answer::go(priority, Reason::ColdStart, now_ns);
         }
-        peeked(host, name, &mut answer, mode.settings.observes(host.text(name)?))
+        peeked(host, name, &mut answer, mode.settings.observes(|| host.text(name))?)
     }
 
     fn decide_untracked<T: Table>(
@@ -170,7 +170,7 @@ impl Engine {
         now_ns: i64,
     ) -> Result<T::Object, T::Error> {
         let decision = host.decision(name, &mut self.room.untracked(mode, priority, now_ns))?;
-        if mode.settings.observes(host.text(name)?) { host.observed(decision) } else { Ok(decision) }
+        if mode.settings.observes(|| host.text(name))? { host.observed(decision) } else { Ok(decision) }
     }
 
     /// Asks the breaker again for a planned decision, right before its work; one that waited is counted here.

@@ -84,9 +84,12 @@ impl Settings {
         own.unwrap_or(&self.circuit)
     }
 
-    /// Tells whether what is decided for a queue is only observed.
-    pub fn observes(&self, queue_name: &str) -> bool {
-        if self.one_mode { self.observe } else { self.own_mode(queue_name) }
+    /// Tells whether what is decided for a queue is only observed; `name` is called if queues have modes of their own.
+    ///
+    /// # Errors
+    /// Those of `name`.
+    pub fn observes<'a, E>(&self, name: impl FnOnce() -> Result<&'a str, E>) -> Result<bool, E> {
+        if self.one_mode { Ok(self.observe) } else { name().map(|name| self.own_mode(name)) }
     }
 
     #[cold]
