@@ -59,7 +59,7 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn hurry(&self, name: &Self::Name) -> PyResult<()> {
-        self.shared.ask(self.py, intern!(self.py, "hurry"), &[name.clone().into_any()]).map(drop)
+        ask!(self.shared, self.py, hurry(name)).map(drop)
     }
 
     fn read(&self, name: &Self::Name, wait: bool) -> PyResult<Option<Reason>> {

@@ -254,12 +254,15 @@ impl Engine {
     /// See [`Self::decide`].
     pub fn busy<T: Table>(&self, host: &T) -> Result<Vec<T::Stored>, T::Error> {
         let (mode, now_ns) = (self.switches.mode(), host.now_ns()?);
-        let mut stored = in_order(host);
-        stored.retain(|stored| {
-            let queue = host.queue(stored);
-            now_ns < untouched_from_ns(&mode.settings, queue.touched_ns()) && queue.is_busy(&mode.settings)
-        });
-        Ok(stored)
+        let mut busy = Vec::new();
+        for stored in in_order(host) {
+            let queue = host.queue(&stored);
+            let touched = now_ns < untouched_from_ns(&mode.settings, queue.touched_ns());
+            if touched && queue.is_busy(mode.settings.law_of(host.text(host.name(&stored))?)) {
+                busy.push(stored);
+            }
+        }
+        Ok(busy)
     }
 
     /// Returns how many computed answers are kept.

@@ -22,8 +22,8 @@ use once_cell::race::OnceBox;
 
 use crate::breaker::Breaker;
 use crate::counters::{Counters, Row};
-use crate::laws::State as LawState;
 use crate::laws::law::Advice;
+use crate::laws::{AnyLaw, State as LawState};
 use crate::sample::{FORGOTTEN, Sample};
 use crate::settings::{CircuitSettings, Settings};
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
@@ -257,9 +257,9 @@ impl<P, S: Default> Queue<P, S> {
         (jobs, priorities)
     }
 
-    /// Tells whether the sample lies outside of green for a priority that was asked for.
-    pub fn is_busy(&self, settings: &Settings) -> bool {
-        let (Some(sample), law) = (self.sample(), settings.law_of(&self.name)) else { return false };
+    /// Tells whether `law` finds the sample outside of green for a priority that was asked for.
+    pub fn is_busy(&self, law: &AnyLaw) -> bool {
+        let Some(sample) = self.sample() else { return false };
         Priority::ALL.into_iter().any(|priority| {
             let is_asked_for = self.seen(priority).is_some_and(|asked| asked.computed.load().is_some());
             is_asked_for && law.foresee(&sample, priority, &self.law_state).zone != Zone::Green
