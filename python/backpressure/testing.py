@@ -38,6 +38,7 @@ class _Wait(NamedTuple):
     """A wait on the clock: until when, who is woken, and on which thread or event loop."""
 
     at_ns: int
+    event: threading.Event | asyncio.Event
     wake: Callable[[], object]
     place: threading.Thread | asyncio.AbstractEventLoop
     is_limit: bool  # it waits for an answer, and no longer than this
@@ -100,8 +101,9 @@ class ManualClock:
         with self._lock:
             self._now_ns += ns
             self._utc += timedelta(microseconds=ns / 1e3)
-            due = [key for key, wait in self._waiting.items() if wait.at_ns <= self._now_ns]
-            woken = [self._waiting.pop(key) for key in due]
+            due = [key for key, wait in list(self._waiting.items()) if wait.at_ns <= self._now_ns]
+            # Others are woken by what they wait for, meanwhile.
+            woken = [wait for key in due if (wait := self._waiting.pop(key, None)) is not None]
         for wait in woken:
             wait.wake()
         if caller != "backpressure-loop":  # reads there could not be cut short
@@ -154,7 +156,9 @@ class ManualClock:
     def _busy(self, threads: set[threading.Thread]) -> set[threading.Thread]:
         """Return those threads that have neither ended nor wait for the time, or for work."""
         waits = list(self._waiting.values())
-        resting = {wait.place for wait in waits if not wait.is_limit and wait.at_ns > self._now_ns}
+        resting = {
+            wait.place for wait in waits if not (wait.is_limit or wait.event.is_set()) and wait.at_ns > self._now_ns
+        }
         frames = sys._current_frames()  # noqa: SLF001 - the only way to see it
         return {
             thread
@@ -225,7 +229,7 @@ class ManualClock:
             with contextlib.suppress(RuntimeError):  # its loop was closed
                 loop.call_soon_threadsafe(woken.set)
 
-        key = self._register(seconds, wake, loop, is_limit=is_limit)
+        key = self._register(seconds, woken, wake, loop, is_limit=is_limit)
         try:
             await woken.wait()
         finally:
@@ -246,7 +250,7 @@ class ManualClock:
         me = threading.current_thread()
         if me.name == "backpressure-poller":
             self._pollers.add(me)
-        key = self._register(seconds, event.set, me, is_limit=is_limit)
+        key = self._register(seconds, event, event.set, me, is_limit=is_limit)
         try:
             event.wait()
         finally:
@@ -255,6 +259,7 @@ class ManualClock:
     def _register(
         self,
         seconds: float,
+        event: threading.Event | asyncio.Event,
         wake: Callable[[], object],
         place: threading.Thread | asyncio.AbstractEventLoop,
         *,
@@ -262,7 +267,7 @@ class ManualClock:
     ) -> int:
         with self._lock:
             at_ns, key = self._now_ns + round(seconds * 1e9), next(self._keys)
-            self._waiting[key] = _Wait(at_ns, wake, place, is_limit)
+            self._waiting[key] = _Wait(at_ns, event, wake, place, is_limit)
         if at_ns <= self._now_ns:
             wake()
         return key

@@ -255,7 +255,9 @@ class ControllerHost:
         return None if breaker is None else breaker.last_failure
 
     def zone_changed(self, queue_name: str, priority: Priority, old: Zone, new: Zone) -> None:
-        """Announce another zone."""
+        """Announce another zone, and have a queue that has left green read more often."""
+        if old is Zone.GREEN:
+            self.poller.note_busy()
         message = f"queue {queue_name!r} is {new} for {priority} jobs, was {old}"
         level = logging.WARNING if new is Zone.RED else logging.INFO
         self._announcer.announce(

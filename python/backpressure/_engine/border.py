@@ -333,8 +333,11 @@ class Engine(Protocol):
         ...
 
     def cache_size(self) -> int: ...
-    def sample(self, queue_name: str) -> tuple[int, int, int | None] | None:
-        """Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then."""
+    def sample(self, queue_name: str) -> tuple[int, int, int | None, int] | None:
+        """Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then.
+
+        And how many jobs were let in since, by what was decided on it.
+        """
         ...
 
     def totals(self) -> dict[tuple[str, int], Totals]: ...

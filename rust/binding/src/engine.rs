@@ -187,10 +187,14 @@ impl Engine {
         self.core.cache_size(&self.border(py))
     }
 
-    /// Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then.
-    fn sample(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<(i64, i64, Option<i64>)>> {
-        let sample = self.queue(queue_name)?.and_then(|queue| queue.get().core.sample());
-        Ok(sample.map(|sample| (sample.backlog, sample.as_of_ns, sample.oldest_age_ns)))
+    /// Return a queue's last sample: backlog, the instant at which it was true, the oldest job's age then, and how many
+    /// jobs were let in since by what was decided on it.
+    fn sample(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<(i64, i64, Option<i64>, u64)>> {
+        Ok(self.queue(queue_name)?.and_then(|queue| {
+            let core = &queue.get().core;
+            let sample = core.sample()?;
+            Some((sample.backlog, sample.as_of_ns, sample.oldest_age_ns, core.let_in(sample.number).0))
+        }))
     }
 
     /// Return all counts by (queue, priority), those without a queue of their own under ``__other__``.

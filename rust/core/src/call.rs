@@ -311,7 +311,7 @@ impl<H: Host> Call<'_, H> {
         } else {
             let advice = self.judge(sample)?;
             let timestamp = self.host.utc_now()?;
-            let row = (settings.observe || !advice.shed).then(|| Row::of(advice.reason, true));
+            let row = (!advice.shed || self.observes()?).then(|| Row::of(advice.reason, true));
             let counted = row.map_or(0, |row| asked.counters.let_in(row));
             let settings = Arc::clone(settings);
             let made = Arc::new(Computed { sample: sample.number, settings, advice, row, counted, timestamp });

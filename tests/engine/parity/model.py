@@ -86,7 +86,8 @@ class Queue:
     failed_ns: int | None = None  # the last read on a caller's path, while it is the last news
     computed_on: dict[Priority, tuple[Sample, EngineSettings]] = field(default_factory=dict)
     zones: dict[Priority, Zone] = field(default_factory=dict)
-    let_in_before: dict[Priority, tuple[Reason, int]] = field(default_factory=dict)  # by what was computed, when it was
+    # By what was computed, when it was; ``None`` where that lets none in.
+    let_in_before: dict[Priority, tuple[Reason, int] | None] = field(default_factory=dict)
     hurry_at_ns: dict[Priority, int] = field(default_factory=dict)
 
 
@@ -289,7 +290,9 @@ class DecisionModel:
         computed = queue.computed_on.get(priority) != (sample, settings)
         queue.computed_on[priority] = sample, settings
         if computed:
-            queue.let_in_before[priority] = answer.reason, self._let_in(name, priority, answer.reason)
+            refuses = answer.reason in REFUSALS and not self._of(name, "observe")
+            before = None if refuses else (answer.reason, self._let_in(name, priority, answer.reason))
+            queue.let_in_before[priority] = before
         self._tell_zone(queue, priority, name, answer.zone)
         if self._is_pressed(priority, name, queue, sample) and self._hurries(priority, name, queue, computed=computed):
             self._read(name, queue, wait=False)
@@ -299,15 +302,19 @@ class DecisionModel:
 
     def _is_pressed(self, priority: Priority, name: str, queue: Queue, sample: Sample) -> bool:
         """Tell whether more jobs were let in since the sample than the advice is good for."""
+        if queue.let_in_before[priority] is None:
+            return False
+        return self._all_let_in(name, queue) > room(self._law(name), priority, sample.backlog)
+
+    def _all_let_in(self, name: str, queue: Queue) -> int:
+        """Return how many jobs the advice on a queue's sample let in, at all priorities."""
         let_in = 0
         for each, (on, _) in queue.computed_on.items():
-            reason, before = queue.let_in_before[each]
-            refuses = reason in REFUSALS and not self.settings.observe
-            if on is sample and not refuses:
+            counted = queue.let_in_before[each]
+            if on is queue.sample and counted is not None:
+                reason, before = counted
                 let_in += max(0, self._let_in(name, each, reason) - before)
-            if each is priority and refuses:
-                return False
-        return let_in > room(self._law(name), priority, sample.backlog)
+        return let_in
 
     def _hurries(self, priority: Priority, name: str, queue: Queue, *, computed: bool) -> bool:
         """Have the queue read soon; tell whether the caller is to read it."""
@@ -523,10 +530,12 @@ class DecisionModel:
     def queue_names(self) -> list[str]:
         return list(self.queues)
 
-    def sample(self, name: str) -> tuple[int, int, int | None] | None:
+    def sample(self, name: str) -> tuple[int, int, int | None, int] | None:
         queue = self.queues.get(name)
-        sample = queue.sample if queue else None
-        return (sample.backlog, sample.as_of_ns, sample.oldest_age_ns) if sample else None
+        if queue is None or queue.sample is None:
+            return None
+        sample = queue.sample
+        return sample.backlog, sample.as_of_ns, sample.oldest_age_ns, self._all_let_in(name, queue)
 
     def busy_queues(self, ttls: int) -> list[str]:
         now_ns, idle_ns = self.now_ns(), ttls * self.settings.cache_ttl_ns

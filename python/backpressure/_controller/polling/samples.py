@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from backpressure._controller.polling.drain import Drain
 from backpressure._controller.polling.failing import REMIND_NS, Failing, span
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
@@ -103,6 +105,8 @@ class Samples:
         #: What cannot be read now: the provider as a whole, and single queues.
         self.failing: Failing | None = None
         self.failing_queues: dict[str, Failing] = {}
+        # Of queues that were read before their time.
+        self._drains: dict[str, Drain] = {}
         # Queues that could not be read while their circuits were open, and have not been read since.
         self._lost: set[str] = set()
         #: Monotonic nanoseconds of the last answer of the provider, ``None`` before the first.
@@ -122,6 +126,16 @@ class Samples:
             return config.interval + self._uniform(-config.jitter, config.jitter)
         # The exponent is capped only to keep the number small: the delay is capped long before.
         return min(config.max_backoff, config.interval * 2.0 ** min(self._failures, 64)) * self._uniform(0.5, 1.0)
+
+    def follow(self, queue_names: Iterable[str]) -> None:
+        """See from now on how fast some queues are drained."""
+        for name in queue_names:
+            if name not in self._drains:
+                self._drains[name] = Drain()
+
+    def half_empty(self, queue_names: Iterable[str]) -> dict[str, float]:
+        """Return the monotonic instants, in nanoseconds, at which half of some queues' backlogs may be drained."""
+        return {name: drain.half_empty_ns() if (drain := self._drains.get(name)) else math.inf for name in queue_names}
 
     def is_failing(self) -> bool:
         """Tell whether the last poll failed."""
@@ -189,6 +203,8 @@ class Samples:
             problem, error_type, numbers = self._judge(name, sample, lag)
             if numbers is not None:
                 backlog, lag_ns, oldest_age_ns = numbers
+                if self._drains and (drain := self._drains.get(name)) is not None:
+                    drain.note(backlog, now_ns - lag_ns, self._engine.sample(name))
                 if put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
                     self.stats[name] = sample
                     good.add(name)
@@ -266,6 +282,7 @@ class Samples:
         """Drop what is kept about an evicted queue."""
         self.stats.pop(queue_name, None)
         self.failing_queues.pop(queue_name, None)
+        self._drains.pop(queue_name, None)
         self._lost.discard(queue_name)
 
     def forget_all(self) -> None:
@@ -273,6 +290,7 @@ class Samples:
         self.stats.clear()
         self.failing = None
         self.failing_queues.clear()
+        self._drains.clear()
         self._lost.clear()
         self._failures = 0
         self._health = "unknown"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from backpressure._model.units import nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from backpressure._model.clock import Clock
     from backpressure._model.config.polling import PollingConfig
 
 __all__ = ["Schedule"]
 
-# Seconds between two reads that queues in a hurry ask for.
+# Least seconds between two reads before their time.
 _GAP = 0.05
 
 
@@ -36,11 +36,12 @@ class Schedule:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._clock = clock
-        self._least_gap = least_gap
+        self._gap_ns = nanoseconds(max(least_gap, _GAP))
         self._uniform = uniform
         self._poll_at_ns: float = -math.inf
-        self._busy_at_ns: float = math.inf
-        self._hurry_at_ns: float = -math.inf
+        self._busy_at_ns: dict[str, float] = {}
+        # No read before its time comes before this.
+        self._early_at_ns: float = -math.inf
         self._hurried: dict[str, None] = {}
 
     def hurry(self, queue_name: str) -> None:
@@ -51,26 +52,23 @@ class Schedule:
         """Have everything read at once."""
         self._poll_at_ns = -math.inf
 
-    def due(self, busy: Callable[[], list[str]]) -> list[str] | None:
-        """Return the queues to read now, ``None`` for everything. What is returned is not due any more.
-
-        `busy` returns those outside of green.
-        """
+    def due(self) -> list[str] | None:
+        """Return the queues to read now, ``None`` for everything. What is returned is not due any more."""
         now_ns = self._clock.monotonic_ns()
-        after_ns = now_ns + nanoseconds(max(self._least_gap, _GAP))
         if now_ns >= self._poll_at_ns:
             self._poll_at_ns = math.inf  # until it has been read, or `poll_now` comes meanwhile
-            self._hurry_at_ns = after_ns
+            self._early_at_ns = now_ns + self._gap_ns
             self._hurried.clear()
+            self._busy_at_ns.clear()
             return None
-        names: dict[str, None] = {}
-        if now_ns >= self._busy_at_ns:
-            self._busy_at_ns = math.inf
-            names.update(dict.fromkeys(busy()))
-        if self._hurried and now_ns >= self._hurry_at_ns:
-            names.update(self._hurried)
-            self._hurried.clear()
-            self._hurry_at_ns = after_ns
+        if now_ns < self._early_at_ns:
+            return []
+        names = {name: None for name, at_ns in self._busy_at_ns.items() if at_ns <= now_ns} | self._hurried
+        for name in names:
+            self._busy_at_ns.pop(name, None)
+            self._hurried.pop(name, None)
+        if names:
+            self._early_at_ns = now_ns + self._gap_ns
         return list(names)
 
     def polled(self, pause: float) -> None:
@@ -78,15 +76,24 @@ class Schedule:
         if self._poll_at_ns == math.inf:
             self._poll_at_ns = self._clock.monotonic_ns() + nanoseconds(pause)
 
-    def rest(self, config: PollingConfig, busy: Callable[[], list[str]], *, failing: bool) -> float:
-        """Return seconds until something is due; `busy` as above. While it is `failing`, only everything is due."""
+    def rest(self, config: PollingConfig, busy: Mapping[str, float]) -> float:
+        """Return seconds until something is due.
+
+        `busy` names the queues outside of green, each with the monotonic instant, in nanoseconds, by which it is to be
+        read again if that comes before its interval is over.
+        """
         now_ns = self._clock.monotonic_ns()
-        if failing:
-            self._hurried.clear()
-            self._busy_at_ns, self._hurry_at_ns = math.inf, self._poll_at_ns
-        elif self._busy_at_ns == math.inf and busy():
-            spread = config.jitter * config.busy_interval / config.interval
-            seconds = max(self._least_gap, config.busy_interval + self._uniform(-spread, spread))
-            self._busy_at_ns = now_ns + nanoseconds(seconds)
-        next_ns = min(self._poll_at_ns, self._busy_at_ns, self._hurry_at_ns if self._hurried else math.inf)
-        return max(0.0, (next_ns - now_ns) / 1e9)
+        for name in self._busy_at_ns.keys() - busy.keys():
+            del self._busy_at_ns[name]
+        spread = config.jitter * config.busy_interval / config.interval
+        latest_ns = now_ns + nanoseconds(config.busy_interval + self._uniform(-spread, spread))
+        for name, at_ns in busy.items():
+            self._busy_at_ns[name] = min(self._busy_at_ns.get(name, latest_ns), at_ns)
+        early_at_ns = min([now_ns] if self._hurried else self._busy_at_ns.values(), default=math.inf)
+        return max(0.0, (min(self._poll_at_ns, max(early_at_ns, self._early_at_ns)) - now_ns) / 1e9)
+
+    def rest_from_failure(self) -> float:
+        """As `rest`, while nothing can be read: only everything is due, in its time."""
+        self._hurried.clear()
+        self._busy_at_ns.clear()
+        return max(0.0, (self._poll_at_ns - self._clock.monotonic_ns()) / 1e9)

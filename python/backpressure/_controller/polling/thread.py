@@ -215,6 +215,12 @@ class Poller:
             current.schedule.hurry(queue_name)
             current.wake.set()
 
+    def note_busy(self) -> None:
+        """Take note that a queue has left green: it is read more often from now on."""
+        current = self._current
+        if current is not None:
+            current.wake.set()
+
     def retire(self) -> Callable[[], object]:
         """End the thread and its reads; return a function that waits for the end, for less than a second.
 
@@ -340,15 +346,19 @@ class Poller:
         try:
             me.late = me.doubted or self._clock.monotonic_ns() > me.due_ns
             self._expect(me, config.timeout)
-            queue_names = schedule.due(self._engine.busy_queues)
+            queue_names = schedule.due()
             if queue_names is None:
                 self._again = False
                 self.poll()
                 # At once, for queues that the poll did not come to.
                 schedule.polled(0.0 if self._again else self.samples.pause(config))
             elif quick := self._reads.quick(queue_names):
+                self.samples.follow(quick)
                 self.read(quick)
-            pause = schedule.rest(config, self._engine.busy_queues, failing=self.samples.is_failing())
+            if self.samples.is_failing():
+                pause = schedule.rest_from_failure()
+            else:
+                pause = schedule.rest(config, self.samples.half_empty(self._engine.busy_queues()))
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = config.interval

@@ -233,7 +233,7 @@ class Call:
         computed = cached is None or not cached.holds(sample, settings)
         if cached is None or computed:
             advice = self._by_law(sample)
-            row = counters.row(advice.reason, goes=True) if settings.observe or not advice.shed else None
+            row = counters.row(advice.reason, goes=True) if settings.observes(queue.name) or not advice.shed else None
             counted = 0 if row is None else counters.let_in(row)
             cached = Computed(sample, settings, advice, self._host.utc_now(), row=row, counted=counted)
             before = queue.put_computed(index, cached)

@@ -284,10 +284,12 @@ class Engine(Switches, Uncopied):
         """Return how many computed answers are kept."""
         return sum(computed is not None for queue in self._table.all() for computed in queue.computed)
 
-    def sample(self, queue_name: str) -> tuple[int, int, int | None] | None:
+    def sample(self, queue_name: str) -> tuple[int, int, int | None, int] | None:
         queue = self._queues.get(queue_name)
         sample = None if queue is None else queue.sample
-        return None if sample is None else (sample.backlog, sample.as_of_ns, sample.oldest_age_ns)
+        if queue is None or sample is None:
+            return None
+        return sample.backlog, sample.as_of_ns, sample.oldest_age_ns, queue.let_in(sample)[0]
 
     def totals(self) -> dict[tuple[str, int], Totals]:
         """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""
