@@ -112,11 +112,12 @@ def parse_priority(value: object) -> Priority:
 
 def _near_priority(text: str) -> str | None:
     """Return the name of the priority that a text was probably meant for, such as ``"HIGH"``."""
-    if len(text) > _MAX_QUOTED:
+    if str.__len__(text) > _MAX_QUOTED:
         return None
     import difflib  # noqa: PLC0415 - rarely needed
 
-    return next(iter(difflib.get_close_matches(text.strip().lower(), _PRIORITIES, 1)), None)
+    plain = str.__str__(text)  # a subclass may have methods of its own
+    return next(iter(difflib.get_close_matches(plain.strip().lower(), _PRIORITIES, 1)), None)
 
 
 def validate_queue_name(name: object) -> str:
