@@ -9,6 +9,7 @@ import pytest
 
 from backpressure import (
     BackpressureConfig,
+    ConfigurationError,
     CurveConfig,
     InMemoryStatsProvider,
     PollingConfig,
@@ -17,7 +18,15 @@ from backpressure import (
     StatsUnavailableError,
 )
 from backpressure._controller.polling.drain import Drain
+from backpressure._controller.polling.own_loop import LoopReads
+from backpressure._controller.polling.provider import gaps_of
 from backpressure._controller.polling.schedule import Schedule
+from backpressure.providers import (
+    PostgresStatsProvider,
+    PrometheusStatsProvider,
+    SQSStatsProvider,
+    from_config,
+)
 from backpressure.testing import ManualClock
 from support.controller_fixtures import eventually
 
@@ -36,6 +45,7 @@ class Counted(InMemoryStatsProvider):
     def __init__(self, backlogs: Mapping[str, int]) -> None:
         super().__init__(backlogs)
         self.polls = 0
+        self.least_gap: Any = 0.0
         self.read: list[list[str]] = []
 
     def get_all_queue_stats(self) -> Any:
@@ -61,7 +71,7 @@ class TestSchedule:
 
     @pytest.fixture
     def schedule(self, clock: ManualClock) -> Schedule:
-        schedule = Schedule(clock, 0.0, lambda _, most: most)
+        schedule = Schedule(clock, uniform=lambda _, most: most)
         assert schedule.due() is None
         schedule.polled(5.0)
         return schedule
@@ -124,12 +134,16 @@ class TestSchedule:
         clock.advance(0.05)
         assert schedule.due() == ["mail"]
 
-    def test_a_provider_that_has_nothing_new_is_not_asked(self, clock: ManualClock) -> None:
-        schedule = Schedule(clock, 2.0)
+    def test_a_queue_is_not_read_before_its_least_gap(self, clock: ManualClock) -> None:
+        schedule = Schedule(clock, {"mail": 2.0, "sms": 0.0, "orders": math.inf}.__getitem__)
         assert schedule.due() is None
-        schedule.polled(5.0)
+        schedule.polled(9.0)
+        clock.advance(1)
+        for name in ("mail", "sms", "orders"):
+            schedule.hurry(name)
+        assert schedule.due() == ["mail", "sms"]
         schedule.hurry("mail")
-        assert schedule.rest(POLLING, {"mail": -math.inf}) == 2.0
+        assert schedule.rest(POLLING, {"mail": -math.inf, "orders": -math.inf}) == 2.0
         clock.advance(2)
         assert schedule.due() == ["mail"]
 
@@ -276,6 +290,50 @@ class TestPoller:
             gate.suggest()
         provider.set("mail", 101)
         assert gate.suggest().zone == "yellow"
+
+
+class TestLeastGap:
+    def test_a_queue_whose_reads_cost_money_is_read_at_its_interval(self, make_controller: MakeController) -> None:
+        provider, clock = Counted({"mail": 900}), ManualClock()
+        provider.least_gap = math.inf
+        controller = make_controller(provider, CONFIG, clock=clock)
+        for _ in range(9):
+            controller.suggest_throttle("low", "mail")
+            clock.advance(0.5)
+        assert (provider.polls, provider.read) == (1, [])
+
+    @pytest.mark.parametrize("gap", [-1, math.nan, "1s", None])
+    def test_one_that_is_no_time_is_refused(self, make_controller: MakeController, gap: Any) -> None:
+        provider = Counted({})
+        provider.least_gap = gap
+        with pytest.raises(ConfigurationError, match="least_gap"):
+            make_controller(provider)
+
+    def test_each_of_several_providers_has_its_own(self) -> None:
+        config = BackpressureConfig(
+            queues={
+                "mail": QueueConfig(url="redis://localhost"),
+                "jobs": QueueConfig(url="postgresql://localhost/jobs", layout="procrastinate"),
+            }
+        )
+        provider = from_config(config)
+        assert [provider.least_gap_of(name) for name in ("mail", "jobs", "unknown")] == [0.0, 1.0, 0.0]
+
+    def test_where_each_read_costs_or_brings_nothing_new_there_is_none_before_its_time(self) -> None:
+        assert SQSStatsProvider.least_gap == PrometheusStatsProvider.least_gap == math.inf
+        assert PostgresStatsProvider.least_gap > 0
+
+    def test_an_asynchronous_provider_says_it_too(self) -> None:
+        class Jobs:
+            least_gap = 7.0
+
+            async def get_queue_stats(self, queue_name: str) -> QueueStats:
+                return QueueStats(queue_name, 0)
+
+            async def get_all_queue_stats(self) -> dict[str, QueueStats]:
+                return {}
+
+        assert gaps_of(LoopReads(Jobs()))("mail") == 7.0
 
 
 def test_no_worker_idles_while_jobs_are_refused(make_controller: MakeController) -> None:

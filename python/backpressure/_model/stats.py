@@ -107,7 +107,9 @@ class StatsProvider(Protocol):
     ``interrupt()`` ends the reads that are under way, is called from another thread, and raises nothing (the reads fail
     with ``error_type="deadline"``; the providers of this package end only those of the controller that asks);
     ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the
-    server that is read: then, when reads succeed again after failures, sending may succeed too.
+    server that is read: then, when reads succeed again after failures, sending may succeed too; ``least_gap``, seconds,
+    default 0, is the least time between two reads before `polling.interval` is over, ``math.inf`` for none of these, as
+    where each read costs money.
 
     Example:
         >>> class Jobs:  # nothing to inherit from
@@ -135,7 +137,7 @@ class StatsProvider(Protocol):
 
 @runtime_checkable
 class AsyncStatsProvider(Protocol):
-    """`StatsProvider` for asyncio: the same names as coroutines, ``get_many`` and ``shares_server`` optional.
+    """`StatsProvider` for asyncio: the same names as coroutines, and the same that is optional but ``interrupt``.
 
     It is read on an event loop that the controller runs on a thread of its own; if a read hangs, perhaps on a second
     one. Coroutines must neither block nor swallow their cancellation, which ends reads that take too long.

@@ -61,6 +61,7 @@ class LinkedProvider(abc.ABC, Generic[S, L]):
 
     #: See `backpressure.StatsProvider`.
     shares_server: ClassVar[bool] = True
+    least_gap: ClassVar[float] = 0.0
 
     #: What to do about the labels of this provider's errors.
     _advice: ClassVar[Mapping[str, str]] = ADVICE

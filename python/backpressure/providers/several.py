@@ -123,6 +123,15 @@ class SeveralProviders:
         """See `backpressure.StatsProvider`."""
         return all(getattr(member, "shares_server", False) for member in self._places.members())
 
+    def least_gap_of(self, queue_name: str) -> float:
+        """Return ``least_gap`` of the provider that reads a queue, see `backpressure.StatsProvider`."""
+        try:
+            member = self._places.member_of(queue_name)
+        except StatsUnavailableError:
+            return 0.0  # a read tells why
+        gap: float = getattr(member, "least_gap", 0.0)
+        return gap
+
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue.
 

@@ -192,6 +192,7 @@ class LoopReads:
 
     def __init__(self, provider: AsyncStatsProvider) -> None:
         self._provider: Any = provider
+        self.least_gap: float = getattr(provider, "least_gap", 0.0)
         self._release: Callable[[], Awaitable[object]] | None = getattr(provider, "release_loop", None)
         self._closed = False
         self._lock = ForkLock()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
+from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
 
-__all__ = ["check_provider"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check_provider", "gaps_of"]
 
 
 def check_provider(provider: object, *, may_await: bool) -> bool:
@@ -35,7 +40,21 @@ def check_provider(provider: object, *, may_await: bool) -> bool:
             "blocks, such as RedisStatsProvider",
             field="stats_provider",
         )
+    gap = getattr(provider, "least_gap", 0.0)
+    if not (isinstance(gap, int | float) and gap >= 0):
+        raise ConfigurationError(
+            f"least_gap of the stats_provider is {shown(gap)}: give seconds from 0, or math.inf", field="stats_provider"
+        )
     return bool(awaited)
+
+
+def gaps_of(provider: object) -> Callable[[str], float]:
+    """Return what tells a queue's ``least_gap``, see `StatsProvider`; where it depends on the queue, by its name."""
+    gap_of: Callable[[str], float] | None = getattr(provider, "least_gap_of", None)
+    if gap_of is not None:
+        return gap_of
+    gap: float = getattr(provider, "least_gap", 0.0)
+    return lambda _: gap
 
 
 def _is_coroutine_function(method: object) -> bool:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Schedule"]
 
-# Least seconds between two reads before their time.
-_GAP = 0.05
+# Least time between two reads of any queues before their time.
+_GAP_NS = 50_000_000
+
+
+def _no_gap(_: str) -> float:
+    return 0.0
 
 
 class Schedule:
@@ -26,17 +30,19 @@ class Schedule:
     It holds nothing of the controller's: the thread holds it while nobody holds the controller.
 
     Args:
-        least_gap: seconds in which the provider has nothing new to tell.
+        clock: tells the time.
+        gap_of: returns the least seconds between two reads of a queue before its time; infinite for a queue that is
+            read in its time alone.
     """
 
     def __init__(
         self,
         clock: Clock,
-        least_gap: float,
+        gap_of: Callable[[str], float] = _no_gap,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._clock = clock
-        self._gap_ns = nanoseconds(max(least_gap, _GAP))
+        self._gap_of = gap_of
         self._uniform = uniform
         self._poll_at_ns: float = -math.inf
         self._busy_at_ns: dict[str, float] = {}
@@ -57,7 +63,7 @@ class Schedule:
         now_ns = self._clock.monotonic_ns()
         if now_ns >= self._poll_at_ns:
             self._poll_at_ns = math.inf  # until it has been read, or `poll_now` comes meanwhile
-            self._early_at_ns = now_ns + self._gap_ns
+            self._early_at_ns = now_ns + _GAP_NS
             self._hurried.clear()
             self._busy_at_ns.clear()
             return None
@@ -67,9 +73,10 @@ class Schedule:
         for name in names:
             self._busy_at_ns.pop(name, None)
             self._hurried.pop(name, None)
-        if names:
-            self._early_at_ns = now_ns + self._gap_ns
-        return list(names)
+        gaps = {name: gap for name in names if (gap := self._gap_of(name)) < math.inf}
+        if gaps:
+            self._early_at_ns = now_ns + max(_GAP_NS, nanoseconds(max(gaps.values())))
+        return list(gaps)
 
     def polled(self, pause: float) -> None:
         """Have everything read again in `pause` seconds."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.polling.deadline import Reader, as_failed_read
+from backpressure._controller.polling.provider import gaps_of
 from backpressure._controller.polling.reads import Reads
 from backpressure._controller.polling.schedule import Schedule
 from backpressure._controller.polling.sights import Landing, ThreadSights
@@ -310,8 +311,7 @@ class Poller:
 
     def _spawn(self, old: _Thread | None) -> None:
         """Start a thread that replaces `old`, unless another caller already has."""
-        least_gap = getattr(self._provider, "least_gap", 0.0)
-        fresh = _Thread(Schedule(self._clock, least_gap))
+        fresh = _Thread(Schedule(self._clock, gaps_of(self._provider)))
         fresh.due_ns = self._due_ns(self._config.timeout)
         with self._lock():
             if self._current is not old:

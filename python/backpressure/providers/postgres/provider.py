@@ -92,6 +92,9 @@ class PostgresStatsProvider(LinkedProvider[str, Link]):
 
     __module__ = "backpressure.providers"
 
+    # Each read counts rows of a table that others work with.
+    least_gap = 1.0
+
     _advice = MappingProxyType(
         {
             **ADVICE,

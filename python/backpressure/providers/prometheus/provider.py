@@ -127,6 +127,9 @@ class PrometheusStatsProvider(LinkedProvider[_Queries, Link]):
 
     __module__ = "backpressure.providers"
 
+    # What it tells changes when it scrapes.
+    least_gap = math.inf
+
     #: The server that holds the queues is not the one that watches them.
     shares_server = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections import deque
@@ -118,6 +119,9 @@ class SQSStatsProvider(LinkedProvider[_Place, _Round]):
     """
 
     __module__ = "backpressure.providers"
+
+    # Each read costs money.
+    least_gap = math.inf
 
     _advice = {  # noqa: RUF012 - as the base class declares it
         **ADVICE,
