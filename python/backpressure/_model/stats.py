@@ -108,7 +108,7 @@ class StatsProvider(Protocol):
     with ``error_type="deadline"``; the providers of this package end only those of the controller that asks);
     ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the
     server that is read: then, when reads succeed again after failures, sending may succeed too; ``least_gap``, seconds,
-    default 0, is the least time between two reads before `polling.interval` is over, ``math.inf`` for none of these, as
+    default 0, is the least time between two reads before the polling interval is over, ``math.inf`` for none of these, as
     where each read costs money.
 
     Example:
