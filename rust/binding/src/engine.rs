@@ -23,6 +23,9 @@ use crate::table::Table;
 use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
 
+/// A sample as Python sees it: backlog, instant, oldest age, and the jobs let in since.
+type Seen = (i64, i64, Option<i64>, u64);
+
 /// Decides. Thread-safe; no call but the host's `read` waits for anything.
 #[pyclass(frozen, name = "Engine", module = "backpressure._native")]
 pub struct Engine {
@@ -189,7 +192,7 @@ impl Engine {
 
     /// Return a queue's last sample: backlog, the instant at which it was true, the oldest job's age then, and how many
     /// jobs were let in since by what was decided on it.
-    fn sample(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<(i64, i64, Option<i64>, u64)>> {
+    fn sample(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Seen>> {
         Ok(self.queue(queue_name)?.and_then(|queue| {
             let core = &queue.get().core;
             let sample = core.sample()?;
