@@ -106,10 +106,10 @@ class StatsProvider(Protocol):
     Optional: ``get_many(queue_names)`` reads several known queues in one go and answers like `get_all_queue_stats`;
     ``interrupt()`` ends the reads that are under way, is called from another thread, and raises nothing (the reads fail
     with ``error_type="deadline"``; the providers of this package end only those of the controller that asks);
-    ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the
-    server that is read: then, when reads succeed again after failures, sending may succeed too; ``least_gap``, seconds,
-    default 0, is the least time between two reads before the polling interval is over, ``math.inf`` for none of these, as
-    where each read costs money.
+    ``shares_server``, a bool, default ``False``, tells whether jobs are sent to the server that is read: then, when
+    reads succeed again after failures, sending may succeed too;
+    ``least_gap``, seconds, default 0, is the least time between two reads before the polling interval is over,
+    ``math.inf`` for none of these, as where each read costs money.
 
     Example:
         >>> class Jobs:  # nothing to inherit from
