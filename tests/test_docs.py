@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 import backpressure
-from backpressure import BackpressureConfig
+from backpressure import AsyncBackpressureController, BackpressureConfig, BackpressureController, QueueConfig
+from backpressure._model.config.fields import CODE_ONLY
 from backpressure._telemetry.families import FAMILIES
 from support import doc_examples
 
@@ -68,6 +72,58 @@ def test_the_configuration_page_shows_every_default() -> None:
         return {key: names(value) for key, value in table.items()} if isinstance(table, dict) else ...
 
     assert names(shown) == names({k: v for k, v in BackpressureConfig().to_dict().items() if k != "queues"})
+
+
+CONFIGURATION = (DOCS / "guide" / "configuration.md").read_text("utf-8")
+SECTIONS: dict[str, type[Any]] = {
+    **{field.name: type(getattr(BackpressureConfig(), field.name)) for field in attrs.fields(BackpressureConfig)},
+    "queues": QueueConfig,
+}
+
+
+def rows_of(heading: str) -> dict[str, str]:
+    """Return the names and defaults of the table below a heading of the configuration page."""
+    text = CONFIGURATION.partition(f"\n### {heading}\n")[2].partition("\n##")[0]
+    return dict(re.findall(r"^\| `([\w.]+)` \| (?:`([^`]*)`|not set) \| .* \|$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("section", [name for name, kind in SECTIONS.items() if attrs.has(kind)])
+def test_the_configuration_page_has_a_row_for_each_setting(section: str) -> None:
+    defaults = SECTIONS[section]()
+    if section == "thresholds":
+        windows = attrs.asdict(defaults).items()
+        values = {f"{name}.{bound}": at for name, window in windows for bound, at in window.items()}
+    else:
+        values = attrs.asdict(defaults, recurse=False)
+    code_only = {field.name for field in attrs.fields(SECTIONS[section]) if CODE_ONLY in field.metadata}
+    rows = rows_of(section)
+    assert set(rows) == set(values)
+    for name, shown in rows.items():
+        if name in code_only:
+            assert shown == repr(values[name])
+        elif not shown:
+            assert values[name] is None
+        else:
+            given = tomllib.loads(f"{section}.{name} = {shown}")
+            assert BackpressureConfig.from_mapping(given) == BackpressureConfig()
+
+
+def test_the_configuration_page_has_the_settings_of_the_whole() -> None:
+    rows = rows_of("The whole")
+    assert set(rows) == {name for name, kind in SECTIONS.items() if not attrs.has(kind)}
+    given = tomllib.loads("".join(f"{name} = {shown}\n" for name, shown in rows.items()))
+    assert BackpressureConfig.from_mapping(given) == BackpressureConfig()
+
+
+@pytest.mark.parametrize("kind", [BackpressureController, AsyncBackpressureController], ids=lambda kind: kind.__name__)
+def test_the_configuration_page_has_the_arguments_of_controllers(kind: type[object]) -> None:
+    arguments = {
+        name: repr(parameter.default)
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.startswith("_")
+    }
+    outside = rows_of("Outside of the configuration")
+    assert {name: shown for name, shown in outside.items() if name.islower()} == arguments
 
 
 def test_the_metrics_page_lists_every_family() -> None:
