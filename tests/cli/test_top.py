@@ -183,10 +183,12 @@ def test_without_a_terminal_a_table_for_each_look(
 
 @pytest.mark.parametrize("interval", [0.1, 1.0, 60.0])
 def test_any_configuration_can_be_watched_at_any_interval(interval: float) -> None:
-    given = BackpressureConfig.from_mapping({"polling": {"enabled": False, "cache_ttl": 0}, "max_queues": 1})
+    polling = {"enabled": False, "cache_ttl": 0, "busy_interval": 5}
+    given = BackpressureConfig.from_mapping({"polling": polling, "max_queues": 1})
     config = config_for(given, interval, 2)
     config.validate()
     assert (config.polling.interval, config.polling.max_backoff, config.polling.jitter) == (interval, interval, 0)
+    assert config.polling.busy_interval == interval
     assert (config.polling.enabled, config.max_queues) == (True, 2)
 
 

@@ -112,6 +112,7 @@ def config_for(config: BackpressureConfig, interval: float, queues: int) -> Back
         config.polling,
         enabled=True,
         interval=interval,
+        busy_interval=interval,
         jitter=0.0,
         timeout=min(config.polling.timeout, interval),
         max_backoff=interval,
