@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from backpressure._engine.border import EngineModule
 
-pytest_plugins = ["support.controller_fixtures", "support.redis_fixtures"]
+pytest_plugins = ["support.controller_fixtures", "support.redis_fixtures", "support.user_environment"]
 
 CI = os.environ.get("CI", "").lower() in {"1", "true"}
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if CI else "dev")
