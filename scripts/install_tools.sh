@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the programs that tests use, apart from Python's and Rust's, from Debian: servers of queues, promtool,
+# Installs the programs that tests use, apart from Python's and Rust's, from Debian: servers of queues, promtool, a browser,
 # valgrind. Arguments name more of them, as program:package.
 set -eu
 
 missing=
-for tool in promtool:prometheus redis-server:redis-server valgrind:valgrind java:default-jre-headless mvn:maven "$@"; do
+for tool in promtool:prometheus redis-server:redis-server valgrind:valgrind java:default-jre-headless mvn:maven \
+    chromium:chromium "$@"; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
 done
 # Many users do not have these folders on their path.
