@@ -57,11 +57,11 @@ nitpick_ignore_regex = [
     ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.
-    ("py:class", r"(backpressure\.[\w.]+\.)?(A|H|Q|P|P\.args|P\.kwargs|T)"),
+    ("py:class", r"(backpressure\.[\w.]+\.)?(A|C|H|Q|P|P\.args|P\.kwargs|T)"),
     # Opaque to users, or spelled out in the text.
     (
         "py:class",
-        r"(backpressure\.[\w.]+\.)?(Answer|Client|AsyncClient|Given|Headers|Key|Kind|Layout|MaxWait|MetricsSource|Outcome|Status|Ticket|\w+Rule)",
+        r"(backpressure\.[\w.]+\.)?(Answer|Client|AsyncClient|Given|Headers|Key|Kind|Layout|MaxWait|MetricsSource|Outcome|SeveralProviders|Status|Ticket|\w+Rule)",
     ),
 ]
 
