@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-PAGES = Path(__file__).parents[2] / "docs" / "stacks"
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "stacks"
+ALERTS = ROOT / "ops" / "alerts.yml"
 SERVER = "redis://localhost:6379/0"
 SITE = "localhost:8000"
 #: In this order on every page.
@@ -240,6 +242,15 @@ class Stack:
 
         servers.wait_until(answers, seconds=SECONDS, what="the site")
         return process
+
+    def scrape(self) -> None:
+        """Start the page's Prometheus with the repository's alerts, where it is installed; see that it takes both."""
+        shutil.copy(ALERTS, self.folder)
+        if shutil.which("prometheus") is None and os.environ.get("CI", "").lower() not in {"1", "true"}:
+            self._take("prometheus")
+            return
+        self.start("prometheus", f"--web.listen-address={servers.HOST}:{servers.free_port()}")
+        self.says("Server is ready to receive web requests")
 
     def sees(self, backlog: int, *, processes: int = 1) -> None:
         """Wait until this many processes of the site have told that they know of a backlog."""

@@ -2,19 +2,22 @@
 
 import os
 
-REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
-# How many newsletters a campaign has, and how often beat starts one, in seconds.
+REDIS_URL = os.environ["REDIS_URL"]
+# How many newsletters a campaign has, and how often one starts, in seconds.
 MAILS = int(os.environ.get("SHOP_MAILS", "10000"))
 CAMPAIGN_EVERY = float(os.environ.get("SHOP_CAMPAIGN_EVERY", "3600"))
 
 BACKPRESSURE = {
-    # "observe" decides and counts, but refuses nothing: begin with it.
+    # "observe" refuses nothing: begin with it.
     "MODE": os.environ.get("SHOP_BACKPRESSURE", "enforce"),
-    # How often the backlog is read. The default is every 5 s.
-    "POLLING": {"INTERVAL": "250ms", "JITTER": "50ms", "TIMEOUT": "250ms"},
+    "POLLING": {
+        "INTERVAL": "250ms",
+        "JITTER": "50ms",
+        "TIMEOUT": "250ms",
+    },
     "QUEUES": {
         "mail": {
-            # In waiting jobs. The defaults are 100, 500 and 1000.
+            # In waiting jobs.
             "THRESHOLDS": {
                 "LOW_PRIORITY": {
                     "GREEN_MAX": 100,
@@ -33,16 +36,20 @@ CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ROUTES = {
-    name: {"queue": "mail"}
-    for name in ("shop.newsletter", "shop.receipt", "shop.welcome")
-}  # fmt: skip
+    "shop.newsletter": {"queue": "mail"},
+    "shop.receipt": {"queue": "mail"},
+    "shop.welcome": {"queue": "mail"},
+}
 # The queue does not show tasks that a worker has taken.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BEAT_SCHEDULE = {
     "campaign": {"task": "shop.campaign", "schedule": CAMPAIGN_EVERY},
 }
 
-MIDDLEWARE = ["backpressure.integrations.web.BackpressureDjango"]  # the last
+MIDDLEWARE = [
+    # Yours, and as the last one:
+    "backpressure.integrations.web.BackpressureDjango",
+]
 
 SECRET_KEY = "for this example alone"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
