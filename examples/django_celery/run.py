@@ -1,7 +1,4 @@
-"""Django, Celery and gunicorn: a campaign of 10 000 newsletters in a task that beat starts, while customers buy.
-
-First no worker runs, and customers fill the queue: what is low is shed, and the command line tells why.
-"""
+"""Django, Celery and gunicorn: a campaign of 10 000 newsletters in a task that beat starts, while customers buy."""
 
 from __future__ import annotations
 
@@ -170,6 +167,7 @@ def done(kind: str) -> int:
     return int(store.get(f"shop:{kind}") or 0)
 
 
+# First no worker runs, and customers fill the queue.
 def fill(site: Site) -> None:
     """Buy without a worker until what is low is shed; show what its subscriber and operators see."""
     know: set[int] = set()
