@@ -59,7 +59,7 @@ ENVIRONMENTS = {
     "celery-5.4": Environment("celery", ("celery[redis]==5.4.0", "kombu[redis]<5.5"), "celery_jobs.py"),
     "dramatiq": Environment("dramatiq", ("dramatiq[redis]==2.2.1",), "dramatiq_jobs.py"),
     "dramatiq-1": Environment("dramatiq", ("dramatiq[redis]==1.17.1",), "dramatiq_jobs.py"),
-    "arq": Environment("arq", ("arq==0.28.0",), "arq_jobs.py"),
+    "arq": Environment("arq", ("arq==0.28.0", "fastapi", "uvicorn"), "arq_jobs.py"),
     "huey": Environment("huey", ("huey==3.5.4", "redis"), "huey_jobs.py"),
     "saq": Environment("saq", ("saq[redis]==0.26.4", "typing-extensions"), "saq_jobs.py"),
     "taskiq": Environment("taskiq", ("taskiq-redis==1.2.4", "taskiq==0.13.0"), "taskiq_jobs.py"),

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from integrations.frameworks import APART, required
 from support import redis_fixtures, servers
+from support.stacks import Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,13 +112,19 @@ def test_a_campaign_in_a_task_leaves_customers_alone(run: Run, tmp_path: Path, m
     assert process.returncode == 0
     assert "Traceback" not in err
     assert (left(tmp_path), list(tmp_path.iterdir())) == ([], [])
-    rows = dict(re.findall(r"^\w+ +(low|high) +(\d+ +\d+ +\d+ +\d+)$", out, re.MULTILINE))
-    jobs, refused, done, counted = map(int, rows["low"].split())
-    assert (jobs, counted, refused + done) == (3_000, refused, 3_000)
+    rows = dict(re.findall(r"^(\w+) +(?:low|high) +(\d+ +\d+ +\d+ +\d+)$", out, re.MULTILINE))
+    jobs, refused, done, counted = map(int, rows["newsletters"].split())
+    assert (jobs, counted, refused + done) == (3_001, refused, 3_001)  # one was subscribed to
     assert min(refused, done) > 0
-    jobs, refused, done, counted = map(int, rows["high"].split())
-    assert (refused, done, counted) == (0, jobs, 0)
-    assert jobs > 0
+    for kind in ("receipts", "welcomes"):
+        jobs, refused, done, counted = map(int, rows[kind].split())
+        assert (refused, done, counted) == (0, jobs, 0)
+        assert jobs > 400
+    assert "metrics of 5 processes" in out  # two of gunicorn, three of the worker's pool
+    if shutil.which("prometheus"):
+        assert re.search(r"^Prometheus counts \d+ refused low jobs, and evaluates [1-9]\d* alerts$", out, re.MULTILINE)
+    printed = [re.sub(r"\d\.\d s$", "0.0 s", line) for line in out.splitlines()]
+    assert [line for line in Page("django-celery").printed if line not in printed] == []
     assert "every job is accounted for" in out
 
 

@@ -13,6 +13,8 @@ import pytest
 import backpressure
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cli.conftest import Run
 
 COMMANDS = ("check", "explain", "top", "demo")
@@ -68,6 +70,13 @@ def test_it_is_a_module_too(missing: str | None) -> None:
     else:
         assert done.returncode == 2
         assert "pip install 'producer-backpressure[cli]'" in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_it_counts_nothing_among_the_producers(tmp_path: Path, variable: str) -> None:
+    command = [sys.executable, "-m", "backpressure", "explain", "--backlog", "3000"]
+    subprocess.run(command, env={**os.environ, variable: str(tmp_path)}, check=True, capture_output=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("--nonsense",), ("check", "--nonsense")])

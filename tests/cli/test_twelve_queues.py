@@ -122,6 +122,7 @@ def moto() -> Iterator[str]:
     url = f"http://{host}:{port}"
     client = boto3.session.Session("key", "secret").client("sqs", region_name="eu-west-1", endpoint_url=url)
     queue = client.create_queue(QueueName="invoices")["QueueUrl"]
+    client.purge_queue(QueueUrl=queue)  # moto keeps its queues for as long as the process lives
     for number in range(11):
         client.send_message(QueueUrl=queue, MessageBody=str(number))
     client.close()

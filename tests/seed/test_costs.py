@@ -66,8 +66,8 @@ def test_a_decision_reads_nothing_and_starts_no_thread(
 
 def test_a_cached_green_decision_makes_no_object(make_controller: MakeController) -> None:
     controller = make_controller()
-    decisions = {id(controller.suggest_throttle("low", "empty")) for _ in range(1_000)}
-    assert len(decisions) == 1
+    decisions = {id(controller.suggest_throttle("low", "empty")) for _ in range(100)}
+    assert len(decisions) == 1  # as many as may be let in before its queue is read again
     assert controller.health()["cache_size"] == 1
 
 

@@ -40,6 +40,13 @@ def redis_server() -> Iterator[servers.Server]:
         yield server
 
 
+@pytest.fixture
+def own_server() -> Iterator[servers.Server]:
+    """A Valkey server of the test's own, which it may kill."""
+    with start() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest) -> str:
     """URL of the server under test."""

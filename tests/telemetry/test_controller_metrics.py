@@ -31,7 +31,9 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def counted(make_controller: MakeController, registry: CollectorRegistry) -> BackpressureController:
-    return make_controller(None, BackpressureConfig(polling=PollingConfig(jitter=0)), registry=registry)
+    return make_controller(
+        None, BackpressureConfig(polling=PollingConfig(jitter=0, busy_interval=5)), registry=registry
+    )
 
 
 def test_a_queues_bounds_and_what_else_its_sample_tells(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from backpressure import BackpressureConfig, PollingConfig
 from backpressure._engine.pure.counters import Counters
 from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
@@ -420,7 +421,7 @@ def test_a_difference_neither_loses_nor_invents_a_count(
 
 
 def test_a_controller_and_its_page_agree(make_controller: MakeController, clock: ManualClock, engine_name: str) -> None:
-    controller = make_controller()
+    controller = make_controller(None, BackpressureConfig(polling=PollingConfig(busy_interval=5)))
     source = ControllerSource(controller)
     collector, registry = collector_of(source)
     decisions = [

@@ -5,4 +5,9 @@ from django.views.decorators.csrf import csrf_exempt
 
 from shop import views
 
-urlpatterns = [path("buy/<int:customer>", csrf_exempt(views.buy)), path("metrics", views.metrics)]
+urlpatterns = [
+    path("buy/<int:customer>", csrf_exempt(views.buy)),
+    path("subscribe/<int:customer>", csrf_exempt(views.subscribe)),
+    path("metrics", views.metrics),
+    path("health", views.health),
+]

@@ -1,27 +1,35 @@
-"""The pages that customers and Prometheus ask for."""
+"""The pages that customers, Prometheus and operators ask for."""
 
-from __future__ import annotations
+import os
 
-from typing import TYPE_CHECKING
-
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from shop.tasks import receipt
-
-if TYPE_CHECKING:
-    from django.http import HttpRequest
+from shop.celery import controller
+from shop.tasks import newsletter, receipt
 
 
 def buy(request: HttpRequest, customer: int) -> HttpResponse:
-    """Sell something. If the receipt is refused, the middleware answers 503 or 429 with ``Retry-After``."""
+    """Sell something. Receipts are high: they are never shed."""
     receipt.delay(customer)
     return HttpResponse("thank you\n", status=202)
 
 
+def subscribe(request: HttpRequest, customer: int) -> HttpResponse:
+    """Send a newsletter. If it is refused, the middleware answers."""
+    newsletter.delay(customer)
+    return HttpResponse("on its way\n", status=202)
+
+
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Show the metrics of all processes that share ``PROMETHEUS_MULTIPROC_DIR``: the workers' too."""
+    """Show the metrics of all processes, the worker's too."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    page = generate_latest(registry)
+    return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
+
+
+def health(request: HttpRequest) -> HttpResponse:
+    """Show what the controller of this process knows."""
+    return JsonResponse({"pid": os.getpid(), **controller.health()})

@@ -14,6 +14,7 @@ hiddenimports = [
     "backpressure._native",
     "backpressure._runtime.version",
     "backpressure._telemetry.metrics",
+    "backpressure.providers.configured",
     "backpressure.providers.kafka.provider",
     "backpressure.providers.postgres.provider",
     "backpressure.providers.prometheus.provider",

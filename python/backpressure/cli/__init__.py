@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["application", "main"]
 
 _EXTRA = ("typer", "rich")
+# In a shell of the producers these name their metrics' directory: what is decided here is not to be counted there.
+_METRICS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
 def main() -> int:
@@ -22,6 +25,8 @@ def main() -> int:
         # A terminal that cannot show a sparkline shows a question mark, and no traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    for name in _METRICS:
+        os.environ.pop(name, None)
     try:
         app = application()
     except ModuleNotFoundError as error:

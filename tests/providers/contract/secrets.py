@@ -82,7 +82,9 @@ class Secrets:
                 failed += polled.failed
                 assert hidden(backend, shown)
         assert failed >= 2, "the reads did not fail"
-        assert hidden(backend, [str(vars(record)) for record in caplog.records])
+        # Clients log what they send where somebody has asked them to, even for all libraries at once.
+        ours = [record for record in caplog.records if record.levelno > logging.DEBUG or "backpressure" in record.name]
+        assert hidden(backend, [str(vars(record)) for record in ours])
 
 
 class Polled:
