@@ -122,11 +122,11 @@ def moto() -> Iterator[str]:
     url = f"http://{host}:{port}"
     client = boto3.session.Session("key", "secret").client("sqs", region_name="eu-west-1", endpoint_url=url)
     queue = client.create_queue(QueueName="invoices")["QueueUrl"]
-    client.purge_queue(QueueUrl=queue)  # moto keeps its queues for as long as the process lives
     for number in range(11):
         client.send_message(QueueUrl=queue, MessageBody=str(number))
-    client.close()
     yield url
+    client.delete_queue(QueueUrl=queue)  # moto keeps it for as long as the process lives
+    client.close()
     server.stop()
     assert server._server is not None
     server._server.server_close()
