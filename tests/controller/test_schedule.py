@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,6 +227,31 @@ class TestPoller:
         for _ in range(4):
             clock.advance(1)
         assert (provider.read, provider.polls) == ([], polls)
+
+    def test_one_that_hangs_is_left_to_polls(self, make_controller: MakeController) -> None:
+        clock, release, reads = ManualClock(), threading.Event(), list[str]()
+
+        class OneByOne:
+            def get_all_queue_stats(self) -> dict[str, QueueStats]:
+                return {name: QueueStats(name, 900) for name in ("hangs", "mail")}
+
+            def get_queue_stats(self, queue_name: str) -> QueueStats:
+                reads.append(queue_name)
+                if queue_name == "hangs":
+                    release.wait(30)
+                return QueueStats(queue_name, 900)
+
+        controller = make_controller(OneByOne(), CONFIG, clock=clock)
+        for name in ("hangs", "mail"):
+            controller.suggest_throttle("low", name)
+        clock.advance(1)
+        assert reads == ["hangs"]
+        clock.advance(3)  # polling.timeout
+        for _ in range(4):
+            clock.advance(1)
+        release.set()
+        assert reads.count("hangs") == 1
+        assert reads.count("mail") >= 2
 
     def test_one_that_cannot_be_read_spoils_no_poll(self, make_controller: MakeController) -> None:
         provider, clock = Counted({"mail": 900, "sms": 900}), ManualClock()

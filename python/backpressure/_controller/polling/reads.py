@@ -140,6 +140,11 @@ class Reads:
         unread = self._unread.get(os.getpid(), ())
         return [name for name in queue_names if name not in self._slow and name not in unread]
 
+    def note_slow(self, queue_names: list[str], collected: Mapping[str, Any]) -> None:
+        """Note which of some queues was being read as a read before their time was cut short, where that is known."""
+        if not self.together:
+            self._slow.update([name for name in queue_names if name not in collected][:1])
+
     def note_cut(self, collected: Mapping[str, Any]) -> bool | None:
         """Note which queue's own read cut a poll short; tell whether that is new, ``None`` if none did."""
         cut = [name for name, outcome in collected.items() if isinstance(outcome, CutOffError)]

@@ -353,8 +353,7 @@ class Poller:
                 # At once, for queues that the poll did not come to.
                 schedule.polled(0.0 if self._again else self.samples.pause(config))
             elif quick := self._reads.quick(queue_names):
-                self.samples.follow(quick)
-                self.read(quick)
+                self._read_early(quick)
             if self.samples.is_failing():
                 pause = schedule.rest_from_failure()
             else:
@@ -394,6 +393,17 @@ class Poller:
         answered = self.samples.finish(taken, failure, own_time.perf_counter() - began)
         self.samples.after_poll()
         return answered
+
+    def _read_early(self, queue_names: list[str]) -> None:
+        """Read some queues before their time; one that takes too long is left to polls from now on."""
+        self.samples.follow(queue_names)
+        collected: dict[str, object] = {}
+        failure = self._bounded(collected, queue_names)
+        if not self._stopped:
+            taken = collected.copy()
+            self.samples.sighted(queue_names, taken, failure, polled=True)
+            if failure is not None:
+                self._reads.note_slow(queue_names, taken)
 
     def sights(self) -> ThreadSights:
         """Return what reads for callers."""
