@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from backpressure import BackpressureConfig, BackpressureController, InMemoryStatsProvider, PollingConfig
+from backpressure import (
+    BacklogThresholds,
+    BacklogWindow,
+    BackpressureConfig,
+    BackpressureController,
+    InMemoryStatsProvider,
+    PollingConfig,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +26,13 @@ if TYPE_CHECKING:
 
 ENGINES = ("native", "pure")
 FLOOR = Path(__file__).parent.parent / "target/benches/release/libfloor.so"
+
+# Windows so wide that the jobs of a measurement change no zone: else its queues would be read every 50 ms.
+ROOM = 2**52
+WIDE = BacklogThresholds(
+    medium_priority=BacklogWindow(green_max=500, yellow_max=ROOM, red_max=ROOM + 1),
+    low_priority=BacklogWindow(green_max=ROOM, yellow_max=ROOM + 1, red_max=ROOM + 2),
+)
 
 
 def nop() -> None:
@@ -38,7 +52,7 @@ def keys(stored: Sequence[str]) -> list[str]:
 def rarely(count: int, **more: Any) -> BackpressureConfig:
     """Return a configuration that polls so rarely that no poll falls into a measurement, with room for `count`."""
     polling = PollingConfig(interval=600.0, jitter=0.0, timeout=60.0, max_backoff=600.0, cache_ttl=3_600.0)
-    return BackpressureConfig(polling=polling, max_queues=max(count, 1), **more)
+    return BackpressureConfig(polling=polling, thresholds=WIDE, max_queues=max(count, 1), **more)
 
 
 @contextlib.contextmanager
@@ -51,6 +65,7 @@ def running(
     registry: CollectorRegistry | None = None,
 ) -> Iterator[BackpressureController]:
     """Start a controller with its poller, its metrics and the system's clock."""
+    config = config or BackpressureConfig(thresholds=WIDE)
     provider = provider or InMemoryStatsProvider(backlogs)
     registry = registry or CollectorRegistry()
     with BackpressureController(config, provider, registry=registry, _engine=engine) as controller:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benches.report import Report
 
 SUGGEST = 'controller.suggest_throttle("{}", key)'
-BACKLOGS = {"empty": 0, "slowed": 1_250, "full": 1_000_000, "broken": 0}
+BACKLOGS = {"empty": 0, "slowed": 1_250, "full": 2 * subjects.ROOM - 1, "broken": 0}
 FRESH = subjects.names(1_000)
 
 

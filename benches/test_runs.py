@@ -10,7 +10,7 @@ from benches import peers, subjects
 from benches.interleave import Timing, across, awaited, interleave, statement
 from prometheus_client import CollectorRegistry
 
-from backpressure import AsyncBackpressureController, InMemoryStatsProvider
+from backpressure import AsyncBackpressureController, BackpressureConfig, InMemoryStatsProvider
 
 if TYPE_CHECKING:
     from benches.report import Report
@@ -49,7 +49,8 @@ def test_async_run(report: Report) -> None:
 
     async def make(engine: str) -> AsyncBackpressureController:
         provider = InMemoryStatsProvider({stored: 0})
-        controller = AsyncBackpressureController(None, provider, registry=CollectorRegistry(), _engine=engine)
+        config = BackpressureConfig(thresholds=subjects.WIDE)
+        controller = AsyncBackpressureController(config, provider, registry=CollectorRegistry(), _engine=engine)
         await controller.start()
         return controller
 
