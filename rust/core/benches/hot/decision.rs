@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backpressure_core::breaker::Change;
 use backpressure_core::call::{Ask, Call};
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host};
+use backpressure_core::host::{Answer, Host, Issue};
 use backpressure_core::laws::three_zone::ThreeZoneLaw;
 use backpressure_core::queue::{Queue, Ready, Slot};
 use backpressure_core::settings::Settings;
@@ -32,10 +32,6 @@ impl Host for Numbers {
 
     fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
         Ok(name)
-    }
-
-    fn utc_now(&self) -> Result<u64, Infallible> {
-        Ok(0)
     }
 
     fn not_running(&self) -> Infallible {
@@ -66,20 +62,24 @@ impl Host for Numbers {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: &mut Answer<u64>) -> Result<u64, Infallible> {
+    fn answer(&self, _: &str, answer: &Answer<u64>) -> Result<u64, Infallible> {
         Ok(answer.delay_ns)
     }
 
-    fn peeked(&self, name: &str, answer: &mut Answer<u64>) -> Result<u64, Infallible> {
-        self.decision(name, answer)
+    fn observed(&self, finished: u64) -> Result<u64, Infallible> {
+        Ok(finished)
     }
 
-    fn observed(&self, decision: u64) -> Result<u64, Infallible> {
-        Ok(decision)
+    fn issue(&self, finished: u64, _: Issue) -> Result<u64, Infallible> {
+        Ok(finished)
     }
 
-    fn share(&self, decision: &u64) -> u64 {
-        *decision
+    fn peeked(&self, name: &str, answer: &Answer<u64>, _: bool) -> Result<u64, Infallible> {
+        self.answer(name, answer)
+    }
+
+    fn share(&self, object: &u64) -> u64 {
+        *object
     }
 }
 
@@ -116,4 +116,24 @@ pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
         let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
         call.decide(Ask { admit: true, may_read: false, cold: None })
     }
+}
+
+/// Returns the work: take a delay that lies ready, for a decision that is its caller's own.
+pub fn delayed() -> impl FnMut() -> Result<Option<(u64, Issue)>, Infallible> {
+    let settings = settings();
+    let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
+    let engine = Engine::new(settings, 0);
+    queue.put_sample(1_000_000, 0, None); // the window's end: more jobs make no difference
+    let mode = engine.switches.mode();
+    let call = Call {
+        host: &Numbers,
+        checks: &engine.checks,
+        mode: &mode,
+        priority: Priority::Medium,
+        queue: &queue,
+        name: "q",
+        now_ns: 1,
+    };
+    let Ok(_) = call.decide(Ask { admit: true, may_read: false, cold: None });
+    move || engine.hand_out_delay(black_box(&queue), Priority::Medium, true, |delay| *delay, || Ok(2))
 }
