@@ -59,20 +59,12 @@ class Answer(NamedTuple):
 class ThrottleDecision:
     """What a producer should do with one job now: go, wait `delay` seconds, or shed it.
 
-    Attributes:
-        priority: the job's priority.
-        queue_name: the queue asked about.
-        delay: seconds to wait before enqueueing; ``math.inf`` when the job is refused, so use `wait` or
-            `wait_async` rather than sleeping yourself (``time.sleep(inf)`` raises, ``asyncio.sleep(inf)`` hangs).
-        should_shed: whether the job must not be enqueued now.
-        reason: why.
-        timestamp: aware UTC time of when the answer was computed, for display.
-        backlog_size: waiting jobs in the sample used, ``None`` when unknown.
-        zone: zone of that backlog, ``None`` when unknown.
-        advised: in observe mode the real decision; else ``None``.
-
     Frozen and safe to share between threads. A green answer may be one object for all callers. A decision that was
     pickled is only a value: it can neither be waited for nor reported.
+
+    Args:
+        priority, queue_name, delay, should_shed, reason, timestamp, backlog_size, zone, advised, retry_after: see the
+            attributes of these names. Only tests make decisions; what they make is a value, as one that was pickled.
 
     Example:
         >>> provider = InMemoryStatsProvider({"email-queue": 1_250})
@@ -113,69 +105,68 @@ class ThrottleDecision:
         backlog_size: int | None = None,
         zone: Zone | None = None,
         advised: "ThrottleDecision | None" = None,
-        *,
-        sleeper: Sleeps | None = None,
-        retry_at_ns: int | None = None,
-        retry_delay: float | None = None,
-        last_failure: str | None = None,
-        issued_ns: int | None = 0,
-        ticket: Any = None,
-        computed: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         answer = Answer(
-            priority,
-            queue_name,
-            delay,
-            should_shed,
-            reason,
-            timestamp,
-            backlog_size,
-            zone,
-            None if advised is None else advised._answer,  # noqa: SLF001 - of its own class
-            sleeper,
-            retry_at_ns,
-            retry_delay,
-            last_failure,
+            *(priority, queue_name, delay, should_shed, reason, timestamp, backlog_size, zone),
+            advised=None if advised is None else advised._answer,  # noqa: SLF001 - of its own class
+            sleeper=None,
+            retry_at_ns=None,
+            retry_delay=retry_after,
+            last_failure=None,
         )
         _set_answer(self, answer)
-        _set_issued_ns(self, issued_ns)
-        _set_ticket(self, ticket)
-        _set_computed(self, computed)
+        _set_issued_ns(self, 0)
+        _set_ticket(self, None)
+        _set_computed(self, False)
 
     @property
     def priority(self) -> Priority:
+        """The job's priority."""
         return self._answer.priority
 
     @property
     def queue_name(self) -> str:
+        """The queue asked about."""
         return self._answer.queue_name
 
     @property
     def delay(self) -> float:
+        """Seconds to wait before enqueueing; ``math.inf`` when the job is refused.
+
+        So use `wait` or `wait_async` rather than sleeping yourself: ``time.sleep(inf)`` raises, ``asyncio.sleep(inf)``
+        hangs.
+        """
         return self._answer.delay
 
     @property
     def should_shed(self) -> bool:
+        """Whether the job must not be enqueued now."""
         return self._answer.should_shed
 
     @property
     def reason(self) -> Reason:
+        """Why."""
         return self._answer.reason
 
     @property
     def timestamp(self) -> datetime:
+        """Aware UTC time of when the answer was computed, for display."""
         return self._answer.timestamp
 
     @property
     def backlog_size(self) -> int | None:
+        """Waiting jobs in the sample used, ``None`` when unknown."""
         return self._answer.backlog_size
 
     @property
     def zone(self) -> Zone | None:
+        """Zone of that backlog, ``None`` when unknown."""
         return self._answer.zone
 
     @property
     def advised(self) -> "ThrottleDecision | None":
+        """In observe mode the real decision, made when read; else ``None``."""
         real = self._answer.advised
         return None if real is None else issued(real, self._issued_ns, self._ticket, self._computed)
 
@@ -315,7 +306,7 @@ def issued(answer: Answer, issued_ns: int | None, ticket: Any = None, computed: 
 
 
 def _restore_decision(public: dict[str, Any], retry_after: float | None) -> ThrottleDecision:
-    return ThrottleDecision(**public, retry_delay=retry_after)
+    return ThrottleDecision(**public, retry_after=retry_after)
 
 
 def _when(retry_after: float | None) -> str:

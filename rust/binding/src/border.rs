@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyString;
 
+use crate::decision::Decisions;
 use crate::guarded::Guarded;
 use crate::queue::{CoreQueue, Queue, Ready};
 use crate::shared::{Shared, ask};
@@ -24,6 +25,7 @@ pub struct Border<'a, 'py> {
     // An object whose critical section guards changes and sums of the table.
     pub changing: &'a Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    pub decisions: &'static Decisions,
     // Whether what is seen by a peek is put into words, not made a decision.
     pub outlines: bool,
 }
@@ -82,7 +84,7 @@ impl<'py> Host for Border<'_, 'py> {
     }
 
     fn issue(&self, finished: Py<PyAny>, issue: Issue) -> PyResult<Py<PyAny>> {
-        self.vocabulary.decisions.issue(finished.into_bound(self.py), issue).map(Bound::unbind)
+        self.decisions.issue(finished.into_bound(self.py), issue).map(Bound::unbind)
     }
 
     fn peeked(&self, name: &Self::Name, answer: &Answer<Py<PyAny>>, observed: bool) -> PyResult<Py<PyAny>> {
@@ -95,7 +97,7 @@ impl<'py> Host for Border<'_, 'py> {
             let finished = self.finished(intern!(self.py, "peeked"), name, answer)?;
             if observed { self.observed(finished)? } else { finished }
         };
-        self.vocabulary.decisions.peek(finished.into_bound(self.py)).map(Bound::unbind)
+        self.decisions.peek(finished.into_bound(self.py)).map(Bound::unbind)
     }
 
     fn share(&self, object: &Py<PyAny>) -> Py<PyAny> {

@@ -8,11 +8,14 @@
 use backpressure_core::host::Issue;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 use pyo3::{ffi, intern};
 
 use crate::breaker::Ticket;
 use crate::crossing;
+
+static DECISIONS: PyOnceLock<Decisions> = PyOnceLock::new();
 
 /// The class, and where in its objects each slot lies, in bytes.
 pub struct Decisions {
@@ -32,8 +35,12 @@ pub struct Parts<'py> {
 }
 
 impl Decisions {
-    /// Imports the class.
-    pub fn load(py: Python<'_>) -> PyResult<Self> {
+    /// Returns the only one, made at the first call.
+    pub fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        DECISIONS.get_or_try_init(py, || Self::load(py))
+    }
+
+    fn load(py: Python<'_>) -> PyResult<Self> {
         let class = py.import("backpressure._model.decision")?.getattr("ThrottleDecision")?.cast_into::<PyType>()?;
         let place = |name| place_of(&class, name);
         Ok(Self {

@@ -16,7 +16,7 @@ use crate::bare::nameable;
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
-use crate::decision::{Parts, answer_of, parts, ticket_of};
+use crate::decision::{Decisions, Parts, answer_of, parts, ticket_of};
 use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
 use crate::shared::Shared;
@@ -40,6 +40,7 @@ pub struct Engine {
     // See `Border::changing`.
     changing: Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    decisions: &'static Decisions,
 }
 
 #[pymethods]
@@ -52,7 +53,8 @@ impl Engine {
         let core = core::Engine::new(engine_settings(settings, vocabulary)?, origin_ns);
         let shared = Py::new(py, Shared { clock: clock.share(py), host: host.unbind() })?;
         let changing = PyList::empty(py).into_any().unbind();
-        Ok(Self { clock, core, shared, table: Table::new(py), changing, vocabulary })
+        let decisions = Decisions::get(py)?;
+        Ok(Self { clock, core, shared, table: Table::new(py), changing, vocabulary, decisions })
     }
 
     /// Where its milliseconds begin: its first clock reading.
@@ -93,7 +95,7 @@ impl Engine {
             Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
                 let ticket = ticket.map(Ticket).into_pyobject(py)?;
-                self.vocabulary.decisions.make(Parts { ticket, ..parts(planned)? }).map(Bound::unbind)
+                self.decisions.make(Parts { ticket, ..parts(planned)? }).map(Bound::unbind)
             }
         }
     }
@@ -326,7 +328,7 @@ impl Engine {
 
     /// Makes the decision of a delay that was handed out.
     pub fn issue<'py>(&self, handed_out: Option<HandedOut<'py>>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        handed_out.map(|(answer, issue)| self.vocabulary.decisions.issue(answer, issue)).transpose()
+        handed_out.map(|(answer, issue)| self.decisions.issue(answer, issue)).transpose()
     }
 
     /// Hands out the delay that lies ready for a queue, if it is still true. Nothing of Python's is called but an injected
@@ -408,8 +410,8 @@ impl Engine {
     }
 
     fn border<'a, 'py>(&'a self, py: Python<'py>) -> Border<'a, 'py> {
-        let Self { shared, table, changing, vocabulary, .. } = self;
-        Border { py, shared: shared.get(), table, changing, vocabulary, outlines: false }
+        let Self { shared, table, changing, vocabulary, decisions, .. } = self;
+        Border { py, shared: shared.get(), table, changing, vocabulary, decisions, outlines: false }
     }
 
     fn breaker_of(&self, queue: Bound<'_, Queue>) -> Breaker {

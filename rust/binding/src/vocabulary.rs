@@ -1,5 +1,4 @@
-//! What the engine shares with the package's Python side: enum members, decisions, the checks of its
-//! input, and its totals.
+//! What the engine shares with the package's Python side: enum members, the checks of its input, and its totals.
 
 use backpressure_core::counters::Totals;
 use backpressure_core::vocabulary::{Priority, Reason};
@@ -11,7 +10,6 @@ use pyo3::types::{PyString, PyTuple};
 
 use crate::bare::nameable;
 use crate::crossing;
-use crate::decision::Decisions;
 
 static VOCABULARY: PyOnceLock<Vocabulary> = PyOnceLock::new();
 
@@ -25,7 +23,6 @@ pub struct Vocabulary {
     parse_priority: Py<PyAny>,
     validate_queue_name: Py<PyAny>,
     totals: Py<PyAny>,
-    pub decisions: Decisions,
 }
 
 impl Vocabulary {
@@ -47,7 +44,6 @@ impl Vocabulary {
             parse_priority: arguments.getattr("parse_priority")?.unbind(),
             validate_queue_name: arguments.getattr("validate_queue_name")?.unbind(),
             totals: py.import("backpressure._engine.totals")?.getattr("Totals")?.unbind(),
-            decisions: Decisions::load(py)?,
         })
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ class Counters:
         self._rows: dict[object, Tally] = {}
         self._computed = Tally()
         # Delays that are not in their buckets yet: a lock for each would take longer than all else of a decision.
-        self._recent: deque[int] = deque()
+        self._recent: list[int] = []
         self._lock = ForkLock()  # of taking from them, and of the two below
         self._delays = [0] * (len(DELAY_BUCKETS_NS) + 1)
         self._delay_sum_ns = 0
@@ -67,7 +66,7 @@ class Counters:
         """Put the recent delays into their buckets."""
         with self._lock(), suppress(IndexError):
             while True:  # and not while there are any: a signal handler may take them meanwhile
-                delay_ns = self._recent.popleft()
+                delay_ns = self._recent.pop()
                 self._delays[bisect.bisect_left(DELAY_BUCKETS_NS, delay_ns)] += 1
                 self._delay_sum_ns += delay_ns
 
