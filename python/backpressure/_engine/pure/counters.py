@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backpressure._engine.sync import ForkLock, Tally
@@ -64,9 +63,13 @@ class Counters:
 
     def _sort(self) -> None:
         """Put the recent delays into their buckets."""
-        with self._lock(), suppress(IndexError):
-            while True:  # and not while there are any: a signal handler may take them meanwhile
-                delay_ns = self._recent.pop()
+        recent = self._recent
+        with self._lock():
+            for _ in range(len(recent)):
+                # A signal handler may take them meanwhile, but none runs between question and call.
+                delay_ns = recent.pop() if recent else None
+                if delay_ns is None:
+                    break
                 self._delays[bisect.bisect_left(DELAY_BUCKETS_NS, delay_ns)] += 1
                 self._delay_sum_ns += delay_ns
 
