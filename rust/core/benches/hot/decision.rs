@@ -104,36 +104,34 @@ fn settings() -> Arc<Settings> {
     })
 }
 
-/// Returns the work: take a sample, decide on it.
-pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
+/// Decides on what there is. Never inlined: the law would be compiled for two callers, and worse for both.
+#[inline(never)]
+fn decide(engine: &Engine, queue: &Queue<u64>) -> Result<Option<u64>, Infallible> {
+    let mode = engine.switches.mode();
+    let (host, checks, mode) = (&Numbers, &engine.checks, &mode);
+    let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
+    call.decide(Ask { admit: true, may_read: false, cold: None })
+}
+
+fn engine() -> (Engine, Queue<u64>) {
     let settings = settings();
     let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
-    let engine = Engine::new(settings, 0);
+    (Engine::new(settings, 0), queue)
+}
+
+/// Returns the work: take a sample, decide on it.
+pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
+    let (engine, queue) = engine();
     move || {
         queue.put_sample(black_box(5), 0, None);
-        let mode = engine.switches.mode();
-        let (host, checks, mode, queue) = (&Numbers, &engine.checks, &mode, &queue);
-        let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
-        call.decide(Ask { admit: true, may_read: false, cold: None })
+        decide(&engine, &queue)
     }
 }
 
 /// Returns the work: take a delay that lies ready, for a decision that is its caller's own.
 pub fn delayed() -> impl FnMut() -> Result<Option<(u64, Issue)>, Infallible> {
-    let settings = settings();
-    let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
-    let engine = Engine::new(settings, 0);
-    queue.put_sample(1_000_000, 0, None); // the window's end: more jobs make no difference
-    let mode = engine.switches.mode();
-    let call = Call {
-        host: &Numbers,
-        checks: &engine.checks,
-        mode: &mode,
-        priority: Priority::Medium,
-        queue: &queue,
-        name: "q",
-        now_ns: 1,
-    };
-    let Ok(_) = call.decide(Ask { admit: true, may_read: false, cold: None });
+    let (engine, queue) = engine();
+    queue.put_sample(1_000_000, 0, None); // beyond the window, where more jobs make no difference
+    let Ok(_) = decide(&engine, &queue);
     move || engine.hand_out_delay(black_box(&queue), Priority::Medium, true, |delay| *delay, || Ok(2))
 }
