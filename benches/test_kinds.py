@@ -42,7 +42,7 @@ def kinds(engine: str, stack: ExitStack) -> list[Case]:
 
     return [
         case("green, ready", SUGGEST.format("low"), empty),
-        case("throttled, a fresh object each", SUGGEST.format("medium"), slowed),
+        case("throttled, a decision each", SUGGEST.format("medium"), slowed),
         case("shed by load", SUGGEST.format("low"), full),
         case("circuit open", SUGGEST.format("low"), broken),
         case("circuit open, run raises", refused, broken),
@@ -81,4 +81,7 @@ def test_kinds(report: Report) -> None:
         timings[f"native: {kind}"] for kind in ("green, ready", "circuit open", "first on a new sample")
     )
     report.ratio("native, circuit open, no exception", refused, hit, 1.2)
+    for engine in subjects.ENGINES:
+        ready, delayed = (timings[f"{engine}: {kind}"] for kind in ("green, ready", "throttled, a decision each"))
+        report.ratio(f"throttled decision, {engine}", delayed, ready, 8)
     report.target("native, first decision on a new sample", first.ns / 1e3, 2, "µs")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backpressure._model.decision import issued
 from backpressure._model.errors import ControllerNotStartedError, InvalidPriorityError, InvalidQueueError
 from backpressure._model.vocabulary import Priority, Reason, Zone
 from engine.parity.host import FakeHost, plain
@@ -61,14 +62,14 @@ class World:
         for name in NAMES:
             seen = [self.engine.peek(priority, name) for priority in Priority]
             for decision, outlined in zip(seen, self.engine.outlook(name), strict=True):
-                words = decision.advised or decision
-                probe_ns = words._retry_at_ns and max(0, words._retry_at_ns - self.now_ns)
+                words = (decision.advised or decision)._answer
+                probe_ns = words.retry_at_ns and max(0, words.retry_at_ns - self.now_ns)
                 assert (words.zone, words.should_shed, words.reason) == (
                     outlined["zone"],
                     outlined["shed"],
                     outlined["reason"],
                 )
-                assert (round((words._retry_delay or 0) * 1e9), probe_ns) == (
+                assert (round((words.retry_delay or 0) * 1e9), probe_ns) == (
                     outlined["delay_ns"],
                     outlined["probe_ns"],
                 )
@@ -157,7 +158,7 @@ def test_what_was_foreseen_is_what_happens(
         decided = world.engine.suggest_throttle(priority, name)
         if any(what[0] in {"read", "check_poller"} for what in world.host.told[told:]):
             continue
-        assert attrs.evolve(seen, timestamp=decided.timestamp) == decided
+        assert issued(seen._answer._replace(timestamp=decided.timestamp), None) == decided
         assert seen.retry_after == decided.retry_after
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from backpressure._model import arguments, stats, vocabulary
 from backpressure._model.arguments import validate_queue_name
-from backpressure._model.decision import ThrottleDecision
+from backpressure._model.decision import Answer, ThrottleDecision, issued
 from backpressure._model.errors import (
     BackpressureError,
     CircuitOpenError,
@@ -316,19 +316,21 @@ def test_a_provider_is_known_by_its_methods() -> None:
 WHEN = datetime(2025, 5, 1, 12, 30, tzinfo=UTC)
 
 
+PUBLIC: dict[str, Any] = {
+    "priority": LOW,
+    "queue_name": "mail",
+    "delay": 0.25,
+    "should_shed": False,
+    "reason": Reason.BACKLOG_YELLOW,
+    "timestamp": WHEN,
+    "backlog_size": 250,
+    "zone": Zone.YELLOW,
+    "advised": None,
+}
+
+
 def decision(**changes: Any) -> ThrottleDecision:
-    values: dict[str, Any] = {
-        "priority": LOW,
-        "queue_name": "mail",
-        "delay": 0.25,
-        "should_shed": False,
-        "reason": Reason.BACKLOG_YELLOW,
-        "timestamp": WHEN,
-        "backlog_size": 250,
-        "zone": Zone.YELLOW,
-        "retry_delay": 0.25,
-    }
-    return ThrottleDecision(**(values | changes))
+    return ThrottleDecision(**(PUBLIC | {"retry_after": 0.25} | changes))
 
 
 SHED = decision(
@@ -337,7 +339,7 @@ SHED = decision(
     reason=Reason.BACKLOG_RED_SHED,
     zone=Zone.RED,
     backlog_size=990,
-    retry_delay=7.365,
+    retry_after=7.365,
 )
 
 
@@ -356,9 +358,21 @@ def circuit_open(**changes: Any) -> ThrottleDecision:
         "delay": math.inf,
         "should_shed": True,
         "reason": Reason.CIRCUIT_OPEN,
-        "retry_delay": None,
+        "retry_after": None,
     }
     return decision(**(values | changes))
+
+
+def bound(now_ns: int, **own: Any) -> ThrottleDecision:
+    """Return a rejection as a controller makes it, whose time stands still at `now_ns`."""
+    own = {
+        "sleeper": StoppedTime(now_ns),
+        "retry_at_ns": 4_000_000_000,
+        "retry_delay": None,
+        "last_failure": None,
+    } | own
+    public = PUBLIC | {"delay": math.inf, "should_shed": True, "reason": Reason.CIRCUIT_OPEN}
+    return issued(Answer(**(public | own)), 5, object(), computed=True)
 
 
 @pytest.mark.parametrize("each", [decision(), SHED, circuit_open(), decision(delay=0.0, advised=SHED)])
@@ -395,16 +409,15 @@ def test_every_public_field_counts(change: dict[str, Any]) -> None:
 
 
 def test_what_the_engine_adds_does_not_count() -> None:
-    own = decision(ticket=object(), issued_ns=5, retry_at_ns=7, retry_delay=9.0, computed=True, sleeper=StoppedTime(0))
-    assert own == decision()
-    assert hash(own) == hash(decision())
-    assert "object" not in repr(own)
+    own, public = bound(0, retry_delay=9.0), circuit_open()
+    assert own == public
+    assert hash(own) == hash(public)
+    assert repr(own) == repr(public)
 
 
 def test_tickets_and_sleepers_stay_in_their_process() -> None:
-    bound = circuit_open(ticket=object(), issued_ns=5, retry_at_ns=4_000_000_000, sleeper=StoppedTime(1_000_000_000))
-    back = pickle.loads(pickle.dumps(bound))
-    assert (back._ticket, back._sleeper, back._issued_ns, back._retry_at_ns) == (None, None, 0, None)
+    back = pickle.loads(pickle.dumps(bound(1_000_000_000)))
+    assert (back._ticket, back._answer.sleeper, back._issued_ns, back._answer.retry_at_ns) == (None, None, 0, None)
     assert back.retry_after == 3.0
 
 
@@ -432,13 +445,12 @@ def test_to_dict_has_no_infinity_and_nests() -> None:
 
 
 def test_to_dict_names_every_public_field() -> None:
-    public = {field.name for field in attrs.fields(ThrottleDecision) if not field.name.startswith("_")}
-    assert set(decision().to_dict()) == public | {"retry_after"}
+    assert set(decision().to_dict()) == {*ThrottleDecision.__match_args__, "retry_after"}
 
 
 def test_an_open_circuits_retry_time_is_computed_when_read() -> None:
     time = StoppedTime(1_000_000_000)
-    rejected = circuit_open(retry_at_ns=4_000_000_000, sleeper=time)
+    rejected = bound(0, sleeper=time)
     assert rejected.retry_after == 3.0
     time.now = 3_500_000_000
     assert rejected.retry_after == 0.5
@@ -465,19 +477,19 @@ def test_a_shed_raises_what_it_stands_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "retry_delay", "message"),
+    ("reason", "retry_after", "message"),
     [
         (Reason.CIRCUIT_OPEN, 2.0, "circuit of queue 'mail' is open: retry in 2.000 s"),
         (Reason.CIRCUIT_HALF_OPEN, 0.5, "circuit of queue 'mail' is half-open: retry in 0.500 s"),
         (Reason.CIRCUIT_OPEN, None, "circuit of queue 'mail' is open: retry once it is released"),
     ],
 )
-def test_a_rejection_by_the_circuit_says_so(reason: Reason, retry_delay: float | None, message: str) -> None:
-    rejected = circuit_open(priority=HIGH, reason=reason, retry_delay=retry_delay)
+def test_a_rejection_by_the_circuit_says_so(reason: Reason, retry_after: float | None, message: str) -> None:
+    rejected = circuit_open(priority=HIGH, reason=reason, retry_after=retry_after)
     with pytest.raises(CircuitOpenError) as caught:
         rejected.wait()
     assert str(caught.value) == message
-    assert (caught.value.priority, caught.value.retry_after) == (HIGH, retry_delay)
+    assert (caught.value.priority, caught.value.retry_after) == (HIGH, retry_after)
     with pytest.raises(CircuitOpenError):
         asyncio.run(rejected.wait_async())
 
@@ -504,7 +516,7 @@ def test_it_is_the_sleeper_that_sleeps() -> None:
         async def pause_async(self, seconds: float) -> None:
             slept.append(seconds)
 
-    bound = decision(sleeper=Sleeper(0))
+    bound = issued(decision()._answer._replace(sleeper=Sleeper(0)), 0)
     bound.wait()
     asyncio.run(bound.wait_async())
     assert slept == [0.5, 0.5]

@@ -8,12 +8,10 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from backpressure._controller.not_running import not_running
 from backpressure._controller.outcome import is_plain
 from backpressure._engine.word import is_forced, state_of
-from backpressure._model.decision import SETTERS, ThrottleDecision
+from backpressure._model.decision import Answer
 from backpressure._model.vocabulary import CIRCUIT_REASONS, MISS_REASONS, CircuitState, Priority, Reason, Zone
 
 if TYPE_CHECKING:
@@ -24,9 +22,10 @@ if TYPE_CHECKING:
     from backpressure._controller.polling.sights import Sights
     from backpressure._controller.polling.thread import Poller
     from backpressure._controller.sleep import Sleeper
-    from backpressure._engine.border import Answer, Engine, Ticket
+    from backpressure._engine.border import Engine
     from backpressure._model.arguments import MaxWait
     from backpressure._model.clock import Clock
+    from backpressure._model.decision import ThrottleDecision
     from backpressure._telemetry.compliance import Compliance
     from backpressure._telemetry.events import Announcer
 
@@ -39,25 +38,8 @@ USE_ASYNC = "use AsyncBackpressureController, or decorate it with throttled()"
 
 _FALLBACKS = frozenset(MISS_REASONS) - {Reason.COLD_START}
 
-_blank = object.__new__
-(
-    _set_priority,
-    _set_queue_name,
-    _set_delay,
-    _set_should_shed,
-    _set_reason,
-    _set_timestamp,
-    _set_backlog_size,
-    _set_zone,
-    _set_advised,
-    _set_sleeper,
-    _set_ticket,
-    _set_issued_ns,
-    _set_retry_at_ns,
-    _set_retry_delay,
-    _set_computed,
-    _set_last_failure,
-) = SETTERS
+# The constructor of a named tuple is Python, and takes twice as long.
+_new_answer = tuple.__new__
 
 
 class ControllerHost:
@@ -73,7 +55,7 @@ class ControllerHost:
         timeout: Callable[[], float],
     ) -> None:
         self.now_ns = clock.monotonic_ns if injected else None
-        self.utc_now = clock.utc_now
+        self._utc_now = clock.utc_now
         self.stopped_in: int | None = None
         self._made_in = os.getpid()
         self.last_fallback: datetime | None = None
@@ -90,23 +72,47 @@ class ControllerHost:
         self.poller = poller
         self.sights = sights
 
-    def decision(self, answer: Answer) -> ThrottleDecision:
-        """Build the public value."""
-        decision = self._value(answer)
-        if answer.reason in _FALLBACKS:
+    def answer(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        shed: bool,
+        reason: Reason,
+        backlog: int | None,
+        zone: Zone | None,
+        retry_at_ns: int | None,
+    ) -> Answer:
+        """Build what decisions are made of."""
+        answer = self.peeked(priority, queue_name, delay_ns, shed, reason, backlog, zone, retry_at_ns)
+        if reason in _FALLBACKS:
             self.last_fallback = answer.timestamp
-        return decision
+        return answer
 
-    def peeked(self, answer: Answer) -> ThrottleDecision:
-        """Build the public value for a caller that only looks: nothing is noted of it, now or when it is reported."""
-        decision = self._value(answer)
-        _set_issued_ns(decision, None)
-        return decision
+    def peeked(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        shed: bool,
+        reason: Reason,
+        backlog: int | None,
+        zone: Zone | None,
+        retry_at_ns: int | None,
+    ) -> Answer:
+        """As `answer`, for a caller that only looks: nothing is noted of it."""
+        delay = delay_ns / 1e9
+        last_failure = self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None
+        fields = (
+            *(priority, queue_name, math.inf if shed else delay, shed, reason, self._utc_now(), backlog, zone),
+            *(None, self._sleeper, retry_at_ns, delay or None, last_failure),
+        )
+        return _new_answer(Answer, fields)
 
     def outlined(
         self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
     ) -> dict[str, Any]:
-        """Put what was seen into words, as `ThrottleDecision` would say it: health shows it for all queues."""
+        """Put what was seen into words, as a decision would say it: health shows it for all queues."""
         retry_ns = (delay_ns or None) if probe_ns is None else probe_ns
         return {
             "zone": None if zone is None else str(zone),
@@ -116,61 +122,17 @@ class ControllerHost:
             "retry_after": None if retry_ns is None else retry_ns / 1e9,
         }
 
-    def _value(self, answer: Answer) -> ThrottleDecision:
-        (
-            priority,
-            queue_name,
-            delay_ns,
-            shed,
-            reason,
-            timestamp,
-            backlog,
-            zone,
-            ticket,
-            issued_ns,
-            retry_at_ns,
-            computed,
-        ) = answer
-        delay = delay_ns / 1e9
-        decision = _blank(ThrottleDecision)
-        _set_priority(decision, priority)
-        _set_queue_name(decision, queue_name)
-        _set_delay(decision, math.inf if shed else delay)
-        _set_should_shed(decision, shed)
-        _set_reason(decision, reason)
-        _set_timestamp(decision, timestamp)
-        _set_backlog_size(decision, backlog)
-        _set_zone(decision, zone)
-        _set_advised(decision, None)
-        _set_sleeper(decision, self._sleeper)
-        _set_ticket(decision, ticket)
-        _set_issued_ns(decision, issued_ns)
-        _set_retry_at_ns(decision, retry_at_ns)
-        _set_retry_delay(decision, delay or None)
-        _set_computed(decision, computed)
-        _set_last_failure(decision, self._last_failure(queue_name) if reason in CIRCUIT_REASONS else None)
-        return decision
-
-    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        """Build what observe mode returns: a go that carries the real decision."""
-        return ThrottleDecision(
-            decision.priority,
-            decision.queue_name,
-            0.0,
-            False,
-            Reason.OBSERVE_ONLY,
-            decision.timestamp,
-            decision.backlog_size,
-            decision.zone,
-            decision,
-            self._sleeper,
-            decision._ticket,  # noqa: SLF001 - the host itself set it
-            decision._issued_ns,  # noqa: SLF001
+    def observed(self, answer: Answer) -> Answer:
+        """Build what observe mode makes of an answer: a go that carries it."""
+        return answer._replace(
+            delay=0.0,
+            should_shed=False,
+            reason=Reason.OBSERVE_ONLY,
+            advised=answer,
+            retry_at_ns=None,
+            retry_delay=None,
+            last_failure=None,
         )
-
-    def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
-        """Return `planned` with the ticket of its admission."""
-        return attrs.evolve(planned, ticket=ticket)
 
     def not_running(self) -> Exception:
         """Return the error for a call outside of start() and stop()."""

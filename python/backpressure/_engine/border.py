@@ -1,20 +1,19 @@
-"""The border between engines and controllers: what each may ask of the other, and the values that cross."""
+"""The border between engines and controllers: what each may ask of the other."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from backpressure._engine.settings import CircuitSettings, EngineSettings
     from backpressure._engine.totals import Totals
     from backpressure._model.arguments import MaxWait
-    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.decision import Answer, ThrottleDecision
     from backpressure._model.vocabulary import Priority, Reason, Zone
 
-__all__ = ["Answer", "Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket"]
+__all__ = ["Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket"]
 
 T = TypeVar("T")
 
@@ -85,50 +84,45 @@ class Gate(Protocol):
         ...
 
 
-class Answer(NamedTuple):
-    """What an engine decided for one job. The host makes the public value of it; both engines fill in every field.
-
-    Attributes:
-        delay_ns: nanoseconds to wait; where the job is shed by load, those that it would have waited.
-        shed: whether the job is refused.
-        timestamp: wall time of the computation, for display.
-        backlog, zone: waiting jobs of the sample that it was made from, and their zone; ``None`` without a sample.
-        ticket: the breaker's permission, where there is one.
-        issued_ns: instant of the decision.
-        retry_at_ns: instant of the next probe of a circuit that refuses; ``None`` where that is not known.
-        computed: whether the law was computed for this answer.
-    """
-
-    priority: Priority
-    queue_name: str
-    delay_ns: int
-    shed: bool
-    reason: Reason
-    timestamp: datetime
-    backlog: int | None
-    zone: Zone | None
-    ticket: Ticket | None
-    issued_ns: int
-    retry_at_ns: int | None
-    computed: bool
-
-
 class Host(Protocol):
     """What an engine asks of the controller it belongs to. Everything here is off the hot path."""
 
     #: Reads the injected clock; ``None`` makes the engine read the system's itself.
     now_ns: Callable[[], int] | None
 
-    def utc_now(self) -> datetime:
-        """Wall time for display."""
+    def answer(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        shed: bool,
+        reason: Reason,
+        backlog: int | None,
+        zone: Zone | None,
+        retry_at_ns: int | None,
+    ) -> Answer:
+        """Build the public value of an answer, of which the engine makes decisions. Its time is now.
+
+        Args:
+            delay_ns: nanoseconds to wait; where the job is shed by load, those that it would have waited.
+            shed: whether the job is refused.
+            backlog, zone: waiting jobs of the sample that it was made from, and their zone; ``None`` without a sample.
+            retry_at_ns: instant of the next probe of a circuit that refuses; ``None`` where that is not known.
+        """
         ...
 
-    def decision(self, answer: Answer) -> ThrottleDecision:
-        """Build the public value."""
-        ...
-
-    def peeked(self, answer: Answer) -> ThrottleDecision:
-        """Build the public value for a caller that only looks: nothing is noted of it."""
+    def peeked(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        shed: bool,
+        reason: Reason,
+        backlog: int | None,
+        zone: Zone | None,
+        retry_at_ns: int | None,
+    ) -> Answer:
+        """As `answer`, for a caller that only looks: nothing is noted of it."""
         ...
 
     def outlined(
@@ -136,16 +130,12 @@ class Host(Protocol):
     ) -> dict[str, Any]:
         """Put what was seen into words, without a value of it.
 
-        `probe_ns` is the time to the next probe of a circuit that refuses; for the rest see `Answer`.
+        `probe_ns` is the time to the next probe of a circuit that refuses; for the rest see `answer`.
         """
         ...
 
-    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        """Build what observe mode gives its caller: a go, with the real decision beside it."""
-        ...
-
-    def admitted(self, planned: ThrottleDecision, ticket: Ticket | None) -> ThrottleDecision:
-        """Return `planned` with the ticket of its admission."""
+    def observed(self, answer: Answer) -> Answer:
+        """Build what observe mode makes of an answer: a go that carries it."""
         ...
 
     def not_running(self) -> Exception:

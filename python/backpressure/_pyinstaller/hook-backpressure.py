@@ -6,10 +6,10 @@ from PyInstaller.utils.hooks import copy_metadata
 
 hiddenimports = [
     "backpressure._controller.asynchronous",
-    "backpressure._engine.border",
     "backpressure._engine.pure",
     "backpressure._engine.totals",
     "backpressure._model.arguments",
+    "backpressure._model.decision",
     "backpressure._model.vocabulary",
     "backpressure._native",
     "backpressure._runtime.version",

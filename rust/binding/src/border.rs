@@ -1,15 +1,16 @@
 //! The core's host: what an engine asks of its surroundings, asked of Python.
 
 use backpressure_core::breaker::Change;
-use backpressure_core::host::{Answer, Host, QueueOf};
+use backpressure_core::host::{Answer, Host, Issue, QueueOf};
 use backpressure_core::table::Table as CoreTable;
 use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyString;
 
-use crate::breaker::Ticket;
+use crate::decision::Decisions;
 use crate::guarded::Guarded;
 use crate::queue::{CoreQueue, Queue, Ready};
 use crate::shared::{Shared, ask};
@@ -24,6 +25,7 @@ pub struct Border<'a, 'py> {
     // An object whose critical section guards changes and sums of the table.
     pub changing: &'a Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    pub decisions: &'static Decisions,
     // Whether what is seen by a peek is put into words, not made a decision.
     pub outlines: bool,
 }
@@ -40,10 +42,6 @@ impl<'py> Host for Border<'_, 'py> {
 
     fn text<'a>(&self, name: &'a Self::Name) -> PyResult<&'a str> {
         name.to_str()
-    }
-
-    fn utc_now(&self) -> PyResult<Py<PyAny>> {
-        ask!(self.shared, self.py, utc_now()).map(Bound::unbind)
     }
 
     fn not_running(&self) -> PyErr {
@@ -77,27 +75,33 @@ impl<'py> Host for Border<'_, 'py> {
         ask!(self.shared, self.py, zone_changed(name, priority, old, new)).map(drop)
     }
 
-    fn decision(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        ask!(self.shared, self.py, decision(self.answer(name, answer)?)).map(Bound::unbind)
+    fn answer(&self, name: &Self::Name, answer: &Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        self.finished(intern!(self.py, "answer"), name, answer)
     }
 
-    fn peeked(&self, name: &Self::Name, answer: &mut Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    fn observed(&self, finished: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        ask!(self.shared, self.py, observed(finished)).map(Bound::unbind)
+    }
+
+    fn issue(&self, finished: Py<PyAny>, issue: Issue) -> PyResult<Py<PyAny>> {
+        self.decisions.issue(finished.into_bound(self.py), issue).map(Bound::unbind)
+    }
+
+    fn peeked(&self, name: &Self::Name, answer: &Answer<Py<PyAny>>, observed: bool) -> PyResult<Py<PyAny>> {
         if self.outlines {
-            self.outlined(answer)
+            return self.outlined(answer);
+        }
+        let finished = if let Some(source) = &answer.source {
+            source.finished.clone_ref(self.py)
         } else {
-            ask!(self.shared, self.py, peeked(self.answer(name, answer)?)).map(Bound::unbind)
-        }
+            let finished = self.finished(intern!(self.py, "peeked"), name, answer)?;
+            if observed { self.observed(finished)? } else { finished }
+        };
+        self.decisions.peek(finished.into_bound(self.py)).map(Bound::unbind)
     }
 
-    fn observed(&self, decision: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        if self.outlines {
-            return Ok(decision);
-        }
-        ask!(self.shared, self.py, observed(decision)).map(Bound::unbind)
-    }
-
-    fn share(&self, decision: &Py<PyAny>) -> Py<PyAny> {
-        decision.clone_ref(self.py)
+    fn share(&self, object: &Py<PyAny>) -> Py<PyAny> {
+        object.clone_ref(self.py)
     }
 }
 
@@ -111,28 +115,25 @@ impl<'py> Border<'_, 'py> {
         ask!(self.shared, py, outlined(zone, answer.delay_ns, answer.shed, reason, probe_ns)).map(Bound::unbind)
     }
 
-    /// Makes the package's `Answer`.
-    fn answer(&self, name: &Bound<'py, PyString>, answer: &mut Answer<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    /// Has a method of the host's make the package's `Answer`.
+    fn finished(
+        &self,
+        method: &Bound<'py, PyString>,
+        name: &Bound<'py, PyString>,
+        answer: &Answer<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let (py, vocabulary) = (self.py, self.vocabulary);
-        let timestamp = match &answer.source {
-            Some(source) => source.timestamp.clone_ref(py),
-            None => self.utc_now()?,
-        };
-        let fields: [Bound<'_, PyAny>; 12] = [
+        let fields: [Bound<'_, PyAny>; 8] = [
             vocabulary.priority_member(py, answer.priority).clone(),
             name.clone().into_any(),
             answer.delay_ns.into_pyobject(py)?.into_any(),
             answer.shed.into_pyobject(py)?.to_owned().into_any(),
             vocabulary.reason_member(py, answer.reason).clone(),
-            timestamp.into_bound(py),
             answer.backlog.into_pyobject(py)?,
             answer.zone.map(|zone| vocabulary.zone_member(py, zone).clone()).into_pyobject(py)?,
-            answer.ticket.take().map(Ticket).into_pyobject(py)?,
-            answer.issued_ns.into_pyobject(py)?.into_any(),
             answer.retry_at_ns.into_pyobject(py)?,
-            answer.computed.into_pyobject(py)?.to_owned().into_any(),
         ];
-        vocabulary.answer(PyTuple::new(py, fields)?)
+        self.shared.ask(py, method, &fields).map(Bound::unbind)
     }
 }
 

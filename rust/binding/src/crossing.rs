@@ -13,12 +13,14 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 
-const MOST: usize = 5;
+const MOST: usize = 8;
 
 type Never = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
 type Vectorcall =
     unsafe extern "C-unwind" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
 type NeverOfTuple = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+type NeverAllocates = unsafe extern "C" fn(*mut ffi::PyTypeObject, ffi::Py_ssize_t) -> *mut PyObject;
+type Allocate = unsafe extern "C-unwind" fn(*mut ffi::PyTypeObject, ffi::Py_ssize_t) -> *mut PyObject;
 type CallOfTuple = unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
 
 // SAFETY, for all of these: the two types differ only in whether the function may unwind. `black_box` keeps the
@@ -55,7 +57,7 @@ where
     unsafe { Bound::from_owned_ptr_or_err(py, value) }
 }
 
-/// Calls a method with arguments in a row, of which there are at most four.
+/// Calls a method with arguments in a row, of which there are at most `MOST`.
 pub fn call_method<'py, const N: usize>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
@@ -76,16 +78,17 @@ pub fn call_method<'py, const N: usize>(
     unsafe { Bound::from_owned_ptr_or_err(object.py(), value) }
 }
 
-/// Makes a named tuple of its items, as the class's own `__new__` does it, which is Python and takes four times as
-/// long.
-pub fn named_tuple<'py>(class: &Bound<'py, PyType>, items: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-    let py = class.py();
-    let args = PyTuple::new(py, [items])?;
-    // SAFETY: a class of tuples is made as tuples are; the slot is set before the first module is loaded.
-    unsafe {
-        let new = ffi::PyTuple_Type.tp_new.expect("tuples can be made");
-        Bound::from_owned_ptr_or_err(py, new(class.as_type_ptr(), args.as_ptr(), ptr::null_mut()))
-    }
+/// Makes an object of a class of Python's, its slots empty. A collection that is due may run here.
+#[inline]
+pub fn allocate<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: see above.
+    let allocate = black_box(unsafe { mem::transmute::<NeverAllocates, Allocate>(ffi::PyType_GenericAlloc) });
+    let end = EndOfUnwinding;
+    // SAFETY: the thread is attached, and the class lives.
+    let object = unsafe { allocate(class.as_type_ptr(), 0) };
+    mem::forget(end);
+    // SAFETY: the object is ours, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(class.py(), object) }
 }
 
 struct EndOfUnwinding;

@@ -3,7 +3,7 @@
 use backpressure_core::breaker::Outcome;
 use backpressure_core::call::Admission;
 use backpressure_core::engine::{self as core, Plan, Wanted, nanoseconds};
-use backpressure_core::host::Host;
+use backpressure_core::host::{Host, Issue};
 use backpressure_core::mode::NEVER;
 use backpressure_core::table::in_order;
 use backpressure_core::vocabulary::{OTHER_QUEUES, Priority};
@@ -16,15 +16,19 @@ use crate::bare::nameable;
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
+use crate::decision::{Decisions, Parts, answer_of, parts, ticket_of};
 use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
-use crate::shared::{Shared, ask};
+use crate::shared::Shared;
 use crate::table::Table;
 use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
 
 /// A sample as Python sees it: backlog, instant, oldest age, and the jobs let in since.
 type Seen = (i64, i64, Option<i64>, u64);
+
+/// A delay that was handed out: what the decision is to be made of, and what is its own.
+pub type HandedOut<'py> = (Bound<'py, PyAny>, Issue);
 
 /// Decides. Thread-safe; no call but the host's `read` waits for anything.
 #[pyclass(frozen, name = "Engine", module = "backpressure._native")]
@@ -36,6 +40,7 @@ pub struct Engine {
     // See `Border::changing`.
     changing: Py<PyAny>,
     pub vocabulary: &'static Vocabulary,
+    decisions: &'static Decisions,
 }
 
 #[pymethods]
@@ -48,7 +53,8 @@ impl Engine {
         let core = core::Engine::new(engine_settings(settings, vocabulary)?, origin_ns);
         let shared = Py::new(py, Shared { clock: clock.share(py), host: host.unbind() })?;
         let changing = PyList::empty(py).into_any().unbind();
-        Ok(Self { clock, core, shared, table: Table::new(py), changing, vocabulary })
+        let decisions = Decisions::get(py)?;
+        Ok(Self { clock, core, shared, table: Table::new(py), changing, vocabulary, decisions })
     }
 
     /// Where its milliseconds begin: its first clock reading.
@@ -88,7 +94,8 @@ impl Engine {
             Admission::Instead(decision) => Ok(decision),
             Admission::AsItIs => Ok(planned.clone().unbind()),
             Admission::AsPlanned(ticket) => {
-                ask!(self.shared.get(), py, admitted(planned, ticket.map(Ticket))).map(Bound::unbind)
+                let ticket = ticket.map(Ticket).into_pyobject(py)?;
+                self.decisions.make(Parts { ticket, ..parts(planned)? }).map(Bound::unbind)
             }
         }
     }
@@ -108,11 +115,12 @@ impl Engine {
         failure: Option<Py<PyString>>,
     ) -> PyResult<()> {
         let py = decision.py();
-        let Some(queue) = self.queue(&decision.getattr(intern!(py, "queue_name"))?)? else { return Ok(()) };
+        let name = answer_of(decision)?.getattr(intern!(py, "queue_name"))?;
+        let Some(queue) = self.queue(&name)? else { return Ok(()) };
         if ok == Some(true) && !queue.get().core.breaker.changes_by(Outcome::Success) {
             return Ok(()); // saves the look at the ticket
         }
-        let ticket = decision.getattr(intern!(py, "_ticket"))?;
+        let ticket = ticket_of(decision)?;
         if ticket.is_none() {
             return Ok(());
         }
@@ -272,8 +280,10 @@ impl Engine {
         queue_name: &Bound<'_, PyAny>,
         admit: bool,
     ) -> PyResult<Py<PyAny>> {
-        // No ready answer makes its caller wait, so it is good for `plan` too.
-        match self.ready(priority, queue_name)? {
+        if let Some(decision) = self.ready(priority, queue_name)? {
+            return Ok(decision);
+        }
+        match self.delayed(priority, queue_name, admit)? {
             Some(decision) => Ok(decision),
             None => self.decide(priority, queue_name, admit),
         }
@@ -284,7 +294,54 @@ impl Engine {
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
         let Some(name) = nameable(queue_name) else { return Ok(None) };
-        self.hand_out_by_name(name, priority, |_| true, |_, decision| decision.unbind())
+        self.hand_out_by_name(name, priority, |ready| ready.kind.is_shared(), |_, decision| decision.unbind())
+    }
+
+    /// Makes a decision of the delay that lies ready, if it is still true. Counted, where its caller is admitted.
+    fn delayed(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'_, PyAny>,
+        admit: bool,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
+        let Some(name) = nameable(queue_name) else { return Ok(None) };
+        Ok(self.issue_by_name(name, priority, admit)?.map(Bound::unbind))
+    }
+
+    /// As `issue`, of the queue of a name.
+    pub fn issue_by_name<'py>(
+        &self,
+        name: &Bound<'py, PyString>,
+        priority: Priority,
+        admit: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = name.py();
+        let found = if self.clock.is_system() {
+            // Nothing is called meanwhile, so the table's own reference is enough.
+            self.table.look(name, |queue| self.hand_out_delay(py, queue, priority, admit))?.unwrap_or(Ok(None))?
+        } else {
+            self.queue(name)?.map_or(Ok(None), |queue| self.hand_out_delay(py, queue.as_unbound(), priority, admit))?
+        };
+        self.issue(found)
+    }
+
+    /// Makes the decision of a delay that was handed out.
+    pub fn issue<'py>(&self, handed_out: Option<HandedOut<'py>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        handed_out.map(|(answer, issue)| self.decisions.issue(answer, issue)).transpose()
+    }
+
+    /// Hands out the delay that lies ready for a queue, if it is still true. Nothing of Python's is called but an injected
+    /// clock.
+    pub fn hand_out_delay<'py>(
+        &self,
+        py: Python<'py>,
+        queue: &Py<Queue>,
+        priority: Priority,
+        admit: bool,
+    ) -> PyResult<Option<HandedOut<'py>>> {
+        let share = |answer: &Py<PyAny>| answer.bind(py).clone();
+        self.core.hand_out_delay(&queue.get().core, priority, admit, share, || self.clock.now_ns(py))
     }
 
     /// As `hand_out`; returns what `take`, which must not call out, makes of queue and answer.
@@ -338,22 +395,23 @@ impl Engine {
         work: impl FnOnce(&Border<'_, 'py>, &Plan<'_, Bound<'py, PyString>>) -> PyResult<R>,
     ) -> PyResult<R> {
         let (py, vocabulary) = (planned.py(), self.vocabulary);
-        let (name, ticket) = (planned.getattr(intern!(py, "queue_name"))?, planned.getattr(intern!(py, "_ticket"))?);
-        let delay: f64 = planned.getattr(intern!(py, "delay"))?.extract()?;
+        let Parts { answer, ticket, computed, .. } = parts(planned)?;
+        let name = answer.getattr(intern!(py, "queue_name"))?;
+        let delay: f64 = answer.getattr(intern!(py, "delay"))?.extract()?;
         let plan = Plan {
             name: name.cast()?,
-            priority: vocabulary.priority(&planned.getattr(intern!(py, "priority"))?)?,
-            reason: vocabulary.reason(&planned.getattr(intern!(py, "reason"))?)?,
+            priority: vocabulary.priority(&answer.getattr(intern!(py, "priority"))?)?,
+            reason: vocabulary.reason(&answer.getattr(intern!(py, "reason"))?)?,
             delay_ns: nanoseconds(delay),
-            computed: planned.getattr(intern!(py, "_computed"))?.extract()?,
+            computed: computed.extract()?,
             ticket: if ticket.is_none() { None } else { Some(&ticket.cast::<Ticket>()?.get().0) },
         };
         work(&self.border(py), &plan)
     }
 
     fn border<'a, 'py>(&'a self, py: Python<'py>) -> Border<'a, 'py> {
-        let Self { shared, table, changing, vocabulary, .. } = self;
-        Border { py, shared: shared.get(), table, changing, vocabulary, outlines: false }
+        let Self { shared, table, changing, vocabulary, decisions, .. } = self;
+        Border { py, shared: shared.get(), table, changing, vocabulary, decisions, outlines: false }
     }
 
     fn breaker_of(&self, queue: Bound<'_, Queue>) -> Breaker {

@@ -43,6 +43,20 @@ impl Gate {
         }
     }
 
+    /// As `Engine::issue_by_name`, for the gate's queue and callers that are admitted.
+    pub fn issue<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let engine = self.engine.get();
+        let found = if engine.clock.is_system() {
+            // Nothing is called meanwhile, so the gate's own reference is enough.
+            let found = self.queue.read(|queue| Some(engine.hand_out_delay(py, queue, self.priority, true)));
+            found.unwrap_or(Ok(None))?
+        } else {
+            let queue = self.queue.read(|queue| Some(queue.clone_ref(py)));
+            queue.map_or(Ok(None), |queue| engine.hand_out_delay(py, &queue, self.priority, true))?
+        };
+        engine.issue(found)
+    }
+
     /// Looks the queue up again: it may have been made, or evicted.
     pub fn find_queue(&self, py: Python<'_>) {
         if let Ok(Some(queue)) = self.engine.get().queue(self.queue_name.bind(py))

@@ -1,6 +1,6 @@
 //! The hot calls, as `CPython` makes them: no arguments are packed, and nothing is set up that they do not need.
 //!
-//! This file is for the case that an answer lies ready. In every other case `suggest_throttle` and `suggest` are
+//! This file is for the case that an answer lies ready, or a delay of which each caller gets its own decision. In every other case `suggest_throttle` and `suggest` are
 //! passed on to the ordinary methods of those names, and `run` to the host, with the arguments as they came.
 //!
 //! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding
@@ -17,6 +17,7 @@ use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
 
+use backpressure_core::queue::Kind;
 use backpressure_core::vocabulary::Priority;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::intern;
@@ -126,7 +127,8 @@ unsafe extern "C" fn suggest_throttle(
     unsafe {
         if nargs == 2
             && names.is_null()
-            && let Some(decision) = ready_by_name(slf, args, |_| true, |_, decision| decision.into_ptr())
+            && let Some(decision) = ready_by_name(slf, args, is_shared, |_, decision| decision.into_ptr())
+                .or_else(|| issue_by_name(slf, args))
         {
             return decision;
         }
@@ -155,7 +157,8 @@ unsafe extern "C-unwind" fn run(
 unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see above.
     unsafe {
-        ready_at_gate(slf, |_| true, |_, decision| decision.into_ptr())
+        ready_at_gate(slf, is_shared, |_, decision| decision.into_ptr())
+            .or_else(|| issue_at_gate(slf))
             .unwrap_or_else(|| pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()))
     }
 }
@@ -183,13 +186,13 @@ unsafe extern "C-unwind" fn gate_run(
 #[inline(never)]
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe { ready_by_name(slf, args, |ready| ready.goes, go) }
+    unsafe { ready_by_name(slf, args, |ready| ready.kind == Kind::Go, go) }
 }
 
 #[inline(never)]
 unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe { ready_at_gate(slf, |ready| ready.goes, go) }
+    unsafe { ready_at_gate(slf, |ready| ready.kind == Kind::Go, go) }
 }
 
 fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
@@ -231,6 +234,47 @@ unsafe fn ready_at_gate<R>(
         };
         gate.hand_out(py, accept, take).unwrap_or_else(|error| raise(py, error))
     })
+}
+
+#[inline]
+fn is_shared(ready: &Ready) -> bool {
+    ready.kind.is_shared()
+}
+
+/// Makes a decision of the delay that lies ready for the priority and the name at `args`. Where there is none an
+/// exception may be set.
+#[inline(never)]
+unsafe fn issue_by_name(slf: *mut PyObject, args: Arguments) -> Option<*mut PyObject> {
+    guarded(|| {
+        none_raised()?;
+        // SAFETY: as for the entries; there are two arguments.
+        let (py, engine, [priority, name]) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
+        };
+        let (name, priority) = known(engine, name, priority)?;
+        engine.issue_by_name(name, priority, true).unwrap_or_else(|error| raise(py, error)).map(Bound::into_ptr)
+    })
+}
+
+/// As `issue_by_name`, for a gate.
+#[inline(never)]
+unsafe fn issue_at_gate(slf: *mut PyObject) -> Option<*mut PyObject> {
+    guarded(|| {
+        none_raised()?;
+        // SAFETY: as for the entries.
+        let (py, gate) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Gate>(py, &slf).get())
+        };
+        gate.issue(py).unwrap_or_else(|error| raise(py, error)).map(Bound::into_ptr)
+    })
+}
+
+/// Returns `None` where an exception is set: an injected clock's.
+fn none_raised() -> Option<()> {
+    // SAFETY: who is called here is attached.
+    unsafe { ffi::PyErr_Occurred().is_null() }.then_some(())
 }
 
 /// Lets no panic into `CPython`'s frames: an answer that cannot be looked at counts as not ready, and the ordinary

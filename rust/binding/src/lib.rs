@@ -5,6 +5,7 @@ mod border;
 mod breaker;
 mod clock;
 mod crossing;
+mod decision;
 mod engine;
 mod gate;
 mod guarded;

@@ -39,6 +39,7 @@ impl Queue {
         let seen = Priority::ALL.into_iter().filter_map(|priority| self.core.seen(priority));
         for asked in seen {
             asked.ready.read(|ready| Some(visit.call(&ready.decision))).transpose()?;
+            asked.computed.load().as_ref().map(|computed| visit.call(&computed.finished)).transpose()?;
         }
         Ok(())
     }

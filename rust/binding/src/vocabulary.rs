@@ -6,7 +6,7 @@ use backpressure_core::zone::Zone;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyString, PyTuple};
 
 use crate::bare::nameable;
 use crate::crossing;
@@ -23,7 +23,6 @@ pub struct Vocabulary {
     parse_priority: Py<PyAny>,
     validate_queue_name: Py<PyAny>,
     totals: Py<PyAny>,
-    answer: Py<PyType>,
 }
 
 impl Vocabulary {
@@ -45,7 +44,6 @@ impl Vocabulary {
             parse_priority: arguments.getattr("parse_priority")?.unbind(),
             validate_queue_name: arguments.getattr("validate_queue_name")?.unbind(),
             totals: py.import("backpressure._engine.totals")?.getattr("Totals")?.unbind(),
-            answer: py.import("backpressure._engine.border")?.getattr("Answer")?.cast_into()?.unbind(),
         })
     }
 
@@ -91,11 +89,6 @@ impl Vocabulary {
     /// Returns a legal queue name as an exact `str`, or raises `InvalidQueueError`.
     pub fn queue_name<'py>(&self, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
         Ok(crossing::call(self.validate_queue_name.bind(given.py()), (given,))?.cast_into()?)
-    }
-
-    /// Builds the package's `Answer` of its fields.
-    pub fn answer<'py>(&self, fields: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        crossing::named_tuple(self.answer.bind(fields.py()), fields)
     }
 
     /// Builds the package's `Totals`.

@@ -13,7 +13,7 @@ use crate::host::{Answer, Host};
 use crate::laws::AnyLaw;
 use crate::laws::law::{Advice, saturated};
 use crate::mode::Mode;
-use crate::queue::{Asked, Computed, Place, Queue, Ready};
+use crate::queue::{Asked, Computed, Kind, Place, Queue, Ready};
 use crate::sample::Sample;
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::vocabulary::{Priority, Reason};
@@ -123,12 +123,11 @@ impl<H: Host> Call<'_, H> {
             return self.finish(answer, closed.then_some(kept)).map(Some);
         }
         if answer.delay_ns > 0 && !(ask.admit || self.observes()?) {
-            return self.host.decision(self.name, answer).map(Some);
+            return self.plan(answer, closed.then_some(kept)).map(Some);
         }
         if closed {
-            let kept = (answer.delay_ns == 0).then_some(kept);
             answer.ticket = Some(Ticket::of_closed(word, self.now_ns));
-            return self.finish(answer, kept).map(Some);
+            return self.finish(answer, Some(kept)).map(Some);
         }
         answer.ticket = self.breaker().try_acquire()?;
         if answer.ticket.is_none() && !attempts {
@@ -145,12 +144,12 @@ impl<H: Host> Call<'_, H> {
         let breaker = &self.queue.breaker;
         let word = breaker.word_at(self.now_ns);
         let (closed, forced) = (state_of(word) == State::Closed, is_forced(word));
-        let mut answer = match self.mode.switch().filter(|_| !forced) {
+        let answer = match self.mode.switch().filter(|_| !forced) {
             Some(switch) => self.go(switch),
             None if closed || self.attempts(forced) || breaker.admits(word, self.now_ns) => self.foresee()?,
             None => self.refusal(word),
         };
-        peeked(self.host, self.name, &mut answer, self.observes()?)
+        self.host.peeked(self.name, &answer, self.observes()? && !answer.forced)
     }
 
     /// Asks the breaker again for a planned decision, right before its work.
@@ -201,6 +200,16 @@ impl<H: Host> Call<'_, H> {
 
     fn wait(&self, reason: Reason, delay_ns: u64) -> Answer<H::Object> {
         Answer::wait(self.priority, reason, delay_ns, self.now_ns)
+    }
+
+    /// Makes the answer of a law's advice.
+    fn advised(&self, sample: &Sample, advice: Advice) -> Answer<H::Object> {
+        Answer {
+            shed: advice.shed,
+            zone: Some(advice.zone),
+            backlog: Some(sample.backlog),
+            ..self.wait(advice.reason, advice.delay_ns)
+        }
     }
 
     /// Returns what the law of the queue says of a sample.
@@ -267,13 +276,7 @@ impl<H: Host> Call<'_, H> {
         let cached = self.queue.seen(self.priority).and_then(|asked| asked.computed.load_full());
         let source = cached.filter(|cached| cached.holds(sample.number, settings));
         let advice = source.as_ref().map_or_else(|| self.foresee_by_law(&sample), |cached| Ok(cached.advice))?;
-        Ok(Answer {
-            shed: advice.shed,
-            zone: Some(advice.zone),
-            backlog: Some(sample.backlog),
-            source,
-            ..self.wait(advice.reason, advice.delay_ns)
-        })
+        Ok(Answer { source, ..self.advised(&sample, advice) })
     }
 
     /// Returns what a sample that is not believed any more advises: less and less, until it is the fallback.
@@ -309,12 +312,12 @@ impl<H: Host> Call<'_, H> {
         let source = if let Some(cached) = cached {
             cached
         } else {
-            let advice = self.judge(sample)?;
-            let timestamp = self.host.utc_now()?;
-            let row = (!advice.shed || self.observes()?).then(|| Row::of(advice.reason, true));
+            let (advice, observes) = (self.judge(sample)?, self.observes()?);
+            let row = (!advice.shed || observes).then(|| Row::of(advice.reason, true));
             let counted = row.map_or(0, |row| asked.counters.let_in(row));
+            let finished = self.advised(sample, advice).finished(self.host, self.name, observes)?;
             let settings = Arc::clone(settings);
-            let made = Arc::new(Computed { sample: sample.number, settings, advice, row, counted, timestamp });
+            let made = Arc::new(Computed { sample: sample.number, settings, advice, row, counted, finished });
             // Swapped, so that callers who compute at the same time each see another predecessor, and a change is told
             // once.
             let old = place.swap(Some(Arc::clone(&made))).map_or(Zone::Green, |old| old.advice.zone);
@@ -352,13 +355,10 @@ impl<H: Host> Call<'_, H> {
         }
         Ok(Some(Answer {
             until_count,
-            shed: advice.shed,
-            zone: Some(advice.zone),
-            backlog: Some(sample.backlog),
             source: Some(source),
             computed,
             until_ns: Some(until_ns),
-            ..self.wait(advice.reason, advice.delay_ns)
+            ..self.advised(sample, advice)
         }))
     }
 
@@ -412,37 +412,42 @@ impl<H: Host> Call<'_, H> {
         Answer { shed: true, retry_at_ns, until_ns: Some(until_ns), forced: is_forced(word), ..self.go(reason) }
     }
 
+    /// Makes the decision of a delay that is not counted yet. Keeps it ready as `finish` does, but for one job less, as if
+    /// this one were counted: it will be, after its sleep.
+    fn plan(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
+        let finished = answer.finished(self.host, self.name, false)?;
+        answer.until_count = answer.until_count.map(|count| count.saturating_sub(1));
+        self.keep(answer, kept, Kind::Wait, &finished);
+        self.host.issue(finished, answer.issue())
+    }
+
     /// Counts an answer and makes the decision of it. Keeps that ready for other callers, if `kept` is given: it is
     /// good while the breaker's word and the sample's number are those of `kept`.
     fn finish(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
-        let asked = self.queue.asked(self.priority);
         let observed = !answer.forced && self.observes()?;
         let goes = observed || !answer.shed;
-        let row = Row::of(answer.reason, goes);
-        asked.counters.count(row, if answer.shed { 0 } else { answer.delay_ns }, answer.computed);
-        let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
-        let decision = self.host.decision(self.name, answer)?;
-        let decision = if observed { self.host.observed(decision)? } else { decision };
-        if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
-            let epoch = self.mode.epoch;
-            let kept = self.host.share(&decision);
-            let until_count = answer.until_count.unwrap_or(u64::MAX);
-            drop(asked.ready.put(Ready { decision: kept, epoch, sample, word, until_ns, until_count, row, goes }));
+        let delay_ns = if answer.shed { 0 } else { answer.delay_ns };
+        let counters = &self.queue.asked(self.priority).counters;
+        counters.count(Row::of(answer.reason, goes), delay_ns, answer.computed);
+        let finished = answer.finished(self.host, self.name, observed)?;
+        if delay_ns > 0 {
+            self.keep(answer, kept, if observed { Kind::LetGo } else { Kind::Wait }, &finished);
+            return self.host.issue(finished, answer.issue());
         }
+        let decision = self.host.issue(finished, answer.issue())?;
+        self.keep(answer, kept, if goes { Kind::Go } else { Kind::Refusal }, &decision);
         Ok(decision)
     }
-}
 
-/// Makes the decision of an answer for a caller that only looks; `observes` is the mode of the queue.
-///
-/// # Errors
-/// Those of the host.
-pub fn peeked<H: Host>(
-    host: &H,
-    name: &H::Name,
-    answer: &mut Answer<H::Object>,
-    observes: bool,
-) -> Result<H::Object, H::Error> {
-    let decision = host.peeked(name, answer)?;
-    if observes && !answer.forced { host.observed(decision) } else { Ok(decision) }
+    fn keep(&self, answer: &Answer<H::Object>, kept: Option<(u64, u64)>, kind: Kind, object: &H::Object) {
+        let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
+        if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
+            let epoch = self.mode.epoch;
+            let decision = self.host.share(object);
+            let until_count = answer.until_count.unwrap_or(u64::MAX);
+            let row = Row::of(answer.reason, kind != Kind::Refusal);
+            let ready = Ready { decision, epoch, sample, word, until_ns, until_count, row, kind };
+            drop(self.queue.asked(self.priority).ready.put(ready));
+        }
+    }
 }

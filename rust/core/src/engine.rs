@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::breaker::Ticket;
-use crate::call::{Admission, Ask, Call, Checks, Planned, peeked};
+use crate::call::{Admission, Ask, Call, Checks, Planned};
 use crate::counters::Row;
-use crate::host::{Answer, Host};
+use crate::host::{Answer, Host, Issue};
 use crate::mode::{Mode, Switches};
-use crate::queue::{Place, Queue, Ready};
+use crate::queue::{Kind, Place, Queue, Ready};
 use crate::settings::Settings;
 use crate::table::{Room, Table, in_order, untouched_from_ns, without_queue};
 use crate::vocabulary::{Priority, Reason};
@@ -99,6 +99,42 @@ impl Engine {
         }
     }
 
+    /// Admits and counts one more caller of a delay that lies ready for a queue, if it was made from what holds now and is
+    /// still true. Returns what its decision is to be made of, and what is its own. Without `admit`, who is to wait is
+    /// neither admitted nor counted. `share`, which returns another reference, must not call out.
+    ///
+    /// # Errors
+    /// Those of `now_ns`.
+    pub fn hand_out_delay<P, S: Place<Ready<P>>, D, E>(
+        &self,
+        queue: &Queue<P, S>,
+        priority: Priority,
+        admit: bool,
+        share: impl FnOnce(&P) -> D,
+        now_ns: impl FnOnce() -> Result<i64, E>,
+    ) -> Result<Option<(D, Issue)>, E> {
+        let ready = queue.ready(priority, self.switches.epoch(), |ready| {
+            let Ready { kind, until_ns, sample, word, row, .. } = *ready;
+            (!kind.is_shared()).then(|| (share(&ready.decision), kind, until_ns, sample, word, row))
+        });
+        let Some((asked, (decision, kind, until_ns, sample, word, row))) = ready else { return Ok(None) };
+        let computed = asked.computed.load();
+        let advice = computed.as_ref().filter(|computed| computed.sample == sample).map(|computed| computed.advice);
+        // Another thread may have computed another one meanwhile.
+        let Some(advice) = advice.filter(|advice| advice.delay_ns > 0 && !advice.shed) else { return Ok(None) };
+        drop(computed);
+        let issued_ns = now_ns()?;
+        if issued_ns > until_ns {
+            return Ok(None);
+        }
+        let mut issue = Issue { issued_ns, ticket: None, computed: false };
+        if admit || kind == Kind::LetGo {
+            asked.counters.count(row, advice.delay_ns, false);
+            issue.ticket = Some(Ticket::of_closed(word, issued_ns));
+        }
+        Ok(Some((decision, issue)))
+    }
+
     /// Decides about what `wanted` returns; `admit` tells whether a caller that is to wait is admitted at once.
     ///
     /// # Errors
@@ -158,7 +194,7 @@ impl Engine {
         if answer.reason == Reason::Untracked && self.room.has_room(host, &mode.settings, now_ns) {
             answer = Answer::go(priority, Reason::ColdStart, now_ns);
         }
-        peeked(host, name, &mut answer, mode.settings.observes(|| host.text(name))?)
+        host.peeked(name, &answer, mode.settings.observes(|| host.text(name))?)
     }
 
     fn decide_untracked<T: Table>(
@@ -169,8 +205,9 @@ impl Engine {
         name: &T::Name,
         now_ns: i64,
     ) -> Result<T::Object, T::Error> {
-        let decision = host.decision(name, &mut self.room.untracked(mode, priority, now_ns))?;
-        if mode.settings.observes(|| host.text(name))? { host.observed(decision) } else { Ok(decision) }
+        let mut answer = self.room.untracked(mode, priority, now_ns);
+        let finished = answer.finished(host, name, mode.settings.observes(|| host.text(name))?)?;
+        host.issue(finished, answer.issue())
     }
 
     /// Asks the breaker again for a planned decision, right before its work; one that waited is counted here.

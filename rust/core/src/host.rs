@@ -22,7 +22,7 @@ pub struct Answer<P> {
     pub zone: Option<Zone>,
     /// Backlog of that sample.
     pub backlog: Option<i64>,
-    /// The computation that it was taken from; else it was made just now.
+    /// The computation that it was taken from.
     pub source: Option<Arc<Computed<P>>>,
     /// Whether that computation was made for it.
     pub computed: bool,
@@ -65,6 +65,35 @@ impl<P> Answer<P> {
             forced: false,
         }
     }
+
+    /// Returns what decisions are made of: that of the computation, else the host makes it. `observed` tells whether it
+    /// is what observe mode makes of the answer.
+    ///
+    /// # Errors
+    /// Those of the host.
+    pub fn finished<H: Host<Object = P>>(&self, host: &H, name: &H::Name, observed: bool) -> Result<P, H::Error> {
+        if let Some(source) = &self.source {
+            return Ok(host.share(&source.finished));
+        }
+        let finished = host.answer(name, self)?;
+        if observed { host.observed(finished) } else { Ok(finished) }
+    }
+
+    /// Takes out what is the own of the decision that is made of it.
+    pub fn issue(&mut self) -> Issue {
+        Issue { issued_ns: self.issued_ns, ticket: self.ticket.take(), computed: self.computed }
+    }
+}
+
+/// What is a decision's own, beside what it is made of.
+#[derive(Debug)]
+pub struct Issue {
+    /// When it was made.
+    pub issued_ns: i64,
+    /// The breaker's permission, where there is one.
+    pub ticket: Option<Ticket>,
+    /// Whether the law was computed for it.
+    pub computed: bool,
 }
 
 /// A host's queue.
@@ -72,7 +101,7 @@ pub type QueueOf<H> = Queue<<H as Host>::Object, <H as Host>::Place>;
 
 /// What an engine asks of its surroundings: `backpressure._engine.Host`, as the core sees it.
 pub trait Host {
-    /// What callers see: decisions, and times of computation.
+    /// What callers see: decisions, and what they are made of.
     type Object;
     /// The error of its methods.
     type Error;
@@ -92,12 +121,6 @@ pub trait Host {
     /// # Errors
     /// See [`Self::now_ns`].
     fn text<'a>(&self, name: &'a Self::Name) -> Result<&'a str, Self::Error>;
-
-    /// Returns wall time for display.
-    ///
-    /// # Errors
-    /// See [`Self::now_ns`].
-    fn utc_now(&self) -> Result<Self::Object, Self::Error>;
 
     /// Returns the error for a call on an engine that is not running.
     fn not_running(&self) -> Self::Error;
@@ -138,24 +161,36 @@ pub trait Host {
     /// See [`Self::now_ns`].
     fn zone_changed(&self, name: &Self::Name, priority: Priority, old: Zone, new: Zone) -> Result<(), Self::Error>;
 
-    /// Builds the decision of an answer, out of which it may take what it keeps.
+    /// Builds what decisions are made of: the public value of an answer, which all of them share. Its time is now.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
-    fn decision(&self, name: &Self::Name, answer: &mut Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
+    fn answer(&self, name: &Self::Name, answer: &Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
 
-    /// Builds the decision of an answer for a caller that only looks: nothing is noted of it.
+    /// Builds what observe mode makes of such a value: that of a go, with the real one beside it.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
-    fn peeked(&self, name: &Self::Name, answer: &mut Answer<Self::Object>) -> Result<Self::Object, Self::Error>;
+    fn observed(&self, finished: Self::Object) -> Result<Self::Object, Self::Error>;
 
-    /// Builds the go that observe mode hands out, with the real decision beside it.
+    /// Makes a decision for one caller.
     ///
     /// # Errors
     /// See [`Self::now_ns`].
-    fn observed(&self, decision: Self::Object) -> Result<Self::Object, Self::Error>;
+    fn issue(&self, finished: Self::Object, issue: Issue) -> Result<Self::Object, Self::Error>;
 
-    /// Returns another reference to the same decision.
-    fn share(&self, decision: &Self::Object) -> Self::Object;
+    /// Makes the decision of an answer for a caller that only looks: nothing is noted of it. `observed` tells whether
+    /// it is what observe mode makes of it.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn peeked(
+        &self,
+        name: &Self::Name,
+        answer: &Answer<Self::Object>,
+        observed: bool,
+    ) -> Result<Self::Object, Self::Error>;
+
+    /// Returns another reference to the same object.
+    fn share(&self, object: &Self::Object) -> Self::Object;
 }

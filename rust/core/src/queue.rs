@@ -1,6 +1,6 @@
 //! What an engine remembers of a queue: its sample, the computed advice, and answers ready to be handed out again.
 //!
-//! `P` is the host's object: a decision as its callers get it, and the time of computation as it is shown.
+//! `P` is the host's object: a decision as its callers get it, and what decisions are made of.
 //!
 //! # Memory orderings
 //!
@@ -46,8 +46,8 @@ pub struct Computed<P> {
     pub row: Option<Row>,
     /// What had been let in before.
     pub counted: i64,
-    /// When it said so, for display.
-    pub timestamp: P,
+    /// What decisions are made of.
+    pub finished: P,
 }
 
 impl<P> Computed<P> {
@@ -57,10 +57,31 @@ impl<P> Computed<P> {
     }
 }
 
+/// How an answer that lies ready is handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One decision for all, who may do the job, and at once.
+    Go,
+    /// One decision for all, who must not.
+    Refusal,
+    /// A delay: each gets a decision of its own. Who plans is neither admitted nor counted yet.
+    Wait,
+    /// A delay that observe mode lets go at once: each gets a decision of its own, and is admitted and counted.
+    LetGo,
+}
+
+impl Kind {
+    /// Tells whether all callers get the same decision.
+    #[inline]
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::Go | Self::Refusal)
+    }
+}
+
 /// A finished answer, good for every caller while nothing that it was made from has changed.
 #[derive(Debug)]
 pub struct Ready<P> {
-    /// What callers get.
+    /// What callers get or, if each gets its own, what their decisions are made of.
     pub decision: P,
     /// Epoch of the mode it was made under.
     pub epoch: u64,
@@ -74,8 +95,8 @@ pub struct Ready<P> {
     pub until_count: u64,
     /// Where it counts.
     pub row: Row,
-    /// Whether its caller may do the job, and at once.
-    pub goes: bool,
+    /// How it is handed out.
+    pub kind: Kind,
 }
 
 /// Where a ready answer lies. Nobody waits here: who finds it in use by another thread goes on without it.
@@ -307,7 +328,7 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use super::{Place, Queue, Ready};
+    use super::{Kind, Place, Queue, Ready};
     use crate::counters::Row;
     use crate::settings::CircuitSettings;
     use crate::vocabulary::{Priority, Reason};
@@ -333,7 +354,7 @@ mod tests {
             until_ns: 9,
             until_count: u64::MAX,
             row: Row::of(Reason::BacklogGreen, true),
-            goes: true,
+            kind: Kind::Go,
         }
     }
 

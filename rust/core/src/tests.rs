@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -9,10 +10,10 @@ use std::thread;
 use crate::breaker::{Breaker, Change, Outcome, Ticket, at};
 use crate::call::{Admission, Ask, Call, Planned};
 use crate::engine::{Engine, Plan, Wanted, nanoseconds};
-use crate::host::{Answer, Host};
+use crate::host::{Answer, Host, Issue};
 use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
 use crate::mode::NEVER;
-use crate::queue::{Queue, Ready, Slot};
+use crate::queue::{Kind, Queue, Ready, Slot};
 use crate::settings::{CircuitSettings, PatternSettings, Settings};
 use crate::table::{Table, in_order};
 use crate::vocabulary::{Priority, Reason};
@@ -22,10 +23,10 @@ use crate::zone::{Window, Zone};
 const S: i64 = 1_000_000_000;
 const ASK: Ask = Ask { admit: true, may_read: false, cold: None };
 
-/// A decision as the test's caller sees it; a time of computation is one with no reason.
+/// A decision as the test's caller sees it, or what it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
-    reason: Option<Reason>,
+    reason: Reason,
     delay_ns: u64,
     shed: bool,
     ticket: bool,
@@ -70,11 +71,6 @@ impl Host for Fake {
         Ok(name)
     }
 
-    fn utc_now(&self) -> Result<Seen, &'static str> {
-        self.hear("utc_now");
-        Ok(Seen { reason: None, delay_ns: 0, shed: false, ticket: false, retry_at_ns: None, computed: false })
-    }
-
     fn not_running(&self) -> &'static str {
         "not running"
     }
@@ -111,23 +107,32 @@ impl Host for Fake {
         Ok(())
     }
 
-    fn decision(&self, _: &String, answer: &mut Answer<Seen>) -> Result<Seen, &'static str> {
-        let Answer { reason, delay_ns, shed, retry_at_ns, computed, .. } = *answer;
-        let (reason, ticket) = (Some(reason), answer.ticket.is_some());
-        Ok(Seen { reason, delay_ns, shed, ticket, retry_at_ns, computed })
+    fn answer(&self, _: &String, answer: &Answer<Seen>) -> Result<Seen, &'static str> {
+        self.hear("answer");
+        Ok(finished(answer))
     }
 
-    fn peeked(&self, name: &String, answer: &mut Answer<Seen>) -> Result<Seen, &'static str> {
-        self.decision(name, answer)
+    fn observed(&self, finished: Seen) -> Result<Seen, &'static str> {
+        Ok(Seen { reason: Reason::ObserveOnly, delay_ns: 0, shed: false, ..finished })
     }
 
-    fn observed(&self, decision: Seen) -> Result<Seen, &'static str> {
-        Ok(Seen { reason: Some(Reason::ObserveOnly), delay_ns: 0, shed: false, ..decision })
+    fn issue(&self, finished: Seen, issue: Issue) -> Result<Seen, &'static str> {
+        Ok(Seen { ticket: issue.ticket.is_some(), computed: issue.computed, ..finished })
     }
 
-    fn share(&self, decision: &Seen) -> Seen {
-        *decision
+    fn peeked(&self, _: &String, answer: &Answer<Seen>, observed: bool) -> Result<Seen, &'static str> {
+        let finished = answer.source.as_ref().map_or_else(|| finished(answer), |source| source.finished);
+        if observed && answer.source.is_none() { self.observed(finished) } else { Ok(finished) }
     }
+
+    fn share(&self, object: &Seen) -> Seen {
+        *object
+    }
+}
+
+fn finished(answer: &Answer<Seen>) -> Seen {
+    let Answer { reason, delay_ns, shed, retry_at_ns, .. } = *answer;
+    Seen { reason, delay_ns, shed, ticket: false, retry_at_ns, computed: false }
 }
 
 impl Table for Fake {
@@ -246,7 +251,7 @@ impl World {
     }
 
     fn reason(&self, priority: Priority, now_ns: i64) -> Reason {
-        self.decide(priority, now_ns).reason.unwrap()
+        self.decide(priority, now_ns).reason
     }
 
     fn open(&self, now_ns: i64) {
@@ -259,6 +264,17 @@ impl World {
 
     fn count(&self, priority: Priority, reason: Reason) -> u64 {
         self.queue.asked(priority).counters.totals().reasons[reason.index()]
+    }
+
+    /// Hands out the delay that lies ready for MEDIUM: what it says, and when its decision is made, with a ticket or not.
+    fn delayed(&self, now_ns: i64, admit: bool) -> Option<(Reason, i64, bool)> {
+        let now = || Ok::<_, Infallible>(now_ns);
+        let Ok(found) = self.engine.hand_out_delay(&self.queue, Priority::Medium, admit, |seen| seen.reason, now);
+        found.map(|(reason, issue)| {
+            assert!(!issue.computed);
+            assert_eq!(issue.ticket.as_ref().map_or(now_ns, Ticket::issued_ns), now_ns);
+            (reason, issue.issued_ns, issue.ticket.is_some())
+        })
     }
 
     /// Whether the answer that lies ready for MEDIUM would be served at `now_ns`.
@@ -291,7 +307,7 @@ fn computes_once_per_sample_and_configuration() {
     assert!(world.decide(Priority::Medium, 3).computed);
     world.engine.switches.configure(&settings(|_| {}));
     assert!(world.decide(Priority::Medium, 4).computed);
-    assert_eq!(world.host.heard(), ["utc_now"; 3]);
+    assert_eq!(world.host.heard(), ["answer"; 3]);
     assert_eq!(world.count(Priority::Medium, Reason::BacklogGreen), 4);
 }
 
@@ -338,7 +354,7 @@ fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
         let taken = world.engine.hand_out(
             &world.queue,
             Priority::Medium,
-            |ready| ready.goes == accepted,
+            |ready| (ready.kind == Kind::Go) == accepted,
             |seen| seen.reason,
             |until_ns| {
                 assert_eq!(until_ns, 10 * S);
@@ -350,12 +366,64 @@ fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
     assert_eq!(hand_out(true, Ok(true)), (Ok(None), 0));
     world.queue.put_sample(10, 0, None);
     world.decide(Priority::Medium, 1);
-    assert_eq!(hand_out(true, Ok(true)), (Ok(Some(Some(Reason::BacklogGreen))), 2));
+    assert_eq!(hand_out(true, Ok(true)), (Ok(Some(Reason::BacklogGreen)), 2));
     assert_eq!(hand_out(true, Ok(false)), (Ok(None), 2));
     assert_eq!(hand_out(true, Err("no clock")), (Err("no clock"), 2));
     assert_eq!(hand_out(false, Ok(true)), (Ok(None), 2));
     world.engine.switches.void_ready();
     assert_eq!(hand_out(true, Ok(true)), (Ok(None), 2));
+}
+
+#[test]
+fn of_a_delay_that_lies_ready_each_caller_gets_its_own_decision() {
+    let world = World::new(|_| {});
+    assert_eq!(world.delayed(1, true), None);
+    world.queue.put_sample(5_000, 0, None);
+    assert!(world.decide(Priority::Medium, 1).computed);
+    assert_eq!(world.delayed(2, true), Some((Reason::BacklogRed, 2, true)));
+    assert_eq!(world.delayed(3, false), Some((Reason::BacklogRed, 3, false)));
+    assert_eq!(world.delayed(10 * S, true), Some((Reason::BacklogRed, 10 * S, true)));
+    assert_eq!(world.delayed(10 * S + 1, true), None);
+    let totals = world.queue.asked(Priority::Medium).counters.totals();
+    assert_eq!((totals.reasons[Reason::BacklogRed.index()], totals.computed), (3, 1));
+    assert_eq!((totals.delays.iter().sum::<u64>(), totals.delay_sum_ns), (3, 3 * 5_000_000_000));
+    world.queue.put_sample(5_000, 0, None);
+    assert_eq!(world.delayed(2, true), None);
+    world.decide(Priority::Medium, 1);
+    assert!(world.delayed(2, true).is_some());
+    world.queue.breaker.record(Outcome::Failure(None), None, at(2)).unwrap();
+    assert_eq!(world.delayed(2, true), None);
+}
+
+#[test]
+fn who_plans_leaves_a_delay_ready_and_is_not_counted() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(5_000, 0, None);
+    let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
+    assert_eq!((planned.ticket, planned.computed), (false, true));
+    assert_eq!(world.delayed(2, false), Some((Reason::BacklogRed, 2, false)));
+    assert_eq!(world.count(Priority::Medium, Reason::BacklogRed), 0);
+}
+
+#[test]
+fn a_delay_that_observe_mode_lets_go_lies_ready_for_who_plans_too() {
+    let world = World::new(|settings| settings.observe = true);
+    world.queue.put_sample(5_000, 0, None);
+    world.decide(Priority::Medium, 1);
+    for (nth, admit) in [(2, true), (3, false)] {
+        assert_eq!(world.delayed(2, admit), Some((Reason::ObserveOnly, 2, true)));
+        assert_eq!(world.count(Priority::Medium, Reason::BacklogRed), nth);
+    }
+    assert_eq!(world.host.heard(), ["answer", "Medium: Green -> Red"]);
+}
+
+#[test]
+fn a_delay_lies_ready_for_no_more_jobs_than_its_advice_is_good_for() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(498, 0, None); // in yellow, where it ends at 500
+    world.decide(Priority::Medium, 1);
+    let handed_out = (0..9).take_while(|_| world.delayed(1, true).is_some()).count();
+    assert_eq!(handed_out, 2);
 }
 
 #[test]
@@ -378,21 +446,13 @@ fn seconds_become_nanoseconds_as_in_python() {
 }
 
 #[test]
-fn throttled_advice_is_never_ready() {
-    let world = World::new(|_| {});
-    world.queue.put_sample(300, 0, None);
-    assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogYellow);
-    assert!(!world.is_ready(1));
-}
-
-#[test]
 fn without_a_sample_the_caller_reads_once() {
     let world = World::new(|_| {});
     let ask = Ask { may_read: true, ..ASK };
     assert_eq!(world.ask(Priority::Low, 0, ask), None);
     assert_eq!(world.reason(Priority::Low, 0), Reason::FallbackConservative);
     let cold = world.ask(Priority::Low, 0, Ask { cold: Some(Reason::ColdStart), ..ASK }).unwrap();
-    assert_eq!((cold.reason, cold.delay_ns), (Some(Reason::ColdStart), 0));
+    assert_eq!((cold.reason, cold.delay_ns), (Reason::ColdStart, 0));
     world.queue.read_failed(0);
     assert!(world.ask(Priority::Low, 500 * S, ask).is_some());
 }
@@ -439,7 +499,7 @@ fn an_old_sample_makes_callers_check_the_poller_once_per_interval() {
     for now_ns in [10 * S, 10 * S + 1, 15 * S, 15 * S + 1] {
         world.decide(Priority::Medium, now_ns);
     }
-    assert_eq!(world.host.heard(), ["utc_now", "check_poller", "check_poller"]);
+    assert_eq!(world.host.heard(), ["answer", "check_poller", "check_poller"]);
 }
 
 #[test]
@@ -451,7 +511,7 @@ fn a_queue_that_could_not_be_read_makes_callers_check_the_poller() {
     for now_ns in [0, 1, 5 * S] {
         assert!(world.ask(Priority::Low, now_ns, ask).is_some());
     }
-    assert_eq!(world.host.heard(), ["check_poller", "check_poller"]);
+    assert_eq!(world.host.heard(), ["check_poller", "answer", "answer", "check_poller", "answer"]);
 }
 
 #[test]
@@ -460,7 +520,7 @@ fn stale_advice_moves_to_the_fallback() {
     world.queue.put_sample(500, 0, None);
     let delays = [30 * S + 1, 80 * S, 130 * S].map(|now_ns| {
         let seen = world.decide(Priority::High, now_ns);
-        assert_eq!(seen.reason, Some(Reason::StatsStale));
+        assert_eq!(seen.reason, Reason::StatsStale);
         seen.delay_ns
     });
     assert_eq!(delays, [249_999_999, 175_000_000, 100_000_000]);
@@ -479,7 +539,7 @@ fn switches_beat_everything_but_a_forced_circuit() {
     assert_eq!(world.engine.switches.mode().override_until_ns, None);
     world.queue.breaker.force_open(None);
     let refused = world.decide(Priority::High, i64::MAX);
-    assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), None));
+    assert_eq!((refused.reason, refused.retry_at_ns), (Reason::CircuitOpen, None));
 }
 
 #[test]
@@ -496,12 +556,12 @@ fn an_open_circuit_refuses_until_its_first_probe() {
     world.queue.put_sample(10, 0, None);
     world.open(0);
     let refused = world.decide(Priority::Medium, 1);
-    assert_eq!((refused.reason, refused.shed), (Some(Reason::CircuitOpen), true));
+    assert_eq!((refused.reason, refused.shed), (Reason::CircuitOpen, true));
     assert_eq!(refused.retry_at_ns, Some(5 * S));
     assert!(world.is_ready(5 * S - 1) && !world.is_ready(5 * S));
     let probe = world.decide(Priority::Medium, 5 * S);
-    assert_eq!((probe.reason, probe.ticket), (Some(Reason::BacklogGreen), true));
-    assert_eq!(world.host.heard(), ["utc_now", "Open -> HalfOpen"]);
+    assert_eq!((probe.reason, probe.ticket), (Reason::BacklogGreen, true));
+    assert_eq!(world.host.heard(), ["answer", "answer", "Open -> HalfOpen"]);
     assert_eq!(world.reason(Priority::Medium, 5 * S + 1), Reason::CircuitHalfOpen);
 }
 
@@ -523,7 +583,7 @@ fn high_may_attempt_an_open_circuit_without_a_ticket() {
     world.queue.put_sample(10, 0, None);
     world.open(0);
     let attempt = world.decide(Priority::High, 1);
-    assert_eq!((attempt.reason, attempt.ticket), (Some(Reason::BacklogGreen), false));
+    assert_eq!((attempt.reason, attempt.ticket), (Reason::BacklogGreen, false));
     assert_eq!(world.reason(Priority::Medium, 1), Reason::CircuitOpen);
     world.queue.breaker.force_open(None);
     assert_eq!(world.reason(Priority::High, 1), Reason::CircuitOpen);
@@ -535,10 +595,10 @@ fn a_forced_opening_ends_at_the_first_look_after_its_time() {
     world.queue.put_sample(10, 0, None);
     world.queue.breaker.force_open(Some(5 * S));
     let refused = world.decide(Priority::Medium, 1);
-    assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitOpen), Some(5 * S)));
+    assert_eq!((refused.reason, refused.retry_at_ns), (Reason::CircuitOpen, Some(5 * S)));
     assert!(world.is_ready(5 * S - 1) && !world.is_ready(5 * S));
     assert_eq!(world.reason(Priority::Medium, 5 * S), Reason::BacklogGreen);
-    assert_eq!(world.host.heard(), ["utc_now", "Open -> Closed", "utc_now"][1..]);
+    assert_eq!(world.host.heard(), ["answer", "Open -> Closed", "answer"]);
 }
 
 #[test]
@@ -573,16 +633,16 @@ fn a_planned_wait_is_neither_counted_nor_admitted() {
     let world = World::new(|_| {});
     world.queue.put_sample(500, 0, None);
     let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
-    assert_eq!((planned.reason, planned.ticket), (Some(Reason::BacklogYellow), false));
+    assert_eq!((planned.reason, planned.ticket), (Reason::BacklogYellow, false));
     assert_eq!(world.count(Priority::Medium, Reason::BacklogYellow), 0);
     let admit = || world.call(Priority::Medium, 2, |call| call.admit(Planned::Wait).unwrap());
     assert!(matches!(admit(), Admission::AsPlanned(Some(_))));
     world.open(2);
     let Admission::Instead(refused) = admit() else { panic!("an open circuit admitted") };
-    assert_eq!(refused.reason, Some(Reason::CircuitOpen));
+    assert_eq!(refused.reason, Reason::CircuitOpen);
     world.engine.switches.set_emergency(true);
     let Admission::Instead(go) = admit() else { panic!("the switch was not asked") };
-    assert_eq!(go.reason, Some(Reason::EmergencyMode));
+    assert_eq!(go.reason, Reason::EmergencyMode);
 }
 
 #[test]
@@ -626,11 +686,11 @@ fn a_probe_is_foreseen_and_not_taken() {
     world.queue.put_sample(600, 0, None);
     world.open(0);
     let refused = world.peek(Priority::Medium, 1);
-    assert_eq!((refused.reason, refused.shed, refused.retry_at_ns), (Some(Reason::CircuitOpen), true, Some(5 * S)));
+    assert_eq!((refused.reason, refused.shed, refused.retry_at_ns), (Reason::CircuitOpen, true, Some(5 * S)));
     let before = world.queue.breaker.word();
     for _ in 0..3 {
         let seen = world.peek(Priority::Medium, 5 * S);
-        assert_eq!((seen.reason, seen.ticket, seen.computed), (Some(Reason::BacklogRed), false, false));
+        assert_eq!((seen.reason, seen.ticket, seen.computed), (Reason::BacklogRed, false, false));
     }
     assert_eq!(world.peek(Priority::Low, 5 * S).delay_ns, 2_100_000_000);
     assert_eq!((world.queue.breaker.word(), world.queue.breaker.last_probe_ns()), (before, None));
@@ -641,19 +701,19 @@ fn a_probe_is_foreseen_and_not_taken() {
 #[test]
 fn a_look_ends_neither_a_forced_opening_nor_asks_for_anything() {
     let world = World::new(|settings| settings.degrade_ns = 100 * S);
-    assert_eq!(world.peek(Priority::Medium, 0).reason, Some(Reason::ColdStart));
+    assert_eq!(world.peek(Priority::Medium, 0).reason, Reason::ColdStart);
     world.queue.read_failed(0);
-    assert_eq!(world.peek(Priority::Medium, 0).reason, Some(Reason::FallbackConservative));
+    assert_eq!(world.peek(Priority::Medium, 0).reason, Reason::FallbackConservative);
     world.queue.put_sample(300, 0, None);
     world.host.reads_first.set(true);
     let aged = [10 * S + 1, 30 * S, 30 * S + 1, 130 * S, 130 * S + 1];
-    let reasons = aged.map(|now_ns| world.peek(Priority::Medium, now_ns).reason.unwrap());
+    let reasons = aged.map(|now_ns| world.peek(Priority::Medium, now_ns).reason);
     let (yellow, stale) = (Reason::BacklogYellow, Reason::StatsStale);
     assert_eq!(reasons, [yellow, yellow, stale, stale, Reason::FallbackConservative]);
     world.queue.breaker.force_open(Some(5 * S));
     let before = world.queue.breaker.word();
-    assert_eq!(world.peek(Priority::High, 5 * S - 1).reason, Some(Reason::CircuitOpen));
-    assert_eq!(world.peek(Priority::High, 5 * S).reason, Some(Reason::BacklogYellow));
+    assert_eq!(world.peek(Priority::High, 5 * S - 1).reason, Reason::CircuitOpen);
+    assert_eq!(world.peek(Priority::High, 5 * S).reason, Reason::BacklogYellow);
     assert_eq!((world.queue.breaker.word(), world.host.heard()), (before, vec![]));
 }
 
@@ -661,9 +721,9 @@ fn a_look_ends_neither_a_forced_opening_nor_asks_for_anything() {
 fn what_is_foreseen_in_observe_mode_is_a_go_but_for_what_is_forced() {
     let world = World::new(|settings| settings.observe = true);
     world.queue.put_sample(1_000, 0, None);
-    assert_eq!(world.peek(Priority::Low, 1).reason, Some(Reason::ObserveOnly));
+    assert_eq!(world.peek(Priority::Low, 1).reason, Reason::ObserveOnly);
     world.queue.breaker.force_open(None);
-    assert_eq!(world.peek(Priority::Low, 1).reason, Some(Reason::CircuitOpen));
+    assert_eq!(world.peek(Priority::Low, 1).reason, Reason::CircuitOpen);
 }
 
 /// An engine that runs, and its host with a table.
@@ -689,13 +749,13 @@ impl House {
     }
 
     fn reason(&self, name: &str, now_ns: i64) -> Reason {
-        self.try_decide(name, now_ns).unwrap().reason.unwrap()
+        self.try_decide(name, now_ns).unwrap().reason
     }
 
     fn peek(&self, name: &str, now_ns: i64) -> Result<Reason, &'static str> {
         self.host.now_ns.set(now_ns);
         let seen = self.engine.peek(&self.host, Priority::Medium, || Ok(name.to_owned()))?;
-        Ok(seen.reason.unwrap())
+        Ok(seen.reason)
     }
 
     fn names(&self) -> Vec<String> {
@@ -738,7 +798,7 @@ fn a_queue_is_read_at_first_sight() {
     assert_eq!(house.reason("a", 0), Reason::ColdStart);
     house.host.backlog.set(Some(300));
     assert_eq!(house.reason("a", 1), Reason::BacklogYellow);
-    assert_eq!(house.host.heard()[1..3], ["read a, wait: true", "utc_now"]);
+    assert_eq!(house.host.heard()[1..4], ["answer", "read a, wait: true", "answer"]);
 }
 
 #[test]
@@ -756,7 +816,7 @@ fn names_beyond_the_room_are_counted_together() {
     let house = House::new(|settings| settings.max_queues = 1);
     house.reason("a", 0);
     let beyond = house.try_decide("b", 1).unwrap();
-    assert_eq!((beyond.reason, beyond.delay_ns), (Some(Reason::Untracked), 500_000_000));
+    assert_eq!((beyond.reason, beyond.delay_ns), (Reason::Untracked, 500_000_000));
     house.engine.switches.set_override(Some(NEVER));
     assert_eq!(house.reason("b", 1), Reason::ManualOverride);
     assert_eq!((house.names(), house.others()), (vec!["a".into()], 2));
@@ -845,7 +905,7 @@ fn the_loser_of_a_race_is_refused_on_behalf_of_a_closed_word() {
     let world = World::new(|_| {});
     let closed = Word::unpack(0).pack();
     let refused = world.call(Priority::Medium, 7, |call| call.reject((closed, 0)).unwrap());
-    assert_eq!((refused.reason, refused.retry_at_ns), (Some(Reason::CircuitHalfOpen), Some(7)));
+    assert_eq!((refused.reason, refused.retry_at_ns), (Reason::CircuitHalfOpen, Some(7)));
     assert!(!world.is_ready(7));
 }
 

@@ -1,4 +1,4 @@
-"""A host that builds decisions, answers reads as told, and writes down all that its engine asks of it."""
+"""A host that builds answers, answers reads as told, and writes down all that its engine asks of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from backpressure._controller.outcome import is_plain
-from backpressure._engine.border import Answer
-from backpressure._model.decision import ThrottleDecision
+from backpressure._model.decision import Answer, ThrottleDecision
 from backpressure._model.errors import ControllerNotStartedError
 from backpressure._model.vocabulary import Priority, Reason, Zone
 from support.breaker_model import shown_word
@@ -25,16 +22,18 @@ if TYPE_CHECKING:
 
 def plain(value: object) -> object:
     """Return what of `value` must not differ between the engines."""
+    if isinstance(value, Answer):
+        return tuple(plain(part) for name, part in zip(value._fields, value, strict=True) if name != "sleeper")
     if isinstance(value, ThrottleDecision):
-        fields = attrs.fields(ThrottleDecision)
-        return (*(plain(getattr(value, field.name)) for field in fields if field.name != "_sleeper"), value.retry_after)
+        parts = (value._answer, value._issued_ns, value._ticket, value._computed)
+        return ("decision", *map(plain, parts), value.retry_after)
     if hasattr(value, "generation") and hasattr(value, "probe"):
         return ("ticket", value.generation, value.probe, repr(value))
     return value
 
 
 class FakeHost:
-    """See `border.Host`. `built` is what decisions were made of, `gone` the evicted, `told` the rest."""
+    """See `border.Host`. `built` is what answers were made of, `gone` the evicted, `told` the rest."""
 
     engine: Engine
 
@@ -57,60 +56,41 @@ class FakeHost:
         self.gone.clear()
 
     def utc_now(self) -> datetime:
-        # Another instant each time: so a time kept where the other engine asks anew is seen.
+        # Another instant each time: so an answer kept where the other engine asks anew is seen.
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._ticks))
 
-    def decision(self, answer: Answer) -> ThrottleDecision:
-        assert type(answer) is Answer
-        self.built.append(tuple(map(plain, answer)))
-        return self._value(answer)
+    def answer(self, *given: Any) -> Answer:
+        self.built.append(("answer", *map(plain, given)))
+        return self._answer(*given)
 
-    def peeked(self, answer: Answer) -> ThrottleDecision:
-        assert type(answer) is Answer
-        assert (answer.ticket, answer.computed) == (None, False)
-        self.built.append(("peeked", *map(plain, answer)))
-        return self._value(answer)
+    def peeked(self, *given: Any) -> Answer:
+        self.built.append(("peeked", *map(plain, given)))
+        return self._answer(*given)
 
     def outlined(
         self, zone: Zone | None, delay_ns: int, shed: bool, reason: Reason, probe_ns: int | None
     ) -> dict[str, Any]:
         return {"zone": zone, "delay_ns": delay_ns, "shed": shed, "reason": reason, "probe_ns": probe_ns}
 
-    def _value(self, answer: Answer) -> ThrottleDecision:
-        return ThrottleDecision(
-            answer.priority,
-            answer.queue_name,
-            math.inf if answer.shed else answer.delay_ns / 1e9,
-            answer.shed,
-            answer.reason,
-            answer.timestamp,
-            answer.backlog,
-            answer.zone,
-            None,
-            self._sleeper,
-            answer.ticket,
-            answer.issued_ns,
-            answer.retry_at_ns,
-            answer.delay_ns / 1e9 if answer.delay_ns else None,
-            answer.computed,
-        )
+    def _answer(
+        self,
+        priority: Priority,
+        queue_name: str,
+        delay_ns: int,
+        shed: bool,
+        reason: Reason,
+        backlog: int | None,
+        zone: Zone | None,
+        retry_at_ns: int | None,
+    ) -> Answer:
+        delay, retry_delay = math.inf if shed else delay_ns / 1e9, delay_ns / 1e9 if delay_ns else None
+        fields = (priority, queue_name, delay, shed, reason, self.utc_now(), backlog, zone)
+        return Answer(*fields, None, self._sleeper, retry_at_ns, retry_delay, None)
 
-    def observed(self, decision: ThrottleDecision) -> ThrottleDecision:
-        self.built.append(("observed", plain(decision)))
-        return attrs.evolve(
-            decision,
-            delay=0.0,
-            should_shed=False,
-            reason=Reason.OBSERVE_ONLY,
-            advised=decision,
-            retry_at_ns=None,
-            retry_delay=None,
-            computed=False,
-        )
-
-    def admitted(self, planned: ThrottleDecision, ticket: Any) -> ThrottleDecision:
-        self.built.append((plain(planned), plain(ticket)))
-        return attrs.evolve(planned, ticket=ticket)
+    def observed(self, answer: Answer) -> Answer:
+        self.built.append(("observed", plain(answer)))
+        go = answer._replace(delay=0.0, should_shed=False, reason=Reason.OBSERVE_ONLY, advised=answer)
+        return go._replace(retry_at_ns=None, retry_delay=None)
 
     def not_running(self) -> Exception:
         return ControllerNotStartedError("start it")

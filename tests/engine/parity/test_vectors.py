@@ -91,7 +91,7 @@ def engine_settings(entry: dict[str, Any]) -> EngineSettings:
 def row(decision: ThrottleDecision) -> list[Any]:
     """Return a decision as the vectors hold it."""
     ticket, advised = decision._ticket, decision.advised
-    delay = (decision._retry_delay or 0) if decision.should_shed else decision.delay
+    delay = (decision._answer.retry_delay or 0) if decision.should_shed else decision.delay
     return [
         decision.reason,
         round(delay * 1e9),
@@ -99,7 +99,7 @@ def row(decision: ThrottleDecision) -> list[Any]:
         decision.zone,
         decision.backlog_size,
         ticket and [ticket.generation, ticket.probe],
-        decision._retry_at_ns,
+        decision._answer.retry_at_ns,
         advised and row(advised),
     ]
 

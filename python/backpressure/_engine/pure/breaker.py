@@ -45,7 +45,8 @@ class Ticket(Uncopied):
         self.generation = generation
         self.issued_ns = issued_ns
         self.probe = probe
-        self._settle = itertools.count().__next__  # atomic, unlike a test and a store
+        if probe:
+            self._settle = itertools.count().__next__  # atomic, unlike a test and a store
 
     def settle(self) -> bool:
         """Tell whether the result that comes with this ticket may count; true once for a probe."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backpressure._engine.pure.breaker import Ticket
 from backpressure._engine.pure.draft import Draft
-from backpressure._engine.pure.queue import Computed, Ready
+from backpressure._engine.pure.queue import Computed, Delay, Ready
 from backpressure._engine.sync import ForkLock
 from backpressure._engine.word import CLOSED, OPEN, generation_of, is_forced, state_of
+from backpressure._model.decision import issued
 from backpressure._model.vocabulary import Priority, Reason, Zone
 
 if TYPE_CHECKING:
@@ -103,13 +104,14 @@ class Call:
         draft = self._advise(sample, ask)
         if draft is None:
             return None
+        kept = (word, sample) if closed else None
         if draft.shed:
-            return self._finish(draft, kept=(word, sample) if closed else None)
+            return self._finish(draft, kept=kept)
         if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observes(queue.name)):
-            return draft.decision(self._host, self._priority, queue.name, self._now_ns)
+            return self._plan(draft, kept=kept)
         if closed:
             ticket: Ticket | None = Ticket(generation_of(word), self._now_ns, probe=False)
-            return self._finish(draft, ticket=ticket, kept=(word, sample) if draft.delay_ns == 0 else None)
+            return self._finish(draft, ticket=ticket, kept=kept)
         ticket = breaker.try_acquire()
         if ticket is None and not self._attempts(forced=forced):
             return self._reject(breaker.word, sample)
@@ -134,15 +136,15 @@ class Call:
         """Ask the breaker again for a planned decision, right before its work; one that waited is counted here."""
         queue = self._queue
         breaker = queue.breaker
-        counted = planned.delay == 0  # when made; then only the breaker may have changed
+        answer, held = planned._answer, planned._ticket  # noqa: SLF001 - engines make decisions, and know what of
+        counted = answer.delay == 0  # when made; then only the breaker may have changed
         word = self._look()
         forced = is_forced(word)
         switch = self._mode.switch()
         if switch is not None and not forced:
             return planned if counted else self._finish(Draft(switch))
-        held = planned._ticket  # noqa: SLF001 - tickets are the engine's own
         if counted and not forced:
-            observed = planned.reason is Reason.OBSERVE_ONLY
+            observed = answer.reason is Reason.OBSERVE_ONLY
             if observed or breaker.honours(word, held, self._now_ns):
                 return planned
         ticket = breaker.try_acquire()
@@ -150,7 +152,7 @@ class Call:
             return self._reject(breaker.word, queue.sample)
         if not counted:
             self._table.count(planned)
-        return self._host.admitted(planned, ticket)
+        return issued(answer, planned._issued_ns, ticket, planned._computed)  # noqa: SLF001 - see above
 
     def _attempts(self, *, forced: bool) -> bool:
         """Tell whether the call goes through an open circuit, without a ticket."""
@@ -198,10 +200,10 @@ class Call:
             return self._stale(sample, age_ns, self._foreseen_by_law)
         cached = queue.computed[self._index]
         if cached is not None and cached.holds(sample, settings):
-            (zone, delay_ns, shed, reason, _), timestamp = cached.advice, cached.timestamp
+            (zone, delay_ns, shed, reason, _), finished = cached.advice, cached.finished
         else:
-            (zone, delay_ns, shed, reason, _), timestamp = self._foreseen_by_law(sample), None
-        return Draft(reason, delay_ns, shed, zone, sample.backlog, timestamp)
+            (zone, delay_ns, shed, reason, _), finished = self._foreseen_by_law(sample), None
+        return Draft(reason, delay_ns, shed, zone, sample.backlog, finished)
 
     def _stale(self, sample: Sample, age_ns: int, by_law: Callable[[Sample], Advice]) -> Draft:
         """Return what a sample that is not believed any more advises: less and less, until it is the fallback."""
@@ -232,10 +234,12 @@ class Call:
         cached = queue.computed[index]
         computed = cached is None or not cached.holds(sample, settings)
         if cached is None or computed:
-            advice = self._by_law(sample)
-            row = counters.row(advice.reason, goes=True) if settings.observes(queue.name) or not advice.shed else None
+            advice, observes = self._by_law(sample), settings.observes(queue.name)
+            row = counters.row(advice.reason, goes=True) if observes or not advice.shed else None
             counted = 0 if row is None else counters.let_in(row)
-            cached = Computed(sample, settings, advice, self._host.utc_now(), row=row, counted=counted)
+            draft = Draft(advice.reason, advice.delay_ns, advice.shed, advice.zone, sample.backlog)
+            finished = draft.answer(self._host, self._priority, queue.name, observes=observes)
+            cached = Computed(sample, settings, advice, finished, row=row, counted=counted)
             before = queue.put_computed(index, cached)
             old = Zone.GREEN if before is None else before.advice.zone
             if old is not advice.zone:
@@ -261,7 +265,7 @@ class Call:
                 return None
             if let_in > room:
                 until_ns = min(until_ns, queue.hurry_at_ns[index] - 1)
-        return Draft(reason, delay_ns, shed, zone, sample.backlog, cached.timestamp, computed, until_ns, until_count)
+        return Draft(reason, delay_ns, shed, zone, sample.backlog, cached.finished, computed, until_ns, until_count)
 
     def _hurries(self) -> bool:
         """Tell whether a read of the queue may be asked for again."""
@@ -293,6 +297,16 @@ class Call:
             until_ns = min(until_ns, retry_at_ns - 1)
         return Draft(reason, shed=True, until_ns=until_ns, forced=is_forced(word)), retry_at_ns
 
+    def _plan(self, draft: Draft, *, kept: tuple[int, Sample | None] | None) -> ThrottleDecision:
+        """Make the decision of a delay that is not counted yet, and keep it ready as `_finish` does.
+
+        It is for one job less, as if this one were counted: it will be, after its sleep.
+        """
+        answer = draft.answer(self._host, self._priority, self._queue.name, observes=False)
+        decision = issued(answer, self._now_ns, None, draft.computed)
+        self._keep(decision, draft._replace(until_count=draft.until_count - 1), kept, observed=False)
+        return decision
+
     def _finish(
         self,
         draft: Draft,
@@ -305,27 +319,41 @@ class Call:
 
         It serves them while word and sample are those of `kept`.
         """
-        mode, queue = self._mode, self._queue
-        counters = queue.counters[self._index]
-        observed = mode.settings.observes(queue.name) and not draft.forced
+        queue, index = self._queue, self._index
+        observes = self._mode.settings.observes(queue.name)
+        observed = observes and not draft.forced
         goes, delay_ns = observed or not draft.shed, 0 if draft.shed else draft.delay_ns
-        counters.count(draft.reason, goes=goes, delay_ns=delay_ns, computed=draft.computed)
-        decision = draft.decision(self._host, self._priority, queue.name, self._now_ns, ticket, retry_at_ns)
-        if observed:
-            decision = self._host.observed(decision)
-        until_ns = draft.until_ns
-        if kept is not None and until_ns is not None and until_ns >= self._now_ns and mode.switch() is None:
-            word, sample = kept
-            ready = Ready(
-                decision,
-                queue,
-                queue.breaker,
-                epoch=mode,
-                sample=sample,
-                word=word,
-                until_ns=until_ns,
-                count=counters.row(draft.reason, goes=goes).count,
-                last_count=draft.until_count - 1,
-            )
-            self._table.keep(self._priority, ready)
+        queue.counters[index].count(draft.reason, goes=goes, delay_ns=delay_ns, computed=draft.computed)
+        answer = draft.answer(self._host, self._priority, queue.name, observes=observes, retry_at_ns=retry_at_ns)
+        decision = issued(answer, self._now_ns, ticket, draft.computed)
+        self._keep(decision, draft, kept, observed=observed)
         return decision
+
+    def _keep(
+        self, decision: ThrottleDecision, draft: Draft, kept: tuple[int, Sample | None] | None, *, observed: bool
+    ) -> None:
+        mode, queue, until_ns = self._mode, self._queue, draft.until_ns
+        if kept is None or until_ns is None or until_ns < self._now_ns or mode.switch() is not None:
+            self._table.look_at_count(self._priority, queue.name)
+            return
+        (word, sample), counters = kept, queue.counters[self._index]
+        goes = observed or not draft.shed
+        row = counters.row(draft.reason, goes=goes)
+        delay = None
+        if draft.delay_ns > 0 and not draft.shed:
+            answer = decision._answer  # noqa: SLF001 - it was just made of it
+            delay = Delay(answer, draft.delay_ns, counters, row, lets_go=observed)
+        ready = Ready(
+            decision,
+            queue,
+            queue.breaker,
+            delay=delay,
+            goes=goes and delay is None,
+            epoch=mode,
+            sample=sample,
+            word=word,
+            until_ns=until_ns,
+            count=row.count,
+            last_count=draft.until_count - 1,
+        )
+        self._table.keep(self._priority, ready)

@@ -12,19 +12,22 @@ from backpressure._model.vocabulary import REFUSALS
 if TYPE_CHECKING:
     from backpressure._model.vocabulary import Reason
 
+_MOST_RECENT = 100
 _PLACES: dict[object, int] = {reason: place for place, reason in enumerate(REASONS)}
 
 
 class Counters:
     """Live counts of one (queue, priority)."""
 
-    __slots__ = ("_computed", "_delay_sum_ns", "_delays", "_lock", "_rows")
+    __slots__ = ("_computed", "_delay_sum_ns", "_delays", "_lock", "_recent", "_rows")
 
     def __init__(self) -> None:
         # By reason; what observe mode let go, by ``("let go", reason)``; and ``"late"``.
         self._rows: dict[object, Tally] = {}
         self._computed = Tally()
-        self._lock = ForkLock()  # of the two below; only callers that are to sleep anyway take it
+        # Delays that are not in their buckets yet: a lock for each would take longer than all else of a decision.
+        self._recent: list[int] = []
+        self._lock = ForkLock()  # of taking from them, and of the two below
         self._delays = [0] * (len(DELAY_BUCKETS_NS) + 1)
         self._delay_sum_ns = 0
 
@@ -50,14 +53,30 @@ class Counters:
         if computed:
             self._computed.add()
         if delay_ns > 0:
-            bucket = bisect.bisect_left(DELAY_BUCKETS_NS, delay_ns)
-            with self._lock():
-                self._delays[bucket] += 1
+            self.count_delay(delay_ns)
+
+    def count_delay(self, delay_ns: int) -> None:
+        """Count the delay of a decision, beside its own count."""
+        self._recent.append(delay_ns)
+        if len(self._recent) >= _MOST_RECENT:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Put the recent delays into their buckets."""
+        recent = self._recent
+        with self._lock():
+            for _ in range(len(recent)):
+                # A signal handler may take them meanwhile, but none runs between question and call.
+                delay_ns = recent.pop() if recent else None
+                if delay_ns is None:
+                    break
+                self._delays[bisect.bisect_left(DELAY_BUCKETS_NS, delay_ns)] += 1
                 self._delay_sum_ns += delay_ns
 
     def totals(self) -> Totals:
         """Return what was counted so far."""
         with self._lock():
+            self._sort()
             delays, delay_sum_ns = tuple(self._delays), self._delay_sum_ns
         # Few of all the reasons occur.
         reasons, let_go, late = [0] * len(REASONS), [0] * len(REFUSALS), 0

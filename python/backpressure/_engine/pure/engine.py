@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from backpressure._engine.pure.breaker import Ticket
 from backpressure._engine.pure.call import Ask, Call, Checks
 from backpressure._engine.pure.draft import Draft
 from backpressure._engine.pure.mode import Switches
 from backpressure._engine.pure.table import Table, without_state
 from backpressure._engine.sample import Sample
-from backpressure._engine.word import is_pristine
+from backpressure._engine.word import generation_of, is_pristine
 from backpressure._model.arguments import MAX_NAME_BYTES, parse_priority, validate_queue_name
 from backpressure._model.clock import SystemClock
+from backpressure._model.decision import issued
 from backpressure._model.vocabulary import Priority, Reason
 from backpressure._runtime.called import called
 from backpressure._runtime.uncopied import Uncopied
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from backpressure._engine.border import Host
     from backpressure._engine.pure.breaker import Breaker
     from backpressure._engine.pure.mode import Mode
-    from backpressure._engine.pure.queue import Queue, Ready
+    from backpressure._engine.pure.queue import Delay, Queue, Ready
     from backpressure._engine.settings import EngineSettings
     from backpressure._engine.totals import Totals
     from backpressure._model.arguments import MaxWait
@@ -57,6 +59,8 @@ class Engine(Switches, Uncopied):
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _SUGGEST)
+        if ready.delay is not None:
+            return self._issue(ready, ready.delay, priority, queue_name, _SUGGEST)
         if next(ready.count) >= ready.last_count:
             ready.until_ns = -math.inf
         return ready.decision
@@ -69,7 +73,8 @@ class Engine(Switches, Uncopied):
         mode = self.mode_due(now_ns)
         name = validate_queue_name(queue_name)
         draft, retry_at_ns = self._foresee(mode, parsed, name, now_ns)
-        return draft.peeked(self._host, mode, parsed, name, now_ns, retry_at_ns)
+        observes = mode.settings.observes(name)
+        return draft.peeked(self._host, parsed, name, observes=observes, retry_at_ns=retry_at_ns)
 
     def outlook(self, queue_name: str) -> tuple[dict[str, Any], ...]:
         if not self.mode.running:
@@ -90,10 +95,11 @@ class Engine(Switches, Uncopied):
         return draft, None
 
     def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        # No answer that lies ready makes its caller wait, so it serves whoever asks.
         ready = self._find_ready(priority, queue_name)
         if ready is None:
             return self._decide(priority, queue_name, _PLAN)
+        if ready.delay is not None:
+            return self._issue(ready, ready.delay, priority, queue_name, _PLAN)
         if next(ready.count) >= ready.last_count:
             ready.until_ns = -math.inf
         return ready.decision
@@ -111,7 +117,7 @@ class Engine(Switches, Uncopied):
         **kwargs: Any,
     ) -> Any:
         ready = None if max_wait is not None else self._find_ready(priority, queue_name)
-        if ready is None or ready.decision.should_shed:
+        if ready is None or not ready.goes:
             return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
@@ -129,9 +135,23 @@ class Engine(Switches, Uncopied):
     ) -> Any:
         """As `run`, for a gate, with every keyword argument for the work."""
         ready = self._find_ready(priority, queue_name)
-        if ready is None or ready.decision.should_shed:
+        if ready is None or not ready.goes:
             return self._host.run_within(priority, queue_name, max_wait, patient, work, *args, **kwargs)
         return self._perform(ready, work, args, kwargs)
+
+    def _issue(
+        self, ready: Ready, delay: Delay, priority: Priority | str, queue_name: str, ask: Ask
+    ) -> ThrottleDecision:
+        """Make a decision of a delay that lies ready."""
+        now_ns = self.now_ns()
+        if now_ns > ready.until_ns:
+            return self._decide(priority, queue_name, ask)
+        if not (ask.admit or delay.lets_go):
+            return issued(delay.answer, now_ns)
+        if next(ready.count) >= ready.last_count:
+            ready.until_ns = -math.inf
+        delay.counters.count_delay(delay.delay_ns)
+        return issued(delay.answer, now_ns, Ticket(generation_of(ready.word), now_ns, probe=False))
 
     def _perform(self, ready: Ready, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the work of a job whose answer lies ready."""
@@ -192,8 +212,8 @@ class Engine(Switches, Uncopied):
         return self._queues.get(name) if type(name) is str and len(name) <= MAX_NAME_BYTES else None
 
     def _decide_untracked(self, mode: Mode, priority: Priority, name: str, now_ns: int) -> ThrottleDecision:
-        decision = self._table.untracked(mode, priority).decision(self._host, priority, name, now_ns)
-        return self._host.observed(decision) if mode.settings.observes(name) else decision
+        draft, observes = self._table.untracked(mode, priority), mode.settings.observes(name)
+        return issued(draft.answer(self._host, priority, name, observes=observes), now_ns)
 
     def _look(self) -> tuple[Mode, int]:
         """Return the mode that holds now, and now."""
@@ -212,13 +232,14 @@ class Engine(Switches, Uncopied):
 
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         mode, now_ns = self._look()
-        if planned.reason is Reason.UNTRACKED:
+        answer = planned._answer  # noqa: SLF001 - engines make decisions, and know what of
+        if answer.reason is Reason.UNTRACKED:
             return planned  # it was counted when made, and has no breaker
-        name = planned.queue_name
+        name = answer.queue_name
         queue = self._queues.get(name) or self._table.track(name, now_ns, evict=True)
         if queue is not None:
-            return self._call(mode, planned.priority, queue, now_ns).admit(planned)
-        if planned.delay > 0:
+            return self._call(mode, answer.priority, queue, now_ns).admit(planned)
+        if answer.delay > 0:
             self._table.count(planned)
         return planned
 

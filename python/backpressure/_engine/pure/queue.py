@@ -10,30 +10,30 @@ from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from backpressure._engine.laws.law import Advice, Law
     from backpressure._engine.pure.breaker import Breaker
     from backpressure._engine.sample import Sample
     from backpressure._engine.settings import EngineSettings
     from backpressure._engine.sync import ForkLock, Tally
-    from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.decision import Answer, ThrottleDecision
 
 
 class Computed:
     """The law's advice on one sample under one configuration.
 
-    Jobs that it lets in are counted in `row`, ``None`` if it refuses them; `counted` had been let in there before.
+    `finished` is what decisions are made of. Jobs that it lets in are counted in `row`, ``None`` if it refuses them;
+    `counted` had been let in there before.
     """
 
-    __slots__ = ("advice", "counted", "row", "sample", "settings", "timestamp")
+    __slots__ = ("advice", "counted", "finished", "row", "sample", "settings")
 
     def __init__(
         self,
         sample: Sample,
         settings: EngineSettings,
         advice: Advice,
-        timestamp: datetime,
+        finished: Answer,
         *,
         row: Tally | None,
         counted: int,
@@ -41,7 +41,7 @@ class Computed:
         self.sample = sample
         self.settings = settings
         self.advice = advice
-        self.timestamp = timestamp
+        self.finished = finished
         self.row = row
         self.counted = counted
 
@@ -50,13 +50,34 @@ class Computed:
         return self.sample is sample and self.settings is settings
 
 
+class Delay(NamedTuple):
+    """A delay that lies ready: each of its callers gets a decision of its own.
+
+    Attributes:
+        answer: what decisions are made of.
+        delay_ns: nanoseconds to wait.
+        counters, row: where it counts.
+        lets_go: whether observe mode lets its callers go at once, so that who plans is admitted and counted too.
+    """
+
+    answer: Answer
+    delay_ns: int
+    counters: Counters
+    row: Tally
+    lets_go: bool
+
+
 class Ready:
     """A finished answer, good for every caller while nothing that it was made from has changed.
 
-    Whoever hands it out counts that; when `count` returns `last_count`, so many jobs came that the queue is to be read.
+    Without a `delay` all callers get the one `decision`. Whoever is admitted by it counts that; when `count` returns
+    `last_count`, so many jobs came that the queue is to be read. `goes` tells whether they may do the job, and at once.
     """
 
-    __slots__ = ("breaker", "count", "decision", "epoch", "last_count", "queue", "sample", "until_ns", "word")
+    __slots__ = (
+        *("breaker", "count", "decision", "delay", "epoch", "goes", "last_count", "queue", "sample", "until_ns"),
+        "word",
+    )
 
     def __init__(
         self,
@@ -64,6 +85,8 @@ class Ready:
         queue: Queue,
         breaker: Breaker,
         *,
+        delay: Delay | None,
+        goes: bool,
         epoch: object,
         sample: Sample | None,
         word: int,
@@ -74,6 +97,8 @@ class Ready:
         self.decision = decision
         self.queue = queue
         self.breaker = breaker
+        self.delay = delay
+        self.goes = goes
         self.epoch = epoch
         self.sample = sample
         self.word = word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -87,12 +88,19 @@ class Table:
 
     def count(self, planned: ThrottleDecision) -> Counters:
         """Count a planned decision that is acted upon; return where."""
-        queue = self.queues.get(planned.queue_name)
-        counters = (self._untracked if queue is None else queue.counters)[planned.priority.value]
-        if planned.reason is not Reason.UNTRACKED:  # else it was counted when made
-            delay_ns, computed = round(planned.delay * 1e9), planned._computed  # noqa: SLF001
-            counters.count(planned.reason, goes=True, delay_ns=delay_ns, computed=computed)
+        answer, computed = planned._answer, planned._computed  # noqa: SLF001 - the engine itself made it
+        queue = self.queues.get(answer.queue_name)
+        counters = (self._untracked if queue is None else queue.counters)[answer.priority.value]
+        if answer.reason is not Reason.UNTRACKED:  # else it was counted when made
+            counters.count(answer.reason, goes=True, delay_ns=round(answer.delay * 1e9), computed=computed)
+            self.look_at_count(answer.priority, answer.queue_name)
         return counters
+
+    def look_at_count(self, priority: Priority, name: str) -> None:
+        """Void the delay that lies ready, if enough jobs were let in beside it; its own callers look themselves."""
+        ready = self.ready[priority].get(name)
+        if ready is not None and ready.delay is not None and ready.delay.row.value > ready.last_count:
+            ready.until_ns = -math.inf
 
     def all(self) -> list[Queue]:
         """Return all queues, in the order in which they got their state."""

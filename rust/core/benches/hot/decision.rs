@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backpressure_core::breaker::Change;
 use backpressure_core::call::{Ask, Call};
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host};
+use backpressure_core::host::{Answer, Host, Issue};
 use backpressure_core::laws::three_zone::ThreeZoneLaw;
 use backpressure_core::queue::{Queue, Ready, Slot};
 use backpressure_core::settings::Settings;
@@ -32,10 +32,6 @@ impl Host for Numbers {
 
     fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
         Ok(name)
-    }
-
-    fn utc_now(&self) -> Result<u64, Infallible> {
-        Ok(0)
     }
 
     fn not_running(&self) -> Infallible {
@@ -66,20 +62,24 @@ impl Host for Numbers {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: &mut Answer<u64>) -> Result<u64, Infallible> {
+    fn answer(&self, _: &str, answer: &Answer<u64>) -> Result<u64, Infallible> {
         Ok(answer.delay_ns)
     }
 
-    fn peeked(&self, name: &str, answer: &mut Answer<u64>) -> Result<u64, Infallible> {
-        self.decision(name, answer)
+    fn observed(&self, finished: u64) -> Result<u64, Infallible> {
+        Ok(finished)
     }
 
-    fn observed(&self, decision: u64) -> Result<u64, Infallible> {
-        Ok(decision)
+    fn issue(&self, finished: u64, _: Issue) -> Result<u64, Infallible> {
+        Ok(finished)
     }
 
-    fn share(&self, decision: &u64) -> u64 {
-        *decision
+    fn peeked(&self, name: &str, answer: &Answer<u64>, _: bool) -> Result<u64, Infallible> {
+        self.answer(name, answer)
+    }
+
+    fn share(&self, object: &u64) -> u64 {
+        *object
     }
 }
 
@@ -104,16 +104,34 @@ fn settings() -> Arc<Settings> {
     })
 }
 
-/// Returns the work: take a sample, decide on it.
-pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
+/// Decides on what there is. Never inlined: the law would be compiled for two callers, and worse for both.
+#[inline(never)]
+fn decide(engine: &Engine, queue: &Queue<u64>) -> Result<Option<u64>, Infallible> {
+    let mode = engine.switches.mode();
+    let (host, checks, mode) = (&Numbers, &engine.checks, &mode);
+    let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
+    call.decide(Ask { admit: true, may_read: false, cold: None })
+}
+
+fn engine() -> (Engine, Queue<u64>) {
     let settings = settings();
     let queue = Queue::new(Arc::clone(settings.circuit_of("q")), 0, 0);
-    let engine = Engine::new(settings, 0);
+    (Engine::new(settings, 0), queue)
+}
+
+/// Returns the work: take a sample, decide on it.
+pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
+    let (engine, queue) = engine();
     move || {
         queue.put_sample(black_box(5), 0, None);
-        let mode = engine.switches.mode();
-        let (host, checks, mode, queue) = (&Numbers, &engine.checks, &mode, &queue);
-        let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
-        call.decide(Ask { admit: true, may_read: false, cold: None })
+        decide(&engine, &queue)
     }
+}
+
+/// Returns the work: take a delay that lies ready, for a decision that is its caller's own.
+pub fn delayed() -> impl FnMut() -> Result<Option<(u64, Issue)>, Infallible> {
+    let (engine, queue) = engine();
+    queue.put_sample(1_000_000, 0, None); // beyond the window, where more jobs make no difference
+    let Ok(_) = decide(&engine, &queue);
+    move || engine.hand_out_delay(black_box(&queue), Priority::Medium, true, |delay| *delay, || Ok(2))
 }

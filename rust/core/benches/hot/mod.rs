@@ -10,7 +10,7 @@ use backpressure_core::breaker::{Breaker, Outcome, Ticket, at};
 use backpressure_core::counters::{Counters, Row};
 use backpressure_core::laws::law::Law;
 use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
-use backpressure_core::queue::{Place, Queue, Ready};
+use backpressure_core::queue::{Kind, Place, Queue, Ready};
 use backpressure_core::sample::Sample;
 use backpressure_core::settings::CircuitSettings;
 use backpressure_core::vocabulary::{Priority, Reason};
@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(breaker());
     cases.extend(counters());
     cases.push(case("decision_computed", decision::computed()));
+    cases.push(case("decision_delayed", decision::delayed()));
     cases
 }
 
@@ -71,7 +72,7 @@ fn ready() -> Ready<u64> {
         until_ns: i64::MAX,
         until_count: u64::MAX,
         row: Row::of(Reason::BacklogGreen, true),
-        goes: true,
+        kind: Kind::Go,
     }
 }
 

@@ -10,7 +10,7 @@ use backpressure_core::breaker::{Change, Outcome, Ticket, at};
 use backpressure_core::call::{Admission, Ask, Call, Planned};
 use backpressure_core::counters::Row;
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host};
+use backpressure_core::host::{Answer, Host, Issue};
 use backpressure_core::laws::three_zone::ThreeZoneLaw;
 use backpressure_core::mode::Mode;
 use backpressure_core::queue::{Queue, Ready, Slot};
@@ -45,7 +45,7 @@ fn settings(entry: &Value) -> Arc<Settings> {
     })
 }
 
-/// A decision as the vectors show it, with its ticket. There is no time of computation.
+/// A decision as the vectors show it, with its ticket. It is what decisions are made of, too.
 #[derive(Clone, Debug)]
 struct Decision {
     priority: Priority,
@@ -92,10 +92,10 @@ impl Ear {
 }
 
 impl Host for Ear {
-    type Object = Option<Decision>;
+    type Object = Decision;
     type Error = Infallible;
     type Name = str;
-    type Place = Slot<Ready<Option<Decision>>>;
+    type Place = Slot<Ready<Decision>>;
 
     fn now_ns(&self) -> Result<i64, Infallible> {
         unreachable!("a call is told what time it is")
@@ -103,10 +103,6 @@ impl Host for Ear {
 
     fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
         Ok(name)
-    }
-
-    fn utc_now(&self) -> Result<Option<Decision>, Infallible> {
-        Ok(None)
     }
 
     fn not_running(&self) -> Infallible {
@@ -141,36 +137,45 @@ impl Host for Ear {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: &mut Answer<Option<Decision>>) -> Result<Option<Decision>, Infallible> {
-        let Answer { priority, reason, delay_ns, shed, zone, backlog, retry_at_ns, computed, .. } = *answer;
-        let (ticket, advised) = (answer.ticket.take().map(Rc::new), None);
-        Ok(Some(Decision { priority, reason, delay_ns, shed, zone, backlog, ticket, retry_at_ns, computed, advised }))
+    fn answer(&self, _: &str, answer: &Answer<Decision>) -> Result<Decision, Infallible> {
+        let Answer { priority, reason, delay_ns, shed, zone, backlog, retry_at_ns, .. } = *answer;
+        let (ticket, computed, advised) = (None, false, None);
+        Ok(Decision { priority, reason, delay_ns, shed, zone, backlog, ticket, retry_at_ns, computed, advised })
     }
 
-    fn peeked(&self, name: &str, answer: &mut Answer<Option<Decision>>) -> Result<Option<Decision>, Infallible> {
-        self.decision(name, answer)
-    }
-
-    fn observed(&self, decision: Option<Decision>) -> Result<Option<Decision>, Infallible> {
-        Ok(decision.map(|real| Decision {
+    fn observed(&self, finished: Decision) -> Result<Decision, Infallible> {
+        Ok(Decision {
             reason: Reason::ObserveOnly,
             delay_ns: 0,
             shed: false,
             retry_at_ns: None,
-            advised: Some(Box::new(real.clone())),
-            ..real
-        }))
+            advised: Some(Box::new(finished.clone())),
+            ..finished
+        })
     }
 
-    fn share(&self, decision: &Option<Decision>) -> Option<Decision> {
-        decision.clone()
+    fn issue(&self, mut finished: Decision, issue: Issue) -> Result<Decision, Infallible> {
+        finished.ticket = issue.ticket.map(Rc::new);
+        finished.computed = issue.computed;
+        if let Some(advised) = &mut finished.advised {
+            advised.ticket.clone_from(&finished.ticket);
+        }
+        Ok(finished)
+    }
+
+    fn peeked(&self, _: &str, _: &Answer<Decision>, _: bool) -> Result<Decision, Infallible> {
+        unreachable!("nobody peeks")
+    }
+
+    fn share(&self, object: &Decision) -> Decision {
+        object.clone()
     }
 }
 
 /// One engine with its queue, and what surrounds them.
 struct Life {
     engine: Engine,
-    queue: Queue<Option<Decision>>,
+    queue: Queue<Decision>,
     ear: Ear,
     next_read: (String, i64),
     decisions: Vec<Decision>,
@@ -280,12 +285,11 @@ impl Life {
         let priority = Priority::ALL[Priority::NAMES.iter().position(|name| *name == priority).expect("a priority")];
         let ask = Ask { admit, may_read: true, cold: None };
         let Ok(decided) = self.call(&self.mode(), priority).decide(ask);
-        let decided = decided.unwrap_or_else(|| {
+        decided.unwrap_or_else(|| {
             let ask = Ask { may_read: false, cold: self.read(), ..ask };
             let Ok(decided) = self.call(&self.mode(), priority).decide(ask);
             decided.expect("only a caller that may read is asked to")
-        });
-        decided.expect("a decision")
+        })
     }
 
     fn read(&self) -> Option<Reason> {
@@ -308,7 +312,7 @@ impl Life {
             _ => Planned::Go(planned.ticket.as_deref()),
         };
         match self.call(&self.mode(), planned.priority).admit(asked) {
-            Ok(Admission::Instead(decision)) => decision.expect("a decision"),
+            Ok(Admission::Instead(decision)) => decision,
             Ok(Admission::AsItIs) => planned.clone(),
             Ok(Admission::AsPlanned(ticket)) => {
                 if planned.delay_ns > 0 {

@@ -10,9 +10,9 @@ use backpressure_core::breaker::{Change, Outcome, Ticket, at};
 use backpressure_core::call::{Admission, Ask, Call, Planned};
 use backpressure_core::counters::Row;
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host};
+use backpressure_core::host::{Answer, Host, Issue};
 use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
-use backpressure_core::queue::{Place, Queue, Ready, Slot};
+use backpressure_core::queue::{Kind, Place, Queue, Ready, Slot};
 use backpressure_core::settings::{CircuitSettings, Settings};
 use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::word::{State, state_of};
@@ -25,7 +25,7 @@ pub const LEVEL: i64 = 1_000_000;
 /// A whole decision of a caller that reads no statistics itself.
 pub const ASK: Ask = Ask { admit: true, may_read: false, cold: None };
 
-/// A decision, and what it was made from. Of the time of a computation nothing is kept.
+/// A decision, and what it was made from.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub priority: Priority,
@@ -58,10 +58,10 @@ pub struct Witness<'a> {
 }
 
 impl Host for Witness<'_> {
-    type Object = Option<Seen>;
+    type Object = Seen;
     type Error = Infallible;
     type Name = str;
-    type Place = Slot<Ready<Option<Seen>>>;
+    type Place = Slot<Ready<Seen>>;
 
     fn now_ns(&self) -> Result<i64, Infallible> {
         unreachable!("a call is told what time it is")
@@ -69,10 +69,6 @@ impl Host for Witness<'_> {
 
     fn text<'a>(&self, name: &'a str) -> Result<&'a str, Infallible> {
         Ok(name)
-    }
-
-    fn utc_now(&self) -> Result<Option<Seen>, Infallible> {
-        Ok(None)
     }
 
     fn not_running(&self) -> Infallible {
@@ -106,43 +102,47 @@ impl Host for Witness<'_> {
         Ok(())
     }
 
-    fn decision(&self, _: &str, answer: &mut Answer<Option<Seen>>) -> Result<Option<Seen>, Infallible> {
-        let Answer { priority, reason, delay_ns, shed, computed, backlog, issued_ns, retry_at_ns, .. } = *answer;
-        let (epoch, ticket) = (self.epoch, answer.ticket.take().map(Arc::new));
-        let advised = None;
-        let seen = Seen {
+    fn answer(&self, _: &str, answer: &Answer<Seen>) -> Result<Seen, Infallible> {
+        let Answer { priority, reason, delay_ns, shed, backlog, issued_ns, retry_at_ns, .. } = *answer;
+        Ok(Seen {
             priority,
             reason,
             delay_ns,
             shed,
-            computed,
+            computed: false,
             backlog,
-            epoch,
+            epoch: self.epoch,
             issued_ns,
             retry_at_ns,
-            ticket,
-            advised,
-        };
-        Ok(Some(seen))
+            ticket: None,
+            advised: None,
+        })
     }
 
-    fn peeked(&self, name: &str, answer: &mut Answer<Option<Seen>>) -> Result<Option<Seen>, Infallible> {
-        self.decision(name, answer)
-    }
-
-    fn observed(&self, decision: Option<Seen>) -> Result<Option<Seen>, Infallible> {
-        Ok(decision.map(|real| Seen {
+    fn observed(&self, finished: Seen) -> Result<Seen, Infallible> {
+        Ok(Seen {
             reason: Reason::ObserveOnly,
             delay_ns: 0,
             shed: false,
             retry_at_ns: None,
-            advised: Some(Box::new(real.clone())),
-            ..real
-        }))
+            advised: Some(Box::new(finished.clone())),
+            ..finished
+        })
     }
 
-    fn share(&self, decision: &Option<Seen>) -> Option<Seen> {
-        decision.clone()
+    fn issue(&self, finished: Seen, issue: Issue) -> Result<Seen, Infallible> {
+        let Issue { issued_ns, ticket, computed } = issue;
+        let (epoch, ticket) = (self.epoch, ticket.map(Arc::new));
+        let own = |seen| Seen { issued_ns, ticket: ticket.clone(), computed, epoch, ..seen };
+        Ok(own(Seen { advised: finished.advised.map(|real| Box::new(own(*real))), ..finished }))
+    }
+
+    fn peeked(&self, _: &str, _: &Answer<Seen>, _: bool) -> Result<Seen, Infallible> {
+        unreachable!("nobody peeks")
+    }
+
+    fn share(&self, object: &Seen) -> Seen {
+        object.clone()
     }
 }
 
@@ -201,7 +201,7 @@ pub fn number_in(backlog: i64) -> u64 {
 #[derive(Debug)]
 pub struct World {
     pub engine: Engine,
-    pub queue: Queue<Option<Seen>>,
+    pub queue: Queue<Seen>,
     pub told: Told,
 }
 
@@ -224,7 +224,7 @@ impl World {
 
     /// Decides, whatever lies ready; `None` where the caller is to read the queue.
     pub fn ask(&self, priority: Priority, now_ns: i64, ask: Ask) -> Option<Seen> {
-        self.call(priority, now_ns, |call| call.decide(ask).unwrap().map(|seen| seen.expect("a decision")))
+        self.call(priority, now_ns, |call| call.decide(ask).unwrap())
     }
 
     /// Decides, whatever lies ready.
@@ -237,7 +237,7 @@ impl World {
         self.call(priority, now_ns, |call| match call.admit(Planned::Wait).unwrap() {
             Admission::AsItIs => panic!("who waited holds nothing yet"),
             Admission::AsPlanned(ticket) => Ok(ticket.map(Arc::new)),
-            Admission::Instead(seen) => Err(seen.expect("a decision")),
+            Admission::Instead(seen) => Err(seen),
         })
     }
 
@@ -251,10 +251,11 @@ impl World {
                 && ready.word == word
                 && ready.sample == sample
                 && asked.counters.has(ready.row) < ready.until_count;
-            let seen = ready.decision.as_ref().expect("a decision");
-            assert_eq!(ready.goes, !seen.shed, "what lies ready misjudges its decision");
-            (current && now_ns <= ready.until_ns).then(|| seen.clone())
-        })?;
+            let seen = &ready.decision;
+            assert_eq!(ready.kind != Kind::Refusal, !seen.shed, "what lies ready misjudges its decision");
+            (current && ready.kind.is_shared() && now_ns <= ready.until_ns).then(|| seen.clone())
+        });
+        let Some(seen) = seen else { return self.hit_delay(priority, now_ns) };
         asked.count_again(Row::of(seen.advised.as_ref().map_or(seen.reason, |real| real.reason), !seen.shed));
         let real = seen.advised.as_deref().unwrap_or(&seen);
         assert_eq!(real.epoch, epoch, "an answer of another mode");
@@ -264,6 +265,18 @@ impl World {
             _ => assert_eq!(real.retry_at_ns, self.queue.breaker.retry_at_ns(word), "an answer of another word"),
         }
         assert!(real.ticket.as_ref().is_none_or(|ticket| !ticket.probe()), "a probe's ticket handed out again");
+        Some(seen)
+    }
+
+    fn hit_delay(&self, priority: Priority, now_ns: i64) -> Option<Seen> {
+        let (epoch, sample) = (self.engine.switches.epoch(), self.queue.sample_number());
+        let now = || Ok::<_, Infallible>(now_ns);
+        let (finished, issue) = self.engine.hand_out_delay(&self.queue, priority, true, Clone::clone, now).unwrap()?;
+        assert!(!issue.computed && issue.ticket.as_ref().is_some_and(|ticket| !ticket.probe()));
+        let seen = Witness { told: &self.told, epoch }.issue(finished, issue).unwrap();
+        let real = seen.advised.as_deref().unwrap_or(&seen);
+        assert!(real.delay_ns > 0 && !real.shed, "a go or a refusal is one for all");
+        assert!(real.backlog.is_some_and(|backlog| number_in(backlog) >= sample), "an answer of another sample");
         Some(seen)
     }
 
