@@ -56,14 +56,28 @@ class Engine(Switches, Uncopied):
         self._ready = self._table.ready
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        ready = self._find_ready(priority, queue_name)
-        if ready is None:
-            return self._decide(priority, queue_name, _SUGGEST)
-        if ready.delay is not None:
-            return self._issue(ready, ready.delay, priority, queue_name, _SUGGEST)
-        if next(ready.count) >= ready.last_count:
-            ready.until_ns = -math.inf
-        return ready.decision
+        # As `_find_ready` does: its call would take a seventh of the time.
+        if (
+            type(queue_name) is str
+            and len(queue_name) <= MAX_NAME_BYTES
+            and (type(priority) is Priority or (type(priority) is str and len(priority) <= MAX_NAME_BYTES))
+        ):
+            try:
+                ready = self._ready[priority][queue_name]
+            except KeyError:
+                return self._decide(priority, queue_name, _SUGGEST)
+            if (
+                ready.epoch is self.mode
+                and ready.word == ready.breaker.word
+                and ready.sample is ready.queue.sample
+                and self.now_ns() <= ready.until_ns
+            ):
+                if ready.delay is not None:
+                    return self._issue(ready, ready.delay, priority, queue_name, _SUGGEST)
+                if next(ready.count) >= ready.last_count:
+                    ready.until_ns = -math.inf
+                return ready.decision
+        return self._decide(priority, queue_name, _SUGGEST)
 
     def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         parsed = parse_priority(priority)
