@@ -292,10 +292,12 @@ class Budget:
             self.next_start = max(self.next_start, now * 1_000) + apart
             interval = max(1, (self.next_start // 1_000 - now) % settings.target_ms)
         since = max(since, settings.tick_ms // 8, 1)
+        samples = self.sampler == report.producer_id
+        if samples:
+            interval = self.gap
         high, medium, low = (
             self._terms(level, report.demands[level], decided[level], gone[level], since, interval) for level in _ALL
         )
-        samples = self.sampler == report.producer_id
         return Answer(
             now_ms=now,
             ticks=self.ticks,
@@ -306,7 +308,7 @@ class Budget:
             processes=self.processes,
             spare_mjobs_per_s=self.spare,
             is_sampler=samples,
-            wait_ms=self.gap if samples else interval,
+            wait_ms=interval,
             terms=(high, medium, low),
         )
 
@@ -357,7 +359,8 @@ class Budget:
             waiters = self.waiters[level]
             if it.waiting > 0 and waiters > 0:
                 each = self.patient[level] * whole // 1_000 // waiters
-                rate = rate - rate // 8 + each * min(it.waiting, waiters) // 8
+                eighth = each * min(it.waiting, waiters) // 8
+                rate = rate - rate // 8 + eighth * tick // max(since, tick)
             most = max(2 * MILLION, rate * tick // 2_000)
         if asks > 0:
             left = max(0, self.budget * gap * 3 // 2_000 - self.promised_rate)

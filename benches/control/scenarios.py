@@ -132,6 +132,33 @@ def hot() -> list[Scenario]:
     return [*idle, *half, *many, *beside]
 
 
+def crowded() -> list[Scenario]:
+    """Many more processes than calls a second, so that each calls seldom: and more jobs than calls, or fewer."""
+    settings = BudgetSettings.of(5.0, calls=80)
+    loops = [
+        Scenario(
+            name=f"loops, {drain:g} jobs a second by 80 calls, 400 processes",
+            seconds=120,
+            phases=whole(120, drain),
+            drain=steady(drain),
+            processes=400,
+            settings=settings,
+        )
+        for drain in (8.0, 40.0, 80.0, 160.0, 400.0, 1_000.0)
+    ]
+    offered = [
+        attrs.evolve(
+            web(f"{load} times {drain:g} jobs a second by 80 calls", steady(drain * load), load, 120, 0, 400),
+            phases=whole(120, drain),
+            drain=steady(drain),
+            settings=settings,
+        )
+        for drain in (40.0, 400.0)
+        for load in (3, 20)
+    ]
+    return [*loops, *offered]
+
+
 def few() -> list[Scenario]:
     """Workers so slow that the target is few jobs."""
     return [
@@ -223,5 +250,5 @@ def targets() -> list[Scenario]:
 
 #: What `python -m benches.control` can be asked for.
 GROUPS: dict[str, Callable[[], list[Scenario]]] = {
-    group.__name__: group for group in (cold, jump, start, steps, hot, few, odd, loss, targets)
+    group.__name__: group for group in (cold, jump, start, steps, hot, crowded, few, odd, loss, targets)
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from benches.control.figures import Figures
 
-    from backpressure._age.protocol import Answer
+    from backpressure._age.protocol import Answer, Demand, Terms
 
 MINUTE = (Phase("", 0, 60, 200.0),)
 
@@ -54,6 +54,7 @@ def named(group: str, name: str) -> Scenario:
         ("start", "loops, 2 processes", (4.8, 5.4), 6.0),
         ("start", "loops, 100 processes", (4.9, 5.2), 6.1),
         ("hot", "20 loops beside 100 idle processes", (4.9, 5.1), 5.3),
+        ("crowded", "loops, 160 jobs a second by 80 calls, 400 processes", (4.5, 5.3), 6.0),
         ("few", "25 jobs in the target, 5 processes", (4.4, 5.3), 10.0),
         ("odd", "statistics 8 s old", (4.8, 5.3), 6.0),
         ("odd", "30 % of jobs from others", (4.7, 5.2), 5.8),
@@ -137,6 +138,24 @@ def test_old_statistics_do_not_run_away(sample_age: float, uncured: type[Budget]
     scenario = Scenario(name="", seconds=60, phases=MINUTE, processes=20, sample_age=sample_age)
     (cured,), (ran_away,) = judged(scenario), judged(scenario, uncured)
     assert cured.peak < held < lost < ran_away.peak
+
+
+class Overcharged(Budget):
+    """Charges its sampler, who calls each tick, for an interval of the others."""
+
+    def _terms(self, level: int, it: Demand, decided: int, gone: int, since: int, interval: int) -> Terms:
+        if interval == self.gap:
+            interval = max(1, self.next_call // 1_000 - self.sampled_at)
+        return super()._terms(level, it, decided, gone, since, interval)
+
+
+def test_a_busy_sampler_does_not_use_up_what_all_may_be_promised() -> None:
+    scenario = attrs.evolve(named("crowded", "loops, 400 jobs a second by 80 calls, 400 processes"), seconds=60)
+    scenario = attrs.evolve(scenario, phases=(Phase("", 0, 60, 400.0),))
+    (cured,), (starved,) = judged(scenario), judged(scenario, Overcharged)
+    assert cured.used > 99
+    assert cured.fairness > 0.5
+    assert starved.used < 60
 
 
 class Keeping(QueueLease):

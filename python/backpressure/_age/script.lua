@@ -337,6 +337,8 @@ else
 end
 local answer = {now, s[TICKS], s[DRAIN], s[BUDGET], s[AGE], s[BACKLOG], s[PROCESSES], s[SPARE],
   samples and 1 or 0, samples and gap or interval}
+-- The sampler's terms hold for a gap. Charged for longer, a busy one would use up what all may be promised.
+if samples then interval = gap end
 
 since = max(max(since, div(tick, 8)), 1)
 local processes, room, warm = s[PROCESSES], s[ROOM], s[CALM] >= 2 * tick
@@ -395,7 +397,8 @@ for l = 0, 2 do
   else
     if waiting > 0 and s[WAITERS + l] > 0 then  -- an eighth by who waits, not by who went: so producers become alike
       local each = div(div(s[PATIENT + l] * whole, 1000), s[WAITERS + l])
-      rate = rate - div(rate, 8) + div(each * min(waiting, s[WAITERS + l]), 8)
+      local eighth = div(each * min(waiting, s[WAITERS + l]), 8)
+      rate = rate - div(rate, 8) + div(eighth * tick, max(since, tick))  -- who calls seldom is one waiter all the same
     end
     most = max(2 * MILLION, div(rate * tick, 2000))
   end
