@@ -394,6 +394,19 @@ class TestALostStore:
         assert not lease.decide(LOW, now_us)
         assert lease.decide(HIGH, now_us)
 
+    def test_a_process_that_never_had_terms_says_so(self) -> None:
+        lease = QueueLease(SETTINGS, "a1", (0, 0, 0))
+        for second in range(1_000, 1_010):
+            assert lease.report(second * SECOND_US).since_ms == 1_000 * (second - 1_000)
+            lease.decide(HIGH, second * SECOND_US)
+            lease.fail(second * SECOND_US)
+            assert not lease.has_terms
+            assert not lease.is_safe
+        report = lease.report(1_010 * SECOND_US)
+        assert (report.since_ms, report.demands[HIGH].decided) == (10_000, 10)
+        lease.renew(1_010 * SECOND_US, answer())
+        assert lease.has_terms
+
     def test_an_answer_ends_it(self) -> None:
         lease, now_us = self.lost(admitted_a_tick=0)
         lease.report(now_us + SECOND_US)

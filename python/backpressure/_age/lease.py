@@ -137,6 +137,7 @@ class QueueLease:
     Attributes:
         call_at_us: when to call; ``None``: not before something happens. To be looked at after every other call here.
         in_flight: whether a call is under way.
+        has_terms: whether an answer ever came. A process that never had one goes by the fallback while calls fail.
         is_sampler: whether the next report is to carry the backlog.
         is_safe: whether the store is lost, so that the process lets pass a part of what it last did.
     """
@@ -146,7 +147,7 @@ class QueueLease:
         self.producer_id = producer_id
         self.levels = [Lease(phase) for phase in phases_ppm]
         self.call_at_us: int | None = 0
-        self.in_flight = self.is_sampler = self.is_safe = False
+        self.in_flight = self.has_terms = self.is_sampler = self.is_safe = False
         self.drain_mjobs_per_s, self.processes = 0, 1
         self._fresh_until_us = self._told_us = self._called_us = self._calls = 0
         self._lost_since_us: int | None = None
@@ -292,7 +293,7 @@ class QueueLease:
         self._asked_patient, self._held_patient = self._held_patient, [0, 0, 0]
         self._decided, self._gone, self._had_to_wait = [0, 0, 0], [0, 0, 0], [0, 0, 0]
         self._enqueued -= report.enqueued
-        self._called_before_us, self._called_us = self._called_us, now_us
+        self._called_before_us, self._called_us = self._called_us if self._calls else now_us, now_us
         self._calls += 1
         self.in_flight, self.call_at_us = True, None
         return report
@@ -305,7 +306,7 @@ class QueueLease:
         call was sent: about a tenth more or less, by chance, keeps processes apart.
         """
         self.in_flight = False
-        self._lost_since_us, self.is_safe = None, False
+        self._lost_since_us, self.is_safe, self.has_terms = None, False, True
         self.is_sampler = answer.is_sampler and self.producer_id != NO_SAMPLER
         self.drain_mjobs_per_s, self.processes = answer.drain_mjobs_per_s, answer.processes
         self._told_us = answer.wait_ms * 1_000
@@ -356,7 +357,8 @@ class QueueLease:
         tick_us = self.settings.tick_ms * 1_000
         if self._lost_since_us is None:
             self._lost_since_us = now_us
-        if not self.is_safe and now_us - self._lost_since_us > 3 * max(tick_us, self._told_us):
+        lost_us = now_us - self._lost_since_us
+        if self.has_terms and not self.is_safe and lost_us > 3 * max(tick_us, self._told_us):
             self._be_safe(now_us)
         self._fresh_until_us = self.call_at_us = now_us + tick_us
 
