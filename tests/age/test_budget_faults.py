@@ -221,16 +221,12 @@ def test_the_sampler_is_replaced_when_it_is_not_heard(shared: SharedBudget) -> N
     assert shared.call(START_MS + 29_000 + 2_501, other).is_sampler
 
 
-def test_the_least_rights_suffice(redis_client: redis.Redis) -> None:
-    redis_client.acl_setuser(
-        "producer",
-        enabled=True,
-        nopass=True,
-        keys=["bp:*"],
-        commands=["+evalsha", "+script|load", "+get", "+set", "+time"],
-    )
-    pool = redis_client.connection_pool.connection_kwargs
-    with redis.Redis(host=pool["host"], port=pool["port"], username="producer", password="x") as client:
-        sha = client.script_load(source())
-        assert begins_anew(decode(client.evalsha(sha, 1, KEY, *words(SETTINGS, REPORT))))
-    redis_client.acl_deluser("producer")
+def test_the_least_rights_suffice() -> None:
+    rights = ["+evalsha", "+script|load", "+get", "+set", "+time"]
+    with start() as server, server.client() as owner:
+        owner.acl_setuser("producer", enabled=True, nopass=True, keys=["bp:*"], commands=rights)
+        with server.client(username="producer", password="x") as client:
+            sha = client.script_load(source())
+            assert begins_anew(decode(client.evalsha(sha, 1, KEY, *words(SETTINGS, REPORT))))
+            with pytest.raises(redis.ResponseError, match=r"NOPERM|No permissions|can't access"):
+                client.evalsha(sha, 1, "mail", *words(SETTINGS, REPORT))

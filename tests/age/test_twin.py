@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from backpressure._age.protocol import decode
 from support import servers
 from support.budgets import SharedBudget, any_calls, any_settings, words
+from support.redis_fixtures import no_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ LIVES = hypothesis_settings().max_examples // 2
 def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     binary = servers.valkey_binary() if request.param == "valkey" else servers.redis_binary()
     if binary is None:
-        pytest.skip(f"no {request.param}-server here")
+        no_server(f"no {request.param}-server: scripts/install_tools.sh")
     with servers.Server(binary=binary) as server, server.client() as client:
         yield client
 
