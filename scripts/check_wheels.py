@@ -29,6 +29,7 @@ SDIST_HOLDS = (
     "pyproject.toml",
     "python/_build/backend.py",
     "python/backpressure/__init__.py",
+    "python/backpressure/_age/script.lua",
     "python/backpressure/_native.pyi",
     "python/backpressure/py.typed",
     "rust/binding/src/lib.rs",
@@ -81,7 +82,7 @@ def _check_wheel(wheel: Path, *, extensions: int) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     found = [name for name in names if name.endswith(EXTENSIONS)]
     _require(len(found) == extensions, f"{wheel.name} holds {found}, expected {extensions} extension modules")
-    for needed in ("backpressure/py.typed", "backpressure/_native.pyi"):
+    for needed in ("backpressure/py.typed", "backpressure/_native.pyi", "backpressure/_age/script.lua"):
         _require(needed in names, f"{wheel.name} lacks {needed}")
     stray = [name for name in names if not name.startswith(("backpressure/", "producer_backpressure-"))]
     _require(not stray, f"{wheel.name} holds {stray} outside the package")

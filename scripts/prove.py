@@ -89,6 +89,11 @@ PROPERTIES = [
         ],
         PASSED,
     ),
+    Property(
+        "budget's script and its twin are equal",
+        [(*PYTEST, "tests/age/test_twin.py", "-k", server) for server in ("valkey", "redis")],
+        at_least=200_000,  # as much again where there is a redis-server
+    ),
     Property("golden vectors, Rust", [(*CORE, "--test", "vectors")], PASSED),
     Property(
         "law and its formula, Rust",

@@ -18,6 +18,7 @@ LEVELS = (
     ("_controller",),
     ("_telemetry",),
     ("providers", "_engine"),
+    ("_age",),
     ("_runtime",),
     ("_model",),
 )

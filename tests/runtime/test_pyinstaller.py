@@ -21,9 +21,10 @@ RUST = PACKAGE.parent.parent / "rust" / "binding" / "src"
 
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return what the hook tells PyInstaller, of which only one function is asked."""
+    """Return what the hook tells PyInstaller, of which only two functions are asked."""
     hooks = types.ModuleType("PyInstaller.utils.hooks")
     hooks.copy_metadata = lambda name: [(name, "metadata")]  # type: ignore[attr-defined]
+    hooks.collect_data_files = lambda package, includes: [(package, *includes)]  # type: ignore[attr-defined]
     for name in ("PyInstaller", "PyInstaller.utils"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "PyInstaller.utils.hooks", hooks)
@@ -61,8 +62,9 @@ def test_it_lists_both_engines_and_nothing_that_is_not_there(hook: dict[str, Any
         assert place.with_suffix(".py").exists() or (place / "__init__.py").exists(), name
 
 
-def test_the_metadata_come_with_it(hook: dict[str, Any]) -> None:
-    assert hook["datas"] == [("producer-backpressure", "metadata")]
+def test_scripts_and_metadata_come_with_it(hook: dict[str, Any]) -> None:
+    assert hook["datas"] == [("backpressure", "**/*.lua"), ("producer-backpressure", "metadata")]
+    assert [file.name for file in PACKAGE.glob("**/*.lua")] == ["script.lua"]
 
 
 def test_pyinstaller_finds_it() -> None:

@@ -1,8 +1,9 @@
-"""What PyInstaller cannot see, though an application needs it: imports by name, and the metadata of this package."""
+"""What PyInstaller cannot see, though an application needs it: imports by name, scripts, and its own metadata."""
 
+import contextlib
 import importlib.metadata
 
-from PyInstaller.utils.hooks import copy_metadata
+from PyInstaller.utils.hooks import collect_data_files, copy_metadata
 
 hiddenimports = [
     "backpressure._controller.asynchronous",
@@ -23,7 +24,6 @@ hiddenimports = [
     "backpressure.providers.redis.provider",
     "backpressure.providers.sqs.provider",
 ]
-try:
-    datas = copy_metadata("producer-backpressure")  # for __version__, and for layouts that are entry points
-except importlib.metadata.PackageNotFoundError:  # it is not installed, but lies on the path
-    datas = []
+datas = collect_data_files("backpressure", includes=["**/*.lua"])
+with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is not installed, but lies on the path
+    datas += copy_metadata("producer-backpressure")  # for __version__, and for layouts that are entry points

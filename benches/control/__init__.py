@@ -1,0 +1,1 @@
+"""The age law under simulated load: `python -m benches.control`."""

@@ -1,0 +1,407 @@
+"""What one process makes of an answer until its next call: who may go, who waits, who is held, and when to call again.
+
+Whole numbers throughout: jobs and millionths of a job (ujobs), microseconds of a monotonic clock that the caller reads,
+and of which only differences count. Nothing here waits, reads a clock or takes a lock: whoever uses it from several
+threads brings one. Callers themselves (tasks, threads, simulated ones) are kept by the user of this file; here they are
+counted. Levels are HIGH, MEDIUM, LOW, as in `protocol`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from backpressure._age.protocol import HIGH, LEVELS, LIMIT_NONE, MILLION, NO_SAMPLER, Demand, Report, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backpressure._age.protocol import Answer, BacklogSeen
+    from backpressure._age.settings import BudgetSettings
+
+__all__ = ["NEVER_US", "Dealt", "Lease", "QueueLease"]
+
+#: Longer than anybody waits: the rate is nothing.
+NEVER_US = 1 << 40
+#: Jobs that a word of 21 bits counts between two calls.
+_MOST_USED = (1 << 21) - 1
+#: While the store is away, a process lets pass nine tenths of what it did: so a backlog shrinks that nobody sees.
+_SAFE_PERMILLE = 900
+_SAFE_BURST = 2 * MILLION
+
+
+class Lease:
+    """One priority's terms, and what was used of them.
+
+    Two words change with a decision: `carry_ppm` with `used` for callers who will not wait, and `taken_ujobs`, the
+    tickets, for those who will.
+    """
+
+    __slots__ = (
+        "base_ujobs",
+        "burst_ujobs",
+        "cap_jobs",
+        "carry_ppm",
+        "rate_ujobs_per_s",
+        "remainder_ppm",
+        "share_ppm",
+        "since_us",
+        "taken_ujobs",
+        "used",
+    )
+
+    def __init__(self, phase_ppm: int) -> None:
+        """Begin at a random part of a job: else the first jobs of all processes would go at one instant."""
+        self.share_ppm = 0
+        self.cap_jobs = 0
+        self.carry_ppm = phase_ppm
+        self.used = 0
+        self.remainder_ppm = phase_ppm
+        self.taken_ujobs = 0
+        self.base_ujobs = phase_ppm
+        self.rate_ujobs_per_s = 0
+        self.since_us = 0
+        self.burst_ujobs = 2 * MILLION
+
+    def renew(self, now_us: int, terms: Terms) -> None:
+        """Take new terms. Who waits keeps the place; what was released and not taken is kept up to a burst."""
+        saved = min(self.released_ujobs(now_us) - self.taken_ujobs, self.burst_ujobs)
+        if terms.fill:
+            saved = max(saved, terms.burst_ujobs)
+        self.share_ppm, self.cap_jobs, self.used = terms.share_ppm, min(terms.cap_jobs, _MOST_USED), 0
+        self.base_ujobs = self.taken_ujobs + min(saved, terms.burst_ujobs)
+        self.rate_ujobs_per_s, self.burst_ujobs, self.since_us = terms.rate_ujobs_per_s, terms.burst_ujobs, now_us
+        self.remainder_ppm = terms.remainder_ppm
+
+    # Callers who will not wait.
+
+    def offer(self) -> bool:
+        """Tell whether the next offer may go: the share's part of them, evenly, without chance or time."""
+        if self.used >= self.cap_jobs:
+            return False
+        carry = self.carry_ppm + self.share_ppm
+        if carry < MILLION:
+            self.carry_ppm = carry
+            return False
+        self.carry_ppm = carry - MILLION
+        self.used += 1
+        return True
+
+    def offer_stale(self, *, aged: bool) -> bool:
+        """Tell whether an offer may go that nobody answers in time: by old terms, of which one job is left."""
+        if aged and self.cap_jobs != 1:
+            self.used = 0
+        self.cap_jobs = 1
+        return self.offer()
+
+    def is_used_up(self) -> bool:
+        """Tell whether all that was asked for fits, and more is asked for now."""
+        return self.share_ppm >= MILLION and self.used >= self.cap_jobs
+
+    # Callers who will.
+
+    def released_ujobs(self, now_us: int) -> int:
+        return self.base_ujobs + self.rate_ujobs_per_s * (now_us - self.since_us) // MILLION
+
+    def take_ticket(self) -> int:
+        """Return a place in the line."""
+        self.taken_ujobs += MILLION
+        return self.taken_ujobs
+
+    def due_in_us(self, ticket: int, now_us: int) -> int:
+        """Return how long the line takes until this place; 0: its job may go now."""
+        lack = ticket - self.released_ujobs(now_us)
+        if lack <= 0:
+            return 0
+        rate = self.rate_ujobs_per_s
+        return min((lack * MILLION + rate - 1) // rate, NEVER_US) if rate else NEVER_US
+
+    def leave_place(self) -> None:
+        """Give the place of a caller who went otherwise, or gave up, to those behind."""
+        self.base_ujobs += MILLION
+
+
+@attrs.frozen
+class Dealt:
+    """How many callers of one priority an answer lets go at once: of those held, waiting, and held patiently."""
+
+    held: int
+    waiting: int
+    held_patient: int
+
+
+class QueueLease:
+    """One process's leases on one queue, and what it has to report.
+
+    Attributes:
+        call_at_us: when to call; ``None``: not before something happens. To be looked at after every other call here.
+        in_flight: whether a call is under way.
+        has_terms: whether an answer ever came. A process that never had one goes by the fallback while calls fail.
+        is_sampler: whether the next report is to carry the backlog.
+        is_safe: whether the store is lost, so that the process lets pass a part of what it last did.
+    """
+
+    def __init__(self, settings: BudgetSettings, producer_id: str, phases_ppm: Sequence[int]) -> None:
+        self.settings = settings
+        self.producer_id = producer_id
+        self.levels = [Lease(phase) for phase in phases_ppm]
+        self.call_at_us: int | None = 0
+        self.in_flight = self.has_terms = self.is_sampler = self.is_safe = False
+        self.drain_mjobs_per_s, self.processes = 0, 1
+        self._fresh_until_us = self._told_us = self._called_us = self._calls = 0
+        self._lost_since_us: int | None = None
+        self._decided, self._gone, self._enqueued = [0, 0, 0], [0, 0, 0], 0
+        self._waiting, self._had_to_wait = [0, 0, 0], [0, 0, 0]
+        self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
+        self._asked, self._asked_patient = [0, 0, 0], [0, 0, 0]
+        self._admitted, self._own_ujobs_per_s = [0, 0, 0], [0, 0, 0]
+        self._sent: Report | None = None
+        self._sent_had_to_wait = [0, 0, 0]
+        self._called_before_us = 0
+
+    # Offers.
+
+    def is_stale(self, level: int, now_us: int, *, patient: bool) -> bool:
+        """Tell whether an offer should be held for an answer. HIGH that will not wait never is."""
+        if self.is_safe or (level == HIGH and not patient):
+            return False
+        return now_us >= self._fresh_until_us or (not patient and self.levels[level].is_used_up())
+
+    def hold(self, level: int, now_us: int, *, patient: bool) -> None:
+        """Count an offer that waits for the answer of a call made now, or very soon after the last one."""
+        (self._held_patient if patient else self._held)[level] += 1
+        self._ask(now_us)
+
+    def unhold(self, level: int, *, patient: bool, asked: bool) -> None:
+        """Count off a held offer that is given up, or decided without the answer; `asked`: a call tells of it."""
+        if asked:
+            (self._asked_patient if patient else self._asked)[level] -= 1
+        else:
+            (self._held_patient if patient else self._held)[level] -= 1
+
+    def decide(self, level: int, now_us: int) -> bool:
+        """Decide an offer that will not wait by fresh terms, or by those of a lost store."""
+        lease = self.levels[level]
+        self._decided[level] += 1
+        if self.is_safe:
+            goes = self._take_saved(lease, now_us)
+        else:
+            goes = lease.offer()
+            used_half = lease.share_ppm >= MILLION and 2 * lease.used > lease.cap_jobs
+            fresh = now_us < self._fresh_until_us
+            if fresh and used_half and now_us - self._called_us >= self.settings.tick_ms * 125:
+                self._want(now_us)  # more is asked for than before: say so early
+        return self._settle(level, goes=goes or level == HIGH)
+
+    def decide_stale(self, level: int, now_us: int, *, asked: bool = False) -> bool:
+        """Decide an offer that no answer reached in time; `asked`: a call told of it already."""
+        self._decided[level] += not asked
+        if self.is_safe:
+            goes = self._take_saved(self.levels[level], now_us)
+        else:
+            goes = self.levels[level].offer_stale(aged=now_us >= self._fresh_until_us)
+        return self._settle(level, goes=goes or level == HIGH)
+
+    def _settle(self, level: int, *, goes: bool) -> bool:
+        self._admitted[level] += goes
+        if not goes:  # who goes is told of when it is enqueued, so that both travel together
+            self._plan()
+        return goes
+
+    # Callers who wait.
+
+    def foresee_us(self, level: int, now_us: int) -> int:
+        """Return how long a ticket taken now would have to wait."""
+        lease = self.levels[level]
+        return lease.due_in_us(lease.taken_ujobs + MILLION, now_us)
+
+    def take_ticket(self, level: int, now_us: int) -> int | None:
+        """Return a place in the line; ``None``: the job may go now."""
+        lease = self.levels[level]
+        ticket = lease.take_ticket()
+        if lease.due_in_us(ticket, now_us) == 0:
+            self._go(level)
+            return None
+        self._waiting[level] += 1
+        self._had_to_wait[level] = 1
+        self._plan()
+        return ticket
+
+    def due_in_us(self, level: int, ticket: int, waited_us: int, now_us: int) -> int:
+        """Return how long a caller waits on, until the next answer at most. HIGH waits half the target at most."""
+        due = self.levels[level].due_in_us(ticket, now_us)
+        return due if level != HIGH else min(due, max(0, self.settings.target_ms * 500 - waited_us))
+
+    def go_from_line(self, level: int) -> None:
+        """Count a caller who waited, and whose turn it is."""
+        self._waiting[level] -= 1
+        self._go(level)
+
+    def give_up(self, level: int) -> None:
+        """Count off a caller who waits no more."""
+        self._waiting[level] -= 1
+        self.levels[level].leave_place()
+
+    def _go(self, level: int) -> None:
+        self._gone[level] += 1
+        self._admitted[level] += 1
+
+    # What became of who went.
+
+    def enqueued(self, *, dealt: bool, succeeded: bool) -> None:
+        """Count a job whose enqueue ended. The state counted a dealt one before: what did not come is taken off."""
+        if dealt:
+            self._enqueued -= not succeeded
+        else:
+            self._enqueued += succeeded
+            self._plan()
+
+    # Calls.
+
+    def report(self, now_us: int, seen: BacklogSeen | None = None, limit_permille: int = LIMIT_NONE) -> Report:
+        """Return what a call that is sent now tells; it is then in flight, until `renew` or `fail`."""
+        waiting = [max(now, ever) for now, ever in zip(self._waiting, self._had_to_wait, strict=True)]
+        since_ms = max(1, (now_us - self._called_us) // 1_000) if self._calls else 0
+        woken_after_us = self._fresh_until_us + self._told_us // 5 + 50_000
+        if now_us > woken_after_us and not (self.is_sampler or any(waiting) or any(self._decided)):
+            since_ms = 0  # idle until now: as a new process
+        demands = [
+            Demand(
+                self._decided[level],
+                self._gone[level],
+                waiting[level],
+                self._held[level],
+                self._held_patient[level],
+                self.levels[level].remainder_ppm,
+            )
+            for level in LEVELS
+        ]
+        high, medium, low = demands
+        report = Report(
+            producer_id=self.producer_id,
+            since_ms=since_ms,
+            demands=(high, medium, low),
+            enqueued=max(0, self._enqueued),  # a debt is carried
+            seen=seen,
+            seed_drain_mjobs_per_s=self.drain_mjobs_per_s,
+            seed_processes=self.processes,
+            limit_permille=limit_permille,
+        )
+        self._sent, self._sent_had_to_wait = report, self._had_to_wait
+        self._asked, self._held = self._held, [0, 0, 0]
+        self._asked_patient, self._held_patient = self._held_patient, [0, 0, 0]
+        self._decided, self._gone, self._had_to_wait = [0, 0, 0], [0, 0, 0], [0, 0, 0]
+        self._enqueued -= report.enqueued
+        self._called_before_us, self._called_us = self._called_us if self._calls else now_us, now_us
+        self._calls += 1
+        self.in_flight, self.call_at_us = True, None
+        return report
+
+    def renew(self, now_us: int, answer: Answer, spread_ppm: int = MILLION) -> tuple[Dealt, Dealt, Dealt]:
+        """Take the answer; return who of those that the call told of, and of those waiting, goes at once.
+
+        Held offers beyond that are refused, held patient ones beyond it take a ticket. Offers that came during the call
+        are to be offered anew. The terms are fresh for `spread_ppm` of the time that the answer tells, from when the
+        call was sent: about a tenth more or less, by chance, keeps processes apart.
+        """
+        self.in_flight = False
+        self._lost_since_us, self.is_safe, self.has_terms = None, False, True
+        self.is_sampler = answer.is_sampler and self.producer_id != NO_SAMPLER
+        self.drain_mjobs_per_s, self.processes = answer.drain_mjobs_per_s, answer.processes
+        self._told_us = answer.wait_ms * 1_000
+        self._fresh_until_us = self._called_us + self._told_us * spread_ppm // MILLION
+        high, medium, low = (self._deal(level, now_us, answer) for level in LEVELS)
+        self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
+        if self.is_sampler or self._enqueued > 0 or any(self._waiting) or any(self._decided) or any(self._gone):
+            self._plan()
+        return high, medium, low
+
+    def _deal(self, level: int, now_us: int, answer: Answer) -> Dealt:
+        lease, terms = self.levels[level], answer.terms[level]
+        lease.renew(now_us, terms)
+        self._smooth_own(level)
+        to_held = min(terms.go_jobs, self._asked[level])
+        to_waiting = min(terms.go_jobs - to_held, self._waiting[level])
+        to_patient = min(terms.go_jobs - to_held - to_waiting, self._asked_patient[level])
+        for _ in range(to_waiting):
+            lease.leave_place()
+        self._waiting[level] -= to_waiting
+        if answer.wait_ms * 10 <= self.settings.tick_ms * 22:  # where calls are far apart, who waits is all that counts
+            self._gone[level] += to_waiting
+        self._asked[level] = self._asked_patient[level] = 0
+        went = to_held + to_waiting + to_patient
+        self._admitted[level] += went
+        self._enqueued -= terms.go_jobs - went  # counted by the state, but nobody was left to go
+        return Dealt(to_held, to_waiting, to_patient)
+
+    def fail(self, now_us: int) -> None:
+        """Take back what an unanswered call told; the next one, a tick later, tells it.
+
+        All that were held are to be decided by `decide_stale`, or to take a ticket.
+        """
+        self.in_flight = False
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            for level, demand in enumerate(sent.demands):
+                self._decided[level] += demand.decided
+                self._gone[level] += demand.gone
+                self._had_to_wait[level] = max(self._had_to_wait[level], self._sent_had_to_wait[level])
+            self._enqueued += sent.enqueued
+            self._called_us = self._called_before_us
+        self._asked, self._asked_patient = [0, 0, 0], [0, 0, 0]
+        self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
+        self.is_sampler = False
+        for lease in self.levels:
+            lease.used = 0  # the last terms go on for another tick
+        tick_us = self.settings.tick_ms * 1_000
+        if self._lost_since_us is None:
+            self._lost_since_us = now_us
+        lost_us = now_us - self._lost_since_us
+        if self.has_terms and not self.is_safe and lost_us > 3 * max(tick_us, self._told_us):
+            self._be_safe(now_us)
+        self._fresh_until_us = self.call_at_us = now_us + tick_us
+
+    # A lost store.
+
+    def _smooth_own(self, level: int) -> None:
+        """Follow what this process let pass: a quarter of the difference a tick."""
+        since_us, tick_us = max(1, self._called_us - self._called_before_us), self.settings.tick_ms * 1_000
+        rate = self._admitted[level] * MILLION * MILLION // since_us
+        step = (rate - self._own_ujobs_per_s[level]) * min(since_us, 4 * tick_us)
+        self._own_ujobs_per_s[level] += step // (4 * tick_us) if step >= 0 else -(-step // (4 * tick_us))
+        self._admitted[level] = 0
+
+    def _be_safe(self, now_us: int) -> None:
+        """Let pass nine tenths of what passed before; where all fitted, of its part of the drain at least."""
+        self.is_safe = True
+        lack = 0
+        if all(lease.share_ppm >= MILLION for lease in self.levels):
+            part = self.drain_mjobs_per_s * 1_000 // self.processes
+            lack = max(0, part - sum(self._own_ujobs_per_s)) // len(LEVELS)
+        for level in LEVELS:
+            rate = (self._own_ujobs_per_s[level] + lack) * _SAFE_PERMILLE // 1_000
+            lease = self.levels[level]
+            lease.renew(now_us, Terms(0, 0, rate, _SAFE_BURST, 0, 0, lease.remainder_ppm))
+
+    @staticmethod
+    def _take_saved(lease: Lease, now_us: int) -> bool:
+        if lease.released_ujobs(now_us) - lease.taken_ujobs < MILLION:
+            return False
+        lease.take_ticket()
+        return True
+
+    # When to call.
+
+    def _want(self, at_us: int) -> None:
+        if not self.in_flight and self._lost_since_us is None:
+            self.call_at_us = at_us if self.call_at_us is None else min(self.call_at_us, at_us)
+
+    def _ask(self, now_us: int) -> None:
+        """At once, but no more than twenty times a tick."""
+        self._want(max(now_us, self._called_us + self.settings.tick_ms * 50) if self._calls else now_us)
+
+    def _plan(self) -> None:
+        """When the terms have aged."""
+        if self._calls:
+            self._want(self._fresh_until_us)

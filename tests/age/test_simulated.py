@@ -1,0 +1,198 @@
+"""Seeded simulations hold what was measured of the law, and what each of its cures cures runs away without it.
+
+`python -m benches.control` shows the same scenarios, and many more, as a table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+from benches.control import processes
+from benches.control.budget import Budget
+from benches.control.figures import figures
+from benches.control.picture import draw
+from benches.control.scenario import WEB, Phase, Scenario, steady
+from benches.control.scenarios import GROUPS
+from benches.control.simulation import Simulation
+
+from backpressure._age.lease import Dealt, QueueLease
+from backpressure._age.settings import BudgetSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benches.control.figures import Figures
+
+    from backpressure._age.protocol import Answer, Demand, Terms
+
+MINUTE = (Phase("", 0, 60, 200.0),)
+
+
+def judged(scenario: Scenario, budget: type[Budget] = Budget) -> list[Figures]:
+    """Run a scenario and judge each of its phases."""
+    run = Simulation(scenario, 1, budget).run()
+    return [figures(run, phase) for phase in scenario.phases]
+
+
+def named(group: str, name: str) -> Scenario:
+    """Return a scenario of the table, with no more processes than it takes to see its point."""
+    (found,) = (scenario for scenario in GROUPS[group]() if scenario.name == name)
+    return attrs.evolve(found, processes=min(found.processes, 20)) if group in {"odd", "loss"} else found
+
+
+# What a row holds: age at rest from and to, and the peak in seconds of work.
+@pytest.mark.parametrize(
+    ("group", "name", "age", "peak"),
+    [
+        ("cold", "1.5 times the drain, 10 processes", (4.8, 5.2), 5.6),
+        ("cold", "7.5 times the drain, 10 processes", (4.8, 5.2), 5.8),
+        ("cold", "20 times the drain, 10 processes", (4.8, 5.2), 6.5),
+        ("cold", "3 times the drain, 100 processes", (4.7, 5.2), 5.8),
+        ("start", "loops, 1 processes", (4.9, 5.1), 5.3),
+        ("start", "loops, 2 processes", (4.8, 5.4), 6.0),
+        ("start", "loops, 100 processes", (4.9, 5.2), 6.1),
+        ("hot", "20 loops beside 100 idle processes", (4.9, 5.1), 5.3),
+        ("crowded", "loops, 160 jobs a second by 80 calls, 400 processes", (4.5, 5.3), 6.0),
+        ("few", "25 jobs in the target, 5 processes", (4.4, 5.3), 10.0),
+        ("odd", "statistics 8 s old", (4.8, 5.3), 6.0),
+        ("odd", "30 % of jobs from others", (4.7, 5.2), 5.8),
+        ("odd", "batches of 2 s", (5.0, 6.5), 9.5),
+        ("odd", "callers take no answer, 3 times the drain", (4.7, 5.2), 5.8),
+        ("loss", "wiped at 80 and 100 s", (4.8, 5.2), 5.5),
+    ],
+)
+def test_the_age_is_held(group: str, name: str, age: tuple[float, float], peak: float) -> None:
+    (it,) = judged(named(group, name))
+    assert age[0] <= it.age <= age[1]
+    assert it.peak <= peak
+    assert it.used > 99
+    for shed, needed in zip(it.shed, it.needed, strict=True):
+        assert abs(shed - needed) < 3
+
+
+def test_a_step_of_the_drain_is_followed() -> None:
+    usual, less, more = judged(named("steps", "loops, 10 processes"))
+    assert all(4.8 < it.age < 5.3 for it in (usual, less, more))
+    assert all(it.settled < 30 for it in (usual, less, more))
+    assert less.worst < 16
+
+
+def test_a_jump_is_bounded() -> None:
+    (it,) = judged(named("jump", "30 a second, then 20 times the drain, 10 processes"))
+    assert it.peak < 6.5
+    assert 4.8 < it.age < 5.2
+
+
+def test_while_the_store_is_away_less_is_let_in_than_was_before() -> None:
+    away, back = judged(named("loss", "store away 80 to 140 s"))
+    assert 165 < away.admitted < 195
+    assert away.peak < 5.2
+    assert 4.8 < back.age < 5.2
+
+
+def test_where_all_fitted_little_is_lost_with_the_store() -> None:
+    away, back = judged(named("loss", "the same, half the drain, 100 processes"))
+    assert away.admitted > 90
+    assert sum(back.shed) == 0
+
+
+def test_a_large_fleet_calls_no_more_than_a_queue_may_cost() -> None:
+    # 200 processes and 40 calls a second for 4 jobs: what 10 000 and 2 000 are for 200.
+    fleet = Scenario(
+        name="",
+        seconds=75,
+        phases=(Phase("", 0, 75, 4.0),),
+        drain=steady(4.0),
+        processes=200,
+        settings=BudgetSettings.of(5.0, calls=40),
+    )
+    (it,) = judged(fleet)
+    assert 4.2 < it.age < 5.5
+    assert it.calls < 42
+    assert it.used > 99
+
+
+class WithoutRing(Budget):
+    """Holds an old sample against the jobs of now."""
+
+    def _enqueued_by(self, instant: int, now: int) -> int | None:
+        del instant, now
+        return self.total
+
+
+class WithoutAge(Budget):
+    """Acts on old news as on fresh."""
+
+    def _set_budget(self, now: int, dt: int, old: int, limit: int, *, sampled: bool) -> None:
+        del old
+        self.delay = 0
+        super()._set_budget(now, dt, 0, limit, sampled=sampled)
+
+
+@pytest.mark.parametrize(
+    ("sample_age", "uncured", "held", "lost"), [(2.0, WithoutRing, 7.0, 10.0), (8.0, WithoutAge, 15.0, 40.0)]
+)
+def test_old_statistics_do_not_run_away(sample_age: float, uncured: type[Budget], held: float, lost: float) -> None:
+    scenario = Scenario(name="", seconds=60, phases=MINUTE, processes=20, sample_age=sample_age)
+    (cured,), (ran_away,) = judged(scenario), judged(scenario, uncured)
+    assert cured.peak < held < lost < ran_away.peak
+
+
+class Overcharged(Budget):
+    """Charges its sampler, who calls each tick, for an interval of the others."""
+
+    def _terms(self, level: int, it: Demand, decided: int, gone: int, since: int, interval: int) -> Terms:
+        if interval == self.gap:
+            interval = max(1, self.next_call // 1_000 - self.sampled_at)
+        return super()._terms(level, it, decided, gone, since, interval)
+
+
+def test_a_busy_sampler_does_not_use_up_what_all_may_be_promised() -> None:
+    scenario = attrs.evolve(named("crowded", "loops, 400 jobs a second by 80 calls, 400 processes"), seconds=60)
+    scenario = attrs.evolve(scenario, phases=(Phase("", 0, 60, 400.0),))
+    (cured,), (starved,) = judged(scenario), judged(scenario, Overcharged)
+    assert cured.used > 99
+    assert cured.fairness > 0.5
+    assert starved.used < 60
+
+
+class Keeping(QueueLease):
+    """Keeps for itself what the state counted and nobody took."""
+
+    def _deal(self, level: int, now_us: int, answer: Answer) -> Dealt:
+        before = self._enqueued
+        dealt = super()._deal(level, now_us, answer)
+        self._enqueued = before
+        return dealt
+
+
+def test_what_nobody_took_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(
+        name="",
+        seconds=60,
+        phases=MINUTE,
+        loops=0,
+        offers=steady(600.0),
+        patient=WEB,
+        held_for=0.05,
+        latency=0.1,
+    )
+    (cured,) = judged(scenario)
+    monkeypatch.setattr(processes, "QueueLease", Keeping)
+    (ran_away,) = judged(scenario)
+    assert cured.peak < 6.0
+    assert ran_away.peak > 7.5
+
+
+def test_a_seed_repeats_a_run() -> None:
+    scenario = attrs.evolve(named("cold", "3 times the drain, 10 processes"), seconds=20)
+    first, again, other = (Simulation(scenario, seed).run().seconds for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_every_group_can_be_drawn(tmp_path: Path) -> None:
+    runs = {group: [Simulation(attrs.evolve(make()[0], seconds=3)).run()] for group, make in GROUPS.items()}
+    draw(runs, tmp_path / "control.svg")
+    assert (tmp_path / "control.svg").stat().st_size > 1_000
