@@ -190,12 +190,12 @@ def test_check_reads_them_all(run_on_engine: Run, shop: Path) -> None:
 
 
 def test_top_watches_them_all(run_on_engine: Run, shop: Path) -> None:
-    result = run_on_engine("top", "--config", shop, "--once", "--json")
+    result = run_on_engine("top", "--config", shop, "--once", "--interval", 5, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     look = json.loads(result.stdout)
     assert (look["provider"], look["statistics"], look["server"]) == ("ok", "ok", "4 servers")
     assert {queue["queue_name"]: queue["backlog"] for queue in look["queues"]} == BACKLOGS
-    people = run_on_engine("top", "--config", shop, "--once").stdout
+    people = run_on_engine("top", "--config", shop, "--once", "--interval", 5).stdout
     assert "statistics ok" in people
     assert "mode is observe for mail-*, mail-eu, mail-us" in people
 
@@ -215,7 +215,7 @@ def test_the_headline_counts_what_cannot_be_read(run: Run, shop: Path, redis_cli
     redis_client.delete("jobs:images")
     redis_client.set("jobs:images", "no queue")
     away = {"SHOP_AMQP": f"amqp://{servers.HOST}:{servers.dead_port()}"}
-    result = run("top", "--config", shop, "--once", **away)
+    result = run("top", "--config", shop, "--once", "--interval", 5, **away)
     assert result.exit_code == 1
     assert "statistics unreadable for 2 of 12 queues" in result.stdout
     assert "statistics ok" not in result.stdout

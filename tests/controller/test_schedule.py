@@ -317,6 +317,24 @@ class TestPoller:
         provider.set("mail", 101)
         assert gate.suggest().zone == "yellow"
 
+    def test_a_failure_in_between_lets_no_job_in_unseen(self, make_controller: MakeController) -> None:
+        """Its word makes another answer; once it is forgotten, the one from before must not lie ready again."""
+        provider = Counted({"mail": 95})
+        polling = PollingConfig(enabled=False, cache_ttl=30)
+        controller = make_controller(provider, BackpressureConfig(polling=polling), clock=ManualClock())
+
+        def fail() -> None:
+            raise ConnectionError
+
+        for _ in range(4):
+            controller.run("low", "mail", int)
+        with pytest.raises(ConnectionError):
+            controller.run("low", "mail", fail)
+        controller.run("low", "mail", int)
+        reads = len(provider.read)
+        controller.run("low", "mail", int)
+        assert len(provider.read) == reads + 1
+
 
 class TestLeastGap:
     def test_a_queue_whose_reads_cost_money_is_read_at_its_interval(self, make_controller: MakeController) -> None:

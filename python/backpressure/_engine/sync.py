@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ForkLock:
@@ -37,4 +41,9 @@ class Tally:
     @property
     def value(self) -> int:
         """How much was counted."""
-        return int(repr(self.count)[6:-1])  # "count(5)"; its repr is the one way to read without counting
+        return value_of(self.count)
+
+
+def value_of(count: Iterator[int]) -> int:
+    """Return how much the `count` of a `Tally` has counted."""
+    return int(repr(count)[6:-1])  # "count(5)"; its repr is the one way to read without counting

@@ -10,7 +10,7 @@ from backpressure._engine.pure.breaker import Breaker
 from backpressure._engine.pure.counters import Counters
 from backpressure._engine.pure.draft import Draft
 from backpressure._engine.pure.queue import Queue
-from backpressure._engine.sync import ForkLock
+from backpressure._engine.sync import ForkLock, value_of
 from backpressure._engine.totals import Totals
 from backpressure._engine.word import CLOSED, state_of
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
@@ -97,9 +97,9 @@ class Table:
         return counters
 
     def look_at_count(self, priority: Priority, name: str) -> None:
-        """Void the delay that lies ready, if enough jobs were let in beside it; its own callers look themselves."""
+        """Void what lies ready, if enough jobs were let in beside it; its own callers look themselves."""
         ready = self.ready[priority].get(name)
-        if ready is not None and ready.delay is not None and ready.delay.row.value > ready.last_count:
+        if ready is not None and ready.last_count < math.inf and value_of(ready.count) > ready.last_count:
             ready.until_ns = -math.inf
 
     def all(self) -> list[Queue]:
