@@ -382,3 +382,12 @@ def test_an_age_that_cannot_be_held_is_a_fault(run: Run, tmp_path: Path) -> None
     result = run("check", write(tmp_path, HELD.replace('"10s"', '"1s"')))
     assert result.exit_code == 1
     assert result.stderr.startswith('queues."mail".age.target is 1.0: needs statistics of at most 1.6 s')
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_it_prints_no_password_of_a_store(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    file = write(tmp_path, HELD.replace("somebody@", "somebody:hunter2@"))
+    result = run("check", file, *arguments)
+    assert result.exit_code == 1
+    assert "hunter2" not in result.output + result.stderr
+    assert "withheld" in result.output + result.stderr
