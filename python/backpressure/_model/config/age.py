@@ -70,7 +70,7 @@ class AgeConfig(Section):
         store: URL of the Redis or Valkey that keeps the budget; ``"$NAME"`` stands for the environment variable of that
             name, which must hold a URL with a password. ``None`` (in files ``"none"``) is the statistics provider's.
         safe_rate: jobs a second that each process lets pass which has never reached the store; 0 leaves them to
-            `RecoveryStrategy.fallback_mode`.
+            the fallback mode of `RecoveryStrategy`.
         calls: calls a second that one queue may cost the store, whatever the number of processes.
 
     Raises:
