@@ -14,7 +14,7 @@ from backpressure._age.protocol import MILLION, NO_SAMPLER, VERSION, Answer, Ter
 
 if TYPE_CHECKING:
     from backpressure._age.protocol import Demand, Report
-    from backpressure._age.settings import BudgetSettings
+    from backpressure._model.budget import BudgetSettings
 
 __all__ = ["EXACT", "Budget"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from backpressure._age.protocol import HIGH
-from backpressure._age.settings import BudgetSettings
+from backpressure._model.budget import BudgetSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

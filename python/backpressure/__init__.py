@@ -14,6 +14,7 @@ from backpressure._controller.gate import AsyncGate, Gate
 from backpressure._engine.choice import ENGINE
 from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, batch_result
 from backpressure._model.clock import Clock
+from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
@@ -53,6 +54,7 @@ __all__ = [
     "HIGH",
     "LOW",
     "MEDIUM",
+    "AgeConfig",
     "AsyncBackpressureController",
     "AsyncGate",
     "AsyncRedisStatsProvider",

@@ -11,7 +11,7 @@ import pytest
 from benches.control.budget import Budget
 
 from backpressure._age.protocol import HIGH, LEVELS, MILLION, NO_SAMPLER, BacklogSeen, Demand, Report, Terms
-from backpressure._age.settings import BudgetSettings
+from backpressure._model.budget import BudgetSettings
 from support.budgets import START_MS, any_calls, any_settings
 
 SEEDS = range(40)

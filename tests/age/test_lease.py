@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backpressure._age.lease import NEVER_US, Dealt, Lease, QueueLease
 from backpressure._age.protocol import HIGH, MILLION, NO_SAMPLER, Answer, BacklogSeen, Demand, Report, Terms
-from backpressure._age.settings import BudgetSettings
+from backpressure._model.budget import BudgetSettings
 
 MEDIUM, LOW = 1, 2
 SECOND_US = 1_000_000

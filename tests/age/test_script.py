@@ -34,7 +34,7 @@ def test_importing_the_package_does_not_load_it() -> None:
 
 def test_what_a_producer_loads_needs_no_client_library() -> None:
     code = (
-        "import sys; from backpressure._age import lease, protocol, script, settings; script.source_sha1()\n"
+        "import sys; from backpressure._age import lease, protocol, script; script.source_sha1()\n"
         "print({'redis', 'asyncio', 'prometheus_client', 'cattrs'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

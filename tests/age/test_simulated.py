@@ -18,7 +18,7 @@ from benches.control.scenarios import GROUPS
 from benches.control.simulation import Simulation
 
 from backpressure._age.lease import Dealt, QueueLease
-from backpressure._age.settings import BudgetSettings
+from backpressure._model.budget import BudgetSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

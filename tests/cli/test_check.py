@@ -310,3 +310,84 @@ def test_it_prints_no_password_of_a_url(run: Run, tmp_path: Path, name: str) -> 
     assert len(config["queues"]) == 1
     assert run("check", str(write(tmp_path, valid)), "--queue", f"{name}\n").exit_code == 2
     assert "hunter2" not in run("check", str(write(tmp_path, valid)), "--queue", f"{name}\n").stderr
+
+
+HELD = """
+[age]
+target = "5s"
+store = "rediss://somebody@budget.example/0"
+[queues.mail.age]
+target = "10s"
+calls = 100
+[queues."mail-*".age]
+low_floor = 0.2
+[queues.clicks.age]
+target = "none"
+"""
+
+
+def test_what_follows_from_an_age_is_shown(run: Run, tmp_path: Path) -> None:
+    result = run("check", write(tmp_path, HELD))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "ages to be held" in result.stdout
+    assert "delays of queue clicks" in result.stdout
+    assert "delays of all queues" not in result.stdout
+    assert "delays of queue mail" not in result.stdout
+    row = next(line for line in result.stdout.splitlines() if line.startswith("  mail "))
+    assert row.split()[1:10] == ["10", "s", "1", "s", "6", "s", "3", "0.5", "%"]
+    *_, doubt, missing = result.stdout.splitlines()
+    assert doubt.startswith('warning: queues."mail-*".age.low_floor is 0.2: ')
+    assert missing.startswith("warning: age.target is 5.0: the age law is not in this release's engines: remove it, ")
+    assert "somebody" not in result.stdout
+
+
+def test_what_follows_from_an_age_for_scripts(run: Run, tmp_path: Path) -> None:
+    result = run("check", write(tmp_path, HELD), "--json")
+    told = json.loads(result.stdout)
+    assert [table["queue_name"] for table in told["delays"]] == ["clicks"]
+    assert {age["queue_name"]: (age["target_ms"], age["calls_per_second"], age["key"]) for age in told["ages"]} == {
+        None: (5_000, 2_000, None),
+        "mail": (10_000, 100, "bp:{mail}:age"),
+        "mail-*": (5_000, 2_000, None),
+    }
+    shared = told["ages"][0]
+    assert (shared["tick_ms"], shared["drain_window_ms"], shared["gain_most_permille"]) == (1_000, 3_000, 1_500)
+    assert (shared["oldest_sample_ms"], shared["patient_ms"], shared["low_floor_permille"]) == (8_000, 2_000, 5)
+    assert shared["store"] == "rediss://***@budget.example/0"
+    assert len(told["warnings"]) == 2
+
+
+def test_the_age_of_chosen_queues_alone(run: Run, tmp_path: Path) -> None:
+    file = write(tmp_path, HELD)
+    told = json.loads(run("check", file, "--json", "-q", "mail-eu", "-q", "clicks").stdout)
+    assert [age["queue_name"] for age in told["ages"]] == ["mail-eu"]
+    assert told["ages"][0]["low_floor_permille"] == 200
+    assert [table["queue_name"] for table in told["delays"]] == ["clicks"]
+
+
+def test_without_a_target_nothing_is_said_of_ages(run: Run, shop: Path) -> None:
+    assert "ages to be held" not in run("check", shop).stdout
+    assert json.loads(run("check", shop, "--json").stdout)["ages"] == []
+
+
+def test_what_is_shown_of_ages_reads_back(run: Run, tmp_path: Path) -> None:
+    file = write(tmp_path, HELD.replace("somebody@", ""))
+    shown, _, _ = run("check", file).stdout.partition("\ndelays of ")
+    config, again = BackpressureConfig.from_file(file), BackpressureConfig.from_mapping(tomllib.loads(shown))
+    assert again.age == config.age
+    assert {name: again.age_of(name) for name in config.queues} == {name: config.age_of(name) for name in config.queues}
+
+
+def test_an_age_that_cannot_be_held_is_a_fault(run: Run, tmp_path: Path) -> None:
+    result = run("check", write(tmp_path, HELD.replace('"10s"', '"1s"')))
+    assert result.exit_code == 1
+    assert result.stderr.startswith('queues."mail".age.target is 1.0: needs statistics of at most 1.6 s')
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_it_prints_no_password_of_a_store(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    file = write(tmp_path, HELD.replace("somebody@", "somebody:hunter2@"))
+    result = run("check", file, *arguments)
+    assert result.exit_code == 1
+    assert "hunter2" not in result.output + result.stderr
+    assert "withheld" in result.output + result.stderr

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
@@ -56,6 +57,12 @@ def refuses(build: Build, path: str, rule: str, **values: Any) -> None:
     assert str(error) == f"{path} is {error.value!r}: {rule}"
 
 
+NO_STORE = (
+    'give the URL of a Redis or Valkey such as "redis://host:6379/0", without a password: put one with a password into '
+    'an environment variable, and give "$" and the name of that'
+)
+NO_URLS: list[Any] = ["", "localhost:6379", "amqp://host", "$", "$A B", 6379, False, []]
+NO_MEDIUM: list[Any] = ["Wait", "", True, []]
 INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (window, {"green_max": 0}),
     (window, {"green_max": 19}),
@@ -106,6 +113,26 @@ INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (polling, {"cache_ttl": 0, "enabled": False}),
     (RecoveryStrategy, {"graceful_degrade": 0}),
     (RecoveryStrategy, {"graceful_degrade": DAY}),
+    (AgeConfig, {"target": HOUR}),
+    (AgeConfig, {"medium": "shed"}),
+    (AgeConfig, {"low_floor": 0}),
+    (AgeConfig, {"low_floor": 0.001}),
+    (AgeConfig, {"low_floor": 1}),
+    (AgeConfig, {"safe_rate": 0.5}),
+    (AgeConfig, {"safe_rate": 1_000_000}),
+    (AgeConfig, {"calls": 1}),
+    (AgeConfig, {"calls": 1_000_000}),
+    *(
+        (AgeConfig, {"store": store})
+        for store in (
+            "redis://localhost",
+            "rediss://user@host:6379/1",
+            "valkey+sentinel://a:1,b:2/main",
+            "unix:///run/redis.sock",
+            "$BUDGET",
+            "${BUDGET}",
+        )
+    ),
     (BackpressureConfig, {"max_queues": 1}),
     (BackpressureConfig, {"max_queues": 10**9}),
     (BackpressureConfig, {"mode": "observe"}),
@@ -264,6 +291,37 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     ),
     (RecoveryStrategy, "recovery.graceful_degrade", "must be from 0 to 24 h", {"graceful_degrade": -NS}),
     (RecoveryStrategy, "recovery.graceful_degrade", "must be from 0 to 24 h", {"graceful_degrade": DAY + 0.001}),
+    (AgeConfig, "age.target", "must be from 500 ms to 1 h", {"target": 0.5 - NS}),
+    (AgeConfig, "age.target", "must be from 500 ms to 1 h", {"target": 0}),
+    (AgeConfig, "age.target", "must be from 500 ms to 1 h", {"target": -5}),
+    (
+        AgeConfig,
+        "age.target",
+        'milliseconds? durations are seconds: write "5s"; must be from 500 ms to 1 h',
+        {"target": 5_000.0},
+    ),
+    *((AgeConfig, "age.medium", 'give "wait" or "shed"', {"medium": other}) for other in NO_MEDIUM),
+    *(
+        (AgeConfig, "age.low_floor", "give 0, or a part of the demand of LOW from 0.001 to 1", {"low_floor": bad})
+        for bad in (-NS, 0.000_9, 1 + NS, 5, True, "0.005", MORE_THAN_A_FLOAT)
+    ),
+    *(
+        (AgeConfig, "age.safe_rate", "give jobs a second from 0 to 1000000", {"safe_rate": bad})
+        for bad in (-NS, 1_000_001, False, "5")
+    ),
+    (AgeConfig, "age.calls", "give an integer from 1 to 1000000", {"calls": 0}),
+    (AgeConfig, "age.calls", "give an integer from 1 to 1000000", {"calls": 1_000_001}),
+    *(
+        (
+            AgeConfig,
+            "age.store",
+            NO_STORE,
+            {"store": other},
+        )
+        for other in NO_URLS
+    ),
+    (BackpressureConfig, "age", "give an AgeConfig", {"age": None}),
+    (QueueConfig, "age", "give an AgeConfig or None", {"age": CurveConfig()}),
     (BackpressureConfig, "max_queues", "give an integer of at least 1", {"max_queues": 0}),
     (BackpressureConfig, "mode", 'give "enforce" or "observe"', {"mode": "dry-run"}),
     (BackpressureConfig, "thresholds", "give a BacklogThresholds", {"thresholds": {}}),
@@ -350,11 +408,13 @@ DURATIONS: list[tuple[Build, str]] = [
     *((CircuitConfig, name) for name in ("trip_window", "recovery_timeout", "probe_interval")),
     *((PollingConfig, name) for name in ("interval", "busy_interval", "jitter", "timeout", "max_backoff", "cache_ttl")),
     (RecoveryStrategy, "graceful_degrade"),
+    (AgeConfig, "target"),
 ]
 INTEGERS: list[tuple[Build, str]] = [
     *((window, name) for name in ("green_max", "yellow_max", "red_max")),
     (CurveConfig, "shed_permille"),
     *((CircuitConfig, name) for name in ("failure_threshold", "recovery_threshold")),
+    (AgeConfig, "calls"),
     (BackpressureConfig, "max_queues"),
 ]
 FRACTIONS: list[tuple[Build, str]] = [(CurveConfig, name) for name in ("scale_high", "scale_medium", "scale_low")]
@@ -366,6 +426,7 @@ BOOLEANS: list[tuple[Build, str]] = [
     (RecoveryStrategy, "emergency_mode"),
 ]
 NO_NUMBERS: list[Any] = [True, False, math.nan, math.inf, -math.inf, None, [], b"5"]
+OPTIONAL = {"target"}
 
 
 def path_of(build: Build, name: str) -> str:
@@ -378,6 +439,8 @@ def path_of(build: Build, name: str) -> str:
     "value", [*NO_NUMBERS, 1j, Decimal(1), "", "5", "5 s", "s", "-5s", "1e3s", "5S", "5d", ".5s", "1s,"]
 )
 def test_refuses_what_is_no_duration(build: Build, name: str, value: Any) -> None:
+    if value is None and name in OPTIONAL:
+        return
     refuses(
         build,
         path_of(build, name),
@@ -403,7 +466,7 @@ def test_suspects_nanoseconds_where_go_would_write_them(build: Build, name: str,
 
 @pytest.mark.parametrize(("build", "name"), DURATIONS)
 def test_asks_whether_a_long_bare_number_is_milliseconds(build: Build, name: str) -> None:
-    longest = 60 if build is CurveConfig or name == "timeout" else 3_600
+    longest = 60 if build in {CurveConfig, AgeConfig} or name == "timeout" else 3_600
     error = refused(build, **{name: longest + 500})
     assert error.field == path_of(build, name)
     if name != "cache_ttl":  # its own rule allows no more
@@ -471,7 +534,8 @@ def test_refuses_what_is_no_boolean(build: Build, name: str, value: Any) -> None
 def test_every_setting_is_among_those_tried() -> None:
     tried = {name for _, name in (*DURATIONS, *INTEGERS, *FRACTIONS, *BOOLEANS)}
     others = {"shed_at", "delay_jitter", "excluded_exceptions", "is_failure", "high_priority", "fallback_mode"}
-    for kind in (BacklogWindow, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy):
+    others |= {"medium", "low_floor", "store", "safe_rate"}
+    for kind in (BacklogWindow, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy, AgeConfig):
         assert {field.name for field in attrs.fields(kind)} <= tried | others
 
 

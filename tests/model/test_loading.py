@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from backpressure import BackpressureConfig, ConfigurationError, QueueConfig
+from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
@@ -36,6 +37,7 @@ SECTIONS: dict[Build, tuple[str, dict[str, Any]]] = {
     CircuitConfig: ("circuit.", {}),
     polling: ("polling.", {"interval": 10.0, "jitter": 1.0, "timeout": 2.0, "max_backoff": 60.0, "cache_ttl": 100.0}),
     RecoveryStrategy: ("recovery.", {}),
+    AgeConfig: ("age.", {}),
     BackpressureConfig: ("", {}),
 }
 
@@ -115,7 +117,7 @@ LOADABLE_INSIDE = [case for case in INSIDE if IN_CODE.isdisjoint(case[1])]
 LOADABLE_OUTSIDE = [
     case
     for case in OUTSIDE
-    if case[0] in SECTIONS and IN_CODE.isdisjoint(case[3]) and not re.match("give a [A-Z]", case[2])
+    if case[0] in SECTIONS and IN_CODE.isdisjoint(case[3]) and not re.match("give an? [A-Z]", case[2])
 ]
 
 
@@ -189,7 +191,7 @@ def test_every_rule_is_tried() -> None:
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
         for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
-    between_sections = {(BackpressureConfig, "curve"), (BackpressureConfig, "queues")}
+    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age")}
     assert ruled - between_sections
     assert ruled - between_sections <= tried
 
@@ -402,7 +404,7 @@ def test_a_queue_does_not_repeat_the_faults_it_inherits() -> None:
         ({"recovery": {7: 1}}, "recovery.7 is unknown: give fallback_mode, graceful_degrade, manual_override or "),
         (
             {"queues": {"a": {"polling": {}}}},
-            'queues."a".polling is unknown: give thresholds, curve, circuit, mode, url, layout, key, group or options',
+            'queues."a".polling is unknown: give thresholds, curve, circuit, age, mode, url, layout, key, group or ',
         ),
         ({"a b": 1}, '"a b" is unknown: give thresholds, '),
         ({"curve": None}, "curve is None: give a table of settings"),

@@ -134,7 +134,7 @@ def test_a_copy_is_of_the_subclass(config: Config) -> None:
         ({"quota": {"every": "10ms"}}, "quota.every is 0.01: must be at least 1 s"),
         ({"quota": {"mots": 1}}, "quota.mots is unknown: did you mean most?"),
         ({"queues": {"mail": {"quota": {"most": 0}}}}, 'queues."mail".quota.most is 0: give an integer of at least 1'),
-        ({"queues": {"mail": {"alarm": {}}}}, 'queues."mail".alarm is unknown: give thresholds, curve, circuit, mode'),
+        ({"queues": {"mail": {"alarm": {}}}}, 'queues."mail".alarm is unknown: give thresholds, curve, circuit, age, '),
         ({"alarm": {"level": 10}}, "alarm.level is 10: level is too high"),
         ({"alarm": {"level": "high"}}, "alarm.level is 'high': invalid literal for int()"),
         ({"alarm": {"silent": 4}}, "alarm is refused: nobody would hear it"),

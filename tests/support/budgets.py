@@ -8,7 +8,7 @@ import attrs
 
 from backpressure._age.protocol import NO_SAMPLER, Answer, BacklogSeen, Demand, Report, arguments, decode
 from backpressure._age.script import source
-from backpressure._age.settings import BudgetSettings
+from backpressure._model.budget import BudgetSettings
 
 if TYPE_CHECKING:
     import random

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from backpressure._age.protocol import Answer, BacklogSeen
-    from backpressure._age.settings import BudgetSettings
+    from backpressure._model.budget import BudgetSettings
 
 __all__ = ["NEVER_US", "Dealt", "Lease", "QueueLease"]
 

@@ -13,7 +13,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backpressure._age.settings import BudgetSettings
+    from backpressure._model.budget import BudgetSettings
 
 __all__ = [
     "HIGH",

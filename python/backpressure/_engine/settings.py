@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backpressure._engine.laws.registry import has_own_law, law_of
+from backpressure._engine.laws.unready import unready
 from backpressure._model.config.patterns import is_pattern, matches, patterns_of
 from backpressure._model.config.recovery import FallbackMode
 from backpressure._model.units import MAX_NS, nanoseconds
@@ -134,7 +135,13 @@ class EngineSettings:
 
     @classmethod
     def of(cls, config: BackpressureConfig) -> EngineSettings:
-        """Flatten a whole configuration."""
+        """Flatten a whole configuration.
+
+        Raises:
+            ConfigurationError: it asks for a law that the engines do not have.
+        """
+        if (error := unready(config)) is not None:
+            raise error
         polling, recovery = config.polling, config.recovery
         named = {name: _of_section(config, name) for name in config.queues if not is_pattern(name)}
         fallback_ns, fallback_reason = _FALLBACKS[recovery.fallback_mode]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import typer
 
 from backpressure._model.arguments import masked
+from backpressure._model.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def complain(command: str, text: str) -> None:
 
 @contextlib.contextmanager
 def ending(command: str) -> Iterator[None]:
-    """Turn an `Ending` into its lines on stderr and its exit code."""
+    """Turn an `Ending`, or what no controller can be made of, into its lines on stderr and its exit code."""
     try:
         yield
     except Ending as end:
@@ -57,6 +58,9 @@ def ending(command: str) -> Iterator[None]:
             print(masked(line), file=sys.stderr)
         complain(command, str(end))
         raise typer.Exit(end.code) from None
+    except ConfigurationError as error:
+        complain(command, str(error))
+        raise typer.Exit(FINDING) from None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,10 @@ from rich.text import Text
 
 from backpressure._engine.laws.order import inversions
 from backpressure._engine.laws.registry import has_own_law
+from backpressure._engine.laws.unready import unready, without_targets
 from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown
+from backpressure._model.config.doubts import doubts
+from backpressure.cli._age_table import ages_table, held_ages
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
@@ -66,9 +69,9 @@ def check(
     """Validate a configuration and show its delays.
 
     What it comes to is printed as TOML that can be used in its stead, then what each priority is told at the backlogs
-    where the answer changes: of all queues, or of those given. Exits with 0 when it is valid, 1 when it is not, with
-    every fault on a line of stderr, or when with --read a queue could not be read, 2 for wrong usage. A warning changes
-    no exit code.
+    where the answer changes: of all queues, or of those given. Of queues with a target age, it is what follows from
+    that. Exits with 0 when it is valid, 1 when it is not, with every fault on a line of stderr, or when with --read a
+    queue could not be read, 2 for wrong usage. A warning changes no exit code.
     """
     with ending("check"):
         if file is None and not env:
@@ -88,19 +91,25 @@ def check(
             lying = places(provider, names, read=read)
         elif read:
             raise Refusal("there is no queue to read: give --queue, or a file with sections of queues")
-        warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate))]
-        tables = [delay_table(config, name) for name in _queues_to_show(config, names if queues else None)]
+        warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate)), *doubts(config)]
+        if (missing := unready(config)) is not None:
+            warnings.append(str(missing))
+        wanted = names if queues else None
+        tables = [delay_table(without_targets(config), name) for name in _queues_to_show(config, wanted)]
+        ages = held_ages(config, wanted)
         if as_json:
             tell = {
                 "valid": True,
                 "config": config.to_dict(),
                 "delays": [table.to_dict() for table in tables],
+                "ages": [age.to_dict() for age in ages],
                 "warnings": warnings,
                 "queues": [place.to_dict() for place in lying],
             }
             print_json(tell)
         else:
-            _print(config, source(file, env, settings), tables, [places_table(lying, read=read)] if lying else [])
+            more = [*([ages_table(ages)] if ages else []), *([places_table(lying, read=read)] if lying else [])]
+            _print(config, source(file, env, settings), tables, more)
             for warning in warnings:
                 print(masked(f"warning: {warning}"))
         if problems := [place.problem for place in lying if place.problem is not None]:
@@ -108,7 +117,10 @@ def check(
 
 
 def _queues_to_show(config: BackpressureConfig, queues: Sequence[str] | None) -> list[str | None]:
-    return list(queues) if queues else [None, *(name for name in config.queues if has_own_law(config, name))]
+    # Where the shared age has a target, each section without one is an exception to it.
+    own = [name for name in config.queues if has_own_law(config, name) or config.age.target is not None]
+    names: Sequence[str | None] = queues or [None, *own]
+    return [name for name in names if (config.age if name is None else config.age_of(name)).target is None]
 
 
 def _print(config: BackpressureConfig, where: str, tables: Sequence[DelayTable], more: Sequence[Table]) -> None:

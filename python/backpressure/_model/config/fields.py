@@ -19,6 +19,8 @@ __all__ = [
     "DAY",
     "HOUR",
     "MINUTE",
+    "NONE_TEXT",
+    "PASSWORD",
     "RIVALS",
     "TICK",
     "CodeOnly",
@@ -39,6 +41,8 @@ __all__ = [
     "integer",
     "is_number",
     "optional",
+    "optional_duration",
+    "optional_text",
     "ordered",
 ]
 
@@ -57,6 +61,11 @@ _UNITS_NS = {
     "h": 3_600 * _SECOND_NS,
 }
 _DOUBT = "doubt_above"
+#: A password of a user in a URL, or as a word of libpq.
+PASSWORD = re.compile(r"://[^/@\s]*:[^/\s]*@|[?&\s]password\s*=", re.IGNORECASE)
+#: The key, in the metadata of a field, of the text that stands for ``None`` where it differs from what is left out.
+NONE_TEXT = "none_text"
+_NONE = "none"
 _PART = r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|µs|ms|s|m|h)"
 
 # A field's name, and a function that returns True, or the rule that is broken, or an error that blames something inside
@@ -149,6 +158,24 @@ def duration(default: float, *, doubt_above: float = HOUR) -> Any:
     return converted(_to_seconds, default=_UnsetSeconds(default), metadata={_DOUBT: doubt_above})
 
 
+def optional_duration(*, doubt_above: float = HOUR) -> Any:
+    """Return a field of seconds or ``None``, for which files write ``"none"``."""
+    return converted(_unless_none(_to_seconds), default=None, metadata={_DOUBT: doubt_above, NONE_TEXT: _NONE})
+
+
+def optional_text(check: Callable[[Any], bool], rule: str) -> Any:
+    """Return a field of text or ``None``, for which files write ``"none"``."""
+    convert = attrs.Converter(_unless_none(lambda value, *_: value), takes_self=True, takes_field=True)
+    return checked(None, check, rule, converter=convert, metadata={NONE_TEXT: _NONE})
+
+
+def _unless_none(convert: Callable[..., Any]) -> Callable[..., Any]:
+    def converter(value: object, owner: object, field: "attrs.Attribute[Any]") -> Any:
+        return None if value is None or (isinstance(value, str) and value == _NONE) else convert(value, owner, field)
+
+    return converter
+
+
 def fraction(default: Fraction) -> Any:
     return converted(_to_fraction, default=_UnsetFraction(default))
 
@@ -176,11 +203,15 @@ def boolean(*, default: bool) -> Any:
 
 
 def instance(kind: type[Any], default: Any) -> Any:
-    return checked(default, lambda value: isinstance(value, kind), f"give a {kind.__name__}")
+    return checked(default, lambda value: isinstance(value, kind), f"give {_a(kind)}")
 
 
 def optional(kind: type[Any]) -> Any:
-    return checked(None, lambda value: value is None or isinstance(value, kind), f"give a {kind.__name__} or None")
+    return checked(None, lambda value: value is None or isinstance(value, kind), f"give {_a(kind)} or None")
+
+
+def _a(kind: type[Any]) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 class CodeOnly(NamedTuple):

@@ -27,7 +27,16 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, Ite
 from cattrs.gen import make_dict_structure_fn, override
 
 from backpressure._model.arguments import shown, validate_queue_name
-from backpressure._model.config.fields import CODE_ONLY, RIVALS, CodeOnly, Section, Unset, broken_rules, check_field
+from backpressure._model.config.fields import (
+    CODE_ONLY,
+    NONE_TEXT,
+    RIVALS,
+    CodeOnly,
+    Section,
+    Unset,
+    broken_rules,
+    check_field,
+)
 from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
 from backpressure._model.units import Stated
@@ -353,7 +362,8 @@ def to_dict(config: Section) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for field in _fields(type(config)):
         value = getattr(config, field.name)
-        # ``None`` means that a queue uses what lies below.
+        # ``None`` means that a queue uses what lies below, or it has a text.
+        value = field.metadata.get(NONE_TEXT) if value is None else value
         if CODE_ONLY not in field.metadata and value is not None:
             tables[field.name] = _bare(value)
     for one, other in RIVALS.items():

@@ -11,8 +11,20 @@ from typing import Any, Literal, Self
 import attrs
 
 from backpressure._model.arguments import validate_queue_name
+from backpressure._model.budget import BudgetSettings, budget_of
+from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
-from backpressure._model.config.fields import Section, checked, converted, fail, instance, integer, optional
+from backpressure._model.config.fields import (
+    HOUR,
+    PASSWORD,
+    Section,
+    checked,
+    converted,
+    fail,
+    instance,
+    integer,
+    optional,
+)
 from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import RecoveryStrategy
@@ -33,8 +45,6 @@ _OPTIONS = (
     'give a table of names and values, and for a secret "$" and the name of an environment variable that holds it'
 )
 _SECRET = re.compile(r"password|secret|token|authorization|api.?key", re.IGNORECASE)
-# Of a user in a URL, or a word of libpq.
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/\s]*@|[?&\s]password\s*=", re.IGNORECASE)
 
 
 def _is_mode(value: object) -> bool:
@@ -46,7 +56,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_url(value: object) -> bool:
-    return value is None or (_is_text(value) and not _PASSWORD.search(str(value)))
+    return value is None or (_is_text(value) and not PASSWORD.search(str(value)))
 
 
 def _is_options(value: object) -> bool:
@@ -68,6 +78,7 @@ class QueueConfig(Section):
         thresholds: its windows.
         curve: its delays.
         circuit: its breaker.
+        age: how long its jobs may wait; without a target the shared one does not hold for it.
         mode: ``"enforce"`` or ``"observe"``, whatever holds for other queues.
         url: the server that holds it. `backpressure.providers.from_config` says which there are. ``"$NAME"`` stands for
             the environment variable of that name, which must hold a URL with a password.
@@ -88,6 +99,7 @@ class QueueConfig(Section):
     thresholds: BacklogThresholds | None = optional(BacklogThresholds)
     curve: CurveConfig | None = optional(CurveConfig)
     circuit: CircuitConfig | None = optional(CircuitConfig)
+    age: AgeConfig | None = optional(AgeConfig)
     mode: Literal["enforce", "observe"] | None = checked(None, lambda value: value is None or _is_mode(value), _MODES)
     url: str | None = checked(None, _is_url, _URLS)
     layout: str | None = checked(None, _is_text, _TEXTS)
@@ -137,6 +149,37 @@ def _shed_at_fits_each(it: Any) -> bool | ConfigurationError:
     return True
 
 
+def _drain_can_be_seen(it: Any) -> bool | ConfigurationError:
+    wrong = _hides_drain(it.age, it.polling)
+    return ConfigurationError(wrong, field="age", value=it.age.target) if wrong else True
+
+
+def _drain_can_be_seen_of_each(it: Any) -> bool | ConfigurationError:
+    for name, own in it.queues.items():
+        if own.age is not None and (wrong := _hides_drain(own.age, it.polling)):
+            path = f"queues.{json.dumps(name, ensure_ascii=False)}"
+            return ConfigurationError(f"{path}.{wrong}", field="queues", value=own.age.target)
+    return True
+
+
+def _hides_drain(age: AgeConfig, polling: PollingConfig) -> str:
+    """Return why what workers do cannot be seen as well as the target of `age` needs it, or an empty text."""
+    budget = budget_of(age)
+    if budget is None:
+        return ""
+    if not polling.enabled:
+        return f"age.target is {age.target}: needs polling.enabled, for its budget is asked for in the background"
+    oldest_ms = round((polling.busy_interval + polling.timeout) * 1_000, 6)
+    if oldest_ms <= budget.oldest_sample_ms:
+        return ""
+    can_be_raised = oldest_ms <= BudgetSettings.of(HOUR).oldest_sample_ms
+    return (
+        f"age.target is {age.target}: needs statistics of at most {budget.oldest_sample_ms / 1_000:g} s, which may be "
+        f"{oldest_ms / 1_000:g} s old: lower polling.busy_interval and polling.timeout"
+        f"{', or raise it' if can_be_raised else ''}"
+    )
+
+
 @repr_when_half_built
 @attrs.frozen(kw_only=True)
 class BackpressureConfig(Section):
@@ -148,6 +191,7 @@ class BackpressureConfig(Section):
         circuit: breakers.
         polling: how statistics are read.
         recovery: what happens without them, and switches.
+        age: how long jobs may wait, for the age law in the place of the table of `thresholds` and `curve`.
         mode: ``"observe"`` decides, counts and logs but never delays or sheds.
         max_queues: how many queues get state of their own; the rest share a fallback.
         queues: settings of single queues, since one window cannot fit all, and of patterns such as ``"mail-*"``.
@@ -166,11 +210,17 @@ class BackpressureConfig(Section):
     circuit: CircuitConfig = instance(CircuitConfig, CircuitConfig())
     polling: PollingConfig = instance(PollingConfig, PollingConfig())
     recovery: RecoveryStrategy = instance(RecoveryStrategy, RecoveryStrategy())
+    age: AgeConfig = instance(AgeConfig, AgeConfig())
     mode: Literal["enforce", "observe"] = checked("enforce", _is_mode, _MODES)
     max_queues: int = integer(1_000, 1)
     queues: Mapping[str, QueueConfig] = queue_table(QueueConfig)
 
-    _rules = (("curve", _shed_at_fits), ("queues", _shed_at_fits_each))
+    _rules = (
+        ("curve", _shed_at_fits),
+        ("queues", _shed_at_fits_each),
+        ("age", _drain_can_be_seen),
+        ("queues", _drain_can_be_seen_of_each),
+    )
 
     def of(self, queue_name: str) -> QueueConfig:
         """Return what `queue_name` has of its own: by its name, then by patterns, the most specific first.
@@ -208,6 +258,10 @@ class BackpressureConfig(Section):
     def circuit_of(self, queue_name: str) -> CircuitConfig:
         """Return the breaker settings that hold for `queue_name`."""
         return self.of(queue_name).circuit or self.circuit
+
+    def age_of(self, queue_name: str) -> AgeConfig:
+        """Return how long jobs may wait in `queue_name`; with a target, the age law holds for it."""
+        return self.of(queue_name).age or self.age
 
     def mode_of(self, queue_name: str) -> Literal["enforce", "observe"]:
         """Return whether the advice on `queue_name` is enforced or only observed."""

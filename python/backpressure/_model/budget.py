@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import attrs
 
-__all__ = ["BudgetSettings"]
+if TYPE_CHECKING:
+    from backpressure._model.config.age import AgeConfig
 
-_LEAST_TARGET, _MOST_TARGET = 0.5, 3_600.0
-_MOST_CALLS = 1_000_000
+__all__ = ["BudgetSettings", "budget_of"]
+
 #: A sample that is older cannot show the drain: the script measures it over five ticks at most, and keeps twelve.
 _OLDEST_SAMPLE_TICKS = 8
+#: Who waits less than that is not given a place in the line: the answer that would call it may come too late.
+_PATIENT_TICKS = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -43,39 +47,35 @@ class BudgetSettings:
     calls_per_second: int = 2_000
 
     @classmethod
-    def of(
-        cls, target: float, *, low_floor: float = 0.005, calls: int = 2_000, oldest_sample: float = 0.0
-    ) -> BudgetSettings:
-        """Derive the settings from the target.
+    def of(cls, target: float, *, low_floor: float = 0.005, calls: int = 2_000) -> BudgetSettings:
+        """Derive the settings from the target. `AgeConfig` says which values are possible.
 
         Args:
             target: seconds that a job is to wait.
             low_floor: part of the demand of LOW that always passes.
             calls: calls a second that one queue may cost.
-            oldest_sample: seconds after which statistics may be renewed, by the configuration of polling.
-
-        Raises:
-            ValueError: a value is impossible, or statistics come too seldom to show what the workers do.
         """
-        if not _LEAST_TARGET <= target <= _MOST_TARGET:  # not a number is refused, too
-            raise ValueError(f"age.target is {target} s; give it {_LEAST_TARGET} to {_MOST_TARGET:.0f} seconds")
-        if not 0 <= low_floor <= 1:
-            raise ValueError(f"age.low_floor is {low_floor}; give it a part between 0 and 1")
-        if not 1 <= calls <= _MOST_CALLS:
-            raise ValueError(f"age.calls is {calls}; give it 1 to {_MOST_CALLS:_} calls a second")
         target_ms = math.floor(target * 1_000 + 0.5)
-        tick_ms = min(max(target_ms // 5, 100), 1_000)
-        if not 0 <= oldest_sample * 1_000 <= _OLDEST_SAMPLE_TICKS * tick_ms:
-            raise ValueError(
-                f"statistics may be {oldest_sample:g} s old, and age.target = {target:g} s needs them within "
-                f"{_OLDEST_SAMPLE_TICKS * tick_ms / 1_000:g} s; lower polling.busy_interval or polling.timeout, or "
-                "raise age.target"
-            )
         return cls(
             target_ms=target_ms,
-            tick_ms=tick_ms,
+            tick_ms=min(max(target_ms // 5, 100), 1_000),
             gain_most_permille=min(max(3 * target_ms // 10, 1_500), 9_000),
             drain_window_ms=min(6 * target_ms // 10, 6_000),
             low_floor_permille=math.floor(low_floor * 1_000 + 0.5),
             calls_per_second=calls,
         )
+
+    @property
+    def oldest_sample_ms(self) -> int:
+        """Return how old statistics may be that still show the drain."""
+        return _OLDEST_SAMPLE_TICKS * self.tick_ms
+
+    @property
+    def patient_ms(self) -> int:
+        """Return the least ``max_wait`` of callers that are given a place in the line."""
+        return _PATIENT_TICKS * self.tick_ms
+
+
+def budget_of(age: AgeConfig) -> BudgetSettings | None:
+    """Return the settings that follow from a section of the configuration; ``None`` without a target."""
+    return None if age.target is None else BudgetSettings.of(age.target, low_floor=age.low_floor, calls=age.calls)

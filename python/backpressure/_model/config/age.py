@@ -1,0 +1,94 @@
+"""How long jobs may wait in a queue, for a law that holds that age for all producers together."""
+
+import re
+from typing import Literal
+
+import attrs
+
+from backpressure._model.config.fields import (
+    HOUR,
+    MINUTE,
+    PASSWORD,
+    Section,
+    checked,
+    integer,
+    is_number,
+    optional_duration,
+    optional_text,
+)
+from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.units import doubt
+
+__all__ = ["AgeConfig"]
+
+_LEAST_TARGET = 0.5
+_MOST_CALLS = 1_000_000
+_MOST_RATE = 1_000_000
+_STORES = (
+    'give the URL of a Redis or Valkey such as "redis://host:6379/0", without a password: put one with a password into '
+    'an environment variable, and give "$" and the name of that'
+)
+_VARIABLE = r"\$(?:\w+|\{\w+\})\Z"
+_URL = r"(?:(?:redis|valkey)s?(?:\+(?:unix|sentinel|cluster))?|unix)://"
+_STORE = re.compile(f"{_VARIABLE}|{_URL}", re.IGNORECASE)
+
+
+def _is_store(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, str) and bool(_STORE.match(value)) and not PASSWORD.search(value)
+
+
+def _is_target(target: float) -> bool | str:
+    asked = doubt(target, HOUR, 'write "{}s"; ')
+    return _LEAST_TARGET <= target <= HOUR or f"{asked}must be from 500 ms to 1 h"
+
+
+def _is_floor(value: object) -> bool:
+    return is_number(value) and (value == 0 or 0.001 <= value <= 1)  # type: ignore[operator]  # it is a number
+
+
+def _is_rate(value: object) -> bool:
+    return is_number(value) and 0 <= value <= _MOST_RATE  # type: ignore[operator]  # it is a number
+
+
+@repr_when_half_built
+@attrs.frozen(kw_only=True)
+class AgeConfig(Section):
+    """How long jobs may wait in a queue. With a target, the age law takes the place of the table of zones. Immutable.
+
+    All producers of a queue share a budget, which is kept in Redis or Valkey: so many jobs a second that one enqueued
+    now waits for `target`. Everything else follows from that: the budget is set anew each fifth of it (100 ms to 1 s).
+    What is more than the budget waits or is shed, LOW before MEDIUM; HIGH always goes.
+
+    Args:
+        target: seconds that a job is to wait in the queue, from 500 ms to 1 h. ``None`` is the table of zones; in files
+            and variables that is ``"none"``, for queues among others that have a target.
+        medium: what becomes of MEDIUM jobs beyond the budget whose callers will not wait: ``"wait"`` tells them when to
+            come again, ``"shed"`` refuses them as LOW ones.
+        low_floor: part of LOW that passes always: 0, or from 0.001 to 1.
+        store: URL of the Redis or Valkey that keeps the budget; ``"$NAME"`` stands for the environment variable of that
+            name, which must hold a URL with a password. ``None`` (in files ``"none"``) is the statistics provider's.
+        safe_rate: jobs a second that each process lets pass which has never reached the store; 0 leaves them to
+            the fallback mode of `RecoveryStrategy`.
+        calls: calls a second that one queue may cost the store, whatever the number of processes.
+
+    Raises:
+        ConfigurationError: a value is impossible.
+
+    Example:
+        >>> age = AgeConfig(target="5s")
+        >>> age.target, age.medium, age.low_floor
+        (5.0, 'wait', 0.005)
+    """
+
+    _path = "age"
+
+    target: float | None = optional_duration(doubt_above=MINUTE)
+    medium: Literal["wait", "shed"] = checked("wait", lambda value: value in ("wait", "shed"), 'give "wait" or "shed"')
+    low_floor: float = checked(0.005, _is_floor, "give 0, or a part of the demand of LOW from 0.001 to 1")
+    store: str | None = optional_text(_is_store, _STORES)
+    safe_rate: float = checked(0, _is_rate, f"give jobs a second from 0 to {_MOST_RATE}")
+    calls: int = integer(2_000, 1, _MOST_CALLS)
+
+    _own_rules = (("target", _is_target),)
