@@ -1,5 +1,7 @@
 //! The edges of a lease; `tests/vectors` holds what lies between them.
 
+use std::thread;
+
 use super::{Lease, LineWord, MILLION, MOST_LEFT, MOST_USED, NEVER_US, ShareWord, Terms};
 use crate::sync::Ordering::Relaxed;
 
@@ -181,4 +183,35 @@ fn times_and_rates_saturate() {
     slow.renew(0, Terms { rate_ujobs_per_s: 1, ..Terms::default() });
     assert_eq!(slow.foresee_us(0), NEVER_US);
     assert_eq!(slow.foresee_us(i64::MIN), NEVER_US);
+}
+
+#[test]
+fn threads_lose_nothing_while_terms_come() {
+    const EACH: u64 = 2_000;
+    let terms = Terms { share_ppm: MILLION / 4, cap_jobs: MOST_USED, burst_ujobs: 10_000 * MILLION, ..ALL_FITS };
+    let lease = lease(Terms { burst_ujobs: 100 * MILLION, fill: true, ..terms });
+    let went: u64 = thread::scope(|scope| {
+        let workers = [(); 3].map(|()| {
+            scope.spawn(|| {
+                let mut went = 0;
+                for number in 0..EACH {
+                    went += u64::from(lease.offer());
+                    lease.take_ticket();
+                    if number % 2 == 0 {
+                        lease.leave_places(1);
+                    }
+                    if number % 100 == 0 {
+                        lease.renew(0, terms);
+                    }
+                }
+                went
+            })
+        });
+        workers.map(|worker| worker.join().unwrap()).iter().sum()
+    });
+    lease.renew(0, terms);
+    assert_eq!(went, 3 * EACH / 4);
+    assert_eq!(u64::from(lease.line().taken), 3 * EACH);
+    assert_eq!(lease.granted().saved_ujobs, (100 - 3_000) * 1_000_000);
+    assert_eq!(lease.granted().number, 3 * EACH / 100 + 2);
 }
