@@ -7,13 +7,16 @@
 //!
 //! Terms lie at one of two places, the even or the odd one by their number. They are put there first; the line's word
 //! then takes their number, in the same step in which it is seen that no ticket was taken and no place left since they
-//! were computed. That step releases them, and who reads the word acquires: so it finds at the word's place these terms,
-//! or those that come two later. In the latter case it reads the word again, which then is a later one, as the place's
-//! swap carries it. A ticket that was taken before a renewal is therefore in its terms, and one taken after is not.
+//! were computed. That step releases them, and who reads the word acquires: so it finds at the word's place these
+//! terms, or those that come two later. In the latter case it reads the word again, which then is a later one, as the
+//! place's swap carries it. A ticket that was taken before a renewal is therefore in its terms, and one taken after is
+//! not.
 //!
 //! The share's word is read, with acquire, before the line's, and stepped with release by who read the line's word
-//! before: so the terms that are found are never older than those it belongs to, and what was used of later terms is
-//! never taken for used up of earlier ones. An offer is one compare-and-swap on it. A renewal steps it before it ends.
+//! before: so the terms that are found are never older than those it belongs to, and a word of other terms than those
+//! found is of earlier ones, of which nothing counts any more but the carry. An offer is one compare-and-swap on it. A
+//! renewal steps it before it ends, or one that nobody steps for long would seem to belong to terms whose number ends
+//! in the same bits.
 //!
 //! Only renewals wait, for each other.
 
@@ -105,8 +108,8 @@ impl Lease {
 
     /// Returns a place in the line.
     pub fn take_ticket(&self) -> u32 {
-        // Acquire: who comes after a renewal finds its terms.
-        LineWord::unpack(self.line.fetch_add(words::ONE_TICKET, Ordering::Acquire)).taken.wrapping_add(1)
+        // Relaxed, as in `take_saved`; who asks when the ticket is due reads the word again.
+        LineWord::unpack(self.line.fetch_add(words::ONE_TICKET, Ordering::Relaxed)).taken.wrapping_add(1)
     }
 
     /// Takes a ticket only if its job may go now, and tells so.

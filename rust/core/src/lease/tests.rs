@@ -93,6 +93,7 @@ fn the_renewal_in_a_word_goes_around() {
         lease.leave_places(1);
         lease.renew(round, ALL_FITS);
         let granted = lease.granted();
+        assert_eq!(ShareWord::unpack(lease.share.load(Relaxed)), lease.share(), "stepped by the renewal itself");
         assert_eq!((lease.share().used, lease.line().left, lease.line().taken), (0, 0, granted.taken));
     }
     assert_eq!(lease.granted().number, 601);

@@ -177,6 +177,27 @@ fn a_ticket_taken_while_terms_come_twice_is_in_both() {
 }
 
 #[test]
+fn a_place_that_is_left_counts_once_while_terms_come_twice() {
+    assert_ends([false], || {
+        let lease = lease(saved(0, false));
+        lease.take_ticket();
+        lease.take_ticket();
+        lease.leave_places(1);
+        let due = race(
+            &lease,
+            [
+                |lease: &Lease| lease.due_in_us(2, 0) == 0,
+                |lease| {
+                    lease.renew(0, saved(0, false));
+                    renew(lease, saved(0, false))
+                },
+            ],
+        );
+        due[0]
+    });
+}
+
+#[test]
 fn renewals_come_one_after_the_other() {
     assert_ends([1, 9], || {
         let lease = lease(saved(0, false));
