@@ -14,6 +14,7 @@ pub mod counters;
 pub mod engine;
 pub mod host;
 pub mod laws;
+pub mod lease;
 pub mod mode;
 pub mod names;
 pub mod queue;

@@ -30,7 +30,7 @@ def read(name: str) -> Any:
     return json.loads((ROOT / "tests" / "vectors" / f"{name}.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["breaker", "decision"])
+@pytest.mark.parametrize("name", ["breaker", "decision", "lease"])
 def test_vectors_are_what_the_script_writes(name: str) -> None:
     maker = runpy.run_path(str(ROOT / "scripts" / f"make_{name}_vectors.py"))
     written = maker["VECTORS"].read_text("utf-8")
@@ -45,6 +45,9 @@ def test_vectors_reach_everything() -> None:
     reasons = Counter(answer[0] for answer in answers) + Counter(answer[7][0] for answer in answers if answer[7])
     # A second queue, for which there is no room, is the machine's to try.
     assert {reason for reason in Reason if reasons[reason] < 10} == {Reason.UNTRACKED}, reasons
+    told = Counter((step[1], bool(step[3])) for life in read("lease") for step in life["steps"])
+    asked = ("offer", "offer_stale", "is_used_up", "take_saved", "due_in", "foresee")
+    assert min(told[act, answer] for act in asked for answer in (False, True)) >= 10, told
 
 
 def test_breaker(engine_module: Any) -> None:

@@ -10,6 +10,7 @@ use backpressure_core::breaker::{Breaker, Outcome, Ticket, at};
 use backpressure_core::counters::{Counters, Row};
 use backpressure_core::laws::law::Law;
 use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use backpressure_core::lease::{Lease, MILLION, MOST_USED, Terms};
 use backpressure_core::queue::{Kind, Place, Queue, Ready};
 use backpressure_core::sample::Sample;
 use backpressure_core::settings::CircuitSettings;
@@ -21,12 +22,13 @@ const MS: i64 = 1_000_000;
 /// A function under measurement, and its name.
 pub type Case = (&'static str, Box<dyn FnMut()>);
 
-/// Returns all of them, in the order of a decision: ready answer, law, breaker, counters, and the whole.
+/// Returns all of them, in the order of a decision: ready answer, law, breaker, counters, lease, and the whole.
 pub fn cases() -> Vec<Case> {
     let mut cases = cache();
     cases.extend(law());
     cases.extend(breaker());
     cases.extend(counters());
+    cases.extend(lease());
     cases.push(case("decision_computed", decision::computed()));
     cases.push(case("decision_delayed", decision::delayed()));
     cases
@@ -159,5 +161,22 @@ fn counters() -> Vec<Case> {
         case("counters_green", move || green.count(black_box(go), black_box(0), black_box(false))),
         case("counters_throttled", move || throttled.count(black_box(wait), black_box(7_000_000), true)),
         case("counters_totals", move || read.totals()),
+    ]
+}
+
+/// An offer by the share; a ticket whose job goes at once, and one whose caller is told how long to wait.
+fn lease() -> Vec<Case> {
+    let [offered, going, waiting] = [1_000_000, 1_000_000, 1].map(|rate_jobs_per_s| {
+        let lease = Lease::new(0);
+        let rate_ujobs_per_s = rate_jobs_per_s * MILLION;
+        let (share_ppm, cap_jobs) = (MILLION / 2, MOST_USED);
+        lease.renew(0, Terms { share_ppm, cap_jobs, rate_ujobs_per_s, ..Terms::default() });
+        lease
+    });
+    let ticket = |lease: &Lease| lease.due_in_us(lease.take_ticket(), black_box(1_000_000));
+    vec![
+        case("lease_offer", move || black_box(&offered).offer()),
+        case("lease_ticket_goes", move || ticket(black_box(&going))),
+        case("lease_ticket_waits", move || ticket(black_box(&waiting))),
     ]
 }

@@ -15,6 +15,7 @@
 
 mod breaker;
 mod counters;
+mod lease;
 mod mode;
 mod queue;
 mod sample;

@@ -3,6 +3,7 @@
 mod breaker;
 mod decision;
 mod law;
+mod lease;
 
 use std::path::Path;
 

@@ -1,0 +1,229 @@
+//! One priority's lease: who may go until the next call to the store, by the share or by a ticket.
+//!
+//! It mirrors `Lease` in `python/backpressure/_age/lease.py` bit by bit, for many threads at once. Callers who will not
+//! wait go by the share's word, those who will by the line's; see `words.rs`. Instants are monotonic microseconds.
+//!
+//! # Memory orderings
+//!
+//! Terms lie at one of two places, the even or the odd one by their number. They are put there first; the line's word
+//! then takes their number, in the same step in which it is seen that no ticket was taken and no place left since they
+//! were computed. That step releases them, and who reads the word acquires: so it finds at the word's place these
+//! terms, or those that come two later. In the latter case it reads the word again, which then is a later one, as the
+//! place's swap carries it. A ticket that was taken before a renewal is therefore in its terms, and one taken after is
+//! not.
+//!
+//! The share's word is read, with acquire, before the line's, and stepped with release by who read the line's word
+//! before: so the terms that are found are never older than those it belongs to, and a word of other terms than those
+//! found is of earlier ones, of which nothing counts any more but the carry. An offer is one compare-and-swap on it. A
+//! renewal steps it before it ends, or one that nobody steps for long would seem to belong to terms whose number ends
+//! in the same bits.
+//!
+//! Only renewals wait, for each other.
+
+mod terms;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use terms::{Granted, NEVER_US, Terms};
+pub use words::{LineWord, MILLION, MOST_LEFT, MOST_USED, ShareWord};
+
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering};
+
+/// One priority's terms, and what was used of them. Thread-safe; offers and tickets are lock-free and allocate nothing.
+#[derive(Debug)]
+pub struct Lease {
+    share: AtomicU64,
+    line: AtomicU64,
+    granted: [ArcSwap<Granted>; 2],
+    renewing: Mutex<()>,
+}
+
+impl Lease {
+    /// Makes one that grants nothing, and begins at a random part of a job: else the first jobs of all processes would
+    /// go at one instant.
+    pub fn new(phase_ppm: u64) -> Self {
+        let carry_ppm = phase_ppm.min(MILLION - 1);
+        let share = ShareWord { carry_ppm, used: 0, stale: false, renewal: 0 };
+        Self {
+            share: AtomicU64::new(share.pack()),
+            line: AtomicU64::new(0),
+            granted: [(); 2].map(|()| ArcSwap::from_pointee(Granted::nothing(carry_ppm))),
+            renewing: Mutex::new(()),
+        }
+    }
+
+    /// Takes new terms. Who waits keeps the place; what was released and not taken is kept up to a burst.
+    pub fn renew(&self, now_us: i64, terms: Terms) {
+        let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = loop {
+            let seen = self.line.load(Ordering::Acquire);
+            let line = LineWord::unpack(seen);
+            let new = self.place(line.renewal).load().renewed(line, now_us, terms);
+            let number = new.number;
+            self.place(number).swap(Arc::new(new));
+            let word = line.to(number).pack();
+            // Release: who sees the number finds its terms.
+            if self.line.compare_exchange(seen, word, Ordering::Release, Ordering::Relaxed).is_ok() {
+                break number;
+            }
+        };
+        self.step_share(|word, _| (word.under(number), ()));
+    }
+
+    // Callers who will not wait.
+
+    /// Tells whether the next offer may go: the share's part of them, evenly, without chance or time.
+    pub fn offer(&self) -> bool {
+        self.step_share(offered)
+    }
+
+    /// Tells whether an offer may go that nobody answers in time: by old terms, of which one job is left.
+    ///
+    /// `aged` says that the terms are too old, not used up: then that one counts anew.
+    pub fn offer_stale(&self, aged: bool) -> bool {
+        self.step_share(|word, terms| {
+            let used = if aged && cap(word, terms) != 1 { 0 } else { word.used };
+            offered(ShareWord { used, stale: true, ..word }, terms)
+        })
+    }
+
+    /// Lets the last terms go on, with nothing used of them.
+    pub fn prolong(&self) {
+        self.step_share(|word, _| (ShareWord { used: 0, ..word }, ()));
+    }
+
+    /// Tells whether all that was asked for fits, and more is asked for now.
+    pub fn is_used_up(&self) -> bool {
+        let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
+        self.seen(|_, granted| {
+            let (share, terms) = (share.under(granted.number), &granted.terms);
+            terms.share_ppm >= MILLION && share.used >= cap(share, terms)
+        })
+    }
+
+    // Callers who will.
+
+    /// Returns a place in the line.
+    pub fn take_ticket(&self) -> u32 {
+        // Relaxed, as in `take_saved`; who asks when the ticket is due reads the word again.
+        LineWord::unpack(self.line.fetch_add(words::ONE_TICKET, Ordering::Relaxed)).taken.wrapping_add(1)
+    }
+
+    /// Takes a ticket only if its job may go now, and tells so.
+    pub fn take_saved(&self, now_us: i64) -> bool {
+        loop {
+            let (seen, is_due) =
+                self.seen(|line, granted| (line.pack(), granted.is_due(line, line.taken.wrapping_add(1), now_us)));
+            if !is_due {
+                return false;
+            }
+            let word = seen.wrapping_add(words::ONE_TICKET);
+            // Relaxed: only the line changes, and the release of its renewal goes on through this step.
+            if self.line.compare_exchange(seen, word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return true;
+            }
+        }
+    }
+
+    /// Returns how long the line takes until this place; 0: its job may go now.
+    pub fn due_in_us(&self, ticket: u32, now_us: i64) -> u64 {
+        self.seen(|line, granted| granted.due_in_us(line, ticket, now_us))
+    }
+
+    /// Returns how long a ticket taken now would have to wait.
+    pub fn foresee_us(&self, now_us: i64) -> u64 {
+        self.seen(|line, granted| granted.due_in_us(line, line.taken.wrapping_add(1), now_us))
+    }
+
+    /// Gives the places of callers who went otherwise, or gave up, to those behind.
+    ///
+    /// Under the same terms [`MOST_LEFT`] at most; further ones are lost, and those behind wait the longer.
+    pub fn leave_places(&self, places: u64) {
+        let mut seen = self.line.load(Ordering::Relaxed);
+        loop {
+            let line = LineWord::unpack(seen);
+            let word = LineWord { left: line.left.saturating_add(places).min(MOST_LEFT), ..line }.pack();
+            // Relaxed, as in `take_saved`.
+            match self.line.compare_exchange_weak(seen, word, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    // To look at.
+
+    /// Returns the share's word as it is under the terms that hold.
+    pub fn share(&self) -> ShareWord {
+        let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
+        self.seen(|_, granted| share.under(granted.number))
+    }
+
+    /// Returns the line's word.
+    pub fn line(&self) -> LineWord {
+        LineWord::unpack(self.line.load(Ordering::Acquire))
+    }
+
+    /// Returns the terms that hold, and where the line was when they came.
+    pub fn granted(&self) -> Arc<Granted> {
+        loop {
+            let line = self.line();
+            let granted = self.place(line.renewal).load_full();
+            if line.is_under(granted.number) {
+                return granted;
+            }
+        }
+    }
+
+    fn place(&self, number: u64) -> &ArcSwap<Granted> {
+        &self.granted[usize::from(number & 1 == 1)]
+    }
+
+    /// Calls `look` with the line's word and the terms that it belongs to.
+    fn seen<T>(&self, look: impl Fn(LineWord, &Granted) -> T) -> T {
+        loop {
+            let line = self.line();
+            let granted = self.place(line.renewal).load();
+            if line.is_under(granted.number) {
+                return look(line, &granted);
+            }
+        }
+    }
+
+    /// Replaces the share's word, under the terms that hold, by what `step` makes of it; returns what else it gave.
+    fn step_share<T>(&self, step: impl Fn(ShareWord, &Terms) -> (ShareWord, T)) -> T {
+        let mut seen = self.share.load(Ordering::Acquire);
+        loop {
+            let (word, gave) =
+                self.seen(|_, granted| step(ShareWord::unpack(seen).under(granted.number), &granted.terms));
+            let word = word.pack();
+            if word == seen {
+                return gave;
+            }
+            match self.share.compare_exchange_weak(seen, word, Ordering::Release, Ordering::Acquire) {
+                Ok(_) => return gave,
+                Err(other) => seen = other,
+            }
+        }
+    }
+}
+
+/// Returns how many jobs may go under the terms.
+fn cap(word: ShareWord, terms: &Terms) -> u64 {
+    if word.stale { 1 } else { terms.cap_jobs }
+}
+
+/// Returns the word after an offer, and whether it may go.
+fn offered(word: ShareWord, terms: &Terms) -> (ShareWord, bool) {
+    if word.used >= cap(word, terms) {
+        return (word, false);
+    }
+    let carry_ppm = word.carry_ppm + terms.share_ppm;
+    if carry_ppm < MILLION {
+        return (ShareWord { carry_ppm, ..word }, false);
+    }
+    (ShareWord { carry_ppm: carry_ppm - MILLION, used: word.used + 1, ..word }, true)
+}
