@@ -172,9 +172,11 @@ class Batch:
             if answer is None:
                 yield Plan(job)
                 answer = self.answer
+            refused = False
             if isinstance(answer, ThrottleDecision):
-                refused = answer.should_shed
-                if (stream.patience is not None) if refused else (planned is None and answer.delay > 0):
+                advised = answer._answer  # noqa: SLF001 - its properties would take a good part of a job's time
+                refused = advised.should_shed
+                if (stream.patience is not None) if refused else (planned is None and advised.delay > 0):
                     patiently = None if stream.patience is None else stream.patience.wait
                     wait_ns = admission.wait_ns(job, answer, patiently)
                     if isinstance(wait_ns, int):
@@ -183,7 +185,7 @@ class Batch:
                         heapq.heapreplace(heads, (again_ns, rank, place, stream))
                         continue
                     answer = answer if refused else wait_ns
-            if isinstance(answer, ThrottleDecision) and not answer.should_shed:
+            if isinstance(answer, ThrottleDecision) and not refused:
                 self._outcome, self._ending = _INTERRUPTED, place  # until its outcome is known
                 yield _work((job, answer))
                 self._outcome = self.answer

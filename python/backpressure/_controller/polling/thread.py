@@ -397,13 +397,9 @@ class Poller:
     def _read_early(self, queue_names: list[str]) -> None:
         """Read some queues before their time; one that takes too long is left to polls from now on."""
         self.samples.follow(queue_names)
-        collected: dict[str, object] = {}
-        failure = self._bounded(collected, queue_names)
-        if not self._stopped:
-            taken = collected.copy()
-            self.samples.sighted(queue_names, taken, failure, polled=True)
-            if failure is not None:
-                self._reads.note_slow(queue_names, taken)
+        _, failure, taken = self._sight(queue_names)
+        if failure is not None:
+            self._reads.note_slow(queue_names, taken)
 
     def sights(self) -> ThreadSights:
         """Return what reads for callers."""
@@ -411,11 +407,16 @@ class Poller:
 
     def read(self, queue_names: list[str]) -> int:
         """Read some queues for callers, within the timeout; return how many got a sample."""
+        return self._sight(queue_names)[0]
+
+    def _sight(self, queue_names: list[str]) -> tuple[int, Exception | None, dict[str, object]]:
+        """Read some queues; return how many got a sample, what cut the read short, and what was read until then."""
         collected: dict[str, object] = {}
         failure = None if self._stopped else self._bounded(collected, queue_names)
+        taken = collected.copy()
         if self._stopped:
-            return 0
-        return self.samples.sighted(queue_names, collected.copy(), failure, polled=self._config.enabled)
+            return 0, None, taken
+        return self.samples.sighted(queue_names, taken, failure, polled=self._config.enabled), failure, taken
 
     def _bounded(self, collected: dict[str, object], queue_names: list[str] | None = None) -> Exception | None:
         """Read some queues, or everything, within the timeout; return what cut it short.

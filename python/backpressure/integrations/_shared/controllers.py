@@ -15,7 +15,7 @@ from backpressure._runtime.uncopied import Uncopied
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Restartable", "Running", "check_given", "done", "found"]
+__all__ = ["C", "Restartable", "Running", "check_given", "done", "found"]
 
 C = TypeVar("C", bound=ControllerBase)
 

@@ -14,9 +14,8 @@ import contextlib
 import contextvars
 import pickle
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
-from backpressure._controller.base import ControllerBase
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.arguments import check_max_wait, longest_wait, parse_priority, shown
 from backpressure._model.clock import in_event_loop
@@ -28,7 +27,7 @@ from backpressure._model.errors import (
 )
 from backpressure._model.vocabulary import Priority
 from backpressure.integrations._shared.context import setting
-from backpressure.integrations._shared.controllers import check_given, found
+from backpressure.integrations._shared.controllers import C, check_given, found
 from backpressure.integrations._shared.passing import is_passing
 from backpressure.integrations._shared.workers import current_task, in_worker
 
@@ -74,9 +73,6 @@ PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callab
 #: A table of the framework's queue names to the controller's, or a function of the framework's object.
 QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
 Place: TypeAlias = tuple[Priority, str]
-
-
-C = TypeVar("C", bound=ControllerBase)
 
 #: A controller, or a function that returns the one to ask now; it is called for each job.
 Given: TypeAlias = C | Callable[[], C]
