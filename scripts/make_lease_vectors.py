@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from backpressure._age.lease import Lease, QueueLease
+from backpressure._age.lease import Lease
 from backpressure._age.protocol import MILLION, Terms
 
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors" / "lease.json"
@@ -24,6 +24,8 @@ ACTS = {
     "is_used_up": 5,
     "take_ticket": 14,
     "take_saved": 5,
+    "take_share": 12,
+    "take_counts": 2,
     "due_in": 14,
     "foresee": 5,
     "leave_places": 4,
@@ -86,7 +88,7 @@ class Life:
         return self._lease.offer_stale(aged=aged)
 
     def _prolong(self) -> None:
-        self._lease.used = 0
+        self._lease.prolong()
 
     def _is_used_up(self) -> bool:
         return self._lease.is_used_up()
@@ -96,17 +98,22 @@ class Life:
         return self._tickets[-1] // MILLION
 
     def _take_saved(self) -> bool:
-        return QueueLease._take_saved(self._lease, self._now_us)  # noqa: SLF001 - a lost store's way to take a ticket
+        return self._lease.take_saved(self._now_us)
+
+    def _take_share(self) -> bool:
+        return self._lease.take_share()
+
+    def _take_counts(self) -> list[int]:
+        return list(self._lease.take_counts())
 
     def _due_in(self, ticket: int) -> int:
         return self._lease.due_in_us(ticket * MILLION, self._now_us)
 
     def _foresee(self) -> int:
-        return self._lease.due_in_us(self._lease.taken_ujobs + MILLION, self._now_us)
+        return self._lease.foresee_us(self._now_us)
 
     def _leave_places(self, places: int) -> None:
-        for _ in range(places):
-            self._lease.leave_place()
+        self._lease.leave_places(places)
 
 
 def text() -> str:

@@ -109,13 +109,12 @@ class Process:
             self._serve_line(level)
             self._look()
 
-    def _end(self, caller: Caller, *, goes: bool, dealt: bool = False) -> None:
+    def _end(self, caller: Caller, *, goes: bool) -> None:
         simulation = self.simulation
         if not goes:
             simulation.refuse(caller)
             return
         simulation.enqueue(caller)
-        self.lease.enqueued(dealt=dealt, succeeded=True)
         if caller.loop is not None:
             self.loops[caller.loop] += 1
             simulation.at(simulation.now_us + simulation.loop_pause_us(), self.next_of_loop, caller)
@@ -135,7 +134,10 @@ class Process:
         if wanted is None or self.lease.in_flight:
             return
         if wanted <= now:
-            self._call()
+            if self.lease.is_due(now):
+                self._call()
+            else:
+                self._look()
         elif wanted != self._looks_at_us:
             self._looks_at_us = wanted
             self.simulation.at(wanted, self._look_again, wanted)
@@ -171,15 +173,15 @@ class Process:
                 if caller.level != level:
                     continue
                 if not caller.patient:
-                    self._end(caller, goes=left > 0, dealt=True)
+                    self._end(caller, goes=left > 0)
                     left -= 1
                 elif left_patient > 0:
-                    self._end(caller, goes=True, dealt=True)
+                    self._end(caller, goes=True)
                     left_patient -= 1
                 else:
                     late.append(caller)
             for _ in range(went.waiting):
-                self._end(self.lines[level].popleft()[1], goes=True, dealt=True)
+                self._end(self.lines[level].popleft()[1], goes=True)
         for caller in late:
             self._line_up(caller)
         for level in LEVELS:

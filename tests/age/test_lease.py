@@ -130,7 +130,7 @@ class TestCallersWhoWill:
     def test_who_gives_up_leaves_the_place_to_those_behind(self) -> None:
         lease = self.lease(rate=10)
         _, second = lease.take_ticket(), lease.take_ticket()
-        lease.leave_place()
+        lease.leave_places(1)
         assert lease.due_in_us(second, 0) == 100_000
 
     def test_high_waits_half_the_target_at_most(self) -> None:

@@ -1,26 +1,29 @@
 """What one process makes of an answer until its next call: who may go, who waits, who is held, and when to call again.
 
 Whole numbers throughout: jobs and millionths of a job (ujobs), microseconds of a monotonic clock that the caller reads,
-and of which only differences count. Nothing here waits, reads a clock or takes a lock: whoever uses it from several
-threads brings one. Callers themselves (tasks, threads, simulated ones) are kept by the user of this file; here they are
-counted. Levels are HIGH, MEDIUM, LOW, as in `protocol`.
+and of which only differences count. Nothing here waits or reads a clock. Whoever uses a `QueueLease` from several
+threads brings a lock; of a `Lease`, the two calls that an engine makes without asking are safe beside that. Callers
+themselves (tasks, threads, simulated ones) are kept by the user of this file; here they are counted. Levels are HIGH,
+MEDIUM, LOW, as in `protocol`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from backpressure._age.protocol import HIGH, LEVELS, LIMIT_NONE, MILLION, NO_SAMPLER, Demand, Report, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from backpressure._age.protocol import Answer, BacklogSeen
     from backpressure._model.budget import BudgetSettings
 
-__all__ = ["NEVER_US", "Dealt", "Lease", "QueueLease"]
+__all__ = ["NEVER_US", "AnyLease", "Dealt", "Lease", "QueueLease"]
 
 #: Longer than anybody waits: the rate is nothing.
 NEVER_US = 1 << 40
@@ -29,6 +32,43 @@ _MOST_USED = (1 << 21) - 1
 #: While the store is away, a process lets pass nine tenths of what it did: so a backlog shrinks that nobody sees.
 _SAFE_PERMILLE = 900
 _SAFE_BURST = 2 * MILLION
+#: A sampler that lets nothing pass for so many ticks leaves its duty to others: an idle queue costs nothing.
+_IDLE_TICKS = 10
+
+
+class AnyLease(Protocol):
+    """One priority's terms, and what was used of them: `Lease`, or the native engine's.
+
+    What `take_share` and `take_saved` let go is counted here, until `take_counts` fetches it.
+    """
+
+    @property
+    def share_ppm(self) -> int: ...
+    @property
+    def cap_jobs(self) -> int: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def rate_ujobs_per_s(self) -> int: ...
+    @property
+    def remainder_ppm(self) -> int: ...
+
+    def renew(self, now_us: int, terms: Terms) -> None: ...
+    def prolong(self) -> None: ...
+    def offer(self) -> bool: ...
+    def offer_stale(self, *, aged: bool) -> bool: ...
+    def is_used_up(self) -> bool: ...
+    def take_ticket(self) -> int: ...
+    def due_in_us(self, ticket: int, now_us: int) -> int: ...
+    def foresee_us(self, now_us: int) -> int: ...
+    def leave_places(self, places: int) -> None: ...
+    def take_share(self) -> bool: ...
+    def take_saved(self, now_us: int) -> bool: ...
+    def take_counts(self) -> tuple[int, int]: ...
+
+
+def _no_lock() -> AbstractContextManager[object]:
+    return contextlib.nullcontext()
 
 
 class Lease:
@@ -39,6 +79,9 @@ class Lease:
     """
 
     __slots__ = (
+        "_gone",
+        "_lock",
+        "_shared",
         "base_ujobs",
         "burst_ujobs",
         "cap_jobs",
@@ -51,8 +94,13 @@ class Lease:
         "used",
     )
 
-    def __init__(self, phase_ppm: int) -> None:
-        """Begin at a random part of a job: else the first jobs of all processes would go at one instant."""
+    def __init__(self, phase_ppm: int, lock: Callable[[], AbstractContextManager[object]] = _no_lock) -> None:
+        """Begin at a random part of a job: else the first jobs of all processes would go at one instant.
+
+        `lock` keeps `take_share` and `take_saved` apart from what else is done at that time.
+        """
+        self._lock = lock
+        self._shared = self._gone = 0
         self.share_ppm = 0
         self.cap_jobs = 0
         self.carry_ppm = phase_ppm
@@ -73,6 +121,41 @@ class Lease:
         self.base_ujobs = self.taken_ujobs + min(saved, terms.burst_ujobs)
         self.rate_ujobs_per_s, self.burst_ujobs, self.since_us = terms.rate_ujobs_per_s, terms.burst_ujobs, now_us
         self.remainder_ppm = terms.remainder_ppm
+
+    def prolong(self) -> None:
+        """Let the last terms go on, with nothing used of them."""
+        self.used = 0
+
+    # What an engine lets go by itself, as most jobs go.
+
+    def take_share(self) -> bool:
+        """Take what `offer` would let go, and tell so; else nothing has happened, and the offer is to be decided.
+
+        Of terms by which all fits half of the cap is left: whoever decides by that tells that more is asked for.
+        """
+        with self._lock():
+            if self.used >= self.cap_jobs or self.carry_ppm + self.share_ppm < MILLION:
+                return False
+            if self.share_ppm >= MILLION and 2 * (self.used + 1) > self.cap_jobs:
+                return False
+            self._shared += 1
+            return self.offer()
+
+    def take_saved(self, now_us: int) -> bool:
+        """Take a ticket only if its job may go now, and tell so."""
+        with self._lock():
+            if self.released_ujobs(now_us) - self.taken_ujobs < MILLION:
+                return False
+            self._gone += 1
+            self.take_ticket()
+            return True
+
+    def take_counts(self) -> tuple[int, int]:
+        """Return how many jobs went by `take_share` and by `take_saved` since this was last asked."""
+        with self._lock():
+            counts = self._shared, self._gone
+            self._shared = self._gone = 0
+        return counts
 
     # Callers who will not wait.
 
@@ -117,9 +200,13 @@ class Lease:
         rate = self.rate_ujobs_per_s
         return min((lack * MILLION + rate - 1) // rate, NEVER_US) if rate else NEVER_US
 
-    def leave_place(self) -> None:
-        """Give the place of a caller who went otherwise, or gave up, to those behind."""
-        self.base_ujobs += MILLION
+    def foresee_us(self, now_us: int) -> int:
+        """Return how long a ticket taken now would have to wait."""
+        return self.due_in_us(self.taken_ujobs + MILLION, now_us)
+
+    def leave_places(self, places: int) -> None:
+        """Give the places of callers who went otherwise, or gave up, to those behind."""
+        self.base_ujobs += places * MILLION
 
 
 @attrs.frozen
@@ -135,21 +222,29 @@ class QueueLease:
     """One process's leases on one queue, and what it has to report.
 
     Attributes:
-        call_at_us: when to call; ``None``: not before something happens. To be looked at after every other call here.
+        call_at_us: when to ask `is_due`; ``None``: not before something happens. To be looked at after every other call
+            here.
         in_flight: whether a call is under way.
         has_terms: whether an answer ever came. A process that never had one goes by the fallback while calls fail.
         is_sampler: whether the next report is to carry the backlog.
         is_safe: whether the store is lost, so that the process lets pass a part of what it last did.
     """
 
-    def __init__(self, settings: BudgetSettings, producer_id: str, phases_ppm: Sequence[int]) -> None:
+    def __init__(
+        self,
+        settings: BudgetSettings,
+        producer_id: str,
+        phases_ppm: Sequence[int],
+        make_lease: Callable[[int], AnyLease] = Lease,
+    ) -> None:
         self.settings = settings
         self.producer_id = producer_id
-        self.levels = [Lease(phase) for phase in phases_ppm]
+        self.levels = [make_lease(phase) for phase in phases_ppm]
         self.call_at_us: int | None = 0
         self.in_flight = self.has_terms = self.is_sampler = self.is_safe = False
         self.drain_mjobs_per_s, self.processes = 0, 1
-        self._fresh_until_us = self._told_us = self._called_us = self._calls = 0
+        self.fresh_until_us = 0
+        self._told_us = self._called_us = self._calls = self._busy_us = self._retry_us = 0
         self._lost_since_us: int | None = None
         self._decided, self._gone, self._enqueued = [0, 0, 0], [0, 0, 0], 0
         self._waiting, self._had_to_wait = [0, 0, 0], [0, 0, 0]
@@ -166,7 +261,7 @@ class QueueLease:
         """Tell whether an offer should be held for an answer. HIGH that will not wait never is."""
         if self.is_safe or (level == HIGH and not patient):
             return False
-        return now_us >= self._fresh_until_us or (not patient and self.levels[level].is_used_up())
+        return now_us >= self.fresh_until_us or (not patient and self.levels[level].is_used_up())
 
     def hold(self, level: int, now_us: int, *, patient: bool) -> None:
         """Count an offer that waits for the answer of a call made now, or very soon after the last one."""
@@ -185,11 +280,13 @@ class QueueLease:
         lease = self.levels[level]
         self._decided[level] += 1
         if self.is_safe:
-            goes = self._take_saved(lease, now_us)
+            goes = lease.foresee_us(now_us) == 0
+            if goes:
+                lease.take_ticket()
         else:
             goes = lease.offer()
             used_half = lease.share_ppm >= MILLION and 2 * lease.used > lease.cap_jobs
-            fresh = now_us < self._fresh_until_us
+            fresh = now_us < self.fresh_until_us
             if fresh and used_half and now_us - self._called_us >= self.settings.tick_ms * 125:
                 self._want(now_us)  # more is asked for than before: say so early
         return self._settle(level, goes=goes or level == HIGH)
@@ -197,24 +294,31 @@ class QueueLease:
     def decide_stale(self, level: int, now_us: int, *, asked: bool = False) -> bool:
         """Decide an offer that no answer reached in time; `asked`: a call told of it already."""
         self._decided[level] += not asked
+        lease = self.levels[level]
         if self.is_safe:
-            goes = self._take_saved(self.levels[level], now_us)
+            goes = lease.foresee_us(now_us) == 0
+            if goes:
+                lease.take_ticket()
         else:
-            goes = self.levels[level].offer_stale(aged=now_us >= self._fresh_until_us)
+            goes = lease.offer_stale(aged=now_us >= self.fresh_until_us)
         return self._settle(level, goes=goes or level == HIGH)
 
     def _settle(self, level: int, *, goes: bool) -> bool:
-        self._admitted[level] += goes
-        if not goes:  # who goes is told of when it is enqueued, so that both travel together
-            self._plan()
+        if goes:
+            self._count(level, 1)
+        self._plan()
         return goes
+
+    def _count(self, level: int, jobs: int) -> None:
+        """Count jobs that go by the lease: they are enqueued, as far as is known."""
+        self._admitted[level] += jobs
+        self._enqueued += jobs
 
     # Callers who wait.
 
     def foresee_us(self, level: int, now_us: int) -> int:
         """Return how long a ticket taken now would have to wait."""
-        lease = self.levels[level]
-        return lease.due_in_us(lease.taken_ujobs + MILLION, now_us)
+        return self.levels[level].foresee_us(now_us)
 
     def take_ticket(self, level: int, now_us: int) -> int | None:
         """Return a place in the line; ``None``: the job may go now."""
@@ -241,29 +345,53 @@ class QueueLease:
     def give_up(self, level: int) -> None:
         """Count off a caller who waits no more."""
         self._waiting[level] -= 1
-        self.levels[level].leave_place()
+        self.levels[level].leave_places(1)
 
     def _go(self, level: int) -> None:
         self._gone[level] += 1
-        self._admitted[level] += 1
+        self._count(level, 1)
+        self._plan()
 
     # What became of who went.
 
-    def enqueued(self, *, dealt: bool, succeeded: bool) -> None:
-        """Count a job whose enqueue ended. The state counted a dealt one before: what did not come is taken off."""
-        if dealt:
-            self._enqueued -= not succeeded
-        else:
-            self._enqueued += succeeded
-            self._plan()
+    def take_back(self) -> None:
+        """Count off a job that went, or was dealt a place, and was not enqueued."""
+        self._enqueued -= 1
+
+    def let_go_anyway(self, level: int) -> None:
+        """Count a job that is enqueued although its offer was refused: where decisions are only observed."""
+        self._count(level, 1)
 
     # Calls.
 
+    def is_due(self, now_us: int) -> bool:
+        """Tell whether to call now. Where there is nothing to tell, the next offer asks for a call."""
+        if self.in_flight or self.call_at_us is None or now_us < self.call_at_us:
+            return False
+        self._fetch_counts()
+        told_of = (self._decided, self._gone, self._waiting, self._had_to_wait, self._held, self._held_patient)
+        if not self._calls or any(map(any, told_of)) or self._enqueued > 0:
+            self._busy_us = now_us
+            return True
+        if self.is_sampler and now_us - self._busy_us <= _IDLE_TICKS * self.settings.tick_ms * 1_000:
+            return True
+        self.call_at_us = None
+        return False
+
+    def _fetch_counts(self) -> None:
+        """Count what the engine let go by itself."""
+        for level, lease in enumerate(self.levels):
+            shared, gone = lease.take_counts()
+            self._decided[level] += shared
+            self._gone[level] += gone
+            self._count(level, shared + gone)
+
     def report(self, now_us: int, seen: BacklogSeen | None = None, limit_permille: int = LIMIT_NONE) -> Report:
         """Return what a call that is sent now tells; it is then in flight, until `renew` or `fail`."""
+        self._fetch_counts()
         waiting = [max(now, ever) for now, ever in zip(self._waiting, self._had_to_wait, strict=True)]
         since_ms = max(1, (now_us - self._called_us) // 1_000) if self._calls else 0
-        woken_after_us = self._fresh_until_us + self._told_us // 5 + 50_000
+        woken_after_us = self.fresh_until_us + self._told_us // 5 + 50_000
         if now_us > woken_after_us and not (self.is_sampler or any(waiting) or any(self._decided)):
             since_ms = 0  # idle until now: as a new process
         demands = [
@@ -310,11 +438,10 @@ class QueueLease:
         self.is_sampler = answer.is_sampler and self.producer_id != NO_SAMPLER
         self.drain_mjobs_per_s, self.processes = answer.drain_mjobs_per_s, answer.processes
         self._told_us = answer.wait_ms * 1_000
-        self._fresh_until_us = self._called_us + self._told_us * spread_ppm // MILLION
+        self.fresh_until_us = self._called_us + self._told_us * spread_ppm // MILLION
         high, medium, low = (self._deal(level, now_us, answer) for level in LEVELS)
         self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
-        if self.is_sampler or self._enqueued > 0 or any(self._waiting) or any(self._decided) or any(self._gone):
-            self._plan()
+        self._plan()
         return high, medium, low
 
     def _deal(self, level: int, now_us: int, answer: Answer) -> Dealt:
@@ -324,8 +451,7 @@ class QueueLease:
         to_held = min(terms.go_jobs, self._asked[level])
         to_waiting = min(terms.go_jobs - to_held, self._waiting[level])
         to_patient = min(terms.go_jobs - to_held - to_waiting, self._asked_patient[level])
-        for _ in range(to_waiting):
-            lease.leave_place()
+        lease.leave_places(to_waiting)
         self._waiting[level] -= to_waiting
         if answer.wait_ms * 10 <= self.settings.tick_ms * 22:  # where calls are far apart, who waits is all that counts
             self._gone[level] += to_waiting
@@ -353,14 +479,14 @@ class QueueLease:
         self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
         self.is_sampler = False
         for lease in self.levels:
-            lease.used = 0  # the last terms go on for another tick
+            lease.prolong()  # the last terms go on for another tick
         tick_us = self.settings.tick_ms * 1_000
         if self._lost_since_us is None:
             self._lost_since_us = now_us
         lost_us = now_us - self._lost_since_us
         if self.has_terms and not self.is_safe and lost_us > 3 * max(tick_us, self._told_us):
             self._be_safe(now_us)
-        self._fresh_until_us = self.call_at_us = now_us + tick_us
+        self.fresh_until_us = self.call_at_us = self._retry_us = now_us + tick_us
 
     # A lost store.
 
@@ -384,18 +510,14 @@ class QueueLease:
             lease = self.levels[level]
             lease.renew(now_us, Terms(0, 0, rate, _SAFE_BURST, 0, 0, lease.remainder_ppm))
 
-    @staticmethod
-    def _take_saved(lease: Lease, now_us: int) -> bool:
-        if lease.released_ujobs(now_us) - lease.taken_ujobs < MILLION:
-            return False
-        lease.take_ticket()
-        return True
-
     # When to call.
 
     def _want(self, at_us: int) -> None:
-        if not self.in_flight and self._lost_since_us is None:
-            self.call_at_us = at_us if self.call_at_us is None else min(self.call_at_us, at_us)
+        if self.in_flight:
+            return
+        if self._lost_since_us is not None:
+            at_us = max(at_us, self._retry_us)
+        self.call_at_us = at_us if self.call_at_us is None else min(self.call_at_us, at_us)
 
     def _ask(self, now_us: int) -> None:
         """At once, but no more than twenty times a tick."""
@@ -404,4 +526,4 @@ class QueueLease:
     def _plan(self) -> None:
         """When the terms have aged."""
         if self._calls:
-            self._want(self._fresh_until_us)
+            self._want(self.fresh_until_us)

@@ -6,17 +6,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from backpressure._controller import outcome
+from backpressure._controller.age.turn import HeldError, Turn, asking
 from backpressure._controller.sleep import blocks_a_loop
 from backpressure._model.arguments import longest_wait
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.errors import ConfigurationError, ThrottledError
 from backpressure._model.units import nanoseconds
-from backpressure._model.vocabulary import Priority
+from backpressure._model.vocabulary import AGE_REASONS, Priority
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.sleep import Sleeper
     from backpressure._engine.border import Engine
     from backpressure._model.arguments import MaxWait
@@ -39,12 +41,14 @@ class Admission:
         compliance: Compliance,
         circuit_of: Callable[[str], CircuitConfig],
         foreign: Foreign,
+        budgets: Budgets,
     ) -> None:
         self._engine = engine
         self._sleeper = sleeper
         self._compliance = compliance
         self._circuit_of = circuit_of
         self._foreign = foreign
+        self.budgets = budgets
         self.now_ns = sleeper.now_ns
         self.jittered = sleeper.jittered
 
@@ -149,6 +153,8 @@ class Admission:
         if decision.delay > 0:
             self._compliance.honoured(decision)
         circuit = self._circuit_of(decision.queue_name)
+        if decision.reason in AGE_REASONS:
+            self.budgets.take_back(decision.queue_name)
         ok = outcome.verdict(error, circuit, self._foreign)
         self._engine.record(decision, ok, began_ns, type(error).__name__)
         if ok is False:
@@ -194,7 +200,13 @@ class Admission:
         ``None`` if a decision is not possible without waiting.
         """
         try:
-            return self._engine.plan(job.priority, job.queue_name)
+            if not self.budgets.used:
+                return self._engine.plan(job.priority, job.queue_name)
+            with asking(Turn(job.max_wait, patient=job.patient, holds=self.may_wait(), delays=True)):
+                return self._engine.plan(job.priority, job.queue_name)
+        except HeldError as held:
+            held.budget.leave(held.caller)  # it comes again, and may wait then
+            return None
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
 
@@ -208,6 +220,8 @@ class Admission:
     def give_back(self, decision: ThrottleDecision) -> None:
         """If the decision holds the lease of a probe, give it back: the probe will not be made."""
         if not decision.should_shed:
+            if decision.reason in AGE_REASONS:
+                self.budgets.take_back(decision.queue_name)
             self._engine.record(decision, None)
 
     def may_wait(self) -> bool:

@@ -73,7 +73,7 @@ class AsyncHost(JobHost):
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
         with self.admission.all_or_none() as decisions:
             for place in places:
-                decisions.append(await self.plan(*place))
+                decisions.append(await self.plan_async(*place, max_wait, delays=True))
             seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
             if seconds > 0:
                 await self._sleeper.pause_async(seconds)

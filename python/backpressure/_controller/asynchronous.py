@@ -109,6 +109,7 @@ class AsyncBackpressureController(ControllerBase):
             self._samples,
             self._end_reads,
             self._rest_reads,
+            budgets=self._budgets,
         )
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:
@@ -332,7 +333,10 @@ class AsyncBackpressureController(ControllerBase):
             if isinstance(step, Work):
                 return JobOutcome.success(await self._host.perform(step.decision, step.job.work))
             if isinstance(step, Plan):
-                return await self._host.plan(step.job.priority, step.job.queue_name)
+                job = step.job
+                return await self._host.plan_async(
+                    job.priority, job.queue_name, job.max_wait, patient=job.patient, delays=True
+                )
             if isinstance(step, Read):
                 return await anext(unread, END) if isinstance(unread, AsyncIterator) else next(unread, END)
             if isinstance(step, Tell):

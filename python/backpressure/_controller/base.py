@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from backpressure._controller.admission import Admission
+from backpressure._controller.age.budgets import Budgets
 from backpressure._controller.batch import Batch
 from backpressure._controller.circuit import CircuitBreaker
 from backpressure._controller.health import Health
@@ -21,6 +22,7 @@ from backpressure._engine.settings import EngineSettings
 from backpressure._engine.sync import ForkLock
 from backpressure._model.arguments import check_seconds, shown, validate_queue_name
 from backpressure._model.clock import SystemClock
+from backpressure._model.config.doubts import doubts
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError
@@ -98,8 +100,13 @@ class ControllerBase(Uncopied):
             self._compliance,
             lambda: self._config.polling.timeout,
         )
-        self._engine = load(engine).Engine(self._settings(self._config), self._host)
-        self._admission = make_admission(self._engine, self._sleeper, self._compliance, self._circuit_of, self._foreign)
+        engines, settings = load(engine), self._settings(self._config)
+        self._budgets = Budgets(stats_provider, self._clock, self._announcer, engines.Lease)
+        self._hold_ages(self._config, settings)
+        self._engine = engines.Engine(settings, self._host)
+        self._admission = make_admission(
+            self._engine, self._sleeper, self._compliance, self._circuit_of, self._foreign, self._budgets
+        )
         shares_server = getattr(stats_provider, "shares_server", False)
         self._samples = Samples(
             self._engine,
@@ -122,9 +129,19 @@ class ControllerBase(Uncopied):
         if recovery.emergency_mode:
             self.set_emergency_mode(True)
 
+    def _hold_ages(self, config: BackpressureConfig, settings: EngineSettings) -> None:
+        """Hold the ages of queues as a configuration says; raises where that is not possible."""
+        if settings.holds_ages and not settings.polling:
+            raise ConfigurationError(
+                "age.target needs a provider that is read in the background, and the one that was given is read on its "
+                "callers' event loops: give a URL in the place of a client",
+                field="age.target",
+            )
+        self._budgets.configure(config, settings)
+
     def _warn_of_order(self) -> None:
-        """Log where a lower priority is better off than a higher one: nobody means that."""
-        for sentence in inversions(self._config):
+        """Log what nobody means: a lower priority that is better off than a higher one, an age that cannot be held."""
+        for sentence in (*inversions(self._config), *doubts(self._config)):
             self._foreign.log(
                 logging.WARNING, "%s", sentence, kind="thresholds", extra={"change": None, "queue_name": None}
             )
@@ -407,7 +424,9 @@ class ControllerBase(Uncopied):
                 value=config.max_queues,
             )
         with self._lock():
-            self._engine.configure(self._settings(config))  # first: it may refuse a law
+            settings = self._settings(config)
+            self._hold_ages(config, settings)  # first: it may refuse
+            self._engine.configure(settings)
             self._config = config
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")

@@ -17,7 +17,7 @@ from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutc
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.errors import ConfigurationError, JobShedError, ThrottledError
 from backpressure._model.units import nanoseconds
-from backpressure._model.vocabulary import Priority, Reason
+from backpressure._model.vocabulary import SHEDS, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -96,7 +96,7 @@ class _Stream:
 def _refused(answer: _Answer) -> JobOutcome:
     """Return the outcome of a job that does not get to run."""
     if isinstance(answer, ThrottleDecision):
-        status: Status = "shed" if answer.reason is Reason.BACKLOG_RED_SHED else "circuit_open"
+        status: Status = "shed" if answer.reason in SHEDS else "circuit_open"
         return JobOutcome(status, error=answer.rejection(), retry_after=answer.retry_after)
     # Its delay is beyond its `max_wait`, it cannot wait here, or the controller was stopped: its work was not called.
     assert not isinstance(answer, JobShedError)  # noqa: S101 - sheds come as decisions

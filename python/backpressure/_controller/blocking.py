@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from backpressure._controller.base import ControllerBase
-from backpressure._controller.batch import END, ON_OUTCOME_RAISED, Read, Sleep, Tell, Work
+from backpressure._controller.batch import END, ON_OUTCOME_RAISED, Plan, Read, Sleep, Tell, Work
 from backpressure._controller.gate import checked, gate_class
 from backpressure._controller.jobs import BlockingHost
 from backpressure._controller.outcome import UnfinishedWorkError, name_of, refuse_generator
@@ -94,7 +94,15 @@ class BackpressureController(ControllerBase):
 
     def _make_poller(self) -> tuple[Poller, ThreadSights]:
         provider: Any = self._provider
-        poller = Poller(provider, self._engine, self._config.polling, self._clock, self._announcer, self._samples)
+        poller = Poller(
+            provider,
+            self._engine,
+            self._config.polling,
+            self._clock,
+            self._announcer,
+            self._samples,
+            budgets=self._budgets,
+        )
         return poller, poller.sights()
 
     def start(self) -> None:
@@ -350,8 +358,13 @@ class BackpressureController(ControllerBase):
             if type(step) is Tell:
                 _tell(step, on_outcome)
                 return None
-            assert isinstance(step, Sleep)  # noqa: S101 - decisions of this controller never take awaiting
-            self._sleeper.pause(step.seconds, step.job.queue_name)
+            if type(step) is Plan:
+                job = step.job
+                return self._host.plan_blocking(
+                    job.priority, job.queue_name, job.max_wait, patient=job.patient, delays=True
+                )
+            if type(step) is Sleep:
+                self._sleeper.pause(step.seconds, step.job.queue_name)
         except Exception as error:
             if isinstance(step, Read | Tell):
                 raise

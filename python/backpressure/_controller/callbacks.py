@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backpressure._controller.polling.thread import Poller
     from backpressure._controller.sleep import Sleeper
     from backpressure._engine.border import Engine
+    from backpressure._engine.laws.age import Judged
     from backpressure._model.arguments import MaxWait
     from backpressure._model.clock import Clock
     from backpressure._model.decision import ThrottleDecision
@@ -71,6 +72,7 @@ class ControllerHost:
         self.admission = admission
         self.poller = poller
         self.sights = sights
+        self.budgets = poller.budgets
 
     def answer(
         self,
@@ -188,6 +190,14 @@ class ControllerHost:
         """Have the poller read a queue soon."""
         self.poller.hurry(queue_name)
 
+    def judge(self, queue_name: str, priority: Priority) -> Judged:
+        """Ask the budget of a queue; see `backpressure._engine.border.Host`."""
+        return self.budgets.judge(queue_name, priority)
+
+    def foresee(self, queue_name: str, priority: Priority) -> Judged:
+        """Look at the budget of a queue; see `backpressure._engine.border.Host`."""
+        return self.budgets.foresee(queue_name, priority)
+
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         """Announce a breaker's new state, and what was done to it by hand."""
         announce = partial(self._announcer.announce, queue_name=queue_name)
@@ -233,6 +243,7 @@ class ControllerHost:
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""
         self.poller.samples.forget(queue_name)
+        self.budgets.forget(queue_name)
         self._compliance.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)

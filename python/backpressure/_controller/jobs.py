@@ -7,6 +7,7 @@ import warnings
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backpressure._controller.age.turn import HeldError, Turn, asking
 from backpressure._controller.callbacks import USE_ASYNC, ControllerHost
 from backpressure._controller.outcome import is_plain, runs_on_a_loop
 from backpressure._controller.patience import Patience
@@ -39,13 +40,33 @@ class JobHost(ControllerHost):
         """Decide; see `backpressure._engine.border.Engine.plan`."""
         return self.engine.plan(priority, queue_name)
 
+    async def plan_async(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        *,
+        patient: bool = False,
+        delays: bool = False,
+    ) -> ThrottleDecision:
+        """As `plan`, after what the caller has to wait for where an age is held; `delays` are left to the caller."""
+        if not self.budgets.used:
+            return await self.plan(priority, queue_name)
+        with asking(Turn(max_wait, patient=patient, holds=True, delays=delays)) as turn:
+            while True:
+                try:
+                    return await self.plan(priority, queue_name)
+                except HeldError as error:
+                    held = error
+                turn.told(held, await held.wait_async(self._sleeper))
+
     async def turn_async(
         self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
         if patient:
             return await self._patient_turn_async(parse_priority(priority), queue_name, max_wait)
-        decision = await self.plan(priority, queue_name)
+        decision = await self.plan_async(priority, queue_name, max_wait)
         seconds = self.admission.accept(decision, max_wait, awaited=True)
         if seconds > 0:
             await self._sleeper.pause_async(seconds)
@@ -53,13 +74,13 @@ class JobHost(ControllerHost):
 
     async def _patient_turn_async(self, priority: Priority, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         patience = Patience(self.admission, priority, max_wait)
-        decision = await self.plan(priority, queue_name)
+        decision = await self.plan_async(priority, queue_name, max_wait, patient=True)
         while True:
             seconds = patience.wait(decision)
             if seconds > 0:
                 await self._sleeper.pause_async(seconds)
             if decision.should_shed:
-                decision = await self.plan(priority, queue_name)
+                decision = await self.plan_async(priority, queue_name, patience.left, patient=True)
             elif decision.delay > 0:
                 decision = self.engine.admit(decision)
                 if not decision.should_shed:
@@ -115,6 +136,26 @@ class BlockingHost(JobHost):
             stacklevel=_level_of_caller(),
         )
 
+    def plan_blocking(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        *,
+        patient: bool = False,
+        delays: bool = False,
+    ) -> ThrottleDecision:
+        """As `plan_async`, for a thread. On an event loop nothing waits."""
+        if not self.budgets.used:
+            return self.engine.plan(priority, queue_name)
+        with asking(Turn(max_wait, patient=patient, holds=not in_event_loop(), delays=delays)) as turn:
+            while True:
+                try:
+                    return self.engine.plan(priority, queue_name)
+                except HeldError as error:
+                    held = error
+                turn.told(held, held.wait(self._sleeper, queue_name))
+
     def turn(
         self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False
     ) -> ThrottleDecision:
@@ -123,7 +164,7 @@ class BlockingHost(JobHost):
             self.warn_of_loop(longest_wait(max_wait, parse_priority(priority), patient=patient))
         elif patient:
             return self._patient_turn(parse_priority(priority), queue_name, max_wait)
-        decision = self.engine.plan(priority, queue_name)
+        decision = self.plan_blocking(priority, queue_name, max_wait, patient=patient)
         seconds = self.admission.accept(decision, max_wait, patient=patient)
         if seconds > 0:
             self._sleeper.pause(seconds, decision.queue_name)
@@ -131,13 +172,13 @@ class BlockingHost(JobHost):
 
     def _patient_turn(self, priority: Priority, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
         patience = Patience(self.admission, priority, max_wait)
-        decision = self.engine.plan(priority, queue_name)
+        decision = self.plan_blocking(priority, queue_name, max_wait, patient=True)
         while True:
             seconds = patience.wait(decision)
             if seconds > 0:
                 self._sleeper.pause(seconds, queue_name)
             if decision.should_shed:
-                decision = self.engine.plan(priority, queue_name)
+                decision = self.plan_blocking(priority, queue_name, patience.left, patient=True)
             elif decision.delay > 0:
                 decision = self.engine.admit(decision)
                 if not decision.should_shed:
@@ -149,7 +190,7 @@ class BlockingHost(JobHost):
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
         with self.admission.all_or_none() as decisions:
             for place in places:
-                decisions.append(self.engine.plan(*place))
+                decisions.append(self.plan_blocking(*place, max_wait, delays=True))
             seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
             if seconds > 0:
                 self._sleeper.pause(seconds, decisions[0].queue_name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from backpressure._controller.admission import raise_rejection
 from backpressure._model.arguments import longest_wait
-from backpressure._model.vocabulary import Reason
+from backpressure._model.vocabulary import SHEDS
 
 if TYPE_CHECKING:
     from backpressure._controller.admission import Admission
@@ -33,6 +33,11 @@ class Patience:
         self._admission = admission
         self._left = longest_wait(max_wait, priority, patient=True)
 
+    @property
+    def left(self) -> float | None:
+        """How many seconds it may still wait; ``None`` for any time."""
+        return self._left
+
     def wait(self, decision: ThrottleDecision) -> float:
         """Return how long to sleep for a planned decision, or after a refused one, in seconds.
 
@@ -50,7 +55,7 @@ class Patience:
 
     def _until_next(self, decision: ThrottleDecision) -> float:
         told = decision.retry_after
-        if told is None and decision.reason is Reason.BACKLOG_RED_SHED:
+        if told is None and decision.reason in SHEDS:
             told = _UNTOLD
         seconds = max(told or 0.0, _LEAST)
         if told is None or (self._left is not None and seconds > self._left):

@@ -80,6 +80,25 @@ class Sleeper:
                 await sleeper.wait(self._clock.async_sleep(seconds))
         self._released()
 
+    def await_wake(self, wake: Wake, seconds: float, queue_name: str) -> bool:
+        """Block until `wake` is set or `seconds` have passed; tell whether everything is let pass.
+
+        Raises as `pause`.
+        """
+        if in_event_loop():
+            raise blocks_a_loop(seconds, queue_name)
+        with self._registered(wake):
+            if not self._released():
+                wait(self._clock, wake, seconds, background=False)
+        return self._released()
+
+    async def await_wake_async(self, wake: TaskWake, seconds: float) -> bool:
+        """As `await_wake`, suspending the calling task instead."""
+        with self._registered(wake):
+            if not self._released():
+                await wake.wait(self._clock.async_sleep(seconds))
+        return self._released()
+
     def stop(self) -> None:
         """Wake every sleeper; now and later they raise `ControllerStoppedError`."""
         self._stopped = True

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backpressure._age.lease import AnyLease
+    from backpressure._engine.laws.age import Judged
     from backpressure._engine.settings import CircuitSettings, EngineSettings
     from backpressure._engine.totals import Totals
     from backpressure._model.arguments import MaxWait
@@ -205,6 +207,17 @@ class Host(Protocol):
         """More jobs were let in since a queue's sample than its advice is good for: it is to be read soon."""
         ...
 
+    def judge(self, queue_name: str, priority: Priority) -> Judged:
+        """Ask the budget of a queue whose age is held for one job. Its answer counts as acted upon.
+
+        It may raise whatever makes the caller wait outside of the engine and ask again.
+        """
+        ...
+
+    def foresee(self, queue_name: str, priority: Priority) -> Judged:
+        """Tell what `judge` would say of a caller that does not wait, without any effect."""
+        ...
+
     def circuit_changed(self, queue_name: str, old: int, new: int) -> None:
         """A breaker changed its state, or was forced or released; its words before and after."""
         ...
@@ -337,6 +350,8 @@ class EngineModule(Protocol):
     """What the pure engine and `_native` both export."""
 
     Engine: Callable[[EngineSettings, Host], Engine]
+    #: Called with the part of a job to begin at, in millionths, and a lock, which the native one does not need.
+    Lease: Callable[..., AnyLease]
     Breaker: Callable[[CircuitSettings, Callable[[], int] | None], Breaker]
     #: Called with an engine, its host, and priority, queue name, ``max_wait`` and ``patient`` of the jobs.
     Gate: Callable[..., Gate]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backpressure._engine.laws.registry import has_own_law, law_of
-from backpressure._engine.laws.unready import unready
 from backpressure._model.config.patterns import is_pattern, matches, patterns_of
 from backpressure._model.config.recovery import FallbackMode
 from backpressure._model.units import MAX_NS, nanoseconds
 from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
+    from backpressure._engine.laws.age import AgeLaw
     from backpressure._engine.laws.law import Law
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.root import BackpressureConfig
@@ -67,7 +67,7 @@ class PatternSettings:
     """What the queues have of their own that a pattern matches; ``None`` is what holds for all."""
 
     pattern: str
-    law: Law | None
+    law: Law | AgeLaw | None
     circuit: CircuitSettings | None
     observe: bool | None
 
@@ -81,6 +81,7 @@ class EngineSettings:
         patterns: what holds for queues that are not in these tables: the first that matches. What less specific
             patterns say is in it already.
         one_mode: whether `observe` holds for all queues.
+        holds_ages: whether an age is to be held in any queue, so that its law is to be looked up first.
         cache_ttl_ns: age up to which a sample is believed.
         check_after_ns: age of a sample beyond which its reader looks after the poller; `check_every_ns` apart.
         degrade_ns: time over which an expired sample's delay moves to the fallback's.
@@ -90,9 +91,9 @@ class EngineSettings:
         max_queues: queues with state of their own.
     """
 
-    law: Law
+    law: Law | AgeLaw
     circuit: CircuitSettings
-    laws: dict[str, Law]
+    laws: dict[str, Law | AgeLaw]
     circuits: dict[str, CircuitSettings]
     observed: dict[str, bool]
     patterns: tuple[PatternSettings, ...]
@@ -106,8 +107,9 @@ class EngineSettings:
     polling: bool
     observe: bool
     max_queues: int
+    holds_ages: bool = False
 
-    def law_of(self, queue_name: str) -> Law:
+    def law_of(self, queue_name: str) -> Law | AgeLaw:
         """Return the law that holds for a queue."""
         own = self.laws.get(queue_name)
         if own is None and self.patterns:
@@ -135,13 +137,7 @@ class EngineSettings:
 
     @classmethod
     def of(cls, config: BackpressureConfig) -> EngineSettings:
-        """Flatten a whole configuration.
-
-        Raises:
-            ConfigurationError: it asks for a law that the engines do not have.
-        """
-        if (error := unready(config)) is not None:
-            raise error
+        """Flatten a whole configuration."""
         polling, recovery = config.polling, config.recovery
         named = {name: _of_section(config, name) for name in config.queues if not is_pattern(name)}
         fallback_ns, fallback_reason = _FALLBACKS[recovery.fallback_mode]
@@ -153,6 +149,7 @@ class EngineSettings:
             observed={name: of.observe for name, of in named.items() if of.observe is not None},
             patterns=tuple(_of_section(config, name) for name in patterns_of(config.queues)),
             one_mode=all(own.mode in {None, config.mode} for own in config.queues.values()),
+            holds_ages=any(age and age.target for age in (config.age, *(own.age for own in config.queues.values()))),
             cache_ttl_ns=nanoseconds(polling.cache_ttl),
             check_after_ns=nanoseconds(polling.interval + polling.jitter + polling.timeout),
             check_every_ns=nanoseconds(polling.interval),

@@ -98,7 +98,9 @@ class Reason(StrEnum):
 
     ``backlog_*`` comes from the law, ``backlog_red_shed`` alone sheds by load; ``circuit_*`` are rejections by the
     breaker; ``stats_stale``, ``fallback_*`` and ``cold_start`` say that there is no fresh sample; ``untracked`` is a
-    queue beyond ``max_queues``; the rest name the switch that was on.
+    queue beyond ``max_queues``. ``age_*`` come from the budget of a queue whose age is held: all that is asked for fits
+    (``age_open``), the job is of the part that does (``age_share``), it waits for its turn (``age_wait``), it is shed
+    (``age_shed``), or the budget is out of reach (``age_safe``). The rest name the switch that was on.
 
     Example:
         >>> Reason.BACKLOG_RED_SHED == "backlog_red_shed"
@@ -120,13 +122,22 @@ class Reason(StrEnum):
     COLD_START = "cold_start"
     OBSERVE_ONLY = "observe_only"
     UNTRACKED = "untracked"
+    AGE_OPEN = "age_open"
+    AGE_SHARE = "age_share"
+    AGE_WAIT = "age_wait"
+    AGE_SHED = "age_shed"
+    AGE_SAFE = "age_safe"
 
 
 CIRCUIT_REASONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 # Answers of laws: those that a cache can serve.
 LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED)
+#: Answers of the budget of a queue whose age is held.
+AGE_REASONS = frozenset({Reason.AGE_OPEN, Reason.AGE_SHARE, Reason.AGE_WAIT, Reason.AGE_SHED, Reason.AGE_SAFE})
+#: Reasons of refusals by load.
+SHEDS = frozenset({Reason.BACKLOG_RED_SHED, Reason.AGE_SHED})
 #: Reasons of refusals, which observe mode lets go.
-REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED)
 # Answers where there is no usable sample: misses, never cached.
 MISS_REASONS = (
     Reason.STATS_STALE,

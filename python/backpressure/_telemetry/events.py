@@ -28,6 +28,7 @@ Kind = Literal[
     "configuration",
     "poller",
     "eviction",
+    "lease",
 ]
 
 

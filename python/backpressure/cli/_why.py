@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backpressure._engine.laws.registry import law_of
+from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import LAW_REASONS, Reason
 
@@ -19,7 +19,7 @@ __all__ = ["why"]
 def why(decision: ThrottleDecision, config: BackpressureConfig, sample: Sample | None) -> str:
     """Explain `decision`, made under `config` from `sample`, the first of its queue; ``None``: there is none."""
     if sample is not None and decision.reason in LAW_REASONS:
-        law = law_of(config, decision.queue_name)
+        law = sampled_law_of(config, decision.queue_name)
         return law.explain(sample, decision.priority.value, law.new_state())
     circuit, mode = config.circuit_of(decision.queue_name), config.recovery.fallback_mode
     match decision.reason:

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from backpressure._engine.laws.order import inversions
 from backpressure._engine.laws.registry import has_own_law
-from backpressure._engine.laws.unready import unready, without_targets
 from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown
 from backpressure._model.config.doubts import doubts
 from backpressure.cli._age_table import ages_table, held_ages
@@ -92,10 +91,8 @@ def check(
         elif read:
             raise Refusal("there is no queue to read: give --queue, or a file with sections of queues")
         warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate)), *doubts(config)]
-        if (missing := unready(config)) is not None:
-            warnings.append(str(missing))
         wanted = names if queues else None
-        tables = [delay_table(without_targets(config), name) for name in _queues_to_show(config, wanted)]
+        tables = [delay_table(config, name) for name in _queues_to_show(config, wanted)]
         ages = held_ages(config, wanted)
         if as_json:
             tell = {

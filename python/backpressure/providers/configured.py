@@ -103,7 +103,7 @@ class _Place:
     def of(self, queue_name: str, own: QueueConfig) -> Self:
         """Return it with what a section says laid over it, its variables and ``{queue}`` filled in."""
         path = f"queues.{json.dumps(queue_name, ensure_ascii=False)}"
-        url = self.url if own.url is None else _resolved(own.url, f"{path}.url")
+        url = self.url if own.url is None else resolved(own.url, f"{path}.url")
         key, group = own.key or self.key, own.group or self.group
         return attrs.evolve(
             self,
@@ -111,7 +111,7 @@ class _Place:
             layout=own.layout or self.layout,
             key=None if key is None else key.replace("{queue}", queue_name),
             group=None if group is None else group.replace("{queue}", queue_name),
-            options=_resolved(dict(own.options or {}), f"{path}.options"),
+            options=resolved(dict(own.options or {}), f"{path}.options"),
         )
 
     def told(self) -> str:
@@ -123,10 +123,10 @@ class _Place:
         return system if self.layout is None else f"{system} {self.layout}"
 
 
-def _resolved(value: Any, path: str) -> Any:
+def resolved(value: Any, path: str) -> Any:
     """Return a value with the contents of the environment variables that it names."""
     if isinstance(value, Mapping):
-        return {name: _resolved(inner, f"{path}.{name}") for name, inner in value.items()}
+        return {name: resolved(inner, f"{path}.{name}") for name, inner in value.items()}
     found = _VARIABLE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return value

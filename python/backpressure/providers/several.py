@@ -132,6 +132,11 @@ class SeveralProviders:
         gap: float = getattr(member, "least_gap", 0.0)
         return gap
 
+    def budget_store(self, queue_name: str) -> Any:
+        """Return what keeps the budget of a queue whose age is held: its own Redis, or ``None``."""
+        keeps = getattr(self._places.member_of(queue_name), "budget_store", None)
+        return None if keeps is None else keeps(queue_name)
+
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue.
 

@@ -1,7 +1,9 @@
 //! The core's host: what an engine asks of its surroundings, asked of Python.
 
+use std::sync::Arc;
+
 use backpressure_core::breaker::Change;
-use backpressure_core::host::{Answer, Host, Issue, QueueOf};
+use backpressure_core::host::{Answer, Host, Issue, Judged, QueueOf};
 use backpressure_core::table::Table as CoreTable;
 use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
@@ -10,12 +12,17 @@ use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyString;
 
+use crate::clock::Ns;
 use crate::decision::Decisions;
 use crate::guarded::Guarded;
+use crate::lease::Lease;
 use crate::queue::{CoreQueue, Queue, Ready};
 use crate::shared::{Shared, ask};
 use crate::table::Table;
 use crate::vocabulary::Vocabulary;
+
+/// The fields of the package's `Judged`.
+type JudgedParts<'py> = (Bound<'py, PyAny>, u64, bool, Bound<'py, PyAny>, Option<Bound<'py, Lease>>, bool, Ns);
 
 /// An engine's surroundings during one call.
 pub struct Border<'a, 'py> {
@@ -65,6 +72,16 @@ impl<'py> Host for Border<'_, 'py> {
         if cold.is_none() { Ok(None) } else { self.vocabulary.reason(&cold).map(Some) }
     }
 
+    fn judge(&self, name: &Self::Name, priority: Priority) -> PyResult<Judged> {
+        let member = self.vocabulary.priority_member(self.py, priority);
+        self.judged(&ask!(self.shared, self.py, judge(name, member))?)
+    }
+
+    fn foresee(&self, name: &Self::Name, priority: Priority) -> PyResult<Judged> {
+        let member = self.vocabulary.priority_member(self.py, priority);
+        self.judged(&ask!(self.shared, self.py, foresee(name, member))?)
+    }
+
     fn circuit_changed(&self, name: &Self::Name, change: Change) -> PyResult<()> {
         self.shared.circuit_changed(name, change)
     }
@@ -106,6 +123,19 @@ impl<'py> Host for Border<'_, 'py> {
 }
 
 impl<'py> Border<'_, 'py> {
+    /// Reads the package's `Judged`, by place as a tuple.
+    fn judged(&self, judged: &Bound<'py, PyAny>) -> PyResult<Judged> {
+        let (zone, delay_ns, shed, reason, lease, by_line, Ns(until_ns)): JudgedParts<'py> = judged.extract()?;
+        let lease = lease.map(|lease| (Arc::clone(&lease.get().0), by_line, until_ns));
+        Ok(Judged {
+            zone: self.vocabulary.zone(&zone),
+            delay_ns,
+            shed,
+            reason: self.vocabulary.reason(&reason)?,
+            lease,
+        })
+    }
+
     /// Has the host put an answer into words.
     fn outlined(&self, answer: &Answer<Py<PyAny>>) -> PyResult<Py<PyAny>> {
         let (py, vocabulary) = (self.py, self.vocabulary);

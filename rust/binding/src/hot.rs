@@ -129,6 +129,7 @@ unsafe extern "C" fn suggest_throttle(
             && names.is_null()
             && let Some(decision) = ready_by_name(slf, args, is_shared, |_, decision| decision.into_ptr())
                 .or_else(|| issue_by_name(slf, args))
+                .or_else(|| leased_by_name(slf, args, |_, decision| decision.into_ptr()))
         {
             return decision;
         }
@@ -159,6 +160,7 @@ unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut 
     unsafe {
         ready_at_gate(slf, is_shared, |_, decision| decision.into_ptr())
             .or_else(|| issue_at_gate(slf))
+            .or_else(|| leased_at_gate(slf, |_, decision| decision.into_ptr()))
             .unwrap_or_else(|| pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()))
     }
 }
@@ -186,13 +188,13 @@ unsafe extern "C-unwind" fn gate_run(
 #[inline(never)]
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe { ready_by_name(slf, args, |ready| ready.kind == Kind::Go, go) }
+    unsafe { ready_by_name(slf, args, |ready| ready.kind == Kind::Go, go).or_else(|| leased_by_name(slf, args, go)) }
 }
 
 #[inline(never)]
 unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe { ready_at_gate(slf, |ready| ready.kind == Kind::Go, go) }
+    unsafe { ready_at_gate(slf, |ready| ready.kind == Kind::Go, go).or_else(|| leased_at_gate(slf, go)) }
 }
 
 fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
@@ -268,6 +270,40 @@ unsafe fn issue_at_gate(slf: *mut PyObject) -> Option<*mut PyObject> {
             (py, object::<Gate>(py, &slf).get())
         };
         gate.issue(py).unwrap_or_else(|error| raise(py, error)).map(Bound::into_ptr)
+    })
+}
+
+/// Returns what `take` makes of the answer of the lease that lies ready for the priority and the name at `args`, if that
+/// lets the job go. Where there is none an exception may be set.
+#[inline(never)]
+unsafe fn leased_by_name<R>(
+    slf: *mut PyObject,
+    args: Arguments,
+    take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>) -> R,
+) -> Option<R> {
+    guarded(|| {
+        none_raised()?;
+        // SAFETY: as for the entries; there are two arguments.
+        let (py, engine, [priority, name]) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
+        };
+        let (name, priority) = known(engine, name, priority)?;
+        engine.hand_out_leased_by_name(name, priority, take).unwrap_or_else(|error| raise(py, error))
+    })
+}
+
+/// As `leased_by_name`, for a gate.
+#[inline(never)]
+unsafe fn leased_at_gate<R>(slf: *mut PyObject, take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>) -> R) -> Option<R> {
+    guarded(|| {
+        none_raised()?;
+        // SAFETY: as for the entries.
+        let (py, gate) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Gate>(py, &slf).get())
+        };
+        gate.hand_out_leased(py, take).unwrap_or_else(|error| raise(py, error))
     })
 }
 

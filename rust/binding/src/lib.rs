@@ -12,6 +12,7 @@ mod guarded;
 mod hot;
 mod interpreter;
 mod law;
+mod lease;
 mod outcome;
 mod plain;
 mod queue;
@@ -34,6 +35,8 @@ mod _native {
     use crate::gate::Gate;
     #[pymodule_export]
     use crate::law::ThreeZoneLaw;
+    #[pymodule_export]
+    use crate::lease::Lease;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

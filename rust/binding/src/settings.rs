@@ -32,6 +32,7 @@ impl<'py> FromPyObject<'_, 'py> for Law {
     fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         match given.get_type().name()?.to_str()? {
             "ThreeZoneLaw" => Ok(Self(AnyLaw::ThreeZone(given.extract::<LawSettings>()?.0))),
+            "AgeLaw" => Ok(Self(AnyLaw::Age)),
             unknown => Err(PyNotImplementedError::new_err(format!(
                 "the native engine has no {unknown}: set BACKPRESSURE_ENGINE=pure before backpressure is imported"
             ))),
@@ -115,6 +116,7 @@ pub fn engine_settings(given: &Bound<'_, PyAny>, vocabulary: &Vocabulary) -> PyR
             observe,
             observed,
             one_mode,
+            holds_ages,
             max_queues,
         }
         law: attribute("law")?.extract::<Law>()?.0,

@@ -73,6 +73,11 @@ impl Vocabulary {
         self.zones.0[zone.index()].bind(py)
     }
 
+    /// Returns the zone that a member stands for; `None` for Python's.
+    pub fn zone(&self, member: &Bound<'_, PyAny>) -> Option<Zone> {
+        self.zones.place_of(member).map(|index| Zone::ALL[index].0)
+    }
+
     /// Returns a reason's member.
     pub fn reason_member<'py>(&self, py: Python<'py>, reason: Reason) -> &Bound<'py, PyAny> {
         self.reasons.0[reason.index()].bind(py)

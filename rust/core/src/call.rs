@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::breaker::{Change, Ticket, Watched, Watcher};
 use crate::counters::Row;
-use crate::host::{Answer, Host};
+use crate::host::{Answer, Host, Judged};
 use crate::laws::AnyLaw;
 use crate::laws::law::{Advice, saturated};
 use crate::mode::Mode;
@@ -222,6 +222,24 @@ impl<H: Host> Call<'_, H> {
         Ok(self.law()?.foresee(sample, self.priority, &self.queue.law_state))
     }
 
+    /// Tells whether an age is to be held in the queue.
+    fn holds_age(&self) -> Result<bool, H::Error> {
+        Ok(self.mode.settings.holds_ages && self.law()?.holds_age())
+    }
+
+    /// Makes the answer of what the budget of a queue whose age is held says.
+    fn judged(&self, judged: Judged, sample: Option<&Sample>) -> Answer<H::Object> {
+        let Judged { zone, delay_ns, shed, reason, lease } = judged;
+        Answer {
+            shed,
+            zone,
+            backlog: sample.map(|sample| sample.backlog),
+            until_ns: lease.as_ref().map(|(_, _, until_ns)| *until_ns),
+            lease: lease.map(|(lease, by_line, _)| (lease, by_line)),
+            ..self.wait(reason, delay_ns)
+        }
+    }
+
     fn law(&self) -> Result<&AnyLaw, H::Error> {
         Ok(self.mode.settings.law_of(self.host.text(self.name)?))
     }
@@ -235,6 +253,9 @@ impl<H: Host> Call<'_, H> {
         let settings = &self.mode.settings;
         if let Some(cold) = ask.cold {
             return Ok(Some(self.go(cold)));
+        }
+        if self.holds_age()? {
+            return self.host.judge(self.name, self.priority).map(|judged| Some(self.judged(judged, sample)));
         }
         let expired =
             sample.is_none_or(|sample| !settings.polling && sample.age_ns(self.now_ns) > settings.cache_ttl_ns);
@@ -265,6 +286,10 @@ impl<H: Host> Call<'_, H> {
     /// As `advise`, for a caller that only looks: where a read would come first, its outcome is not known.
     fn foresee(&self) -> Result<Answer<H::Object>, H::Error> {
         let settings = &self.mode.settings;
+        if self.holds_age()? {
+            let judged = self.host.foresee(self.name, self.priority)?;
+            return Ok(self.judged(judged, self.queue.sample().as_deref()));
+        }
         let Some(sample) = self.queue.sample() else {
             let unread = self.queue.may_read(settings, self.now_ns);
             return Ok(if unread { self.go(Reason::ColdStart) } else { self.fallback() });
@@ -442,12 +467,18 @@ impl<H: Host> Call<'_, H> {
     fn keep(&self, answer: &Answer<H::Object>, kept: Option<(u64, u64)>, kind: Kind, object: &H::Object) {
         let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
         if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
+            let mut kind = kind;
+            let asked = self.queue.asked(self.priority);
+            if let Some((lease, by_line)) = &answer.lease {
+                kind = if *by_line { Kind::ByLine } else { Kind::ByShare };
+                asked.lease.store(Some(Arc::clone(lease)));
+            }
             let epoch = self.mode.epoch;
             let decision = self.host.share(object);
             let until_count = answer.until_count.unwrap_or(u64::MAX);
             let row = Row::of(answer.reason, kind != Kind::Refusal);
             let ready = Ready { decision, epoch, sample, word, until_ns, until_count, row, kind };
-            drop(self.queue.asked(self.priority).ready.put(ready));
+            drop(asked.ready.put(ready));
         }
     }
 }

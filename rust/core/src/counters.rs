@@ -13,7 +13,7 @@ pub const DELAY_BUCKETS_NS: [u64; 8] =
     [MS, 10 * MS, 100 * MS, 500 * MS, 1_000 * MS, 2_500 * MS, 5_000 * MS, 10_000 * MS];
 
 /// Reasons of refusals, which observe mode lets go.
-const REFUSALS: [Reason; 3] = [Reason::BacklogRedShed, Reason::CircuitOpen, Reason::CircuitHalfOpen];
+const REFUSALS: [Reason; 4] = [Reason::BacklogRedShed, Reason::CircuitOpen, Reason::CircuitHalfOpen, Reason::AgeShed];
 
 /// Where a decision is counted: by its reason, and what observe mode let go apart from what was refused.
 ///
@@ -36,9 +36,15 @@ pub enum Row {
     ColdStart,
     ObserveOnly,
     Untracked,
+    AgeOpen,
+    AgeShare,
+    AgeWait,
+    AgeShed,
+    AgeSafe,
     ShedLetGo,
     OpenLetGo,
     HalfOpenLetGo,
+    AgeShedLetGo,
 }
 
 impl Row {
@@ -59,6 +65,11 @@ impl Row {
         Self::ColdStart,
         Self::ObserveOnly,
         Self::Untracked,
+        Self::AgeOpen,
+        Self::AgeShare,
+        Self::AgeWait,
+        Self::AgeShed,
+        Self::AgeSafe,
     ];
 
     /// Returns where a decision is counted; `goes` tells whether its caller may do the job all the same.
@@ -68,6 +79,7 @@ impl Row {
             Reason::BacklogRedShed if goes => Self::ShedLetGo,
             Reason::CircuitOpen if goes => Self::OpenLetGo,
             Reason::CircuitHalfOpen if goes => Self::HalfOpenLetGo,
+            Reason::AgeShed if goes => Self::AgeShedLetGo,
             _ => Self::REASONS[reason.index()],
         }
     }
@@ -239,7 +251,7 @@ mod tests {
         other.count(Row::of(Reason::CircuitOpen, false), 0, false);
         other.add(&one.totals());
         let totals = other.totals();
-        assert_eq!((totals.reasons[Reason::CircuitOpen.index()], totals.let_go, totals.late), (4, [0, 2, 0], 1));
+        assert_eq!((totals.reasons[Reason::CircuitOpen.index()], totals.let_go, totals.late), (4, [0, 2, 0, 0], 1));
     }
 
     #[test]

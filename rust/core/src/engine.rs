@@ -12,6 +12,8 @@ use crate::settings::Settings;
 use crate::table::{Room, Table, in_order, untouched_from_ns, without_queue};
 use crate::vocabulary::{Priority, Reason};
 
+const NS_PER_US: i64 = 1_000;
+
 /// What a caller asks about.
 #[derive(Clone, Debug)]
 pub enum Wanted<S, N> {
@@ -115,7 +117,7 @@ impl Engine {
     ) -> Result<Option<(D, Issue)>, E> {
         let ready = queue.ready(priority, self.switches.epoch(), |ready| {
             let Ready { kind, until_ns, sample, word, row, .. } = *ready;
-            (!kind.is_shared()).then(|| (share(&ready.decision), kind, until_ns, sample, word, row))
+            kind.is_delay().then(|| (share(&ready.decision), kind, until_ns, sample, word, row))
         });
         let Some((asked, (decision, kind, until_ns, sample, word, row))) = ready else { return Ok(None) };
         let computed = asked.computed.load();
@@ -133,6 +135,33 @@ impl Engine {
             issue.ticket = Some(Ticket::of_closed(word, issued_ns));
         }
         Ok(Some((decision, issue)))
+    }
+
+    /// Hands out the answer of a lease that lies ready for a queue, if it was made from what holds now, is still true, and the
+    /// lease lets the job go. It is counted. `share`, which returns another reference to the decision, must not call out.
+    ///
+    /// # Errors
+    /// Those of `now_ns`.
+    pub fn hand_out_leased<P, S: Place<Ready<P>>, D, E>(
+        &self,
+        queue: &Queue<P, S>,
+        priority: Priority,
+        share: impl FnOnce(&P) -> D,
+        now_ns: impl FnOnce() -> Result<i64, E>,
+    ) -> Result<Option<D>, E> {
+        let ready = queue.ready(priority, self.switches.epoch(), |ready| {
+            matches!(ready.kind, Kind::ByShare | Kind::ByLine)
+                .then(|| (share(&ready.decision), ready.kind, ready.until_ns, ready.row))
+        });
+        let Some((asked, (decision, kind, until_ns, row))) = ready else { return Ok(None) };
+        let now_ns = now_ns()?;
+        let lease = asked.lease.load();
+        let Some(lease) = lease.as_ref().filter(|_| now_ns <= until_ns) else { return Ok(None) };
+        let goes = if kind == Kind::ByLine { lease.take_saved(now_ns / NS_PER_US) } else { lease.take_share() };
+        if goes {
+            asked.count_again(row);
+        }
+        Ok(goes.then_some(decision))
     }
 
     /// Decides about what `wanted` returns; `admit` tells whether a caller that is to wait is admitted at once.

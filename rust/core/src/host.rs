@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::breaker::{Change, Ticket};
+use crate::lease::Lease;
 use crate::queue::{Computed, Place, Queue, Ready};
 use crate::vocabulary::{Priority, Reason};
 use crate::zone::Zone;
@@ -38,6 +39,23 @@ pub struct Answer<P> {
     pub until_count: Option<u64>,
     /// Whether it is the refusal of a circuit held open by hand, which observe mode keeps to.
     pub forced: bool,
+    /// What further jobs may go by until `until_ns`, and whether by its line's word.
+    pub lease: Option<(Arc<Lease>, bool)>,
+}
+
+/// What the budget of a queue whose age is held says of one job; see `backpressure._engine.laws.age`.
+#[derive(Debug)]
+pub struct Judged {
+    /// Zone of the age, if it is known.
+    pub zone: Option<Zone>,
+    /// Nanoseconds to wait; where the job is refused, those until another attempt makes sense.
+    pub delay_ns: u64,
+    /// Whether the job is refused.
+    pub shed: bool,
+    /// Why.
+    pub reason: Reason,
+    /// What further jobs may go by, whether by its line's word, and the last instant at which they may.
+    pub lease: Option<(Arc<Lease>, bool, i64)>,
 }
 
 impl<P> Answer<P> {
@@ -63,6 +81,7 @@ impl<P> Answer<P> {
             until_ns: None,
             until_count: None,
             forced: false,
+            lease: None,
         }
     }
 
@@ -148,6 +167,18 @@ pub trait Host {
     /// # Errors
     /// See [`Self::now_ns`].
     fn read(&self, name: &Self::Name, wait: bool) -> Result<Option<Reason>, Self::Error>;
+
+    /// Asks the budget of a queue whose age is held for one job. It may fail, for its caller to wait and ask again.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn judge(&self, name: &Self::Name, priority: Priority) -> Result<Judged, Self::Error>;
+
+    /// Tells what [`Self::judge`] would say of a caller that does not wait, without any effect.
+    ///
+    /// # Errors
+    /// See [`Self::now_ns`].
+    fn foresee(&self, name: &Self::Name, priority: Priority) -> Result<Judged, Self::Error>;
 
     /// Is told of a change of a queue's breaker that is news.
     ///

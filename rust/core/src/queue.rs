@@ -24,6 +24,7 @@ use crate::breaker::Breaker;
 use crate::counters::{Counters, Row};
 use crate::laws::law::Advice;
 use crate::laws::{AnyLaw, State as LawState};
+use crate::lease::Lease;
 use crate::sample::{FORGOTTEN, Sample};
 use crate::settings::{CircuitSettings, Settings};
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
@@ -68,6 +69,10 @@ pub enum Kind {
     Wait,
     /// A delay that observe mode lets go at once: each gets a decision of its own, and is admitted and counted.
     LetGo,
+    /// One decision for all whom the share's word of the lease lets go; who is not asks.
+    ByShare,
+    /// As `ByShare`, by the line's word.
+    ByLine,
 }
 
 impl Kind {
@@ -75,6 +80,12 @@ impl Kind {
     #[inline]
     pub fn is_shared(self) -> bool {
         matches!(self, Self::Go | Self::Refusal)
+    }
+
+    /// Tells whether each gets its own.
+    #[inline]
+    pub fn is_delay(self) -> bool {
+        matches!(self, Self::Wait | Self::LetGo)
     }
 }
 
@@ -152,6 +163,8 @@ pub struct Asked<P, S = Slot<Ready<P>>> {
     /// When a read that the jobs of this priority ask for may be asked for again. Relaxed: with an old value it is
     /// asked for once too often.
     pub hurry_at_ns: AtomicI64,
+    /// What jobs go by while an answer of such a kind lies ready. Put here before that, and read after it.
+    pub lease: ArcSwapOption<Lease>,
 }
 
 impl<P, S: Place<Ready<P>>> Asked<P, S> {
@@ -280,6 +293,9 @@ impl<P, S: Default> Queue<P, S> {
 
     /// Tells whether `law` finds the sample outside of green for a priority that was asked for.
     pub fn is_busy(&self, law: &AnyLaw) -> bool {
+        if law.holds_age() {
+            return false; // whoever holds it reads for that
+        }
         let Some(sample) = self.sample() else { return false };
         Priority::ALL.into_iter().any(|priority| {
             let is_asked_for = self.seen(priority).is_some_and(|asked| asked.computed.load().is_some());
@@ -295,6 +311,7 @@ impl<P, S: Default> Queue<P, S> {
                 counters: Counters::default(),
                 computed: ArcSwapOption::empty(),
                 hurry_at_ns: AtomicI64::new(i64::MIN),
+                lease: ArcSwapOption::empty(),
             })
         })
     }

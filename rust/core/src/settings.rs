@@ -48,7 +48,7 @@ impl PatternSettings {
 
 /// Everything an engine decides by; see the Python `EngineSettings` for what each field means.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "documented where they are made")]
+#[expect(missing_docs, clippy::struct_excessive_bools, reason = "documented where they are made; each is a setting")]
 pub struct Settings {
     pub law: AnyLaw,
     pub circuit: Arc<CircuitSettings>,
@@ -57,6 +57,7 @@ pub struct Settings {
     pub observed: HashMap<String, bool>,
     pub patterns: Vec<PatternSettings>,
     pub one_mode: bool,
+    pub holds_ages: bool,
     pub cache_ttl_ns: i64,
     pub check_after_ns: i64,
     pub check_every_ns: i64,

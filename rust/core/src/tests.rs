@@ -10,7 +10,7 @@ use std::thread;
 use crate::breaker::{Breaker, Change, Outcome, Ticket, at};
 use crate::call::{Admission, Ask, Call, Planned};
 use crate::engine::{Engine, Plan, Wanted, nanoseconds};
-use crate::host::{Answer, Host, Issue};
+use crate::host::{Answer, Host, Issue, Judged};
 use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
 use crate::mode::NEVER;
 use crate::queue::{Kind, Queue, Ready, Slot};
@@ -95,6 +95,14 @@ impl Host for Fake {
         let Some(backlog) = self.backlog.get() else { return Ok(Some(Reason::ColdStart)) };
         self.queues.borrow()[name].1.put_sample(backlog, self.now_ns.get(), None);
         Ok(None)
+    }
+
+    fn judge(&self, _: &Self::Name, _: Priority) -> Result<Judged, &'static str> {
+        unreachable!("no age is held here")
+    }
+
+    fn foresee(&self, _: &Self::Name, _: Priority) -> Result<Judged, &'static str> {
+        unreachable!("no age is held here")
     }
 
     fn circuit_changed(&self, _: &String, change: Change) -> Result<(), &'static str> {
@@ -207,6 +215,7 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
         circuits: HashMap::new(),
         observed: HashMap::new(),
         patterns: Vec::new(),
+        holds_ages: false,
         one_mode: true,
         cache_ttl_ns: 30 * S,
         check_after_ns: 10 * S,

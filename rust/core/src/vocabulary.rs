@@ -51,11 +51,16 @@ pub enum Reason {
     ColdStart,
     ObserveOnly,
     Untracked,
+    AgeOpen,
+    AgeShare,
+    AgeWait,
+    AgeShed,
+    AgeSafe,
 }
 
 impl Reason {
     /// All of them, with their public names, in the order that Python shares.
-    pub const ALL: [(Self, &str); 15] = [
+    pub const ALL: [(Self, &str); 20] = [
         (Self::BacklogGreen, "backlog_green"),
         (Self::BacklogYellow, "backlog_yellow"),
         (Self::BacklogRed, "backlog_red"),
@@ -71,6 +76,11 @@ impl Reason {
         (Self::ColdStart, "cold_start"),
         (Self::ObserveOnly, "observe_only"),
         (Self::Untracked, "untracked"),
+        (Self::AgeOpen, "age_open"),
+        (Self::AgeShare, "age_share"),
+        (Self::AgeWait, "age_wait"),
+        (Self::AgeShed, "age_shed"),
+        (Self::AgeSafe, "age_safe"),
     ];
 
     /// Its place in that order.

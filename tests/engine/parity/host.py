@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure._engine.border import Engine
+    from backpressure._engine.laws.age import Judged
 
 
 def plain(value: object) -> object:
@@ -48,6 +49,11 @@ class FakeHost:
         self._clock = now_ns
         self._sleeper: Any = SimpleNamespace(now_ns=now_ns)
         self._ticks = itertools.count()
+
+    def judge(self, queue_name: str, priority: Priority) -> Judged:
+        raise AssertionError((queue_name, priority))
+
+    foresee = judge
 
     def forget(self) -> None:
         """Clear what was written down."""

@@ -26,6 +26,7 @@ from backpressure._runtime.threads import await_ours, spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
@@ -133,6 +134,8 @@ class Poller:
         samples: Samples,
         end_reads: Callable[[], threading.Thread | None] = _nothing,
         rest: Callable[[], threading.Thread | None] = _nothing,
+        *,
+        budgets: Budgets,
     ) -> None:
         self._provider = provider
         self._engine = engine
@@ -141,6 +144,9 @@ class Poller:
         self._announcer = announcer
         self.samples = samples
         self.reader = Reader(provider, clock)
+        self.budgets = budgets
+        budgets.bind(self.note_busy)
+        self._stores = Reader(budgets, clock)
         this = weakref.ref(self)
         self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
         self._at_exit = partial(_retire, this)
@@ -217,7 +223,7 @@ class Poller:
             current.wake.set()
 
     def note_busy(self) -> None:
-        """Take note that a queue has left green: it is read more often from now on."""
+        """Take note that a queue has left green, and is to be read more often, or that the store is to be called."""
         current = self._current
         if current is not None:
             current.wake.set()
@@ -230,6 +236,7 @@ class Poller:
         self._forget_start()
         current = self._dismiss()
         self.reader.interrupt()
+        self._stores.interrupt()
         return partial(_join, current, self._end_reads())
 
     def stop(self) -> Callable[[], object]:
@@ -287,6 +294,7 @@ class Poller:
         """Begin again in a forked child: what its parent has read is old."""
         self._engine.forget_samples()
         self.samples.forget_all()
+        self.budgets.forget_parent()
 
     def revive(self) -> None:
         """Start the thread of a forked child, when it reads its first queue."""
@@ -358,6 +366,8 @@ class Poller:
                 pause = schedule.rest_from_failure()
             else:
                 pause = schedule.rest(config, self.samples.half_empty(self._engine.busy_queues()))
+            if self.budgets.used:
+                pause = min(pause, self._hold_ages(config))
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = config.interval
@@ -366,6 +376,12 @@ class Poller:
         me.first_poll.land()
         self._expect(me, pause + self._config.timeout)
         return self._clock, pause
+
+    def _hold_ages(self, config: PollingConfig) -> float:
+        """Call the stores of budgets that are due; return the seconds until others are."""
+        self.budgets.prepare(self._engine.queue_names())
+        self.budgets.exchange(self._engine, self.read, lambda call: self._stores.call(call, config.timeout))
+        return self.budgets.due_in()
 
     def failed(self, error: Exception) -> None:
         """Tell of an error that no provider raised."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._engine.laws.registry import has_own_law, law_of
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM
 
@@ -22,7 +23,7 @@ def inversions(config: BackpressureConfig) -> Iterator[str]:
     seen: set[Law] = set()
     for name in (None, *(name for name in config.queues if has_own_law(config, name))):
         law = law_of(config, name)
-        if law in seen or "thresholds" not in law.sections:
+        if isinstance(law, AgeLaw) or law in seen or "thresholds" not in law.sections:
             continue
         seen.add(law)
         where = "thresholds" if name is None else f"thresholds of {name}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from backpressure._engine.laws.age import AgeLaw, Judged
 from backpressure._engine.pure.breaker import Ticket
 from backpressure._engine.pure.draft import Draft
-from backpressure._engine.pure.queue import Computed, Delay, Ready
+from backpressure._engine.pure.queue import Computed, Delay, Leased, Ready
 from backpressure._engine.sync import ForkLock
 from backpressure._engine.word import CLOSED, OPEN, generation_of, is_forced, state_of
 from backpressure._model.decision import issued
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure._engine.border import Host
-    from backpressure._engine.laws.law import Advice
+    from backpressure._engine.laws.law import Advice, Law
     from backpressure._engine.pure.mode import Mode
     from backpressure._engine.pure.queue import Queue
     from backpressure._engine.pure.table import Table
@@ -170,6 +171,8 @@ class Call:
         settings, queue, now_ns = self._mode.settings, self._queue, self._now_ns
         if ask.cold is not None:
             return Draft(ask.cold)
+        if settings.holds_ages and isinstance(settings.law_of(queue.name), AgeLaw):
+            return _judged(self._host.judge(queue.name, self._priority), sample)
         expired = sample is None or (not settings.polling and sample.age_ns(now_ns) > settings.cache_ttl_ns)
         if expired and ask.may_read and queue.may_read(settings, now_ns):
             return None
@@ -193,6 +196,8 @@ class Call:
         """As `_advise`, for a caller that only looks: where a read would come first, its outcome is not known."""
         settings, queue, now_ns = self._mode.settings, self._queue, self._now_ns
         sample = queue.sample
+        if settings.holds_ages and isinstance(settings.law_of(queue.name), AgeLaw):
+            return _judged(self._host.foresee(queue.name, self._priority), sample)
         if sample is None:
             return Draft(Reason.COLD_START) if queue.may_read(settings, now_ns) else self._fallback()
         age_ns = sample.age_ns(now_ns)
@@ -216,12 +221,17 @@ class Call:
         delay_ns = (last.delay_ns * (degrade_ns - over_ns) + fallback_ns * over_ns) // degrade_ns
         return Draft(Reason.STATS_STALE, delay_ns, zone=last.zone, backlog=sample.backlog)
 
-    def _by_law(self, sample: Sample) -> Advice:
+    def _law(self) -> Law:
         law = self._mode.settings.law_of(self._queue.name)
+        assert not isinstance(law, AgeLaw)  # noqa: S101 - those that hold an age were asked before
+        return law
+
+    def _by_law(self, sample: Sample) -> Advice:
+        law = self._law()
         return law.advise(sample, self._index, self._queue.state_of(law))
 
     def _foreseen_by_law(self, sample: Sample) -> Advice:
-        law = self._mode.settings.law_of(self._queue.name)
+        law = self._law()
         return law.foresee(sample, self._index, self._queue.foreseen_by(law))
 
     def _fresh(self, sample: Sample, age_ns: int, ask: Ask) -> Draft | None:
@@ -339,8 +349,10 @@ class Call:
         (word, sample), counters = kept, queue.counters[self._index]
         goes = observed or not draft.shed
         row = counters.row(draft.reason, goes=goes)
-        delay = None
-        if draft.delay_ns > 0 and not draft.shed:
+        delay: Delay | Leased | None = None
+        if draft.lease is not None:
+            delay = Leased(draft.lease, draft.patient)
+        elif draft.delay_ns > 0 and not draft.shed:
             answer = decision._answer  # noqa: SLF001 - it was just made of it
             delay = Delay(answer, draft.delay_ns, counters, row, lets_go=observed)
         ready = Ready(
@@ -357,3 +369,17 @@ class Call:
             last_count=draft.until_count - 1,
         )
         self._table.keep(self._priority, ready)
+
+
+def _judged(judged: Judged, sample: Sample | None) -> Draft:
+    """Return what the budget of a queue whose age is held says."""
+    return Draft(
+        judged.reason,
+        judged.delay_ns,
+        judged.shed,
+        judged.zone,
+        None if sample is None else sample.backlog,
+        until_ns=None if judged.lease is None else judged.until_ns,
+        lease=judged.lease,
+        patient=judged.patient,
+    )

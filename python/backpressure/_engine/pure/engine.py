@@ -9,6 +9,7 @@ from backpressure._engine.pure.breaker import Ticket
 from backpressure._engine.pure.call import Ask, Call, Checks
 from backpressure._engine.pure.draft import Draft
 from backpressure._engine.pure.mode import Switches
+from backpressure._engine.pure.queue import Leased
 from backpressure._engine.pure.table import Table, without_state
 from backpressure._engine.sample import Sample
 from backpressure._engine.word import generation_of, is_pristine
@@ -131,7 +132,7 @@ class Engine(Switches, Uncopied):
         **kwargs: Any,
     ) -> Any:
         ready = None if max_wait is not None else self._find_ready(priority, queue_name)
-        if ready is None or not ready.goes:
+        if ready is None or not (ready.goes or self._is_let_go(ready)):
             return self._host.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
@@ -149,17 +150,26 @@ class Engine(Switches, Uncopied):
     ) -> Any:
         """As `run`, for a gate, with every keyword argument for the work."""
         ready = self._find_ready(priority, queue_name)
-        if ready is None or not ready.goes:
+        if ready is None or not (ready.goes or self._is_let_go(ready)):
             return self._host.run_within(priority, queue_name, max_wait, patient, work, *args, **kwargs)
         return self._perform(ready, work, args, kwargs)
 
+    def _is_let_go(self, ready: Ready) -> bool:
+        """Tell whether the lease that lies ready, if it is one, lets the next job go."""
+        return isinstance(ready.delay, Leased) and ready.delay.goes(self.now_ns())
+
     def _issue(
-        self, ready: Ready, delay: Delay, priority: Priority | str, queue_name: str, ask: Ask
+        self, ready: Ready, delay: Delay | Leased, priority: Priority | str, queue_name: str, ask: Ask
     ) -> ThrottleDecision:
-        """Make a decision of a delay that lies ready."""
+        """Make a decision of a delay that lies ready, or hand out that of a lease that lets the job go."""
         now_ns = self.now_ns()
         if now_ns > ready.until_ns:
             return self._decide(priority, queue_name, ask)
+        if isinstance(delay, Leased):
+            if not delay.goes(now_ns):
+                return self._decide(priority, queue_name, ask)
+            next(ready.count)
+            return ready.decision
         if not (ask.admit or delay.lets_go):
             return issued(delay.answer, now_ns)
         if next(ready.count) >= ready.last_count:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._engine.pure.counters import Counters
 from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from backpressure._age.lease import AnyLease
     from backpressure._engine.laws.law import Advice, Law
     from backpressure._engine.pure.breaker import Breaker
     from backpressure._engine.sample import Sample
@@ -67,11 +69,23 @@ class Delay(NamedTuple):
     lets_go: bool
 
 
+class Leased(NamedTuple):
+    """What lets each caller go, or else has it ask: see `Judged`."""
+
+    lease: AnyLease
+    patient: bool
+
+    def goes(self, now_ns: int) -> bool:
+        """Tell whether the next job may go, which is then taken off."""
+        return self.lease.take_saved(now_ns // 1_000) if self.patient else self.lease.take_share()
+
+
 class Ready:
     """A finished answer, good for every caller while nothing that it was made from has changed.
 
-    Without a `delay` all callers get the one `decision`. Whoever is admitted by it counts that; when `count` returns
-    `last_count`, so many jobs came that the queue is to be read. `goes` tells whether they may do the job, and at once.
+    Without a `delay` all callers get the one `decision`, as do those that a lease in its place lets go. Whoever is
+    admitted by it counts that; when `count` returns `last_count`, so many jobs came that the queue is to be read.
+    `goes` tells whether they may do the job, and at once.
     """
 
     __slots__ = (
@@ -85,7 +99,7 @@ class Ready:
         queue: Queue,
         breaker: Breaker,
         *,
-        delay: Delay | None,
+        delay: Delay | Leased | None,
         goes: bool,
         epoch: object,
         sample: Sample | None,
@@ -159,8 +173,8 @@ class Queue:
     def is_busy(self, settings: EngineSettings) -> bool:
         """Tell whether the sample lies outside of green for a priority that was asked for."""
         sample, law = self.sample, settings.law_of(self.name)
-        if sample is None:
-            return False
+        if sample is None or isinstance(law, AgeLaw):
+            return False  # whoever holds an age reads for that
         zones = (
             law.foresee(sample, index, self.foreseen_by(law)).zone
             for index, computed in enumerate(self.computed)

@@ -11,7 +11,7 @@ import attrs
 from redis.exceptions import RedisError
 
 from backpressure._controller.blocking import BackpressureController
-from backpressure._engine.laws.registry import law_of
+from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._engine.sample import Sample
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.polling import PollingConfig
@@ -110,7 +110,7 @@ class Run:
         self._watcher = watcher
         config = config_for(seconds)
         self._config = config
-        self._law = law_of(config, QUEUE)
+        self._law = sampled_law_of(config, QUEUE)
         self._law_state = self._law.new_state()
         self._began = time.monotonic()
         self._samples: list[tuple[float, int | None]] = [(0.0, 0)]

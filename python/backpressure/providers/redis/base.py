@@ -90,6 +90,10 @@ class RedisProvider:
         self._types: dict[str, tuple[str | bytes, str]] = {}
         self._closed = False
 
+    def budget_store(self, _queue_name: str) -> RedisTarget | Any:
+        """Return what keeps the budget of a queue whose age is held: a target, or the client that was given."""
+        return self._target or self._given
+
     @classmethod
     @hides_arguments
     def from_celery(cls, app: Any, queues: Any = None, *, timeout: float = 1.0) -> Self:

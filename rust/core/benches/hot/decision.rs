@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backpressure_core::breaker::Change;
 use backpressure_core::call::{Ask, Call};
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host, Issue};
+use backpressure_core::host::{Answer, Host, Issue, Judged};
 use backpressure_core::laws::three_zone::ThreeZoneLaw;
 use backpressure_core::queue::{Queue, Ready, Slot};
 use backpressure_core::settings::Settings;
@@ -54,6 +54,14 @@ impl Host for Numbers {
         Ok(false)
     }
 
+    fn judge(&self, _: &Self::Name, _: Priority) -> Result<Judged, Infallible> {
+        unreachable!("no age is held here")
+    }
+
+    fn foresee(&self, _: &Self::Name, _: Priority) -> Result<Judged, Infallible> {
+        unreachable!("no age is held here")
+    }
+
     fn circuit_changed(&self, _: &str, _: Change) -> Result<(), Infallible> {
         Ok(())
     }
@@ -91,6 +99,7 @@ fn settings() -> Arc<Settings> {
         circuits: HashMap::new(),
         observed: HashMap::new(),
         patterns: Vec::new(),
+        holds_ages: false,
         one_mode: true,
         cache_ttl_ns: 30 * S,
         check_after_ns: 10 * S,

@@ -14,6 +14,8 @@ use crate::vocabulary::Priority;
 pub enum AnyLaw {
     /// See [`three_zone`].
     ThreeZone(ThreeZoneLaw),
+    /// An age is to be held: the host asks the budget that all producers share. Nothing is said of samples.
+    Age,
 }
 
 /// What the laws keep of one queue. It outlives a change of the settings.
@@ -22,17 +24,30 @@ pub struct State {}
 
 impl AnyLaw {
     /// Judges `sample` for a job of `priority`.
+    ///
+    /// # Panics
+    /// For a queue whose age is to be held.
     pub fn advise(&self, sample: &Sample, priority: Priority, _: &State) -> Advice {
         match self {
             Self::ThreeZone(law) => law.advise(sample, priority, &()),
+            Self::Age => panic!("the host judges for this queue"),
         }
     }
 
     /// Returns what [`Self::advise`] would; leaves the state alone.
+    ///
+    /// # Panics
+    /// As [`Self::advise`].
     pub fn foresee(&self, sample: &Sample, priority: Priority, _: &State) -> Advice {
         match self {
             Self::ThreeZone(law) => law.foresee(sample, priority, &()),
+            Self::Age => panic!("the host judges for this queue"),
         }
+    }
+
+    /// Tells whether an age is to be held.
+    pub fn holds_age(&self) -> bool {
+        matches!(self, Self::Age)
     }
 }
 

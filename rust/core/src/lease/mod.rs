@@ -39,6 +39,9 @@ pub struct Lease {
     line: AtomicU64,
     granted: [ArcSwap<Granted>; 2],
     renewing: Mutex<()>,
+    // Jobs that went by `take_share` and `take_saved`, until they are fetched. Relaxed: they count, and order nothing.
+    shared: AtomicU64,
+    gone: AtomicU64,
 }
 
 impl Lease {
@@ -52,6 +55,8 @@ impl Lease {
             line: AtomicU64::new(0),
             granted: [(); 2].map(|()| ArcSwap::from_pointee(Granted::nothing(carry_ppm))),
             renewing: Mutex::new(()),
+            shared: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
         }
     }
 
@@ -78,6 +83,26 @@ impl Lease {
     /// Tells whether the next offer may go: the share's part of them, evenly, without chance or time.
     pub fn offer(&self) -> bool {
         self.step_share(offered)
+    }
+
+    /// Takes what [`Self::offer`] would let go, and tells so; else nothing has happened, and the offer is to be decided.
+    ///
+    /// Of terms by which all fits half of the cap is left: whoever decides by that tells that more is asked for.
+    pub fn take_share(&self) -> bool {
+        let goes = self.step_share(|word, terms| {
+            let (next, goes) = offered(word, terms);
+            let leaves = terms.share_ppm >= MILLION && 2 * next.used > cap(word, terms);
+            if goes && !leaves { (next, true) } else { (word, false) }
+        });
+        if goes {
+            self.shared.fetch_add(1, Ordering::Relaxed);
+        }
+        goes
+    }
+
+    /// Returns how many jobs went by [`Self::take_share`] and [`Self::take_saved`] since this was last asked.
+    pub fn take_counts(&self) -> (u64, u64) {
+        (self.shared.swap(0, Ordering::Relaxed), self.gone.swap(0, Ordering::Relaxed))
     }
 
     /// Tells whether an offer may go that nobody answers in time: by old terms, of which one job is left.
@@ -123,6 +148,7 @@ impl Lease {
             let word = seen.wrapping_add(words::ONE_TICKET);
             // Relaxed: only the line changes, and the release of its renewal goes on through this step.
             if self.line.compare_exchange(seen, word, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                self.gone.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
         }
@@ -160,6 +186,12 @@ impl Lease {
     pub fn share(&self) -> ShareWord {
         let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
         self.seen(|_, granted| share.under(granted.number))
+    }
+
+    /// Returns how many jobs may go by the share.
+    pub fn cap_jobs(&self) -> u64 {
+        let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
+        self.seen(|_, granted| cap(share.under(granted.number), &granted.terms))
     }
 
     /// Returns the line's word.

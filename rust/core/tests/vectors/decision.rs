@@ -10,7 +10,7 @@ use backpressure_core::breaker::{Change, Outcome, Ticket, at};
 use backpressure_core::call::{Admission, Ask, Call, Planned};
 use backpressure_core::counters::Row;
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host, Issue};
+use backpressure_core::host::{Answer, Host, Issue, Judged};
 use backpressure_core::laws::three_zone::ThreeZoneLaw;
 use backpressure_core::mode::Mode;
 use backpressure_core::queue::{Queue, Ready, Slot};
@@ -32,6 +32,7 @@ fn settings(entry: &Value) -> Arc<Settings> {
         circuits: HashMap::new(),
         observed: HashMap::new(),
         patterns: Vec::new(),
+        holds_ages: false,
         one_mode: true,
         cache_ttl_ns: signed(&entry["cache_ttl_ns"]),
         check_after_ns: signed(&entry["check_after_ns"]),
@@ -125,6 +126,14 @@ impl Host for Ear {
     fn check_poller(&self) -> Result<bool, Infallible> {
         self.hear("check_poller");
         Ok(self.1.get())
+    }
+
+    fn judge(&self, _: &Self::Name, _: Priority) -> Result<Judged, Infallible> {
+        unreachable!("no age is held here")
+    }
+
+    fn foresee(&self, _: &Self::Name, _: Priority) -> Result<Judged, Infallible> {
+        unreachable!("no age is held here")
     }
 
     fn circuit_changed(&self, _: &str, change: Change) -> Result<(), Infallible> {

@@ -10,7 +10,7 @@ use backpressure_core::breaker::{Change, Outcome, Ticket, at};
 use backpressure_core::call::{Admission, Ask, Call, Planned};
 use backpressure_core::counters::Row;
 use backpressure_core::engine::Engine;
-use backpressure_core::host::{Answer, Host, Issue};
+use backpressure_core::host::{Answer, Host, Issue, Judged};
 use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
 use backpressure_core::queue::{Kind, Place, Queue, Ready, Slot};
 use backpressure_core::settings::{CircuitSettings, Settings};
@@ -90,6 +90,14 @@ impl Host for Witness<'_> {
     fn check_poller(&self) -> Result<bool, Infallible> {
         self.told.checks.fetch_add(1, SeqCst);
         Ok(false)
+    }
+
+    fn judge(&self, _: &Self::Name, _: Priority) -> Result<Judged, Infallible> {
+        unreachable!("no age is held here")
+    }
+
+    fn foresee(&self, _: &Self::Name, _: Priority) -> Result<Judged, Infallible> {
+        unreachable!("no age is held here")
     }
 
     fn circuit_changed(&self, _: &str, _: Change) -> Result<(), Infallible> {
@@ -172,6 +180,7 @@ pub fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
         circuits: HashMap::new(),
         observed: HashMap::new(),
         patterns: Vec::new(),
+        holds_ages: false,
         one_mode: true,
         cache_ttl_ns: 30 * S,
         check_after_ns: 10 * S,

@@ -1,0 +1,467 @@
+"""One queue's budget in this process: its lease, and the callers who are held for an answer or wait in line."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from backpressure._age.lease import QueueLease
+from backpressure._age.protocol import HIGH, LEVELS, MILLION, Terms
+from backpressure._engine.laws.age import Judged
+from backpressure._engine.sync import ForkLock
+from backpressure._model.vocabulary import Reason, Zone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from backpressure._age.lease import AnyLease
+    from backpressure._age.protocol import Answer, BacklogSeen, Report
+    from backpressure._engine.laws.age import AgeLaw
+
+__all__ = ["Budget", "Caller", "Fallback"]
+
+_LOW = LEVELS[-1]
+_NS = 1_000
+#: A caller in line looks again after so many ticks at the latest, should nobody wake it.
+_LOOK_TICKS = 10
+#: Microseconds that a caller may be woken too late without being woken anew for an earlier turn.
+_SLACK_US = 1_000
+
+
+class Fallback(Protocol):
+    """What holds for a process that never reached the store; by priority, from low to high."""
+
+    @property
+    def fallback_ns(self) -> tuple[int, int, int]: ...
+    @property
+    def fallback_reason(self) -> Reason: ...
+
+
+class Wakes(Protocol):
+    """What a caller waits for."""
+
+    def set(self) -> None: ...
+
+
+class Caller:
+    """Who wants to enqueue a job and is not answered yet.
+
+    Attributes:
+        level: of the priority, see `backpressure._age.protocol`.
+        patient: whether it waits for its turn, not only for an answer.
+        until_us: when it gives up; ``None``: never.
+        goes: what became of it; ``None`` while it waits.
+    """
+
+    __slots__ = ("asked", "goes", "level", "looks_at_us", "patient", "since_us", "ticket", "until_us", "wake")
+
+    def __init__(self, level: int, patient: bool, since_us: int, until_us: int | None) -> None:
+        self.level = level
+        self.patient = patient
+        self.since_us = since_us
+        self.until_us = until_us
+        self.asked = False
+        self.ticket: int | None = None
+        self.looks_at_us = 0
+        self.goes: bool | None = None
+        self.wake: Wakes | None = None
+
+    def settle(self, *, goes: bool) -> None:
+        """Tell it what becomes of it."""
+        self.goes = goes
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Have it look again."""
+        if self.wake is not None:
+            self.wake.set()
+
+
+class Budget:
+    """Thread-safe: callers arrive, look and leave on any thread; one thread at a time calls the store.
+
+    Args:
+        law: what is to be held.
+        producer_id: of this process.
+        make_lease: the engine's.
+        now_us: reads the clock, in monotonic microseconds.
+        call: has the store called, where that is due before its time.
+        fallback: returns what holds before the first answer.
+        observes: tells whether what is decided is only observed.
+        timeout_us: returns how long an answer is waited for.
+        uniform: draws between two numbers.
+    """
+
+    def __init__(
+        self,
+        law: AgeLaw,
+        producer_id: str,
+        make_lease: Callable[..., AnyLease],
+        now_us: Callable[[], int],
+        call: Callable[[], object],
+        fallback: Callable[[], Fallback],
+        observes: Callable[[], bool],
+        timeout_us: Callable[[], int],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._law = law
+        self._now_us = now_us
+        self._call = call
+        self._fallback = fallback
+        self._observes = observes
+        self._timeout_us = timeout_us
+        self._uniform = uniform
+        self._lock = ForkLock()
+        phases = [int(uniform(0, MILLION - 1)) for _ in LEVELS]
+        self.lease = QueueLease(law.budget, producer_id, phases, lambda phase: make_lease(phase, self._lock))
+        # What a process lets pass that never reached the store, if that is set.
+        self._own: AnyLease | None = make_lease(0, self._lock) if law.safe_rate else None
+        if self._own is not None:
+            rate = int(law.safe_rate * MILLION)
+            self._own.renew(now_us(), Terms(0, 0, rate, max(MILLION, min(rate, 2 * MILLION)), 1, 0, 0))
+        #: The last answer; ``None`` before the first.
+        self.answer: Answer | None = None
+        self._held: list[Caller] = []
+        self._asked: list[Caller] = []
+        self._lines: tuple[deque[Caller], ...] = tuple(deque() for _ in LEVELS)
+
+    # Callers.
+
+    def arrive(self, level: int, limit_us: int | None, *, patient: bool, holds: bool, delays: bool) -> Judged | Caller:
+        """Answer a caller at once, or return what stands for it while it waits: it is to `look`, or to `leave`.
+
+        Args:
+            limit_us: how long it may wait; ``None``: for any time.
+            patient: whether it waits for its turn; else only for an answer.
+            holds: whether it can wait for an answer at all.
+            delays: whether a turn that comes later is told as a delay, which the caller takes care of.
+        """
+        with self._lock():
+            now_us, lease = self._now_us(), self.lease
+            if self._observes():
+                return self._observed(level, now_us)
+            if holds and lease.is_stale(level, now_us, patient=patient):
+                return self._hold(level, limit_us, patient, now_us)
+            if not lease.has_terms:
+                return self._fall_back(level, now_us)
+            if not patient:
+                stale = now_us >= lease.fresh_until_us and not lease.is_safe
+                goes = lease.decide_stale(level, now_us) if stale else lease.decide(level, now_us)
+                self._asks()
+                return self._goes(level) if goes else self._refuses(level, limit_us)
+            return self._line_up(level, limit_us, now_us, delays=delays)
+
+    def look(self, caller: Caller) -> Judged | float:
+        """Return what becomes of a caller, or in how many seconds it is to look again if nobody wakes it."""
+        with self._lock():
+            now_us = self._now_us()
+            if caller.goes is None:
+                self._advance(caller, now_us)
+            if caller.goes is not None and not self.lease.has_terms:
+                return self._unknown(caller.level, now_us)
+            if caller.goes is not None:
+                waited = caller.ticket is not None
+                limit_us = None if caller.until_us is None else caller.until_us - caller.since_us
+                return self._goes(caller.level, waited=waited) if caller.goes else self._refuses(caller.level, limit_us)
+            return max(0, caller.looks_at_us - now_us) / MILLION
+
+    def leave(self, caller: Caller) -> None:
+        """Count off a caller who gives up; a place that it got is handed on."""
+        with self._lock():
+            if caller.goes is None:
+                self._drop(caller)
+            elif caller.goes:
+                self.lease.take_back()
+            caller.goes = False
+
+    def take_back(self) -> None:
+        """Count off a job that was let go and was not enqueued."""
+        with self._lock():
+            self.lease.take_back()
+
+    def foresee(self, level: int) -> Judged:
+        """Tell what a caller that does not wait would be told, without any effect."""
+        with self._lock():
+            now_us, lease = self._now_us(), self.lease
+            if not lease.has_terms:
+                fallback = self._fallback()
+                return Judged(None, fallback.fallback_ns[_LOW - level], False, fallback.fallback_reason)
+            share = lease.levels[level]
+            due_us = share.foresee_us(now_us)
+            if level == HIGH or (level != _LOW and not self._law.sheds_medium):
+                delay_us = min(due_us, self._most_us(level))
+                return self._goes(level, waited=delay_us > 0)._replace(delay_ns=delay_us * _NS, lease=None)
+            goes = due_us == 0 if lease.is_safe else share.share_ppm > 0 and share.used < max(1, share.cap_jobs)
+            return self._goes(level)._replace(lease=None) if goes else self._refuses(level, None)
+
+    @property
+    def state(self) -> str:
+        """Return ``new`` before the first answer, ``safe`` while the store is lost, else ``coordinated``."""
+        if not self.lease.has_terms:
+            return "new"
+        return "safe" if self.lease.is_safe else "coordinated"
+
+    # Calls, by one thread at a time.
+
+    @property
+    def call_at_us(self) -> int | None:
+        """When to ask `is_due`; ``None``: not before a caller comes."""
+        return None if self.lease.in_flight else self.lease.call_at_us
+
+    def is_due(self) -> bool:
+        """Tell whether the store is to be called now."""
+        with self._lock():
+            return self.lease.is_due(self._now_us())
+
+    def report(self, seen: BacklogSeen | None) -> Report:
+        """Return what to tell the store; `renew` or `fail` is to follow."""
+        with self._lock():
+            report = self.lease.report(self._now_us(), seen)
+            self._asked, self._held = self._held, []
+            for caller in self._asked:
+                caller.asked = True
+        return report
+
+    def renew(self, answer: Answer) -> None:
+        """Take an answer: let go whom it lets go, and decide about those who came meanwhile."""
+        with self._lock():
+            now_us = self._now_us()
+            self.answer = answer
+            dealt = self.lease.renew(now_us, answer, int(self._uniform(0.9, 1.1) * MILLION))
+            asked, self._asked = self._asked, []
+            came, self._held = self._held, []
+            for level, went in zip(LEVELS, dealt, strict=True):
+                mine = [caller for caller in asked if caller.level == level]
+                self._deal([caller for caller in mine if not caller.patient], went.held, now_us)
+                self._go_first(level, went.waiting)
+                self._deal([caller for caller in mine if caller.patient], went.held_patient, now_us)
+            self._decide(came, now_us)
+            self._rouse_lines(now_us, answer.wait_ms * _NS)
+
+    def fail(self) -> None:
+        """Take note that the store was not reached: who was held is decided by the last terms, or waits in line."""
+        with self._lock():
+            now_us = self._now_us()
+            self.lease.fail(now_us)
+            held, self._asked, self._held = self._asked + self._held, [], []
+            self._decide(held, now_us, stale=True)
+            self._rouse_lines(now_us, self._law.budget.tick_ms * _NS)
+
+    def release(self) -> None:
+        """Have all who wait look again elsewhere: this budget is not used any more."""
+        with self._lock():
+            for caller in (*self._held, *self._asked, *(caller for line in self._lines for caller in line)):
+                caller.settle(goes=True)
+
+    def reconfigure(self, law: AgeLaw) -> None:
+        """Hold another age from now on."""
+        with self._lock():
+            self._law = law
+            self.lease.settings = law.budget
+
+    def waiting(self) -> tuple[int, int, int]:
+        """Return how many callers wait in line, of HIGH, MEDIUM and LOW."""
+        high, medium, low = (len(line) for line in self._lines)
+        return high, medium, low
+
+    # What is decided.
+
+    def _asks(self) -> None:
+        at_us = self.lease.call_at_us
+        if at_us is not None and not self.lease.in_flight and at_us <= self._now_us():
+            self._call()
+
+    def _hold(self, level: int, limit_us: int | None, patient: bool, now_us: int) -> Caller:
+        caller = Caller(level, patient, now_us, None if limit_us is None else now_us + limit_us)
+        self.lease.hold(level, now_us, patient=patient)
+        self._held.append(caller)
+        # An answer that does not come in this time is not waited for.
+        answered_us = now_us + self._timeout_us()
+        caller.looks_at_us = answered_us if limit_us is None else min(answered_us, now_us + limit_us)
+        self._call()
+        return caller
+
+    def _line_up(self, level: int, limit_us: int | None, now_us: int, *, delays: bool) -> Judged | Caller:
+        """Give a caller its turn, a place in the line, or a refusal if its turn comes too late."""
+        lease = self.lease
+        due_us = min(lease.foresee_us(level, now_us), self._most_us(level) if level == HIGH else 1 << 62)
+        if limit_us is not None and due_us > limit_us and level != HIGH:
+            self._asks()
+            return self._refuses(level, limit_us)
+        ticket = lease.take_ticket(level, now_us)
+        if ticket is None:
+            self._asks()
+            return self._goes(level)
+        if delays:
+            lease.go_from_line(level)
+            self._asks()
+            delay_us = min(due_us, self._most_us(level))
+            if limit_us is not None:
+                delay_us = min(delay_us, limit_us)
+            return Judged(self._zone(), delay_us * _NS, False, self._reason(Reason.AGE_WAIT))
+        caller = Caller(level, True, now_us, None if limit_us is None else now_us + limit_us)
+        self._enter(caller, ticket, now_us)
+        self._asks()
+        return caller
+
+    def _enter(self, caller: Caller, ticket: int, now_us: int) -> None:
+        caller.ticket = ticket
+        self._lines[caller.level].append(caller)
+        self._advance(caller, now_us)
+
+    def _advance(self, caller: Caller, now_us: int) -> None:
+        """Settle a caller if it is time, or plan when it looks again."""
+        level, until_us = caller.level, caller.until_us
+        if caller.ticket is None:
+            if now_us < caller.looks_at_us:
+                return
+            self._unhold(caller)
+            if not caller.patient:
+                caller.goes = self.lease.decide_stale(level, now_us, asked=caller.asked)
+            else:
+                self._take_place(caller, now_us)
+            return
+        waited_us = now_us - caller.since_us
+        due_us = self.lease.due_in_us(level, caller.ticket, waited_us, now_us)
+        if due_us == 0 or (level == HIGH and until_us is not None and now_us >= until_us):
+            self._lines[level].remove(caller)
+            self.lease.go_from_line(level)
+            caller.goes = True
+        elif until_us is not None and now_us >= until_us:
+            self._drop(caller)
+            caller.goes = False
+        else:
+            looks_at_us = now_us + min(due_us, _LOOK_TICKS * self._law.budget.tick_ms * _NS)
+            caller.looks_at_us = looks_at_us if until_us is None else min(looks_at_us, until_us)
+
+    def _take_place(self, caller: Caller, now_us: int) -> None:
+        """Have a caller that was held patiently wait in line, if its turn comes in time."""
+        level = caller.level
+        left_us = None if caller.until_us is None else max(0, caller.until_us - now_us)
+        if left_us is not None and level != HIGH and self.lease.foresee_us(level, now_us) > left_us:
+            caller.settle(goes=False)
+            return
+        ticket = self.lease.take_ticket(level, now_us)
+        if ticket is None:
+            caller.settle(goes=True)
+        else:
+            self._enter(caller, ticket, now_us)
+            caller.rouse()
+
+    def _unhold(self, caller: Caller) -> None:
+        (self._asked if caller.asked else self._held).remove(caller)
+        self.lease.unhold(caller.level, patient=caller.patient, asked=caller.asked)
+
+    def _drop(self, caller: Caller) -> None:
+        if caller.ticket is None:
+            self._unhold(caller)
+        else:
+            self._lines[caller.level].remove(caller)
+            self.lease.give_up(caller.level)
+            self._rouse_lines(self._now_us(), 0)
+
+    def _deal(self, callers: Iterable[Caller], places: int, now_us: int) -> None:
+        """Let go of those that a call told of whom its answer lets go; refuse the others, or have them wait."""
+        for caller in callers:
+            if places > 0:
+                places -= 1
+                caller.settle(goes=True)
+            elif caller.patient:
+                self._take_place(caller, now_us)
+            else:
+                caller.settle(goes=False)
+
+    def _go_first(self, level: int, places: int) -> None:
+        line = self._lines[level]
+        for _ in range(min(places, len(line))):
+            line.popleft().settle(goes=True)
+
+    def _decide(self, callers: Iterable[Caller], now_us: int, *, stale: bool = False) -> None:
+        """Decide about callers that no answer is for."""
+        for caller in callers:
+            if caller.patient and self.lease.has_terms:
+                self._take_place(caller, now_us)
+            elif not self.lease.has_terms:  # the store was never reached: the fallback holds, see `look`
+                self.lease.let_go_anyway(caller.level)
+                caller.settle(goes=True)
+            elif stale:
+                caller.settle(goes=self.lease.decide_stale(caller.level, now_us, asked=caller.asked))
+            else:
+                caller.settle(goes=self.lease.decide(caller.level, now_us))
+
+    def _rouse_lines(self, now_us: int, told_us: int) -> None:
+        """Wake those in line whose turn comes before the next answer and earlier than they look."""
+        horizon_us = told_us + self._law.budget.tick_ms * _NS
+        for level in LEVELS:
+            for caller in list(self._lines[level]):
+                assert caller.ticket is not None  # noqa: S101 - it is in line
+                due_us = self.lease.due_in_us(level, caller.ticket, now_us - caller.since_us, now_us)
+                if due_us > horizon_us:
+                    break
+                if now_us + due_us + _SLACK_US < caller.looks_at_us:
+                    caller.rouse()
+
+    # Answers.
+
+    def _most_us(self, level: int) -> int:
+        """Return how long a turn may be told to take: HIGH waits half of the target at most, others all of it."""
+        return self._law.budget.target_ms * (500 if level == HIGH else 1_000)
+
+    def _zone(self) -> Zone | None:
+        if self.answer is None:
+            return None
+        target_ms = self._law.budget.target_ms
+        if 2 * self.answer.age_ms < target_ms:
+            return Zone.GREEN
+        return Zone.YELLOW if self.answer.age_ms <= target_ms else Zone.RED
+
+    def _reason(self, reason: Reason) -> Reason:
+        return Reason.AGE_SAFE if self.lease.is_safe else reason
+
+    def _goes(self, level: int, *, waited: bool = False) -> Judged:
+        lease = self.lease
+        share = lease.levels[level]
+        reason = Reason.AGE_OPEN if share.share_ppm >= MILLION else Reason.AGE_SHARE
+        judged = Judged(self._zone(), 0, False, self._reason(Reason.AGE_WAIT if waited else reason))
+        if lease.is_safe or waited:
+            return judged
+        return judged._replace(lease=share, patient=level != _LOW, until_ns=lease.fresh_until_us * _NS - 1)
+
+    def _refuses(self, level: int, limit_us: int | None) -> Judged:
+        """Refuse a job, LOW for good and MEDIUM until later: by a delay that is longer than its caller waits."""
+        budget = self._law.budget
+        age_ms = budget.target_ms if self.answer is None else self.answer.age_ms
+        retry_us = int(min(max(age_ms, budget.tick_ms), 60_000) * self._uniform(500, 1_500))
+        if level == _LOW or self._law.sheds_medium:
+            return Judged(self._zone(), retry_us * _NS, True, Reason.AGE_SHED)
+        retry_us = max(retry_us, (limit_us or 0) + _SLACK_US)
+        return Judged(self._zone(), retry_us * _NS, False, self._reason(Reason.AGE_WAIT))
+
+    def _fall_back(self, level: int, now_us: int) -> Judged:
+        """Decide about a job while the store was never reached, and have the budget know of it later."""
+        self._asks()
+        judged = self._unknown(level, now_us)
+        if not judged.shed:
+            self.lease.let_go_anyway(level)
+        return judged
+
+    def _unknown(self, level: int, now_us: int) -> Judged:
+        """Return what holds before the first answer: the rate of a process by itself, or else the fallback."""
+        if self._own is None:
+            fallback = self._fallback()
+            return Judged(None, fallback.fallback_ns[_LOW - level], False, fallback.fallback_reason)
+        if level == HIGH or self._own.take_saved(now_us):
+            return Judged(None, 0, False, Reason.AGE_SAFE)
+        due_us = min(self._own.foresee_us(now_us), 60 * MILLION)
+        sheds = level == _LOW or self._law.sheds_medium
+        return Judged(None, due_us * _NS, sheds, Reason.AGE_SHED if sheds else Reason.AGE_SAFE)
+
+    def _observed(self, level: int, now_us: int) -> Judged:
+        """Decide about a job that goes in any case: by share and without waiting, so that all it needs is counted."""
+        lease = self.lease
+        goes = lease.decide_stale(level, now_us) if now_us >= lease.fresh_until_us else lease.decide(level, now_us)
+        if not goes:
+            lease.let_go_anyway(level)
+        self._asks()
+        return self._goes(level)._replace(lease=None) if goes else self._refuses(level, None)

@@ -1,0 +1,63 @@
+"""The law of ages: it says nothing of samples. A budget that all producers share decides, which the host asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import attrs
+
+from backpressure._model.budget import BudgetSettings, budget_of
+
+if TYPE_CHECKING:
+    from backpressure._age.lease import AnyLease
+    from backpressure._model.config.age import AgeConfig
+    from backpressure._model.vocabulary import Reason, Zone
+
+__all__ = ["AgeLaw", "Judged"]
+
+
+class Judged(NamedTuple):
+    """What the budget says of one job.
+
+    Attributes:
+        zone: of the age, for display; ``None`` where it is not known.
+        delay_ns: nanoseconds to wait; where shedding is advised, those until another attempt makes sense.
+        shed: whether the job is to be refused.
+        reason: why, as the decision and its count tell.
+        lease: by what further jobs of the same priority may go without asking; ``None``: each is to ask.
+        patient: whether they go by the line's word, not by the share's.
+        until_ns: last monotonic instant at which they may.
+    """
+
+    zone: Zone | None
+    delay_ns: int
+    shed: bool
+    reason: Reason
+    lease: AnyLease | None = None
+    patient: bool = False
+    until_ns: int = 0
+
+
+@attrs.frozen
+class AgeLaw:
+    """How long jobs may wait; see `backpressure._model.budget` for what follows from it.
+
+    Attributes:
+        budget: what every producer of the queue sends with its report.
+        sheds_medium: whether MEDIUM jobs beyond the budget are refused as LOW ones, where their callers will not wait.
+        safe_rate: jobs a second that a process lets pass which never reached the store; 0 is the fallback.
+    """
+
+    sections: ClassVar[tuple[str, ...]] = ("age",)
+
+    budget: BudgetSettings
+    sheds_medium: bool
+    safe_rate: float
+
+    @classmethod
+    def of(cls, age: AgeConfig) -> AgeLaw:
+        """Make the law of a section that has a target."""
+        budget = budget_of(age)
+        if budget is None:
+            raise ValueError("no target")
+        return cls(budget, age.medium == "shed", age.safe_rate)
