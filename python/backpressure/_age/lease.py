@@ -32,6 +32,9 @@ _MOST_USED = (1 << 21) - 1
 #: While the store is away, a process lets pass nine tenths of what it did: so a backlog shrinks that nobody sees.
 _SAFE_PERMILLE = 900
 _SAFE_BURST = 2 * MILLION
+#: Where the queue can be read while the store is away, the rate follows its age and its growth, within these bounds.
+_AGE_GAIN_PERMILLE, _GROWTH_GAIN_PERMILLE, _MOST_CHANGE_PERMILLE = 100, 400, 500
+_LEAST_FACTOR_PERMILLE, _MOST_FACTOR_PERMILLE = 20, 4_000
 #: A sampler that lets nothing pass for so many ticks leaves its duty to others: an idle queue costs nothing.
 _IDLE_TICKS = 10
 
@@ -228,6 +231,9 @@ class QueueLease:
         has_terms: whether an answer ever came. A process that never had one goes by the fallback while calls fail.
         is_sampler: whether the next report is to carry the backlog.
         is_safe: whether the store is lost, so that the process lets pass a part of what it last did.
+        is_local: whether what it lets pass then follows what can still be read of the queue.
+        unfinished: how many jobs were let go whose enqueue has not ended: told before they are in the queue, they would
+            seem to have been drained.
     """
 
     def __init__(
@@ -241,8 +247,8 @@ class QueueLease:
         self.producer_id = producer_id
         self.levels = [make_lease(phase) for phase in phases_ppm]
         self.call_at_us: int | None = 0
-        self.in_flight = self.has_terms = self.is_sampler = self.is_safe = False
-        self.drain_mjobs_per_s, self.processes = 0, 1
+        self.in_flight = self.has_terms = self.is_sampler = self.is_safe = self.is_local = False
+        self.drain_mjobs_per_s, self.processes, self.unfinished = 0, 1, 0
         self.fresh_until_us = 0
         self._told_us = self._called_us = self._calls = self._busy_us = self._retry_us = 0
         self._lost_since_us: int | None = None
@@ -254,6 +260,8 @@ class QueueLease:
         self._sent: Report | None = None
         self._sent_had_to_wait = [0, 0, 0]
         self._called_before_us = 0
+        self._safe_ujobs_per_s, self._factor_permille = [0, 0, 0], 1_000
+        self._seen_before: tuple[int, int] | None = None
 
     # Offers.
 
@@ -310,7 +318,7 @@ class QueueLease:
         return goes
 
     def _count(self, level: int, jobs: int) -> None:
-        """Count jobs that go by the lease: they are enqueued, as far as is known."""
+        """Count jobs that go by the lease: they are enqueued, as far as is known, but for the unfinished."""
         self._admitted[level] += jobs
         self._enqueued += jobs
 
@@ -370,7 +378,7 @@ class QueueLease:
             return False
         self._fetch_counts()
         told_of = (self._decided, self._gone, self._waiting, self._had_to_wait, self._held, self._held_patient)
-        if not self._calls or any(map(any, told_of)) or self._enqueued > 0:
+        if not self._calls or any(map(any, told_of)) or self._enqueued > self.unfinished:
             self._busy_us = now_us
             return True
         if self.is_sampler and now_us - self._busy_us <= _IDLE_TICKS * self.settings.tick_ms * 1_000:
@@ -410,7 +418,7 @@ class QueueLease:
             producer_id=self.producer_id,
             since_ms=since_ms,
             demands=(high, medium, low),
-            enqueued=max(0, self._enqueued),  # a debt is carried
+            enqueued=max(0, self._enqueued - self.unfinished),  # a debt is carried
             seen=seen,
             seed_drain_mjobs_per_s=self.drain_mjobs_per_s,
             seed_processes=self.processes,
@@ -434,7 +442,7 @@ class QueueLease:
         call was sent: about a tenth more or less, by chance, keeps processes apart.
         """
         self.in_flight = False
-        self._lost_since_us, self.is_safe, self.has_terms = None, False, True
+        self._lost_since_us, self.is_safe, self.is_local, self.has_terms = None, False, False, True
         self.is_sampler = answer.is_sampler and self.producer_id != NO_SAMPLER
         self.drain_mjobs_per_s, self.processes = answer.drain_mjobs_per_s, answer.processes
         self._told_us = answer.wait_ms * 1_000
@@ -461,10 +469,11 @@ class QueueLease:
         self._enqueued -= terms.go_jobs - went  # counted by the state, but nobody was left to go
         return Dealt(to_held, to_waiting, to_patient)
 
-    def fail(self, now_us: int) -> None:
+    def fail(self, now_us: int, seen: BacklogSeen | None = None) -> None:
         """Take back what an unanswered call told; the next one, a tick later, tells it.
 
-        All that were held are to be decided by `decide_stale`, or to take a ticket.
+        All that were held are to be decided by `decide_stale`, or to take a ticket. `seen` is what could be read of the
+        queue all the same.
         """
         self.in_flight = False
         sent, self._sent = self._sent, None
@@ -486,6 +495,8 @@ class QueueLease:
         lost_us = now_us - self._lost_since_us
         if self.has_terms and not self.is_safe and lost_us > 3 * max(tick_us, self._told_us):
             self._be_safe(now_us)
+        elif self.is_safe and seen is not None:
+            self._follow(now_us, seen)
         self.fresh_until_us = self.call_at_us = self._retry_us = now_us + tick_us
 
     # A lost store.
@@ -505,10 +516,33 @@ class QueueLease:
         if all(lease.share_ppm >= MILLION for lease in self.levels):
             part = self.drain_mjobs_per_s * 1_000 // self.processes
             lack = max(0, part - sum(self._own_ujobs_per_s)) // len(LEVELS)
-        for level in LEVELS:
-            rate = (self._own_ujobs_per_s[level] + lack) * _SAFE_PERMILLE // 1_000
-            lease = self.levels[level]
+        self._safe_ujobs_per_s = [(own + lack) * _SAFE_PERMILLE // 1_000 for own in self._own_ujobs_per_s]
+        self._factor_permille, self._seen_before = 1_000, None
+        self._renew_safe(now_us)
+
+    def _renew_safe(self, now_us: int) -> None:
+        for lease, safe in zip(self.levels, self._safe_ujobs_per_s, strict=True):
+            rate = safe * self._factor_permille // 1_000
             lease.renew(now_us, Terms(0, 0, rate, _SAFE_BURST, 0, 0, lease.remainder_ppm))
+
+    def _follow(self, now_us: int, seen: BacklogSeen) -> None:
+        """Let pass less while jobs wait longer than they are to, or become more, and more in the other case.
+
+        All processes see the same, and follow by the same factor. It bounds the age; it does not hold it.
+        """
+        drain, target_ms = max(1, self.drain_mjobs_per_s), self.settings.target_ms
+        seen_us = now_us - 1_000 * seen.ago_ms
+        age_ms = seen.jobs * MILLION // drain if seen.oldest_age_ms is None else seen.oldest_age_ms
+        change = _AGE_GAIN_PERMILLE * (age_ms - target_ms) // target_ms
+        if self._seen_before is not None and seen_us > self._seen_before[1]:
+            jobs, before_us = self._seen_before
+            growth_mjobs_per_s = (seen.jobs - jobs) * 1_000 * MILLION // (seen_us - before_us)
+            change += _GROWTH_GAIN_PERMILLE * growth_mjobs_per_s // drain
+        change = min(max(change, -_MOST_CHANGE_PERMILLE), _MOST_CHANGE_PERMILLE)
+        factor = self._factor_permille * (1_000 - change) // 1_000
+        self._factor_permille = min(max(factor, _LEAST_FACTOR_PERMILLE), _MOST_FACTOR_PERMILLE)
+        self._seen_before, self.is_local = (seen.jobs, seen_us), True
+        self._renew_safe(now_us)
 
     # When to call.
 

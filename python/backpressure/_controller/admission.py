@@ -118,6 +118,17 @@ class Admission:
             if slept:  # others may have run meanwhile
                 decisions[place] = self.admit(planned)
 
+    def begin(self, decision: ThrottleDecision) -> bool:
+        """Take note that a job's work begins; tell whether its `end` is to be noted too, as where an age is held."""
+        held = self.budgets.used and decision.reason in AGE_REASONS
+        if held:
+            self.budgets.begin(decision.queue_name)
+        return held
+
+    def end(self, decision: ThrottleDecision) -> None:
+        """Take note that it has ended."""
+        self.budgets.end(decision.queue_name)
+
     def report_value(
         self,
         decision: ThrottleDecision,
@@ -182,6 +193,7 @@ class Admission:
         Errors that are `not_failures` say nothing about the queues.
         """
         began_ns = self.now_ns()
+        held = [decision for decision in decisions if self.begin(decision)]
         try:
             yield
         except BaseException as error:
@@ -191,6 +203,9 @@ class Admission:
                 else:
                     self.report_error(decision, error, began_ns)
             raise
+        finally:
+            for decision in held:
+                self.end(decision)
         for decision in decisions:
             self.report_success(decision)
 

@@ -92,7 +92,7 @@ class JobHost(ControllerHost):
         self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
         """Run the work of an admitted job, await it if it is awaitable, and report its outcome."""
-        began_ns = self.admission.now_ns()
+        began_ns, held = self.admission.now_ns(), self.admission.begin(decision)
         try:
             value = work(*args, **kwargs)
             if type(value) is CoroutineType or runs_on_a_loop(value):
@@ -100,6 +100,9 @@ class JobHost(ControllerHost):
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
+        finally:
+            if held:
+                self.admission.end(decision)
         if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:
@@ -229,12 +232,15 @@ class BlockingHost(JobHost):
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""
-        began_ns = self.admission.now_ns()
+        began_ns, held = self.admission.now_ns(), self.admission.begin(decision)
         try:
             value = work(*args, **kwargs)
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
+        finally:
+            if held:
+                self.admission.end(decision)
         if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:

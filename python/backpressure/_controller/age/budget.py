@@ -52,16 +52,18 @@ class Caller:
         patient: whether it waits for its turn, not only for an answer.
         until_us: when it gives up; ``None``: never.
         goes: what became of it; ``None`` while it waits.
+        asked: whether a call under way tells of it.
+        dealt: whether an answer let it go, and it does not know yet.
     """
 
-    __slots__ = ("asked", "goes", "level", "looks_at_us", "patient", "since_us", "ticket", "until_us", "wake")
+    __slots__ = ("asked", "dealt", "goes", "level", "looks_at_us", "patient", "since_us", "ticket", "until_us", "wake")
 
     def __init__(self, level: int, patient: bool, since_us: int, until_us: int | None) -> None:
         self.level = level
         self.patient = patient
         self.since_us = since_us
         self.until_us = until_us
-        self.asked = False
+        self.asked = self.dealt = False
         self.ticket: int | None = None
         self.looks_at_us = 0
         self.goes: bool | None = None
@@ -158,6 +160,8 @@ class Budget:
             now_us = self._now_us()
             if caller.goes is None:
                 self._advance(caller, now_us)
+            elif caller.dealt:
+                self._note_taken(caller)
             if caller.goes is not None and not self.lease.has_terms:
                 return self._unknown(caller.level, now_us)
             if caller.goes is not None:
@@ -172,8 +176,19 @@ class Budget:
             if caller.goes is None:
                 self._drop(caller)
             elif caller.goes:
+                self._note_taken(caller)
                 self.lease.take_back()
             caller.goes = False
+
+    def begin(self) -> None:
+        """Take note that the enqueue of a job begins which was let go."""
+        with self._lock():
+            self.lease.unfinished += 1
+
+    def end(self) -> None:
+        """Take note that it has ended."""
+        with self._lock():
+            self.lease.unfinished -= 1
 
     def take_back(self) -> None:
         """Count off a job that was let go and was not enqueued."""
@@ -197,10 +212,15 @@ class Budget:
 
     @property
     def state(self) -> str:
-        """Return ``new`` before the first answer, ``safe`` while the store is lost, else ``coordinated``."""
+        """Return ``new`` before the first answer, ``safe`` while the store is lost, else ``coordinated``.
+
+        It is ``local`` while the store is lost and the queue can be read.
+        """
         if not self.lease.has_terms:
             return "new"
-        return "safe" if self.lease.is_safe else "coordinated"
+        if self.lease.is_safe:
+            return "local" if self.lease.is_local else "safe"
+        return "coordinated"
 
     # Calls, by one thread at a time.
 
@@ -239,11 +259,14 @@ class Budget:
             self._decide(came, now_us)
             self._rouse_lines(now_us, answer.wait_ms * _NS)
 
-    def fail(self) -> None:
-        """Take note that the store was not reached: who was held is decided by the last terms, or waits in line."""
+    def fail(self, seen: BacklogSeen | None) -> None:
+        """Take note that the store was not reached: who was held is decided by the last terms, or waits in line.
+
+        `seen` is what could be read of the queue all the same.
+        """
         with self._lock():
             now_us = self._now_us()
-            self.lease.fail(now_us)
+            self.lease.fail(now_us, seen)
             held, self._asked, self._held = self._asked + self._held, [], []
             self._decide(held, now_us, stale=True)
             self._rouse_lines(now_us, self._law.budget.tick_ms * _NS)
@@ -349,6 +372,17 @@ class Budget:
             self._enter(caller, ticket, now_us)
             caller.rouse()
 
+    def _let_go(self, caller: Caller) -> None:
+        """Let go of a caller by an answer, which counted its job as enqueued; it is not until the caller has run."""
+        caller.dealt = True
+        self.lease.unfinished += 1
+        caller.settle(goes=True)
+
+    def _note_taken(self, caller: Caller) -> None:
+        if caller.dealt:
+            caller.dealt = False
+            self.lease.unfinished -= 1
+
     def _unhold(self, caller: Caller) -> None:
         (self._asked if caller.asked else self._held).remove(caller)
         self.lease.unhold(caller.level, patient=caller.patient, asked=caller.asked)
@@ -366,7 +400,7 @@ class Budget:
         for caller in callers:
             if places > 0:
                 places -= 1
-                caller.settle(goes=True)
+                self._let_go(caller)
             elif caller.patient:
                 self._take_place(caller, now_us)
             else:
@@ -375,7 +409,7 @@ class Budget:
     def _go_first(self, level: int, places: int) -> None:
         line = self._lines[level]
         for _ in range(min(places, len(line))):
-            line.popleft().settle(goes=True)
+            self._let_go(line.popleft())
 
     def _decide(self, callers: Iterable[Caller], now_us: int, *, stale: bool = False) -> None:
         """Decide about callers that no answer is for."""

@@ -115,6 +115,18 @@ class Budgets:
         """See `backpressure._engine.border.Host.foresee`."""
         return self._budget(queue_name).foresee(_LOWEST - priority.value)
 
+    def begin(self, queue_name: str) -> None:
+        """Take note that the enqueue of a job begins which was let go; `end` is to follow."""
+        budget = self._budgets.get(queue_name)
+        if budget is not None:
+            budget.begin()
+
+    def end(self, queue_name: str) -> None:
+        """Take note that it has ended."""
+        budget = self._budgets.get(queue_name)
+        if budget is not None:
+            budget.end()
+
     def take_back(self, queue_name: str) -> None:
         """Count off a job that was let go and was not enqueued."""
         budget = self._budgets.get(queue_name)
@@ -172,13 +184,14 @@ class Budgets:
         due = {name: budget for name, budget in self._budgets.copy().items() if budget.is_due()}
         if not due:
             return
-        sampled = [name for name, budget in due.items() if budget.lease.is_sampler]
+        sampled = [name for name, budget in due.items() if budget.lease.is_sampler or budget.lease.is_safe]
         if sampled:
             read(sampled)
+        seen = {name: self._seen(engine, name) for name in sampled}
         for store, names in self._stores.by_store(due):
             calls, told = {}, {}
             for name in names:
-                report = due[name].report(self._seen(engine, name) if due[name].lease.is_sampler else None)
+                report = due[name].report(seen.get(name))
                 calls[budget_key(name)] = arguments(due[name].lease.settings, report)
                 told[budget_key(name)] = name
             answers: dict[str, Answer | Exception]
@@ -187,7 +200,7 @@ class Budgets:
             except Exception as error:  # noqa: BLE001 - whatever it is, the store was not reached
                 answers = dict.fromkeys(calls, error)
             for key, answer in answers.items():
-                self._take(told[key], due[told[key]], answer)
+                self._take(told[key], due[told[key]], answer, seen.get(told[key]))
 
     def _seen(self, engine: Engine, queue_name: str) -> BacklogSeen | None:
         """Return what was read of a queue since it was last told."""
@@ -199,11 +212,11 @@ class Budgets:
         ago_ms = max(0, self._clock.monotonic_ns() - as_of_ns) // _MS
         return BacklogSeen(backlog, None if oldest_age_ns is None else oldest_age_ns // _MS, ago_ms)
 
-    def _take(self, queue_name: str, budget: Budget, answer: Answer | Exception) -> None:
+    def _take(self, queue_name: str, budget: Budget, answer: Answer | Exception, seen: BacklogSeen | None) -> None:
         before = budget.state
         if isinstance(answer, Exception):
             self.calls["error"] += 1
-            budget.fail()
+            budget.fail(seen)
         else:
             self.calls["ok"] += 1
             budget.renew(answer)
@@ -211,7 +224,7 @@ class Budgets:
             self._tell(queue_name, before, budget.state, answer)
 
     def _tell(self, queue_name: str, before: str, after: str, answer: object) -> None:
-        lost = after == "safe"
+        lost = after in {"safe", "local"}
         because = f": {answer}" if lost else ""
         self._announcer.announce(
             "lease",

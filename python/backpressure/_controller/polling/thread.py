@@ -367,6 +367,7 @@ class Poller:
             else:
                 pause = schedule.rest(config, self.samples.half_empty(self._engine.busy_queues()))
             if self.budgets.used:
+                self._expect(me, 2 * config.timeout)
                 pause = min(pause, self._hold_ages(config))
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
