@@ -340,7 +340,10 @@ class Budget:
             if now_us < caller.looks_at_us:
                 return
             self._unhold(caller)
-            if not caller.patient:
+            if not self.lease.has_terms:  # the store was never reached: the fallback holds, see `look`
+                self.lease.let_go_anyway(level)
+                caller.goes = True
+            elif not caller.patient:
                 caller.goes = self.lease.decide_stale(level, now_us, asked=caller.asked)
             else:
                 self._take_place(caller, now_us)
