@@ -322,7 +322,9 @@ class TestRefusals:
         world.answer()
         assert world.told(MEDIUM, 0.5).shed
 
-    @pytest.mark.parametrize(("age_ms", "zone"), [(0, Zone.GREEN), (2_499, Zone.GREEN), (2_500, Zone.YELLOW), (5_001, Zone.RED)])
+    @pytest.mark.parametrize(
+        ("age_ms", "zone"), [(0, Zone.GREEN), (2_499, Zone.GREEN), (2_500, Zone.YELLOW), (5_001, Zone.RED)]
+    )
     def test_the_zone_is_that_of_the_age(self, make: Callable[..., World], age_ms: int, zone: Zone) -> None:
         world = make()
         world.answer(OPEN, OPEN, OPEN, age_ms=age_ms)
@@ -335,7 +337,11 @@ class TestWithoutAStore:
         world = make()
         for level, ms in ((HIGH, 100), (MEDIUM, 500), (LOW, 1_000)):
             judged = world.told(level, holds=False)
-            assert (judged.delay_ns, judged.shed, judged.reason) == (ms * 1_000_000, False, Reason.FALLBACK_CONSERVATIVE)
+            assert (judged.delay_ns, judged.shed, judged.reason) == (
+                ms * 1_000_000,
+                False,
+                Reason.FALLBACK_CONSERVATIVE,
+            )
         assert world.report().enqueued == 3  # they go, after these delays
 
     def test_those_who_are_held_get_it_when_the_call_fails(self, make: Callable[..., World]) -> None:
@@ -491,7 +497,9 @@ class TestCounts:
                     world.budget.fail(None)
                     calling = False
                 else:
-                    terms = [attrs.evolve(draw.choice([SHUT, OPEN, rate(3)]), go_jobs=draw.randrange(4)) for _ in LEVELS]
+                    terms = [
+                        attrs.evolve(draw.choice([SHUT, OPEN, rate(3)]), go_jobs=draw.randrange(4)) for _ in LEVELS
+                    ]
                     dealt += sum(it.go_jobs for it in terms)
                     world.renew(*terms)
                     told, calling = told + sent, False
