@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-import redis
 
 from backpressure._age.protocol import Answer, BacklogSeen, Demand, Report, arguments
 from backpressure._age.script import budget_key, source_sha1
@@ -19,6 +18,8 @@ from support.redis_fixtures import no_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import redis
 
     Open = Callable[[str], BudgetStore]
 

@@ -509,11 +509,11 @@ class TestCounts:
         if calling:
             world.budget.fail(None)
         lines = world.budget.waiting()
-        assert lines == tuple(world.budget.lease._waiting)  # noqa: SLF001
+        assert lines == tuple(world.budget.lease._waiting)
         for caller in callers:
             world.budget.leave(caller)
         assert world.budget.waiting() == (0, 0, 0)
-        assert world.budget.lease._waiting == [0, 0, 0]  # noqa: SLF001
+        assert world.budget.lease._waiting == [0, 0, 0]
         assert world.budget.lease.unfinished == 0
         # What the answers dealt was counted by them.
-        assert told + world.budget.lease._enqueued + dealt == went  # noqa: SLF001
+        assert told + world.budget.lease._enqueued + dealt == went

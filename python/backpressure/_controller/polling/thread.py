@@ -381,7 +381,13 @@ class Poller:
     def _hold_ages(self, config: PollingConfig) -> float:
         """Call the stores of budgets that are due; return the seconds until others are."""
         self.budgets.prepare(self._engine.queue_names())
-        self.budgets.exchange(self._engine, self.read, lambda call: self._stores.call(call, config.timeout))
+        gap_of = gaps_of(self._provider)
+
+        def least_gap(queue_name: str) -> float:
+            # Where each read costs something, a queue is read no more often than if it were outside of green.
+            return gap if (gap := gap_of(queue_name)) < math.inf else config.busy_interval
+
+        self.budgets.exchange(self._engine, self.read, least_gap, lambda call: self._stores.call(call, config.timeout))
         return self.budgets.due_in()
 
     def failed(self, error: Exception) -> None:
