@@ -208,6 +208,14 @@ class TestLine:
         assert [len(places) for places in went] == pytest.approx([100] * 10, abs=2)
         assert all(places == list(range(len(places))) for places in went)
 
+    def test_who_looks_late_is_not_overtaken(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, rate(1), SHUT, wait_ms=100_000)
+        callers = [world.caller(MEDIUM) for _ in range(4)]
+        world.now_us += 3 * SECOND_US
+        assert world.is_settled(callers[2])
+        assert [caller.goes for caller in callers] == [True, True, True, None]
+
     def test_a_changed_drain_reaches_those_who_sleep(self, make: Callable[..., World]) -> None:
         class Flag:
             def __init__(self) -> None:

@@ -222,14 +222,14 @@ class TestLine:
             eventually(lambda place=place: waiting(controller)[1] == place + 1)  # type: ignore[misc]
         return threads
 
-    def test_first_come_first_served(self, make: Callable[..., BackpressureController], store: Store) -> None:
+    def test_all_go_as_fast_as_the_budget_grows(self, make: Callable[..., BackpressureController], store: Store) -> None:
         store.terms = (SHUT, SHUT, SHUT)
         controller, went = make(), list[Any]()
         threads = self.line_up(controller, 10, went)
         answered(controller, store, SHUT, FAST, SHUT)
         for thread in threads:
             thread.join(10)
-        assert went == list(range(10))
+        assert sorted(went) == list(range(10))  # threads that are woken together run in any order
         assert waiting(controller) == (0, 0, 0)
 
     def test_a_stop_ends_it(self, make: Callable[..., BackpressureController], store: Store) -> None:
@@ -449,7 +449,7 @@ class TestAsync:
 
         self.run(main, store, engine_name)
 
-    def test_many_tasks_go_in_their_order(self, store: Store, engine_name: str) -> None:
+    def test_many_tasks_go_as_fast_as_the_budget_grows(self, store: Store, engine_name: str) -> None:
         store.terms = (SHUT, SHUT, SHUT)
 
         async def main(controller: AsyncBackpressureController) -> None:
@@ -462,9 +462,7 @@ class TestAsync:
             await self.until(lambda: waiting(controller)[1] == 300)
             await self.renew(controller, store, SHUT, Terms(0, 0, 2_000 * MILLION, 2 * MILLION, 0, 0, 0), SHUT)
             await asyncio.gather(*tasks)
-            assert sorted(went) == list(range(300))
-            # Timers of an event loop that end together wake in any order.
-            assert max(abs(place - at) for at, place in enumerate(went)) < 50
+            assert sorted(went) == list(range(300))  # they are let go in order, and then run in any
 
         self.run(main, store, engine_name)
 

@@ -53,7 +53,7 @@ class Caller:
         until_us: when it gives up; ``None``: never.
         goes: what became of it; ``None`` while it waits.
         asked: whether a call under way tells of it.
-        dealt: whether an answer let it go, and it does not know yet.
+        dealt: whether it was let go, and does not know yet.
     """
 
     __slots__ = ("asked", "dealt", "goes", "level", "looks_at_us", "patient", "since_us", "ticket", "until_us", "wake")
@@ -160,8 +160,7 @@ class Budget:
             now_us = self._now_us()
             if caller.goes is None:
                 self._advance(caller, now_us)
-            elif caller.dealt:
-                self._note_taken(caller)
+            self._note_taken(caller)
             if caller.goes is not None and not self.lease.has_terms:
                 return self._unknown(caller.level, now_us)
             if caller.goes is not None:
@@ -350,7 +349,9 @@ class Budget:
             return
         waited_us = now_us - caller.since_us
         due_us = self.lease.due_in_us(level, caller.ticket, waited_us, now_us)
-        if due_us == 0 or (level == HIGH and until_us is not None and now_us >= until_us):
+        if due_us == 0:
+            self._serve(level, now_us)
+        elif level == HIGH and until_us is not None and now_us >= until_us:
             self._lines[level].remove(caller)
             self.lease.go_from_line(level)
             caller.goes = True
@@ -360,6 +361,18 @@ class Budget:
         else:
             looks_at_us = now_us + min(due_us, _LOOK_TICKS * self._law.budget.tick_ms * _NS)
             caller.looks_at_us = looks_at_us if until_us is None else min(looks_at_us, until_us)
+
+    def _serve(self, level: int, now_us: int) -> None:
+        """Let go of all whose turn it is, so that nobody who looks late is overtaken."""
+        line = self._lines[level]
+        while line:
+            caller = line[0]
+            assert caller.ticket is not None  # noqa: S101 - it is in line
+            if self.lease.due_in_us(level, caller.ticket, now_us - caller.since_us, now_us):
+                return
+            line.popleft()
+            self.lease.go_from_line(level)
+            self._let_go(caller)
 
     def _take_place(self, caller: Caller, now_us: int) -> None:
         """Have a caller that was held patiently wait in line, if its turn comes in time."""
@@ -376,7 +389,7 @@ class Budget:
             caller.rouse()
 
     def _let_go(self, caller: Caller) -> None:
-        """Let go of a caller by an answer, which counted its job as enqueued; it is not until the caller has run."""
+        """Let go of a caller. Its job counts as enqueued, which it is not before the caller has run."""
         caller.dealt = True
         self.lease.unfinished += 1
         caller.settle(goes=True)
