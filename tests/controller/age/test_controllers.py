@@ -393,12 +393,12 @@ class TestStores:
     ) -> None:
         controller = make()
         controller.run("low", "mail", int)
-        mine = controller._budgets._producer_id
+        mine, budget = controller._budgets._producer_id, controller._budgets.all()["mail"]
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                controller.run("low", "mail", int)
+                eventually(lambda: controller.suggest_throttle("low", "mail").reason is Reason.AGE_OPEN)
                 os.write(write, controller._budgets._producer_id.encode())
             finally:
                 os._exit(0)
@@ -408,6 +408,7 @@ class TestStores:
         os.waitpid(child, 0)
         assert other
         assert other != mine
+        assert controller._budgets.all()["mail"] is budget  # what the parent was granted stays its own
 
 
 class TestAsync:

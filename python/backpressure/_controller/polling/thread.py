@@ -145,7 +145,7 @@ class Poller:
         self.samples = samples
         self.reader = Reader(provider, clock)
         self.budgets = budgets
-        budgets.bind(self.note_busy)
+        budgets.bind(self.hasten)
         self._stores = Reader(budgets, clock)
         this = weakref.ref(self)
         self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
@@ -223,10 +223,19 @@ class Poller:
             current.wake.set()
 
     def note_busy(self) -> None:
-        """Take note that a queue has left green, and is to be read more often, or that the store is to be called."""
+        """Take note that a queue has left green: it is read more often from now on."""
         current = self._current
         if current is not None:
             current.wake.set()
+
+    def hasten(self) -> None:
+        """Have the stores of budgets that are due called at once; start the thread, or look after it, if need be."""
+        current = self._current
+        if self._ensure() or current is None:
+            return
+        if current.is_dead() or self._clock.monotonic_ns() > current.due_ns:
+            self.check()
+        current.wake.set()
 
     def retire(self) -> Callable[[], object]:
         """End the thread and its reads; return a function that waits for the end, for less than a second.
