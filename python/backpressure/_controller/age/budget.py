@@ -124,6 +124,8 @@ class Budget:
             self._own.renew(now_us(), Terms(0, 0, rate, max(MILLION, min(rate, 2 * MILLION)), 1, 0, 0))
         #: The last answer; ``None`` before the first.
         self.answer: Answer | None = None
+        #: When that came.
+        self.answered_us = 0
         self._held: list[Caller] = []
         self._asked: list[Caller] = []
         self._lines: tuple[deque[Caller], ...] = tuple(deque() for _ in LEVELS)
@@ -246,7 +248,7 @@ class Budget:
         """Take an answer: let go whom it lets go, and decide about those who came meanwhile."""
         with self._lock():
             now_us = self._now_us()
-            self.answer = answer
+            self.answer, self.answered_us = answer, now_us
             dealt = self.lease.renew(now_us, answer, int(self._uniform(0.9, 1.1) * MILLION))
             asked, self._asked = self._asked, []
             came, self._held = self._held, []
