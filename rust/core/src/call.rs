@@ -471,7 +471,7 @@ impl<H: Host> Call<'_, H> {
             let asked = self.queue.asked(self.priority);
             if let Some((lease, by_line)) = &answer.lease {
                 kind = if *by_line { Kind::ByLine } else { Kind::ByShare };
-                asked.lease.store(Some(Arc::clone(lease)));
+                drop(asked.lease.swap(Some(Arc::clone(lease))));
             }
             let epoch = self.mode.epoch;
             let decision = self.host.share(object);

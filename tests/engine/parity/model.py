@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OTHERS = "__other__"
-REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED)
 SECOND = 1_000_000_000
 BUCKETS = tuple(Fraction(bound) * SECOND for bound in ("0.001", "0.01", "0.1", "0.5", "1", "2.5", "5", "10"))
 BY_LAW = {Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED}
