@@ -222,7 +222,7 @@ class TestLine:
             eventually(lambda place=place: waiting(controller)[1] == place + 1)  # type: ignore[misc]
         return threads
 
-    def test_all_go_as_fast_as_the_budget_grows(self, make: Callable[..., BackpressureController], store: Store) -> None:
+    def test_all_go_as_fast_as_it_grows(self, make: Callable[..., BackpressureController], store: Store) -> None:
         store.terms = (SHUT, SHUT, SHUT)
         controller, went = make(), list[Any]()
         threads = self.line_up(controller, 10, went)

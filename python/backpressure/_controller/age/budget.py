@@ -260,7 +260,7 @@ class Budget:
             self._decide(came, now_us)
             self._rouse_lines(now_us, answer.wait_ms * _NS)
 
-    def fail(self, seen: BacklogSeen | None) -> None:
+    def fail(self, seen: BacklogSeen | None = None) -> None:
         """Take note that the store was not reached: who was held is decided by the last terms, or waits in line.
 
         `seen` is what could be read of the queue all the same.
