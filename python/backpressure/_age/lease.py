@@ -257,6 +257,7 @@ class QueueLease:
         self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
         self._asked, self._asked_patient = [0, 0, 0], [0, 0, 0]
         self._admitted, self._own_ujobs_per_s = [0, 0, 0], [0, 0, 0]
+        self._kept_jobs = [0, 0, 0]  # of offers of several, what the share let go of those that did not go yet
         self._sent: Report | None = None
         self._sent_had_to_wait = [0, 0, 0]
         self._called_before_us = 0
@@ -271,51 +272,71 @@ class QueueLease:
             return False
         return now_us >= self.fresh_until_us or (not patient and self.levels[level].is_used_up())
 
-    def hold(self, level: int, now_us: int, *, patient: bool) -> None:
+    def hold(self, level: int, now_us: int, *, patient: bool, jobs: int = 1) -> None:
         """Count an offer that waits for the answer of a call made now, or very soon after the last one."""
-        (self._held_patient if patient else self._held)[level] += 1
+        (self._held_patient if patient else self._held)[level] += jobs
         self._ask(now_us)
 
-    def unhold(self, level: int, *, patient: bool, asked: bool) -> None:
+    def unhold(self, level: int, *, patient: bool, asked: bool, jobs: int = 1) -> None:
         """Count off a held offer that is given up, or decided without the answer; `asked`: a call tells of it."""
         if asked:
-            (self._asked_patient if patient else self._asked)[level] -= 1
+            (self._asked_patient if patient else self._asked)[level] -= jobs
         else:
-            (self._held_patient if patient else self._held)[level] -= 1
+            (self._held_patient if patient else self._held)[level] -= jobs
 
-    def decide(self, level: int, now_us: int) -> bool:
-        """Decide an offer that will not wait by fresh terms, or by those of a lost store."""
+    def decide(self, level: int, now_us: int, jobs: int = 1) -> bool:
+        """Decide an offer that will not wait by fresh terms, or by those of a lost store.
+
+        An offer of several jobs goes when the share has let as many go; what it lets go until then is kept for it.
+        """
         lease = self.levels[level]
-        self._decided[level] += 1
+        self._decided[level] += jobs
         if self.is_safe:
             goes = lease.foresee_us(now_us) == 0
             if goes:
-                lease.take_ticket()
+                self._take_tickets(lease, jobs)
         else:
-            goes = lease.offer()
+            goes = self._afford(level, sum(lease.offer() for _ in range(jobs)), jobs)
             used_half = lease.share_ppm >= MILLION and 2 * lease.used > lease.cap_jobs
             fresh = now_us < self.fresh_until_us
             if fresh and used_half and now_us - self._called_us >= self.settings.tick_ms * 125:
                 self._want(now_us)  # more is asked for than before: say so early
-        return self._settle(level, goes=goes or level == HIGH)
+        return self._settle(level, jobs, goes=goes or level == HIGH)
 
-    def decide_stale(self, level: int, now_us: int, *, asked: bool = False) -> bool:
+    def decide_stale(self, level: int, now_us: int, *, asked: bool = False, jobs: int = 1) -> bool:
         """Decide an offer that no answer reached in time; `asked`: a call told of it already."""
-        self._decided[level] += not asked
+        if not asked:
+            self._decided[level] += jobs
         lease = self.levels[level]
         if self.is_safe:
             goes = lease.foresee_us(now_us) == 0
             if goes:
-                lease.take_ticket()
+                self._take_tickets(lease, jobs)
         else:
-            goes = lease.offer_stale(aged=now_us >= self.fresh_until_us)
-        return self._settle(level, goes=goes or level == HIGH)
+            went = sum(lease.offer_stale(aged=now_us >= self.fresh_until_us) for _ in range(jobs))
+            goes = self._afford(level, went, jobs)
+        return self._settle(level, jobs, goes=goes or level == HIGH)
 
-    def _settle(self, level: int, *, goes: bool) -> bool:
+    def _afford(self, level: int, went: int, jobs: int) -> bool:
+        if jobs == 1:
+            return went > 0
+        self._kept_jobs[level] += went
+        if self._kept_jobs[level] < jobs:
+            return False
+        self._kept_jobs[level] -= jobs
+        return True
+
+    def _settle(self, level: int, jobs: int, *, goes: bool) -> bool:
         if goes:
-            self._count(level, 1)
+            self._count(level, jobs)
         self._plan()
         return goes
+
+    @staticmethod
+    def _take_tickets(lease: AnyLease, jobs: int) -> int:
+        for _ in range(jobs - 1):
+            lease.take_ticket()
+        return lease.take_ticket()
 
     def _count(self, level: int, jobs: int) -> None:
         """Count jobs that go by the lease: they are enqueued, as far as is known, but for the unfinished."""
@@ -328,14 +349,14 @@ class QueueLease:
         """Return how long a ticket taken now would have to wait."""
         return self.levels[level].foresee_us(now_us)
 
-    def take_ticket(self, level: int, now_us: int) -> int | None:
-        """Return a place in the line; ``None``: the job may go now."""
+    def take_ticket(self, level: int, now_us: int, jobs: int = 1) -> int | None:
+        """Return a place in the line, the last of those of several jobs; ``None``: they may go now."""
         lease = self.levels[level]
-        ticket = lease.take_ticket()
+        ticket = self._take_tickets(lease, jobs)
         if lease.due_in_us(ticket, now_us) == 0:
-            self._go(level)
+            self._go(level, jobs)
             return None
-        self._waiting[level] += 1
+        self._waiting[level] += jobs
         self._had_to_wait[level] = 1
         self._plan()
         return ticket
@@ -345,30 +366,42 @@ class QueueLease:
         due = self.levels[level].due_in_us(ticket, now_us)
         return due if level != HIGH else min(due, max(0, self.settings.target_ms * 500 - waited_us))
 
-    def go_from_line(self, level: int) -> None:
+    def go_from_line(self, level: int, jobs: int = 1) -> None:
         """Count a caller who waited, and whose turn it is."""
-        self._waiting[level] -= 1
-        self._go(level)
+        self._waiting[level] -= jobs
+        self._go(level, jobs)
 
-    def give_up(self, level: int) -> None:
+    def give_up(self, level: int, jobs: int = 1) -> None:
         """Count off a caller who waits no more."""
-        self._waiting[level] -= 1
-        self.levels[level].leave_places(1)
+        self._waiting[level] -= jobs
+        self.levels[level].leave_places(jobs)
 
-    def _go(self, level: int) -> None:
-        self._gone[level] += 1
-        self._count(level, 1)
+    def _go(self, level: int, jobs: int) -> None:
+        self._gone[level] += jobs
+        self._count(level, jobs)
         self._plan()
 
     # What became of who went.
 
-    def take_back(self) -> None:
-        """Count off a job that went, or was dealt a place, and was not enqueued."""
-        self._enqueued -= 1
+    def take_back(self, jobs: int = 1) -> None:
+        """Count off jobs that went, or were dealt a place, and were not enqueued."""
+        self._enqueued -= jobs
 
-    def let_go_anyway(self, level: int) -> None:
-        """Count a job that is enqueued although its offer was refused: where decisions are only observed."""
-        self._count(level, 1)
+    def let_go_anyway(self, level: int, jobs: int = 1) -> None:
+        """Count jobs that are enqueued although their offer was refused: where decisions are only observed."""
+        self._count(level, jobs)
+
+    def go_along(self, level: int, jobs: int) -> None:
+        """Count jobs that are enqueued by a caller whom the engine let go by itself, which counted one of them."""
+        lease = self.levels[level]
+        if level == LEVELS[-1]:
+            self._decided[level] += jobs
+            for _ in range(jobs):
+                lease.offer()
+        else:
+            self._gone[level] += jobs
+            self._take_tickets(lease, jobs)
+        self._count(level, jobs)
 
     # Calls.
 

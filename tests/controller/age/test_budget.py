@@ -82,7 +82,7 @@ class World:
         self.budget.renew(attrs.evolve(answer, **changes))
 
     def arrive(
-        self, level: int, limit: float | None = None, *, patient: bool | None = None, **how: bool
+        self, level: int, limit: float | None = None, *, patient: bool | None = None, jobs: int = 1, **how: bool
     ) -> Judged | Caller:
         waits = level != LOW if limit is None else limit >= 2
         return self.budget.arrive(
@@ -91,6 +91,7 @@ class World:
             patient=waits if patient is None else patient,
             holds=how.get("holds", True),
             delays=how.get("delays", False),
+            jobs=jobs,
         )
 
     def caller(self, level: int, limit: float | None = None, **how: Any) -> Caller:
@@ -312,6 +313,81 @@ class TestLine:
         assert [world.is_settled(caller) for caller in callers] == [True, True, False]
 
 
+class TestSeveralJobsAtOnce:
+    def test_it_is_their_turn_when_it_is_the_last_ones(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, rate(10), SHUT, wait_ms=100_000)
+        first, second = world.caller(MEDIUM, jobs=5), world.caller(MEDIUM)
+        world.now_us += SECOND_US * 3 // 10
+        assert not world.is_settled(first)
+        world.now_us += SECOND_US * 2 // 10
+        assert world.is_settled(first)
+        world.now_us += SECOND_US // 10
+        assert world.is_settled(second)
+        report = world.report()
+        assert (report.enqueued, report.demands[MEDIUM].gone) == (6, 6)
+
+    def test_all_their_places_are_handed_on(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, rate(10), SHUT, wait_ms=100_000)
+        first, second = world.caller(MEDIUM, jobs=50), world.caller(MEDIUM)
+        world.budget.leave(first)
+        world.now_us += SECOND_US // 10
+        assert world.is_settled(second)
+
+    def test_an_answer_may_let_go_of_some_of_them(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, rate(1), SHUT)
+        caller = world.caller(MEDIUM, jobs=5)
+        world.now_us += SECOND_US // 10
+        world.answer(SHUT, attrs.evolve(rate(1), go_jobs=3), SHUT, wait_ms=100_000)
+        assert not world.is_settled(caller)
+        assert world.report().demands[MEDIUM].waiting == 2
+        world.renew(SHUT, rate(1), SHUT)
+        world.now_us += 2 * SECOND_US
+        assert world.is_settled(caller)
+        assert world.report().enqueued == 2  # the answer counted three
+
+    def test_who_gives_up_hands_back_what_it_got(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, rate(1), SHUT)
+        caller = world.caller(MEDIUM, jobs=5)
+        world.now_us += SECOND_US // 10
+        world.answer(SHUT, attrs.evolve(rate(1), go_jobs=3), SHUT)
+        world.budget.leave(caller)
+        world.budget.lease.let_go_anyway(MEDIUM, 5)
+        report = world.report()
+        assert (report.enqueued, report.demands[MEDIUM].waiting) == (2, 0)
+        assert world.budget.waiting() == (0, 0, 0)
+
+    def test_half_of_them_go_by_half_a_share(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, SHUT, Terms(500_000, 1_000, 0, 0, 0, 0, 0))
+        told = [not world.told(LOW, jobs=10).shed for _ in range(20)]
+        assert sum(told) == 10
+        assert world.report().enqueued == 100
+
+    def test_those_held_go_together_or_not_at_all(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer()
+        world.now_us += 2 * SECOND_US
+        callers = [world.caller(LOW, 0.5, jobs=4) for _ in range(3)]
+        assert world.report().demands[LOW].held == 12
+        world.renew(SHUT, SHUT, attrs.evolve(SHUT, go_jobs=10))
+        assert [isinstance(it, Judged) and not it.shed for it in map(world.look, callers)] == [True, True, False]
+        world.budget.lease.let_go_anyway(LOW, 5)
+        assert world.report().enqueued == 3  # two of ten found nobody
+
+    def test_whom_the_engine_let_go_counts_for_all(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(OPEN, OPEN, OPEN)
+        for level in (MEDIUM, LOW):
+            world.told(level)
+            world.budget.go_along(level, 9)
+        report = world.report()
+        assert (report.enqueued, report.demands[MEDIUM].gone, report.demands[LOW].decided) == (20, 10, 10)
+
+
 class TestRefusals:
     def test_low_is_shed_and_medium_told_when_to_come_again(self, make: Callable[..., World]) -> None:
         world = make()
@@ -489,13 +565,12 @@ class TestCounts:
             world.now_us += draw.choice([0, 1_000, 50_000, 300_000])
             act = draw.random()
             if act < 0.5:
-                level = draw.choice(LEVELS)
-                outcome = world.arrive(level, draw.choice([None, 0.3, 4.0]))
+                level, jobs = draw.choice(LEVELS), draw.choice([1, 1, 1, 3, 20])
+                outcome = world.arrive(level, draw.choice([None, 0.3, 4.0]), jobs=jobs)
                 if isinstance(outcome, Caller):
                     callers.append(outcome)
-                else:
-                    went += not outcome.shed and outcome.delay_ns == 0 and world.budget.lease.has_terms
-                    went += not world.budget.lease.has_terms
+                elif not world.budget.lease.has_terms or (not outcome.shed and outcome.delay_ns == 0):
+                    went += jobs
             elif act < 0.6 and callers:
                 world.budget.leave(callers.pop(draw.randrange(len(callers))))
             elif act < 0.75:
@@ -513,11 +588,11 @@ class TestCounts:
                     told, calling = told + sent, False
             for caller in [it for it in callers if world.is_settled(it)]:
                 callers.remove(caller)
-                went += caller.goes is True
+                went += caller.jobs if caller.goes else 0
         if calling:
             world.budget.fail(None)
-        lines = world.budget.waiting()
-        assert lines == tuple(world.budget.lease._waiting)
+        lines = [sum(caller.left for caller in line) for line in world.budget._lines]
+        assert lines == world.budget.lease._waiting
         for caller in callers:
             world.budget.leave(caller)
         assert world.budget.waiting() == (0, 0, 0)

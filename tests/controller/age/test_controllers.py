@@ -207,6 +207,38 @@ class TestWays:
             assert controller.suggest_throttle("low", "other").reason is Reason.BACKLOG_GREEN
 
 
+class TestSeveralJobs:
+    def test_a_slot_counts_them_all(self, make: Callable[..., BackpressureController], store: Store) -> None:
+        controller = make()
+        for _ in range(2):  # the engine lets the second one go by itself
+            with controller.slot("low", "mail", jobs=100):
+                pass
+            with pytest.raises(ZeroDivisionError), controller.slot("medium", "mail", jobs=100):
+                divmod(1, 0)
+        answered(controller, store)
+        assert store.enqueued() == 200
+
+    def test_none_goes_before_the_last(self, make: Callable[..., BackpressureController], store: Store) -> None:
+        store.terms = (SHUT, FAST, SHUT)
+        controller = make()
+        with controller.slot("medium", "mail", jobs=10) as decision:
+            assert decision.reason is Reason.AGE_WAIT
+        with pytest.raises(ThrottledError), controller.slot("medium", "mail", jobs=1_000, max_wait=1):
+            pass
+        assert waiting(controller) == (0, 0, 0)
+
+    @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "2", 10_001, None])
+    def test_impossible_numbers_are_refused(
+        self, make: Callable[..., BackpressureController], store: Store, jobs: Any
+    ) -> None:
+        del store
+        with (
+            pytest.raises(ConfigurationError, match=r"jobs is .*: give 1 to 10,000"),
+            make().slot("low", "mail", jobs=jobs),
+        ):
+            pass
+
+
 class TestLine:
     def line_up(self, controller: BackpressureController, count: int, went: list[Any]) -> list[threading.Thread]:
         def enqueue(place: int) -> None:

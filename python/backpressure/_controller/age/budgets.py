@@ -14,17 +14,19 @@ from backpressure._controller.age.stores import Stores
 from backpressure._controller.age.turn import HeldError, current
 from backpressure._engine.laws.age import AgeLaw, Judged
 from backpressure._engine.sync import ForkLock
-from backpressure._model.vocabulary import LOW, Priority, Reason
+from backpressure._model.vocabulary import AGE_REASONS, LOW, Priority, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from backpressure._age.lease import AnyLease
     from backpressure._age.protocol import Answer
+    from backpressure._controller.age.turn import Turn
     from backpressure._engine.border import Engine
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.decision import ThrottleDecision
     from backpressure._telemetry.events import Announcer
 
 __all__ = ["Budgets"]
@@ -100,6 +102,7 @@ class Budgets:
         if turn.judged is not None:
             told, turn.judged = turn.judged[1], None
             return told
+        turn.asked = True
         limit, asks_again = turn.limit(priority)
         patient_ms = budget.lease.settings.patient_ms
         patient = (priority is not LOW or asks_again) if limit is None else limit * 1_000 >= patient_ms
@@ -109,6 +112,7 @@ class Budgets:
             patient=patient,
             holds=turn.holds and limit != 0,
             delays=turn.delays or not turn.holds,
+            jobs=turn.jobs,
         )
         if isinstance(arrived, Caller):
             raise HeldError(budget, arrived)
@@ -119,23 +123,29 @@ class Budgets:
         budget = self._budget(queue_name)
         return _NOT_HELD if budget is None else budget.foresee(_LOWEST - priority.value)
 
-    def begin(self, queue_name: str) -> None:
-        """Take note that the enqueue of a job begins which was let go; `end` is to follow."""
+    def go_along(self, decision: ThrottleDecision, turn: Turn) -> None:
+        """Count all jobs of a caller whom the engine let go by itself, which has counted one."""
+        budget = self._budgets.get(decision.queue_name)
+        if budget is not None and turn.jobs > 1 and not turn.asked and decision.reason in AGE_REASONS:
+            budget.go_along(_LOWEST - decision.priority.value, turn.jobs - 1)
+
+    def begin(self, queue_name: str, jobs: int = 1) -> None:
+        """Take note that the enqueue of jobs begins which were let go; `end` is to follow."""
         budget = self._budgets.get(queue_name)
         if budget is not None:
-            budget.begin()
+            budget.begin(jobs)
 
-    def end(self, queue_name: str) -> None:
+    def end(self, queue_name: str, jobs: int = 1) -> None:
         """Take note that it has ended."""
         budget = self._budgets.get(queue_name)
         if budget is not None:
-            budget.end()
+            budget.end(jobs)
 
-    def take_back(self, queue_name: str) -> None:
-        """Count off a job that was let go and was not enqueued."""
+    def take_back(self, queue_name: str, jobs: int = 1) -> None:
+        """Count off jobs that were let go and were not enqueued."""
         budget = self._budgets.get(queue_name)
         if budget is not None:
-            budget.take_back()
+            budget.take_back(jobs)
 
     def _budget(self, queue_name: str) -> Budget | None:
         """Return the budget of a queue, made if need be; ``None`` if no age is held there, or not any more."""
