@@ -90,8 +90,8 @@ def test_lease(engine_module: EngineModule) -> None:
             now_us, act, arguments, answer, state = step
             match act:
                 case "renew":
-                    *terms, remainder = arguments
-                    got = lease.renew(now_us, Terms(*terms, 0, remainder))
+                    share, cap, rate, burst, fill, remainder = arguments
+                    got = lease.renew(now_us, Terms(share, cap, rate, burst, fill, 0, remainder))
                 case "take_ticket":
                     got, tickets[answer] = answer, lease.take_ticket()
                 case "due_in":
@@ -107,9 +107,8 @@ def test_lease(engine_module: EngineModule) -> None:
                 case _:
                     got = getattr(lease, act)(*arguments)
             assert got == answer, step
-            _, used, cap, _, _, rate, _, _, remainder = state
             seen = lease.used, lease.cap_jobs, lease.rate_ujobs_per_s, lease.remainder_ppm
-            assert seen == (used, cap, rate, remainder), step
+            assert seen == (state[1], state[2], state[5], state[8]), step
 
 
 def tuples(value: Any) -> Any:
