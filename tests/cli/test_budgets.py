@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from support.budgets import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import redis
 
@@ -89,6 +90,20 @@ def test_explained(run: Run, mail: None, redis_url: str) -> None:
     advice = json.loads(run("explain", *HELD, "--redis-url", redis_url, "--json").stdout)["advice"]
     assert (advice["low"]["zone"], advice["low"]["share"]) == ("yellow", 0.005)
     assert advice["low"]["why"].endswith("the others are shed")
+
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "age-law.md").read_text("utf-8")
+
+
+def test_the_guide_shows_what_is_explained(run: Run, mail: None, redis_url: str) -> None:
+    (shown,) = re.findall(r"```console\n\$ backpressure (explain .*?)\n(.*?)```", GUIDE, re.DOTALL)
+    command, lines = shown
+    printed = run(*command.replace("redis://localhost:6379/0", redis_url).split()).stdout.splitlines()
+
+    def same(line: str) -> str:
+        return re.sub(r"[\d.]+ m?s ago", "… ago", line).replace("redis://localhost:6379/0", redis_url)
+
+    assert [same(line) for line in printed[:3]] == [same(line) for line in lines.splitlines()]
 
 
 def test_what_comes_before_the_budget_is_told_first(run: Run, mail: None, redis_url: str) -> None:

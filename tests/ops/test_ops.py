@@ -60,7 +60,11 @@ IN_RULES = {rule["alert"]: rule["expr"] for rule in RULES}
 ON_PANELS = {
     f"{panel['title']}/{target['refId']}": filled_in(target["expr"]) for panel in PANELS for target in panel["targets"]
 }
-EXPRESSIONS = IN_RULES | ON_PANELS
+# What the guide tells an autoscaler to ask for, of the queue that these tests hold.
+AGE_GUIDE = (ROOT / "docs" / "guide" / "age-law.md").read_text("utf-8")
+(SCALER,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", AGE_GUIDE, re.DOTALL))
+DEMAND = SCALER["spec"]["triggers"][0]["metadata"]["query"].replace('queue="mail"', 'queue="aged"')
+EXPRESSIONS = IN_RULES | ON_PANELS | {"autoscaler": DEMAND}
 
 
 def tool(name: str) -> str:
@@ -104,6 +108,15 @@ def test_limits_that_repeat_the_configuration_are_its_defaults() -> None:
 def test_the_dashboard_is_what_its_script_writes() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "make_dashboard.py"))
     assert script["DASHBOARD"].read_text("utf-8") == script["text"](), "run scripts/make_dashboard.py"
+
+
+def test_the_autoscaler_is_one_of_keda() -> None:
+    (trigger,) = SCALER["spec"]["triggers"]
+    assert (SCALER["kind"], trigger["type"]) == ("ScaledObject", "prometheus")
+    assert {"serverAddress", "query", "threshold"} <= set(trigger["metadata"])
+    assert float(trigger["metadata"]["threshold"]) == pytest.approx(20 / 1.1, abs=0.5)
+    behavior = SCALER["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] > 10 * 5
 
 
 def test_no_panel_lies_on_another() -> None:
@@ -306,6 +319,13 @@ def test_a_real_prometheus_has_data_for_every_panel(
             with contextlib.suppress(TimeoutError):
                 wait_until(all_panels_have_data, seconds=20)
             assert not missing
+            # An autoscaler takes one number: what all producers want to enqueue, admitted or not.
+
+            def is_demanded() -> bool:
+                use_aged(holder)
+                return [float(demand) > 0 for demand in values(DEMAND)] == [True]
+
+            wait_until(is_demanded, what="a demand")
             wait_until(lambda: bool(values('ALERTS{alertname="BackpressureCircuitOpen"}')), what="the alert")
             rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
             assert {rule["name"]: rule["health"] for rule in rules} == dict.fromkeys(IN_RULES, "ok")
