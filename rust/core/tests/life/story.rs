@@ -201,7 +201,8 @@ impl Life {
                 assert_eq!((real.reason, real.delay_ns), (self.settings.fallback_reason, fallback_ns));
             }
             ColdStart => assert_eq!((real.delay_ns, real.shed), (0, false)),
-            ManualOverride | EmergencyMode | ObserveOnly | Untracked => unreachable!("{real:?}"),
+            ManualOverride | EmergencyMode | ObserveOnly | Untracked | AgeOpen | AgeShare | AgeWait | AgeShed
+            | AgeSafe => unreachable!("{real:?}"),
         }
     }
 
