@@ -167,9 +167,9 @@ impl Life {
     /// Holds a decision against what it may have been made from.
     fn judge(&self, before: Word, seen: &Seen) {
         use Reason::{
-            BacklogGreen, BacklogRed, BacklogRedShed, BacklogYellow, CircuitHalfOpen, CircuitOpen, ColdStart,
-            EmergencyMode, FallbackCircuitOnly, FallbackConservative, FallbackPermissive, ManualOverride, ObserveOnly,
-            StatsStale, Untracked,
+            AgeOpen, AgeSafe, AgeShare, AgeShed, AgeWait, BacklogGreen, BacklogRed, BacklogRedShed, BacklogYellow,
+            CircuitHalfOpen, CircuitOpen, ColdStart, EmergencyMode, FallbackCircuitOnly, FallbackConservative,
+            FallbackPermissive, ManualOverride, ObserveOnly, StatsStale, Untracked,
         };
         if seen.advised.is_some() {
             assert_eq!((seen.reason, seen.delay_ns, seen.shed), (ObserveOnly, 0, false));
