@@ -25,7 +25,7 @@ ACTS = {
     "take_ticket": 14,
     "take_saved": 5,
     "take_share": 12,
-    "take_counts": 2,
+    "take_counts": 4,
     "due_in": 14,
     "foresee": 5,
     "leave_places": 4,

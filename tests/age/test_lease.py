@@ -187,14 +187,14 @@ class TestWhoIsHeld:
     def test_a_jump_is_told_early(self) -> None:
         lease = after_a_call(attrs.evolve(ALL_FITS, cap_jobs=4))
         assert [lease.decide(MEDIUM, 200_000) for _ in range(2)] == [True, True]
-        assert lease.call_at_us is None
+        assert lease.call_at_us == SECOND_US
         assert lease.decide(MEDIUM, 200_000)
         assert lease.call_at_us == 200_000
 
     def test_a_stale_decision_does_not_call_early(self) -> None:
         lease = after_a_call(attrs.evolve(ALL_FITS, cap_jobs=1))
-        assert lease.decide_stale(MEDIUM, 2 * SECOND_US)
-        assert lease.call_at_us is None
+        assert lease.decide_stale(MEDIUM, 200_000)
+        assert lease.call_at_us == SECOND_US
 
 
 class TestWhatIsDealt:
@@ -234,19 +234,24 @@ class TestWhatIsDealt:
         lease.unhold(MEDIUM, patient=False, asked=True)
         assert lease.renew(SECOND_US, answer(medium=attrs.evolve(NOTHING, go_jobs=1)))[MEDIUM] == NOBODY
         for _ in range(3):
-            lease.enqueued(dealt=False, succeeded=True)
+            lease.let_go_anyway(MEDIUM)
         assert told(lease, 2 * SECOND_US)[2] == 2
 
-    def test_a_dealt_job_that_failed_is_given_back_and_a_debt_is_carried(self) -> None:
-        lease = after_a_call()
-        lease.enqueued(dealt=True, succeeded=True)
+    def test_a_job_that_was_not_enqueued_is_taken_back_and_a_debt_is_carried(self) -> None:
+        lease = after_a_call(ALL_FITS)
         for _ in range(2):
-            lease.enqueued(dealt=True, succeeded=False)
+            lease.take_back()  # they were dealt a place, which the state counted by itself
         assert told(lease, SECOND_US)[2] == 0
-        lease.renew(SECOND_US, answer())
-        for succeeded in (True, True, False, True):
-            lease.enqueued(dealt=False, succeeded=succeeded)
+        lease.renew(SECOND_US, answer(medium=ALL_FITS))
+        assert all(lease.decide(MEDIUM, SECOND_US) for _ in range(4))
+        lease.take_back()
         assert told(lease, 2 * SECOND_US)[2] == 1
+
+    def test_a_refused_job_that_is_only_observed_counts_as_enqueued(self) -> None:
+        lease = after_a_call()
+        assert not lease.decide(MEDIUM, 10)
+        lease.let_go_anyway(MEDIUM)
+        assert told(lease, SECOND_US)[1:] == (Demand(decided=1), 1)
 
     def test_an_offer_that_a_call_told_of_does_not_count_again(self) -> None:
         lease = after_a_call(ALL_FITS)
@@ -267,11 +272,48 @@ class TestWhatIsDealt:
 
 
 class TestWhenItCalls:
-    def test_an_idle_process_does_not(self) -> None:
-        assert after_a_call().call_at_us is None
+    def test_after_an_answer_it_is_asked_when_the_terms_have_aged(self) -> None:
+        lease = after_a_call()
+        assert lease.call_at_us == SECOND_US
+        assert not lease.is_due(SECOND_US - 1)
+        assert lease.call_at_us == SECOND_US
 
-    def test_a_sampler_always_does(self) -> None:
-        assert after_a_call(sampler=True).call_at_us == SECOND_US
+    def test_who_has_nothing_to_tell_does_not_until_an_offer_comes(self) -> None:
+        lease = after_a_call(ALL_FITS)
+        assert not lease.is_due(SECOND_US)
+        assert lease.call_at_us is None
+        assert not lease.is_due(90 * SECOND_US)
+        assert lease.decide_stale(MEDIUM, 90 * SECOND_US)
+        assert lease.is_due(90 * SECOND_US)
+
+    def test_the_first_call_has_nothing_to_tell(self) -> None:
+        lease = QueueLease(SETTINGS, "a1", (0, 0, 0))
+        assert lease.is_due(0)
+        lease.report(0)
+        assert not lease.is_due(10 * SECOND_US)  # in flight
+
+    def test_a_sampler_does_until_nothing_passed_for_ten_ticks(self) -> None:
+        lease = after_a_call(sampler=True)
+        for second in range(1, 11):
+            assert lease.is_due(second * SECOND_US)
+            lease.report(second * SECOND_US)
+            lease.renew(second * SECOND_US, answer(sampler=True))
+        assert not lease.is_due(11 * SECOND_US)
+        assert lease.call_at_us is None
+
+    def test_a_sampler_that_had_something_to_tell_begins_to_count_anew(self) -> None:
+        lease = after_a_call(ALL_FITS, sampler=True)
+        lease.decide(MEDIUM, 8 * SECOND_US)
+        for second in (8, 18):
+            assert lease.is_due(second * SECOND_US)
+            lease.report(second * SECOND_US)
+            lease.renew(second * SECOND_US, answer(sampler=True))
+        assert not lease.is_due(19 * SECOND_US)
+
+    def test_a_debt_alone_is_nothing_to_tell(self) -> None:
+        lease = after_a_call()
+        lease.take_back()
+        assert not lease.is_due(SECOND_US)
 
     def test_who_cannot_read_the_queue_is_no_sampler(self) -> None:
         lease = QueueLease(SETTINGS, NO_SAMPLER, (0, 0, 0))
@@ -279,28 +321,26 @@ class TestWhenItCalls:
         lease.renew(0, answer(sampler=True))
         assert not lease.is_sampler
 
-    @pytest.mark.parametrize("what", ["refused", "enqueued", "waiting"])
+    @pytest.mark.parametrize("what", ["gone", "refused", "observed", "waiting", "let go by the engine"])
     def test_something_to_tell_is_told_when_the_terms_have_aged(self, what: str) -> None:
-        lease = after_a_call()
-        if what == "refused":
-            assert not lease.decide(MEDIUM, 10)
-        elif what == "enqueued":
-            lease.enqueued(dealt=False, succeeded=True)
-        else:
+        lease = after_a_call(ALL_FITS if what in {"gone", "let go by the engine"} else NOTHING)
+        if what in {"gone", "refused"}:
+            assert lease.decide(MEDIUM, 10) is (what == "gone")
+        elif what == "observed":
+            lease.let_go_anyway(MEDIUM)
+        elif what == "waiting":
             assert lease.take_ticket(MEDIUM, 10) is not None
+        else:
+            assert lease.levels[MEDIUM].take_share()
         assert lease.call_at_us == SECOND_US
+        assert lease.is_due(SECOND_US)
 
-    def test_who_goes_is_told_of_after_the_enqueue(self) -> None:
-        lease = after_a_call(ALL_FITS)
-        assert lease.decide(MEDIUM, 10)
-        assert lease.call_at_us is None
-        lease.enqueued(dealt=False, succeeded=True)
-        assert lease.call_at_us == SECOND_US
-
-    def test_a_dealt_job_plans_no_call(self) -> None:
+    def test_dealt_jobs_are_nothing_to_tell(self) -> None:
         lease = after_a_call()
-        lease.enqueued(dealt=True, succeeded=True)
-        assert lease.call_at_us is None
+        lease.hold(MEDIUM, 10, patient=False)
+        lease.report(10)
+        assert lease.renew(10, answer(medium=attrs.evolve(NOTHING, go_jobs=1)))[MEDIUM].held == 1
+        assert not lease.is_due(2 * SECOND_US)  # the state counted it, and one offer costs one call
 
     def test_woken_from_idleness_it_reports_as_new(self) -> None:
         lease = after_a_call()
@@ -339,14 +379,31 @@ class TestALostStore:
     def test_a_failed_call_is_told_again_a_tick_later(self) -> None:
         lease = after_a_call(ALL_FITS)
         lease.decide(MEDIUM, 10)
-        lease.enqueued(dealt=False, succeeded=True)
         first = lease.report(SECOND_US)
         lease.fail(SECOND_US + 500)
         assert lease.call_at_us == 2 * SECOND_US + 500
         lease.decide(MEDIUM, SECOND_US + 600)
         second = lease.report(2 * SECOND_US)
         assert first.demands[MEDIUM] == Demand(decided=1)
-        assert (second.demands[MEDIUM], second.enqueued, second.since_ms) == (Demand(decided=2), 1, 2_000)
+        assert (second.demands[MEDIUM], second.enqueued, second.since_ms) == (Demand(decided=2), 2, 2_000)
+
+    def test_who_is_held_meanwhile_waits_for_the_next_try(self) -> None:
+        lease = after_a_call()
+        lease.report(SECOND_US)
+        lease.fail(SECOND_US)
+        for now_us in (SECOND_US + 1, SECOND_US + 500_000):
+            lease.hold(MEDIUM, now_us, patient=True)
+            assert lease.call_at_us == 2 * SECOND_US
+            assert not lease.is_due(now_us)
+        assert lease.is_due(2 * SECOND_US)
+
+    def test_where_there_is_nothing_to_tell_it_is_not_tried(self) -> None:
+        lease = after_a_call(sampler=True)
+        lease.report(SECOND_US)
+        lease.fail(SECOND_US)  # and no sampler any more
+        assert not lease.is_due(2 * SECOND_US)
+        lease.hold(MEDIUM, 3 * SECOND_US, patient=False)
+        assert lease.is_due(3 * SECOND_US)
 
     def test_the_last_terms_go_on_for_three_ticks(self) -> None:
         lease = after_a_call(attrs.evolve(ALL_FITS, share_ppm=999_999, cap_jobs=3))
@@ -367,7 +424,6 @@ class TestALostStore:
             now_us += SECOND_US
             for _ in range(admitted_a_tick):
                 lease.decide(MEDIUM, now_us)
-                lease.enqueued(dealt=False, succeeded=True)
             lease.report(now_us)
             lease.renew(now_us, answer(others, medium, others))
         while not lease.is_safe:
@@ -413,8 +469,104 @@ class TestALostStore:
         lease.renew(now_us + SECOND_US, answer(medium=ALL_FITS))
         assert not lease.is_safe
         assert lease.decide(MEDIUM, now_us + SECOND_US)
-        lease.enqueued(dealt=False, succeeded=True)
         assert lease.call_at_us == now_us + 2 * SECOND_US
+
+
+@attrs.define
+class Lock:
+    """Counts how often it was taken."""
+
+    taken: int = 0
+
+    def __call__(self) -> Lock:
+        return self
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def state(lease: Lease) -> list[object]:
+    return [getattr(lease, name) for name in Lease.__slots__]
+
+
+class TestWhatAnEngineLetsGo:
+    @given(
+        terms=st.builds(
+            Terms,
+            st.sampled_from([0, 1, 333_333, 999_999, MILLION]),
+            st.integers(0, 9),
+            *(st.just(0) for _ in range(5)),
+        ),
+        phase=st.integers(0, MILLION - 1),
+        offers=st.integers(1, 30),
+    )
+    def test_it_and_who_is_asked_let_go_what_offers_would(self, terms: Terms, phase: int, offers: int) -> None:
+        alone, both = Lease(phase), Lease(phase)
+        for lease in (alone, both):
+            lease.renew(0, terms)
+        for _ in range(offers):
+            assert (both.take_share() or both.offer()) == alone.offer()
+        assert (both.carry_ppm, both.used) == (alone.carry_ppm, alone.used)
+        assert both.take_counts()[0] <= alone.used
+
+    def test_where_it_does_not_nothing_has_happened(self) -> None:
+        for terms in (NOTHING, attrs.evolve(ALL_FITS, cap_jobs=1), attrs.evolve(ALL_FITS, share_ppm=1)):
+            lease = Lease(0)
+            lease.renew(0, terms)
+            before = state(lease)
+            assert not lease.take_share()
+            assert not lease.take_saved(0)
+            assert state(lease) == before
+
+    @pytest.mark.parametrize(("share_ppm", "goes"), [(MILLION, 4), (999_999, 9)])
+    def test_while_all_fits_half_of_the_cap_is_left_to_who_tells_of_more(self, share_ppm: int, goes: int) -> None:
+        lease = Lease(MILLION - 1)
+        lease.renew(0, attrs.evolve(ALL_FITS, share_ppm=share_ppm, cap_jobs=9))
+        assert sum(lease.take_share() for _ in range(20)) == goes
+
+    def test_a_ticket_is_taken_only_where_its_job_may_go(self) -> None:
+        lease = Lease(0)
+        lease.renew(0, Terms(0, 0, MILLION, 2 * MILLION, 1, 0, 0))
+        assert [lease.take_saved(0) for _ in range(3)] == [True, True, False]
+        assert lease.foresee_us(0) == SECOND_US
+        assert [lease.take_saved(SECOND_US) for _ in range(2)] == [True, False]
+        assert lease.take_counts() == (0, 3)
+
+    def test_each_is_told_of_once(self) -> None:
+        lease = after_a_call(Terms(MILLION, 100, 0, 2 * MILLION, 1, 0, 0))
+        medium = lease.levels[MEDIUM]
+        assert all(medium.take_share() for _ in range(3))
+        assert medium.take_saved(0)
+        assert lease.is_due(SECOND_US)
+        assert medium.take_share()
+        assert told(lease, SECOND_US)[1:] == (Demand(decided=4, gone=1), 5)
+        lease.renew(SECOND_US, answer())
+        assert told(lease, 2 * SECOND_US)[1:] == (Demand(), 0)
+
+    def test_it_counts_towards_what_passes_when_the_store_is_lost(self) -> None:
+        lease, now_us = after_a_call(), 0
+        medium = Terms(MILLION, 200, 0, 0, 0, 0, 0)
+        for _ in range(20):
+            lease.report(now_us := now_us + SECOND_US)
+            lease.renew(now_us, answer(medium=medium))
+            assert sum(lease.levels[MEDIUM].take_share() for _ in range(150)) == 100
+        while not lease.is_safe:
+            lease.report(now_us := now_us + SECOND_US)
+            lease.fail(now_us)
+        assert lease.levels[MEDIUM].rate_ujobs_per_s == pytest.approx(0.9 * 100 * MILLION, rel=0.05)
+
+    def test_it_keeps_apart_from_what_is_done_under_the_lock(self) -> None:
+        lock = Lock()
+        lease = Lease(0, lock)
+        lease.renew(0, ALL_FITS)
+        assert lock.taken == 0  # whoever renews has it already
+        lease.take_share()
+        lease.take_saved(0)
+        lease.take_counts()
+        assert lock.taken == 3
 
 
 def test_no_count_is_lost_whatever_happens() -> None:
@@ -424,12 +576,16 @@ def test_no_count_is_lost_whatever_happens() -> None:
         told_decided = told_enqueued = 0
         for _ in range(200):
             now_us += draw.randrange(400_000)
-            step = draw.randrange(3)
+            step = draw.randrange(4)
             if step == 0:
                 decided += 1
-                if lease.decide(LOW, now_us):
-                    lease.enqueued(dealt=False, succeeded=True)
-                    enqueued += 1
+                enqueued += lease.decide(LOW, now_us)
+            elif step == 3:
+                went = lease.levels[LOW].take_share()
+                decided, enqueued = decided + went, enqueued + went
+                if went and draw.random() < 0.2:
+                    lease.take_back()
+                    enqueued -= 1
             elif step == 1 and not lease.in_flight:
                 sent = lease.report(now_us)
             elif lease.in_flight and draw.random() < 0.5:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backpressure._model.decision import issued
 from backpressure._model.errors import ControllerNotStartedError, InvalidPriorityError, InvalidQueueError
-from backpressure._model.vocabulary import Priority, Reason, Zone
+from backpressure._model.vocabulary import AGE_REASONS, Priority, Reason, Zone
 from engine.parity.host import FakeHost, plain
 from engine.parity.test_engines_agree import SECOND, SETTINGS
 
@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, module: EngineModule, chosen: EngineSettings = SETTINGS) -> None:
         self.now_ns = 7_000 * SECOND
-        self.host = StillHost(lambda: self.now_ns)
+        self.host = StillHost(lambda: self.now_ns, module.Lease)
         self.engine: Engine = module.Engine(chosen, self.host)
         self.host.engine = self.engine
         self.engine.set_running(True)
@@ -158,6 +158,8 @@ def test_what_was_foreseen_is_what_happens(
         decided = world.engine.suggest_throttle(priority, name)
         if any(what[0] in {"read", "check_poller"} for what in world.host.told[told:]):
             continue
+        if seen._answer.reason is Reason.COLD_START and decided.reason in AGE_REASONS:
+            continue  # what a budget will say that there is not yet is not known
         assert issued(seen._answer._replace(timestamp=decided.timestamp), None) == decided
         assert seen.retry_after == decided.retry_after
 

@@ -237,6 +237,7 @@ class ControllerBase(Uncopied):
     def _set_stopped(self) -> None:
         self._end()
         self._sleeper.stop()
+        self._budgets.close()
         self._host.sights.release()
         if self._metrics is not None:
             self._metrics.remove(self._health)

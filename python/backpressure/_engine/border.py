@@ -250,7 +250,8 @@ class Engine(Protocol):
     def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Tell what would be decided now, without a ticket; nothing is taken, counted, read, kept or told.
 
-        Where a read would come first, what it would bring is not known: a cold start, or what an old sample says.
+        Where a read would come first, what it would bring is not known: a cold start, or what an old sample says. So it
+        is of a queue whose age is held and that has no state yet: a cold start.
         """
         ...
 

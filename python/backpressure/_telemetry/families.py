@@ -101,7 +101,9 @@ _ALL = (
         "priority",
     ),
     _gauge("backpressure_share", "Part of the demand that is granted, 1 if all of it.", "livemax", "queue", "priority"),
-    _gauge("backpressure_processes", "About how many producing processes share the queue's budget.", "livemax", "queue"),
+    _gauge(
+        "backpressure_processes", "About how many producing processes share the queue's budget.", "livemax", "queue"
+    ),
     _gauge(
         "backpressure_lease_state",
         "1 for the state of this process's lease: coordinated, new (never had one) or safe (the store is lost).",

@@ -230,11 +230,13 @@ impl<H: Host> Call<'_, H> {
     /// Makes the answer of what the budget of a queue whose age is held says.
     fn judged(&self, judged: Judged, sample: Option<&Sample>) -> Answer<H::Object> {
         let Judged { zone, delay_ns, shed, reason, lease } = judged;
+        // As for a refusal: a ready answer does not note that its queue is asked for.
+        let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
         Answer {
             shed,
             zone,
             backlog: sample.map(|sample| sample.backlog),
-            until_ns: lease.as_ref().map(|(_, _, until_ns)| *until_ns),
+            until_ns: lease.as_ref().map(|(_, _, until_ns)| ready_ns.min(*until_ns)),
             lease: lease.map(|(lease, by_line, _)| (lease, by_line)),
             ..self.wait(reason, delay_ns)
         }
@@ -471,7 +473,7 @@ impl<H: Host> Call<'_, H> {
             let asked = self.queue.asked(self.priority);
             if let Some((lease, by_line)) = &answer.lease {
                 kind = if *by_line { Kind::ByLine } else { Kind::ByShare };
-                asked.lease.store(Some(Arc::clone(lease)));
+                drop(asked.lease.swap(Some(Arc::clone(lease))));
             }
             let epoch = self.mode.epoch;
             let decision = self.host.share(object);

@@ -12,6 +12,7 @@ from backpressure._controller.outcome import is_plain
 from backpressure._model.decision import Answer, ThrottleDecision
 from backpressure._model.errors import ControllerNotStartedError
 from backpressure._model.vocabulary import Priority, Reason, Zone
+from engine.parity.budget import FakeBudget
 from support.breaker_model import shown_word
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ def plain(value: object) -> object:
 
 
 class FakeHost:
-    """See `border.Host`. `built` is what answers were made of, `gone` the evicted, `told` the rest."""
+    """See `border.Host`. `built` is what answers were made of, `gone` the evicted, `told` the rest.
+
+    `make_lease` is the engine's, where it is to hold ages.
+    """
 
     engine: Engine
 
-    def __init__(self, now_ns: Callable[[], int]) -> None:
+    def __init__(self, now_ns: Callable[[], int], make_lease: Callable[..., Any] | None = None) -> None:
         self.now_ns: Callable[[], int] | None = now_ns
         self.next_read: tuple[str, int] = ("fail", 0)
         self.read_first = False
@@ -46,14 +50,20 @@ class FakeHost:
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
         self.long_ways = 0
+        self.budget = FakeBudget(make_lease, now_ns) if make_lease is not None else None
         self._clock = now_ns
         self._sleeper: Any = SimpleNamespace(now_ns=now_ns)
         self._ticks = itertools.count()
 
     def judge(self, queue_name: str, priority: Priority) -> Judged:
-        raise AssertionError((queue_name, priority))
+        self.told.append(("judge", queue_name, priority))
+        assert self.budget is not None
+        return self.budget.judge(queue_name, priority)
 
-    foresee = judge
+    def foresee(self, queue_name: str, priority: Priority) -> Judged:
+        self.built.append(("foresee", queue_name, priority))
+        assert self.budget is not None
+        return self.budget.foresee(queue_name, priority)
 
     def forget(self) -> None:
         """Clear what was written down."""

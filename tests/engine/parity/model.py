@@ -13,21 +13,25 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import ControllerNotStartedError
 from backpressure._model.vocabulary import Priority, Reason, Zone
+from engine.parity.budget import FakeBudget, ModelLease
 from support.breaker_model import CLOSED, OPEN, BreakerModel, ModelTicket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backpressure._age.lease import AnyLease
+    from backpressure._engine.laws.age import Judged
     from backpressure._engine.laws.three_zone import ThreeZoneLaw
     from backpressure._engine.settings import EngineSettings
 
 T = TypeVar("T")
 
 OTHERS = "__other__"
-REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN)
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED)
 SECOND = 1_000_000_000
 BUCKETS = tuple(Fraction(bound) * SECOND for bound in ("0.001", "0.01", "0.1", "0.5", "1", "2.5", "5", "10"))
 BY_LAW = {Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED}
@@ -76,6 +80,17 @@ class Sample:
     oldest_age_ns: int | None
 
 
+@dataclass(frozen=True)
+class Lent:
+    """A go by which a lease may let further jobs go, while nothing of what it was told on has changed."""
+
+    answer: Answer
+    lease: AnyLease
+    by_line: bool
+    until_ns: int
+    told_on: tuple[object, ...]
+
+
 @dataclass(eq=False)
 class Queue:
     """What is known of one queue."""
@@ -89,6 +104,7 @@ class Queue:
     # By what was computed, when it was; ``None`` where that lets none in.
     let_in_before: dict[Priority, tuple[Reason, int] | None] = field(default_factory=dict)
     hurry_at_ns: dict[Priority, int] = field(default_factory=dict)
+    lent: dict[Priority, Lent] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -140,6 +156,9 @@ class DecisionModel:
         self.told_to_engines: list[tuple[object, ...]] | None = None
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
+        self.budget = FakeBudget(ModelLease, now_ns)
+        self.let_go = 0  # by leases, without asking
+        self.epoch = 0  # of all that voids what is lent
 
     # Deciding.
 
@@ -165,6 +184,8 @@ class DecisionModel:
             return answer
         if queue is None:
             return self._foreseen_of_newcomer(priority, name)
+        if self._holds_age(name):
+            return self._told(priority, name, queue, self.budget.foresee(name, priority))
         if queue.sample is not None:
             return self._judged(priority, name, queue.sample)
         if self._rests(queue):
@@ -249,7 +270,8 @@ class DecisionModel:
             return answer, queue
         if queue is None:
             return self._fallback(priority, queue_name, Reason.UNTRACKED), None
-        return self._by_backlog(priority, queue_name, queue), queue
+        by = self._by_budget if self._holds_age(queue_name) else self._by_backlog
+        return by(priority, queue_name, queue), queue
 
     def _before_the_law(self, priority: Priority, name: str, queue: Queue | None) -> Answer | None:
         breaker = queue.breaker if queue else None
@@ -276,6 +298,37 @@ class DecisionModel:
     @staticmethod
     def _attempts(priority: Priority, breaker: BreakerModel) -> bool:
         return breaker.circuit.high_attempts and priority is Priority.HIGH
+
+    def _holds_age(self, name: str) -> bool:
+        return isinstance(self._of(name, "law"), AgeLaw)
+
+    def _by_budget(self, priority: Priority, name: str, queue: Queue) -> Answer:
+        """Ask the budget, or go by what it lent: when jobs do so by themselves is the engines' choice, not how many."""
+        told_on = (queue.sample, queue.breaker.word(), self.epoch)
+        asked = ("judge", name, priority)
+        if (self.told_to_engines or [])[len(self.told) : len(self.told) + 1] == [asked]:
+            self.told.append(asked)
+            judged = self.budget.judge(name, priority)
+            answer = self._told(priority, name, queue, judged)
+            if judged.lease is not None and queue.breaker.state == CLOSED:
+                # No longer than a sample is believed: the queue's use is noted when the budget is asked.
+                until_ns = min(judged.until_ns, self.now_ns() + self.settings.cache_ttl_ns)
+                queue.lent[priority] = Lent(answer, judged.lease, judged.patient, until_ns, told_on)
+            return answer
+        lent = queue.lent[priority]
+        now_ns = self.now_ns()
+        goes = lent.lease.take_saved(now_ns // 1_000) if lent.by_line else lent.lease.take_share()
+        assert goes
+        assert now_ns <= lent.until_ns
+        assert lent.told_on == told_on
+        self.let_go += 1
+        return lent.answer
+
+    @staticmethod
+    def _told(priority: Priority, name: str, queue: Queue, judged: Judged) -> Answer:
+        backlog = None if queue.sample is None else queue.sample.backlog
+        answer = Answer(priority, name, judged.reason, shed=judged.shed, backlog=backlog, zone=judged.zone)
+        return throttled(answer, judged.delay_ns)
 
     def _by_backlog(self, priority: Priority, name: str, queue: Queue) -> Answer:
         reason = self._refresh(name, queue)
@@ -419,6 +472,7 @@ class DecisionModel:
     def forget_samples(self) -> None:
         for queue in self.queues.values():
             queue.sample = queue.failed_ns = None
+        self.epoch += 1
 
     def _refresh(self, name: str, queue: Queue) -> Reason | None:
         """Read on the caller's path where nobody else does, and look after a poller that seems to be dead."""
@@ -468,15 +522,19 @@ class DecisionModel:
 
     def configure(self, settings: EngineSettings) -> None:
         self.settings = settings
+        self.epoch += 1
 
     def set_running(self, running: bool) -> None:
         self.running = running
+        self.epoch += 1
 
     def set_override(self, enabled: bool, until_ns: int | None = None) -> None:
         self.override_until_ns = None if not enabled else math.inf if until_ns is None else until_ns
+        self.epoch += 1
 
     def set_emergency(self, enabled: bool) -> None:
         self.in_emergency = enabled
+        self.epoch += 1
 
     def emergency(self) -> bool:
         return self.in_emergency
@@ -489,6 +547,7 @@ class DecisionModel:
             raise ControllerNotStartedError("start it")
         if self.override_until_ns is not None and not self.override():
             self.override_until_ns = None
+            self.epoch += 1
             self.told.append(("override ended",))
 
     # Queues.
@@ -526,6 +585,7 @@ class DecisionModel:
                 for priority in Priority:
                     self._counts(OTHERS, priority).add(self.counts.pop((name, priority), Counts()))
                 self.gone.add(name)
+                self.epoch += 1
 
     def queue_names(self) -> list[str]:
         return list(self.queues)
@@ -543,6 +603,7 @@ class DecisionModel:
             name
             for name, queue in self.queues.items()
             if queue.sample is not None
+            and not self._holds_age(name)
             and now_ns - queue.used_ns <= idle_ns
             and {advise(self._law(name), each, queue.sample.backlog)[0] for each in queue.computed_on} - {Zone.GREEN}
         ]
@@ -558,6 +619,7 @@ class DecisionModel:
         for queue in self.queues.values():
             found += [queue.sample.as_of_ns + age_ns for age_ns in ages] if queue.sample else []
             found += [queue.breaker.retry_at_ns(), queue.used_ns + 10 * settings.cache_ttl_ns]
+            found += [lent.until_ns for lent in queue.lent.values()]
         return sorted({int(edge) for edge in found if edge is not None and self.now_ns() < edge < math.inf})
 
     def _law(self, name: str) -> ThreeZoneLaw:

@@ -22,9 +22,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from backpressure._age.protocol import MILLION, Terms
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.settings import CircuitSettings, EngineSettings, PatternSettings
 from backpressure._engine.totals import Totals
+from backpressure._model.budget import BudgetSettings
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.vocabulary import Priority, Reason, Zone
 from engine.parity.host import FakeHost, plain
@@ -34,10 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from backpressure._engine.border import Engine, EngineModule
+    from engine.parity.budget import FakeBudget
 
 MS = 1_000_000
 SECOND = 1_000 * MS
 ORIGIN = 7_000 * SECOND + 123_456
+AGED = "r"  # the queue whose age is held
 
 LAW = ThreeZoneLaw(
     windows=((10, 20, 120), (100, 200, 400), (1_000, 2_000, 4_000)),
@@ -48,6 +53,7 @@ LAW = ThreeZoneLaw(
     shed_permille=800,
     scale_yellow=True,
 )
+AGE = AgeLaw(BudgetSettings.of(5.0), sheds_medium=False, safe_rate=0.0)
 CIRCUIT = CircuitSettings(
     failure_threshold=2,
     recovery_threshold=2,
@@ -59,7 +65,7 @@ CIRCUIT = CircuitSettings(
 SETTINGS = EngineSettings(
     law=LAW,
     circuit=CIRCUIT,
-    laws={"own": attrs.evolve(LAW, windows=((1, 2, 3),) * 3, scale_yellow=False)},
+    laws={"own": attrs.evolve(LAW, windows=((1, 2, 3),) * 3, scale_yellow=False), AGED: AGE},
     circuits={"own": attrs.evolve(CIRCUIT, failure_threshold=1, recovery_threshold=1, high_attempts=True)},
     observed={},
     patterns=(),
@@ -73,6 +79,7 @@ SETTINGS = EngineSettings(
     polling=True,
     observe=False,
     max_queues=3,
+    holds_ages=True,
 )
 # Bounds of the zones and both sides of them; yellow, the narrowest, has more than its share.
 BACKLOGS = [
@@ -103,7 +110,7 @@ BACKLOGS = [
 BACKLOGS += [2_000, 2_001, 4_000, 2**53 - 1]
 # From one case of a call into another: durations of the breaker, ages of samples, idleness.
 SPANS = [edge * MS for edge in (0, 50, 300, 400, 700, 1_000, 2_000, 3_000, 5_000, 20_000)]
-NAMES = ["q", "own", "über", "r", "s"]
+NAMES = ["q", "own", "über", AGED, "s"]
 
 
 class Text(str):
@@ -141,13 +148,23 @@ sections = st.sampled_from(
         {"patterns": PATTERNS, "one_mode": False},
     ]
 )
+terms = st.builds(
+    Terms,
+    share_ppm=st.sampled_from([0, 300_000, 999_999, MILLION, MILLION, MILLION]),
+    cap_jobs=st.sampled_from([0, 1, 2, 7, 100, 100]),
+    rate_ujobs_per_s=st.sampled_from([0, 123_457, 3 * MILLION, 10**9]),
+    burst_ujobs=st.sampled_from([0, MILLION, 5 * MILLION + 1, 100 * MILLION]),
+    fill=st.sampled_from([0, 1, 1]),
+    go_jobs=st.just(0),
+    remainder_ppm=st.integers(0, MILLION - 1),
+)
 all_settings = st.builds(
     lambda fallback, own, **changes: attrs.evolve(
         SETTINGS, fallback_reason=fallback[0], fallback_ns=fallback[1], **own, **changes
     ),
     fallbacks,
     sections,
-    law=st.sampled_from([LAW, LAW, attrs.evolve(LAW, shed_permille=0, scales=((5, 3), (2, 3), (1, 3)))]),
+    law=st.sampled_from([LAW, LAW, LAW, AGE, attrs.evolve(LAW, shed_permille=0, scales=((5, 3), (2, 3), (1, 3)))]),
     polling=st.booleans(),
     observe=st.sampled_from([False, False, True]),
     degrade_ns=st.sampled_from([0, 1, 3 * SECOND]),
@@ -186,7 +203,7 @@ class Life(RuleBasedStateMachine):
     def make(self, chosen: EngineSettings) -> None:
         self.model = DecisionModel(chosen, self.time)
         for module in self.modules.values():
-            host = FakeHost(self.time)
+            host = FakeHost(self.time, module.Lease)
             host.engine = module.Engine(chosen, host)
             self.subjects.append(Subject(module, host.engine, host))
         self.all(lambda engine: engine.set_running(True))
@@ -462,6 +479,61 @@ class Life(RuleBasedStateMachine):
         self.suggest(priority, newcomer, 1)
         self.suggest(priority, name, 1)
 
+    # Budgets.
+
+    def budgets(self, act: Callable[[FakeBudget], object]) -> None:
+        """Do the same to the budgets of all, and compare what comes of it."""
+        assert self.model.budget is not None
+        came = [act(subject.host.budget) for subject in self.subjects if subject.host.budget is not None]
+        assert [act(self.model.budget)] * len(came) == came
+
+    @rule(
+        name=names | st.just(AGED),
+        priority=st.sampled_from(Priority),
+        granted=terms,
+        fresh_ns=spans,
+        off_ns=offsets,
+        jobs=st.integers(0, 8),
+    )
+    def renew(self, name: str, priority: Priority, granted: Terms, fresh_ns: int, off_ns: int, jobs: int) -> None:
+        self.budgets(lambda budget: budget.renew(name, priority, granted, fresh_ns))
+        self.suggest(priority, name, jobs)
+        self.peek(priority, name)
+        self.now_ns += max(0, fresh_ns + off_ns)
+        self.suggest(priority, name, 2)
+
+    @rule(
+        name=names | st.just(AGED),
+        priority=st.sampled_from(Priority),
+        act=st.sampled_from(["offer", "take_ticket", "prolong", "leave_places", "is_used_up"]),
+    )
+    def use_its_lease(self, name: str, priority: Priority, act: str) -> None:
+        def use(budget: FakeBudget) -> object:
+            lease = budget.lease(name, priority)
+            if act == "take_ticket":
+                return lease.due_in_us(lease.take_ticket(), budget.now_us())
+            return lease.leave_places(2) if act == "leave_places" else getattr(lease, act)()
+
+        self.budgets(use)
+        self.suggest(priority, name, 1)
+
+    @rule(zone=st.sampled_from([None, *Zone]), is_safe=st.sampled_from([False, False, True]))
+    def tell_of_the_age(self, zone: Zone | None, is_safe: bool) -> None:
+        def tell(budget: FakeBudget) -> None:
+            budget.zone, budget.is_safe = zone, is_safe
+
+        self.budgets(tell)
+
+    @rule(priority=priorities, holds=st.integers(1, 2), by_gate=st.booleans())
+    def have_callers_wait_outside(self, priority: Any, holds: int, by_gate: bool) -> None:
+        def hold(budget: FakeBudget) -> None:
+            budget.holds = holds
+
+        self.budgets(hold)
+        self.work(priority, AGED, ["fine"], by_gate, fresh=False)
+        self.plan(priority, AGED)
+        self.budgets(lambda budget: setattr(budget, "holds", 0))
+
     # Switches.
 
     @rule(enabled=st.booleans(), for_ns=spans | spans | st.none())
@@ -515,6 +587,9 @@ class Life(RuleBasedStateMachine):
             assert {type(total) for total in totals.values()} <= {Totals}
             for name in NAMES:
                 self._compare_queue(engine, name)
+        self.budgets(_shown)
+        self.happened["let go by a lease"] += model.let_go
+        model.let_go = 0
 
     def _compare_queue(self, engine: Engine, name: str) -> None:
         breaker, expected = engine.breaker(name, False), self.model.breaker(name, False)
@@ -535,6 +610,18 @@ def _attempt(call: Callable[[Any, Any], Any], engine: Any, part: Any) -> Any:
         return call(engine, part)
     except Exception as error:  # noqa: BLE001 - errors are answers here
         return type(error), str(error)
+
+
+def _shown(budget: FakeBudget) -> object:
+    """Return all that can be seen of the leases; their counts are taken by that."""
+    now_us = budget.now_us()
+    return {
+        key: (
+            *(lease.share_ppm, lease.cap_jobs, lease.used, lease.rate_ujobs_per_s, lease.remainder_ppm),
+            *(lease.foresee_us(now_us), lease.take_counts()),
+        )
+        for key, lease in budget.leases.items()
+    }
 
 
 def _real_reason(answer: Any) -> Reason | None:
@@ -582,4 +669,5 @@ def test_nobody_can_tell_them_apart(engine_modules: Mapping[str, EngineModule]) 
     assert {reason for reason in Reason if reasons[reason] < 50} == set(), reasons
     assert {event for event in EVENTS if happened[event] < 50} == set(), happened
     assert happened["1 to 2"] >= 200, happened
+    assert happened["let go by a lease"] >= 500, happened
     assert 500 <= happened["long way"] <= len(engine_modules) * happened["job"] - 500, happened

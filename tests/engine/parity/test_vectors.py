@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from backpressure._age.protocol import Terms
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.settings import CircuitSettings, EngineSettings
 from backpressure._engine.totals import Totals
 from backpressure._engine.word import state_of
-from backpressure._model.vocabulary import Reason
+from backpressure._model.vocabulary import AGE_REASONS, Reason
 from engine.parity.host import FakeHost
 from support.breaker_model import shown_word
 
@@ -43,11 +44,13 @@ def test_vectors_reach_everything() -> None:
     assert min(changes[change] for change in wanted) >= 10, changes
     answers = [step[3] for life in read("decision")["lives"] for step in life["steps"] if step[3]]
     reasons = Counter(answer[0] for answer in answers) + Counter(answer[7][0] for answer in answers if answer[7])
-    # A second queue, for which there is no room, is the machine's to try.
-    assert {reason for reason in Reason if reasons[reason] < 10} == {Reason.UNTRACKED}, reasons
+    # A second queue, for which there is no room, is the machine's to try, and so are queues whose age is held.
+    assert {reason for reason in Reason if reasons[reason] < 10} == {Reason.UNTRACKED, *AGE_REASONS}, reasons
     told = Counter((step[1], bool(step[3])) for life in read("lease") for step in life["steps"])
-    asked = ("offer", "offer_stale", "is_used_up", "take_saved", "due_in", "foresee")
+    asked = ("offer", "offer_stale", "is_used_up", "take_share", "take_saved", "due_in", "foresee")
     assert min(told[act, answer] for act in asked for answer in (False, True)) >= 10, told
+    counts = [step[3] for life in read("lease") for step in life["steps"] if step[1] == "take_counts"]
+    assert min(sum(map(bool, column)) for column in zip(*counts, strict=True)) >= 10, counts
 
 
 def test_breaker(engine_module: Any) -> None:
@@ -77,6 +80,35 @@ def test_breaker(engine_module: Any) -> None:
             assert breaker.word == word, step
             assert (breaker.retry_at_ns(word) if state_of(word) else None) == retry_at_ns, step
         assert changes == life["changes"]
+
+
+def test_lease(engine_module: EngineModule) -> None:
+    for life in read("lease"):
+        lease: Any = engine_module.Lease(life["phase_ppm"])
+        tickets: dict[int, int] = {}  # as the engine tells them, by number
+        for step in life["steps"]:
+            now_us, act, arguments, answer, state = step
+            match act:
+                case "renew":
+                    share, cap, rate, burst, fill, remainder = arguments
+                    got = lease.renew(now_us, Terms(share, cap, rate, burst, fill, 0, remainder))
+                case "take_ticket":
+                    got, tickets[answer] = answer, lease.take_ticket()
+                case "due_in":
+                    got = lease.due_in_us(tickets[arguments[0]], now_us) if tickets else answer
+                case "foresee":
+                    got = lease.foresee_us(now_us)
+                case "take_saved":
+                    got = lease.take_saved(now_us)
+                case "take_counts":
+                    got = [*lease.take_counts()]
+                case "offer_stale":
+                    got = lease.offer_stale(aged=arguments[0])
+                case _:
+                    got = getattr(lease, act)(*arguments)
+            assert got == answer, step
+            seen = lease.used, lease.cap_jobs, lease.rate_ujobs_per_s, lease.remainder_ppm
+            assert seen == (state[1], state[2], state[5], state[8]), step
 
 
 def tuples(value: Any) -> Any:

@@ -26,7 +26,7 @@ class Judged(NamedTuple):
         reason: why, as the decision and its count tell.
         lease: by what further jobs of the same priority may go without asking; ``None``: each is to ask.
         patient: whether they go by the line's word, not by the share's.
-        until_ns: last monotonic instant at which they may.
+        until_ns: last monotonic instant at which they may. Only beside a go, as is the lease.
     """
 
     zone: Zone | None

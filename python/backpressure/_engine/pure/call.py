@@ -172,7 +172,7 @@ class Call:
         if ask.cold is not None:
             return Draft(ask.cold)
         if settings.holds_ages and isinstance(settings.law_of(queue.name), AgeLaw):
-            return _judged(self._host.judge(queue.name, self._priority), sample)
+            return self._judged(self._host.judge(queue.name, self._priority), sample)
         expired = sample is None or (not settings.polling and sample.age_ns(now_ns) > settings.cache_ttl_ns)
         if expired and ask.may_read and queue.may_read(settings, now_ns):
             return None
@@ -197,7 +197,7 @@ class Call:
         settings, queue, now_ns = self._mode.settings, self._queue, self._now_ns
         sample = queue.sample
         if settings.holds_ages and isinstance(settings.law_of(queue.name), AgeLaw):
-            return _judged(self._host.foresee(queue.name, self._priority), sample)
+            return self._judged(self._host.foresee(queue.name, self._priority), sample)
         if sample is None:
             return Draft(Reason.COLD_START) if queue.may_read(settings, now_ns) else self._fallback()
         age_ns = sample.age_ns(now_ns)
@@ -209,6 +209,16 @@ class Call:
         else:
             (zone, delay_ns, shed, reason, _), finished = self._foreseen_by_law(sample), None
         return Draft(reason, delay_ns, shed, zone, sample.backlog, finished)
+
+    def _judged(self, judged: Judged, sample: Sample | None) -> Draft:
+        """Return what the budget of a queue whose age is held says."""
+        zone, delay_ns, shed, reason, lease, patient, fresh_until_ns = judged
+        until_ns = None
+        if lease is not None:
+            # As for a refusal: an answer that lies ready does not note that its queue is asked for.
+            until_ns = min(fresh_until_ns, self._now_ns + self._mode.settings.cache_ttl_ns)
+        backlog = None if sample is None else sample.backlog
+        return Draft(reason, delay_ns, shed, zone, backlog, until_ns=until_ns, lease=lease, patient=patient)
 
     def _stale(self, sample: Sample, age_ns: int, by_law: Callable[[Sample], Advice]) -> Draft:
         """Return what a sample that is not believed any more advises: less and less, until it is the fallback."""
@@ -369,17 +379,3 @@ class Call:
             last_count=draft.until_count - 1,
         )
         self._table.keep(self._priority, ready)
-
-
-def _judged(judged: Judged, sample: Sample | None) -> Draft:
-    """Return what the budget of a queue whose age is held says."""
-    return Draft(
-        judged.reason,
-        judged.delay_ns,
-        judged.shed,
-        judged.zone,
-        None if sample is None else sample.backlog,
-        until_ns=None if judged.lease is None else judged.until_ns,
-        lease=judged.lease,
-        patient=judged.patient,
-    )

@@ -34,6 +34,8 @@ fn went(lease: &Lease, offers: usize) -> usize {
 fn before_the_first_terms_nobody_goes() {
     let lease = Lease::new(MILLION - 1);
     assert!(!lease.offer());
+    assert!(!lease.take_share());
+    assert!(!lease.take_saved(i64::MAX));
     assert_eq!(lease.foresee_us(i64::MAX), NEVER_US);
     assert!(!lease.is_used_up());
 }
@@ -45,6 +47,51 @@ fn exactly_the_share_goes_and_evenly() {
     }
     let quarter = lease(Terms { share_ppm: 250_000, ..ALL_FITS });
     assert_eq!([(); 8].map(|()| quarter.offer()), [false, false, false, true, false, false, false, true]);
+}
+
+#[test]
+fn while_all_fits_half_of_the_cap_is_left_to_who_tells_of_more() {
+    for (cap_jobs, goes) in [(0, 0), (1, 0), (2, 1), (9, 4), (100, 50)] {
+        let lease = lease(Terms { cap_jobs, ..ALL_FITS });
+        assert_eq!((0..200).filter(|_| lease.take_share()).count(), goes, "{cap_jobs}");
+        assert_eq!(u64::try_from(went(&lease, 200) + goes).unwrap(), cap_jobs);
+    }
+    let not_all = Lease::new(MILLION - 1);
+    not_all.renew(0, Terms { share_ppm: MILLION - 1, cap_jobs: 9, ..ALL_FITS });
+    assert_eq!((0..200).filter(|_| not_all.take_share()).count(), 9);
+}
+
+#[test]
+fn where_the_lease_lets_none_go_by_itself_nothing_has_happened() {
+    for terms in [Terms { share_ppm: MILLION / 2, ..ALL_FITS }, Terms { cap_jobs: 1, ..ALL_FITS }, Terms::default()] {
+        let lease = lease(terms);
+        let before = (lease.share(), lease.line());
+        assert_eq!((lease.take_share(), lease.take_saved(0)), (false, false));
+        assert_eq!((lease.share(), lease.line(), lease.take_counts()), (before.0, before.1, (0, 0)));
+    }
+}
+
+#[test]
+fn of_stale_terms_none_goes_by_itself_but_the_one_that_is_not_all() {
+    let aged = lease(ALL_FITS);
+    assert!(aged.offer_stale(true));
+    aged.prolong();
+    assert!(!aged.take_share(), "half of one is none");
+    let half = lease(Terms { share_ppm: MILLION / 2, ..ALL_FITS });
+    half.offer_stale(true);
+    assert_eq!([(); 2].map(|()| half.take_share()), [true, false]);
+}
+
+#[test]
+fn each_that_goes_by_itself_is_counted_until_that_is_fetched() {
+    let lease = lease(Terms { burst_ujobs: 2 * MILLION, fill: true, ..ALL_FITS });
+    assert!(lease.take_share());
+    assert!(lease.offer(), "counted by who asked");
+    assert_eq!([(); 3].map(|()| lease.take_saved(0)), [true, true, false]);
+    assert_eq!((lease.take_counts(), lease.take_counts()), ((1, 2), (0, 0)));
+    assert!(lease.take_share());
+    lease.renew(0, ALL_FITS);
+    assert_eq!(lease.take_counts(), (1, 0));
 }
 
 #[test]

@@ -55,6 +55,54 @@ fn every_terms_let_their_cap_go_once() {
 }
 
 #[test]
+fn what_a_lease_lets_go_by_itself_goes_once_and_is_counted_once() {
+    // One of a cap of two under each of the terms: both come before the new ones, after them, or one before.
+    assert_ends([(1, 0), (1, 1), (2, 0)], || {
+        let two_fit = Terms { cap_jobs: 2, ..ONE_FITS };
+        let lease = lease(two_fit);
+        let went = race(
+            &lease,
+            [Lease::take_share, Lease::take_share, |lease| renew(lease, Terms { cap_jobs: 2, ..ONE_FITS })],
+        );
+        let went = count(&went);
+        assert_eq!(lease.take_counts(), (went as u64, 0));
+        let after = [(); 3].map(|()| lease.take_share());
+        (went, count(&after))
+    });
+}
+
+#[test]
+fn an_offer_and_what_the_lease_lets_go_by_itself_share_what_is_carried() {
+    // Half a job is carried, and the next half makes one of it: for one of the two, whatever the terms.
+    assert_ends([(false, true), (true, false)], || {
+        let lease = lease(HALF);
+        lease.offer();
+        let went =
+            race(&lease, [|lease: &Lease| lease.take_share(), |lease| lease.offer(), |lease| renew(lease, HALF)]);
+        assert_eq!(lease.take_counts().0, u64::from(went[0]));
+        (went[0], went[1])
+    });
+}
+
+#[test]
+fn counts_are_fetched_once_while_jobs_go() {
+    assert_ends([(0, 2), (1, 1), (2, 0)], || {
+        let lease = lease(HALF);
+        lease.renew(0, Terms { cap_jobs: 9, ..ONE_FITS });
+        let fetched = race(
+            &lease,
+            [
+                |lease: &Lease| u64::from(!lease.take_share()),
+                |lease| u64::from(!lease.take_share()),
+                |lease| lease.take_counts().0,
+            ],
+        );
+        assert_eq!(fetched[..2], [0, 0]);
+        (fetched[2], lease.take_counts().0)
+    });
+}
+
+#[test]
 fn what_an_offer_carries_outlasts_its_terms() {
     assert_ends([1], || {
         let lease = lease(HALF);

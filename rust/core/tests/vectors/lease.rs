@@ -25,6 +25,8 @@ fn act(lease: &Lease, now_us: i64, act: &str, arguments: &Value) -> Value {
         "is_used_up" => json!(lease.is_used_up()),
         "take_ticket" => json!(lease.take_ticket()),
         "take_saved" => json!(lease.take_saved(now_us)),
+        "take_share" => json!(lease.take_share()),
+        "take_counts" => json!(lease.take_counts()),
         "due_in" => json!(lease.due_in_us(u32::try_from(integer(first)).expect("a ticket"), now_us)),
         "foresee" => json!(lease.foresee_us(now_us)),
         "renew" => {
