@@ -106,7 +106,7 @@ _ALL = (
     ),
     _gauge(
         "backpressure_lease_state",
-        "1 for the state of this process's lease: coordinated, new (never had one) or safe (the store is lost).",
+        "1 for the state of this process's lease: coordinated, new (never had one), local or safe (the store is lost).",
         "livemax",
         "queue",
         "state",
