@@ -167,9 +167,9 @@ impl Life {
     /// Holds a decision against what it may have been made from.
     fn judge(&self, before: Word, seen: &Seen) {
         use Reason::{
-            BacklogGreen, BacklogRed, BacklogRedShed, BacklogYellow, CircuitHalfOpen, CircuitOpen, ColdStart,
-            EmergencyMode, FallbackCircuitOnly, FallbackConservative, FallbackPermissive, ManualOverride, ObserveOnly,
-            StatsStale, Untracked,
+            AgeOpen, AgeSafe, AgeShare, AgeShed, AgeWait, BacklogGreen, BacklogRed, BacklogRedShed, BacklogYellow,
+            CircuitHalfOpen, CircuitOpen, ColdStart, EmergencyMode, FallbackCircuitOnly, FallbackConservative,
+            FallbackPermissive, ManualOverride, ObserveOnly, StatsStale, Untracked,
         };
         if seen.advised.is_some() {
             assert_eq!((seen.reason, seen.delay_ns, seen.shed), (ObserveOnly, 0, false));
@@ -201,7 +201,10 @@ impl Life {
                 assert_eq!((real.reason, real.delay_ns), (self.settings.fallback_reason, fallback_ns));
             }
             ColdStart => assert_eq!((real.delay_ns, real.shed), (0, false)),
-            ManualOverride | EmergencyMode | ObserveOnly | Untracked => unreachable!("{real:?}"),
+            ManualOverride | EmergencyMode | ObserveOnly | Untracked | AgeOpen | AgeShare | AgeWait | AgeShed
+            | AgeSafe => {
+                unreachable!("{real:?}")
+            }
         }
     }
 
