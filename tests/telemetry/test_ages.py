@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from backpressure import AgeConfig, BackpressureConfig, PollingConfig, RedisStatsProvider
 from backpressure._age.lease import Lease
-from backpressure._age.protocol import MILLION, Answer, Terms
+from backpressure._age.protocol import MILLION, Answer, BacklogSeen, Terms
 from backpressure._controller.age.budget import Budget
 from backpressure._controller.age.standing import as_dict, standing
 from backpressure._engine.laws.age import AgeLaw
@@ -33,8 +34,12 @@ def by_priority(registry: CollectorRegistry, name: str) -> list[float | None]:
     return [value(registry, name, **QUEUE, priority=priority) for priority in ("high", "medium", "low")]
 
 
-def states(registry: CollectorRegistry) -> list[float | None]:
-    return [value(registry, "lease_state", **QUEUE, state=state) for state in LEASE_STATES]
+def state_of(registry: CollectorRegistry) -> str:
+    """Return the one state that is 1."""
+    told = {state: value(registry, "lease_state", **QUEUE, state=state) for state in LEASE_STATES}
+    assert set(told.values()) == {0, 1}
+    (state,) = (state for state, is_it in told.items() if is_it)
+    return state
 
 
 def page_of(*held: HeldAge) -> CollectorRegistry:
@@ -52,7 +57,7 @@ def test_every_number_of_a_held_age() -> None:
     assert by_priority(registry, "demand_rate") == [60, 180, 360]
     assert by_priority(registry, "share") == [1.0, 0.776, 0.005]
     assert by_priority(registry, "waiting") == [0, 3, 1]
-    assert states(registry) == [1, 0, 0]
+    assert state_of(registry) == "coordinated"
     assert value(registry, "lease_calls_total", result="ok") == 5
     assert value(registry, "lease_calls_total", result="error") == 1
 
@@ -69,7 +74,7 @@ def test_before_the_first_answer_nothing_is_known_of_others() -> None:
     registry = page_of(HELD._replace(state="new", fleet=None, lease_age=None))
     assert [value(registry, name, **QUEUE) for name in NUMBERS] == [5.0, None, None, None, None, None]
     assert by_priority(registry, "demand_rate") == [None, None, None]
-    assert states(registry) == [0, 1, 0]
+    assert state_of(registry) == "new"
 
 
 def test_a_process_that_enqueues_nothing_asks_for_nothing_and_knows_nothing() -> None:
@@ -87,7 +92,7 @@ def test_two_controllers_show_the_latest_answer_the_worst_state_and_all_who_wait
         registry = page_of(*held)
         assert value(registry, "age_seconds", **QUEUE) == 4.0
         assert by_priority(registry, "waiting") == [0, 9, 3]
-        assert states(registry) == [0, 0, 1]
+        assert state_of(registry) == "safe"
     assert worse(HELD._replace(fleet=None, lease_age=None, state="new"), HELD).fleet == HELD.fleet
 
 
@@ -167,10 +172,10 @@ class Standing:
     def told(self) -> dict[str, Any]:
         return as_dict(standing(self.budget, self.now_us))
 
-    def call(self, answer: Answer | None) -> None:
+    def call(self, answer: Answer | None, seen: BacklogSeen | None = None) -> None:
         self.budget.report(None)
         if answer is None:
-            self.budget.fail()
+            self.budget.fail(seen)
         else:
             self.budget.renew(answer)
 
@@ -211,14 +216,16 @@ def test_a_process_is_idle_once_it_has_nothing_to_tell() -> None:
     assert not it.told()["idle"]
 
 
-def test_while_the_store_is_lost_the_last_demand_holds() -> None:
+@pytest.mark.parametrize(("seen", "state"), [(None, "safe"), (BacklogSeen(900, None, 0), "local")])
+def test_while_the_store_is_lost_the_last_demand_holds(seen: BacklogSeen | None, state: str) -> None:
     it = Standing()
     it.call(ANSWER)
     for _ in range(6):
         it.now_us += SECOND_US
-        it.call(None)
+        it.call(None, seen)
     told = it.told()
-    assert (told["state"], told["idle"], told["lease_age"]) == ("safe", False, 6.0)
+    assert state in LEASE_STATES
+    assert (told["state"], told["idle"], told["lease_age"]) == (state, False, 6.0)
     assert told["demand_rate"] == {"high": 60.0, "medium": 180.0, "low": 360.0}
 
 
@@ -235,7 +242,7 @@ def test_a_real_controller_and_a_real_store(
     budget = controller.health()["queues"]["email-queue"]["budget"]
     assert (budget["state"], budget["target_age"], budget["processes"]) == ("coordinated", 5.0, 1)
     eventually(lambda: (by_priority(registry, "demand_rate")[0] or 0) > 0)
-    assert states(registry) == [1, 0, 0]
+    assert state_of(registry) == "coordinated"
     assert (value(registry, "lease_calls_total", result="ok") or 0) >= 1
     controller.stop()
     assert value(registry, "target_age_seconds", **QUEUE) is None

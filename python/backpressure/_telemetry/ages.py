@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LEASE_STATES", "Fleet", "HeldAge", "age_series", "worse"]
 
 #: From the best to the worst.
-LEASE_STATES = ("coordinated", "new", "safe")
+LEASE_STATES = ("coordinated", "new", "local", "safe")
 _PRIORITIES = tuple(map(str, (HIGH, MEDIUM, LOW)))
 
 

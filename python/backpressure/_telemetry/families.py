@@ -101,10 +101,12 @@ _ALL = (
         "priority",
     ),
     _gauge("backpressure_share", "Part of the demand that is granted, 1 if all of it.", "livemax", "queue", "priority"),
-    _gauge("backpressure_processes", "Producing processes that share the queue's budget.", "livemax", "queue"),
+    _gauge(
+        "backpressure_processes", "About how many producing processes share the queue's budget.", "livemax", "queue"
+    ),
     _gauge(
         "backpressure_lease_state",
-        "1 for the state of this process's lease: coordinated, new (never had one) or safe (the store is lost).",
+        "1 for the state of this process's lease: coordinated, new (never had one), local or safe (the store is lost).",
         "livemax",
         "queue",
         "state",
