@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry
 
 from backpressure import (
+    AgeConfig,
     BacklogThresholds,
     BacklogWindow,
     BackpressureConfig,
@@ -18,9 +19,10 @@ from backpressure import (
     InMemoryStatsProvider,
     PollingConfig,
 )
+from backpressure._age.protocol import MILLION, Answer, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from backpressure import StatsProvider
 
@@ -70,6 +72,37 @@ def running(
     registry = registry or CollectorRegistry()
     with BackpressureController(config, provider, registry=registry, _engine=engine) as controller:
         yield controller
+
+
+#: A configuration that holds an age, by a budget in a store that is not there: what it grants comes from `granting`.
+HELD = AgeConfig(target=5.0, store="redis://127.0.0.1:1/0")
+
+
+def granting(controller: BackpressureController, queue_name: str) -> Callable[[], None]:
+    """Return what renews a queue's lease: all that is asked for fits, for an hour, by the share and in the line."""
+    controller._budgets.prepare([queue_name])
+    budget = controller._budgets.all()[queue_name]
+    terms = Terms(MILLION, 2**21 - 1, 0, 2**21 * MILLION, 1, 0, 0)
+    answer = Answer(
+        now_ms=1,
+        ticks=9,
+        drain_mjobs_per_s=200_000,
+        budget_mjobs_per_s=200_000,
+        age_ms=1_000,
+        backlog_jobs=200,
+        processes=1,
+        spare_mjobs_per_s=0,
+        is_sampler=False,
+        wait_ms=3_600_000,
+        terms=(terms, terms, terms),
+    )
+
+    def renew() -> None:
+        budget.report(None)
+        budget.renew(answer)
+
+    renew()
+    return renew
 
 
 def floor() -> Any:

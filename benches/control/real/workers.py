@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
-from benches.control.real.scenarios import SCENARIOS
+from benches.control.real.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from benches.control.real.scenario import Scenario
 
 #: Seconds between two takes, of as many jobs as have become due.
 STEP = 0.01
@@ -66,7 +64,7 @@ class Workers:
 
 def main() -> None:
     told = json.loads(sys.stdin.readline())
-    workers = Workers(SCENARIOS[told["scenario"]].scaled(told["scale"]), told["queue_url"])
+    workers = Workers(Scenario.heard(told["scenario"]), told["queue_url"])
     workers.client.ping()
     print("ready", flush=True)
     taken = workers.run(float(sys.stdin.readline()))

@@ -136,21 +136,23 @@ class Lease:
 
         Of terms by which all fits half of the cap is left: whoever decides by that tells that more is asked for.
         """
+        # Without a call under the lock, which does not keep out a signal handler of its holder: that runs at calls.
         with self._lock():
-            if self.used >= self.cap_jobs or self.carry_ppm + self.share_ppm < MILLION:
+            carry_ppm, used = self.carry_ppm + self.share_ppm - MILLION, self.used + 1
+            if carry_ppm < 0 or used > self.cap_jobs or (self.share_ppm >= MILLION and 2 * used > self.cap_jobs):
                 return False
-            if self.share_ppm >= MILLION and 2 * (self.used + 1) > self.cap_jobs:
-                return False
+            self.carry_ppm, self.used = carry_ppm, used
             self._shared += 1
-            return self.offer()
+            return True
 
     def take_saved(self, now_us: int) -> bool:
         """Take a ticket only if its job may go now, and tell so."""
         with self._lock():
-            if self.released_ujobs(now_us) - self.taken_ujobs < MILLION:
+            released_ujobs = self.base_ujobs + self.rate_ujobs_per_s * (now_us - self.since_us) // MILLION
+            if released_ujobs - self.taken_ujobs < MILLION:
                 return False
+            self.taken_ujobs += MILLION
             self._gone += 1
-            self.take_ticket()
             return True
 
     def take_counts(self) -> tuple[int, int]:

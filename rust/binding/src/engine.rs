@@ -283,10 +283,7 @@ impl Engine {
         if let Some(decision) = self.ready(priority, queue_name)? {
             return Ok(decision);
         }
-        if let Some(decision) = self.delayed(priority, queue_name, admit)? {
-            return Ok(decision);
-        }
-        match self.leased(priority, queue_name)? {
+        match self.delayed(priority, queue_name, admit)? {
             Some(decision) => Ok(decision),
             None => self.decide(priority, queue_name, admit),
         }
@@ -297,7 +294,7 @@ impl Engine {
     fn ready(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
         let Some(name) = nameable(queue_name) else { return Ok(None) };
-        self.hand_out_by_name(name, priority, |ready| ready.kind.is_shared(), |_, decision| decision.unbind())
+        self.hand_out_by_name(name, priority, |ready| !ready.kind.is_delay(), |_, decision| decision.unbind())
     }
 
     /// Makes a decision of the delay that lies ready, if it is still true. Counted, where its caller is admitted.
@@ -310,43 +307,6 @@ impl Engine {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
         let Some(name) = nameable(queue_name) else { return Ok(None) };
         Ok(self.issue_by_name(name, priority, admit)?.map(Bound::unbind))
-    }
-
-    /// Returns the answer of the lease that lies ready, if that lets the job go, and counts it.
-    fn leased(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
-        let Some(name) = nameable(queue_name) else { return Ok(None) };
-        self.hand_out_leased_by_name(name, priority, |_, decision| decision.unbind())
-    }
-
-    /// As `hand_out_leased`, of the queue of a name.
-    pub fn hand_out_leased_by_name<'py, R>(
-        &self,
-        name: &Bound<'py, PyString>,
-        priority: Priority,
-        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
-    ) -> PyResult<Option<R>> {
-        let py = name.py();
-        if self.clock.is_system() {
-            // Nothing is called meanwhile, so the table's own reference is enough.
-            self.table.look(name, |queue| self.hand_out_leased(py, queue, priority, take))?.unwrap_or(Ok(None))
-        } else {
-            self.queue(name)?.map_or(Ok(None), |queue| self.hand_out_leased(py, queue.as_unbound(), priority, take))
-        }
-    }
-
-    /// Returns and counts the answer of the lease that lies ready for a queue, if that lets the job go. Nothing of
-    /// Python's is called but an injected clock, nor may `take` call out.
-    pub fn hand_out_leased<'py, R>(
-        &self,
-        py: Python<'py>,
-        queue: &Py<Queue>,
-        priority: Priority,
-        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
-    ) -> PyResult<Option<R>> {
-        let share = |decision: &Py<PyAny>| decision.bind(py).clone();
-        let handed_out = self.core.hand_out_leased(&queue.get().core, priority, share, || self.clock.now_ns(py))?;
-        Ok(handed_out.map(|decision| take(queue, decision)))
     }
 
     /// As `issue`, of the queue of a name.
@@ -402,8 +362,8 @@ impl Engine {
         }
     }
 
-    /// Returns and counts the answer that lies ready for a queue, if it is still true and acceptable. Nothing of
-    /// Python's is called but an injected clock.
+    /// Returns and counts the answer that lies ready for a queue, if it is still true and acceptable, and a lease that it
+    /// is of lets the job go. Nothing of Python's is called but an injected clock.
     #[expect(clippy::inline_always, reason = "two callers, of which one is hot")]
     #[inline(always)]
     pub fn hand_out<'py, R>(
@@ -416,7 +376,8 @@ impl Engine {
     ) -> PyResult<Option<R>> {
         let share = |decision: &Py<PyAny>| decision.bind(py).clone();
         let within = |until_ns| self.clock.within(py, until_ns);
-        let handed_out = self.core.hand_out(&found.get().core, priority, accept, share, within)?;
+        let now_ns = || self.clock.now_ns(py);
+        let handed_out = self.core.hand_out(&found.get().core, priority, accept, share, within, now_ns)?;
         Ok(handed_out.map(|decision| take(found, decision)))
     }
 

@@ -57,23 +57,6 @@ impl Gate {
         engine.issue(found)
     }
 
-    /// As `Engine::hand_out_leased`, for the gate's queue.
-    pub fn hand_out_leased<'py, R>(
-        &self,
-        py: Python<'py>,
-        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>) -> R,
-    ) -> PyResult<Option<R>> {
-        let engine = self.engine.get();
-        if engine.clock.is_system() {
-            // Nothing is called meanwhile, so the gate's own reference is enough.
-            let found = self.queue.read(|queue| Some(engine.hand_out_leased(py, queue, self.priority, take)));
-            found.unwrap_or(Ok(None))
-        } else {
-            let queue = self.queue.read(|queue| Some(queue.clone_ref(py)));
-            queue.map_or(Ok(None), |queue| engine.hand_out_leased(py, &queue, self.priority, take))
-        }
-    }
-
     /// Looks the queue up again: it may have been made, or evicted.
     pub fn find_queue(&self, py: Python<'_>) {
         if let Ok(Some(queue)) = self.engine.get().queue(self.queue_name.bind(py))

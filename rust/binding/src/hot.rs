@@ -1,7 +1,8 @@
 //! The hot calls, as `CPython` makes them: no arguments are packed, and nothing is set up that they do not need.
 //!
-//! This file is for the case that an answer lies ready, or a delay of which each caller gets its own decision. In every other case `suggest_throttle` and `suggest` are
-//! passed on to the ordinary methods of those names, and `run` to the host, with the arguments as they came.
+//! This file is for the case that an answer lies ready, or a delay of which each caller gets its own decision. In every
+//! other case `suggest_throttle` and `suggest` are passed on to the ordinary methods of those names, and `run` to the
+//! host, with the arguments as they came.
 //!
 //! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding
 //! its stack from the place where it next asks for the interpreter. So between `run` and the job there is no function
@@ -17,7 +18,6 @@ use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{mem, ptr};
 
-use backpressure_core::queue::Kind;
 use backpressure_core::vocabulary::Priority;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::intern;
@@ -127,9 +127,8 @@ unsafe extern "C" fn suggest_throttle(
     unsafe {
         if nargs == 2
             && names.is_null()
-            && let Some(decision) = ready_by_name(slf, args, is_shared, |_, decision| decision.into_ptr())
+            && let Some(decision) = ready_by_name(slf, args, is_whole, |_, decision| decision.into_ptr())
                 .or_else(|| issue_by_name(slf, args))
-                .or_else(|| leased_by_name(slf, args, |_, decision| decision.into_ptr()))
         {
             return decision;
         }
@@ -158,9 +157,8 @@ unsafe extern "C-unwind" fn run(
 unsafe extern "C" fn gate_suggest(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see above.
     unsafe {
-        ready_at_gate(slf, is_shared, |_, decision| decision.into_ptr())
+        ready_at_gate(slf, is_whole, |_, decision| decision.into_ptr())
             .or_else(|| issue_at_gate(slf))
-            .or_else(|| leased_at_gate(slf, |_, decision| decision.into_ptr()))
             .unwrap_or_else(|| pass_on(&GATE_SUGGEST, slf, ptr::null(), 0, ptr::null_mut()))
     }
 }
@@ -188,13 +186,13 @@ unsafe extern "C-unwind" fn gate_run(
 #[inline(never)]
 unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe { ready_by_name(slf, args, |ready| ready.kind == Kind::Go, go).or_else(|| leased_by_name(slf, args, go)) }
+    unsafe { ready_by_name(slf, args, |ready| ready.kind.goes(), go) }
 }
 
 #[inline(never)]
 unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
     // SAFETY: as for the entries.
-    unsafe { ready_at_gate(slf, |ready| ready.kind == Kind::Go, go).or_else(|| leased_at_gate(slf, go)) }
+    unsafe { ready_at_gate(slf, |ready| ready.kind.goes(), go) }
 }
 
 fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
@@ -238,9 +236,10 @@ unsafe fn ready_at_gate<R>(
     })
 }
 
+/// Tells whether callers get the decision that lies there, not one of their own.
 #[inline]
-fn is_shared(ready: &Ready) -> bool {
-    ready.kind.is_shared()
+fn is_whole(ready: &Ready) -> bool {
+    !ready.kind.is_delay()
 }
 
 /// Makes a decision of the delay that lies ready for the priority and the name at `args`. Where there is none an
@@ -270,40 +269,6 @@ unsafe fn issue_at_gate(slf: *mut PyObject) -> Option<*mut PyObject> {
             (py, object::<Gate>(py, &slf).get())
         };
         gate.issue(py).unwrap_or_else(|error| raise(py, error)).map(Bound::into_ptr)
-    })
-}
-
-/// Returns what `take` makes of the answer of the lease that lies ready for the priority and the name at `args`, if that
-/// lets the job go. Where there is none an exception may be set.
-#[inline(never)]
-unsafe fn leased_by_name<R>(
-    slf: *mut PyObject,
-    args: Arguments,
-    take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>) -> R,
-) -> Option<R> {
-    guarded(|| {
-        none_raised()?;
-        // SAFETY: as for the entries; there are two arguments.
-        let (py, engine, [priority, name]) = unsafe {
-            let py = Python::assume_attached();
-            (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
-        };
-        let (name, priority) = known(engine, name, priority)?;
-        engine.hand_out_leased_by_name(name, priority, take).unwrap_or_else(|error| raise(py, error))
-    })
-}
-
-/// As `leased_by_name`, for a gate.
-#[inline(never)]
-unsafe fn leased_at_gate<R>(slf: *mut PyObject, take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>) -> R) -> Option<R> {
-    guarded(|| {
-        none_raised()?;
-        // SAFETY: as for the entries.
-        let (py, gate) = unsafe {
-            let py = Python::assume_attached();
-            (py, object::<Gate>(py, &slf).get())
-        };
-        gate.hand_out_leased(py, take).unwrap_or_else(|error| raise(py, error))
     })
 }
 

@@ -469,18 +469,17 @@ impl<H: Host> Call<'_, H> {
     fn keep(&self, answer: &Answer<H::Object>, kept: Option<(u64, u64)>, kind: Kind, object: &H::Object) {
         let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
         if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
-            let mut kind = kind;
-            let asked = self.queue.asked(self.priority);
-            if let Some((lease, by_line)) = &answer.lease {
-                kind = if *by_line { Kind::ByLine } else { Kind::ByShare };
-                drop(asked.lease.swap(Some(Arc::clone(lease))));
-            }
+            let (kind, lease) = match &answer.lease {
+                Some((lease, true)) => (Kind::ByLine, Some(Arc::clone(lease))),
+                Some((lease, false)) => (Kind::ByShare, Some(Arc::clone(lease))),
+                None => (kind, None),
+            };
             let epoch = self.mode.epoch;
             let decision = self.host.share(object);
             let until_count = answer.until_count.unwrap_or(u64::MAX);
             let row = Row::of(answer.reason, kind != Kind::Refusal);
-            let ready = Ready { decision, epoch, sample, word, until_ns, until_count, row, kind };
-            drop(asked.ready.put(ready));
+            let ready = Ready { decision, epoch, sample, word, until_ns, until_count, row, kind, lease };
+            drop(self.queue.asked(self.priority).ready.put(ready));
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::breaker::Ticket;
 use crate::call::{Admission, Ask, Call, Checks, Planned};
 use crate::counters::Row;
 use crate::host::{Answer, Host, Issue};
+use crate::lease::Lease;
 use crate::mode::{Mode, Switches};
 use crate::queue::{Kind, Place, Queue, Ready};
 use crate::settings::Settings;
@@ -74,11 +75,11 @@ impl Engine {
     }
 
     /// Hands out the answer that lies ready for a queue, if it was made from what holds now, `accept` takes it, and it is
-    /// still true, as `within` tells of its last instant. It is counted. `accept` and `share`, which returns another
-    /// reference to the decision, must not call out.
+    /// still true, as `within` tells of its last instant; that of a lease only if this lets the job go. It is counted.
+    /// `accept` and `share`, which returns another reference to the decision, must not call out.
     ///
     /// # Errors
-    /// Those of `within`.
+    /// Those of `within` and of `now_ns`.
     #[expect(clippy::inline_always, reason = "it is all of a hot call, and has few callers")]
     #[inline(always)]
     pub fn hand_out<P, S: Place<Ready<P>>, D, E>(
@@ -88,17 +89,25 @@ impl Engine {
         accept: impl FnOnce(&Ready<P>) -> bool,
         share: impl FnOnce(&P) -> D,
         within: impl FnOnce(i64) -> Result<bool, E>,
+        now_ns: impl FnOnce() -> Result<i64, E>,
     ) -> Result<Option<D>, E> {
         let ready = queue.ready(priority, self.switches.epoch(), |ready| {
-            accept(ready).then(|| (share(&ready.decision), ready.until_ns, ready.row))
+            accept(ready).then(|| (share(&ready.decision), ready.until_ns, ready.row, ready.kind))
         });
-        match ready {
-            Some((asked, (decision, until_ns, row))) if within(until_ns)? => {
-                asked.count_again(row);
-                Ok(Some(decision))
-            }
-            _ => Ok(None),
+        let Some((asked, (decision, until_ns, row, kind))) = ready else { return Ok(None) };
+        let goes = within(until_ns)?
+            && match kind {
+                Kind::ByShare => asked.lets_go(Lease::take_share),
+                Kind::ByLine => {
+                    let due = now_ns()?.div_euclid(NS_PER_US);
+                    asked.lets_go(|lease| lease.take_saved(due))
+                }
+                _ => true,
+            };
+        if goes {
+            asked.count_again(row);
         }
+        Ok(goes.then_some(decision))
     }
 
     /// Admits and counts one more caller of a delay that lies ready for a queue, if it was made from what holds now and is
@@ -135,33 +144,6 @@ impl Engine {
             issue.ticket = Some(Ticket::of_closed(word, issued_ns));
         }
         Ok(Some((decision, issue)))
-    }
-
-    /// Hands out the answer of a lease that lies ready for a queue, if it was made from what holds now, is still true, and the
-    /// lease lets the job go. It is counted. `share`, which returns another reference to the decision, must not call out.
-    ///
-    /// # Errors
-    /// Those of `now_ns`.
-    pub fn hand_out_leased<P, S: Place<Ready<P>>, D, E>(
-        &self,
-        queue: &Queue<P, S>,
-        priority: Priority,
-        share: impl FnOnce(&P) -> D,
-        now_ns: impl FnOnce() -> Result<i64, E>,
-    ) -> Result<Option<D>, E> {
-        let ready = queue.ready(priority, self.switches.epoch(), |ready| {
-            matches!(ready.kind, Kind::ByShare | Kind::ByLine)
-                .then(|| (share(&ready.decision), ready.kind, ready.until_ns, ready.row))
-        });
-        let Some((asked, (decision, kind, until_ns, row))) = ready else { return Ok(None) };
-        let now_ns = now_ns()?;
-        let lease = asked.lease.load();
-        let Some(lease) = lease.as_ref().filter(|_| now_ns <= until_ns) else { return Ok(None) };
-        let goes = if kind == Kind::ByLine { lease.take_saved(now_ns / NS_PER_US) } else { lease.take_share() };
-        if goes {
-            asked.count_again(row);
-        }
-        Ok(goes.then_some(decision))
     }
 
     /// Decides about what `wanted` returns; `admit` tells whether a caller that is to wait is admitted at once.

@@ -61,25 +61,25 @@ impl<P> Computed<P> {
 /// How an answer that lies ready is handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One decision for all, who may do the job, and at once.
-    Go,
-    /// One decision for all, who must not.
+    /// One decision for all, who must not do the job.
     Refusal,
+    /// One decision for all, who may, and at once.
+    Go,
+    /// One decision for all whom the share's word of the lease lets go; others are to be decided about.
+    ByShare,
+    /// As `ByShare`, by the line's word.
+    ByLine,
     /// A delay: each gets a decision of its own. Who plans is neither admitted nor counted yet.
     Wait,
     /// A delay that observe mode lets go at once: each gets a decision of its own, and is admitted and counted.
     LetGo,
-    /// One decision for all whom the share's word of the lease lets go; who is not asks.
-    ByShare,
-    /// As `ByShare`, by the line's word.
-    ByLine,
 }
 
 impl Kind {
-    /// Tells whether all callers get the same decision.
+    /// Tells whether a job may go by it, and at once.
     #[inline]
-    pub fn is_shared(self) -> bool {
-        matches!(self, Self::Go | Self::Refusal)
+    pub fn goes(self) -> bool {
+        matches!(self, Self::Go | Self::ByShare | Self::ByLine)
     }
 
     /// Tells whether each gets its own.
@@ -108,6 +108,8 @@ pub struct Ready<P> {
     pub row: Row,
     /// How it is handed out.
     pub kind: Kind,
+    /// What jobs go by where it is a lease's.
+    pub lease: Option<Arc<Lease>>,
 }
 
 /// Where a ready answer lies. Nobody waits here: who finds it in use by another thread goes on without it.
@@ -163,8 +165,6 @@ pub struct Asked<P, S = Slot<Ready<P>>> {
     /// When a read that the jobs of this priority ask for may be asked for again. Relaxed: with an old value it is
     /// asked for once too often.
     pub hurry_at_ns: AtomicI64,
-    /// What jobs go by while an answer of such a kind lies ready. Put here before that, and read after it.
-    pub lease: ArcSwapOption<Lease>,
 }
 
 impl<P, S: Place<Ready<P>>> Asked<P, S> {
@@ -172,6 +172,13 @@ impl<P, S: Place<Ready<P>>> Asked<P, S> {
     #[inline]
     pub fn count_again(&self, row: Row) {
         S::add_one(self.counters.of(row));
+    }
+
+    /// Tells whether the lease that lies ready lets the next job go by `take`, and takes it off. Out of the way of other
+    /// answers.
+    #[inline(never)]
+    pub fn lets_go(&self, take: impl FnOnce(&Lease) -> bool) -> bool {
+        self.ready.read(|ready| ready.lease.as_deref().map(take)).unwrap_or(false)
     }
 }
 
@@ -311,7 +318,6 @@ impl<P, S: Default> Queue<P, S> {
                 counters: Counters::default(),
                 computed: ArcSwapOption::empty(),
                 hurry_at_ns: AtomicI64::new(i64::MIN),
-                lease: ArcSwapOption::empty(),
             })
         })
     }
@@ -372,6 +378,7 @@ mod tests {
             until_count: u64::MAX,
             row: Row::of(Reason::BacklogGreen, true),
             kind: Kind::Go,
+            lease: None,
         }
     }
 

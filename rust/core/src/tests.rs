@@ -9,11 +9,13 @@ use std::thread;
 
 use crate::breaker::{Breaker, Change, Outcome, Ticket, at};
 use crate::call::{Admission, Ask, Call, Planned};
+use crate::counters::Row;
 use crate::engine::{Engine, Plan, Wanted, nanoseconds};
 use crate::host::{Answer, Host, Issue, Judged};
 use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+use crate::lease::{Lease, MILLION, Terms};
 use crate::mode::NEVER;
-use crate::queue::{Kind, Queue, Ready, Slot};
+use crate::queue::{Kind, Place, Queue, Ready, Slot};
 use crate::settings::{CircuitSettings, PatternSettings, Settings};
 use crate::table::{Table, in_order};
 use crate::vocabulary::{Priority, Reason};
@@ -357,6 +359,47 @@ fn an_answer_stays_ready_until_anything_changes() {
 }
 
 #[test]
+fn an_answer_of_a_lease_is_handed_out_and_counted_while_that_lets_jobs_go() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    let seen = world.decide(Priority::Medium, 1);
+    let asked = world.queue.asked(Priority::Medium);
+    for (kind, reason) in [(Kind::ByShare, Reason::AgeOpen), (Kind::ByLine, Reason::AgeShare)] {
+        let lease = Arc::new(Lease::new(0));
+        let terms = Terms { share_ppm: MILLION, cap_jobs: 5, burst_ujobs: 2 * MILLION, fill: true, ..Terms::default() };
+        lease.renew(0, terms);
+        asked.ready.put(Ready {
+            decision: seen,
+            epoch: world.engine.switches.epoch(),
+            sample: world.queue.sample_number(),
+            word: world.queue.breaker.word(),
+            until_ns: 9,
+            until_count: u64::MAX,
+            row: Row::of(reason, true),
+            kind,
+            lease: Some(Arc::clone(&lease)),
+        });
+        let hand_out = |within: bool, now_ns: Result<i64, &'static str>| {
+            let taken = world.engine.hand_out(
+                &world.queue,
+                Priority::Medium,
+                |ready| ready.kind.goes(),
+                |_| (),
+                |_| Ok(within),
+                || now_ns,
+            );
+            (taken.map(|taken| taken.is_some()), world.count(Priority::Medium, reason))
+        };
+        assert_eq!(hand_out(false, Ok(1)), (Ok(false), 0));
+        if kind == Kind::ByLine {
+            assert_eq!(hand_out(true, Err("no clock")), (Err("no clock"), 0));
+        }
+        assert_eq!([(); 3].map(|()| hand_out(true, Ok(1))), [(Ok(true), 1), (Ok(true), 2), (Ok(false), 2)]);
+        assert_eq!(lease.take_counts(), if kind == Kind::ByShare { (2, 0) } else { (0, 2) });
+    }
+}
+
+#[test]
 fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
     let world = World::new(|_| {});
     let hand_out = |accepted: bool, within: Result<bool, &'static str>| {
@@ -369,6 +412,7 @@ fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
                 assert_eq!(until_ns, 10 * S);
                 within
             },
+            || unreachable!("no line goes by the clock"),
         );
         (taken, world.count(Priority::Medium, Reason::BacklogGreen))
     };

@@ -75,6 +75,7 @@ fn ready() -> Ready<u64> {
         until_count: u64::MAX,
         row: Row::of(Reason::BacklogGreen, true),
         kind: Kind::Go,
+        lease: None,
     }
 }
 
@@ -164,9 +165,12 @@ fn counters() -> Vec<Case> {
     ]
 }
 
-/// An offer by the share; a ticket whose job goes at once, and one whose caller is told how long to wait.
+/// An offer by the share, and one that goes by itself; a ticket whose job goes at once, and one whose caller is told how
+/// long to wait.
 fn lease() -> Vec<Case> {
-    let [offered, going, waiting] = [1_000_000, 1_000_000, 1].map(|rate_jobs_per_s| {
+    let shared = Lease::new(0);
+    shared.renew(0, Terms { share_ppm: MILLION, cap_jobs: MOST_USED, ..Terms::default() });
+    let [offered, saved, going, waiting] = [1_000_000, 1_000_000, 1_000_000, 1].map(|rate_jobs_per_s| {
         let lease = Lease::new(0);
         let rate_ujobs_per_s = rate_jobs_per_s * MILLION;
         let (share_ppm, cap_jobs) = (MILLION / 2, MOST_USED);
@@ -176,6 +180,8 @@ fn lease() -> Vec<Case> {
     let ticket = |lease: &Lease| lease.due_in_us(lease.take_ticket(), black_box(1_000_000));
     vec![
         case("lease_offer", move || black_box(&offered).offer()),
+        case("lease_take_share", move || black_box(&shared).take_share()),
+        case("lease_take_saved", move || black_box(&saved).take_saved(black_box(1_000_000))),
         case("lease_ticket_goes", move || ticket(black_box(&going))),
         case("lease_ticket_waits", move || ticket(black_box(&waiting))),
     ]

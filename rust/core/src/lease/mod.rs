@@ -12,8 +12,9 @@
 //! place's swap carries it. A ticket that was taken before a renewal is therefore in its terms, and one taken after is
 //! not.
 //!
-//! The share's word is read, with acquire, before the line's, and stepped with release by who read the line's word
-//! before: so the terms that are found are never older than those it belongs to, and a word of other terms than those
+//! What the terms say of the share is a word of its own, put down after the line's, by which nothing else is reached: it
+//! is relaxed. The share's word is read, with acquire, before it, and stepped with release by who read it before: so
+//! what is found of the terms is never older than what the share's word belongs to, and a word of other terms than those
 //! found is of earlier ones, of which nothing counts any more but the carry. An offer is one compare-and-swap on it. A
 //! renewal steps it before it ends, or one that nobody steps for long would seem to belong to terms whose number ends
 //! in the same bits.
@@ -26,7 +27,7 @@ mod tests;
 mod words;
 
 pub use terms::{Granted, NEVER_US, Terms};
-pub use words::{LineWord, MILLION, MOST_LEFT, MOST_USED, ShareWord};
+pub use words::{LineWord, MILLION, MOST_LEFT, MOST_USED, ShareTerms, ShareWord};
 
 use std::sync::{Arc, PoisonError};
 
@@ -36,6 +37,7 @@ use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering};
 #[derive(Debug)]
 pub struct Lease {
     share: AtomicU64,
+    share_terms: AtomicU64,
     line: AtomicU64,
     granted: [ArcSwap<Granted>; 2],
     renewing: Mutex<()>,
@@ -50,8 +52,10 @@ impl Lease {
     pub fn new(phase_ppm: u64) -> Self {
         let carry_ppm = phase_ppm.min(MILLION - 1);
         let share = ShareWord { carry_ppm, used: 0, stale: false, renewal: 0 };
+        let share_terms = ShareTerms { share_ppm: 0, cap_jobs: 0, renewal: 0 };
         Self {
             share: AtomicU64::new(share.pack()),
+            share_terms: AtomicU64::new(share_terms.pack()),
             line: AtomicU64::new(0),
             granted: [(); 2].map(|()| ArcSwap::from_pointee(Granted::nothing(carry_ppm))),
             renewing: Mutex::new(()),
@@ -63,19 +67,20 @@ impl Lease {
     /// Takes new terms. Who waits keeps the place; what was released and not taken is kept up to a burst.
     pub fn renew(&self, now_us: i64, terms: Terms) {
         let _alone = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = loop {
+        let share_terms = loop {
             let seen = self.line.load(Ordering::Acquire);
             let line = LineWord::unpack(seen);
             let new = self.place(line.renewal).load().renewed(line, now_us, terms);
-            let number = new.number;
+            let (number, share_terms) = (new.number, ShareTerms::of(&new.terms, new.number));
             self.place(number).swap(Arc::new(new));
             let word = line.to(number).pack();
             // Release: who sees the number finds its terms.
             if self.line.compare_exchange(seen, word, Ordering::Release, Ordering::Relaxed).is_ok() {
-                break number;
+                break share_terms;
             }
         };
-        self.step_share(|word, _| (word.under(number), ()));
+        self.share_terms.store(share_terms.pack(), Ordering::Relaxed);
+        self.step_share(|word, _| (word, ()));
     }
 
     // Callers who will not wait.
@@ -122,11 +127,8 @@ impl Lease {
 
     /// Tells whether all that was asked for fits, and more is asked for now.
     pub fn is_used_up(&self) -> bool {
-        let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
-        self.seen(|_, granted| {
-            let (share, terms) = (share.under(granted.number), &granted.terms);
-            terms.share_ppm >= MILLION && share.used >= cap(share, terms)
-        })
+        let (share, terms) = self.share_under(self.share.load(Ordering::Acquire));
+        terms.share_ppm >= MILLION && share.used >= cap(share, terms)
     }
 
     // Callers who will.
@@ -184,14 +186,13 @@ impl Lease {
 
     /// Returns the share's word as it is under the terms that hold.
     pub fn share(&self) -> ShareWord {
-        let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
-        self.seen(|_, granted| share.under(granted.number))
+        self.share_under(self.share.load(Ordering::Acquire)).0
     }
 
     /// Returns how many jobs may go by the share.
     pub fn cap_jobs(&self) -> u64 {
-        let share = ShareWord::unpack(self.share.load(Ordering::Acquire));
-        self.seen(|_, granted| cap(share.under(granted.number), &granted.terms))
+        let (share, terms) = self.share_under(self.share.load(Ordering::Acquire));
+        cap(share, terms)
     }
 
     /// Returns the line's word.
@@ -225,12 +226,18 @@ impl Lease {
         }
     }
 
+    /// Returns the share's word, which was just read, under the terms that hold, and what these say of the share.
+    fn share_under(&self, seen: u64) -> (ShareWord, ShareTerms) {
+        let terms = ShareTerms::unpack(self.share_terms.load(Ordering::Relaxed));
+        (ShareWord::unpack(seen).under(terms.renewal), terms)
+    }
+
     /// Replaces the share's word, under the terms that hold, by what `step` makes of it; returns what else it gave.
-    fn step_share<T>(&self, step: impl Fn(ShareWord, &Terms) -> (ShareWord, T)) -> T {
+    fn step_share<T>(&self, step: impl Fn(ShareWord, ShareTerms) -> (ShareWord, T)) -> T {
         let mut seen = self.share.load(Ordering::Acquire);
         loop {
-            let (word, gave) =
-                self.seen(|_, granted| step(ShareWord::unpack(seen).under(granted.number), &granted.terms));
+            let (word, terms) = self.share_under(seen);
+            let (word, gave) = step(word, terms);
             let word = word.pack();
             if word == seen {
                 return gave;
@@ -244,12 +251,12 @@ impl Lease {
 }
 
 /// Returns how many jobs may go under the terms.
-fn cap(word: ShareWord, terms: &Terms) -> u64 {
+fn cap(word: ShareWord, terms: ShareTerms) -> u64 {
     if word.stale { 1 } else { terms.cap_jobs }
 }
 
 /// Returns the word after an offer, and whether it may go.
-fn offered(word: ShareWord, terms: &Terms) -> (ShareWord, bool) {
+fn offered(word: ShareWord, terms: ShareTerms) -> (ShareWord, bool) {
     if word.used >= cap(word, terms) {
         return (word, false);
     }

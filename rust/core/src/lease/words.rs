@@ -4,9 +4,14 @@
 //! over, in millionths of a job; `used` counts the jobs that went since the terms came; `stale` says that only one may
 //! go, as the terms are old. The renewal tells which terms the word belongs to: under later ones nothing is used yet.
 //!
+//! What the share's word is held against, the share and the cap of the terms, is a word too, so that an offer reaches
+//! nothing through a pointer. From the highest bit: unused 1, share 20, cap 21, renewal 22.
+//!
 //! The line's, from the highest bit: tickets taken 32, places left 24, renewal 8. Tickets are counted around: only the
 //! distance of two of them tells anything, and no process has as many callers as half of them. The places are those of
 //! callers who gave up since the terms came.
+
+use super::terms::Terms;
 
 /// Parts of a job.
 pub const MILLION: u64 = 1_000_000;
@@ -56,6 +61,34 @@ impl ShareWord {
     }
 }
 
+/// What terms say of the share, unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareTerms {
+    /// Part of the offers that may go, a million at most.
+    pub share_ppm: u64,
+    /// How many of these may go, [`MOST_USED`] at most.
+    pub cap_jobs: u64,
+    /// Last bits of the terms' number.
+    pub renewal: u64,
+}
+
+impl ShareTerms {
+    /// Returns what the terms of this number say.
+    pub(super) fn of(terms: &Terms, number: u64) -> Self {
+        Self { share_ppm: terms.share_ppm, cap_jobs: terms.cap_jobs, renewal: number & RENEWALS_OF_SHARE }
+    }
+
+    /// Returns the 64-bit integer.
+    pub fn pack(self) -> u64 {
+        self.share_ppm << 43 | self.cap_jobs << 22 | self.renewal
+    }
+
+    /// Reads a 64-bit integer.
+    pub fn unpack(word: u64) -> Self {
+        Self { share_ppm: word >> 43, cap_jobs: word >> 22 & MOST_USED, renewal: word & RENEWALS_OF_SHARE }
+    }
+}
+
 /// The line's word, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineWord {
@@ -95,7 +128,7 @@ impl LineWord {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{LineWord, MOST_LEFT, MOST_USED, ONE_TICKET, ShareWord};
+    use super::{LineWord, MOST_LEFT, MOST_USED, ONE_TICKET, ShareTerms, ShareWord};
 
     proptest! {
         #[test]
@@ -104,6 +137,14 @@ mod tests {
         ) {
             let word = ShareWord { carry_ppm, used, stale, renewal };
             prop_assert_eq!(ShareWord::unpack(word.pack()), word);
+        }
+
+        #[test]
+        fn what_terms_say_of_the_share_survives_packing(
+            share_ppm in 0..=1_000_000u64, cap_jobs in 0..=MOST_USED, renewal in 0..1u64 << 22,
+        ) {
+            let terms = ShareTerms { share_ppm, cap_jobs, renewal };
+            prop_assert_eq!(ShareTerms::unpack(terms.pack()), terms);
         }
 
         #[test]
@@ -118,6 +159,7 @@ mod tests {
         fn packed_words_survive_unpacking(word: u64) {
             prop_assert_eq!(ShareWord::unpack(word).pack(), word);
             prop_assert_eq!(LineWord::unpack(word).pack(), word);
+            prop_assert_eq!(ShareTerms::unpack(word).pack(), word);
         }
     }
 }

@@ -202,7 +202,9 @@ impl Life {
             }
             ColdStart => assert_eq!((real.delay_ns, real.shed), (0, false)),
             ManualOverride | EmergencyMode | ObserveOnly | Untracked | AgeOpen | AgeShare | AgeWait | AgeShed
-            | AgeSafe => unreachable!("{real:?}"),
+            | AgeSafe => {
+                unreachable!("{real:?}")
+            }
         }
     }
 

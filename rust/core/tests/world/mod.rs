@@ -262,7 +262,7 @@ impl World {
                 && asked.counters.has(ready.row) < ready.until_count;
             let seen = &ready.decision;
             assert_eq!(ready.kind != Kind::Refusal, !seen.shed, "what lies ready misjudges its decision");
-            (current && ready.kind.is_shared() && now_ns <= ready.until_ns).then(|| seen.clone())
+            (current && !ready.kind.is_delay() && now_ns <= ready.until_ns).then(|| seen.clone())
         });
         let Some(seen) = seen else { return self.hit_delay(priority, now_ns) };
         asked.count_again(Row::of(seen.advised.as_ref().map_or(seen.reason, |real| real.reason), !seen.shed));
