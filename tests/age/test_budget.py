@@ -104,6 +104,7 @@ def test_without_workers_nothing_is_granted_until_one_takes_jobs() -> None:
         report = Report(producer_id="p0", since_ms=1_000, demands=waits, enqueued=50 if second == 0 else 0, seen=seen)
         answers.append(budget.call(START_MS + 1_000 * second, report))
     assert {answer.budget_mjobs_per_s for answer in answers[10:30]} == {0}
+    assert answers[20].demand_mjobs_per_s == (0, 20_000, 0)  # who waits asks again each tick
     assert answers[30].budget_mjobs_per_s > 0
     assert answers[-1].drain_mjobs_per_s > 5_000
 
