@@ -61,8 +61,9 @@ def _doubts_of(path: str, age: AgeConfig, polling: PollingConfig) -> Iterator[st
     apart_ms = _MOST_TICKS_APART * budget.tick_ms
     if polling.busy_interval * 1_000 > apart_ms:
         yield (
-            f"polling.busy_interval is {duration(polling.busy_interval)}, more than the {duration(apart_ms / 1_000)} that "
-            f"{path}.target allows where each read costs something, as in SQS: what workers do is not seen then: lower it"
+            f"polling.busy_interval is {duration(polling.busy_interval)}, more than the {duration(apart_ms / 1_000)} "
+            f"that {path}.target allows where each read costs something, as in SQS: what workers do is not seen then: "
+            "lower it"
         )
     if age.calls * budget.tick_ms < 1_000:
         yield (
