@@ -1,4 +1,4 @@
-"""Put every small fault into the Python engine's law, queue and breaker, and see whether a test notices it.
+"""Put every small fault into the Python engine's law, lease, queue and breaker, and see whether a test notices it.
 
 `make mutants` runs it. mutmut makes the faults and runs the tests, as `tool.mutmut` in pyproject.toml says; it demands
 the package at the top of the tree, so it works in a copy. It writes the result to tests/mutants/python.md. Exit status
@@ -66,8 +66,8 @@ def main() -> int:
         "# Mutants of the Python engine",
         "",
         f"`make mutants` writes this page. mutmut {version('mutmut')} puts one small fault after another into the",
-        "functions of law, queue and breaker and runs the tests that reach it; a mutant is killed when one of them",
-        "fails. Constants outside of functions stay as they are: mutmut leaves them alone.",
+        "functions of law, lease, queue and breaker and runs the tests that reach it; a mutant is killed when one of",
+        "them fails. Constants outside of functions stay as they are: mutmut leaves them alone.",
     ]
     return publish("python", head, by_module, survivors)
 

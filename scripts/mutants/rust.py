@@ -1,4 +1,4 @@
-"""Put every small fault into the Rust engine's law, queue, counters and breaker, and see whether a test notices it.
+"""Put every small fault into the Rust engine's law, lease, queue, counters and breaker: does a test notice each?
 
 `make mutants` runs it after the Python part. cargo-mutants (`cargo install cargo-mutants`) makes the faults and runs
 the core's quick tests, in a copy of the tree. The result is written to tests/mutants/rust.md. Exit status 1 if too few
@@ -17,14 +17,16 @@ from typing import Any
 from scripts.mutants.report import ROOT, Survivor, before_and_after, publish
 
 OUTPUT = ROOT / "target" / "mutants-rust"
-FILES = [f"rust/core/src/{name}.rs" for name in ("breaker", "counters", "laws/three_zone", "queue", "word", "zone")]
+NAMES = ("breaker", "counters", "laws/three_zone", "lease/mod", "lease/terms", "lease/words", "queue", "word", "zone")
+FILES = [f"rust/core/src/{name}.rs" for name in NAMES]
 TESTS = ("--lib", "--test=vectors", "--test=life")  # the quick ones
 KILLED = {"CaughtMutant": "killed", "Timeout": "killed", "MissedMutant": "survived"}  # others do not compile
 JUDGED = (0, 2, 3)  # its exit status: all mutants killed, some missed, some never ended
 
 #: Mutants that no test can notice: what cargo-mutants calls them, and why they do the same as the original.
 EQUIVALENT = {
-    "replace | with ^ in Word::pack": "no two fields share a bit, so that either joins them",
+    f"replace | with ^ in {word}::pack": "no two fields share a bit, so that either joins them"
+    for word in ("Word", "ShareWord", "ShareTerms", "LineWord")
 }
 
 
@@ -34,7 +36,13 @@ def survivor(mutant: dict[str, Any], diff: str) -> Survivor:
     where = mutant["function"]["function_name"] if mutant["function"] else "constant"
     what = mutant["name"].split(": ", 1)[1]
     new = new.replace(" /* ~ changed by cargo-mutants ~ */", "")
-    return f"{Path(mutant['file']).stem}::{where}", old, new, EQUIVALENT.get(what, "")
+    return f"{module_of(mutant)}::{where}", old, new, EQUIVALENT.get(what, "")
+
+
+def module_of(mutant: dict[str, Any]) -> str:
+    """Return the module that a mutant is in: a folder has the name of its `mod.rs`."""
+    path = Path(mutant["file"])
+    return path.parent.name if path.stem == "mod" else path.stem
 
 
 def main() -> int:
@@ -53,15 +61,15 @@ def main() -> int:
         if outcome["summary"] not in KILLED or outcome["scenario"] == "Baseline":
             continue
         mutant, result = outcome["scenario"]["Mutant"], KILLED[outcome["summary"]]
-        by_module.setdefault(Path(mutant["file"]).stem, Counter())[result] += 1
+        by_module.setdefault(module_of(mutant), Counter())[result] += 1
         if result == "survived":
             survivors.append(survivor(mutant, (made / outcome["diff_path"]).read_text(encoding="utf-8")))
     head = [
         "# Mutants of the Rust engine",
         "",
         f"`make mutants` writes this page. cargo-mutants {results['cargo_mutants_version']} puts one small fault after",
-        "another into law, queue, counters and breaker and runs the core's quick tests; a mutant is killed when one of",
-        "them fails. Those that do not compile are left out.",
+        "another into law, lease, queue, counters and breaker and runs the core's quick tests; a mutant is killed when",
+        "one of them fails. Those that do not compile are left out.",
     ]
     return publish("rust", head, by_module, survivors)
 
