@@ -163,8 +163,8 @@ class Budget:
         if first:
             self.processes = many
         else:
-            heard = self.sum_since // dt
-            self.processes = max(1, (self.processes + heard) // 2 if self.ticks > 16 else heard)
+            heard = (2 * self.sum_since + dt) // (2 * dt)  # to the nearest: of few, one less is much
+            self.processes = max(1, (self.processes + heard + 1) // 2 if self.ticks > 16 else heard)
 
     def _measure_delay(self, now: int, dt: int) -> None:
         delay = max(0, self.next_call // 1_000 - now - self.gap)

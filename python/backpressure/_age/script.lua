@@ -196,8 +196,8 @@ if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[G
     if first then
       s[PROCESSES] = many
     else
-      local heard = div(s[SUM_SINCE], dt)
-      s[PROCESSES] = max(1, s[TICKS] > 16 and div(s[PROCESSES] + heard, 2) or heard)
+      local heard = div(2 * s[SUM_SINCE] + dt, 2 * dt)  -- to the nearest: of few, one less is much
+      s[PROCESSES] = max(1, s[TICKS] > 16 and div(s[PROCESSES] + heard + 1, 2) or heard)
     end
   end
 
