@@ -29,7 +29,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo example test prove soak mutants matrix lint fmt docs bench bench-guard wheels lock clean rebuild
+.PHONY: help demo example test prove soak mutants matrix lint fmt docs bench control bench-guard wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +89,9 @@ docs: $(INSTALLED) ## build the documentation into target/docs, every warning an
 bench: $(INSTALLED) ## time everything beside its peers and write benches/RESULTS.md (ARGS="-k hit" prints a part)
 	@cargo build --locked --quiet --release --target-dir target/benches --package backpressure-floor
 	@$(BIN)/python -m pytest benches --benchmark-quiet $(if $(ARGS),,--publish) $(ARGS)
+
+control: $(INSTALLED) ## both laws on a real server for a quarter of an hour: benches/CONTROL.md (ARGS="open away --quick")
+	@PYTHONPATH=tests $(BIN)/python -m benches.control.real $(ARGS)
 
 bench-guard: $(VENV)/.python ## count instructions of the core's hot functions against benches/instructions.json
 	@$(BIN)/python benches/guard.py $(ARGS)

@@ -80,7 +80,8 @@ HELD = AgeConfig(target=5.0, store="redis://127.0.0.1:1/0")
 
 def granting(controller: BackpressureController, queue_name: str) -> Callable[[], None]:
     """Return what renews a queue's lease: all that is asked for fits, for an hour, by the share and in the line."""
-    budget = controller._budgets._budget(queue_name)
+    controller._budgets.prepare([queue_name])
+    budget = controller._budgets.all()[queue_name]
     terms = Terms(MILLION, 2**21 - 1, 0, 2**21 * MILLION, 1, 0, 0)
     answer = Answer(
         now_ms=1,

@@ -231,6 +231,64 @@ def rows() -> dict[str, list[Json]]:
                 },
             ),
         ],
+        "Held ages": [
+            panel(
+                "Age",
+                "How long a job that is enqueued now will wait, and how long it is meant to.",
+                {"{{queue}}": highest("age_seconds"), "{{queue}} target": highest("target_age_seconds")},
+                unit="s",
+                dashed="/ target$/",
+            ),
+            panel(
+                "Budget",
+                "Jobs a second that workers take, that producers may enqueue, and that they want to.",
+                {
+                    "{{queue}} drain": highest("drain_rate"),
+                    "{{queue}} granted": highest("granted_rate"),
+                    "{{queue}} demand": (
+                        f"sum by (queue) (max by (queue, priority) (backpressure_demand_rate{{{QUEUE}}}))"
+                    ),
+                },
+                unit="ops",
+            ),
+            panel(
+                "Share of the demand that is granted",
+                "By priority. Below 1, HIGH alone is more than the workers can take.",
+                {"{{queue}} {{priority}}": f"max by (queue, priority) (backpressure_share{{{BOTH}}})"},
+                **percent,
+                width=8,
+            ),
+            panel(
+                "Waiting callers",
+                "In all producing processes, by priority.",
+                {"{{queue}} {{priority}}": f"sum by (queue, priority) (backpressure_waiting{{{BOTH}}})"},
+                width=8,
+            ),
+            panel(
+                "Producing processes",
+                "That share the budget, by its store; and those here without it.",
+                {
+                    "{{queue}}": highest("processes"),
+                    "{{queue}} {{state}}": (
+                        f'sum by (queue, state) (backpressure_lease_state{{{QUEUE}, state!="coordinated"}})'
+                    ),
+                },
+                width=8,
+            ),
+            panel(
+                "Calls of the budgets' store",
+                "By how they ended.",
+                {"{{result}}": total("lease_calls_total", by="result")},
+                unit="ops",
+            ),
+            panel(
+                "Age of leases",
+                "Since the store last answered, of the process where that is longest. One that enqueues nothing does "
+                "not ask.",
+                {"{{queue}}": highest("lease_age_seconds")},
+                unit="s",
+            ),
+        ],
         "Circuits": [
             panel(
                 "Circuits",

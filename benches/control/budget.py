@@ -310,6 +310,8 @@ class Budget:
             is_sampler=samples,
             wait_ms=interval,
             terms=(high, medium, low),
+            demand_mjobs_per_s=(self.demand[0], self.demand[1], self.demand[2]),
+            shares_ppm=(min(self.share[0], MILLION), min(self.share[1], MILLION), min(self.share[2], MILLION)),
         )
 
     def _terms(self, level: int, it: Demand, decided: int, gone: int, since: int, interval: int) -> Terms:

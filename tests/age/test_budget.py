@@ -12,7 +12,7 @@ from benches.control.budget import Budget
 
 from backpressure._age.protocol import HIGH, LEVELS, MILLION, NO_SAMPLER, BacklogSeen, Demand, Report, Terms
 from backpressure._model.budget import BudgetSettings
-from support.budgets import START_MS, any_calls, any_settings
+from support.budgets import SETTINGS, START_MS, any_calls, any_settings
 
 SEEDS = range(40)
 CALLS = 100
@@ -93,6 +93,19 @@ def test_memory_cuts_the_budget() -> None:
     whole = copy.deepcopy(budget).call(START_MS + 30_000, report()).budget_mjobs_per_s
     cut = budget.call(START_MS + 30_000, attrs.evolve(report(), limit_permille=300)).budget_mjobs_per_s
     assert cut == whole * 300 // 1_000
+
+
+def test_without_workers_nothing_is_granted_until_one_takes_jobs() -> None:
+    budget = Budget(SETTINGS)
+    answers = []
+    for second, backlog in enumerate([*[50] * 30, *range(40, -1, -10)]):
+        waits = (Demand(), Demand(waiting=20), Demand())
+        seen = BacklogSeen(backlog, None, 0)
+        report = Report(producer_id="p0", since_ms=1_000, demands=waits, enqueued=50 if second == 0 else 0, seen=seen)
+        answers.append(budget.call(START_MS + 1_000 * second, report))
+    assert {answer.budget_mjobs_per_s for answer in answers[10:30]} == {0}
+    assert answers[30].budget_mjobs_per_s > 0
+    assert answers[-1].drain_mjobs_per_s > 5_000
 
 
 def test_while_nobody_sees_the_queue_no_more_is_granted_than_it_drains() -> None:

@@ -77,12 +77,13 @@ def test_counts_beyond_what_the_script_takes_are_cut() -> None:
 
 
 def test_a_reply_is_decoded() -> None:
-    answer = decode([b"17", *range(2, 9), 1, 10, *range(100, 121)])
+    answer = decode([b"17", *range(2, 9), 1, *range(10, 17), *range(100, 121)])
     assert (answer.now_ms, answer.ticks, answer.is_sampler, answer.wait_ms) == (17, 2, True, 10)
+    assert (answer.demand_mjobs_per_s, answer.shares_ppm) == ((11, 12, 13), (14, 15, 16))
     assert answer.terms[2] == Terms(*range(114, 121))
     assert attrs.astuple(answer.terms[0]) == tuple(range(100, 107))
 
 
 def test_another_versions_reply_is_refused() -> None:
-    with pytest.raises(ValueError, match="answered 3 numbers, expected 31"):
+    with pytest.raises(ValueError, match="answered 3 numbers, expected 37"):
         decode([1, 2, 3])

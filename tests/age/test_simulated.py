@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,8 +23,6 @@ from backpressure._age.lease import Dealt, QueueLease
 from backpressure._model.budget import BudgetSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from benches.control.figures import Figures
 
     from backpressure._age.protocol import Answer, Demand, Terms
@@ -70,6 +70,40 @@ def test_the_age_is_held(group: str, name: str, age: tuple[float, float], peak: 
     assert it.used > 99
     for shed, needed in zip(it.shed, it.needed, strict=True):
         assert abs(shed - needed) < 3
+
+
+# The situations of the guide's page, in its order: group, scenario and phase.
+OF_THE_GUIDE = [
+    ("cold", "7.5 times the drain, 10 processes", 0),
+    ("cold", "20 times the drain, 10 processes", 0),
+    ("jump", "30 a second, then 20 times the drain, 10 processes", 0),
+    ("jump", "150 a second, then 5 times the drain, 10 processes", 0),
+    ("jump", "150 a second, then 20 times the drain, 10 processes", 0),
+    ("steps", "loops, 10 processes", 1),
+    ("few", "50 jobs in the target, 5 processes", 0),
+    ("few", "5 jobs in the target, 5 processes", 0),
+    ("odd", "workers 5 s on, 5 s off", 0),
+    ("odd", "workers 20 s on, 20 s off", 0),
+    ("odd", "batches of 2 s", 0),
+    ("odd", "a tenth of noise on the backlog", 0),
+    ("odd", "30 % of jobs from others", 0),
+    ("odd", "the same, no oldest age", 0),
+]
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "age-law.md").read_text("utf-8")
+EXPECTED = re.findall(r"^\| [^|]+ \| ([\d.]+) ± ([\d.]+) \| (\d+) \|$", GUIDE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "phase", "told"),
+    [(*scenario, told) for scenario, told in zip(OF_THE_GUIDE, EXPECTED, strict=True)],
+)
+def test_what_the_guide_says_is_to_be_expected(group: str, name: str, phase: int, told: tuple[str, ...]) -> None:
+    age, spread, worst = map(float, told)
+    it = judged(named(group, name))[phase]
+    assert abs(it.age - age) < 0.1 + spread / 4
+    assert it.spread < 1.3 * spread + 0.05
+    assert it.worst <= worst
+    assert it.used > 99
 
 
 def test_a_step_of_the_drain_is_followed() -> None:

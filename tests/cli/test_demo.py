@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -15,15 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from rich.console import Console
 
 import backpressure.cli
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.errors import ConfigurationError
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM
 from backpressure.cli.demo import picture
+from backpressure.cli.demo.command import Law, lengths_of
+from backpressure.cli.demo.display import display_for
+from backpressure.cli.demo.laws import LAWS, LawsRun, target_for
 from backpressure.cli.demo.proxy import OwnServer, Proxy
 from backpressure.cli.demo.result import Counts, RunResult, Transition, check
-from backpressure.cli.demo.run import RUNS, Run, config_for
+from backpressure.cli.demo.run import Comparison, Run, config_for
 from backpressure.cli.demo.server import DemoError
 from support import redis_fixtures, servers
 
@@ -64,12 +69,12 @@ def embedded() -> None:
 
 @pytest.mark.timeout(60)
 def test_accounts_for_every_job_and_keeps_the_backlog_down(embedded: None, tmp_path: Path) -> None:
-    code, out, err = demo("--duration", "12", "--json", "--output", tmp_path / "new" / "folder")
+    code, out, err = demo("--duration", "20", "--json", "--output", tmp_path / "new" / "folder")
 
     assert code == 0, err
     shown = json.loads(out)
-    assert {"without", "with", "outage"} <= shown.keys()
-    for name in ("without", "with", "outage"):
+    assert {"without", "with", "outage", "table", "age"} <= shown.keys()
+    for name in ("without", "with", "outage", "table", "age"):
         run = shown[name]
         assert {"peak_backlog", "final_backlog", "drained", "circuit_transitions"} <= run.keys()
         for priority in PRIORITIES:
@@ -81,7 +86,7 @@ def test_accounts_for_every_job_and_keeps_the_backlog_down(embedded: None, tmp_p
     assert shown["with"]["peak_backlog"] * 3 < shown["without"]["peak_backlog"]
     assert shown["with"]["drained"] >= 0.9 * shown["without"]["drained"]
     assert shown["with"]["low"]["shed"] > 0
-    for name in ("without", "with"):
+    for name in ("without", "with", "table", "age"):
         enqueued = sum(shown[name][priority]["enqueued"] for priority in PRIORITIES)
         assert enqueued == shown[name]["drained"] + shown[name]["final_backlog"]
         assert shown[name]["circuit_transitions"] == []
@@ -89,12 +94,38 @@ def test_accounts_for_every_job_and_keeps_the_backlog_down(embedded: None, tmp_p
     assert transitions[0]["to"] == "open"
     assert transitions[-1]["to"] == "closed"
     assert shown["outage"]["high"]["blocked"] > 0
+    for name in ("table", "age"):
+        assert shown[name]["target"] == target_for(20 / 3)
+        assert shown[name]["low"]["shed"] > 0
+    assert 0 < 2 * shown["age"]["waited_at_end"] < shown["table"]["waited_at_end"]
 
     picture = Path(shown["picture"])
     assert picture.parent == tmp_path / "new" / "folder"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert all(one["passed"] for one in shown["checks"])
-    assert "run 3 of 3" in err, "progress belongs to stderr"
+    assert "run 4 of 4" in err, "progress belongs to stderr"
+
+
+def test_the_laws_can_be_shown_alone(embedded: None, tmp_path: Path) -> None:
+    _, out, err = demo("--law", "age", "--duration", "12", "--json", "--output", tmp_path)
+
+    shown = json.loads(out)
+    assert shown.keys() == {"table", "age", "engine", "duration", "picture", "checks"}, err
+    counted = [one for one in shown["checks"] if "accounted" in one["name"] or "lost" in one["name"]]
+    assert [one["passed"] for one in counted] == [True] * 4, counted
+    assert Path(shown["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("law", "lengths"),
+    [
+        (Law.TABLE, {"without": 12, "with": 12, "outage": 12}),
+        (Law.AGE, {"laws": 36}),
+        (Law.BOTH, {"without": 8, "with": 8, "outage": 8, "laws": 12}),
+    ],
+)
+def test_runs_share_the_duration(law: Law, lengths: dict[str, float]) -> None:
+    assert lengths_of(36, law) == lengths
 
 
 def _begun(process: subprocess.Popen[str]) -> str:
@@ -156,7 +187,7 @@ def test_interrupted_it_leaves_nothing_on_a_foreign_server(
 
 
 class _Silent:
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot | Comparison) -> None:
         pass
 
     def news(self, text: str) -> None:
@@ -177,6 +208,22 @@ def test_the_outage_of_a_foreign_server_is_a_cut_proxy(redis_client: redis.Redis
     about_it = [one for one in check(_results(outage=result)) if one.name.startswith("outage")]
     assert about_it
     assert all(one.passed for one in about_it), about_it
+
+
+def test_laws_are_compared_on_a_foreign_server(redis_client: redis.Redis, redis_url: str) -> None:
+    server = OwnServer(redis_url)
+    try:
+        results = LawsRun("laws", 3.0, server, "backpressure-demo:test", _Silent()).execute()
+    finally:
+        server.stop()
+
+    assert redis_client.keys("*") == []
+    assert results.keys() == {"table", "age"}
+    for run in results.values():
+        assert run.total.missing == 0
+        assert run.drained + run.final_backlog == run.total.enqueued > 0
+        assert [at for at, _ in run.waits] == sorted({at for at, _ in run.waits})
+        assert all(waited >= 0 for _, waited in run.waits)
 
 
 def test_a_cut_proxy_refuses_and_a_restored_one_passes(redis_client: redis.Redis, redis_url: str) -> None:
@@ -261,6 +308,7 @@ def test_help_names_every_option() -> None:
     assert code == 0
     for text in (
         "--duration",
+        "--law",
         "--redis-url",
         "redis://[user:password@]host[:port][/db]",
         "--yes",
@@ -332,12 +380,14 @@ def _result(name: str, **changes: Any) -> RunResult:
         if name == "outage"
         else (),
         "away": (1.0, 2.0) if name == "outage" else None,
+        "waits": {"age": ((3.0, 1.0), (3.75, 0.6), (4.0, 0.4)), "table": ((3.0, 1.0), (4.0, 2.0))}.get(name, ()),
+        "target": 0.5 if name in LAWS else None,
     }
     return RunResult(name=name, **{**usual, **changes})
 
 
 def _results(**changes: RunResult) -> dict[str, RunResult]:
-    return {name: changes.get(name, _result(name)) for name in RUNS}
+    return {name: changes.get(name, _result(name)) for name in ("without", "with", "outage", *LAWS)}
 
 
 def _failed(results: dict[str, RunResult]) -> list[str]:
@@ -363,6 +413,11 @@ def test_good_runs_pass() -> None:
         ("outage", {"transitions": (OPEN,)}, "circuit"),
         ("outage", {"transitions": (OPEN, CLOSED, OPEN)}, "circuit"),
         ("outage", {"transitions": (OPEN, CLOSED)}, None),
+        ("age", {"waits": ((4.0, 0.63),)}, "jobs wait 0.5 s again"),
+        ("age", {"waits": ((4.0, 0.37),)}, "jobs wait 0.5 s again"),
+        ("table", {"waits": ((4.0, 1.0),)}, "less than half as long"),
+        ("age", {"drained": 14, "final_backlog": 6}, "of the table"),
+        ("table", {"counts": COUNTS | {LOW: Counts(offered=11, enqueued=2, shed=8)}}, "accounted for"),
     ],
 )
 def test_each_check_can_fail(name: str, changes: dict[str, Any], said: str | None) -> None:
@@ -371,8 +426,43 @@ def test_each_check_can_fail(name: str, changes: dict[str, Any], said: str | Non
     assert all(said in one for one in failed if said)
 
 
-def test_draws_a_picture(tmp_path: Path) -> None:
-    assert picture.draw(_results(), tmp_path).read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize("names", [("without", "with", "outage"), LAWS, ("without", "with", "outage", *LAWS)])
+def test_judges_and_draws_the_runs_that_there_are(tmp_path: Path, names: Sequence[str]) -> None:
+    results = {name: _result(name) for name in names}
+
+    assert _failed(results) == []
+    assert picture.draw(results, tmp_path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_draws_laws_whose_workers_took_nothing(tmp_path: Path) -> None:
+    results = {name: _result(name, waits=()) for name in LAWS}
+
+    assert [one for one in _failed(results) if "jobs wait" in one]
+    assert picture.draw(results, tmp_path).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_shows_how_the_laws_compare(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    display = display_for(console)
+    counts = {law: Counts(offered=10, enqueued=7, shed=3) for law in LAWS}
+    shown = Comparison(
+        name="laws",
+        elapsed=1.0,
+        seconds=2.0,
+        target=0.5,
+        drain=160.0,
+        waits={"table": (0.4, 3.25), "age": ()},
+        backlogs={"table": 1_300, "age": None},
+        counts=counts,
+    )
+    with display.run("laws"):
+        display.update(shown)
+
+    said = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    assert "run 4 of 4" in said
+    for text in ("3.2 s", "1,300", "–", "no answer", "160"):
+        assert text in said
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,9 +259,3 @@ def test_it_prints_no_password_of_a_url(run: Run) -> None:
         assert result.exit_code == 0
         assert "redis://***@queues.example/0" in result.stdout
         assert "hunter2" not in result.output
-
-
-def test_a_law_that_no_engine_has_is_a_finding(run: Run) -> None:
-    result = run("explain", "--backlog", "1250", "--set", "age.target=5s")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("backpressure explain: age.target is 5.0: the age law is not in this release's ")

@@ -164,14 +164,6 @@ def test_wrong_usage(run: Run, arguments: tuple[str, ...], said: str) -> None:
     assert "hunter2" not in result.stderr
 
 
-def test_a_law_that_no_engine_has_is_a_finding(run: Run, queues: None, redis_url: str) -> None:
-    result = run("top", "--redis-url", redis_url, "--queue", "busy", "--once", "--set", "age.target=10s")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(
-        "backpressure top: age.target is 10.0: the age law is not in this release's engines: "
-    )
-
-
 def test_a_line_of_json_for_each_look(run: Run, queues: None, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = interrupted_after(3, monkeypatch)
     result = run("top", "--redis-url", redis_url, "--queue", "busy", "--interval", "0.5", "--json")

@@ -61,6 +61,7 @@ def test_the_defaults_in_integers() -> None:
         "polling": True,
         "observe": False,
         "max_queues": 1_000,
+        "holds_ages": False,
     }
 
 

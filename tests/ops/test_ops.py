@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from prometheus_client.parser import text_string_to_metric_families
 
 from backpressure import (
+    AgeConfig,
     BackpressureConfig,
     BackpressureController,
     InMemoryStatsProvider,
@@ -59,7 +60,11 @@ IN_RULES = {rule["alert"]: rule["expr"] for rule in RULES}
 ON_PANELS = {
     f"{panel['title']}/{target['refId']}": filled_in(target["expr"]) for panel in PANELS for target in panel["targets"]
 }
-EXPRESSIONS = IN_RULES | ON_PANELS
+# What the guide tells an autoscaler to ask for, of the queue that these tests hold.
+AGE_GUIDE = (ROOT / "docs" / "guide" / "age-law.md").read_text("utf-8")
+(SCALER,) = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", AGE_GUIDE, re.DOTALL))
+DEMAND = SCALER["spec"]["triggers"][0]["metadata"]["query"].replace('queue="mail"', 'queue="aged"')
+EXPRESSIONS = IN_RULES | ON_PANELS | {"autoscaler": DEMAND}
 
 
 def tool(name: str) -> str:
@@ -105,6 +110,15 @@ def test_the_dashboard_is_what_its_script_writes() -> None:
     assert script["DASHBOARD"].read_text("utf-8") == script["text"](), "run scripts/make_dashboard.py"
 
 
+def test_the_autoscaler_is_one_of_keda() -> None:
+    (trigger,) = SCALER["spec"]["triggers"]
+    assert (SCALER["kind"], trigger["type"]) == ("ScaledObject", "prometheus")
+    assert {"serverAddress", "query", "threshold"} <= set(trigger["metadata"])
+    assert float(trigger["metadata"]["threshold"]) == pytest.approx(20 / 1.1, abs=0.5)
+    behavior = SCALER["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] > 10 * 5
+
+
 def test_no_panel_lies_on_another() -> None:
     taken: set[tuple[int, int]] = set()
     for place in (panel["gridPos"] for panel in DASHBOARD["panels"]):
@@ -132,6 +146,13 @@ def provider() -> InMemoryStatsProvider:
 BY_HAND = BackpressureConfig(polling=PollingConfig(enabled=False), max_queues=4)
 
 
+def aged(store: str, registry: CollectorRegistry) -> BackpressureController:
+    """Return a controller, on the system's clock, that holds the age of one queue by a real store."""
+    polling = PollingConfig(interval=0.5, busy_interval=0.2, timeout=0.5, jitter=0)
+    config = BackpressureConfig(age=AgeConfig(target=0.5, store=store), polling=polling)
+    return BackpressureController(config, InMemoryStatsProvider({"aged": 0}), registry=registry)
+
+
 def use(controller: BackpressureController, provider: InMemoryStatsProvider) -> None:
     """Do a little of everything that is counted, on a clock that sleeps move."""
     for error in (StatsUnavailableError("it is away", error_type="connect"), None):
@@ -150,6 +171,12 @@ def use(controller: BackpressureController, provider: InMemoryStatsProvider) -> 
         assert Hook(controller, "low").passes("yellow")
 
 
+def use_aged(controller: BackpressureController) -> None:
+    """Ask for jobs of each priority, so that each has a demand."""
+    for priority in Priority:
+        controller.suggest_throttle(priority, "aged")
+
+
 class Series(NamedTuple):
     """One line of the page; the labels of its target are Prometheus's."""
 
@@ -160,13 +187,26 @@ class Series(NamedTuple):
 TARGET = {"job": "shop", "instance": "a"}
 
 
+@pytest.fixture(scope="module")
+def aged_page(redis_url: str) -> list[Series]:
+    registry = CollectorRegistry()
+    with aged(redis_url, registry) as controller:
+        use_aged(controller)
+        asked = {"queue": "aged", "priority": "high"}
+        wait_until(lambda: bool(registry.get_sample_value("backpressure_share", asked)), what="the store's answer")
+        return page_of(registry)
+
+
 @pytest.fixture
-def page(make_controller: MakeController, provider: InMemoryStatsProvider) -> list[Series]:
+def page(make_controller: MakeController, provider: InMemoryStatsProvider, aged_page: list[Series]) -> list[Series]:
     registry = CollectorRegistry()
     use(make_controller(config=BY_HAND, registry=registry), provider)
+    return [*page_of(registry), *aged_page, Series("up", TARGET)]
+
+
+def page_of(registry: CollectorRegistry) -> list[Series]:
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    samples = [Series(sample.name, sample.labels | TARGET) for family in families for sample in family.samples]
-    return [*samples, Series("up", TARGET)]
+    return [Series(sample.name, sample.labels | TARGET) for family in families for sample in family.samples]
 
 
 SELECTOR = re.compile(r"\b(?P<name>backpressure_\w+|up)\b(?:{(?P<matchers>[^}]*)})?")
@@ -250,7 +290,7 @@ def prometheus(folder: Path, target: int) -> Iterator[Callable[..., Any]]:
 
 
 def test_a_real_prometheus_has_data_for_every_panel(
-    tmp_path: Path, clock: ManualClock, provider: InMemoryStatsProvider
+    tmp_path: Path, clock: ManualClock, provider: InMemoryStatsProvider, redis_url: str
 ) -> None:
     registry = CollectorRegistry()
     page, thread = start_http_server(0, HOST, registry)
@@ -258,6 +298,7 @@ def test_a_real_prometheus_has_data_for_every_panel(
     try:
         with (
             BackpressureController(BY_HAND, provider, registry=registry, clock=clock) as controller,
+            aged(redis_url, registry) as holder,
             prometheus(tmp_path, page.server_port) as ask,
         ):
 
@@ -266,6 +307,7 @@ def test_a_real_prometheus_has_data_for_every_panel(
 
             def all_panels_have_data() -> bool:
                 use(controller, provider)
+                use_aged(holder)
                 for where, expression in list(missing.items()):
                     # Divisions by zero and quantiles of nothing are not data either.
                     if set(values(expression)) - {"NaN", "+Inf"}:
@@ -277,6 +319,13 @@ def test_a_real_prometheus_has_data_for_every_panel(
             with contextlib.suppress(TimeoutError):
                 wait_until(all_panels_have_data, seconds=20)
             assert not missing
+            # An autoscaler takes one number: what all producers want to enqueue, admitted or not.
+
+            def is_demanded() -> bool:
+                use_aged(holder)
+                return [float(demand) > 0 for demand in values(DEMAND)] == [True]
+
+            wait_until(is_demanded, what="a demand")
             wait_until(lambda: bool(values('ALERTS{alertname="BackpressureCircuitOpen"}')), what="the alert")
             rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
             assert {rule["name"]: rule["health"] for rule in rules} == dict.fromkeys(IN_RULES, "ok")

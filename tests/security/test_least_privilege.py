@@ -11,17 +11,26 @@ import pytest
 import redis
 
 from backpressure import RedisStatsProvider, StatsUnavailableError
+from backpressure._age.protocol import Answer, Report, arguments
+from backpressure._age.script import budget_key
+from backpressure._model.budget import BudgetSettings
 from backpressure.providers import ListKey, StreamKey, ZSetKey
+from backpressure.providers.redis.client import parse_target
+from backpressure.providers.redis.store import BudgetStore
 from support import redis_fixtures, servers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from backpressure import QueueStats
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text("utf-8")
 RULE = re.findall(r"^ACL SETUSER (.*)$", GUIDE, re.MULTILINE)[0].split()
 FOR_CLUSTERS = re.findall(r"add `(\+cluster[^`]*)`", GUIDE)[0].split()
+AGE_GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "age-law.md").read_text("utf-8")
+STORE_RULE = re.findall(r"^ACL SETUSER (.*)$", AGE_GUIDE, re.MULTILINE)[0].split()
+STORE_USER = f"{STORE_RULE[0]}:{STORE_RULE[2].removeprefix('>')}"
+CALLED = Report(producer_id="a1", since_ms=0)
 USER = f"{RULE[0]}:{RULE[2].removeprefix('>')}"
 QUEUES = {
     "list": ListKey("queue:list", processing_key="queue:working"),
@@ -88,3 +97,56 @@ def test_a_cluster_needs_three_more(redis_cluster: servers.Cluster) -> None:
         for key in ("list", "sorted", "stream", "gaps"):
             client.delete(f"queue:{key}")
     assert found == {"list": 2, "sorted": 3, "stream": 4, "gaps": 1}
+
+
+def shared_by(url: str, *queues: str) -> dict[str, object]:
+    """Have the script share the budgets of some queues, and look at their states; return what came of it."""
+    calls = {budget_key(name): arguments(BudgetSettings.of(5.0), CALLED) for name in queues}
+    with contextlib.closing(BudgetStore(parse_target(url, 5.0))) as store:
+        assert all(isinstance(answer, Answer) for answer in store.exchange(calls).values())
+        looks: dict[str, object] = {**store.look(calls)}
+    return looks
+
+
+def test_a_store_of_budgets_needs_no_more() -> None:
+    with redis_fixtures.start() as server, server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", *STORE_RULE)
+        looks = shared_by(f"redis://{STORE_USER}@{servers.HOST}:{server.port}/0", "mail", "a{b}c")
+        assert all(isinstance(look, tuple) for look in looks.values())
+        assert {entry["object"] for entry in admin.acl_log()} <= {"client|setinfo"}
+
+
+def test_and_a_store_in_a_cluster_three_more(redis_cluster: servers.Cluster) -> None:
+    for node in redis_cluster.nodes:
+        with node.client() as admin:
+            admin.execute_command("ACL", "SETUSER", *STORE_RULE, *FOR_CLUSTERS)
+    looks = shared_by(redis_cluster.url.replace("//", f"//{STORE_USER}@"), "mail", "clicks", "sms")
+    assert all(isinstance(look, tuple) for look in looks.values())
+    with redis.RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port) as client:
+        for key in looks:
+            client.delete(key)
+
+
+@pytest.mark.parametrize(
+    "command", ["GET mail", "SET mail 1", "DEL bp:{mail}:age", "KEYS *", "EVAL 1 0", "SCRIPT FLUSH"]
+)
+def test_the_user_of_a_store_may_not(redis_server: servers.Server, command: str) -> None:
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", *STORE_RULE)
+        refused = admin.execute_command("ACL", "DRYRUN", STORE_RULE[0], *command.split())
+    assert b"no permissions" in refused
+
+
+@pytest.mark.parametrize("binary", [servers.valkey_binary, servers.redis_binary])
+@pytest.mark.parametrize("right", [word for word in STORE_RULE if word.startswith("+")])
+def test_none_of_the_rights_of_a_store_is_idle(right: str, binary: Callable[[], str | None]) -> None:
+    found = binary()
+    if found is None:
+        redis_fixtures.no_server("no server: scripts/install_tools.sh")
+    with servers.Server(binary=found) as server, server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", *[word for word in STORE_RULE if word != right])
+        url = f"redis://{STORE_USER}@{servers.HOST}:{server.port}/0"
+        with contextlib.closing(BudgetStore(parse_target(url, 5.0))) as store:
+            (answer,) = store.exchange({budget_key("mail"): arguments(BudgetSettings.of(5.0), CALLED)}).values()
+        assert isinstance(answer, StatsUnavailableError)
+        assert answer.error_type == "acl"

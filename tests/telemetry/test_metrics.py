@@ -22,6 +22,7 @@ from backpressure import BackpressureConfig, PollingConfig
 from backpressure._engine.pure.counters import Counters
 from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
+from backpressure._telemetry.ages import Fleet, HeldAge
 from backpressure._telemetry.families import FAMILIES, POLL_BUCKETS_NS
 from backpressure._telemetry.ledger import Details, Durations, since
 from backpressure._telemetry.metrics import MetricsCollector
@@ -49,6 +50,16 @@ backpressure_cache_hit_rate
 """
 
 
+HELD = HeldAge(
+    target=5.0,
+    state="coordinated",
+    waiting=(0, 3, 1),
+    lease_age=0.5,
+    fleet=Fleet(4.5, 200.0, 199.5, (60.0, 180.0, 360.0), (1.0, 0.776, 0.005), 12),
+    idle=False,
+)
+
+
 class FakeSource:
     """A controller whose numbers the test sets."""
 
@@ -64,6 +75,8 @@ class FakeSource:
         self.durations = Durations()
         self.advice: dict[str, tuple[int, int]] = {}
         self.let_pass: dict[tuple[str, str], int] = {}
+        self.held: dict[str, HeldAge] = {}
+        self.called: dict[str, int] = {}
         self.switched = (False, False, False)
         for decision in decisions:
             self.decide(*decision, computed=computed)
@@ -97,6 +110,12 @@ class FakeSource:
 
     def errors(self) -> dict[str, int]:
         return self.failures
+
+    def held_ages(self) -> dict[str, HeldAge]:
+        return self.held
+
+    def calls(self) -> dict[str, int]:
+        return self.called
 
     def polls(self) -> Durations:
         return self.durations
@@ -142,6 +161,12 @@ class ControllerSource:
         errors: dict[str, int] = self._controller.health()["polling_errors"]
         return errors
 
+    def held_ages(self) -> Mapping[str, HeldAge]:
+        return self._controller._health.held_ages()
+
+    def calls(self) -> Mapping[str, int]:
+        return self._controller._health.calls()
+
     def passed(self) -> dict[tuple[str, str], int]:
         passed = self._controller.health()["passed"]
         return {(queue, why): count for queue, counts in passed.items() for why, count in counts.items()}
@@ -180,6 +205,8 @@ def busy() -> FakeSource:
     source.durations = Durations().plus(2 * MS).plus(20_000 * MS)
     source.advice = {"email-queue": (3, 4)}
     source.let_pass = {("email-queue", "worker"): 2}
+    source.held = {"email-queue": HELD}
+    source.called = {"ok": 5, "error": 1}
     source.switched = (True, False, True)
     return source
 

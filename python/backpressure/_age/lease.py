@@ -32,6 +32,9 @@ _MOST_USED = (1 << 21) - 1
 #: While the store is away, a process lets pass nine tenths of what it did: so a backlog shrinks that nobody sees.
 _SAFE_PERMILLE = 900
 _SAFE_BURST = 2 * MILLION
+#: Where the queue can be read while the store is away, the rate follows its age and its growth, within these bounds.
+_AGE_GAIN_PERMILLE, _GROWTH_GAIN_PERMILLE, _MOST_CHANGE_PERMILLE = 100, 400, 500
+_LEAST_FACTOR_PERMILLE, _MOST_FACTOR_PERMILLE = 20, 4_000
 #: A sampler that lets nothing pass for so many ticks leaves its duty to others: an idle queue costs nothing.
 _IDLE_TICKS = 10
 
@@ -230,6 +233,9 @@ class QueueLease:
         has_terms: whether an answer ever came. A process that never had one goes by the fallback while calls fail.
         is_sampler: whether the next report is to carry the backlog.
         is_safe: whether the store is lost, so that the process lets pass a part of what it last did.
+        is_local: whether what it lets pass then follows what can still be read of the queue.
+        unfinished: how many jobs were let go whose enqueue has not ended: told before they are in the queue, they would
+            seem to have been drained.
     """
 
     def __init__(
@@ -243,8 +249,8 @@ class QueueLease:
         self.producer_id = producer_id
         self.levels = [make_lease(phase) for phase in phases_ppm]
         self.call_at_us: int | None = 0
-        self.in_flight = self.has_terms = self.is_sampler = self.is_safe = False
-        self.drain_mjobs_per_s, self.processes = 0, 1
+        self.in_flight = self.has_terms = self.is_sampler = self.is_safe = self.is_local = False
+        self.drain_mjobs_per_s, self.processes, self.unfinished = 0, 1, 0
         self.fresh_until_us = 0
         self._told_us = self._called_us = self._calls = self._busy_us = self._retry_us = 0
         self._lost_since_us: int | None = None
@@ -253,9 +259,12 @@ class QueueLease:
         self._held, self._held_patient = [0, 0, 0], [0, 0, 0]
         self._asked, self._asked_patient = [0, 0, 0], [0, 0, 0]
         self._admitted, self._own_ujobs_per_s = [0, 0, 0], [0, 0, 0]
+        self._kept_jobs = [0, 0, 0]  # of offers of several, what the share let go of those that did not go yet
         self._sent: Report | None = None
         self._sent_had_to_wait = [0, 0, 0]
         self._called_before_us = 0
+        self._safe_ujobs_per_s, self._factor_permille = [0, 0, 0], 1_000
+        self._seen_before: tuple[int, int] | None = None
 
     # Offers.
 
@@ -265,54 +274,74 @@ class QueueLease:
             return False
         return now_us >= self.fresh_until_us or (not patient and self.levels[level].is_used_up())
 
-    def hold(self, level: int, now_us: int, *, patient: bool) -> None:
+    def hold(self, level: int, now_us: int, *, patient: bool, jobs: int = 1) -> None:
         """Count an offer that waits for the answer of a call made now, or very soon after the last one."""
-        (self._held_patient if patient else self._held)[level] += 1
+        (self._held_patient if patient else self._held)[level] += jobs
         self._ask(now_us)
 
-    def unhold(self, level: int, *, patient: bool, asked: bool) -> None:
+    def unhold(self, level: int, *, patient: bool, asked: bool, jobs: int = 1) -> None:
         """Count off a held offer that is given up, or decided without the answer; `asked`: a call tells of it."""
         if asked:
-            (self._asked_patient if patient else self._asked)[level] -= 1
+            (self._asked_patient if patient else self._asked)[level] -= jobs
         else:
-            (self._held_patient if patient else self._held)[level] -= 1
+            (self._held_patient if patient else self._held)[level] -= jobs
 
-    def decide(self, level: int, now_us: int) -> bool:
-        """Decide an offer that will not wait by fresh terms, or by those of a lost store."""
+    def decide(self, level: int, now_us: int, jobs: int = 1) -> bool:
+        """Decide an offer that will not wait by fresh terms, or by those of a lost store.
+
+        An offer of several jobs goes when the share has let as many go; what it lets go until then is kept for it.
+        """
         lease = self.levels[level]
-        self._decided[level] += 1
+        self._decided[level] += jobs
         if self.is_safe:
             goes = lease.foresee_us(now_us) == 0
             if goes:
-                lease.take_ticket()
+                self._take_tickets(lease, jobs)
         else:
-            goes = lease.offer()
+            goes = self._afford(level, sum(lease.offer() for _ in range(jobs)), jobs)
             used_half = lease.share_ppm >= MILLION and 2 * lease.used > lease.cap_jobs
             fresh = now_us < self.fresh_until_us
             if fresh and used_half and now_us - self._called_us >= self.settings.tick_ms * 125:
                 self._want(now_us)  # more is asked for than before: say so early
-        return self._settle(level, goes=goes or level == HIGH)
+        return self._settle(level, jobs, goes=goes or level == HIGH)
 
-    def decide_stale(self, level: int, now_us: int, *, asked: bool = False) -> bool:
+    def decide_stale(self, level: int, now_us: int, *, asked: bool = False, jobs: int = 1) -> bool:
         """Decide an offer that no answer reached in time; `asked`: a call told of it already."""
-        self._decided[level] += not asked
+        if not asked:
+            self._decided[level] += jobs
         lease = self.levels[level]
         if self.is_safe:
             goes = lease.foresee_us(now_us) == 0
             if goes:
-                lease.take_ticket()
+                self._take_tickets(lease, jobs)
         else:
-            goes = lease.offer_stale(aged=now_us >= self.fresh_until_us)
-        return self._settle(level, goes=goes or level == HIGH)
+            went = sum(lease.offer_stale(aged=now_us >= self.fresh_until_us) for _ in range(jobs))
+            goes = self._afford(level, went, jobs)
+        return self._settle(level, jobs, goes=goes or level == HIGH)
 
-    def _settle(self, level: int, *, goes: bool) -> bool:
+    def _afford(self, level: int, went: int, jobs: int) -> bool:
+        if jobs == 1:
+            return went > 0
+        self._kept_jobs[level] += went
+        if self._kept_jobs[level] < jobs:
+            return False
+        self._kept_jobs[level] -= jobs
+        return True
+
+    def _settle(self, level: int, jobs: int, *, goes: bool) -> bool:
         if goes:
-            self._count(level, 1)
+            self._count(level, jobs)
         self._plan()
         return goes
 
+    @staticmethod
+    def _take_tickets(lease: AnyLease, jobs: int) -> int:
+        for _ in range(jobs - 1):
+            lease.take_ticket()
+        return lease.take_ticket()
+
     def _count(self, level: int, jobs: int) -> None:
-        """Count jobs that go by the lease: they are enqueued, as far as is known."""
+        """Count jobs that go by the lease: they are enqueued, as far as is known, but for the unfinished."""
         self._admitted[level] += jobs
         self._enqueued += jobs
 
@@ -322,14 +351,14 @@ class QueueLease:
         """Return how long a ticket taken now would have to wait."""
         return self.levels[level].foresee_us(now_us)
 
-    def take_ticket(self, level: int, now_us: int) -> int | None:
-        """Return a place in the line; ``None``: the job may go now."""
+    def take_ticket(self, level: int, now_us: int, jobs: int = 1) -> int | None:
+        """Return a place in the line, the last of those of several jobs; ``None``: they may go now."""
         lease = self.levels[level]
-        ticket = lease.take_ticket()
+        ticket = self._take_tickets(lease, jobs)
         if lease.due_in_us(ticket, now_us) == 0:
-            self._go(level)
+            self._go(level, jobs)
             return None
-        self._waiting[level] += 1
+        self._waiting[level] += jobs
         self._had_to_wait[level] = 1
         self._plan()
         return ticket
@@ -339,30 +368,42 @@ class QueueLease:
         due = self.levels[level].due_in_us(ticket, now_us)
         return due if level != HIGH else min(due, max(0, self.settings.target_ms * 500 - waited_us))
 
-    def go_from_line(self, level: int) -> None:
+    def go_from_line(self, level: int, jobs: int = 1) -> None:
         """Count a caller who waited, and whose turn it is."""
-        self._waiting[level] -= 1
-        self._go(level)
+        self._waiting[level] -= jobs
+        self._go(level, jobs)
 
-    def give_up(self, level: int) -> None:
+    def give_up(self, level: int, jobs: int = 1) -> None:
         """Count off a caller who waits no more."""
-        self._waiting[level] -= 1
-        self.levels[level].leave_places(1)
+        self._waiting[level] -= jobs
+        self.levels[level].leave_places(jobs)
 
-    def _go(self, level: int) -> None:
-        self._gone[level] += 1
-        self._count(level, 1)
+    def _go(self, level: int, jobs: int) -> None:
+        self._gone[level] += jobs
+        self._count(level, jobs)
         self._plan()
 
     # What became of who went.
 
-    def take_back(self) -> None:
-        """Count off a job that went, or was dealt a place, and was not enqueued."""
-        self._enqueued -= 1
+    def take_back(self, jobs: int = 1) -> None:
+        """Count off jobs that went, or were dealt a place, and were not enqueued."""
+        self._enqueued -= jobs
 
-    def let_go_anyway(self, level: int) -> None:
-        """Count a job that is enqueued although its offer was refused: where decisions are only observed."""
-        self._count(level, 1)
+    def let_go_anyway(self, level: int, jobs: int = 1) -> None:
+        """Count jobs that are enqueued although their offer was refused: where decisions are only observed."""
+        self._count(level, jobs)
+
+    def go_along(self, level: int, jobs: int) -> None:
+        """Count jobs that are enqueued by a caller whom the engine let go by itself, which counted one of them."""
+        lease = self.levels[level]
+        if level == LEVELS[-1]:
+            self._decided[level] += jobs
+            for _ in range(jobs):
+                lease.offer()
+        else:
+            self._gone[level] += jobs
+            self._take_tickets(lease, jobs)
+        self._count(level, jobs)
 
     # Calls.
 
@@ -372,7 +413,7 @@ class QueueLease:
             return False
         self._fetch_counts()
         told_of = (self._decided, self._gone, self._waiting, self._had_to_wait, self._held, self._held_patient)
-        if not self._calls or any(map(any, told_of)) or self._enqueued > 0:
+        if not self._calls or any(map(any, told_of)) or self._enqueued > self.unfinished:
             self._busy_us = now_us
             return True
         if self.is_sampler and now_us - self._busy_us <= _IDLE_TICKS * self.settings.tick_ms * 1_000:
@@ -412,7 +453,7 @@ class QueueLease:
             producer_id=self.producer_id,
             since_ms=since_ms,
             demands=(high, medium, low),
-            enqueued=max(0, self._enqueued),  # a debt is carried
+            enqueued=max(0, self._enqueued - self.unfinished),  # a debt is carried
             seen=seen,
             seed_drain_mjobs_per_s=self.drain_mjobs_per_s,
             seed_processes=self.processes,
@@ -436,7 +477,7 @@ class QueueLease:
         call was sent: about a tenth more or less, by chance, keeps processes apart.
         """
         self.in_flight = False
-        self._lost_since_us, self.is_safe, self.has_terms = None, False, True
+        self._lost_since_us, self.is_safe, self.is_local, self.has_terms = None, False, False, True
         self.is_sampler = answer.is_sampler and self.producer_id != NO_SAMPLER
         self.drain_mjobs_per_s, self.processes = answer.drain_mjobs_per_s, answer.processes
         self._told_us = answer.wait_ms * 1_000
@@ -463,10 +504,11 @@ class QueueLease:
         self._enqueued -= terms.go_jobs - went  # counted by the state, but nobody was left to go
         return Dealt(to_held, to_waiting, to_patient)
 
-    def fail(self, now_us: int) -> None:
+    def fail(self, now_us: int, seen: BacklogSeen | None = None) -> None:
         """Take back what an unanswered call told; the next one, a tick later, tells it.
 
-        All that were held are to be decided by `decide_stale`, or to take a ticket.
+        All that were held are to be decided by `decide_stale`, or to take a ticket. `seen` is what could be read of the
+        queue all the same.
         """
         self.in_flight = False
         sent, self._sent = self._sent, None
@@ -488,6 +530,8 @@ class QueueLease:
         lost_us = now_us - self._lost_since_us
         if self.has_terms and not self.is_safe and lost_us > 3 * max(tick_us, self._told_us):
             self._be_safe(now_us)
+        elif self.is_safe and seen is not None:
+            self._follow(now_us, seen)
         self.fresh_until_us = self.call_at_us = self._retry_us = now_us + tick_us
 
     # A lost store.
@@ -507,10 +551,33 @@ class QueueLease:
         if all(lease.share_ppm >= MILLION for lease in self.levels):
             part = self.drain_mjobs_per_s * 1_000 // self.processes
             lack = max(0, part - sum(self._own_ujobs_per_s)) // len(LEVELS)
-        for level in LEVELS:
-            rate = (self._own_ujobs_per_s[level] + lack) * _SAFE_PERMILLE // 1_000
-            lease = self.levels[level]
+        self._safe_ujobs_per_s = [(own + lack) * _SAFE_PERMILLE // 1_000 for own in self._own_ujobs_per_s]
+        self._factor_permille, self._seen_before = 1_000, None
+        self._renew_safe(now_us)
+
+    def _renew_safe(self, now_us: int) -> None:
+        for lease, safe in zip(self.levels, self._safe_ujobs_per_s, strict=True):
+            rate = safe * self._factor_permille // 1_000
             lease.renew(now_us, Terms(0, 0, rate, _SAFE_BURST, 0, 0, lease.remainder_ppm))
+
+    def _follow(self, now_us: int, seen: BacklogSeen) -> None:
+        """Let pass less while jobs wait longer than they are to, or become more, and more in the other case.
+
+        All processes see the same, and follow by the same factor. It bounds the age; it does not hold it.
+        """
+        drain, target_ms = max(1, self.drain_mjobs_per_s), self.settings.target_ms
+        seen_us = now_us - 1_000 * seen.ago_ms
+        age_ms = seen.jobs * MILLION // drain if seen.oldest_age_ms is None else seen.oldest_age_ms
+        change = _AGE_GAIN_PERMILLE * (age_ms - target_ms) // target_ms
+        if self._seen_before is not None and seen_us > self._seen_before[1]:
+            jobs, before_us = self._seen_before
+            growth_mjobs_per_s = (seen.jobs - jobs) * 1_000 * MILLION // (seen_us - before_us)
+            change += _GROWTH_GAIN_PERMILLE * growth_mjobs_per_s // drain
+        change = min(max(change, -_MOST_CHANGE_PERMILLE), _MOST_CHANGE_PERMILLE)
+        factor = self._factor_permille * (1_000 - change) // 1_000
+        self._factor_permille = min(max(factor, _LEAST_FACTOR_PERMILLE), _MOST_FACTOR_PERMILLE)
+        self._seen_before, self.is_local = (seen.jobs, seen_us), True
+        self._renew_safe(now_us)
 
     # When to call.
 

@@ -42,7 +42,7 @@ LIMIT_NONE = 1_000
 MILLION = 1_000_000
 
 _MOST = 1_000_000_000
-_HEAD, _TERMS = 10, 7
+_HEAD, _TERMS = 16, 7
 
 
 @attrs.frozen
@@ -147,7 +147,9 @@ class Answer:
         spare_mjobs_per_s: what is left of the budget when all that is asked for goes.
         is_sampler: whether the next report is to carry the backlog.
         wait_ms: for how long these terms are fresh.
-        terms: of HIGH, MEDIUM, LOW.
+        terms: of HIGH, MEDIUM, LOW, for this producer.
+        demand_mjobs_per_s: jobs that all who report ask for, admitted or not; of HIGH, MEDIUM, LOW.
+        shares_ppm: part of that demand that fits; of HIGH, MEDIUM, LOW.
     """
 
     now_ms: int
@@ -161,6 +163,8 @@ class Answer:
     is_sampler: bool
     wait_ms: int
     terms: tuple[Terms, Terms, Terms]
+    demand_mjobs_per_s: tuple[int, int, int] = (0, 0, 0)
+    shares_ppm: tuple[int, int, int] = (MILLION, MILLION, MILLION)
 
 
 def arguments(settings: BudgetSettings, report: Report) -> list[int | str]:
@@ -219,6 +223,8 @@ def decode(reply: Sequence[Any]) -> Answer:
         is_sampler=numbers[8] == 1,
         wait_ms=numbers[9],
         terms=(high, medium, low),
+        demand_mjobs_per_s=(numbers[10], numbers[11], numbers[12]),
+        shares_ppm=(numbers[13], numbers[14], numbers[15]),
     )
 
 

@@ -336,7 +336,8 @@ else
   interval = max(1, (div(s[NEXT_START], 1000) - now) % target)
 end
 local answer = {now, s[TICKS], s[DRAIN], s[BUDGET], s[AGE], s[BACKLOG], s[PROCESSES], s[SPARE],
-  samples and 1 or 0, samples and gap or interval}
+  samples and 1 or 0, samples and gap or interval, s[DEMAND], s[DEMAND + 1], s[DEMAND + 2]}
+for l = 0, 2 do answer[#answer + 1] = min(s[SHARE + l], MILLION) end
 -- The sampler's terms hold for a gap. Charged for longer, a busy one would use up what all may be promised.
 if samples then interval = gap end
 

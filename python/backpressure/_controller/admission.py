@@ -118,6 +118,17 @@ class Admission:
             if slept:  # others may have run meanwhile
                 decisions[place] = self.admit(planned)
 
+    def begin(self, decision: ThrottleDecision, jobs: int = 1) -> bool:
+        """Take note that a job's work begins; tell whether its `end` is to be noted too, as where an age is held."""
+        held = self.budgets.used and decision.reason in AGE_REASONS
+        if held:
+            self.budgets.begin(decision.queue_name, jobs)
+        return held
+
+    def end(self, decision: ThrottleDecision, jobs: int = 1) -> None:
+        """Take note that it has ended."""
+        self.budgets.end(decision.queue_name, jobs)
+
     def report_value(
         self,
         decision: ThrottleDecision,
@@ -175,22 +186,28 @@ class Admission:
 
     @contextlib.contextmanager
     def reporting(
-        self, decisions: Sequence[ThrottleDecision], not_failures: tuple[type[BaseException], ...] = ()
+        self, decisions: Sequence[ThrottleDecision], not_failures: tuple[type[BaseException], ...] = (), jobs: int = 1
     ) -> Iterator[None]:
         """Report to all queues how the body ended. A body has no value, so there is no future to wait for.
 
-        Errors that are `not_failures` say nothing about the queues.
+        Errors that are `not_failures` say nothing about the queues. Each decision is for so many `jobs`.
         """
         began_ns = self.now_ns()
+        held = [decision for decision in decisions if self.begin(decision, jobs)]
         try:
             yield
         except BaseException as error:
+            for decision in held:
+                self.budgets.take_back(decision.queue_name, jobs - 1)  # one is, where the error is reported
             for decision in decisions:
                 if outcome.is_excused(error, not_failures):
                     self.give_back(decision)
                 else:
                     self.report_error(decision, error, began_ns)
             raise
+        finally:
+            for decision in held:
+                self.end(decision, jobs)
         for decision in decisions:
             self.report_success(decision)
 

@@ -19,7 +19,7 @@ from backpressure._controller.polling.caller_loop import CallerLoopReads
 from backpressure._controller.polling.own_loop import LoopReads
 from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
-from backpressure._model.arguments import check_patient, validate_queue_name
+from backpressure._model.arguments import check_jobs, check_patient, validate_queue_name
 from backpressure._model.batch import JobOutcome
 from backpressure._model.clock import require_asyncio
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
@@ -225,16 +225,24 @@ class AsyncBackpressureController(ControllerBase):
 
     @contextlib.asynccontextmanager
     async def slot(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        *,
+        max_wait: MaxWait = None,
+        patient: bool = False,
+        jobs: int = 1,
     ) -> AsyncIterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
             patient: whether a refused job asks again, as for `run`.
+            jobs: how many the body enqueues, 1 to 10,000, all or none. Where an age is held each takes a place, and the
+                turn of all comes with the last one's; a table of zones judges the body as one job.
         """
-        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient))
-        with self._admission.reporting([decision]):
+        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient), check_jobs(jobs))
+        with self._admission.reporting([decision], jobs=jobs):
             yield decision
 
     @contextlib.asynccontextmanager

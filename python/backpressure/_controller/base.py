@@ -118,7 +118,13 @@ class ControllerBase(Uncopied):
         self._poller, sights = self._make_poller()
         self._host.bind(self._engine, self._admission, self._poller, sights)
         self._health = Health(
-            self._engine, self._samples, self._compliance, self._passed, self._clock, lambda: self._config
+            self._engine,
+            self._samples,
+            self._compliance,
+            self._passed,
+            self._budgets,
+            self._clock,
+            lambda: self._config,
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
@@ -231,6 +237,7 @@ class ControllerBase(Uncopied):
     def _set_stopped(self) -> None:
         self._end()
         self._sleeper.stop()
+        self._budgets.close()
         self._host.sights.release()
         if self._metrics is not None:
             self._metrics.remove(self._health)
@@ -453,7 +460,9 @@ class ControllerBase(Uncopied):
         each priority: ``zone``, ``delay``, ``should_shed``, ``reason`` and ``retry_after``. A refused job has no delay.
         In observe mode it is what enforcing would say; while the controller is not running it is ``None``. ``failing``
         holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
-        ``count``.
+        ``count``. Of a queue whose age is held, ``budget`` tells what this process knows of it: ``state`` of its lease,
+        ``lease_age``, callers ``waiting`` here, and of all producers together ``age``, ``target_age``, ``drain_rate``,
+        ``granted_rate``, ``demand_rate``, ``share`` and ``processes``; rates are jobs a second.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:

@@ -15,7 +15,7 @@ from backpressure._controller.jobs import BlockingHost
 from backpressure._controller.outcome import UnfinishedWorkError, name_of, refuse_generator
 from backpressure._controller.polling.sights import GRACE
 from backpressure._controller.polling.thread import Poller
-from backpressure._model.arguments import check_patient, longest_wait, validate_queue_name
+from backpressure._model.arguments import check_jobs, check_patient, longest_wait, validate_queue_name
 from backpressure._model.batch import BatchJob, JobOutcome
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
@@ -202,22 +202,24 @@ class BackpressureController(ControllerBase):
 
     @contextlib.contextmanager
     def slot(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        *,
+        max_wait: MaxWait = None,
+        patient: bool = False,
+        jobs: int = 1,
     ) -> Iterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
             patient: whether a refused job asks again, as for `run`.
-
-        Example:
-            >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 0})) as controller:
-            ...     with controller.slot("low", "email-queue") as decision:
-            ...         print(decision.reason)
-            backlog_green
+            jobs: how many the body enqueues, 1 to 10,000, all or none. Where an age is held each takes a place, and the
+                turn of all comes with the last one's; a table of zones judges the body as one job.
         """
-        decision = self._host.turn(priority, queue_name, max_wait, check_patient(patient))
-        with self._admission.reporting([decision]):
+        decision = self._host.turn(priority, queue_name, max_wait, check_patient(patient), check_jobs(jobs))
+        with self._admission.reporting([decision], jobs=jobs):
             yield decision
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from backpressure._controller.age.standing import as_dict, standing
 from backpressure._engine.word import is_forced
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.stats import age_of
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
     from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
+    from backpressure._telemetry.ages import HeldAge
     from backpressure._telemetry.compliance import Compliance
     from backpressure._telemetry.ledger import Bounds, Durations
     from backpressure._telemetry.passed import Passed
@@ -40,11 +43,13 @@ class Health:
         samples: Samples,
         compliance: Compliance,
         passed: Passed,
+        budgets: Budgets,
         clock: Clock,
         config: Callable[[], BackpressureConfig],
     ) -> None:
         self._engine = engine
         self._samples = samples
+        self._budgets = budgets
         self._clock = clock
         self._config = config
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
@@ -80,6 +85,13 @@ class Health:
             bounds[name] = made[parts]
         return bounds
 
+    def held_ages(self) -> dict[str, HeldAge]:
+        now_us = self._clock.monotonic_ns() // 1_000
+        return {name: standing(budget, now_us) for name, budget in self._budgets.all().items()}
+
+    def calls(self) -> dict[str, int]:
+        return self._budgets.calls.copy()
+
     def max_queues(self) -> int:
         return self._config().max_queues
 
@@ -96,7 +108,7 @@ class Health:
         requests = [totals.cache_requests() for totals in paced(self.totals().values())]
         hits, misses = sum(hits for hits, _ in requests), sum(misses for _, misses in requests)
         names = self._engine.queue_names()
-        known, backlogs, config = self.circuits(), self.backlogs(), self._config()
+        known, backlogs, config, held = self.circuits(), self.backlogs(), self._config(), self.held_ages()
         circuits = {name: known.get(name, (CircuitState.CLOSED.value, False)) for name in names}
         return {
             "started": state != "new",
@@ -119,22 +131,25 @@ class Health:
             "passed": self._passed_by_queue(),
             "last_poll_seconds": self._samples.last_poll_seconds,
             "queues": {
-                name: self._queue(name, forced, *backlogs.get(name, (None, None)))
+                name: self._queue(name, forced, backlogs.get(name, (None, None)), held.get(name))
                 for name, (_, forced) in paced(circuits.items())
             },
         }
 
-    def _queue(self, name: str, forced: bool, backlog: int | None, age: float | None) -> dict[str, Any]:
+    def _queue(
+        self, name: str, forced: bool, sample: tuple[int, float] | tuple[None, None], held: HeldAge | None
+    ) -> dict[str, Any]:
         stats = self._samples.stats.get(name)
         return {
             "forced": forced,
             "mode": self._config().mode_of(name),
-            "backlog": backlog,
-            "sample_age": age,
+            "backlog": sample[0],
+            "sample_age": sample[1],
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
             "oldest_age": None if stats is None else age_of(stats.oldest_age),
             "advice": self._advice(name),
+            "budget": None if held is None else as_dict(held),
         }
 
     def _advice(self, name: str) -> dict[str, dict[str, Any]] | None:

@@ -48,39 +48,45 @@ class JobHost(ControllerHost):
         *,
         patient: bool = False,
         delays: bool = False,
+        jobs: int = 1,
     ) -> ThrottleDecision:
         """As `plan`, after what the caller has to wait for where an age is held; `delays` are left to the caller."""
         if not self.budgets.used:
             return await self.plan(priority, queue_name)
-        with asking(Turn(max_wait, patient=patient, holds=True, delays=delays)) as turn:
+        with asking(Turn(max_wait, patient=patient, holds=True, delays=delays, jobs=jobs)) as turn:
             while True:
                 try:
-                    return await self.plan(priority, queue_name)
+                    decision = await self.plan(priority, queue_name)
                 except HeldError as error:
                     held = error
+                else:
+                    self.budgets.go_along(decision, turn)
+                    return decision
                 turn.told(held, await held.wait_async(self._sleeper))
 
     async def turn_async(
-        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False
+        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False, jobs: int = 1
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
         if patient:
-            return await self._patient_turn_async(parse_priority(priority), queue_name, max_wait)
-        decision = await self.plan_async(priority, queue_name, max_wait)
+            return await self._patient_turn_async(parse_priority(priority), queue_name, max_wait, jobs)
+        decision = await self.plan_async(priority, queue_name, max_wait, jobs=jobs)
         seconds = self.admission.accept(decision, max_wait, awaited=True)
         if seconds > 0:
             await self._sleeper.pause_async(seconds)
         return self.admission.admit(decision) if decision.delay > 0 else decision
 
-    async def _patient_turn_async(self, priority: Priority, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+    async def _patient_turn_async(
+        self, priority: Priority, queue_name: str, max_wait: MaxWait, jobs: int
+    ) -> ThrottleDecision:
         patience = Patience(self.admission, priority, max_wait)
-        decision = await self.plan_async(priority, queue_name, max_wait, patient=True)
+        decision = await self.plan_async(priority, queue_name, max_wait, patient=True, jobs=jobs)
         while True:
             seconds = patience.wait(decision)
             if seconds > 0:
                 await self._sleeper.pause_async(seconds)
             if decision.should_shed:
-                decision = await self.plan_async(priority, queue_name, patience.left, patient=True)
+                decision = await self.plan_async(priority, queue_name, patience.left, patient=True, jobs=jobs)
             elif decision.delay > 0:
                 decision = self.engine.admit(decision)
                 if not decision.should_shed:
@@ -92,7 +98,7 @@ class JobHost(ControllerHost):
         self, decision: ThrottleDecision, work: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
         """Run the work of an admitted job, await it if it is awaitable, and report its outcome."""
-        began_ns = self.admission.now_ns()
+        began_ns, held = self.admission.now_ns(), self.admission.begin(decision)
         try:
             value = work(*args, **kwargs)
             if type(value) is CoroutineType or runs_on_a_loop(value):
@@ -100,6 +106,9 @@ class JobHost(ControllerHost):
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
+        finally:
+            if held:
+                self.admission.end(decision)
         if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:
@@ -144,41 +153,45 @@ class BlockingHost(JobHost):
         *,
         patient: bool = False,
         delays: bool = False,
+        jobs: int = 1,
     ) -> ThrottleDecision:
         """As `plan_async`, for a thread. On an event loop nothing waits."""
         if not self.budgets.used:
             return self.engine.plan(priority, queue_name)
-        with asking(Turn(max_wait, patient=patient, holds=not in_event_loop(), delays=delays)) as turn:
+        with asking(Turn(max_wait, patient=patient, holds=not in_event_loop(), delays=delays, jobs=jobs)) as turn:
             while True:
                 try:
-                    return self.engine.plan(priority, queue_name)
+                    decision = self.engine.plan(priority, queue_name)
                 except HeldError as error:
                     held = error
+                else:
+                    self.budgets.go_along(decision, turn)
+                    return decision
                 turn.told(held, held.wait(self._sleeper, queue_name))
 
     def turn(
-        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False
+        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False, jobs: int = 1
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
         if in_event_loop():
             self.warn_of_loop(longest_wait(max_wait, parse_priority(priority), patient=patient))
         elif patient:
-            return self._patient_turn(parse_priority(priority), queue_name, max_wait)
-        decision = self.plan_blocking(priority, queue_name, max_wait, patient=patient)
+            return self._patient_turn(parse_priority(priority), queue_name, max_wait, jobs)
+        decision = self.plan_blocking(priority, queue_name, max_wait, patient=patient, jobs=jobs)
         seconds = self.admission.accept(decision, max_wait, patient=patient)
         if seconds > 0:
             self._sleeper.pause(seconds, decision.queue_name)
         return self.admission.admit(decision) if decision.delay > 0 else decision
 
-    def _patient_turn(self, priority: Priority, queue_name: str, max_wait: MaxWait) -> ThrottleDecision:
+    def _patient_turn(self, priority: Priority, queue_name: str, max_wait: MaxWait, jobs: int) -> ThrottleDecision:
         patience = Patience(self.admission, priority, max_wait)
-        decision = self.plan_blocking(priority, queue_name, max_wait, patient=True)
+        decision = self.plan_blocking(priority, queue_name, max_wait, patient=True, jobs=jobs)
         while True:
             seconds = patience.wait(decision)
             if seconds > 0:
                 self._sleeper.pause(seconds, queue_name)
             if decision.should_shed:
-                decision = self.plan_blocking(priority, queue_name, patience.left, patient=True)
+                decision = self.plan_blocking(priority, queue_name, patience.left, patient=True, jobs=jobs)
             elif decision.delay > 0:
                 decision = self.engine.admit(decision)
                 if not decision.should_shed:
@@ -229,12 +242,15 @@ class BlockingHost(JobHost):
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""
-        began_ns = self.admission.now_ns()
+        began_ns, held = self.admission.now_ns(), self.admission.begin(decision)
         try:
             value = work(*args, **kwargs)
         except BaseException as error:
             self.admission.report_error(decision, error, began_ns)
             raise
+        finally:
+            if held:
+                self.admission.end(decision)
         if value is None or is_plain(type(value)):
             self.admission.report_success(decision)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import NamedTuple
 
-from backpressure._model.vocabulary import LAW_REASONS, MISS_REASONS, REFUSALS, Reason
+from backpressure._model.vocabulary import LAW_REASONS, MISS_REASONS, REFUSALS, SHEDS, Reason
 
 #: Upper bounds of the delay histogram's buckets, in nanoseconds; the last bucket is unbounded.
 DELAY_BUCKETS_NS = tuple(ms * 1_000_000 for ms in (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000))
@@ -46,11 +46,13 @@ class Totals(NamedTuple):
         )
 
     def refused(self) -> tuple[int, int, int]:
-        """Return how many were refused because of the backlog, by the circuit, and because they would come too late."""
-        shed, *circuit = (
-            self.reasons[REASONS.index(reason)] - let_go for reason, let_go in zip(REFUSALS, self.let_go, strict=True)
-        )
-        return shed, sum(circuit), self.late
+        """Return how many were refused because of the load, by the circuit, and because they would come too late."""
+        refused = {
+            reason: self.reasons[REASONS.index(reason)] - let_go
+            for reason, let_go in zip(REFUSALS, self.let_go, strict=True)
+        }
+        shed = sum(count for reason, count in refused.items() if reason in SHEDS)
+        return shed, sum(refused.values()) - shed, self.late
 
     def cache_requests(self) -> tuple[int, int]:
         """Return hits and misses. Answers of breakers and switches never asked the cache: they are neither."""

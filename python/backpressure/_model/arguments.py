@@ -19,6 +19,7 @@ __all__ = [
     "MAX_NAME_BYTES",
     "WITHHELD",
     "MaxWait",
+    "check_jobs",
     "check_max_wait",
     "check_patient",
     "check_seconds",
@@ -30,6 +31,8 @@ __all__ = [
     "validate_queue_name",
 ]
 
+#: Jobs that one slot may enqueue.
+MAX_JOBS = 10_000
 #: The longest name of a queue; no more characters than that need be looked at.
 MAX_NAME_BYTES = 255
 _MAX_SHOWN = 500
@@ -191,6 +194,13 @@ def check_patient(value: object) -> bool:
     """Return `value` if it is a bool, or raise `ConfigurationError`."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"patient is {shown(value)}: give True or False", field="patient", value=value)
+    return value
+
+
+def check_jobs(value: object) -> int:
+    """Return `value` if so many jobs may go at once, or raise `ConfigurationError`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_JOBS:
+        raise ConfigurationError(f"jobs is {shown(value)}: give 1 to {MAX_JOBS:,}", field="jobs", value=value)
     return value
 
 

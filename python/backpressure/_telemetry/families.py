@@ -20,7 +20,7 @@ class Family(NamedTuple):
     help: str
     labels: tuple[str, ...] = ()
     # "livemax" leaves a dead process out once `mark_process_dead` was called for it.
-    merged: Literal["", "livemax", "mostrecent"] = ""
+    merged: Literal["", "livemax", "livesum", "mostrecent"] = ""
     buckets_ns: tuple[int, ...] = ()
 
 
@@ -28,7 +28,7 @@ def _counter(name: str, help_: str, *labels: str) -> Family:
     return Family(name, "counter", help_, labels)
 
 
-def _gauge(name: str, help_: str, merged: Literal["livemax", "mostrecent"], *labels: str) -> Family:
+def _gauge(name: str, help_: str, merged: Literal["livemax", "livesum", "mostrecent"], *labels: str) -> Family:
     return Family(name, "gauge", help_, labels, merged)
 
 
@@ -38,7 +38,7 @@ def _histogram(name: str, help_: str, buckets_ns: tuple[int, ...], *labels: str)
 
 _ALL = (
     _counter("backpressure_throttle_events_total", "Decisions that advised a delay.", "priority", "queue"),
-    _counter("backpressure_shed_events_total", "Jobs shed because of the backlog.", "priority", "queue"),
+    _counter("backpressure_shed_events_total", "Jobs shed because of the load.", "priority", "queue"),
     _histogram(
         "backpressure_throttle_delay_seconds", "Delays advised, above zero.", DELAY_BUCKETS_NS, "priority", "queue"
     ),
@@ -89,6 +89,31 @@ _ALL = (
     _gauge("backpressure_manual_override", "1 while the manual override is on.", "livemax"),
     _gauge("backpressure_emergency_mode", "1 while emergency mode is on.", "livemax"),
     _gauge("backpressure_observe_mode", "1 while decisions are only observed.", "livemax"),
+    _gauge("backpressure_target_age_seconds", "How long jobs are to wait in the queue.", "livemax", "queue"),
+    _gauge("backpressure_age_seconds", "How long a job that is enqueued now will wait.", "livemax", "queue"),
+    _gauge("backpressure_drain_rate", "Jobs a second that workers take from the queue.", "livemax", "queue"),
+    _gauge("backpressure_granted_rate", "Jobs a second that all producers may enqueue.", "livemax", "queue"),
+    _gauge(
+        "backpressure_demand_rate",
+        "Jobs a second that all producers want to enqueue, admitted or not.",
+        "livemax",
+        "queue",
+        "priority",
+    ),
+    _gauge("backpressure_share", "Part of the demand that is granted, 1 if all of it.", "livemax", "queue", "priority"),
+    _gauge(
+        "backpressure_processes", "About how many producing processes share the queue's budget.", "livemax", "queue"
+    ),
+    _gauge(
+        "backpressure_lease_state",
+        "1 for the state of this process's lease: coordinated, new (never had one), local or safe (the store is lost).",
+        "livemax",
+        "queue",
+        "state",
+    ),
+    _gauge("backpressure_lease_age_seconds", "Time since the budget's store last answered.", "livemax", "queue"),
+    _gauge("backpressure_waiting", "Callers of this process that wait for their turn.", "livesum", "queue", "priority"),
+    _counter("backpressure_lease_calls_total", "Calls of the budgets' store: ok or error.", "result"),
 )
 #: All that is exported, by name.
 FAMILIES = {family.name: family for family in _ALL}

@@ -21,9 +21,12 @@ from backpressure._telemetry.families import POLL_BUCKETS_NS
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
+    from backpressure._telemetry.ages import HeldAge
+
 __all__ = ["Bounds", "Counts", "Details", "Durations", "Ledger", "MetricsSource", "since", "totals_of"]
 
-# Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type), ("polls",).
+# Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type),
+# ("calls", result), ("polls",).
 Counts = dict[tuple[str, ...], tuple[int, ...]]
 _BY_QUEUE = frozenset({"decisions", "advice", "passed"})
 
@@ -81,6 +84,14 @@ class MetricsSource(Protocol):
 
     def errors(self) -> Mapping[str, int]:
         """Return failed reads by type."""
+        ...
+
+    def held_ages(self) -> Mapping[str, HeldAge]:
+        """Return how the budget of every queue stands whose age is held."""
+        ...
+
+    def calls(self) -> Mapping[str, int]:
+        """Return calls of the budgets' store by how they ended."""
         ...
 
     def polls(self) -> Durations:
@@ -202,6 +213,9 @@ def _counts_of(source: MetricsSource) -> Counts:
         counts["passed", queue, why] = (count,)
     for error_type, count in source.errors().items():
         counts["errors", error_type] = (count,)
+    for result, count in source.calls().items():
+        if count:
+            counts["calls", result] = (count,)
     durations = source.polls()
     counts["polls",] = (*durations.counts, durations.sum_ns)
     return counts

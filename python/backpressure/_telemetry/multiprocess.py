@@ -58,7 +58,7 @@ class Files:
         The others are counted together, and have no gauges.
         """
         named = self._labels.admit([name for key in counts if (name := queue_of(key)) is not None], most)
-        named |= self._labels.admit([*now.backlogs, *now.circuits, *now.ages], most)
+        named |= self._labels.admit([*now.backlogs, *now.circuits, *now.ages, *now.held], most)
         counts = merged(counts, named)
         now = now.of_queues(named)
         news, _ = since(counts, self._flushed)

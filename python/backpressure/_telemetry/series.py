@@ -6,17 +6,19 @@ import operator
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from backpressure._engine.totals import REASONS
-from backpressure._model.vocabulary import Reason
+from backpressure._model.vocabulary import SHEDS
+from backpressure._telemetry.ages import age_series, worse
 from backpressure._telemetry.ledger import Details, Durations, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
+    from backpressure._telemetry.ages import HeldAge
     from backpressure._telemetry.ledger import Bounds, Counts, MetricsSource
 
 __all__ = ["HIT_RATE", "Now", "Series", "count_series", "ratio_series"]
 
-_SHED = REASONS.index(Reason.BACKLOG_RED_SHED)
+_SHEDS = [position for position, reason in enumerate(REASONS) if reason in SHEDS]
 _REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
 _NO_DETAILS = Details(None, None, None)
 _NO_POLLS = (*Durations().counts, 0)
@@ -38,7 +40,9 @@ def count_series(counts: Counts) -> Iterator[Series]:
             total = totals_of(numbers)
             throttled = sum(total.delays)
             yield Series("backpressure_throttle_events_total", (priority, queue), throttled)
-            yield Series("backpressure_shed_events_total", (priority, queue), total.reasons[_SHED])
+            yield Series(
+                "backpressure_shed_events_total", (priority, queue), sum(total.reasons[shed] for shed in _SHEDS)
+            )
             if throttled:
                 yield Series(
                     "backpressure_throttle_delay_seconds", (priority, queue), total.delay_sum_ns / 1e9, total.delays
@@ -58,6 +62,8 @@ def count_series(counts: Counts) -> Iterator[Series]:
                 yield Series("backpressure_producer_advice_total", (labels[0], result), count)
         elif kind == "errors":
             yield Series("backpressure_polling_errors_total", (labels[0],), numbers[0])
+        elif kind == "calls":
+            yield Series("backpressure_lease_calls_total", (labels[0],), numbers[0])
     yield Series("backpressure_cache_requests_total", ("hit",), hits)
     yield Series("backpressure_cache_requests_total", ("miss",), misses)
     *polls, polls_ns = counts.get(("polls",), _NO_POLLS)
@@ -81,18 +87,19 @@ def ratio_series(counts: Counts) -> Iterator[Series]:
 
 
 class Now(NamedTuple):
-    """The present state of all sources: the worst circuit, the newest sample, the bounds, the oldest sample's age."""
+    """The present state of all sources: circuits, the newest sample, bounds, the oldest sample's age, budgets."""
 
     circuits: dict[str, tuple[int, bool]]
     backlogs: dict[str, tuple[int, float]]
     details: dict[str, Details]
     thresholds: dict[str, Bounds]
     ages: dict[str, float]
+    held: dict[str, HeldAge]
     switches: tuple[bool, ...]
 
     @classmethod
     def of(cls, sources: Iterable[MetricsSource]) -> Self:
-        now = cls({}, {}, {}, {}, {}, (False, False, False))
+        now = cls({}, {}, {}, {}, {}, {}, (False, False, False))
         for source in sources:
             for queue, (state, forced) in source.circuits().items():
                 worst, also_forced = now.circuits.get(queue, (0, False))
@@ -105,6 +112,8 @@ class Now(NamedTuple):
                         now.details[queue] = details[queue]
                 now.ages[queue] = max(age, now.ages.get(queue, 0.0))
             now.thresholds.update(source.thresholds())
+            for queue, held in source.held_ages().items():
+                now.held[queue] = worse(now.held[queue], held) if queue in now.held else held
             now = now._replace(switches=tuple(map(operator.or_, now.switches, source.switches())))
         return now
 
@@ -116,6 +125,7 @@ class Now(NamedTuple):
             details={name: details for name, details in self.details.items() if name in names},
             thresholds={name: bounds for name, bounds in self.thresholds.items() if name in names},
             ages={name: age for name, age in self.ages.items() if name in names},
+            held={name: held for name, held in self.held.items() if name in names},
         )
 
     def backlog_series(self) -> Iterator[Series]:
@@ -144,5 +154,8 @@ class Now(NamedTuple):
             yield Series("backpressure_circuit_forced", (queue,), forced)
         for queue, age in self.ages.items():
             yield Series("backpressure_sample_age_seconds", (queue,), age)
+        for queue, held in self.held.items():
+            for name, labels, value in age_series(held):
+                yield Series(f"backpressure_{name}", (queue, *labels), value)
         for name, on in zip(("manual_override", "emergency_mode", "observe_mode"), self.switches, strict=True):
             yield Series(f"backpressure_{name}", (), float(on))

@@ -16,11 +16,13 @@ from backpressure._model.arguments import masked
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._model.units import nanoseconds
+from backpressure._model.vocabulary import CIRCUIT_REASONS, Reason
 from backpressure.cli._advice import Circuit, adviser
+from backpressure.cli._budgets import StoredBudget, stored_budgets, stores_of, without_ages
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
 from backpressure.cli._endings import Finding, Refusal, ending
-from backpressure.cli._format import PRIORITIES, advice, advice_dict, new_console, style_of
+from backpressure.cli._format import PRIORITIES, ZONE_STYLES, advice, advice_dict, new_console
 from backpressure.cli._masking import print_json
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli._why import why
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.decision import ThrottleDecision
     from backpressure.cli._advice import Advice
     from backpressure.providers.several import SeveralProviders
 
@@ -68,8 +71,9 @@ def explain(
     """Tell what jobs would be told, and why.
 
     Give --backlog; else the queues that the file has sections of, or those given, are read. The answer is a real
-    controller's; nothing is written anywhere. Exits with 0 when there is one, 1 when a queue could not be read or the
-    configuration is faulty, 2 for wrong usage.
+    controller's; nothing is written anywhere. Of a queue whose age is held, it is what stands in the store of its
+    budget. Exits with 0 when there is one, 1 when a queue could not be read or the configuration is faulty, 2 for
+    wrong usage.
     """
     with ending("explain"):
         config = load(file, env, settings)
@@ -88,8 +92,8 @@ def explain(
         else:
             timeout = config.polling.timeout
             provider, _ = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
-            with contextlib.closing(provider):
-                answers = _read(config, circuit, names, provider)
+            with contextlib.closing(provider), stores_of(provider, config) as stores:
+                answers = _read(config, circuit, names, provider, stored_budgets(stores, config, names))
         answers = [answer.advised() for answer in answers]
         if as_json:
             each = [answer.to_dict() for answer in answers]
@@ -97,13 +101,17 @@ def explain(
         else:
             for answer in answers:
                 answer.print()
-        problems = [answer.problem for answer in answers if answer.problem is not None]
+        problems = [problem for answer in answers for problem in answer.problems()]
         if problems:
             raise Finding(problems[-1], *problems[:-1])
 
 
 def _read(
-    config: BackpressureConfig, circuit: Circuit, names: Sequence[str], provider: SeveralProviders
+    config: BackpressureConfig,
+    circuit: Circuit,
+    names: Sequence[str],
+    provider: SeveralProviders,
+    budgets: Mapping[str, StoredBudget],
 ) -> list[_Answer]:
     """Return answers with what was read of the queues, or with the reason why one could not be read."""
     outcomes: Mapping[str, Any]
@@ -114,7 +122,14 @@ def _read(
     answers = []
     for name in names:
         outcome = outcomes[name]
-        answer = _Answer(config=config, queue_name=name, circuit=circuit, sample=None, server=provider.server_of(name))
+        answer = _Answer(
+            config=config,
+            queue_name=name,
+            circuit=circuit,
+            sample=None,
+            server=provider.server_of(name),
+            budget=budgets.get(name),
+        )
         if isinstance(outcome, StatsUnavailableError):
             answers.append(attrs.evolve(answer, problem=str(outcome)))
             continue
@@ -133,24 +148,46 @@ class _Answer:
     sample: Sample | None
     server: str | None = None
     problem: str | None = None
+    budget: StoredBudget | None = None
     advice: Advice = attrs.field(factory=dict)
 
     def advised(self) -> _Answer:
-        """Return it with what a controller says."""
-        with adviser(self.config, self.queue_name or _ANY_QUEUE, self.circuit) as advise:
-            return attrs.evolve(self, advice=advise(self.sample))
+        """Return it with what a controller says, beside which a budget decides where an age is held."""
+        name = self.queue_name or _ANY_QUEUE
+        age = self.config.age_of(name)
+        budget = self.budget
+        if budget is None and age.target is not None:
+            budget = StoredBudget(name, age, problem="no store was asked: give --queue and --redis-url to have it read")
+        with adviser(without_ages(self.config), name, self.circuit) as advise:
+            return attrs.evolve(self, advice=advise(self.sample), budget=budget)
+
+    def budget_of(self, decision: ThrottleDecision) -> StoredBudget | None:
+        """Return what decides in the place of the law of `decision`; ``None``: nothing does."""
+        decided_before = {*CIRCUIT_REASONS, Reason.MANUAL_OVERRIDE, Reason.EMERGENCY_MODE}
+        return None if decision.reason in decided_before else self.budget
+
+    def problems(self) -> list[str]:
+        """Return what could not be read."""
+        of_budget = None if self.budget is None or self.server is None else self.budget.problem
+        return [problem for problem in (self.problem, of_budget) if problem is not None]
 
     def why(self) -> dict[Any, str]:
         """Return a sentence for each priority."""
         attempted = "" if self.circuit is Circuit.CLOSED else "circuit.high_priority is attempt, hence: "
         return {
-            priority: f"{'' if decision.should_shed else attempted}{why(decision, self.config, self.sample)}"
+            priority: f"{'' if decision.should_shed else attempted}{self._why(decision)}"
             for priority, decision in self.advice.items()
         }
 
+    def _why(self, decision: ThrottleDecision) -> str:
+        budget = self.budget_of(decision)
+        if budget is not None:
+            return budget.why(decision.priority)
+        return why(decision, self.config, self.sample)
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for scripts."""
-        told = {str(priority): advice_dict(decision) for priority, decision in self.advice.items()}
+        told = {str(priority): self._told(decision) for priority, decision in self.advice.items()}
         for priority, sentence in self.why().items():
             told[str(priority)]["why"] = sentence
         return {
@@ -161,7 +198,14 @@ class _Answer:
             "server": self.server,
             "problem": self.problem,
             "advice": told,
+            "budget": None if self.budget is None else self.budget.to_dict(),
         }
+
+    def _told(self, decision: ThrottleDecision) -> dict[str, Any]:
+        budget = self.budget_of(decision)
+        if budget is None:
+            return advice_dict(decision)
+        return {"zone": budget.zone(), "share": budget.share(decision.priority)}
 
     def print(self) -> None:
         """Show it to people."""
@@ -170,15 +214,24 @@ class _Answer:
         table = Table("priority", "zone", "advice", "reason", box=box.SIMPLE_HEAD)
         sentences = Table.grid(padding=(0, 2, 0, 0))
         for priority in PRIORITIES:
-            decision = self.advice[priority]
-            zone = Text("–" if decision.zone is None else decision.zone, style=style_of(decision))
-            told = Text(advice(decision), style=style_of(decision))
-            table.add_row(str(priority), zone, told, decision.reason)
+            table.add_row(str(priority), *self._cells(self.advice[priority]))
         for priority, sentence in self.why().items():
             sentences.add_row(f"  {priority}", sentence)
+        if self.budget is not None:
+            for sentence in self.budget.sentences():
+                console.print(masked(sentence), soft_wrap=True)
         console.print(table, sentences)
         for note in notes(self.config, self.queue_name):
             console.print(note)
+
+    def _cells(self, decision: ThrottleDecision) -> tuple[Text, Text, str]:
+        budget = self.budget_of(decision)
+        if budget is not None:
+            zone, told, reason = budget.zone(), budget.told(decision.priority), "age"
+        else:
+            zone, told, reason = decision.zone, advice(decision), str(decision.reason)
+        style = "" if zone is None else ZONE_STYLES[zone]
+        return Text("–" if zone is None else zone, style=style), Text(told, style=style), reason
 
     def _headline(self) -> Text:
         of_whom = "any queue" if self.queue_name is None else f"queue {masked(self.queue_name)}"

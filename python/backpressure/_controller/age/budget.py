@@ -49,19 +49,27 @@ class Caller:
 
     Attributes:
         level: of the priority, see `backpressure._age.protocol`.
+        jobs: how many it enqueues; `left` of them have no place yet.
         patient: whether it waits for its turn, not only for an answer.
         until_us: when it gives up; ``None``: never.
         goes: what became of it; ``None`` while it waits.
+        asked: whether a call under way tells of it.
+        dealt: how many of its jobs were let go, of which it does not know yet.
     """
 
-    __slots__ = ("asked", "goes", "level", "looks_at_us", "patient", "since_us", "ticket", "until_us", "wake")
+    __slots__ = (
+        *("asked", "dealt", "goes", "jobs", "left", "level", "looks_at_us", "patient", "since_us", "ticket"),
+        *("until_us", "wake"),
+    )
 
-    def __init__(self, level: int, patient: bool, since_us: int, until_us: int | None) -> None:
+    def __init__(self, level: int, jobs: int, patient: bool, since_us: int, until_us: int | None) -> None:
         self.level = level
+        self.jobs = self.left = jobs
         self.patient = patient
         self.since_us = since_us
         self.until_us = until_us
         self.asked = False
+        self.dealt = 0
         self.ticket: int | None = None
         self.looks_at_us = 0
         self.goes: bool | None = None
@@ -122,13 +130,17 @@ class Budget:
             self._own.renew(now_us(), Terms(0, 0, rate, max(MILLION, min(rate, 2 * MILLION)), 1, 0, 0))
         #: The last answer; ``None`` before the first.
         self.answer: Answer | None = None
+        #: When that came.
+        self.answered_us = 0
         self._held: list[Caller] = []
         self._asked: list[Caller] = []
         self._lines: tuple[deque[Caller], ...] = tuple(deque() for _ in LEVELS)
 
     # Callers.
 
-    def arrive(self, level: int, limit_us: int | None, *, patient: bool, holds: bool, delays: bool) -> Judged | Caller:
+    def arrive(
+        self, level: int, limit_us: int | None, *, patient: bool, holds: bool, delays: bool, jobs: int = 1
+    ) -> Judged | Caller:
         """Answer a caller at once, or return what stands for it while it waits: it is to `look`, or to `leave`.
 
         Args:
@@ -136,21 +148,28 @@ class Budget:
             patient: whether it waits for its turn; else only for an answer.
             holds: whether it can wait for an answer at all.
             delays: whether a turn that comes later is told as a delay, which the caller takes care of.
+            jobs: how many it enqueues, all or none.
         """
         with self._lock():
             now_us, lease = self._now_us(), self.lease
             if self._observes():
-                return self._observed(level, now_us)
+                return self._observed(level, now_us, jobs)
             if holds and lease.is_stale(level, now_us, patient=patient):
-                return self._hold(level, limit_us, patient, now_us)
+                return self._hold(level, limit_us, patient, now_us, jobs)
             if not lease.has_terms:
-                return self._fall_back(level, now_us)
+                return self._fall_back(level, now_us, jobs)
             if not patient:
                 stale = now_us >= lease.fresh_until_us and not lease.is_safe
-                goes = lease.decide_stale(level, now_us) if stale else lease.decide(level, now_us)
+                decide = lease.decide_stale if stale else lease.decide
+                goes = decide(level, now_us, jobs=jobs)
                 self._asks()
                 return self._goes(level) if goes else self._refuses(level, limit_us)
-            return self._line_up(level, limit_us, now_us, delays=delays)
+            return self._line_up(level, limit_us, now_us, jobs, delays=delays)
+
+    def go_along(self, level: int, jobs: int) -> None:
+        """Count further jobs of a caller whom the engine let go by itself."""
+        with self._lock():
+            self.lease.go_along(level, jobs)
 
     def look(self, caller: Caller) -> Judged | float:
         """Return what becomes of a caller, or in how many seconds it is to look again if nobody wakes it."""
@@ -158,6 +177,7 @@ class Budget:
             now_us = self._now_us()
             if caller.goes is None:
                 self._advance(caller, now_us)
+            self._note_taken(caller)
             if caller.goes is not None and not self.lease.has_terms:
                 return self._unknown(caller.level, now_us)
             if caller.goes is not None:
@@ -172,13 +192,24 @@ class Budget:
             if caller.goes is None:
                 self._drop(caller)
             elif caller.goes:
-                self.lease.take_back()
+                self._note_taken(caller)
+                self.lease.take_back(caller.jobs)
             caller.goes = False
 
-    def take_back(self) -> None:
-        """Count off a job that was let go and was not enqueued."""
+    def begin(self, jobs: int = 1) -> None:
+        """Take note that the enqueue of jobs begins which were let go."""
         with self._lock():
-            self.lease.take_back()
+            self.lease.unfinished += jobs
+
+    def end(self, jobs: int = 1) -> None:
+        """Take note that it has ended."""
+        with self._lock():
+            self.lease.unfinished -= jobs
+
+    def take_back(self, jobs: int = 1) -> None:
+        """Count off jobs that were let go and were not enqueued."""
+        with self._lock():
+            self.lease.take_back(jobs)
 
     def foresee(self, level: int) -> Judged:
         """Tell what a caller that does not wait would be told, without any effect."""
@@ -197,10 +228,15 @@ class Budget:
 
     @property
     def state(self) -> str:
-        """Return ``new`` before the first answer, ``safe`` while the store is lost, else ``coordinated``."""
+        """Return ``new`` before the first answer, ``safe`` while the store is lost, else ``coordinated``.
+
+        It is ``local`` while the store is lost and the queue can be read.
+        """
         if not self.lease.has_terms:
             return "new"
-        return "safe" if self.lease.is_safe else "coordinated"
+        if self.lease.is_safe:
+            return "local" if self.lease.is_local else "safe"
+        return "coordinated"
 
     # Calls, by one thread at a time.
 
@@ -227,7 +263,7 @@ class Budget:
         """Take an answer: let go whom it lets go, and decide about those who came meanwhile."""
         with self._lock():
             now_us = self._now_us()
-            self.answer = answer
+            self.answer, self.answered_us = answer, now_us
             dealt = self.lease.renew(now_us, answer, int(self._uniform(0.9, 1.1) * MILLION))
             asked, self._asked = self._asked, []
             came, self._held = self._held, []
@@ -239,11 +275,14 @@ class Budget:
             self._decide(came, now_us)
             self._rouse_lines(now_us, answer.wait_ms * _NS)
 
-    def fail(self) -> None:
-        """Take note that the store was not reached: who was held is decided by the last terms, or waits in line."""
+    def fail(self, seen: BacklogSeen | None = None) -> None:
+        """Take note that the store was not reached: who was held is decided by the last terms, or waits in line.
+
+        `seen` is what could be read of the queue all the same.
+        """
         with self._lock():
             now_us = self._now_us()
-            self.lease.fail(now_us)
+            self.lease.fail(now_us, seen)
             held, self._asked, self._held = self._asked + self._held, [], []
             self._decide(held, now_us, stale=True)
             self._rouse_lines(now_us, self._law.budget.tick_ms * _NS)
@@ -272,9 +311,9 @@ class Budget:
         if at_us is not None and not self.lease.in_flight and at_us <= self._now_us():
             self._call()
 
-    def _hold(self, level: int, limit_us: int | None, patient: bool, now_us: int) -> Caller:
-        caller = Caller(level, patient, now_us, None if limit_us is None else now_us + limit_us)
-        self.lease.hold(level, now_us, patient=patient)
+    def _hold(self, level: int, limit_us: int | None, patient: bool, now_us: int, jobs: int) -> Caller:
+        caller = Caller(level, jobs, patient, now_us, None if limit_us is None else now_us + limit_us)
+        self.lease.hold(level, now_us, patient=patient, jobs=jobs)
         self._held.append(caller)
         # An answer that does not come in this time is not waited for.
         answered_us = now_us + self._timeout_us()
@@ -282,25 +321,25 @@ class Budget:
         self._call()
         return caller
 
-    def _line_up(self, level: int, limit_us: int | None, now_us: int, *, delays: bool) -> Judged | Caller:
+    def _line_up(self, level: int, limit_us: int | None, now_us: int, jobs: int, *, delays: bool) -> Judged | Caller:
         """Give a caller its turn, a place in the line, or a refusal if its turn comes too late."""
         lease = self.lease
         due_us = min(lease.foresee_us(level, now_us), self._most_us(level) if level == HIGH else 1 << 62)
         if limit_us is not None and due_us > limit_us and level != HIGH:
             self._asks()
             return self._refuses(level, limit_us)
-        ticket = lease.take_ticket(level, now_us)
+        ticket = lease.take_ticket(level, now_us, jobs)
         if ticket is None:
             self._asks()
             return self._goes(level)
         if delays:
-            lease.go_from_line(level)
+            lease.go_from_line(level, jobs)
             self._asks()
             delay_us = min(due_us, self._most_us(level))
             if limit_us is not None:
                 delay_us = min(delay_us, limit_us)
             return Judged(self._zone(), delay_us * _NS, False, self._reason(Reason.AGE_WAIT))
-        caller = Caller(level, True, now_us, None if limit_us is None else now_us + limit_us)
+        caller = Caller(level, jobs, True, now_us, None if limit_us is None else now_us + limit_us)
         self._enter(caller, ticket, now_us)
         self._asks()
         return caller
@@ -317,16 +356,21 @@ class Budget:
             if now_us < caller.looks_at_us:
                 return
             self._unhold(caller)
-            if not caller.patient:
-                caller.goes = self.lease.decide_stale(level, now_us, asked=caller.asked)
+            if not self.lease.has_terms:  # the store was never reached: the fallback holds, see `look`
+                self.lease.let_go_anyway(level, caller.jobs)
+                caller.goes = True
+            elif not caller.patient:
+                caller.goes = self.lease.decide_stale(level, now_us, asked=caller.asked, jobs=caller.jobs)
             else:
                 self._take_place(caller, now_us)
             return
         waited_us = now_us - caller.since_us
         due_us = self.lease.due_in_us(level, caller.ticket, waited_us, now_us)
-        if due_us == 0 or (level == HIGH and until_us is not None and now_us >= until_us):
+        if due_us == 0:
+            self._serve(level, now_us)
+        elif level == HIGH and until_us is not None and now_us >= until_us:
             self._lines[level].remove(caller)
-            self.lease.go_from_line(level)
+            self.lease.go_from_line(level, caller.left)
             caller.goes = True
         elif until_us is not None and now_us >= until_us:
             self._drop(caller)
@@ -335,6 +379,18 @@ class Budget:
             looks_at_us = now_us + min(due_us, _LOOK_TICKS * self._law.budget.tick_ms * _NS)
             caller.looks_at_us = looks_at_us if until_us is None else min(looks_at_us, until_us)
 
+    def _serve(self, level: int, now_us: int) -> None:
+        """Let go of all whose turn it is, so that nobody who looks late is overtaken."""
+        line = self._lines[level]
+        while line:
+            caller = line[0]
+            assert caller.ticket is not None  # noqa: S101 - it is in line
+            if self.lease.due_in_us(level, caller.ticket, now_us - caller.since_us, now_us):
+                return
+            line.popleft()
+            self.lease.go_from_line(level, caller.left)
+            self._let_go(caller)
+
     def _take_place(self, caller: Caller, now_us: int) -> None:
         """Have a caller that was held patiently wait in line, if its turn comes in time."""
         level = caller.level
@@ -342,40 +398,60 @@ class Budget:
         if left_us is not None and level != HIGH and self.lease.foresee_us(level, now_us) > left_us:
             caller.settle(goes=False)
             return
-        ticket = self.lease.take_ticket(level, now_us)
+        ticket = self.lease.take_ticket(level, now_us, caller.jobs)
         if ticket is None:
             caller.settle(goes=True)
         else:
             self._enter(caller, ticket, now_us)
             caller.rouse()
 
+    def _let_go(self, caller: Caller) -> None:
+        """Let go of a caller. Its job counts as enqueued, which it is not before the caller has run."""
+        self._deal_to(caller, caller.left)
+        caller.settle(goes=True)
+
+    def _deal_to(self, caller: Caller, jobs: int) -> None:
+        caller.left -= jobs
+        caller.dealt += jobs
+        self.lease.unfinished += jobs
+
+    def _note_taken(self, caller: Caller) -> None:
+        self.lease.unfinished -= caller.dealt
+        caller.dealt = 0
+
     def _unhold(self, caller: Caller) -> None:
         (self._asked if caller.asked else self._held).remove(caller)
-        self.lease.unhold(caller.level, patient=caller.patient, asked=caller.asked)
+        self.lease.unhold(caller.level, patient=caller.patient, asked=caller.asked, jobs=caller.jobs)
 
     def _drop(self, caller: Caller) -> None:
         if caller.ticket is None:
             self._unhold(caller)
         else:
             self._lines[caller.level].remove(caller)
-            self.lease.give_up(caller.level)
+            self._note_taken(caller)
+            self.lease.take_back(caller.jobs - caller.left)  # what answers dealt it
+            self.lease.give_up(caller.level, caller.left)
             self._rouse_lines(self._now_us(), 0)
 
     def _deal(self, callers: Iterable[Caller], places: int, now_us: int) -> None:
         """Let go of those that a call told of whom its answer lets go; refuse the others, or have them wait."""
         for caller in callers:
-            if places > 0:
-                places -= 1
-                caller.settle(goes=True)
+            if places >= caller.jobs:
+                places -= caller.jobs
+                self._let_go(caller)
             elif caller.patient:
                 self._take_place(caller, now_us)
             else:
                 caller.settle(goes=False)
+        self.lease.take_back(places)  # too few for a caller of several jobs, all or none
 
     def _go_first(self, level: int, places: int) -> None:
         line = self._lines[level]
-        for _ in range(min(places, len(line))):
-            line.popleft().settle(goes=True)
+        while line and places >= line[0].left:
+            places -= line[0].left
+            self._let_go(line.popleft())
+        if line and places:
+            self._deal_to(line[0], places)
 
     def _decide(self, callers: Iterable[Caller], now_us: int, *, stale: bool = False) -> None:
         """Decide about callers that no answer is for."""
@@ -383,12 +459,12 @@ class Budget:
             if caller.patient and self.lease.has_terms:
                 self._take_place(caller, now_us)
             elif not self.lease.has_terms:  # the store was never reached: the fallback holds, see `look`
-                self.lease.let_go_anyway(caller.level)
+                self.lease.let_go_anyway(caller.level, caller.jobs)
                 caller.settle(goes=True)
             elif stale:
-                caller.settle(goes=self.lease.decide_stale(caller.level, now_us, asked=caller.asked))
+                caller.settle(goes=self.lease.decide_stale(caller.level, now_us, jobs=caller.jobs))
             else:
-                caller.settle(goes=self.lease.decide(caller.level, now_us))
+                caller.settle(goes=self.lease.decide(caller.level, now_us, caller.jobs))
 
     def _rouse_lines(self, now_us: int, told_us: int) -> None:
         """Wake those in line whose turn comes before the next answer and earlier than they look."""
@@ -438,12 +514,12 @@ class Budget:
         retry_us = max(retry_us, (limit_us or 0) + _SLACK_US)
         return Judged(self._zone(), retry_us * _NS, False, self._reason(Reason.AGE_WAIT))
 
-    def _fall_back(self, level: int, now_us: int) -> Judged:
+    def _fall_back(self, level: int, now_us: int, jobs: int) -> Judged:
         """Decide about a job while the store was never reached, and have the budget know of it later."""
         self._asks()
         judged = self._unknown(level, now_us)
         if not judged.shed:
-            self.lease.let_go_anyway(level)
+            self.lease.let_go_anyway(level, jobs)
         return judged
 
     def _unknown(self, level: int, now_us: int) -> Judged:
@@ -457,11 +533,12 @@ class Budget:
         sheds = level == _LOW or self._law.sheds_medium
         return Judged(None, due_us * _NS, sheds, Reason.AGE_SHED if sheds else Reason.AGE_SAFE)
 
-    def _observed(self, level: int, now_us: int) -> Judged:
+    def _observed(self, level: int, now_us: int, jobs: int) -> Judged:
         """Decide about a job that goes in any case: by share and without waiting, so that all it needs is counted."""
         lease = self.lease
-        goes = lease.decide_stale(level, now_us) if now_us >= lease.fresh_until_us else lease.decide(level, now_us)
+        decide = lease.decide_stale if now_us >= lease.fresh_until_us else lease.decide
+        goes = decide(level, now_us, jobs=jobs)
         if not goes:
-            lease.let_go_anyway(level)
+            lease.let_go_anyway(level, jobs)
         self._asks()
         return self._goes(level)._replace(lease=None) if goes else self._refuses(level, None)

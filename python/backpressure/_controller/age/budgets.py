@@ -12,26 +12,29 @@ from backpressure._age.script import budget_key
 from backpressure._controller.age.budget import Budget, Caller
 from backpressure._controller.age.stores import Stores
 from backpressure._controller.age.turn import HeldError, current
-from backpressure._engine.laws.age import AgeLaw
+from backpressure._engine.laws.age import AgeLaw, Judged
 from backpressure._engine.sync import ForkLock
-from backpressure._model.vocabulary import LOW, Priority
+from backpressure._model.vocabulary import AGE_REASONS, LOW, Priority, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from backpressure._age.lease import AnyLease
     from backpressure._age.protocol import Answer
+    from backpressure._controller.age.turn import Turn
     from backpressure._engine.border import Engine
-    from backpressure._engine.laws.age import Judged
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
+    from backpressure._model.decision import ThrottleDecision
     from backpressure._telemetry.events import Announcer
 
 __all__ = ["Budgets"]
 
 _LOWEST = LEVELS[-1]
 _NS, _MS = 1_000, 1_000_000
+# What a caller is told who asks while a configuration ends that an age is held.
+_NOT_HELD = Judged(None, 0, False, Reason.AGE_OPEN)
 
 
 class Budgets:
@@ -55,7 +58,7 @@ class Budgets:
         self._budgets: dict[str, Budget] = {}
         self._seen_ns: dict[str, int] = {}
         self._producer_id = ""
-        self._settings: EngineSettings | None = None
+        self._settings: EngineSettings
         self._timeout = 1.0
         self._call: Callable[[], object] = bool
         #: Calls of the store by how they ended.
@@ -90,6 +93,8 @@ class Budgets:
     def judge(self, queue_name: str, priority: Priority) -> Judged:
         """See `backpressure._engine.border.Host.judge`."""
         budget, level, turn = self._budget(queue_name), _LOWEST - priority.value, current()
+        if budget is None:
+            return _NOT_HELD
         if turn is None:  # a caller that never waits
             judged = budget.arrive(level, None, patient=priority is not LOW, holds=False, delays=True)
             assert not isinstance(judged, Caller)  # noqa: S101 - such a caller is answered at once
@@ -97,6 +102,7 @@ class Budgets:
         if turn.judged is not None:
             told, turn.judged = turn.judged[1], None
             return told
+        turn.asked = True
         limit, asks_again = turn.limit(priority)
         patient_ms = budget.lease.settings.patient_ms
         patient = (priority is not LOW or asks_again) if limit is None else limit * 1_000 >= patient_ms
@@ -106,6 +112,7 @@ class Budgets:
             patient=patient,
             holds=turn.holds and limit != 0,
             delays=turn.delays or not turn.holds,
+            jobs=turn.jobs,
         )
         if isinstance(arrived, Caller):
             raise HeldError(budget, arrived)
@@ -113,24 +120,41 @@ class Budgets:
 
     def foresee(self, queue_name: str, priority: Priority) -> Judged:
         """See `backpressure._engine.border.Host.foresee`."""
-        return self._budget(queue_name).foresee(_LOWEST - priority.value)
+        budget = self._budget(queue_name)
+        return _NOT_HELD if budget is None else budget.foresee(_LOWEST - priority.value)
 
-    def take_back(self, queue_name: str) -> None:
-        """Count off a job that was let go and was not enqueued."""
+    def go_along(self, decision: ThrottleDecision, turn: Turn) -> None:
+        """Count all jobs of a caller whom the engine let go by itself, which has counted one."""
+        budget = self._budgets.get(decision.queue_name)
+        if budget is not None and turn.jobs > 1 and not turn.asked and decision.reason in AGE_REASONS:
+            budget.go_along(_LOWEST - decision.priority.value, turn.jobs - 1)
+
+    def begin(self, queue_name: str, jobs: int = 1) -> None:
+        """Take note that the enqueue of jobs begins which were let go; `end` is to follow."""
         budget = self._budgets.get(queue_name)
         if budget is not None:
-            budget.take_back()
+            budget.begin(jobs)
 
-    def _budget(self, queue_name: str) -> Budget:
+    def end(self, queue_name: str, jobs: int = 1) -> None:
+        """Take note that it has ended."""
+        budget = self._budgets.get(queue_name)
+        if budget is not None:
+            budget.end(jobs)
+
+    def take_back(self, queue_name: str, jobs: int = 1) -> None:
+        """Count off jobs that were let go and were not enqueued."""
+        budget = self._budgets.get(queue_name)
+        if budget is not None:
+            budget.take_back(jobs)
+
+    def _budget(self, queue_name: str) -> Budget | None:
+        """Return the budget of a queue, made if need be; ``None`` if no age is held there, or not any more."""
         budget = self._budgets.get(queue_name)
         if budget is not None:
             return budget
         with self._lock():
-            budget = self._budgets.get(queue_name)
-            if budget is None:
-                settings = self._settings
-                law = None if settings is None else settings.law_of(queue_name)
-                assert settings is not None and isinstance(law, AgeLaw)  # noqa: S101, PT018 - only such queues ask
+            budget, law = self._budgets.get(queue_name), self._settings.law_of(queue_name)
+            if budget is None and isinstance(law, AgeLaw):
                 self._producer_id = self._producer_id or secrets.token_hex(8)
                 budget = self._budgets[queue_name] = Budget(
                     law,
@@ -138,8 +162,8 @@ class Budgets:
                     self._make_lease,
                     self._now_us,
                     self._call,
-                    lambda: settings,
-                    lambda: settings.observes(queue_name),
+                    lambda: self._settings,
+                    lambda: self._settings.observes(queue_name),
                     lambda: int(self._timeout * _MS),
                 )
         return budget
@@ -151,34 +175,41 @@ class Budgets:
 
     def prepare(self, queue_names: Iterable[str]) -> None:
         """Have the budgets of some queues ready before their first jobs come."""
-        settings = self._settings
         for name in queue_names:
-            if settings is not None and isinstance(settings.law_of(name), AgeLaw):
-                self._budget(name)
+            self._budget(name)
 
     def due_in(self) -> float:
         """Return seconds until `exchange` has something to do; infinite while nobody asks."""
         at_us = min((at for it in self._budgets.copy().values() if (at := it.call_at_us) is not None), default=None)
         return math.inf if at_us is None else max(0, at_us - self._now_us()) / _MS
 
-    def exchange(self, engine: Engine, read: Callable[[list[str]], object], within: Callable[..., Any]) -> None:
+    def exchange(
+        self,
+        engine: Engine,
+        read: Callable[[list[str]], object],
+        gap_of: Callable[[str], float],
+        within: Callable[..., Any],
+    ) -> None:
         """Call the stores for all queues that are due: tell what was done, and take what may be done.
 
         Args:
             engine: knows what was last read of the queues.
             read: reads some queues, whose backlogs this process is to tell.
+            gap_of: returns how many seconds are to lie between two reads of a queue, at least.
             within: calls a function in limited time.
         """
         due = {name: budget for name, budget in self._budgets.copy().items() if budget.is_due()}
         if not due:
             return
-        sampled = [name for name, budget in due.items() if budget.lease.is_sampler]
+        sampled = [name for name, budget in due.items() if budget.lease.is_sampler or budget.lease.is_safe]
+        sampled = [name for name in sampled if self._may_read(engine, name, gap_of(name))]
         if sampled:
             read(sampled)
+        seen = {name: self._seen(engine, name) for name in sampled}
         for store, names in self._stores.by_store(due):
             calls, told = {}, {}
             for name in names:
-                report = due[name].report(self._seen(engine, name) if due[name].lease.is_sampler else None)
+                report = due[name].report(seen.get(name))
                 calls[budget_key(name)] = arguments(due[name].lease.settings, report)
                 told[budget_key(name)] = name
             answers: dict[str, Answer | Exception]
@@ -187,7 +218,11 @@ class Budgets:
             except Exception as error:  # noqa: BLE001 - whatever it is, the store was not reached
                 answers = dict.fromkeys(calls, error)
             for key, answer in answers.items():
-                self._take(told[key], due[told[key]], answer)
+                self._take(told[key], due[told[key]], answer, seen.get(told[key]))
+
+    def _may_read(self, engine: Engine, queue_name: str, gap: float) -> bool:
+        sample = engine.sample(queue_name)
+        return sample is None or self._clock.monotonic_ns() - sample[1] >= gap * 1e9
 
     def _seen(self, engine: Engine, queue_name: str) -> BacklogSeen | None:
         """Return what was read of a queue since it was last told."""
@@ -199,11 +234,11 @@ class Budgets:
         ago_ms = max(0, self._clock.monotonic_ns() - as_of_ns) // _MS
         return BacklogSeen(backlog, None if oldest_age_ns is None else oldest_age_ns // _MS, ago_ms)
 
-    def _take(self, queue_name: str, budget: Budget, answer: Answer | Exception) -> None:
+    def _take(self, queue_name: str, budget: Budget, answer: Answer | Exception, seen: BacklogSeen | None) -> None:
         before = budget.state
         if isinstance(answer, Exception):
             self.calls["error"] += 1
-            budget.fail()
+            budget.fail(seen)
         else:
             self.calls["ok"] += 1
             budget.renew(answer)
@@ -211,7 +246,7 @@ class Budgets:
             self._tell(queue_name, before, budget.state, answer)
 
     def _tell(self, queue_name: str, before: str, after: str, answer: object) -> None:
-        lost = after == "safe"
+        lost = after in {"safe", "local"}
         because = f": {answer}" if lost else ""
         self._announcer.announce(
             "lease",

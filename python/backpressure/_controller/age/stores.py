@@ -27,6 +27,8 @@ class _NoStore:
         )
         return dict.fromkeys(calls, missing)
 
+    look = exchange
+
 
 class Stores:
     """The stores of a controller, each made once.

@@ -71,16 +71,20 @@ class Turn:
     Attributes:
         holds: whether it may wait for an answer, outside of the engine.
         delays: whether it takes care of delays itself.
+        jobs: how many it enqueues, all or none.
+        asked: whether the budget was asked for them; else the engine let it go by itself.
         judged: what it was told after it waited, with the budget that told it; taken by the decision that follows.
     """
 
-    __slots__ = ("_max_wait", "_patient", "delays", "holds", "judged")
+    __slots__ = ("_max_wait", "_patient", "asked", "delays", "holds", "jobs", "judged")
 
-    def __init__(self, max_wait: Any, *, patient: bool, holds: bool, delays: bool) -> None:
+    def __init__(self, max_wait: Any, *, patient: bool, holds: bool, delays: bool, jobs: int = 1) -> None:
         self._max_wait = max_wait
         self._patient = patient
         self.holds = holds
         self.delays = delays
+        self.jobs = jobs
+        self.asked = False
         self.judged: tuple[Budget, Judged] | None = None
 
     def limit(self, priority: Priority) -> tuple[float | None, bool]:
@@ -108,4 +112,4 @@ def asking(turn: Turn) -> Iterator[Turn]:
         if turn.judged is not None:
             budget, judged = turn.judged
             if not judged.shed and judged.delay_ns == 0:
-                budget.take_back()
+                budget.take_back(turn.jobs)

@@ -1,8 +1,9 @@
-"""`backpressure demo`: producers overrun a real server, without backpressure, with it, and through an outage."""
+"""`backpressure demo`: producers overrun a real server: without backpressure, with it, and while things go wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import json
 import secrets
@@ -20,12 +21,13 @@ from backpressure.cli._endings import FINDING, Refusal, complain, ending, termin
 from backpressure.cli._format import new_console
 from backpressure.cli.demo import picture
 from backpressure.cli.demo.display import display_for
+from backpressure.cli.demo.laws import LawsRun, target_for
 from backpressure.cli.demo.proxy import OwnServer
 from backpressure.cli.demo.result import check
 from backpressure.cli.demo.run import RUNS, Run, config_for
 from backpressure.cli.demo.server import DemoError, EmbeddedServer, valkey_binary
 from backpressure.cli.demo.summary import checks_table, summary_table
-from backpressure.cli.demo.workload import DRAIN_RATE, offered_rate
+from backpressure.cli.demo.workload import DRAIN_RATE, SLOWED_TO, offered_rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,10 +37,11 @@ if TYPE_CHECKING:
     from backpressure.cli.demo.result import RunResult
     from backpressure.cli.demo.server import DemoServer
 
-__all__ = ["EXAMPLES", "demo"]
+__all__ = ["EXAMPLES", "Law", "demo", "lengths_of"]
 
 EXAMPLES = """\
 backpressure demo
+backpressure demo --law age
 backpressure demo --duration 60 --output pictures
 backpressure demo --redis-url redis://localhost:6379/0 --yes
 backpressure demo --json > demo.json
@@ -48,15 +51,34 @@ _INTERRUPTED = 130
 _complain = functools.partial(complain, "demo")
 
 
+class Law(enum.StrEnum):
+    """What the demo shows."""
+
+    TABLE = "table"
+    AGE = "age"
+    BOTH = "both"
+
+
+#: How long the run is in which workers slow down, beside the others: an age has to settle twice in it.
+_LONGER = 1.5
+
+
 def demo(
     *,
-    duration: Annotated[float, typer.Option(min=12, max=600, help="Seconds for all three runs together.")] = 30,
+    duration: Annotated[float, typer.Option(min=12, max=600, help="Seconds for all runs together.")] = 36,
+    law: Annotated[
+        Law,
+        typer.Option(
+            help="table: the table of zones, in three runs and through an outage; age: an age that is held, beside the "
+            "table, while workers slow down; both: all four runs."
+        ),
+    ] = Law.BOTH,
     redis_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Your own server, redis://[user:password@]host[:port][/db], instead of an embedded one. Keys begin "
-            "with backpressure-demo: and are removed at the end.",
+            help="Your own server, redis://[user:password@]host[:port][/db], instead of an embedded one. All keys "
+            "hold backpressure-demo: and are removed at the end.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write to your own server without asking.")] = False,
@@ -65,12 +87,13 @@ def demo(
 ) -> None:
     """Watch producers overrun a real server.
 
-    It runs three times: without backpressure, with it, and with the server taken away. Exits with 0 when all
-    checks hold, 1 when one does not, 2 for wrong usage, 130 when interrupted.
+    It runs four times: without backpressure, with it, with the server taken away, and while workers slow down, by the
+    table of zones and by an age that is held, side by side. Exits with 0 when all checks hold, 1 when one does not, 2
+    for wrong usage, 130 when interrupted.
     """
     try:
         with ending("demo"), terminable():
-            passed = _demonstrate(new_console(stderr=as_json), duration, redis_url, yes, output, as_json)
+            passed = _demonstrate(new_console(stderr=as_json), duration, law, redis_url, yes, output, as_json)
     except DemoError as error:
         _complain(str(error))
         raise typer.Exit(FINDING) from None
@@ -81,14 +104,14 @@ def demo(
 
 
 def _demonstrate(
-    console: Console, duration: float, redis_url: str | None, yes: bool, output: Path, as_json: bool
+    console: Console, duration: float, law: Law, redis_url: str | None, yes: bool, output: Path, as_json: bool
 ) -> bool:
     """Run everything; tell whether all checks hold."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"--output {output}: {error.strerror}") from None
-    seconds = duration / len(RUNS)
+    seconds = lengths_of(duration, law)
     with contextlib.ExitStack() as stack:
         server = _server(redis_url, yes)
         stack.callback(server.stop)
@@ -146,30 +169,51 @@ def _ask(shown: str) -> None:
         raise Refusal("nothing was written")
 
 
-def _introduce(console: Console, server: DemoServer, seconds: float) -> None:
-    config = config_for(seconds)
-    default = BackpressureConfig()
-    polling, circuit = config.polling, config.circuit
-    console.print(
-        f"Server: {server.shown}. Engine: {ENGINE}. Three runs of {seconds:.1f} s each.\n"
+def lengths_of(duration: float, law: Law) -> dict[str, float]:
+    """Return the runs that are to be, and how long each is."""
+    parts = {
+        name: _LONGER if name == "laws" else 1.0
+        for name in RUNS
+        if law is Law.BOTH or (name == "laws") == (law is Law.AGE)
+    }
+    return {name: duration * part / sum(parts.values()) for name, part in parts.items()}
+
+
+def _introduce(console: Console, server: DemoServer, seconds: Mapping[str, float]) -> None:
+    lengths = ", ".join(f"{it:.1f}" for it in seconds.values())
+    said = (
+        f"Server: {server.shown}. Engine: {ENGINE}. Runs of {lengths} s.\n"
         f"Jobs a second offered, at three priorities: {offered_rate(late=False):,.0f}, rising to {offered_rate():,.0f} "
         f"in the third quarter of a run. Workers take {DRAIN_RATE:,}.\n"
+    )
+    first = next(iter(seconds.values()))
+    config = config_for(first)
+    default = BackpressureConfig()
+    polling, circuit = config.polling, config.circuit
+    said += (
         "Thresholds and curve are the defaults. So that all can be seen in so short a time, statistics are read every "
         f"{polling.interval:g} s (default {default.polling.interval:g} s), an open circuit is probed after "
         f"{circuit.recovery_timeout:g} s ({default.circuit.recovery_timeout:g} s) and from then on every "
-        f"{circuit.probe_interval:g} s ({default.circuit.probe_interval:g} s).\n",
-        markup=False,
-        highlight=False,
+        f"{circuit.probe_interval:g} s ({default.circuit.probe_interval:g} s).\n"
     )
+    if "laws" in seconds:
+        said += (
+            f"In the last run workers slow down to {DRAIN_RATE * SLOWED_TO:,.0f} halfway; beside the table, an age of "
+            f"{target_for(seconds['laws']):g} s is held on another list.\n"
+        )
+    console.print(said, markup=False, highlight=False)
 
 
-def _run_all(console: Console, server: DemoServer, seconds: float) -> dict[str, RunResult]:
+def _run_all(console: Console, server: DemoServer, seconds: Mapping[str, float]) -> dict[str, RunResult]:
     display = display_for(console)
     prefix = f"backpressure-demo:{secrets.token_hex(4)}"
-    results = {}
-    for name in RUNS:
+    results: dict[str, RunResult] = {}
+    for name, length in seconds.items():
         with display.run(name):
-            results[name] = Run(name, seconds, server, f"{prefix}:{name}", display).execute()
+            if name == "laws":
+                results |= LawsRun(name, length, server, prefix, display).execute()
+            else:
+                results[name] = Run(name, length, server, f"{prefix}:{name}", display).execute()
     return results
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from backpressure.cli._format import ZONE_STYLES, sparkline
 from backpressure.cli.demo.result import PRIORITIES, Counts
-from backpressure.cli.demo.run import RUNS
+from backpressure.cli.demo.run import RUNS, Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Display(Protocol):
         """Return a context; inside, the run of that name is shown."""
         ...
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot | Comparison) -> None:
         """Show the state of the run."""
         ...
 
@@ -86,17 +86,12 @@ class PlainDisplay:
         self._say(title(name))
         yield
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot | Comparison) -> None:
         """See `Display.update`."""
         if snapshot.elapsed < self._next:
             return
         self._next = int(snapshot.elapsed) + 1.0
-        total = sum(snapshot.counts.values(), Counts())
-        parts = [f"backlog {_jobs(snapshot.backlog)}", f"enqueued {total.enqueued:,}", f"drained {snapshot.drained:,}"]
-        if snapshot.advice is not None:
-            told = snapshot.advice.items()
-            parts.append("delay " + ", ".join(f"{priority} {_delay(advice)}" for priority, advice in told))
-            parts += [f"shed {total.shed:,}", f"blocked {total.blocked:,}", f"circuit {snapshot.circuit}"]
+        parts = _compared(snapshot) if isinstance(snapshot, Comparison) else _told(snapshot)
         self._say(f"{self._name:>7} {snapshot.elapsed:4.0f} s  " + " | ".join(parts))
 
     def news(self, text: str) -> None:
@@ -105,6 +100,26 @@ class PlainDisplay:
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _told(snapshot: Snapshot) -> list[str]:
+    total = sum(snapshot.counts.values(), Counts())
+    parts = [f"backlog {_jobs(snapshot.backlog)}", f"enqueued {total.enqueued:,}", f"drained {snapshot.drained:,}"]
+    if snapshot.advice is not None:
+        told = snapshot.advice.items()
+        parts.append("delay " + ", ".join(f"{priority} {_delay(advice)}" for priority, advice in told))
+        parts += [f"shed {total.shed:,}", f"blocked {total.blocked:,}", f"circuit {snapshot.circuit}"]
+    return parts
+
+
+def _compared(shown: Comparison) -> list[str]:
+    waits = [f"{law}: jobs waited {_waited(shown, law)}, backlog {_jobs(shown.backlogs[law])}" for law in shown.waits]
+    return [*waits, f"workers take {shown.drain:,.0f} a second"]
+
+
+def _waited(shown: Comparison, law: str) -> str:
+    waits = shown.waits[law]
+    return f"{waits[-1]:.1f} s" if waits else "–"
 
 
 class LiveDisplay:
@@ -129,7 +144,7 @@ class LiveDisplay:
             yield
         self._live = None
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot | Comparison) -> None:
         """See `Display.update`."""
         self._elapsed = snapshot.elapsed
         if self._live is not None:
@@ -139,14 +154,12 @@ class LiveDisplay:
         """See `Display.news`."""
         self._news.append(f"{self._elapsed:4.1f} s  {text}")
 
-    def _panel(self, snapshot: Snapshot) -> Panel:
-        parts: list[RenderableType] = [
-            _backlog_line(snapshot),
-            "",
-            _priority_table(snapshot),
-            "",
-            _state_line(snapshot),
-        ]
+    def _panel(self, snapshot: Snapshot | Comparison) -> Panel:
+        parts: list[RenderableType]
+        if isinstance(snapshot, Comparison):
+            parts = [_waits_table(snapshot), "", Text(f"workers take {snapshot.drain:,.0f} jobs a second")]
+        else:
+            parts = [_backlog_line(snapshot), "", _priority_table(snapshot), "", _state_line(snapshot)]
         parts += [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._news.copy()]
         parts += ["", _progress(snapshot)]
         return Panel(Group(*parts), title=title(snapshot.name), title_align="left")
@@ -187,7 +200,24 @@ def _state_line(snapshot: Snapshot) -> Text:
     return line.append(f"   drained by workers {snapshot.drained:,}")
 
 
-def _progress(snapshot: Snapshot) -> Table:
+def _waits_table(shown: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("law")
+    for heading in ("jobs waited", "backlog", "enqueued", "shed"):
+        table.add_column(heading, justify="right", min_width=8)
+    table.add_column(f"to wait {shown.target:g} s by age")
+    highest = max((waited for waits in shown.waits.values() for waited in waits), default=0.0)
+    for law, waits in shown.waits.items():
+        counts, last = shown.counts[law], waits[-1] if waits else 0.0
+        style = "green" if last <= 1.5 * shown.target else "yellow" if last <= 3 * shown.target else "bold red"
+        # With the highest of both as the first point, so that the lines have one scale, and that point cut off.
+        line = sparkline([round(1_000 * highest), *(round(1_000 * waited) for waited in waits)], _SPARK_WIDTH + 1)[1:]
+        numbers = (_jobs(shown.backlogs[law]), f"{counts.enqueued:,}", f"{counts.shed:,}")
+        table.add_row(law, Text(_waited(shown, law), style=style), *numbers, Text(line, style="cyan"))
+    return table
+
+
+def _progress(snapshot: Snapshot | Comparison) -> Table:
     row = Table.grid(padding=(0, 1))
     left = max(0.0, snapshot.seconds - snapshot.elapsed)
     row.add_row(

@@ -1,4 +1,4 @@
-"""The demo's picture: backlog over time of the three runs."""
+"""The demo's picture: backlog over time of the first three runs, and how long jobs waited by either law in the last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._model.config.root import BackpressureConfig
-from backpressure.cli.demo.workload import DRAIN_RATE, offered_rate
+from backpressure.cli.demo.workload import DRAIN_RATE, SLOWED_TO, offered_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +24,8 @@ _STYLES = {
     "without": {"color": "#D55E00", "linestyle": "-", "label": "without backpressure"},
     "with": {"color": "#0072B2", "linestyle": "-", "label": "with backpressure"},
     "outage": {"color": "#009E73", "linestyle": (0, (4, 1.5)), "label": "with backpressure and an outage"},
+    "table": {"color": "#D55E00", "linestyle": (0, (4, 1.5)), "label": "by the table of zones"},
+    "age": {"color": "#0072B2", "linestyle": "-", "label": "with an age that is held"},
 }
 _GREY = "#555555"
 _AWAY, _OPEN = "#BBBBBB", "#CC79A7"
@@ -40,16 +42,22 @@ def draw(results: Mapping[str, RunResult], folder: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an extra, and slow to load
     from matplotlib.figure import Figure  # noqa: PLC0415 - likewise
 
-    figure = Figure(figsize=(10, 7.5), dpi=120, layout="constrained")
+    backlogs, waits = "outage" in results, "age" in results
+    heights = [1, 1.25] * backlogs + [1] * waits
+    figure = Figure(figsize=(10, 3.3 * sum(heights)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.25))
+    panels = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights).flat)
     figure.suptitle(
-        f"Backlog of one Redis list: up to {offered_rate():,.0f} jobs a second offered, {DRAIN_RATE:,} drained",
+        f"One Redis list: up to {offered_rate():,.0f} jobs a second offered, {DRAIN_RATE:,} drained",
         fontsize=14,
         fontweight="bold",
     )
-    _draw_all(above, results)
-    _draw_protected(below, results)
+    if backlogs:
+        panels[0].sharex(panels[1])
+        _draw_all(panels[0], results)
+        _draw_protected(panels[1], results)
+    if waits:
+        _draw_waits(panels[-1], results)
     path = folder / "backlog.png"
     figure.savefig(path)
     return path
@@ -85,9 +93,9 @@ def _finish(axes: Axes) -> None:
 
 
 def _draw_all(axes: Axes, results: Mapping[str, RunResult]) -> None:
-    for run in results.values():
-        _plot(axes, run)
-    axes.set_title("All three runs", loc="left", fontsize=11)
+    for name in ("without", "with", "outage"):
+        _plot(axes, results[name])
+    axes.set_title("Backlog without and with backpressure", loc="left", fontsize=11)
     axes.legend(loc="upper left", frameon=False)
     _finish(axes)
 
@@ -114,6 +122,24 @@ def _draw_protected(axes: Axes, results: Mapping[str, RunResult]) -> None:
     _finish(axes)
 
 
+def _draw_waits(axes: Axes, results: Mapping[str, RunResult]) -> None:
+    target, seconds = results["age"].target or 0.0, results["age"].seconds
+    for name in ("table", "age"):
+        run = results[name]
+        axes.plot(*zip(*run.waits, strict=True) if run.waits else ([], []), linewidth=2, **_STYLES[name])  # type: ignore[arg-type]  # a dict of mixed values
+    axes.axhline(target, color=_GREY, linewidth=0.9, linestyle=":")
+    axes.axvline(seconds / 2, color=_GREY, linewidth=0.9)
+    _note(axes, f"workers slow down to {DRAIN_RATE * SLOWED_TO:,.0f}", (seconds / 2, 1), "data", "axes fraction", -10)
+    _note(axes, f"{target:g} s: age to hold", (1, target), "axes fraction", "data", -3)
+    axes.set_title("How long jobs had waited that workers took, by either law", loc="left", fontsize=11)
+    axes.set_xlabel("seconds into the run")
+    axes.set_xlim(0, seconds)
+    axes.legend(loc="upper left", frameon=False)
+    _finish(axes)
+    axes.set_ylabel("seconds")
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
 def _draw_limits(axes: Axes, peak: int) -> None:
     config = BackpressureConfig()
     high, medium, low = (
@@ -134,13 +160,13 @@ def _draw_limits(axes: Axes, peak: int) -> None:
     axes.set_ylim(0, top)
     for limit, text in limits.items():
         axes.axhline(limit, color=_GREY, linewidth=0.9, linestyle=":")
-        axes.annotate(
-            f"{limit:,}: {text}",
-            (1, limit),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=_GREY,
-        )
+        _note(axes, f"{limit:,}: {text}", (1, limit), "axes fraction", "data", va="center")
+
+
+def _note(
+    axes: Axes, text: str, at: tuple[float, float], across: str, up: str, shift: int = 0, va: str = "baseline"
+) -> None:
+    """Write a small text to the right of a point, whose parts are measured as `across` and `up` say."""
+    axes.annotate(
+        text, at, xycoords=(across, up), xytext=(4, shift), textcoords="offset points", va=va, fontsize=9, color=_GREY
+    )

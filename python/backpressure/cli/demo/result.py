@@ -1,4 +1,4 @@
-"""What a run of the demo yields, and what must hold of the three together."""
+"""What a run of the demo yields, and what must hold of all together."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import attrs
 from backpressure._model.vocabulary import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["PRIORITIES", "Check", "Counts", "RunResult", "Transition", "check"]
+__all__ = ["AGE_WITHIN", "PRIORITIES", "Check", "Counts", "RunResult", "Transition", "check"]
 
 #: In the order in which people look at them.
 PRIORITIES = (Priority.HIGH, Priority.MEDIUM, Priority.LOW)
+#: Part of the target by which the age may be off at the end of so short a run.
+AGE_WITHIN = 0.25
 
 
 @attrs.define
@@ -63,7 +65,7 @@ class RunResult:
     """One run.
 
     Attributes:
-        name: ``without``, ``with`` or ``outage``.
+        name: ``without``, ``with`` or ``outage``; ``table`` or ``age`` of the two laws that are compared.
         seconds: how long producers produced.
         samples: (seconds into the run, jobs waiting), ``None`` jobs where the server did not answer.
         peak_backlog: exact, from what the server answered to each push.
@@ -73,6 +75,8 @@ class RunResult:
         counts: by priority.
         transitions: of the circuit.
         away: from when to when the server was away, in seconds into the run.
+        waits: how long jobs had waited that were taken, in seconds, by seconds into the run.
+        target: seconds that they were to wait, where an age is held on one side.
     """
 
     name: str
@@ -85,6 +89,14 @@ class RunResult:
     counts: Mapping[Priority, Counts]
     transitions: tuple[Transition, ...] = ()
     away: tuple[float, float] | None = None
+    waits: tuple[tuple[float, float], ...] = ()
+    target: float | None = None
+
+    @property
+    def waited_at_end(self) -> float:
+        """How long jobs had waited that were taken in the last tenth of the run, in seconds; 0 if none was."""
+        last = [waited for at, waited in self.waits if at > self.seconds * 0.9]
+        return sum(last) / len(last) if last else 0.0
 
     @property
     def total(self) -> Counts:
@@ -100,6 +112,7 @@ class RunResult:
             "drained": self.drained,
             "circuit_transitions": [transition.to_dict() for transition in self.transitions],
             **({} if self.away is None else {"server_away": [round(instant, 3) for instant in self.away]}),
+            **({} if self.target is None else {"target": self.target, "waited_at_end": round(self.waited_at_end, 3)}),
             **{str(priority): attrs.asdict(self.counts[priority]) for priority in PRIORITIES},
         }
 
@@ -114,24 +127,48 @@ class Check:
 
 
 def check(results: Mapping[str, RunResult]) -> list[Check]:
-    """Judge the three runs."""
-    without, with_, outage = results["without"], results["with"], results["outage"]
-    return [
+    """Judge the runs that there are."""
+    checks = [
         *(_accounted(run) for run in results.values()),
         *(_kept(run) for run in results.values()),
         *(_never_shed(run) for run in results.values()),
-        Check(
-            "with: peak backlog under a third of without",
-            with_.peak_backlog * 3 < without.peak_backlog,
-            f"{with_.peak_backlog:,} with, {without.peak_backlog:,} without",
-        ),
-        Check(
-            "with: workers drain at least 90 % of without",
-            with_.drained * 10 >= without.drained * 9 and without.drained > 0,
-            f"{with_.drained:,} with, {without.drained:,} without",
-        ),
-        _recovered(outage),
     ]
+    if "outage" in results:
+        without, with_ = results["without"], results["with"]
+        checks += [
+            Check(
+                "with: peak backlog under a third of without",
+                with_.peak_backlog * 3 < without.peak_backlog,
+                f"{with_.peak_backlog:,} with, {without.peak_backlog:,} without",
+            ),
+            Check(
+                "with: workers drain at least 90 % of without",
+                with_.drained * 10 >= without.drained * 9 and without.drained > 0,
+                f"{with_.drained:,} with, {without.drained:,} without",
+            ),
+            _recovered(results["outage"]),
+        ]
+    return [*checks, *_held(results)] if "age" in results else checks
+
+
+def _held(results: Mapping[str, RunResult]) -> Iterator[Check]:
+    table, age = results["table"], results["age"]
+    target = age.target or 0.0
+    yield Check(
+        f"age: jobs wait {target:g} s again after workers slowed down, within {AGE_WITHIN:.0%}",
+        abs(age.waited_at_end - target) <= AGE_WITHIN * target,
+        f"{age.waited_at_end:.2f} s at the end",
+    )
+    yield Check(
+        "age: jobs wait less than half as long as by the table",
+        0 < 2 * age.waited_at_end < table.waited_at_end,
+        f"{age.waited_at_end:.2f} s by age, {table.waited_at_end:.2f} s by the table",
+    )
+    yield Check(
+        "age: workers drain at least 90 % of the table",
+        age.drained * 10 >= table.drained * 9 and table.drained > 0,
+        f"{age.drained:,} by age, {table.drained:,} by the table",
+    )
 
 
 def _accounted(run: RunResult) -> Check:

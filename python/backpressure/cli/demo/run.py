@@ -1,4 +1,4 @@
-"""One run of the demo: the traffic, the controller and the outage where there is one, and the watching."""
+"""A run of the demo on one list: the traffic, the controller and the outage where there is one, and the watching."""
 
 from __future__ import annotations
 
@@ -32,18 +32,34 @@ if TYPE_CHECKING:
     from backpressure.cli.demo.result import Counts
     from backpressure.cli.demo.server import DemoServer
 
-__all__ = ["KEY_SECONDS", "RUNS", "Advice", "Run", "Snapshot", "Watcher", "config_for"]
+__all__ = [
+    "KEY_SECONDS",
+    "LOOK_SECONDS",
+    "RUNS",
+    "Advice",
+    "Comparison",
+    "Run",
+    "Snapshot",
+    "Watcher",
+    "backlog_of",
+    "config_for",
+    "controller_for",
+    "final_of",
+    "remove",
+]
 
 #: The runs in their order, and what each is about.
 RUNS = {
     "without": "without backpressure",
     "with": "with backpressure",
     "outage": "with backpressure, the server taken away",
+    "laws": "workers slow down: the table of zones beside an age that is held",
 }
 #: If the demo is killed, what it leaves on a server expires after so many seconds.
 KEY_SECONDS = 600
 
-_LOOK_SECONDS = 0.1
+#: How often a run is looked at.
+LOOK_SECONDS = 0.1
 
 
 @attrs.frozen
@@ -74,10 +90,24 @@ class Snapshot:
         return self.history[-1] if self.history else None
 
 
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """The state of the run that compares two laws: what jobs had waited by each that were taken, and its backlog."""
+
+    name: str
+    elapsed: float
+    seconds: float
+    target: float
+    drain: float
+    waits: Mapping[str, tuple[float, ...]]
+    backlogs: Mapping[str, int | None]
+    counts: Mapping[str, Counts]
+
+
 class Watcher(Protocol):
     """What is told about the run. `news` is called from any thread."""
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, snapshot: Snapshot | Comparison) -> None:
         """Show the state of the run."""
         ...
 
@@ -124,9 +154,9 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             direct = stack.enter_context(self._server.client())
-            stack.callback(self._remove, direct)
+            stack.callback(remove, direct, self._key, self._watcher)
             client = stack.enter_context(self._server.client(removable=self._name == "outage"))
-            controller = None if self._name == "without" else stack.enter_context(self._controller(client))
+            controller = None if self._name == "without" else stack.enter_context(self._controlled(client))
             workload = Workload(client, self._key, self._seconds, controller)
             outage = Outage(self._server, self._seconds, self._elapsed, self._watcher.news)
             self._began = time.monotonic()
@@ -141,7 +171,7 @@ class Run:
                 seconds=self._seconds,
                 samples=tuple(self._samples),
                 peak_backlog=workload.peak(),
-                final_backlog=self._final(direct),
+                final_backlog=final_of(direct, self._key),
                 drained=workload.drained(),
                 cut_off=workload.cut_off(),
                 counts=workload.counts(),
@@ -152,12 +182,8 @@ class Run:
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
 
-    def _controller(self, client: redis.Redis) -> BackpressureController:
-        # Not from getLogger: these lines are for the display, and not for the handlers of the process's logs.
-        logger = logging.Logger("backpressure.demo", logging.INFO)  # noqa: LOG001
-        logger.addHandler(_NewsHandler(self._watcher.news))
-        provider = RedisStatsProvider(client, {QUEUE: ListKey(self._key)})
-        controller = BackpressureController(self._config, provider, logger=logger)
+    def _controlled(self, client: redis.Redis) -> BackpressureController:
+        controller = controller_for(self._config, client, {QUEUE: self._key}, self._watcher)
         controller.add_listener(self._note)
         return controller
 
@@ -169,9 +195,9 @@ class Run:
         """Look at the run until its time is over."""
         known, elapsed = 0, 0.0
         while elapsed < self._seconds:
-            time.sleep(max(0.0, min(_LOOK_SECONDS, self._seconds - self._elapsed())))
+            time.sleep(max(0.0, min(LOOK_SECONDS, self._seconds - self._elapsed())))
             elapsed = min(self._elapsed(), self._seconds)
-            backlog = self._backlog(client)
+            backlog = backlog_of(client, self._key)
             known = known if backlog is None else backlog
             self._samples.append((elapsed, backlog))
             self._watcher.update(
@@ -193,26 +219,47 @@ class Run:
         judged = {priority: self._law.advise(sample, priority.value, state) for priority in PRIORITIES}
         return {priority: Advice(said.zone, said.delay_ns / 1e9, said.shed) for priority, said in judged.items()}
 
-    def _backlog(self, client: redis.Redis) -> int | None:
-        pipeline: Any = client.pipeline(transaction=False)
-        try:
-            count, _ = pipeline.llen(self._key).expire(self._key, KEY_SECONDS).execute()
-        except RedisError:
-            return None
-        jobs: int = count
-        return jobs
 
-    def _final(self, client: redis.Redis) -> int:
-        try:
-            return client.llen(self._key)
-        except RedisError as error:
-            raise DemoError(f"the server does not answer at the end of a run ({type(error).__name__})") from None
+def controller_for(
+    config: BackpressureConfig, client: redis.Redis, keys: Mapping[str, str], watcher: Watcher
+) -> BackpressureController:
+    """Return a controller of lists, by the names of their queues, whose log lines the watcher is told."""
+    # Not from getLogger: these lines are for the display, and not for the handlers of the process's logs.
+    logger = logging.Logger("backpressure.demo", logging.INFO)  # noqa: LOG001
+    logger.addHandler(_NewsHandler(watcher.news))
+    provider = RedisStatsProvider(client, {queue: ListKey(key) for queue, key in keys.items()})
+    return BackpressureController(config, provider, logger=logger)
 
-    def _remove(self, client: redis.Redis) -> None:
-        try:
-            client.delete(self._key)
-        except RedisError:
-            self._watcher.news(f"key {self._key} could not be removed; it expires within {KEY_SECONDS} s")
+
+def backlog_of(client: redis.Redis, key: str) -> int | None:
+    """Return how many jobs wait in a list; ``None`` if the server does not answer. Puts off the list's expiry."""
+    pipeline: Any = client.pipeline(transaction=False)
+    try:
+        count, _ = pipeline.llen(key).expire(key, KEY_SECONDS).execute()
+    except RedisError:
+        return None
+    jobs: int = count
+    return jobs
+
+
+def final_of(client: redis.Redis, key: str) -> int:
+    """Return how many jobs a run left in its list.
+
+    Raises:
+        DemoError: the server does not answer.
+    """
+    try:
+        return client.llen(key)
+    except RedisError as error:
+        raise DemoError(f"the server does not answer at the end of a run ({type(error).__name__})") from None
+
+
+def remove(client: redis.Redis, key: str, watcher: Watcher) -> None:
+    """Remove what a run wrote."""
+    try:
+        client.delete(key)
+    except RedisError:
+        watcher.news(f"key {key} could not be removed; it expires within {KEY_SECONDS} s")
 
 
 class _NewsHandler(logging.Handler):

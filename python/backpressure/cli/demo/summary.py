@@ -1,4 +1,4 @@
-"""The demo's summary: a table of the three runs, and what was checked."""
+"""The demo's summary: a table of the runs, and what was checked."""
 
 from __future__ import annotations
 

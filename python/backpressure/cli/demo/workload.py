@@ -10,6 +10,7 @@ workers take, and later more than five times.
 
 from __future__ import annotations
 
+import collections
 import json
 import threading
 import time
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.blocking import BackpressureController
 
-__all__ = ["DRAIN_RATE", "LOADS", "QUEUE", "Load", "Workload", "offered_rate"]
+__all__ = ["DRAIN_RATE", "LOADS", "QUEUE", "SLOWED_TO", "Load", "Workload", "offered_rate"]
 
 #: Name of the queue, as the controller knows it.
 QUEUE = "demo-jobs"
@@ -55,10 +56,14 @@ LOADS = {Priority.HIGH: Load(8, 20), Priority.MEDIUM: Load(56, 18), Priority.LOW
 WORKERS = 4
 #: Jobs a second that workers take together.
 DRAIN_RATE = 400
+#: Part of that which is left where workers slow down.
+SLOWED_TO = 0.4
 
 _IDLE = 0.02
 # Longest stall of this machine, in seconds, that a worker catches up on: workers are compared, not machines.
 _ARREARS = 1.0
+# The waits of jobs are averaged over such parts of a second.
+_WAITS_A_SECOND = 4
 
 
 def offered_rate(*, late: bool = True) -> float:
@@ -80,17 +85,33 @@ class _Producer:
 class _Worker:
     drained: int = 0
     cut_off: int = 0
+    waited: collections.Counter[int] = attrs.Factory(collections.Counter)  # milliseconds of jobs taken, by part of time
+    taken: collections.Counter[int] = attrs.Factory(collections.Counter)
 
 
 class Workload:
-    """Producers and workers of one run of `seconds`. The figures are exact once `stop` has returned."""
+    """Producers and workers of one run of `seconds`. The figures are exact once `stop` has returned.
+
+    With `slows`, workers slow down to `SLOWED_TO` halfway.
+    """
 
     def __init__(
-        self, client: redis.Redis, key: str, seconds: float, controller: BackpressureController | None
+        self,
+        client: redis.Redis,
+        key: str,
+        seconds: float,
+        controller: BackpressureController | None,
+        *,
+        queue: str = QUEUE,
+        slows: bool = False,
     ) -> None:
         self._client: Any = client  # its replies are typed for sync and async alike
         self._key = key
+        self._queue = queue
+        self._seconds = seconds
         self._controller = controller
+        self._slows = slows
+        self._began = time.monotonic()
         self._producers = [
             _Producer(priority, load.wait(index, seconds))
             for priority, load in LOADS.items()
@@ -104,6 +125,7 @@ class Workload:
 
     def start(self) -> None:
         """Start all threads."""
+        self._began = time.monotonic()
         for worker in self._workers:
             self._futures.append(self._pool.submit(self._work, worker))
         for producer in self._producers:
@@ -145,13 +167,17 @@ class Workload:
 
     def _enqueue(self, priority: Priority, number: int) -> int:
         """Push one job; return how many wait now."""
-        job = json.dumps({"priority": str(priority), "number": number})
+        job = json.dumps({"priority": str(priority), "number": number, "at": time.monotonic()})
         if self._controller is None:
             return cast("int", self._client.rpush(self._key, job))
-        return cast("int", self._controller.run(priority, QUEUE, self._client.rpush, self._key, job))
+        return cast("int", self._controller.run(priority, self._queue, self._client.rpush, self._key, job))
+
+    def _period(self, now: float) -> float:
+        """Return the seconds between two jobs that a worker takes."""
+        slowed = self._slows and now - self._began >= self._seconds / 2
+        return WORKERS / DRAIN_RATE / (SLOWED_TO if slowed else 1)
 
     def _work(self, worker: _Worker) -> None:
-        period = WORKERS / DRAIN_RATE
         due = time.monotonic()
         while not self._working_ends.wait(max(0.0, due - time.monotonic())):
             now = time.monotonic()
@@ -165,7 +191,10 @@ class Workload:
                 due = now + _IDLE
             else:
                 worker.drained += 1
-                due = max(due + period, now - _ARREARS)
+                part = int((now - self._began) * _WAITS_A_SECOND)
+                worker.waited[part] += round((now - json.loads(job)["at"]) * 1_000)
+                worker.taken[part] += 1
+                due = max(due + self._period(now), now - _ARREARS)
 
     def counts(self) -> dict[Priority, Counts]:
         """Return the producers' counts by priority."""
@@ -185,3 +214,16 @@ class Workload:
     def cut_off(self) -> int:
         """Return how many takes got no answer."""
         return sum(worker.cut_off for worker in self._workers)
+
+    def waits(self) -> tuple[tuple[float, float], ...]:
+        """Return how long jobs had waited that were taken, in seconds: the means of parts of a second, by their ends.
+
+        The instants are seconds into the run.
+        """
+        waited, taken = collections.Counter[int](), collections.Counter[int]()
+        for worker in self._workers:
+            waited.update(worker.waited.copy())
+            taken.update(worker.taken.copy())
+        return tuple(
+            ((part + 1) / _WAITS_A_SECOND, waited[part] / jobs / 1_000) for part, jobs in sorted(taken.items())
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
+from backpressure.cli._budgets import stored_budgets, stores_of
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
@@ -57,7 +58,8 @@ def top(
     """Watch queues live.
 
     Shows backlogs, zone and delay at each priority, the age of samples and failed reads: of the queues given, else of
-    those that the file has sections of. Circuits live in the producers and are not seen from here. Ctrl-C ends it,
+    those that the file has sections of. Of queues whose age is held, it shows which part of what is asked for goes, as
+    it stands in the store of their budgets. Circuits live in the producers and are not seen from here. Ctrl-C ends it,
     which is good: exit code 0. Else exits with 1 when the configuration is faulty or, with --once, a queue could not be
     read, 2 for wrong usage.
     """
@@ -72,11 +74,12 @@ def top(
         ended_by = () if once else (KeyboardInterrupt,)
         with (
             contextlib.closing(provider),
+            stores_of(provider, given) as stores,
             contextlib.suppress(*ended_by),
             terminable(),
             _screen(as_json=as_json, once=once) as show,
         ):
-            with Watch(config, provider, server, names) as watch:
+            with Watch(config, provider, server, names, lambda: stored_budgets(stores, given, names)) as watch:
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:

@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._model.arguments import masked
-from backpressure.cli._format import PRIORITIES, advice, sparkline, style_of
+from backpressure.cli._format import PRIORITIES, ZONE_STYLES, advice, sparkline, style_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.vocabulary import Priority
     from backpressure.cli.top.watch import QueueView, Snapshot
 
 __all__ = ["top_view"]
@@ -39,10 +40,13 @@ def top_view(snapshot: Snapshot, width: int) -> RenderableType:
         table.add_column(str(priority), width=told, no_wrap=True)
     table.add_column("age", justify="right", width=_AGE, no_wrap=True)
     for view in snapshot.queues:
-        told_each = (_cell(view.advice[priority], wide=wide) for priority in PRIORITIES)
+        told_each = (_told(view, priority, wide=wide) for priority in PRIORITIES)
         line = Text(sparkline(view.history[-history:], history), style="cyan")
         table.add_row(Text(masked(view.queue_name)), _backlog(view), line, *told_each, _age(view))
     parts: list[RenderableType] = [_headline(snapshot), Text(), table, Text()]
+    for view in snapshot.queues:
+        if view.budget is not None and view.budget.problem is None:
+            parts += [Text(masked(f"{view.queue_name}: {sentence}")) for sentence in view.budget.sentences()]
     parts += [Text(masked(problem), style="red") for problem in snapshot.problems()]
     parts += [Text(note) for note in snapshot.notes]
     return Group(*parts, _footer(snapshot, wide=wide))
@@ -58,6 +62,15 @@ def _headline(snapshot: Snapshot) -> Text:
 
 def _backlog(view: QueueView) -> Text:
     return Text("–" if view.backlog is None else f"{view.backlog:,}")
+
+
+def _told(view: QueueView, priority: Priority, *, wide: bool) -> Text:
+    if view.budget is None:
+        return _cell(view.advice[priority], wide=wide)
+    zone = view.budget.zone()
+    shown = "–" if zone is None else str(zone) if wide else zone[0].upper()
+    style = "" if zone is None else ZONE_STYLES[zone]
+    return Text(f"{shown:<{6 if wide else 1}} {view.budget.told(priority)}", style=style)
 
 
 def _cell(decision: ThrottleDecision, *, wide: bool) -> Text:

@@ -12,17 +12,19 @@ from prometheus_client import CollectorRegistry
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.stats import utc_now
 from backpressure.cli._advice import ask
+from backpressure.cli._budgets import without_ages
 from backpressure.cli._config_view import notes
 from backpressure.cli._format import advice_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import StatsProvider
     from backpressure.cli._advice import Advice
+    from backpressure.cli._budgets import StoredBudget
 
 __all__ = ["QueueView", "Snapshot", "Watch", "config_for"]
 
@@ -32,7 +34,7 @@ _HISTORY = 200
 
 @attrs.frozen
 class QueueView:
-    """One queue at one look. Ages in seconds; ``None`` is unknown."""
+    """One queue at one look. Ages in seconds; ``None`` is unknown, or of `budget`: no age is held."""
 
     queue_name: str
     backlog: int | None
@@ -43,11 +45,16 @@ class QueueView:
     problem: str | None
     advice: Advice
     history: Sequence[int | None] = ()
+    budget: StoredBudget | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for scripts."""
-        shown = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in {"advice", "history"})
-        return shown | {str(priority): advice_dict(decision) for priority, decision in self.advice.items()}
+        apart = {"advice", "history", "budget"}
+        shown = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in apart)
+        if self.budget is not None:
+            return shown | dict.fromkeys(map(str, self.advice)) | {"budget": self.budget.to_dict()}
+        told = {str(priority): advice_dict(decision) for priority, decision in self.advice.items()}
+        return shown | told | {"budget": None}
 
 
 @attrs.frozen
@@ -63,10 +70,15 @@ class Snapshot:
     notes: Sequence[str] = ()
 
     def problems(self) -> list[str]:
-        """Return why samples are not fresh: the problem of the whole provider, else those of queues."""
+        """Return why samples are not fresh: the problem of the whole provider, else those of queues; then budgets'."""
+        lost = [
+            f"the budget of queue {view.queue_name!r} cannot be read: {view.budget.problem}"
+            for view in self.queues
+            if view.budget is not None and view.budget.problem is not None
+        ]
         if self.problem is not None:
-            return [self.problem]
-        return [view.problem for view in self.queues if view.problem is not None]
+            return [self.problem, *lost]
+        return [*(view.problem for view in self.queues if view.problem is not None), *lost]
 
     def statistics(self) -> str:
         """Return how reading goes in a word, or how many queues cannot be read."""
@@ -107,7 +119,7 @@ class _Problems(logging.Handler):
 
 
 def config_for(config: BackpressureConfig, interval: float, queues: int) -> BackpressureConfig:
-    """Return `config` with statistics read every `interval` seconds, after a failure too."""
+    """Return `config` with statistics read every `interval` seconds, after a failure too, that holds no ages."""
     polling = attrs.evolve(
         config.polling,
         enabled=True,
@@ -118,18 +130,24 @@ def config_for(config: BackpressureConfig, interval: float, queues: int) -> Back
         max_backoff=interval,
         cache_ttl=max(config.polling.cache_ttl, 2 * interval),
     )
-    return attrs.evolve(config, polling=polling, max_queues=max(config.max_queues, queues))
+    return attrs.evolve(without_ages(config), polling=polling, max_queues=max(config.max_queues, queues))
 
 
 class Watch:
     """Polls while it is entered; `look` waits only the first time."""
 
     def __init__(
-        self, config: BackpressureConfig, provider: StatsProvider, server: str, queue_names: Sequence[str]
+        self,
+        config: BackpressureConfig,
+        provider: StatsProvider,
+        server: str,
+        queue_names: Sequence[str],
+        budgets: Callable[[], Mapping[str, StoredBudget]] = dict,
     ) -> None:
         self._config = config
         self._server = server
         self._names = queue_names
+        self._budgets = budgets
         self._history = {name: collections.deque[int | None](maxlen=_HISTORY) for name in queue_names}
         self._problems = _Problems()
         logger = logging.Logger("backpressure.top", logging.INFO)  # noqa: LOG001 - known to nobody else
@@ -149,17 +167,21 @@ class Watch:
         """Return how everything stands now."""
         advice = {name: ask(self._controller, name) for name in self._names}
         health = self._controller.health()
+        budgets = self._budgets()
         return Snapshot(
             at=utc_now(),
             server=self._server,
             provider=health["provider"],
             errors=health["polling_errors"],
             problem=self._problems.current.get(None),
-            queues=[self._view(name, health["queues"].get(name, {}), advice[name]) for name in self._names],
+            queues=[
+                self._view(name, health["queues"].get(name, {}), advice[name], budgets.get(name))
+                for name in self._names
+            ],
             notes=notes(self._config),
         )
 
-    def _view(self, name: str, stands: Mapping[str, Any], advice: Advice) -> QueueView:
+    def _view(self, name: str, stands: Mapping[str, Any], advice: Advice, budget: StoredBudget | None) -> QueueView:
         backlog = stands.get("backlog")
         problem = self._problems.current.get(name)
         if problem is None and backlog is None and None not in self._problems.current:
@@ -176,4 +198,5 @@ class Watch:
             problem=problem,
             advice=advice,
             history=tuple(self._history[name]),
+            budget=budget,
         )

@@ -90,7 +90,7 @@ class RedisProvider:
         self._types: dict[str, tuple[str | bytes, str]] = {}
         self._closed = False
 
-    def budget_store(self, _queue_name: str) -> RedisTarget | Any:
+    def budget_store(self, _queue_name: str) -> Any:
         """Return what keeps the budget of a queue whose age is held: a target, or the client that was given."""
         return self._target or self._given
 

@@ -57,6 +57,9 @@ _QUOTED = ((re.compile(r"Error -\d+ connecting to"), "dns"), (re.compile(r"\[SSL
 # Messages of redis-py's pools that have no free connection; the server was not asked.
 _POOL_FULL = {"Too many connections", "No connection available."}
 
+# What a command inside of a script is refused with, in the words of different releases.
+_NO_PERMISSION_IN_SCRIPT = re.compile(r"ACL failure in script|The user executing the script can't ")
+
 # Servers before 6.0 and proxies do not know this command, with which version 3 of the protocol begins.
 _NO_HELLO = re.compile(r"\bhello\b", re.IGNORECASE)
 
@@ -93,6 +96,8 @@ def error_type(error: BaseException) -> str:
     label = _by_class(error) or _PREFIXES.get(text.partition(" ")[0])
     if label is not None:
         return label
+    if isinstance(error, redis.ResponseError) and _NO_PERMISSION_IN_SCRIPT.search(text):
+        return "acl"
     if isinstance(error, redis.ResponseError) and _NO_HELLO.search(text):
         return "protocol"
     cluster = isinstance(error, redis.RedisClusterException)

@@ -11,11 +11,12 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptErr
 
 from backpressure._age.protocol import decode
 from backpressure._age.script import source, source_sha1
+from backpressure._age.state import State
 from backpressure.providers.redis.client import RedisTarget, describe, disconnect, redactor_for
 from backpressure.providers.redis.errors import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from backpressure._age.protocol import Answer
     from backpressure._model.errors import StatsUnavailableError
@@ -61,6 +62,24 @@ class BudgetStore:
             failure = self._failure(error)
             answers.update((key, failure) for key in calls if key not in answers)
         return answers
+
+    def look(self, keys: Iterable[str]) -> dict[str, tuple[State | None, int] | StatsUnavailableError]:
+        """Read states without taking part; return each with the server's clock in milliseconds, or an error."""
+        looks: dict[str, tuple[State | None, int] | StatsUnavailableError] = {}
+        wanted = dict.fromkeys(keys)
+        try:
+            for client, named in self._routes(wanted):
+                pipeline = client.pipeline(transaction=False)
+                pipeline.execute_command("TIME")
+                for key in named:
+                    pipeline.execute_command("GET", key)
+                (seconds, microseconds), *values = pipeline.execute()
+                now_ms = seconds * 1_000 + microseconds // 1_000
+                looks.update((key, (State.of(value), now_ms)) for key, value in zip(named, values, strict=True))
+        except Exception as error:  # noqa: BLE001 - as in `exchange`
+            failure = self._failure(error)
+            looks.update((key, failure) for key in wanted if key not in looks)
+        return looks
 
     def _ask(self, client: Any, calls: Mapping[str, Sequence[int | str]]) -> dict[str, Answer | StatsUnavailableError]:
         replies = self._run(client, calls)
