@@ -20,6 +20,7 @@ def test_it_tells_what_the_last_call_was_answered(seed: int) -> None:
     budget = Budget(settings)
     for now_ms, report in any_calls(draw, settings, 50):
         answer = budget.call(now_ms, report)
+        assert len(budget.packed()) < 1_000
         state = State.of(budget.packed())
         assert state is not None
         assert (state.ticks, state.age_ms, state.processes) == (answer.ticks, answer.age_ms, answer.processes)

@@ -140,6 +140,17 @@ def test_a_store_that_is_away_is_a_finding(run: Run, mail: None, redis_url: str)
     assert (look["provider"], look["queues"][0]["backlog"]) == ("ok", 1_000)
 
 
+def test_a_check_that_reads_finds_a_store_that_is_away(run: Run, mail: None, redis_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "shop.toml"
+    file.write_text('age.target = "5s"\n[queues.mail]\n')
+    arguments = ("check", file, "--read", "--redis-url", redis_url)
+    assert run(*arguments).exit_code == 0
+    lost = run(*arguments, "--set", f"age.store=redis://127.0.0.1:{servers.dead_port()}/0")
+    assert lost.exit_code == 1
+    assert "the budget of queue 'mail' cannot be read: " in lost.stderr
+    assert lost.stderr.endswith("backpressure check: 1 of 1 budgets cannot be read\n")
+
+
 def test_a_variable_that_names_the_store(run: Run, mail: None, redis_url: str) -> None:
     arguments = ("top", *HELD, "--redis-url", redis_url, "--once", "--set", "age.store=$BUDGETS")
     assert run(*arguments, BUDGETS=redis_url).exit_code == 0

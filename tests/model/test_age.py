@@ -186,6 +186,11 @@ DOUBTS: list[tuple[dict[str, Any], list[str]]] = [
         {"age": {"target": "3s"}},
         ["age.target is 3 s, and statistics may be 4 s old: the budget follows slowly: lower "],
     ),
+    ({"age": {"target": "20s"}, "polling": {"busy_interval": "4s", "timeout": "1s"}}, []),
+    (
+        {"age": {"target": "20s"}, "polling": {"busy_interval": "4.5s", "timeout": "1s"}},
+        ["polling.busy_interval is 4.5 s, more than the 4 s that age.target allows where each read costs something, "],
+    ),
     ({"age": {"target": "5s", "calls": 1}}, []),
     (
         {"age": {"target": "4s", "calls": 1}},

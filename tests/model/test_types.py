@@ -103,6 +103,11 @@ def test_reasons_in_the_order_that_the_engines_share() -> None:
         "cold_start",
         "observe_only",
         "untracked",
+        "age_open",
+        "age_share",
+        "age_wait",
+        "age_shed",
+        "age_safe",
     ]
 
 

@@ -47,6 +47,12 @@ class StoredBudget:
         assert self.age.target is not None  # noqa: S101 - none is made without one
         return self.age.target
 
+    def complaint(self) -> str | None:
+        """Say that it could not be read, if that is so."""
+        return (
+            None if self.problem is None else f"the budget of queue {self.queue_name!r} cannot be read: {self.problem}"
+        )
+
     def silent(self) -> float:
         """Return seconds since the last tick."""
         return 0.0 if self.state is None else max(0, self.now_ms - self.state.ticked_ms) / 1_000

@@ -13,6 +13,7 @@ from backpressure._engine.laws.registry import has_own_law
 from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown
 from backpressure._model.config.doubts import doubts
 from backpressure.cli._age_table import ages_table, held_ages
+from backpressure.cli._budgets import StoredBudget, stored_budgets, stores_of
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
 from backpressure.cli._config_view import config_view, notes
 from backpressure.cli._delay_table import delay_table
@@ -58,7 +59,7 @@ def check(
     layout: LayoutName = None,
     key: KeyTemplate = None,
     group: Group = None,
-    read: Annotated[bool, typer.Option("--read", help="Read each queue once, too.")] = False,
+    read: Annotated[bool, typer.Option("--read", help="Read each queue once, too, and each budget.")] = False,
     rate: Annotated[
         float | None,
         typer.Option("--rate", min=0, metavar="N", help="Warn of windows that N jobs a second fill during one poll."),
@@ -70,7 +71,7 @@ def check(
     What it comes to is printed as TOML that can be used in its stead, then what each priority is told at the backlogs
     where the answer changes: of all queues, or of those given. Of queues with a target age, it is what follows from
     that. Exits with 0 when it is valid, 1 when it is not, with every fault on a line of stderr, or when with --read a
-    queue could not be read, 2 for wrong usage. A warning changes no exit code.
+    queue or a budget could not be read, 2 for wrong usage. A warning changes no exit code.
     """
     with ending("check"):
         if file is None and not env:
@@ -83,11 +84,17 @@ def check(
             raise
         names = chosen(config, queues)
         lying: list[Place] = []
+        budgets: list[StoredBudget] = []
+        lost: list[str] = []
         if names and (read or redis_url is not None or any(config.of(name).url for name in names)):
             url = redis_url if read else redis_url or _ANY_SERVER
             timeout = config.polling.timeout
             provider, _ = open_provider(config, names, url, layout=layout, key=key, group=group, timeout=timeout)
             lying = places(provider, names, read=read)
+            if read:
+                with stores_of(provider, config) as stores:
+                    budgets = [*stored_budgets(stores, config, names).values()]
+                lost = [complaint for budget in budgets if (complaint := budget.complaint()) is not None]
         elif read:
             raise Refusal("there is no queue to read: give --queue, or a file with sections of queues")
         warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate)), *doubts(config)]
@@ -109,8 +116,11 @@ def check(
             _print(config, source(file, env, settings), tables, more)
             for warning in warnings:
                 print(masked(f"warning: {warning}"))
-        if problems := [place.problem for place in lying if place.problem is not None]:
-            raise Finding(f"{len(problems)} of {len(lying)} queues cannot be read", *problems)
+        problems = [place.problem for place in lying if place.problem is not None]
+        if problems:
+            raise Finding(f"{len(problems)} of {len(lying)} queues cannot be read", *problems, *lost)
+        if lost:
+            raise Finding(f"{len(lost)} of {len(budgets)} budgets cannot be read", *lost)
 
 
 def _queues_to_show(config: BackpressureConfig, queues: Sequence[str] | None) -> list[str | None]:

@@ -168,7 +168,7 @@ class _Answer:
 
     def problems(self) -> list[str]:
         """Return what could not be read."""
-        of_budget = None if self.budget is None or self.server is None else self.budget.problem
+        of_budget = None if self.budget is None or self.server is None else self.budget.complaint()
         return [problem for problem in (self.problem, of_budget) if problem is not None]
 
     def why(self) -> dict[Any, str]:

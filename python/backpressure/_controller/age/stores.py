@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from backpressure._model.config.patterns import is_pattern
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from backpressure._model.config.age import AgeConfig
     from backpressure._model.config.root import BackpressureConfig
     from backpressure.providers.redis.store import BudgetStore
 
@@ -50,20 +53,33 @@ class Stores:
             ConfigurationError: nothing is said, and the provider keeps none, or a variable of the environment is
                 missing.
         """
-        for path, age in (
-            ("age", config.age),
-            *((f"queues.{name!r}.age", it.age) for name, it in config.queues.items()),
-        ):
-            if age is not None and age.target is not None:
-                if age.store is not None:
-                    self._store_named(age.store, config.polling.timeout)
-                elif getattr(self._provider, "budget_store", None) is None:
-                    raise ConfigurationError(
-                        f"{path}.store is missing: {type(self._provider).__name__} keeps no budgets: give the URL of a "
-                        "Redis or Valkey that all producers reach",
-                        field=f"{path}.store",
-                    )
+        ages: dict[str, tuple[AgeConfig | None, str | None]] = {"age": (config.age, None)}
+        for name, own in config.queues.items():
+            path = f"queues.{json.dumps(name, ensure_ascii=False)}.age"
+            ages[path] = (own.age, None if is_pattern(name) else name)
+        for path, (age, name) in ages.items():
+            if age is None or age.target is None:
+                continue
+            if age.store is not None:
+                self._store_named(age.store, config.polling.timeout)
+            elif not self._keeps(name):
+                what = type(self._provider).__name__ if name is None else f"the server of queue {name!r}"
+                raise ConfigurationError(
+                    f"{path}.store is missing: {what} keeps no budgets: give the URL of a Redis or Valkey that all "
+                    "producers reach",
+                    field=f"{path}.store",
+                )
         self._config = config
+
+    def _keeps(self, queue_name: str | None) -> bool:
+        """Tell whether the provider keeps budgets, of this queue."""
+        budget_store = getattr(self._provider, "budget_store", None)
+        if budget_store is None or queue_name is None:
+            return budget_store is not None
+        try:
+            return budget_store(queue_name) is not None
+        except StatsUnavailableError:
+            return True  # nobody reads such a queue: its calls tell why
 
     def by_store(self, queue_names: Iterable[str]) -> list[tuple[BudgetStore | _NoStore, list[str]]]:
         """Return the stores of some queues, each with its queues."""

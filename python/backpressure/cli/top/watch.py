@@ -71,11 +71,8 @@ class Snapshot:
 
     def problems(self) -> list[str]:
         """Return why samples are not fresh: the problem of the whole provider, else those of queues; then budgets'."""
-        lost = [
-            f"the budget of queue {view.queue_name!r} cannot be read: {view.budget.problem}"
-            for view in self.queues
-            if view.budget is not None and view.budget.problem is not None
-        ]
+        budgets = (view.budget for view in self.queues if view.budget is not None)
+        lost = [complaint for budget in budgets if (complaint := budget.complaint()) is not None]
         if self.problem is not None:
             return [self.problem, *lost]
         return [*(view.problem for view in self.queues if view.problem is not None), *lost]

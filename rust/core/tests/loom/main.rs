@@ -56,9 +56,21 @@ fn assert_ends<T: Ord + std::fmt::Debug + Send + 'static>(
     expected: impl IntoIterator<Item = T>,
     model: impl Fn() -> T + Send + Sync + 'static,
 ) {
+    assert_ends_within(None, expected, model);
+}
+
+/// As `assert_ends`, in schedules that preempt threads no more often than that: of a model too large for all of them.
+#[track_caller]
+fn assert_ends_within<T: Ord + std::fmt::Debug + Send + 'static>(
+    preemptions: Option<usize>,
+    expected: impl IntoIterator<Item = T>,
+    model: impl Fn() -> T + Send + Sync + 'static,
+) {
     let ends = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = Arc::clone(&ends);
-    loom::model(move || {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions.or(builder.preemption_bound);
+    builder.check(move || {
         let end = model();
         seen.lock().unwrap().insert(end);
     });

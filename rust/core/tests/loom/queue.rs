@@ -11,7 +11,7 @@ use backpressure_core::vocabulary::Reason;
 use loom::sync::atomic::{AtomicBool, Ordering};
 
 use crate::world::{S, World, number_in};
-use crate::{assert_ends, race};
+use crate::{assert_ends, assert_ends_within, race};
 
 /// A world with a first sample, and an answer made from it.
 fn answered() -> Arc<World> {
@@ -142,7 +142,8 @@ fn a_poll_takes_effect_on_the_next_call_of_whoever_hears_of_it() {
 
 #[test]
 fn who_was_given_a_new_answer_decides_on_no_older_sample() {
-    assert_ends([(0, 2), (1, 1), (1, 2), (2, 2)], || {
+    // Two of three threads compute an answer: all their schedules would take hours.
+    assert_ends_within(Some(3), [(0, 2), (1, 1), (1, 2), (2, 2)], || {
         let world = answered();
         let [_, _, seen] = race(
             &world,
