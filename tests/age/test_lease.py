@@ -83,6 +83,12 @@ class TestCallersWhoWillNotWait:
         assert all(lease.offer() for _ in range(3))
         assert not lease.offer_stale(aged=False)
 
+    def test_a_share_beyond_all_is_all(self) -> None:
+        lease = Lease(0)
+        lease.renew(0, attrs.evolve(ALL_FITS, share_ppm=2 * MILLION))
+        assert lease.offer()
+        assert (lease.share_ppm, lease.carry_ppm) == (MILLION, 0)
+
     def test_what_is_used_fits_into_a_word(self) -> None:
         lease = Lease(0)
         lease.renew(0, attrs.evolve(ALL_FITS, cap_jobs=2**40))
