@@ -1,7 +1,7 @@
 """Run both laws on a real server, side by side, and write down how long jobs waited.
 
 Without names all scenarios are run, in a quarter of an hour, and the results go to benches/CONTROL.md and
-benches/control.svg. With names, or with `--quick`, they go to target/control/.
+benches/control.svg. With names, or with `--quick`, they go to target/control/. Exits with 1 if a bound was missed.
 """
 
 from __future__ import annotations

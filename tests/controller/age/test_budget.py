@@ -10,7 +10,8 @@ import pytest
 
 from backpressure import AgeConfig, BackpressureConfig, Reason, Zone
 from backpressure._age.protocol import HIGH, LEVELS, MILLION, Answer, BacklogSeen, Terms
-from backpressure._controller.age.budget import Budget, Caller
+from backpressure._controller.age.budget import Budget
+from backpressure._controller.age.caller import Caller
 from backpressure._engine.choice import load
 from backpressure._engine.laws.age import AgeLaw, Judged
 from backpressure._engine.settings import EngineSettings
@@ -18,7 +19,7 @@ from backpressure._engine.settings import EngineSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backpressure._controller.age.budget import Wakes
+    from backpressure._controller.age.caller import Wakes
 
 MEDIUM, LOW = LEVELS[1:]
 SECOND_US = 1_000_000

@@ -4,86 +4,28 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from backpressure._age.lease import QueueLease
-from backpressure._age.protocol import HIGH, LEVELS, MILLION, Terms
-from backpressure._engine.laws.age import Judged
+from backpressure._age.protocol import HIGH, LEVELS, MILLION
+from backpressure._controller.age.caller import Caller
+from backpressure._controller.age.replies import SLACK_US, Replies
 from backpressure._engine.sync import ForkLock
-from backpressure._model.vocabulary import Reason, Zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from backpressure._age.lease import AnyLease
     from backpressure._age.protocol import Answer, BacklogSeen, Report
-    from backpressure._engine.laws.age import AgeLaw
+    from backpressure._controller.age.replies import Fallback
+    from backpressure._engine.laws.age import AgeLaw, Judged
 
-__all__ = ["Budget", "Caller", "Fallback"]
+__all__ = ["Budget"]
 
 _LOW = LEVELS[-1]
 _NS = 1_000
 #: A caller in line looks again after so many ticks at the latest, should nobody wake it.
 _LOOK_TICKS = 10
-#: Microseconds that a caller may be woken too late without being woken anew for an earlier turn.
-_SLACK_US = 1_000
-
-
-class Fallback(Protocol):
-    """What holds for a process that never reached the store; by priority, from low to high."""
-
-    @property
-    def fallback_ns(self) -> tuple[int, int, int]: ...
-    @property
-    def fallback_reason(self) -> Reason: ...
-
-
-class Wakes(Protocol):
-    """What a caller waits for."""
-
-    def set(self) -> None: ...
-
-
-class Caller:
-    """Who wants to enqueue a job and is not answered yet.
-
-    Attributes:
-        level: of the priority, see `backpressure._age.protocol`.
-        jobs: how many it enqueues; `left` of them have no place yet.
-        patient: whether it waits for its turn, not only for an answer.
-        until_us: when it gives up; ``None``: never.
-        goes: what became of it; ``None`` while it waits.
-        asked: whether a call under way tells of it.
-        dealt: how many of its jobs were let go, of which it does not know yet.
-    """
-
-    __slots__ = (
-        *("asked", "dealt", "goes", "jobs", "left", "level", "looks_at_us", "patient", "since_us", "ticket"),
-        *("until_us", "wake"),
-    )
-
-    def __init__(self, level: int, jobs: int, patient: bool, since_us: int, until_us: int | None) -> None:
-        self.level = level
-        self.jobs = self.left = jobs
-        self.patient = patient
-        self.since_us = since_us
-        self.until_us = until_us
-        self.asked = False
-        self.dealt = 0
-        self.ticket: int | None = None
-        self.looks_at_us = 0
-        self.goes: bool | None = None
-        self.wake: Wakes | None = None
-
-    def settle(self, *, goes: bool) -> None:
-        """Tell it what becomes of it."""
-        self.goes = goes
-        self.rouse()
-
-    def rouse(self) -> None:
-        """Have it look again."""
-        if self.wake is not None:
-            self.wake.set()
 
 
 class Budget:
@@ -113,24 +55,16 @@ class Budget:
         timeout_us: Callable[[], int],
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._law = law
         self._now_us = now_us
         self._call = call
-        self._fallback = fallback
         self._observes = observes
         self._timeout_us = timeout_us
         self._uniform = uniform
         self._lock = ForkLock()
         phases = [int(uniform(0, MILLION - 1)) for _ in LEVELS]
         self.lease = QueueLease(law.budget, producer_id, phases, lambda phase: make_lease(phase, self._lock))
-        # What a process lets pass that never reached the store, if that is set.
-        self._own: AnyLease | None = make_lease(0, self._lock) if law.safe_rate else None
-        if self._own is not None:
-            rate = int(law.safe_rate * MILLION)
-            self._own.renew(now_us(), Terms(0, 0, rate, max(MILLION, min(rate, 2 * MILLION)), 1, 0, 0))
-        #: The last answer; ``None`` before the first.
-        self.answer: Answer | None = None
-        #: When that came.
+        self._replies = Replies(law, self.lease, fallback, make_lease(0, self._lock), now_us(), uniform)
+        #: When the last answer came.
         self.answered_us = 0
         self._held: list[Caller] = []
         self._asked: list[Caller] = []
@@ -163,7 +97,7 @@ class Budget:
                 decide = lease.decide_stale if stale else lease.decide
                 goes = decide(level, now_us, jobs=jobs)
                 self._asks()
-                return self._goes(level) if goes else self._refuses(level, limit_us)
+                return self._replies.goes(level) if goes else self._replies.refuses(level, limit_us)
             return self._line_up(level, limit_us, now_us, jobs, delays=delays)
 
     def go_along(self, level: int, jobs: int) -> None:
@@ -179,11 +113,15 @@ class Budget:
                 self._advance(caller, now_us)
             self._note_taken(caller)
             if caller.goes is not None and not self.lease.has_terms:
-                return self._unknown(caller.level, now_us)
+                return self._replies.unknown(caller.level, now_us)
             if caller.goes is not None:
                 waited = caller.ticket is not None
                 limit_us = None if caller.until_us is None else caller.until_us - caller.since_us
-                return self._goes(caller.level, waited=waited) if caller.goes else self._refuses(caller.level, limit_us)
+                return (
+                    self._replies.goes(caller.level, waited=waited)
+                    if caller.goes
+                    else self._replies.refuses(caller.level, limit_us)
+                )
             return max(0, caller.looks_at_us - now_us) / MILLION
 
     def leave(self, caller: Caller) -> None:
@@ -216,15 +154,19 @@ class Budget:
         with self._lock():
             now_us, lease = self._now_us(), self.lease
             if not lease.has_terms:
-                fallback = self._fallback()
-                return Judged(None, fallback.fallback_ns[_LOW - level], False, fallback.fallback_reason)
+                return self._replies.falls_back(level)
             share = lease.levels[level]
             due_us = share.foresee_us(now_us)
-            if level == HIGH or (level != _LOW and not self._law.sheds_medium):
-                delay_us = min(due_us, self._most_us(level))
-                return self._goes(level, waited=delay_us > 0)._replace(delay_ns=delay_us * _NS, lease=None)
+            if level == HIGH or (level != _LOW and not self._replies.law.sheds_medium):
+                delay_us = min(due_us, self._replies.most_us(level))
+                return self._replies.goes(level, waited=delay_us > 0)._replace(delay_ns=delay_us * _NS, lease=None)
             goes = due_us == 0 if lease.is_safe else share.share_ppm > 0 and share.used < max(1, share.cap_jobs)
-            return self._goes(level)._replace(lease=None) if goes else self._refuses(level, None)
+            return self._replies.goes(level)._replace(lease=None) if goes else self._replies.refuses(level, None)
+
+    @property
+    def answer(self) -> Answer | None:
+        """The last answer; ``None`` before the first."""
+        return self._replies.answer
 
     @property
     def state(self) -> str:
@@ -263,7 +205,7 @@ class Budget:
         """Take an answer: let go whom it lets go, and decide about those who came meanwhile."""
         with self._lock():
             now_us = self._now_us()
-            self.answer, self.answered_us = answer, now_us
+            self._replies.answer, self.answered_us = answer, now_us
             dealt = self.lease.renew(now_us, answer, int(self._uniform(0.9, 1.1) * MILLION))
             asked, self._asked = self._asked, []
             came, self._held = self._held, []
@@ -285,7 +227,7 @@ class Budget:
             self.lease.fail(now_us, seen)
             held, self._asked, self._held = self._asked + self._held, [], []
             self._decide(held, now_us, stale=True)
-            self._rouse_lines(now_us, self._law.budget.tick_ms * _NS)
+            self._rouse_lines(now_us, self._replies.law.budget.tick_ms * _NS)
 
     def release(self) -> None:
         """Have all who wait look again elsewhere: this budget is not used any more."""
@@ -296,7 +238,7 @@ class Budget:
     def reconfigure(self, law: AgeLaw) -> None:
         """Hold another age from now on."""
         with self._lock():
-            self._law = law
+            self._replies.law = law
             self.lease.settings = law.budget
 
     def waiting(self) -> tuple[int, int, int]:
@@ -324,21 +266,21 @@ class Budget:
     def _line_up(self, level: int, limit_us: int | None, now_us: int, jobs: int, *, delays: bool) -> Judged | Caller:
         """Give a caller its turn, a place in the line, or a refusal if its turn comes too late."""
         lease = self.lease
-        due_us = min(lease.foresee_us(level, now_us), self._most_us(level) if level == HIGH else 1 << 62)
+        due_us = min(lease.foresee_us(level, now_us), self._replies.most_us(level) if level == HIGH else 1 << 62)
         if limit_us is not None and due_us > limit_us and level != HIGH:
             self._asks()
-            return self._refuses(level, limit_us)
+            return self._replies.refuses(level, limit_us)
         ticket = lease.take_ticket(level, now_us, jobs)
         if ticket is None:
             self._asks()
-            return self._goes(level)
+            return self._replies.goes(level)
         if delays:
             lease.go_from_line(level, jobs)
             self._asks()
-            delay_us = min(due_us, self._most_us(level))
+            delay_us = min(due_us, self._replies.most_us(level))
             if limit_us is not None:
                 delay_us = min(delay_us, limit_us)
-            return Judged(self._zone(), delay_us * _NS, False, self._reason(Reason.AGE_WAIT))
+            return self._replies.turn_in(delay_us)
         caller = Caller(level, jobs, True, now_us, None if limit_us is None else now_us + limit_us)
         self._enter(caller, ticket, now_us)
         self._asks()
@@ -376,7 +318,7 @@ class Budget:
             self._drop(caller)
             caller.goes = False
         else:
-            looks_at_us = now_us + min(due_us, _LOOK_TICKS * self._law.budget.tick_ms * _NS)
+            looks_at_us = now_us + min(due_us, _LOOK_TICKS * self._replies.law.budget.tick_ms * _NS)
             caller.looks_at_us = looks_at_us if until_us is None else min(looks_at_us, until_us)
 
     def _serve(self, level: int, now_us: int) -> None:
@@ -468,70 +410,23 @@ class Budget:
 
     def _rouse_lines(self, now_us: int, told_us: int) -> None:
         """Wake those in line whose turn comes before the next answer and earlier than they look."""
-        horizon_us = told_us + self._law.budget.tick_ms * _NS
+        horizon_us = told_us + self._replies.law.budget.tick_ms * _NS
         for level in LEVELS:
             for caller in list(self._lines[level]):
                 assert caller.ticket is not None  # noqa: S101 - it is in line
                 due_us = self.lease.due_in_us(level, caller.ticket, now_us - caller.since_us, now_us)
                 if due_us > horizon_us:
                     break
-                if now_us + due_us + _SLACK_US < caller.looks_at_us:
+                if now_us + due_us + SLACK_US < caller.looks_at_us:
                     caller.rouse()
-
-    # Answers.
-
-    def _most_us(self, level: int) -> int:
-        """Return how long a turn may be told to take: HIGH waits half of the target at most, others all of it."""
-        return self._law.budget.target_ms * (500 if level == HIGH else 1_000)
-
-    def _zone(self) -> Zone | None:
-        if self.answer is None:
-            return None
-        target_ms = self._law.budget.target_ms
-        if 2 * self.answer.age_ms < target_ms:
-            return Zone.GREEN
-        return Zone.YELLOW if self.answer.age_ms <= target_ms else Zone.RED
-
-    def _reason(self, reason: Reason) -> Reason:
-        return Reason.AGE_SAFE if self.lease.is_safe else reason
-
-    def _goes(self, level: int, *, waited: bool = False) -> Judged:
-        lease = self.lease
-        share = lease.levels[level]
-        reason = Reason.AGE_OPEN if share.share_ppm >= MILLION else Reason.AGE_SHARE
-        judged = Judged(self._zone(), 0, False, self._reason(Reason.AGE_WAIT if waited else reason))
-        if lease.is_safe or waited:
-            return judged
-        return judged._replace(lease=share, patient=level != _LOW, until_ns=lease.fresh_until_us * _NS - 1)
-
-    def _refuses(self, level: int, limit_us: int | None) -> Judged:
-        """Refuse a job, LOW for good and MEDIUM until later: by a delay that is longer than its caller waits."""
-        budget = self._law.budget
-        age_ms = budget.target_ms if self.answer is None else self.answer.age_ms
-        retry_us = int(min(max(age_ms, budget.tick_ms), 60_000) * self._uniform(500, 1_500))
-        if level == _LOW or self._law.sheds_medium:
-            return Judged(self._zone(), retry_us * _NS, True, Reason.AGE_SHED)
-        retry_us = max(retry_us, (limit_us or 0) + _SLACK_US)
-        return Judged(self._zone(), retry_us * _NS, False, self._reason(Reason.AGE_WAIT))
 
     def _fall_back(self, level: int, now_us: int, jobs: int) -> Judged:
         """Decide about a job while the store was never reached, and have the budget know of it later."""
         self._asks()
-        judged = self._unknown(level, now_us)
+        judged = self._replies.unknown(level, now_us)
         if not judged.shed:
             self.lease.let_go_anyway(level, jobs)
         return judged
-
-    def _unknown(self, level: int, now_us: int) -> Judged:
-        """Return what holds before the first answer: the rate of a process by itself, or else the fallback."""
-        if self._own is None:
-            fallback = self._fallback()
-            return Judged(None, fallback.fallback_ns[_LOW - level], False, fallback.fallback_reason)
-        if level == HIGH or self._own.take_saved(now_us):
-            return Judged(None, 0, False, Reason.AGE_SAFE)
-        due_us = min(self._own.foresee_us(now_us), 60 * MILLION)
-        sheds = level == _LOW or self._law.sheds_medium
-        return Judged(None, due_us * _NS, sheds, Reason.AGE_SHED if sheds else Reason.AGE_SAFE)
 
     def _observed(self, level: int, now_us: int, jobs: int) -> Judged:
         """Decide about a job that goes in any case: by share and without waiting, so that all it needs is counted."""
@@ -541,4 +436,4 @@ class Budget:
         if not goes:
             lease.let_go_anyway(level, jobs)
         self._asks()
-        return self._goes(level)._replace(lease=None) if goes else self._refuses(level, None)
+        return self._replies.goes(level)._replace(lease=None) if goes else self._replies.refuses(level, None)

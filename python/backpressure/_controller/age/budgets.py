@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._age.protocol import LEVELS, BacklogSeen, arguments
 from backpressure._age.script import budget_key
-from backpressure._controller.age.budget import Budget, Caller
+from backpressure._controller.age.budget import Budget
+from backpressure._controller.age.caller import Caller
 from backpressure._controller.age.stores import Stores
 from backpressure._controller.age.turn import HeldError, current
 from backpressure._engine.laws.age import AgeLaw, Judged

@@ -57,13 +57,13 @@ class Stores:
         for name, own in config.queues.items():
             path = f"queues.{json.dumps(name, ensure_ascii=False)}.age"
             ages[path] = (own.age, None if is_pattern(name) else name)
-        for path, (age, name) in ages.items():
+        for path, (age, queue_name) in ages.items():
             if age is None or age.target is None:
                 continue
             if age.store is not None:
                 self._store_named(age.store, config.polling.timeout)
-            elif not self._keeps(name):
-                what = type(self._provider).__name__ if name is None else f"the server of queue {name!r}"
+            elif not self._keeps(queue_name):
+                what = type(self._provider).__name__ if queue_name is None else f"the server of queue {queue_name!r}"
                 raise ConfigurationError(
                     f"{path}.store is missing: {what} keeps no budgets: give the URL of a Redis or Valkey that all "
                     "producers reach",

@@ -12,7 +12,8 @@ from backpressure._model.clock import TaskWake, Wake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from backpressure._controller.age.budget import Budget, Caller
+    from backpressure._controller.age.budget import Budget
+    from backpressure._controller.age.caller import Caller
     from backpressure._controller.sleep import Sleeper
     from backpressure._engine.laws.age import Judged
     from backpressure._model.vocabulary import Priority

@@ -56,23 +56,34 @@ fn assert_ends<T: Ord + std::fmt::Debug + Send + 'static>(
     expected: impl IntoIterator<Item = T>,
     model: impl Fn() -> T + Send + Sync + 'static,
 ) {
-    assert_ends_within(None, expected, model);
+    assert_seen(expected, model, loom::model);
 }
 
 /// As `assert_ends`, in schedules that preempt threads no more often than that: of a model too large for all of them.
 #[track_caller]
 fn assert_ends_within<T: Ord + std::fmt::Debug + Send + 'static>(
-    preemptions: Option<usize>,
+    preemptions: usize,
     expected: impl IntoIterator<Item = T>,
     model: impl Fn() -> T + Send + Sync + 'static,
 ) {
+    assert_seen(expected, model, |model| {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(model);
+    });
+}
+
+#[track_caller]
+fn assert_seen<T: Ord + std::fmt::Debug + Send + 'static>(
+    expected: impl IntoIterator<Item = T>,
+    model: impl Fn() -> T + Send + Sync + 'static,
+    check: impl FnOnce(Box<dyn Fn() + Send + Sync>),
+) {
     let ends = Arc::new(Mutex::new(BTreeSet::new()));
     let seen = Arc::clone(&ends);
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions.or(builder.preemption_bound);
-    builder.check(move || {
+    check(Box::new(move || {
         let end = model();
         seen.lock().unwrap().insert(end);
-    });
+    }));
     assert_eq!(*ends.lock().unwrap(), expected.into_iter().collect());
 }

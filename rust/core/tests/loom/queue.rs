@@ -143,7 +143,7 @@ fn a_poll_takes_effect_on_the_next_call_of_whoever_hears_of_it() {
 #[test]
 fn who_was_given_a_new_answer_decides_on_no_older_sample() {
     // Two of three threads compute an answer: all their schedules would take hours.
-    assert_ends_within(Some(3), [(0, 2), (1, 1), (1, 2), (2, 2)], || {
+    assert_ends_within(3, [(0, 2), (1, 1), (1, 2), (2, 2)], || {
         let world = answered();
         let [_, _, seen] = race(
             &world,
