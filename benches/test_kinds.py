@@ -103,7 +103,8 @@ def test_kinds(report: Report) -> None:
         timings[f"native: {kind}"] for kind in ("green, ready", "circuit open", "first on a new sample")
     )
     report.ratio("native, circuit open, no exception", refused, hit, 1.2)
-    report.ratio("go by share, native", timings["native: go by share"], hit, 2)
+    for by in ("share", "line"):
+        report.ratio(f"go by {by}, native", timings[f"native: go by {by}"], hit, 2)
     for engine in subjects.ENGINES:
         ready, delayed = (timings[f"{engine}: {kind}"] for kind in ("green, ready", "throttled, a decision each"))
         report.ratio(f"throttled decision, {engine}", delayed, ready, 8)

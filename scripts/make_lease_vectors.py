@@ -31,7 +31,7 @@ ACTS = {
     "leave_places": 4,
 }
 STEPS_US = [0, 0, 1, 999, 20_000, 333_333, 1_000_000, -40]  # another thread's clock was read a little before
-SHARES_PPM = [0, 1, 333_333, 500_000, 999_999, MILLION, MILLION, MILLION]
+SHARES_PPM = [0, 1, 333_333, 500_000, 999_999, MILLION, MILLION, 2 * MILLION]
 CAPS_JOBS = [0, 1, 2, 3, 5, 100, 2**21 - 1, 2**40]
 RATES_UJOBS_PER_S = [0, 1, 123_457, MILLION, 3 * MILLION, 10 * MILLION, 10**12]
 BURSTS_UJOBS = [0, 500_000, MILLION, 2 * MILLION, 5 * MILLION + 1]

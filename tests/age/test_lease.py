@@ -83,6 +83,12 @@ class TestCallersWhoWillNotWait:
         assert all(lease.offer() for _ in range(3))
         assert not lease.offer_stale(aged=False)
 
+    def test_a_share_beyond_all_is_all(self) -> None:
+        lease = Lease(0)
+        lease.renew(0, attrs.evolve(ALL_FITS, share_ppm=2 * MILLION))
+        assert lease.offer()
+        assert (lease.share_ppm, lease.carry_ppm) == (MILLION, 0)
+
     def test_what_is_used_fits_into_a_word(self) -> None:
         lease = Lease(0)
         lease.renew(0, attrs.evolve(ALL_FITS, cap_jobs=2**40))
@@ -470,6 +476,122 @@ class TestALostStore:
         assert not lease.is_safe
         assert lease.decide(MEDIUM, now_us + SECOND_US)
         assert lease.call_at_us == now_us + 2 * SECOND_US
+
+
+class TestOffersOfSeveralJobs:
+    def test_they_go_when_the_share_has_let_as_many_go(self) -> None:
+        lease = after_a_call(attrs.evolve(ALL_FITS, share_ppm=500_000))
+        went = [lease.decide(MEDIUM, 10, jobs=3) for _ in range(8)]
+        assert (sum(went), went[:2]) == (4, [False, True])
+        assert told(lease, SECOND_US)[1:] == (Demand(decided=24), 12)
+
+    def test_one_between_them_is_one_of_all(self) -> None:
+        lease = after_a_call(attrs.evolve(ALL_FITS, share_ppm=500_000, cap_jobs=20))
+        went = sum(3 * lease.decide(MEDIUM, 10, jobs=3) + lease.decide(MEDIUM, 10) for _ in range(8))
+        assert went <= 16
+        assert told(lease, SECOND_US)[2] == went
+
+    def test_by_stale_terms_they_wait_for_as_many_answers_as_jobs(self) -> None:
+        lease = after_a_call(ALL_FITS)
+        assert not lease.decide_stale(MEDIUM, 2 * SECOND_US, jobs=2)
+        assert not lease.decide_stale(MEDIUM, 2 * SECOND_US, jobs=2)
+        assert told(lease, 3 * SECOND_US)[1:] == (Demand(decided=4), 0)
+
+    def test_held_they_count_as_what_they_are(self) -> None:
+        lease = after_a_call()
+        lease.hold(MEDIUM, SECOND_US, patient=False, jobs=5)
+        lease.hold(MEDIUM, SECOND_US, patient=True, jobs=7)
+        lease.unhold(MEDIUM, patient=True, asked=False, jobs=7)
+        assert told(lease, SECOND_US)[1] == Demand(held=5)
+        lease.unhold(MEDIUM, patient=False, asked=True, jobs=5)
+        assert lease.renew(SECOND_US, answer(medium=attrs.evolve(NOTHING, go_jobs=5)))[MEDIUM] == NOBODY
+
+    def test_in_the_line_they_have_as_many_places(self) -> None:
+        lease = after_a_call(attrs.evolve(NOTHING, rate_ujobs_per_s=10 * MILLION))
+        ticket = lease.take_ticket(MEDIUM, 0, jobs=4)
+        assert ticket is not None
+        assert lease.due_in_us(MEDIUM, ticket, 0, 0) == 400_000
+        lease.take_ticket(MEDIUM, 0, jobs=2)
+        lease.give_up(MEDIUM, jobs=4)
+        assert lease.foresee_us(MEDIUM, 0) == 300_000
+        lease.go_from_line(MEDIUM, jobs=2)
+        assert told(lease, SECOND_US)[1:] == (Demand(gone=2, waiting=1), 2)
+
+    @pytest.mark.parametrize("level", [MEDIUM, LOW])
+    def test_those_that_go_along_with_one_are_charged(self, level: int) -> None:
+        terms = Terms(MILLION, 100, 0, 10 * MILLION, 1, 0, 0)
+        lease = QueueLease(SETTINGS, "a1", (0, 0, 0))
+        lease.report(0)
+        lease.renew(0, answer(medium=terms, low=terms))
+        one = lease.levels[level]
+        assert one.take_share() if level == LOW else one.take_saved(0)
+        lease.go_along(level, 4)
+        expected = Demand(decided=5) if level == LOW else Demand(gone=5)
+        assert told(lease, SECOND_US, level)[1:] == (expected, 5)
+        assert one.used == 5 if level == LOW else sum(one.take_saved(0) for _ in range(9)) == 5
+
+    def test_those_that_are_not_enqueued_yet_are_told_of_when_they_are(self) -> None:
+        lease = after_a_call(ALL_FITS)
+        assert all(lease.decide(MEDIUM, 10) for _ in range(3))
+        lease.unfinished = 2
+        assert told(lease, SECOND_US)[1:] == (Demand(decided=3), 1)
+        lease.renew(SECOND_US, answer(medium=ALL_FITS))
+        assert not lease.is_due(2 * SECOND_US)
+        lease.unfinished = 0
+        lease.decide_stale(MEDIUM, 2 * SECOND_US)
+        assert lease.is_due(2 * SECOND_US)
+        assert told(lease, 2 * SECOND_US)[2] == 3
+
+
+class TestALostStoreBesideAQueueThatCanBeRead:
+    def lost(self) -> tuple[QueueLease, int]:
+        lease, now_us = after_a_call(), 0
+        medium = Terms(MILLION, 200, 0, 0, 0, 0, 0)
+        for _ in range(20):
+            lease.report(now_us := now_us + SECOND_US)
+            lease.renew(now_us, answer(medium=medium))
+            lease.go_along(LOW, 100)
+        while not lease.is_safe:
+            now_us = self.fail(lease, now_us)
+        return lease, now_us
+
+    def fail(self, lease: QueueLease, now_us: int, seen: BacklogSeen | None = None) -> int:
+        lease.report(now_us + SECOND_US)
+        lease.fail(now_us + SECOND_US, seen)
+        return now_us + SECOND_US
+
+    def rate(self, lease: QueueLease) -> int:
+        return sum(level.rate_ujobs_per_s for level in lease.levels)
+
+    @pytest.mark.parametrize(("age_ms", "factor"), [(5_000, 1.0), (10_000, 0.9), (0, 1.1), (60_000, 0.5)])
+    def test_the_rate_follows_the_age_by_a_tenth_of_what_it_is_off(self, age_ms: int, factor: float) -> None:
+        lease, now_us = self.lost()
+        before = self.rate(lease)
+        self.fail(lease, now_us, BacklogSeen(1_000, age_ms, 0))
+        assert lease.is_local
+        assert self.rate(lease) == pytest.approx(before * factor, rel=0.01)
+
+    def test_and_the_growth(self) -> None:
+        lease, now_us = self.lost()
+        before = self.rate(lease)
+        for jobs in (1_000, 1_100):  # a hundred a second, half of the drain
+            now_us = self.fail(lease, now_us, BacklogSeen(jobs, 5_000, 0))
+        assert self.rate(lease) == pytest.approx(before * 0.8, rel=0.01)
+
+    def test_within_bounds(self) -> None:
+        for age_ms, bound in ((10**6, 0.02), (0, 4.0)):
+            lease, now_us = self.lost()
+            before = self.rate(lease)
+            for _ in range(60):
+                now_us = self.fail(lease, now_us, BacklogSeen(1_000, age_ms, 0))
+            assert self.rate(lease) == pytest.approx(before * bound, rel=0.05)
+
+    def test_an_answer_ends_it(self) -> None:
+        lease, now_us = self.lost()
+        now_us = self.fail(lease, now_us, BacklogSeen(1_000, 5_000, 0))
+        lease.report(now_us + SECOND_US)
+        lease.renew(now_us + SECOND_US, answer())
+        assert (lease.is_safe, lease.is_local) == (False, False)
 
 
 @attrs.define

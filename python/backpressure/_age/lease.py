@@ -120,7 +120,8 @@ class Lease:
         saved = min(self.released_ujobs(now_us) - self.taken_ujobs, self.burst_ujobs)
         if terms.fill:
             saved = max(saved, terms.burst_ujobs)
-        self.share_ppm, self.cap_jobs, self.used = terms.share_ppm, min(terms.cap_jobs, _MOST_USED), 0
+        self.share_ppm, self.cap_jobs = min(terms.share_ppm, MILLION), min(terms.cap_jobs, _MOST_USED)
+        self.used = 0
         self.base_ujobs = self.taken_ujobs + min(saved, terms.burst_ujobs)
         self.rate_ujobs_per_s, self.burst_ujobs, self.since_us = terms.rate_ujobs_per_s, terms.burst_ujobs, now_us
         self.remainder_ppm = terms.remainder_ppm

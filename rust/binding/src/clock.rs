@@ -78,6 +78,14 @@ impl Clock {
         }
     }
 
+    /// Tells what `holds` makes of the present instant, where that holds at every instant after one at which it does.
+    pub fn at_now(&self, py: Python<'_>, holds: &dyn Fn(i64) -> bool) -> PyResult<bool> {
+        match self {
+            Self::System(system) => Ok(system.at_now(holds)),
+            Self::Injected(_) => self.now_ns(py).map(holds),
+        }
+    }
+
     /// Shows the collector what is held.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {

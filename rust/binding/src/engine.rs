@@ -376,8 +376,8 @@ impl Engine {
     ) -> PyResult<Option<R>> {
         let share = |decision: &Py<PyAny>| decision.bind(py).clone();
         let within = |until_ns| self.clock.within(py, until_ns);
-        let now_ns = || self.clock.now_ns(py);
-        let handed_out = self.core.hand_out(&found.get().core, priority, accept, share, within, now_ns)?;
+        let at_now = |holds: &dyn Fn(i64) -> bool| self.clock.at_now(py, holds);
+        let handed_out = self.core.hand_out(&found.get().core, priority, accept, share, within, at_now)?;
         Ok(handed_out.map(|decision| take(found, decision)))
     }
 

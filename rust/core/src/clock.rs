@@ -37,6 +37,14 @@ mod system {
             read(ClockId::MonotonicCoarse) <= until_ns.saturating_sub(LAG_NS) || self.is_within(until_ns)
         }
 
+        /// Tells what `holds` makes of the present instant, where that holds at every instant after one at which it does.
+        ///
+        /// The coarse clock, which is a little behind, tells it mostly.
+        #[inline]
+        pub fn at_now(&self, holds: impl Fn(i64) -> bool) -> bool {
+            holds(read(ClockId::MonotonicCoarse)) || holds(self.now_ns())
+        }
+
         /// As the precise clock tells it. Out of the way of nearly all callers.
         #[cold]
         fn is_within(&self, until_ns: i64) -> bool {
@@ -86,6 +94,12 @@ mod system {
         pub fn within(&self, until_ns: i64) -> bool {
             self.now_ns() <= until_ns
         }
+
+        /// Tells what `holds` makes of the present instant, where that holds at every instant after one at which it does.
+        #[inline]
+        pub fn at_now(&self, holds: impl Fn(i64) -> bool) -> bool {
+            holds(self.now_ns())
+        }
     }
 }
 
@@ -105,6 +119,16 @@ mod tests {
         let clock = clock();
         let readings: Vec<i64> = (0..1_000).map(|_| clock.now_ns()).collect();
         assert!(readings.is_sorted());
+    }
+
+    #[test]
+    fn what_holds_from_an_instant_on_does_so_when_the_precise_clock_has_reached_it() {
+        let clock = clock();
+        for ahead_ns in (0..40_000_000).step_by(10_000) {
+            let from_ns = clock.now_ns() + ahead_ns - 20_000_000;
+            let (before_ns, holds) = (clock.now_ns(), clock.at_now(|now_ns| now_ns >= from_ns));
+            assert!(if holds { clock.now_ns() >= from_ns } else { before_ns < from_ns });
+        }
     }
 
     #[test]

@@ -76,10 +76,11 @@ impl Engine {
 
     /// Hands out the answer that lies ready for a queue, if it was made from what holds now, `accept` takes it, and it is
     /// still true, as `within` tells of its last instant; that of a lease only if this lets the job go. It is counted.
-    /// `accept` and `share`, which returns another reference to the decision, must not call out.
+    /// `accept` and `share`, which returns another reference to the decision, must not call out. `at_now` tells what it is
+    /// given makes of the present instant; that does so of every later one, too.
     ///
     /// # Errors
-    /// Those of `within` and of `now_ns`.
+    /// Those of `within` and of `at_now`.
     #[expect(clippy::inline_always, reason = "it is all of a hot call, and has few callers")]
     #[inline(always)]
     pub fn hand_out<P, S: Place<Ready<P>>, D, E>(
@@ -89,7 +90,7 @@ impl Engine {
         accept: impl FnOnce(&Ready<P>) -> bool,
         share: impl FnOnce(&P) -> D,
         within: impl FnOnce(i64) -> Result<bool, E>,
-        now_ns: impl FnOnce() -> Result<i64, E>,
+        at_now: impl FnOnce(&dyn Fn(i64) -> bool) -> Result<bool, E>,
     ) -> Result<Option<D>, E> {
         let ready = queue.ready(priority, self.switches.epoch(), |ready| {
             accept(ready).then(|| (share(&ready.decision), ready.until_ns, ready.row, ready.kind))
@@ -98,10 +99,10 @@ impl Engine {
         let goes = within(until_ns)?
             && match kind {
                 Kind::ByShare => asked.lets_go(Lease::take_share),
-                Kind::ByLine => {
-                    let due = now_ns()?.div_euclid(NS_PER_US);
-                    asked.lets_go(|lease| lease.take_saved(due))
-                }
+                Kind::ByLine => at_now(&|now_ns| {
+                    let now_us = now_ns.div_euclid(NS_PER_US);
+                    asked.lets_go(|lease| lease.take_saved(now_us))
+                })?,
                 _ => true,
             };
         if goes {

@@ -386,7 +386,7 @@ fn an_answer_of_a_lease_is_handed_out_and_counted_while_that_lets_jobs_go() {
                 |ready| ready.kind.goes(),
                 |_| (),
                 |_| Ok(within),
-                || now_ns,
+                |goes| now_ns.map(goes),
             );
             (taken.map(|taken| taken.is_some()), world.count(Priority::Medium, reason))
         };
@@ -412,7 +412,7 @@ fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
                 assert_eq!(until_ns, 10 * S);
                 within
             },
-            || unreachable!("no line goes by the clock"),
+            |_| unreachable!("no line goes by the clock"),
         );
         (taken, world.count(Priority::Medium, Reason::BacklogGreen))
     };
