@@ -12,7 +12,7 @@ from backpressure._model.arguments import longest_wait
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.errors import ConfigurationError, ThrottledError
 from backpressure._model.units import nanoseconds
-from backpressure._model.vocabulary import AGE_REASONS, Priority
+from backpressure._model.vocabulary import AGE_REASONS, Priority, Reason
 from backpressure._runtime.foreign import unless_by_signal
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Admission:
 
     def begin(self, decision: ThrottleDecision, jobs: int = 1) -> bool:
         """Take note that a job's work begins; tell whether its `end` is to be noted too, as where an age is held."""
-        held = self.budgets.used and decision.reason in AGE_REASONS
+        held = self.budgets.used and _by_budget(decision)
         if held:
             self.budgets.begin(decision.queue_name, jobs)
         return held
@@ -164,7 +164,7 @@ class Admission:
         if decision.delay > 0:
             self._compliance.honoured(decision)
         circuit = self._circuit_of(decision.queue_name)
-        if decision.reason in AGE_REASONS:
+        if _by_budget(decision):
             self.budgets.take_back(decision.queue_name)
         ok = outcome.verdict(error, circuit, self._foreign)
         self._engine.record(decision, ok, began_ns, type(error).__name__)
@@ -237,7 +237,7 @@ class Admission:
     def give_back(self, decision: ThrottleDecision) -> None:
         """If the decision holds the lease of a probe, give it back: the probe will not be made."""
         if not decision.should_shed:
-            if decision.reason in AGE_REASONS:
+            if _by_budget(decision):
                 self.budgets.take_back(decision.queue_name)
             self._engine.record(decision, None)
 
@@ -255,6 +255,14 @@ class Admission:
             return nanoseconds(patiently(decision))
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
+
+
+def _by_budget(decision: ThrottleDecision) -> bool:
+    """Tell whether a budget let a job go, or would have refused it, but for observe mode."""
+    answer = decision._answer  # noqa: SLF001 - of this package
+    if answer.reason is Reason.OBSERVE_ONLY and answer.advised is not None:
+        answer = answer.advised
+    return answer.reason in AGE_REASONS
 
 
 def raise_rejection(decision: ThrottleDecision) -> None:

@@ -60,7 +60,7 @@ class JobHost(ControllerHost):
                 except HeldError as error:
                     held = error
                 else:
-                    self.budgets.go_along(decision, turn)
+                    self.budgets.settle(decision, turn)
                     return decision
                 turn.told(held, await held.wait_async(self._sleeper))
 
@@ -165,7 +165,7 @@ class BlockingHost(JobHost):
                 except HeldError as error:
                     held = error
                 else:
-                    self.budgets.go_along(decision, turn)
+                    self.budgets.settle(decision, turn)
                     return decision
                 turn.told(held, held.wait(self._sleeper, queue_name))
 

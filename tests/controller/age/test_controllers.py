@@ -359,6 +359,39 @@ class TestOutcomes:
         answered(controller, store)
         assert store.enqueued() == 1
 
+    def test_nor_was_what_fails_in_observe_mode(
+        self, make: Callable[..., BackpressureController], store: Store
+    ) -> None:
+        store.terms = (SHUT, SHUT, SHUT)
+        controller = make(mode="observe")
+        with pytest.raises(ZeroDivisionError):
+            controller.run("low", "mail", divmod, 1, 0)
+        controller.run("low", "mail", int)
+        answered(controller, store)
+        assert store.enqueued() == 1
+
+    def test_nor_was_what_a_circuit_refuses_after_all(
+        self, make: Callable[..., BackpressureController], store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        controller = make(**{"circuit.recovery_timeout": "10ms", "circuit.failure_threshold": 1})
+        with pytest.raises(ZeroDivisionError):
+            controller.run("low", "mail", divmod, 1, 0)
+        eventually(lambda: controller.peek("low", "mail").reason is Reason.AGE_OPEN)
+        judge = controller._budgets.judge
+
+        def probed_meanwhile(queue_name: str, priority: Any) -> Any:
+            judged = judge(queue_name, priority)
+            if (breaker := controller._engine.breaker("mail", False)) is not None:
+                breaker.try_acquire()
+            return judged
+
+        monkeypatch.setattr(controller._budgets, "judge", probed_meanwhile)
+        with pytest.raises(CircuitOpenError):
+            controller.run("low", "mail", int, max_wait=0.4)
+        monkeypatch.undo()
+        answered(controller, store)
+        assert store.enqueued() == 0
+
     def test_observe_mode_refuses_nothing_and_counts_all(
         self, make: Callable[..., BackpressureController], store: Store
     ) -> None:

@@ -15,7 +15,7 @@ from backpressure._controller.age.stores import Stores
 from backpressure._controller.age.turn import HeldError, current
 from backpressure._engine.laws.age import AgeLaw, Judged
 from backpressure._engine.sync import ForkLock
-from backpressure._model.vocabulary import AGE_REASONS, LOW, Priority, Reason
+from backpressure._model.vocabulary import AGE_REASONS, CIRCUIT_REASONS, LOW, Priority, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,6 +36,10 @@ _LOWEST = LEVELS[-1]
 _NS, _MS = 1_000, 1_000_000
 # What a caller is told who asks while a configuration ends that an age is held.
 _NOT_HELD = Judged(None, 0, False, Reason.AGE_OPEN)
+
+
+def _goes(judged: Judged) -> bool:
+    return not judged.shed and judged.delay_ns == 0
 
 
 class Budgets:
@@ -102,6 +106,7 @@ class Budgets:
             return judged
         if turn.judged is not None:
             told, turn.judged = turn.judged[1], None
+            turn.went = _goes(told)
             return told
         turn.asked = True
         limit, asks_again = turn.limit(priority)
@@ -117,6 +122,7 @@ class Budgets:
         )
         if isinstance(arrived, Caller):
             raise HeldError(budget, arrived)
+        turn.went = _goes(arrived)
         return arrived
 
     def foresee(self, queue_name: str, priority: Priority) -> Judged:
@@ -124,10 +130,17 @@ class Budgets:
         budget = self._budget(queue_name)
         return _NOT_HELD if budget is None else budget.foresee(_LOWEST - priority.value)
 
-    def go_along(self, decision: ThrottleDecision, turn: Turn) -> None:
-        """Count all jobs of a caller whom the engine let go by itself, which has counted one."""
+    def settle(self, decision: ThrottleDecision, turn: Turn) -> None:
+        """Make what is counted that which was decided in the end.
+
+        An engine that lets a caller go by itself has counted one job; a circuit may refuse whom the budget let go.
+        """
         budget = self._budgets.get(decision.queue_name)
-        if budget is not None and turn.jobs > 1 and not turn.asked and decision.reason in AGE_REASONS:
+        if budget is None:
+            return
+        if turn.went and decision.reason in CIRCUIT_REASONS:
+            budget.take_back(turn.jobs)
+        elif turn.jobs > 1 and not turn.asked and decision.reason in AGE_REASONS:
             budget.go_along(_LOWEST - decision.priority.value, turn.jobs - 1)
 
     def begin(self, queue_name: str, jobs: int = 1) -> None:

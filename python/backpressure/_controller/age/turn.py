@@ -74,10 +74,11 @@ class Turn:
         delays: whether it takes care of delays itself.
         jobs: how many it enqueues, all or none.
         asked: whether the budget was asked for them; else the engine let it go by itself.
+        went: whether the budget, asked for them, let them go.
         judged: what it was told after it waited, with the budget that told it; taken by the decision that follows.
     """
 
-    __slots__ = ("_max_wait", "_patient", "asked", "delays", "holds", "jobs", "judged")
+    __slots__ = ("_max_wait", "_patient", "asked", "delays", "holds", "jobs", "judged", "went")
 
     def __init__(self, max_wait: Any, *, patient: bool, holds: bool, delays: bool, jobs: int = 1) -> None:
         self._max_wait = max_wait
@@ -85,7 +86,7 @@ class Turn:
         self.holds = holds
         self.delays = delays
         self.jobs = jobs
-        self.asked = False
+        self.asked = self.went = False
         self.judged: tuple[Budget, Judged] | None = None
 
     def limit(self, priority: Priority) -> tuple[float | None, bool]:
