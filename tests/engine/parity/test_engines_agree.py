@@ -660,7 +660,7 @@ def test_nobody_can_tell_them_apart(engine_modules: Mapping[str, EngineModule]) 
     reasons: Counter[Reason] = Counter()
     happened: Counter[str] = Counter()
     # Steps are cheap, and rare things must happen often enough.
-    examples = max(800, settings().max_examples)
+    examples = max(1_300, settings().max_examples)
     machine = type("Machine", (Life,), {"modules": engine_modules, "reasons": reasons, "happened": happened})
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=60))
     print(f"{happened['step']} cases")
