@@ -212,8 +212,12 @@ class TestSeveralServers:
                 a.flushall()
                 for client in (b, a):
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", new_owner)
-            store.exchange(dict.fromkeys(keys, arguments(SETTINGS, REPORT)))
-            call(store, *keys)
+
+            def answers() -> bool:
+                found = store.exchange(dict.fromkeys(keys, arguments(SETTINGS, REPORT)))
+                return all(isinstance(answer, Answer) for answer in found.values())
+
+            servers.wait_until(answers, what="all nodes to agree where the slot lies")
 
     def test_sentinels_lead_to_the_new_master(self, open_store: Open) -> None:
         if servers.default_binary() is None:
