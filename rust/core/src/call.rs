@@ -159,6 +159,7 @@ impl<H: Host> Call<'_, H> {
     /// # Errors
     /// Those of the host.
     pub fn admit(&self, planned: Planned<'_>) -> Result<Admission<H::Object>, H::Error> {
+        self.queue.touch(self.now_ns);
         let word = self.breaker().look()?;
         let forced = is_forced(word);
         if let Some(switch) = self.mode.switch().filter(|_| !forced) {

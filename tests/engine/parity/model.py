@@ -217,6 +217,7 @@ class DecisionModel:
             if planned.delay_ns:
                 self._count(planned)
             return planned
+        queue.used_ns = self.now_ns()
         if planned.delay_ns == 0:
             return self._admit_again(planned, queue)
         answer = self._before_the_law(planned.priority, planned.queue_name, queue)

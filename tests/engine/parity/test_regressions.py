@@ -90,6 +90,20 @@ def test_a_queue_that_was_refused_all_the_time_is_not_idle(world: World) -> None
     assert world.engine.queue_names() == ["busy"]
 
 
+def test_nor_is_one_that_was_refused_after_its_sleeps(world: World) -> None:
+    breaker: Any = world.engine.breaker("busy", True)
+    world.engine.put_sample("busy", 150, world.now_ns)
+    planned = world.engine.plan("low", "busy")
+    assert planned.delay > 0
+    breaker.force_open()
+    for _ in range(11):
+        assert world.engine.admit(planned).should_shed
+        world.now_ns += SETTINGS.cache_ttl_ns
+    breaker.force_close()
+    assert world.engine.suggest_throttle("low", "newcomer").reason is Reason.UNTRACKED
+    assert world.engine.queue_names() == ["busy"]
+
+
 def test_an_eviction_voids_ready_answers_on_both_engines(engine_module: EngineModule) -> None:
     world = World(engine_module)
     world.engine.configure(attrs.evolve(SETTINGS, max_queues=2))

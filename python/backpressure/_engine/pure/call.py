@@ -136,6 +136,7 @@ class Call:
     def admit(self, planned: ThrottleDecision) -> ThrottleDecision:
         """Ask the breaker again for a planned decision, right before its work; one that waited is counted here."""
         queue = self._queue
+        queue.touched_ns = self._now_ns
         breaker = queue.breaker
         answer, held = planned._answer, planned._ticket  # noqa: SLF001 - engines make decisions, and know what of
         counted = answer.delay == 0  # when made; then only the breaker may have changed
