@@ -217,15 +217,19 @@ class Admission:
         ``None`` if a decision is not possible without waiting.
         """
         try:
-            if not self.budgets.used:
-                return self._engine.plan(job.priority, job.queue_name)
-            with asking(Turn(job.max_wait, patient=job.patient, holds=self.may_wait(), delays=True)):
-                return self._engine.plan(job.priority, job.queue_name)
+            return self._plan(job) if self.budgets.used else self._engine.plan(job.priority, job.queue_name)
         except HeldError as held:
             held.budget.leave(held.caller)  # it comes again, and may wait then
             return None
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
+
+    def _plan(self, job: BatchJob) -> ThrottleDecision:
+        """Decide where an age may be held."""
+        with asking(Turn(job.max_wait, patient=job.patient, holds=self.may_wait(), delays=True)) as turn:
+            decision = self._engine.plan(job.priority, job.queue_name)
+        self.budgets.settle(decision, turn)
+        return decision
 
     def readmit(self, planned: ThrottleDecision) -> ThrottleDecision | Exception:
         """As `admit`, for a batch: refusals and errors are returned."""

@@ -439,6 +439,17 @@ class TestStores:
             controller.reconfigure(config())
         assert controller.get_circuit_state("mail") == "closed"  # it goes on
 
+    def test_a_queue_that_nobody_reads_keeps_no_other_from_its_calls(self, store: Store, engine_name: str) -> None:
+        class Choosy(Provider):
+            def budget_store(self, queue_name: str) -> Store:
+                if queue_name == "other":
+                    raise StatsUnavailableError("no section matches", error_type="missing")
+                return self.store
+
+        with BackpressureController(config(), Choosy(store), _engine=engine_name) as controller:
+            assert controller.suggest_throttle("low", "mail").reason is Reason.AGE_OPEN
+            assert controller.suggest_throttle("low", "other").reason is Reason.FALLBACK_CONSERVATIVE
+
     def test_a_store_in_a_variable_that_is_missing_is_named(self, engine_name: str) -> None:
         with pytest.raises(ConfigurationError, match="NO_SUCH_STORE"):
             BackpressureController(

@@ -38,10 +38,6 @@ _NS, _MS = 1_000, 1_000_000
 _NOT_HELD = Judged(None, 0, False, Reason.AGE_OPEN)
 
 
-def _goes(judged: Judged) -> bool:
-    return not judged.shed and judged.delay_ns == 0
-
-
 class Budgets:
     """Thread-safe; `exchange` is called by one thread at a time.
 
@@ -106,7 +102,7 @@ class Budgets:
             return judged
         if turn.judged is not None:
             told, turn.judged = turn.judged[1], None
-            turn.went = _goes(told)
+            turn.went = told.goes()
             return told
         turn.asked = True
         limit, asks_again = turn.limit(priority)
@@ -122,7 +118,7 @@ class Budgets:
         )
         if isinstance(arrived, Caller):
             raise HeldError(budget, arrived)
-        turn.went = _goes(arrived)
+        turn.went = arrived.goes()
         return arrived
 
     def foresee(self, queue_name: str, priority: Priority) -> Judged:

@@ -94,7 +94,10 @@ class Stores:
         named = self._config.age_of(queue_name).store
         if named is not None:
             return self._store_named(named, self._config.polling.timeout)
-        where = self._provider.budget_store(queue_name)
+        try:
+            where = self._provider.budget_store(queue_name)
+        except StatsUnavailableError:  # nobody reads such a queue, which must not keep others from their calls
+            where = None
         if where is None:
             return _NoStore()
         return self._own.get(where) or self._own.setdefault(where, _store(where))

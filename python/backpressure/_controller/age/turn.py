@@ -113,5 +113,5 @@ def asking(turn: Turn) -> Iterator[Turn]:
         _current.reset(token)
         if turn.judged is not None:
             budget, judged = turn.judged
-            if not judged.shed and judged.delay_ns == 0:
+            if judged.goes():
                 budget.take_back(turn.jobs)

@@ -37,6 +37,10 @@ class Judged(NamedTuple):
     patient: bool = False
     until_ns: int = 0
 
+    def goes(self) -> bool:
+        """Tell whether the job may be enqueued at once."""
+        return not self.shed and self.delay_ns == 0
+
 
 @attrs.frozen
 class AgeLaw:
