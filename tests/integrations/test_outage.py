@@ -1,4 +1,4 @@
-"""A FastAPI shop whose Redis is away for 20 s: refusals, never errors, and for at most 40 s. Time is moved."""
+"""A FastAPI shop with the stack page's settings, whose Redis is away for 20 s. Time is moved."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from backpressure.integrations.web import BackpressureASGI
 from backpressure.testing import ManualClock
 from integrations.frameworks import required
 from support import redis_fixtures
+from support.stacks import Page
 
 for framework in ("fastapi", "httpx"):
     required(framework)
@@ -27,11 +28,11 @@ import httpx  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from support.servers import Server
 
-#: What the guide advises to services that want to be back soon, see docs/guide/web.md.
-SOON = {"polling.max_backoff": "5s", "circuit.probe_interval": "1s"}
+QUEUE = "mail"
 AWAY = 20
 
 
@@ -48,8 +49,8 @@ def shop(controller: AsyncBackpressureController, url: str) -> Any:
 
     @app.post("/order", status_code=202)
     async def order() -> None:
-        await controller.run("low", "orders", client.rpush, "orders", "one", max_wait=0.2)
-        await client.delete("orders")
+        await controller.run("low", QUEUE, client.rpush, QUEUE, "one", max_wait=0.2)
+        await client.delete(QUEUE)
 
     return app
 
@@ -57,7 +58,7 @@ def shop(controller: AsyncBackpressureController, url: str) -> Any:
 async def statuses(server: Server, config: BackpressureConfig, engine_name: str, way: str) -> list[int]:
     """Return what each second's order is answered; Redis is away from the sixth on."""
     clock = ManualClock()
-    provider = AsyncRedisStatsProvider(server.url, ["orders"], timeout=0.1)
+    provider = AsyncRedisStatsProvider(server.url, [QUEUE], timeout=0.1)
     controller = AsyncBackpressureController(
         config, provider, clock=clock, registry=CollectorRegistry(), _engine=engine_name
     )
@@ -81,10 +82,14 @@ async def statuses(server: Server, config: BackpressureConfig, engine_name: str,
 
 @pytest.mark.parametrize("way", ["killed", "frozen"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_redis_is_away_for_twenty_seconds(engine_name: str, seed: int, way: str) -> None:
+def test_redis_is_away_for_twenty_seconds(engine_name: str, tmp_path: Path, seed: int, way: str) -> None:
     random.seed(seed)
+    (file,) = (file for file in Page("fastapi").files if file.section == "Configure")
+    path = tmp_path / file.name
+    path.write_text(file.text, "utf-8")
+    config = BackpressureConfig.from_file(path)
     with redis_fixtures.start() as server:
-        answers = asyncio.run(statuses(server, BackpressureConfig().evolve(SOON), engine_name, way))
+        answers = asyncio.run(statuses(server, config, engine_name, way))
     assert set(answers) == {202, 503}, "an error, or a refusal by load"
     assert answers[:6] == [202] * 6
     assert answers[-10:] == [202] * 10
