@@ -21,10 +21,11 @@ ACTS = {
     "offer": 30,
     "offer_stale": 4,
     "prolong": 1,
-    "is_used_up": 5,
+    "is_used_up": 6,
     "take_ticket": 14,
     "take_saved": 5,
     "take_share": 12,
+    "refuse_share": 12,
     "take_counts": 4,
     "due_in": 14,
     "foresee": 5,
@@ -74,6 +75,8 @@ class Life:
             return [share, cap, rate, burst, dice.randrange(2), dice.randrange(MILLION)]
         if act == "offer_stale":
             return [dice.random() < 0.5]
+        if act == "refuse_share":
+            return [self._lease.renewal - (dice.random() < 0.2)]
         if act == "due_in":
             return [dice.choice(self._tickets[-6:]) // MILLION if self._tickets else 1]
         return [dice.randint(1, 3)] if act == "leave_places" else []
@@ -102,6 +105,9 @@ class Life:
 
     def _take_share(self) -> bool:
         return self._lease.take_share()
+
+    def _refuse_share(self, renewal: int) -> bool:
+        return self._lease.refuse_share(renewal)
 
     def _take_counts(self) -> list[int]:
         return list(self._lease.take_counts())

@@ -630,9 +630,14 @@ class TestWhatAnEngineLetsGo:
         for lease in (alone, both):
             lease.renew(0, terms)
         for _ in range(offers):
-            assert (both.take_share() or both.offer()) == alone.offer()
+            goes = alone.offer()
+            assert (both.take_share() or (not both.refuse_share(1) and both.offer())) == goes
         assert (both.carry_ppm, both.used) == (alone.carry_ppm, alone.used)
-        assert both.take_counts()[0] <= alone.used
+        shared, gone, refused = both.take_counts()
+        if terms.share_ppm < MILLION:
+            assert (shared, gone, refused) == (alone.used, 0, offers - alone.used)
+        else:
+            assert (shared, gone, refused) == (min(alone.used, terms.cap_jobs // 2), 0, 0)
 
     def test_where_it_does_not_nothing_has_happened(self) -> None:
         for terms in (NOTHING, attrs.evolve(ALL_FITS, cap_jobs=1), attrs.evolve(ALL_FITS, share_ppm=1)):
@@ -641,6 +646,15 @@ class TestWhatAnEngineLetsGo:
             before = state(lease)
             assert not lease.take_share()
             assert not lease.take_saved(0)
+            assert not lease.refuse_share(0)  # of the terms before
+            assert state(lease) == before
+        carries = Lease(MILLION - 1)
+        carries.renew(0, attrs.evolve(ALL_FITS, share_ppm=1))
+        used_up = Lease(0)
+        used_up.renew(0, attrs.evolve(ALL_FITS, cap_jobs=0))
+        for lease in (carries, used_up):
+            before = state(lease)
+            assert not lease.refuse_share(lease.renewal)
             assert state(lease) == before
 
     @pytest.mark.parametrize(("share_ppm", "goes"), [(MILLION, 4), (999_999, 9)])
@@ -655,7 +669,7 @@ class TestWhatAnEngineLetsGo:
         assert [lease.take_saved(0) for _ in range(3)] == [True, True, False]
         assert lease.foresee_us(0) == SECOND_US
         assert [lease.take_saved(SECOND_US) for _ in range(2)] == [True, False]
-        assert lease.take_counts() == (0, 3)
+        assert lease.take_counts() == (0, 3, 0)
 
     def test_each_is_told_of_once(self) -> None:
         lease = after_a_call(Terms(MILLION, 100, 0, 2 * MILLION, 1, 0, 0))
@@ -664,7 +678,9 @@ class TestWhatAnEngineLetsGo:
         assert medium.take_saved(0)
         assert lease.is_due(SECOND_US)
         assert medium.take_share()
-        assert told(lease, SECOND_US)[1:] == (Demand(decided=4, gone=1), 5)
+        medium.renew(0, NOTHING)
+        assert all(medium.refuse_share(medium.renewal) for _ in range(2))
+        assert told(lease, SECOND_US)[1:] == (Demand(decided=6, gone=1), 5)
         lease.renew(SECOND_US, answer())
         assert told(lease, 2 * SECOND_US)[1:] == (Demand(), 0)
 
@@ -687,8 +703,10 @@ class TestWhatAnEngineLetsGo:
         assert lock.taken == 0  # whoever renews has it already
         lease.take_share()
         lease.take_saved(0)
+        lease.renew(0, NOTHING)
+        assert lease.refuse_share(2)
         lease.take_counts()
-        assert lock.taken == 3
+        assert lock.taken == 4
 
 
 def test_no_count_is_lost_whatever_happens() -> None:
@@ -703,8 +721,9 @@ def test_no_count_is_lost_whatever_happens() -> None:
                 decided += 1
                 enqueued += lease.decide(LOW, now_us)
             elif step == 3:
-                went = lease.levels[LOW].take_share()
-                decided, enqueued = decided + went, enqueued + went
+                low = lease.levels[LOW]
+                went = low.take_share()
+                decided, enqueued = decided + (went or low.refuse_share(low.renewal)), enqueued + went
                 if went and draw.random() < 0.2:
                     lease.take_back()
                     enqueued -= 1
@@ -715,7 +734,7 @@ def test_no_count_is_lost_whatever_happens() -> None:
             elif lease.in_flight:
                 told_decided += sent.demands[LOW].decided
                 told_enqueued += sent.enqueued
-                lease.renew(now_us, answer(low=ALL_FITS))
+                lease.renew(now_us, answer(low=draw.choice([ALL_FITS, NOTHING])))
         if lease.in_flight:
             lease.fail(now_us)
         rest = lease.report(now_us)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +107,7 @@ def test_after_one_go_the_lease_lets_others_go(world: World, way: str, priority:
     assert world.asked() == 0
     reason = Reason.AGE_OPEN if priority is LOW else Reason.AGE_SHARE
     assert world.counts(priority) == {reason: 6}
-    assert world.budget.lease("q", priority).take_counts() == ((5, 0) if priority is LOW else (0, 5))
+    assert world.budget.lease("q", priority).take_counts() == ((5, 0, 0) if priority is LOW else (0, 5, 0))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -116,7 +119,7 @@ def test_a_job_that_the_lease_refuses_is_asked_for_once(world: World, way: str) 
     for _ in range(2):
         WAYS[way](world, LOW)
         assert world.asked() == 1
-    assert world.budget.lease("q", LOW).take_counts() == (1, 0)
+    assert world.budget.lease("q", LOW).take_counts() == (1, 0, 0)
     assert world.counts() == {Reason.AGE_OPEN: 4}
 
 
@@ -125,22 +128,99 @@ def test_a_part_goes_evenly_whoever_lets_it_go(world: World) -> None:
     went = [world.suggest().reason is Reason.AGE_SHARE for _ in range(40)]
     assert sum(went) == 30
     assert max(len(run) for run in "".join(".x"[goes] for goes in went).split(".")) == 3
-    shared, gone = world.budget.lease("q", LOW).take_counts()
-    assert (shared + world.asked(), gone) == (40, 0)
-    assert shared >= 15
+    assert world.budget.lease("q", LOW).take_counts() == (29, 0, 10)
+    assert world.asked() == 1
     assert world.counts() == {Reason.AGE_SHARE: 30, Reason.AGE_SHED: 10}
 
 
-def test_a_refusal_is_each_callers_own(world: World) -> None:
+IMPATIENT: dict[str, Way] = {
+    **{name: WAYS[name] for name in ("suggest", "suggest by text", "gate's suggest")},
+    "plan": lambda world, priority: world.engine.plan(priority, "q", True),
+}
+PATIENT = {name: way for name, way in WAYS.items() if name not in IMPATIENT or name == "plan"}
+
+
+@pytest.mark.parametrize("way", IMPATIENT)
+def test_after_one_refusal_the_lease_refuses_others(world: World, way: str) -> None:
     world.budget.zone = Zone.RED
     world.engine.put_sample("q", 1_000, world.now_ns)
     world.renew(NOTHING)
-    decisions = [world.suggest() for _ in range(3)]
+    first = world.suggest()
+    assert (first.should_shed, first.reason, first.retry_after) == (True, Reason.AGE_SHED, 2.0)
+    assert (first.zone, first.backlog_size, first._ticket) == (Zone.RED, 1_000, None)
+    assert all(IMPATIENT[way](world, LOW) is first for _ in range(1_000))
+    assert world.asked() == 1
+    assert world.counts() == {Reason.AGE_SHED: 1_001}
+    assert world.budget.lease("q", LOW).take_counts() == (0, 0, 1_000)
+
+
+@pytest.mark.parametrize("way", PATIENT)
+def test_who_may_wait_is_not_refused_without_being_asked_about(world: World, way: str) -> None:
+    world.renew(NOTHING)
+    world.suggest()
+    for _ in range(2):
+        with nullcontext() if way == "plan" else pytest.raises(RuntimeError, match=Reason.AGE_SHED):
+            PATIENT[way](world, LOW)
     assert world.asked() == 3
-    for decision in decisions:
-        assert (decision.should_shed, decision.reason, decision.retry_after) == (True, Reason.AGE_SHED, 2.0)
-        assert (decision.zone, decision.backlog_size) == (Zone.RED, 1_000)
+    assert world.budget.lease("q", LOW).take_counts() == (0, 0, 0)
     assert world.counts() == {Reason.AGE_SHED: 3}
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_beside_what_was_asked_for_lies_the_other_ready(world: World, phase: int) -> None:
+    world.renew(attrs.evolve(ALL_FITS, share_ppm=500_000))
+    world.budget.zone = Zone.YELLOW
+    world.engine.put_sample("q", 9, world.now_ns)
+    for _ in range(phase):
+        world.budget.lease("q", LOW).offer()
+    told = [world.suggest() for _ in range(4)]
+    assert world.asked() == 1
+    assert [it.should_shed for it in told] == [it == phase for it in (0, 1)] * 2
+    for it in told:
+        assert (it.zone, it.backlog_size, it._issued_ns, it._computed) == (Zone.YELLOW, 9, world.now_ns, False)
+        assert it.reason is (Reason.AGE_SHED if it.should_shed else Reason.AGE_SHARE)
+        assert it.retry_after == (2.0 if it.should_shed else None)
+        assert (it._ticket is None) == it.should_shed
+        if not it.should_shed:
+            assert (it._ticket.generation, it._ticket.probe, it._ticket.issued_ns) == (0, False, world.now_ns)
+    assert world.engine.run(LOW, "q", lambda: "went") == "went" if phase else world.suggest().should_shed
+    assert world.asked() == 0
+
+
+def test_a_refusal_is_of_its_terms(world: World) -> None:
+    world.renew(NOTHING)
+    world.suggest()
+    world.renew(attrs.evolve(NOTHING, remainder_ppm=7))
+    again = [world.suggest() for _ in range(3)]
+    assert world.asked() == 2
+    assert {it.retry_after for it in again} == {2.000000007}
+
+
+def test_a_used_up_cap_refuses_but_where_all_fits(world: World) -> None:
+    world.renew(attrs.evolve(ALL_FITS, share_ppm=999_999, cap_jobs=2))
+    assert sum(not world.suggest().should_shed for _ in range(9)) == 2
+    assert world.asked() == 1
+    world.renew(attrs.evolve(ALL_FITS, cap_jobs=4))
+    for _ in range(9):
+        world.suggest()
+    assert world.asked() == 8  # half of the cap went by the lease
+
+
+def test_what_it_refuses_with_keeps_nobody_alive(engine_module: EngineModule) -> None:
+    world = World(engine_module)
+    world.renew(NOTHING)
+    assert world.suggest() is world.suggest()  # it leads back to the world by what reads the clock
+    gone = weakref.ref(world)
+    del world
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_refusal_that_nothing_was_lent_beside_is_its_callers_own(world: World) -> None:
+    world.budget.is_safe = True
+    world.renew(NOTHING)
+    refused = [world.suggest() for _ in range(3)]
+    assert (world.asked(), len({id(it) for it in refused})) == (3, 3)
 
 
 def test_a_delay_is_each_callers_own_turn(world: World) -> None:
@@ -201,6 +281,29 @@ CHANGES: dict[str, Callable[[World], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("way", IMPATIENT)
+def test_what_a_refusal_was_made_of_ends_it(world: World, way: str, change: str) -> None:
+    world.renew(NOTHING)
+    world.suggest()
+    world.asked()
+    CHANGES[change](world)
+    for _ in range(3):
+        IMPATIENT[way](world, LOW)
+    assert world.asked() == 1
+
+
+@pytest.mark.parametrize(("after_ns", "asked"), [(SECOND, 0), (SECOND + 1, 1)])
+@pytest.mark.parametrize("way", IMPATIENT)
+def test_it_refuses_until_the_terms_have_aged(world: World, way: str, after_ns: int, asked: int) -> None:
+    world.renew(NOTHING)
+    world.suggest()
+    world.asked()
+    world.now_ns += after_ns
+    IMPATIENT[way](world, LOW)
+    assert world.asked() == asked
+
+
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("way", WAYS)
 def test_what_it_was_made_of_ends_it(world: World, way: str, change: str) -> None:
     world.renew(ALL_FITS)
@@ -236,8 +339,12 @@ def test_new_terms_hold_at_once(world: World) -> None:
     assert world.suggest().reason is Reason.AGE_SHED
     world.renew(ALL_FITS)
     world.asked()
-    assert world.suggest().reason is Reason.AGE_OPEN
-    assert world.asked() == 0
+    for _ in range(3):
+        assert world.suggest().reason is Reason.AGE_OPEN
+    assert world.asked() == 1
+    world.renew(attrs.evolve(ALL_FITS, share_ppm=999_999))
+    assert {world.suggest().reason for _ in range(3)} == {Reason.AGE_SHARE}
+    assert world.asked() == 1
 
 
 def test_another_lease_takes_the_place_of_the_last(world: World) -> None:
@@ -248,8 +355,8 @@ def test_another_lease_takes_the_place_of_the_last(world: World) -> None:
     world.engine.configure(HOLDS)
     for _ in range(3):
         world.suggest()
-    assert old.take_counts() == (0, 0)
-    assert world.budget.lease("q", LOW).take_counts() == (2, 0)
+    assert old.take_counts() == (0, 0, 0)
+    assert world.budget.lease("q", LOW).take_counts() == (2, 0, 0)
 
 
 def test_each_priority_has_its_own(world: World) -> None:
@@ -365,7 +472,7 @@ def test_a_look_asks_what_would_be_said_and_changes_nothing(world: World) -> Non
     assert world.asked() == 0
     assert world.engine.totals() == {}
     for lease in world.budget.leases.values():
-        assert (lease.used, lease.take_counts()) == (0, (0, 0))
+        assert (lease.used, lease.take_counts()) == (0, (0, 0, 0))
     assert world.suggest().reason is Reason.AGE_SHED  # nothing is kept of what was seen
 
 
@@ -392,6 +499,7 @@ def test_observe_mode_lets_all_go_and_tells_what_would_have_been(engine_module: 
     assert world.counts() == {Reason.AGE_SHED: 2, Reason.AGE_SHARE: 2}
     let_go = world.engine.totals()["q", LOW.value].let_go
     assert dict(zip(REFUSALS, let_go, strict=True))[Reason.AGE_SHED] == 2
+    assert world.asked() == 1
 
 
 # What the budget raises.

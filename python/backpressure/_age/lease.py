@@ -2,7 +2,7 @@
 
 Whole numbers throughout: jobs and millionths of a job (ujobs), microseconds of a monotonic clock that the caller reads,
 and of which only differences count. Nothing here waits or reads a clock. Whoever uses a `QueueLease` from several
-threads brings a lock; of a `Lease`, the two calls that an engine makes without asking are safe beside that. Callers
+threads brings a lock; of a `Lease`, the three calls that an engine makes without asking are safe beside that. Callers
 themselves (tasks, threads, simulated ones) are kept by the user of this file; here they are counted. Levels are HIGH,
 MEDIUM, LOW, as in `protocol`.
 """
@@ -42,7 +42,8 @@ _IDLE_TICKS = 10
 class AnyLease(Protocol):
     """One priority's terms, and what was used of them: `Lease`, or the native engine's.
 
-    What `take_share` and `take_saved` let go is counted here, until `take_counts` fetches it.
+    What `take_share` and `take_saved` let go, and what `refuse_share` refuses, is counted here, until `take_counts`
+    fetches it. `renewal` tells terms from those before and after them.
     """
 
     @property
@@ -55,6 +56,8 @@ class AnyLease(Protocol):
     def rate_ujobs_per_s(self) -> int: ...
     @property
     def remainder_ppm(self) -> int: ...
+    @property
+    def renewal(self) -> int: ...
 
     def renew(self, now_us: int, terms: Terms) -> None: ...
     def prolong(self) -> None: ...
@@ -67,7 +70,8 @@ class AnyLease(Protocol):
     def leave_places(self, places: int) -> None: ...
     def take_share(self) -> bool: ...
     def take_saved(self, now_us: int) -> bool: ...
-    def take_counts(self) -> tuple[int, int]: ...
+    def refuse_share(self, renewal: int) -> bool: ...
+    def take_counts(self) -> tuple[int, int, int]: ...
 
 
 def _no_lock() -> AbstractContextManager[object]:
@@ -84,6 +88,7 @@ class Lease:
     __slots__ = (
         "_gone",
         "_lock",
+        "_refused",
         "_shared",
         "base_ujobs",
         "burst_ujobs",
@@ -91,6 +96,7 @@ class Lease:
         "carry_ppm",
         "rate_ujobs_per_s",
         "remainder_ppm",
+        "renewal",
         "share_ppm",
         "since_us",
         "taken_ujobs",
@@ -100,10 +106,11 @@ class Lease:
     def __init__(self, phase_ppm: int, lock: Callable[[], AbstractContextManager[object]] = _no_lock) -> None:
         """Begin at a random part of a job: else the first jobs of all processes would go at one instant.
 
-        `lock` keeps `take_share` and `take_saved` apart from what else is done at that time.
+        `lock` keeps `take_share`, `take_saved` and `refuse_share` apart from what else is done at that time.
         """
         self._lock = lock
-        self._shared = self._gone = 0
+        self._shared = self._gone = self._refused = 0
+        self.renewal = 0
         self.share_ppm = 0
         self.cap_jobs = 0
         self.carry_ppm = phase_ppm
@@ -122,6 +129,7 @@ class Lease:
             saved = max(saved, terms.burst_ujobs)
         self.share_ppm, self.cap_jobs = min(terms.share_ppm, MILLION), min(terms.cap_jobs, _MOST_USED)
         self.used = 0
+        self.renewal += 1
         self.base_ujobs = self.taken_ujobs + min(saved, terms.burst_ujobs)
         self.rate_ujobs_per_s, self.burst_ujobs, self.since_us = terms.rate_ujobs_per_s, terms.burst_ujobs, now_us
         self.remainder_ppm = terms.remainder_ppm
@@ -130,7 +138,7 @@ class Lease:
         """Let the last terms go on, with nothing used of them."""
         self.used = 0
 
-    # What an engine lets go by itself, as most jobs go.
+    # What an engine decides by itself, as most jobs are decided.
 
     def take_share(self) -> bool:
         """Take what `offer` would let go, and tell so; else nothing has happened, and the offer is to be decided.
@@ -156,11 +164,30 @@ class Lease:
             self._gone += 1
             return True
 
-    def take_counts(self) -> tuple[int, int]:
-        """Return how many jobs went by `take_share` and by `take_saved` since this was last asked."""
+    def refuse_share(self, renewal: int) -> bool:
+        """Take the refusal that `offer` would give by the terms of this `renewal`, and tell so; else nothing happens.
+
+        Of terms by which all fits no offer is refused here: whoever decides has it wait for an answer.
+        """
+        # Looked at before the lock is taken, and again under it: most that are not refused show it.
+        if self.carry_ppm + self.share_ppm >= MILLION and self.used < self.cap_jobs:
+            return False
         with self._lock():
-            counts = self._shared, self._gone
-            self._shared = self._gone = 0
+            if self.renewal != renewal or self.share_ppm >= MILLION:
+                return False
+            if self.used < self.cap_jobs:
+                carry_ppm = self.carry_ppm + self.share_ppm
+                if carry_ppm >= MILLION:
+                    return False
+                self.carry_ppm = carry_ppm
+            self._refused += 1
+            return True
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """Return how many went by `take_share` and by `take_saved`, and `refuse_share` refused, since last asked."""
+        with self._lock():
+            counts = self._shared, self._gone, self._refused
+            self._shared = self._gone = self._refused = 0
         return counts
 
     # Callers who will not wait.
@@ -423,10 +450,10 @@ class QueueLease:
         return False
 
     def _fetch_counts(self) -> None:
-        """Count what the engine let go by itself."""
+        """Count what the engine decided by itself."""
         for level, lease in enumerate(self.levels):
-            shared, gone = lease.take_counts()
-            self._decided[level] += shared
+            shared, gone, refused = lease.take_counts()
+            self._decided[level] += shared + refused
             self._gone[level] += gone
             self._count(level, shared + gone)
 

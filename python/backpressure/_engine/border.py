@@ -262,8 +262,12 @@ class Engine(Protocol):
         """
         ...
 
-    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        """Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep."""
+    def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> ThrottleDecision:
+        """Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
+
+        An `impatient` caller has one job, and waits neither for an answer of a budget nor for its turn: so the refusal
+        of a lease that lies ready is for it. Who calls `suggest_throttle` is impatient.
+        """
         ...
 
     def run(

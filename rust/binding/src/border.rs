@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backpressure_core::breaker::Change;
-use backpressure_core::host::{Answer, Host, Issue, Judged, QueueOf};
+use backpressure_core::host::{Answer, Host, Issue, Judged, Lent, QueueOf, Told};
 use backpressure_core::table::Table as CoreTable;
 use backpressure_core::vocabulary::{Priority, Reason};
 use backpressure_core::zone::Zone;
@@ -21,8 +21,18 @@ use crate::shared::{Shared, ask};
 use crate::table::Table;
 use crate::vocabulary::Vocabulary;
 
-/// The fields of the package's `Judged`.
-type JudgedParts<'py> = (Bound<'py, PyAny>, u64, bool, Bound<'py, PyAny>, Option<Bound<'py, Lease>>, bool, Ns);
+/// The fields of the package's `Judged`: what the caller is told, what is lent, and what others are told beside it.
+type JudgedParts<'py> = (
+    Bound<'py, PyAny>,
+    u64,
+    bool,
+    Bound<'py, PyAny>,
+    Option<Bound<'py, Lease>>,
+    bool,
+    Ns,
+    u32,
+    Option<Bound<'py, PyAny>>,
+);
 
 /// An engine's surroundings during one call.
 pub struct Border<'a, 'py> {
@@ -125,15 +135,13 @@ impl<'py> Host for Border<'_, 'py> {
 impl<'py> Border<'_, 'py> {
     /// Reads the package's `Judged`, by place as a tuple.
     fn judged(&self, judged: &Bound<'py, PyAny>) -> PyResult<Judged> {
-        let (zone, delay_ns, shed, reason, lease, by_line, Ns(until_ns)): JudgedParts<'py> = judged.extract()?;
-        let lease = lease.map(|lease| (Arc::clone(&lease.get().0), by_line, until_ns));
-        Ok(Judged {
-            zone: self.vocabulary.zone(&zone),
-            delay_ns,
-            shed,
-            reason: self.vocabulary.reason(&reason)?,
-            lease,
-        })
+        let (zone, delay_ns, shed, reason, lease, by_line, Ns(until_ns), renewal, other): JudgedParts<'py> =
+            judged.extract()?;
+        let told = Told { zone: self.vocabulary.zone(&zone), delay_ns, shed, reason: self.vocabulary.reason(&reason)? };
+        let Some(lease) = lease else { return Ok(Judged { told, lent: None }) };
+        let other = other.map(|other| self.judged(&other)).transpose()?.map(|other| other.told);
+        let lent = Lent { lease: Arc::clone(&lease.get().0), by_line, until_ns, renewal, other };
+        Ok(Judged { told, lent: Some(lent) })
     }
 
     /// Has the host put an answer into words.

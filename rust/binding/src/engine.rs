@@ -27,8 +27,27 @@ use crate::vocabulary::Vocabulary;
 /// A sample as Python sees it: backlog, instant, oldest age, and the jobs let in since.
 type Seen = (i64, i64, Option<i64>, u64);
 
-/// A delay that was handed out: what the decision is to be made of, and what is its own.
-pub type HandedOut<'py> = (Bound<'py, PyAny>, Issue);
+/// What was handed out of what is not for all.
+pub enum HandedOut<'py> {
+    /// A delay: what the decision is to be made of, and what is its own.
+    Delay(Bound<'py, PyAny>, Issue),
+    /// The decision of those whom a lease refuses.
+    Refusal(Bound<'py, PyAny>),
+}
+
+/// How a caller asks.
+#[derive(Clone, Copy)]
+pub struct Asks {
+    /// Whether one that is to wait is admitted at once.
+    pub admit: bool,
+    /// Whether it waits neither for an answer nor for its turn, so that a refusal that lies ready is its own.
+    pub impatient: bool,
+}
+
+impl Asks {
+    /// For the whole decision.
+    pub const SUGGESTS: Self = Self { admit: true, impatient: true };
+}
 
 /// Decides. Thread-safe; no call but the host's `read` waits for anything.
 #[pyclass(frozen, name = "Engine", module = "backpressure._native")]
@@ -65,7 +84,7 @@ impl Engine {
 
     /// Decide and admit: the whole decision.
     fn suggest_throttle(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.ready_or_decide(priority, queue_name, true)
+        self.ready_or_decide(priority, queue_name, Asks::SUGGESTS)
     }
 
     /// Tell what would be decided now, without a ticket; nothing is taken, counted, read, kept or told.
@@ -83,8 +102,9 @@ impl Engine {
     }
 
     /// Decide; where a delay is advised, neither admit nor count: `admit` follows after the sleep.
-    fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.ready_or_decide(priority, queue_name, false)
+    #[pyo3(signature = (priority, queue_name, impatient=false))]
+    fn plan(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, impatient: bool) -> PyResult<Py<PyAny>> {
+        self.ready_or_decide(priority, queue_name, Asks { admit: false, impatient })
     }
 
     /// Ask the breaker again for a planned decision, right before its work; one that waited is counted here.
@@ -278,14 +298,14 @@ impl Engine {
         &self,
         priority: &Bound<'_, PyAny>,
         queue_name: &Bound<'_, PyAny>,
-        admit: bool,
+        asks: Asks,
     ) -> PyResult<Py<PyAny>> {
         if let Some(decision) = self.ready(priority, queue_name)? {
             return Ok(decision);
         }
-        match self.delayed(priority, queue_name, admit)? {
+        match self.own(priority, queue_name, asks)? {
             Some(decision) => Ok(decision),
-            None => self.decide(priority, queue_name, admit),
+            None => self.decide(priority, queue_name, asks.admit),
         }
     }
 
@@ -297,16 +317,17 @@ impl Engine {
         self.hand_out_by_name(name, priority, |ready| !ready.kind.is_delay(), |_, decision| decision.unbind())
     }
 
-    /// Makes a decision of the delay that lies ready, if it is still true. Counted, where its caller is admitted.
-    fn delayed(
+    /// Makes a decision of the delay that lies ready, or returns a lease's refusal, if it is still true. Counted, where its
+    /// caller is admitted or refused.
+    fn own(
         &self,
         priority: &Bound<'_, PyAny>,
         queue_name: &Bound<'_, PyAny>,
-        admit: bool,
+        asks: Asks,
     ) -> PyResult<Option<Py<PyAny>>> {
         let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
         let Some(name) = nameable(queue_name) else { return Ok(None) };
-        Ok(self.issue_by_name(name, priority, admit)?.map(Bound::unbind))
+        Ok(self.issue_by_name(name, priority, asks)?.map(Bound::unbind))
     }
 
     /// As `issue`, of the queue of a name.
@@ -314,34 +335,44 @@ impl Engine {
         &self,
         name: &Bound<'py, PyString>,
         priority: Priority,
-        admit: bool,
+        asks: Asks,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = name.py();
         let found = if self.clock.is_system() {
             // Nothing is called meanwhile, so the table's own reference is enough.
-            self.table.look(name, |queue| self.hand_out_delay(py, queue, priority, admit))?.unwrap_or(Ok(None))?
+            self.table.look(name, |queue| self.hand_out_own(py, queue, priority, asks))?.unwrap_or(Ok(None))?
         } else {
-            self.queue(name)?.map_or(Ok(None), |queue| self.hand_out_delay(py, queue.as_unbound(), priority, admit))?
+            self.queue(name)?.map_or(Ok(None), |queue| self.hand_out_own(py, queue.as_unbound(), priority, asks))?
         };
         self.issue(found)
     }
 
-    /// Makes the decision of a delay that was handed out.
+    /// Makes the decision of what was handed out.
     pub fn issue<'py>(&self, handed_out: Option<HandedOut<'py>>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        handed_out.map(|(answer, issue)| self.decisions.issue(answer, issue)).transpose()
+        match handed_out {
+            None => Ok(None),
+            Some(HandedOut::Refusal(decision)) => Ok(Some(decision)),
+            Some(HandedOut::Delay(answer, issue)) => self.decisions.issue(answer, issue).map(Some),
+        }
     }
 
-    /// Hands out the delay that lies ready for a queue, if it is still true. Nothing of Python's is called but an injected
-    /// clock.
-    pub fn hand_out_delay<'py>(
+    /// Hands out the delay, or the lease's refusal, that lies ready for a queue, if it is still true. Nothing of Python's is
+    /// called but an injected clock.
+    pub fn hand_out_own<'py>(
         &self,
         py: Python<'py>,
         queue: &Py<Queue>,
         priority: Priority,
-        admit: bool,
+        Asks { admit, impatient }: Asks,
     ) -> PyResult<Option<HandedOut<'py>>> {
-        let share = |answer: &Py<PyAny>| answer.bind(py).clone();
-        self.core.hand_out_delay(&queue.get().core, priority, admit, share, || self.clock.now_ns(py))
+        let queue = &queue.get().core;
+        let share = |object: &Py<PyAny>| object.bind(py).clone();
+        let delay = self.core.hand_out_delay(queue, priority, admit, share, || self.clock.now_ns(py))?;
+        if delay.is_some() || !impatient {
+            return Ok(delay.map(|(answer, issue)| HandedOut::Delay(answer, issue)));
+        }
+        let within = |until_ns| self.clock.within(py, until_ns);
+        Ok(self.core.hand_out_refusal(queue, priority, share, within)?.map(HandedOut::Refusal))
     }
 
     /// As `hand_out`; returns what `take`, which must not call out, makes of queue and answer.

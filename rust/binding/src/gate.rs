@@ -6,7 +6,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::engine::Engine;
+use crate::engine::{Asks, Engine};
 use crate::guarded::Guarded;
 use crate::queue::{Queue, Ready};
 
@@ -43,16 +43,16 @@ impl Gate {
         }
     }
 
-    /// As `Engine::issue_by_name`, for the gate's queue and callers that are admitted.
+    /// As `Engine::issue_by_name`, for the gate's queue and callers of the whole decision.
     pub fn issue<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let engine = self.engine.get();
         let found = if engine.clock.is_system() {
             // Nothing is called meanwhile, so the gate's own reference is enough.
-            let found = self.queue.read(|queue| Some(engine.hand_out_delay(py, queue, self.priority, true)));
+            let found = self.queue.read(|queue| Some(engine.hand_out_own(py, queue, self.priority, Asks::SUGGESTS)));
             found.unwrap_or(Ok(None))?
         } else {
             let queue = self.queue.read(|queue| Some(queue.clone_ref(py)));
-            queue.map_or(Ok(None), |queue| engine.hand_out_delay(py, &queue, self.priority, true))?
+            queue.map_or(Ok(None), |queue| engine.hand_out_own(py, &queue, self.priority, Asks::SUGGESTS))?
         };
         engine.issue(found)
     }
@@ -95,7 +95,8 @@ impl Gate {
 
     /// Decide and admit: the whole decision.
     fn suggest(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let decision = self.engine.get().ready_or_decide(self.member.bind(py), self.queue_name.bind(py), true)?;
+        let decision =
+            self.engine.get().ready_or_decide(self.member.bind(py), self.queue_name.bind(py), Asks::SUGGESTS)?;
         self.find_queue(py);
         Ok(decision)
     }

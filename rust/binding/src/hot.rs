@@ -1,7 +1,7 @@
 //! The hot calls, as `CPython` makes them: no arguments are packed, and nothing is set up that they do not need.
 //!
-//! This file is for the case that an answer lies ready, or a delay of which each caller gets its own decision. In every
-//! other case `suggest_throttle` and `suggest` are passed on to the ordinary methods of those names, and `run` to the
+//! This file is for the case that an answer lies ready, or a delay of which each caller gets its own decision, or the
+//! refusal of a lease. In every other case `suggest_throttle` and `suggest` are passed on to the ordinary methods of those names, and `run` to the
 //! host, with the arguments as they came.
 //!
 //! A job may run, or sleep, until the interpreter ends. Before Python 3.14 a daemon thread is then ended by unwinding
@@ -27,7 +27,7 @@ use pyo3::types::{PyString, PyType};
 
 use crate::bare::{nameable, object};
 use crate::crossing::vectorcall;
-use crate::engine::Engine;
+use crate::engine::{Asks, Engine};
 use crate::gate::Gate;
 use crate::outcome::{Go, settle};
 use crate::queue::{Queue, Ready};
@@ -242,8 +242,8 @@ fn is_whole(ready: &Ready) -> bool {
     !ready.kind.is_delay()
 }
 
-/// Makes a decision of the delay that lies ready for the priority and the name at `args`. Where there is none an
-/// exception may be set.
+/// Returns the decision of the delay, or of the lease's refusal, that lies ready for the priority and the name at `args`.
+/// Where there is none an exception may be set.
 #[inline(never)]
 unsafe fn issue_by_name(slf: *mut PyObject, args: Arguments) -> Option<*mut PyObject> {
     guarded(|| {
@@ -254,7 +254,10 @@ unsafe fn issue_by_name(slf: *mut PyObject, args: Arguments) -> Option<*mut PyOb
             (py, object::<Engine>(py, &slf).get(), [object(py, &*args), object(py, &*args.add(1))])
         };
         let (name, priority) = known(engine, name, priority)?;
-        engine.issue_by_name(name, priority, true).unwrap_or_else(|error| raise(py, error)).map(Bound::into_ptr)
+        engine
+            .issue_by_name(name, priority, Asks::SUGGESTS)
+            .unwrap_or_else(|error| raise(py, error))
+            .map(Bound::into_ptr)
     })
 }
 

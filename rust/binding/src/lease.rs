@@ -42,6 +42,12 @@ impl Lease {
         self.0.granted().terms.rate_ujobs_per_s
     }
 
+    /// Tells terms from those before and after them.
+    #[getter]
+    fn renewal(&self) -> u32 {
+        self.0.renewal()
+    }
+
     /// For the next report.
     #[getter]
     fn remainder_ppm(&self) -> u64 {
@@ -117,8 +123,14 @@ impl Lease {
         self.0.take_saved(now_us)
     }
 
-    /// Return how many jobs went by `take_share` and by `take_saved` since this was last asked.
-    fn take_counts(&self) -> (u64, u64) {
+    /// Take the refusal that `offer` would give by the terms of this renewal, and tell so; else nothing has happened.
+    fn refuse_share(&self, renewal: u32) -> bool {
+        self.0.refuse_share(renewal)
+    }
+
+    /// Return how many jobs went by `take_share` and by `take_saved`, and were refused by `refuse_share`, since this was
+    /// last asked.
+    fn take_counts(&self) -> (u64, u64, u64) {
         self.0.take_counts()
     }
 }

@@ -39,6 +39,8 @@ impl Queue {
         let seen = Priority::ALL.into_iter().filter_map(|priority| self.core.seen(priority));
         for asked in seen {
             asked.ready.read(|ready| Some(visit.call(&ready.decision))).transpose()?;
+            let refusal = |ready: &Ready| ready.refusal.as_ref().map(|refusal| visit.call(&refusal.decision));
+            asked.ready.read(refusal).transpose()?;
             asked.computed.load().as_ref().map(|computed| visit.call(&computed.finished)).transpose()?;
         }
         Ok(())

@@ -5,15 +5,16 @@
 //! The instants of [`Checks`] are relaxed, since nothing else depends on them: a thread that reads an old one looks
 //! once too often. So is what the host said at the last check: a call during a check uses the answer of the one before.
 
+use std::mem;
 use std::sync::Arc;
 
 use crate::breaker::{Change, Ticket, Watched, Watcher};
 use crate::counters::Row;
-use crate::host::{Answer, Host, Judged};
+use crate::host::{Answer, Host, Judged, Lent};
 use crate::laws::AnyLaw;
 use crate::laws::law::{Advice, saturated};
 use crate::mode::Mode;
-use crate::queue::{Asked, Computed, Kind, Place, Queue, Ready};
+use crate::queue::{Asked, Computed, Kind, Place, Queue, Ready, Refusal};
 use crate::sample::Sample;
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::vocabulary::{Priority, Reason};
@@ -230,17 +231,12 @@ impl<H: Host> Call<'_, H> {
 
     /// Makes the answer of what the budget of a queue whose age is held says.
     fn judged(&self, judged: Judged, sample: Option<&Sample>) -> Answer<H::Object> {
-        let Judged { zone, delay_ns, shed, reason, lease } = judged;
+        let Judged { told, lent } = judged;
         // As for a refusal: a ready answer does not note that its queue is asked for.
         let ready_ns = self.now_ns.saturating_add(self.mode.settings.cache_ttl_ns);
-        Answer {
-            shed,
-            zone,
-            backlog: sample.map(|sample| sample.backlog),
-            until_ns: lease.as_ref().map(|(_, _, until_ns)| ready_ns.min(*until_ns)),
-            lease: lease.map(|(lease, by_line, _)| (lease, by_line)),
-            ..self.wait(reason, delay_ns)
-        }
+        let until_ns = lent.as_ref().map(|lent| ready_ns.min(lent.until_ns));
+        let backlog = sample.map(|sample| sample.backlog);
+        Answer { until_ns, lent, ..Answer::told(self.priority, told, backlog, self.now_ns) }
     }
 
     fn law(&self) -> Result<&AnyLaw, H::Error> {
@@ -445,7 +441,7 @@ impl<H: Host> Call<'_, H> {
     fn plan(&self, answer: &mut Answer<H::Object>, kept: Option<(u64, u64)>) -> Result<H::Object, H::Error> {
         let finished = answer.finished(self.host, self.name, false)?;
         answer.until_count = answer.until_count.map(|count| count.saturating_sub(1));
-        self.keep(answer, kept, Kind::Wait, &finished);
+        self.keep(answer, kept, Kind::Wait, &finished)?;
         self.host.issue(finished, answer.issue())
     }
 
@@ -459,28 +455,67 @@ impl<H: Host> Call<'_, H> {
         counters.count(Row::of(answer.reason, goes), delay_ns, answer.computed);
         let finished = answer.finished(self.host, self.name, observed)?;
         if delay_ns > 0 {
-            self.keep(answer, kept, if observed { Kind::LetGo } else { Kind::Wait }, &finished);
+            self.keep(answer, kept, if observed { Kind::LetGo } else { Kind::Wait }, &finished)?;
             return self.host.issue(finished, answer.issue());
         }
         let decision = self.host.issue(finished, answer.issue())?;
-        self.keep(answer, kept, if goes { Kind::Go } else { Kind::Refusal }, &decision);
+        self.keep(answer, kept, if goes { Kind::Go } else { Kind::Refusal }, &decision)?;
         Ok(decision)
     }
 
-    fn keep(&self, answer: &Answer<H::Object>, kept: Option<(u64, u64)>, kind: Kind, object: &H::Object) {
+    fn keep(
+        &self,
+        answer: &mut Answer<H::Object>,
+        kept: Option<(u64, u64)>,
+        kind: Kind,
+        object: &H::Object,
+    ) -> Result<(), H::Error> {
         let lasting = answer.until_ns.filter(|&until_ns| until_ns >= self.now_ns && self.mode.switch().is_none());
-        if let (Some((word, sample)), Some(until_ns)) = (kept, lasting) {
-            let (kind, lease) = match &answer.lease {
-                Some((lease, true)) => (Kind::ByLine, Some(Arc::clone(lease))),
-                Some((lease, false)) => (Kind::ByShare, Some(Arc::clone(lease))),
-                None => (kind, None),
-            };
-            let epoch = self.mode.epoch;
-            let decision = self.host.share(object);
-            let until_count = answer.until_count.unwrap_or(u64::MAX);
-            let row = Row::of(answer.reason, kind != Kind::Refusal);
-            let ready = Ready { decision, epoch, sample, word, until_ns, until_count, row, kind, lease };
-            drop(self.queue.asked(self.priority).ready.put(ready));
+        let (Some((word, sample)), Some(until_ns)) = (kept, lasting) else { return Ok(()) };
+        let mut ready = Ready {
+            decision: self.host.share(object),
+            epoch: self.mode.epoch,
+            sample,
+            word,
+            until_ns,
+            until_count: answer.until_count.unwrap_or(u64::MAX),
+            row: Row::of(answer.reason, kind != Kind::Refusal),
+            kind,
+            lease: None,
+            renewal: 0,
+            refusal: None,
+        };
+        if let Some(lent) = answer.lent.take()
+            && !self.lend(answer, lent, &mut ready)?
+        {
+            return Ok(());
         }
+        drop(self.queue.asked(self.priority).ready.put(ready));
+        Ok(())
+    }
+
+    /// Has jobs go by what was lent beside `answer`, which is to lie ready; `false` if what a go is told is not known. Out
+    /// of the way of other answers.
+    #[inline(never)]
+    fn lend(&self, answer: &Answer<H::Object>, lent: Lent, ready: &mut Ready<H::Object>) -> Result<bool, H::Error> {
+        let Lent { lease, by_line, renewal, other, .. } = lent;
+        if let Some(told) = other {
+            let observed = self.observes()?;
+            let mut other = Answer::told(self.priority, told, answer.backlog, self.now_ns);
+            other.ticket = (!told.shed).then(|| Ticket::of_closed(ready.word, self.now_ns));
+            let made = self.host.issue(other.finished(self.host, self.name, observed)?, other.issue())?;
+            let (decision, refused) = if answer.shed {
+                ready.row = Row::of(told.reason, true);
+                (mem::replace(&mut ready.decision, made), answer.reason)
+            } else {
+                (made, told.reason)
+            };
+            ready.refusal = Some(Box::new(Refusal { decision, row: Row::of(refused, observed) }));
+        } else if answer.shed {
+            return Ok(false);
+        }
+        ready.kind = if by_line { Kind::ByLine } else { Kind::ByShare };
+        (ready.lease, ready.renewal) = (Some(lease), renewal);
+        Ok(true)
     }
 }

@@ -6,7 +6,6 @@ use crate::breaker::Ticket;
 use crate::call::{Admission, Ask, Call, Checks, Planned};
 use crate::counters::Row;
 use crate::host::{Answer, Host, Issue};
-use crate::lease::Lease;
 use crate::mode::{Mode, Switches};
 use crate::queue::{Kind, Place, Queue, Ready};
 use crate::settings::Settings;
@@ -98,10 +97,10 @@ impl Engine {
         let Some((asked, (decision, until_ns, row, kind))) = ready else { return Ok(None) };
         let goes = within(until_ns)?
             && match kind {
-                Kind::ByShare => asked.lets_go(Lease::take_share),
+                Kind::ByShare => asked.goes_by_share(),
                 Kind::ByLine => at_now(&|now_ns| {
                     let now_us = now_ns.div_euclid(NS_PER_US);
-                    asked.lets_go(|lease| lease.take_saved(now_us))
+                    asked.lets_go(|lease, _| lease.take_saved(now_us))
                 })?,
                 _ => true,
             };
@@ -109,6 +108,24 @@ impl Engine {
             asked.count_again(row);
         }
         Ok(goes.then_some(decision))
+    }
+
+    /// Returns and counts the refusal of a lease that lies ready for a queue, if it is still true and the lease refuses the
+    /// next job, whose caller will not wait. `share`, which returns another reference, must not call out.
+    ///
+    /// # Errors
+    /// Those of `within`, which tells whether an instant is not past yet.
+    pub fn hand_out_refusal<P, S: Place<Ready<P>>, D, E>(
+        &self,
+        queue: &Queue<P, S>,
+        priority: Priority,
+        share: impl FnOnce(&P) -> D,
+        within: impl FnOnce(i64) -> Result<bool, E>,
+    ) -> Result<Option<D>, E> {
+        let ready = queue
+            .ready(priority, self.switches.epoch(), |ready| (ready.kind == Kind::ByShare).then_some(ready.until_ns));
+        let Some((asked, until_ns)) = ready else { return Ok(None) };
+        Ok(if within(until_ns)? { asked.refused(share) } else { None })
     }
 
     /// Admits and counts one more caller of a delay that lies ready for a queue, if it was made from what holds now and is

@@ -39,13 +39,22 @@ pub struct Answer<P> {
     pub until_count: Option<u64>,
     /// Whether it is the refusal of a circuit held open by hand, which observe mode keeps to.
     pub forced: bool,
-    /// What further jobs may go by until `until_ns`, and whether by its line's word.
-    pub lease: Option<(Arc<Lease>, bool)>,
+    /// What further jobs may go by until `until_ns`.
+    pub lent: Option<Lent>,
 }
 
 /// What the budget of a queue whose age is held says of one job; see `backpressure._engine.laws.age`.
 #[derive(Debug)]
 pub struct Judged {
+    /// What its caller is told.
+    pub told: Told,
+    /// What further jobs may go by.
+    pub lent: Option<Lent>,
+}
+
+/// What a job is told by the budget of its queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
     /// Zone of the age, if it is known.
     pub zone: Option<Zone>,
     /// Nanoseconds to wait; where the job is refused, those until another attempt makes sense.
@@ -54,8 +63,22 @@ pub struct Judged {
     pub shed: bool,
     /// Why.
     pub reason: Reason,
-    /// What further jobs may go by, whether by its line's word, and the last instant at which they may.
-    pub lease: Option<(Arc<Lease>, bool, i64)>,
+}
+
+/// What further jobs of a priority may go by without asking the budget.
+#[derive(Debug)]
+pub struct Lent {
+    /// Whose words they step.
+    pub lease: Arc<Lease>,
+    /// Whether they go by the line's word, not by the share's.
+    pub by_line: bool,
+    /// Last instant at which they may.
+    pub until_ns: i64,
+    /// [`Lease::renewal`] of the terms by which the job was judged.
+    pub renewal: u32,
+    /// What those are told by these terms whom the share's word does not treat as that job: a refusal beside a go, a go
+    /// beside a refusal.
+    pub other: Option<Told>,
 }
 
 impl<P> Answer<P> {
@@ -81,8 +104,14 @@ impl<P> Answer<P> {
             until_ns: None,
             until_count: None,
             forced: false,
-            lease: None,
+            lent: None,
         }
+    }
+
+    /// Makes the answer of what a budget tells.
+    pub fn told(priority: Priority, told: Told, backlog: Option<i64>, issued_ns: i64) -> Self {
+        let Told { zone, delay_ns, shed, reason } = told;
+        Self { shed, zone, backlog, ..Self::wait(priority, reason, delay_ns, issued_ns) }
     }
 
     /// Returns what decisions are made of: that of the computation, else the host makes it. `observed` tells whether it

@@ -65,9 +65,10 @@ pub enum Kind {
     Refusal,
     /// One decision for all, who may, and at once.
     Go,
-    /// One decision for all whom the share's word of the lease lets go; others are to be decided about.
+    /// One decision for all whom the share's word of the lease lets go, and one for those who will not wait and whom it
+    /// refuses; others are to be decided about.
     ByShare,
-    /// As `ByShare`, by the line's word.
+    /// One decision for all whom the line's word of the lease lets go; others are to be decided about.
     ByLine,
     /// A delay: each gets a decision of its own. Who plans is neither admitted nor counted yet.
     Wait,
@@ -87,6 +88,15 @@ impl Kind {
     pub fn is_delay(self) -> bool {
         matches!(self, Self::Wait | Self::LetGo)
     }
+}
+
+/// What a lease refuses with.
+#[derive(Debug)]
+pub struct Refusal<P> {
+    /// What callers get.
+    pub decision: P,
+    /// Where it counts.
+    pub row: Row,
 }
 
 /// A finished answer, good for every caller while nothing that it was made from has changed.
@@ -110,6 +120,10 @@ pub struct Ready<P> {
     pub kind: Kind,
     /// What jobs go by where it is a lease's.
     pub lease: Option<Arc<Lease>>,
+    /// [`Lease::renewal`] of the terms that it was made under.
+    pub renewal: u32,
+    /// What those get whom the lease refuses by these terms, if that is known. Apart, as few answers have it.
+    pub refusal: Option<Box<Refusal<P>>>,
 }
 
 /// Where a ready answer lies. Nobody waits here: who finds it in use by another thread goes on without it.
@@ -177,8 +191,25 @@ impl<P, S: Place<Ready<P>>> Asked<P, S> {
     /// Tells whether the lease that lies ready lets the next job go by `take`, and takes it off. Out of the way of other
     /// answers.
     #[inline(never)]
-    pub fn lets_go(&self, take: impl FnOnce(&Lease) -> bool) -> bool {
-        self.ready.read(|ready| ready.lease.as_deref().map(take)).unwrap_or(false)
+    pub fn lets_go(&self, take: impl FnOnce(&Lease, u32) -> bool) -> bool {
+        self.ready.read(|ready| ready.lease.as_deref().map(|lease| take(lease, ready.renewal))).unwrap_or(false)
+    }
+
+    /// Tells whether the share's word of the lease that lies ready lets the next job go, by the terms that its decision was
+    /// made under.
+    #[inline]
+    pub fn goes_by_share(&self) -> bool {
+        self.lets_go(|lease, renewal| lease.renewal() == renewal && lease.take_share())
+    }
+
+    /// Returns what `share` makes of the refusal that lies ready, if the lease refuses the next job by it. Counted.
+    pub fn refused<D>(&self, share: impl FnOnce(&P) -> D) -> Option<D> {
+        let (decision, row) = self.ready.read(|ready| {
+            let (lease, refusal) = (ready.lease.as_deref()?, ready.refusal.as_deref()?);
+            lease.refuse_share(ready.renewal).then(|| (share(&refusal.decision), refusal.row))
+        })?;
+        self.count_again(row);
+        Some(decision)
     }
 }
 
@@ -379,6 +410,8 @@ mod tests {
             row: Row::of(Reason::BacklogGreen, true),
             kind: Kind::Go,
             lease: None,
+            renewal: 0,
+            refusal: None,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::host::{Answer, Host, Issue, Judged};
 use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
 use crate::lease::{Lease, MILLION, Terms};
 use crate::mode::NEVER;
-use crate::queue::{Kind, Place, Queue, Ready, Slot};
+use crate::queue::{Kind, Place, Queue, Ready, Refusal, Slot};
 use crate::settings::{CircuitSettings, PatternSettings, Settings};
 use crate::table::{Table, in_order};
 use crate::vocabulary::{Priority, Reason};
@@ -378,6 +378,8 @@ fn an_answer_of_a_lease_is_handed_out_and_counted_while_that_lets_jobs_go() {
             row: Row::of(reason, true),
             kind,
             lease: Some(Arc::clone(&lease)),
+            renewal: lease.renewal(),
+            refusal: None,
         });
         let hand_out = |within: bool, now_ns: Result<i64, &'static str>| {
             let taken = world.engine.hand_out(
@@ -395,8 +397,61 @@ fn an_answer_of_a_lease_is_handed_out_and_counted_while_that_lets_jobs_go() {
             assert_eq!(hand_out(true, Err("no clock")), (Err("no clock"), 0));
         }
         assert_eq!([(); 3].map(|()| hand_out(true, Ok(1))), [(Ok(true), 1), (Ok(true), 2), (Ok(false), 2)]);
-        assert_eq!(lease.take_counts(), if kind == Kind::ByShare { (2, 0) } else { (0, 2) });
+        if kind == Kind::ByShare {
+            lease.renew(0, terms);
+            assert_eq!(hand_out(true, Ok(1)), (Ok(false), 2), "it was made under other terms");
+        }
+        assert_eq!(lease.take_counts(), if kind == Kind::ByShare { (2, 0, 0) } else { (0, 2, 0) });
     }
+}
+
+#[test]
+fn a_refusal_of_a_lease_is_handed_out_and_counted_under_the_terms_that_it_was_made_under() {
+    let world = World::new(|_| {});
+    world.queue.put_sample(10, 0, None);
+    let seen = world.decide(Priority::Low, 1);
+    let asked = world.queue.asked(Priority::Low);
+    let lease = Arc::new(Lease::new(0));
+    let half = Terms { share_ppm: MILLION / 2, cap_jobs: 5, ..Terms::default() };
+    lease.renew(0, half);
+    let put = |kind, refusal: Option<Refusal<Seen>>| {
+        asked.ready.put(Ready {
+            decision: seen,
+            epoch: world.engine.switches.epoch(),
+            sample: world.queue.sample_number(),
+            word: world.queue.breaker.word(),
+            until_ns: 9,
+            until_count: u64::MAX,
+            row: Row::of(Reason::AgeShare, true),
+            kind,
+            lease: Some(Arc::clone(&lease)),
+            renewal: lease.renewal(),
+            refusal: refusal.map(Box::new),
+        });
+    };
+    let hand_out = |within: Result<bool, &'static str>| {
+        let within = |until_ns| {
+            assert_eq!(until_ns, 9);
+            within
+        };
+        let refused = world.engine.hand_out_refusal(&world.queue, Priority::Low, |_| (), within);
+        (refused.map(|refused| refused.is_some()), world.count(Priority::Low, Reason::AgeShed))
+    };
+    let refusal = || Refusal { decision: seen, row: Row::of(Reason::AgeShed, false) };
+    assert_eq!(hand_out(Ok(true)), (Ok(false), 0), "no lease lies there");
+    put(Kind::ByLine, Some(refusal()));
+    assert_eq!(hand_out(Ok(true)), (Ok(false), 0), "the line refuses nobody");
+    put(Kind::ByShare, None);
+    assert_eq!(hand_out(Ok(true)), (Ok(false), 0), "what is said is not known");
+    put(Kind::ByShare, Some(refusal()));
+    assert_eq!(hand_out(Ok(false)), (Ok(false), 0));
+    assert_eq!(hand_out(Err("no clock")), (Err("no clock"), 0));
+    assert_eq!(hand_out(Ok(true)), (Ok(true), 1));
+    assert_eq!(hand_out(Ok(true)), (Ok(false), 1), "the next one goes");
+    assert!(lease.offer());
+    lease.renew(0, half);
+    assert_eq!(hand_out(Ok(true)), (Ok(false), 1), "it was made under other terms");
+    assert_eq!(lease.take_counts(), (0, 0, 1));
 }
 
 #[test]

@@ -417,6 +417,59 @@ class TestRefusals:
         assert world.budget.foresee(LOW).zone is zone
 
 
+class TestLent:
+    """What a caller is told has others of its priority decided by the lease."""
+
+    def test_beside_a_refusal_is_what_a_go_is_told_and_the_other_way_round(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, SHUT, attrs.evolve(OPEN, share_ppm=500_000), age_ms=3_000)
+        refused, went = sorted((world.told(LOW) for _ in range(2)), key=lambda it: it.delay_ns, reverse=True)
+        shed, go = (Zone.YELLOW, 3_000_000_000, True, Reason.AGE_SHED), (Zone.YELLOW, 0, False, Reason.AGE_SHARE)
+        for it, own, others in ((refused, shed, go), (went, go, shed)):
+            assert it.other is not None
+            assert (it[:4], it.other[:4], it.other.lease) == (own, others, None)
+            share = world.budget.lease.levels[LOW]
+            until_ns = world.budget.lease.fresh_until_us * 1_000 - 1
+            assert (it.lease, it.patient, it.until_ns, it.renewal) == (share, False, until_ns, share.renewal)
+
+    def test_where_all_fits_there_is_no_refusal(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(OPEN, OPEN, attrs.evolve(OPEN, cap_jobs=1))
+        assert world.told(LOW).other is None
+        refused = world.told(LOW, holds=False)
+        assert (refused.shed, refused.lease) == (True, None)
+
+    @pytest.mark.parametrize("level", [HIGH, MEDIUM])
+    def test_who_goes_by_the_line_is_refused_by_nothing_that_lies_ready(
+        self, make: Callable[..., World], level: int
+    ) -> None:
+        world = make(medium="shed")
+        world.answer(SHUT, SHUT, SHUT)
+        told = world.told(level, 0.5)
+        assert (told.shed, told.other) == (level == MEDIUM, None)
+        world.answer(OPEN, OPEN, OPEN)
+        assert world.told(level).other is None
+
+    def test_without_a_store_each_refusal_is_its_callers_own(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer()
+        while not world.budget.lease.is_safe:
+            world.now_us += TICK_US
+            world.report()
+            world.budget.fail(None)
+        refused = world.told(LOW)
+        assert (refused.shed, refused.lease) == (True, None)
+
+    def test_nothing_is_lent_to_who_looks_or_is_observed(self, make: Callable[..., World]) -> None:
+        world = make()
+        world.answer(SHUT, SHUT, attrs.evolve(OPEN, share_ppm=500_000))
+        world.observes = True
+        told = [world.budget.foresee(LOW), *(world.told(LOW) for _ in range(2))]
+        world.answer()
+        told.append(world.budget.foresee(LOW))
+        assert {it.lease for it in told} == {None}
+
+
 class TestWithoutAStore:
     def test_the_fallback_holds_before_the_first_answer(self, make: Callable[..., World]) -> None:
         world = make()

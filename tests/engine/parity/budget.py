@@ -66,16 +66,23 @@ class FakeBudget:
         return self._by_line(queue_name, priority, due_us)
 
     def foresee(self, queue_name: str, priority: Priority) -> Judged:
+        return self._foresee(queue_name, priority)._replace(lease=None)
+
+    def _foresee(self, queue_name: str, priority: Priority) -> Judged:
         lease = self.lease(queue_name, priority)
         if priority is Priority.LOW:
             goes = lease.share_ppm > 0 and lease.used < max(1, lease.cap_jobs)
-            return self._by_share(queue_name, priority, goes=goes)._replace(lease=None)
-        return self._by_line(queue_name, priority, lease.foresee_us(self.now_us()))._replace(lease=None)
+            return self._by_share(queue_name, priority, goes=goes)
+        return self._by_line(queue_name, priority, lease.foresee_us(self.now_us()))
 
     def _by_share(self, queue_name: str, priority: Priority, *, goes: bool) -> Judged:
-        if goes:
-            return self._goes(queue_name, priority)
-        return Judged(self.zone, 2_000_000_000, True, Reason.AGE_SHED)
+        told = self._goes(queue_name, priority)
+        retry_ns = 2_000_000_000 + self.lease(queue_name, priority).remainder_ppm  # other terms, another delay
+        refused = Judged(self.zone, retry_ns, True, Reason.AGE_SHED)
+        if told.lease is None or told.reason is Reason.AGE_OPEN:
+            return told if goes else refused
+        told, other = (told, refused) if goes else (refused._replace(**_lent(told)), told._replace(lease=None))
+        return told._replace(other=other)
 
     def _by_line(self, queue_name: str, priority: Priority, due_us: int) -> Judged:
         if due_us == 0:
@@ -89,7 +96,11 @@ class FakeBudget:
         lease = self.lease(queue_name, priority)
         reason = Reason.AGE_OPEN if lease.share_ppm >= MILLION else Reason.AGE_SHARE
         until_ns = self.until_ns.get((queue_name, priority), 0)
-        return Judged(self.zone, 0, False, reason, lease, priority is not Priority.LOW, until_ns)
+        return Judged(self.zone, 0, False, reason, lease, priority is not Priority.LOW, until_ns, lease.renewal)
+
+
+def _lent(judged: Judged) -> dict[str, Any]:
+    return {name: getattr(judged, name) for name in ("lease", "patient", "until_ns", "renewal")}
 
 
 class ModelLease:
@@ -101,8 +112,8 @@ class ModelLease:
         self.remainder_ppm = phase_ppm
         self._carry_ppm = self._ahead_ujobs = phase_ppm
         self._burst_ujobs, self._since_us = 2 * MILLION, 0
-        self._tickets = 0
-        self._counts = [0, 0]
+        self._tickets = self.renewal = 0
+        self._counts = [0, 0, 0]
 
     def renew(self, now_us: int, terms: Terms) -> None:
         kept = min(self._ahead(now_us), self._burst_ujobs)
@@ -112,6 +123,7 @@ class ModelLease:
         self._burst_ujobs, self.rate_ujobs_per_s = terms.burst_ujobs, terms.rate_ujobs_per_s
         self.share_ppm, self.cap_jobs, self.remainder_ppm = terms.share_ppm, terms.cap_jobs, terms.remainder_ppm
         self.used = 0
+        self.renewal += 1
 
     def prolong(self) -> None:
         self.used = 0
@@ -148,10 +160,16 @@ class ModelLease:
             self.take_ticket()
         return goes
 
-    def take_counts(self) -> tuple[int, int]:
-        shared, gone = self._counts
-        self._counts = [0, 0]
-        return shared, gone
+    def refuse_share(self, renewal: int) -> bool:
+        if renewal != self.renewal or self.share_ppm == MILLION or self._carries():
+            return False
+        self._counts[2] += 1
+        return not self.offer()
+
+    def take_counts(self) -> tuple[int, int, int]:
+        shared, gone, refused = self._counts
+        self._counts = [0, 0, 0]
+        return shared, gone, refused
 
     def take_ticket(self) -> int:
         self._ahead_ujobs -= MILLION

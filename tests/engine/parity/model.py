@@ -82,10 +82,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Lent:
-    """A go by which a lease may let further jobs go, while nothing of what it was told on has changed."""
+    """What a lease may tell further jobs, while nothing of what it was told on has changed."""
 
     answer: Answer
+    refusal: Answer | None
     lease: AnyLease
+    renewal: int
     by_line: bool
     until_ns: int
     told_on: tuple[object, ...]
@@ -157,12 +159,14 @@ class DecisionModel:
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
         self.budget = FakeBudget(ModelLease, now_ns)
-        self.let_go = 0  # by leases, without asking
+        self.let_go = self.refused = 0  # by leases, without asking
+        self.impatient = False  # the caller of now
         self.epoch = 0  # of all that voids what is lent
 
     # Deciding.
 
     def suggest_throttle(self, priority: Priority | str, queue_name: str) -> Answer:
+        self.impatient = True
         answer, queue = self._look(priority, queue_name)
         return self._give(self._admitted(answer, queue))
 
@@ -201,7 +205,8 @@ class DecisionModel:
                 return self._fallback(priority, name, Reason.UNTRACKED)
         return Answer(priority, name, Reason.COLD_START)
 
-    def plan(self, priority: Priority | str, queue_name: str) -> Answer:
+    def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> Answer:
+        self.impatient = impatient
         answer, queue = self._look(priority, queue_name)
         if answer.delay_ns > 0 and queue is not None and not self._of(answer.queue_name, "observe"):
             return answer
@@ -314,16 +319,25 @@ class DecisionModel:
             if judged.lease is not None and queue.breaker.state == CLOSED:
                 # No longer than a sample is believed: the queue's use is noted when the budget is asked.
                 until_ns = min(judged.until_ns, self.now_ns() + self.settings.cache_ttl_ns)
-                queue.lent[priority] = Lent(answer, judged.lease, judged.patient, until_ns, told_on)
+                other = None if judged.other is None else self._told(priority, name, queue, judged.other)
+                go, refusal = (other, answer) if judged.shed else (answer, other)
+                assert go is not None
+                lent = Lent(go, refusal, judged.lease, judged.renewal, judged.patient, until_ns, told_on)
+                queue.lent[priority] = lent
             return answer
         lent = queue.lent[priority]
         now_ns = self.now_ns()
-        goes = lent.lease.take_saved(now_ns // 1_000) if lent.by_line else lent.lease.take_share()
-        assert goes
         assert now_ns <= lent.until_ns
         assert lent.told_on == told_on
-        self.let_go += 1
-        return lent.answer
+        if lent.lease.take_saved(now_ns // 1_000) if lent.by_line else lent.lease.take_share():
+            self.let_go += 1
+            return lent.answer
+        # To jobs that others decide about it may tell nothing: only who would be refused now, and cannot wait.
+        assert self.impatient
+        assert lent.refusal is not None
+        assert lent.lease.refuse_share(lent.renewal)
+        self.refused += 1
+        return lent.refusal
 
     @staticmethod
     def _told(priority: Priority, name: str, queue: Queue, judged: Judged) -> Answer:

@@ -7,6 +7,7 @@ the counts and the samples; between the engines, with every argument of every de
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -292,9 +293,9 @@ class Life(RuleBasedStateMachine):
         self.decide(lambda engine, _: engine.suggest_throttle(priority, name))
         self.decide(lambda engine, _: engine.plan(priority, name))
 
-    @rule(priority=priorities, name=names)
-    def plan(self, priority: Any, name: str) -> None:
-        answers = self.decide(lambda engine, _: engine.plan(priority, name))
+    @rule(priority=priorities, name=names, impatient=st.booleans())
+    def plan(self, priority: Any, name: str, impatient: bool = False) -> None:
+        answers = self.decide(lambda engine, _: engine.plan(priority, name, impatient))
         if isinstance(answers[-1], Answer) and not answers[-1].shed:
             self.planned.append(answers)
 
@@ -336,17 +337,19 @@ class Life(RuleBasedStateMachine):
             subject.host.long_ways = 0
 
     def _run(self, gates: Answers | None, priority: Any, name: str, outcome: str) -> None:
+        key = priority, name
         if gates is None:
             self.all(lambda engine: engine.run(priority, name, _job(engine, name, outcome), "ha", times=2))
         else:
-            self.each(lambda engine, gate: self._pass(gate, engine, priority, name, outcome), (*gates, None))
-
-    @staticmethod
-    def _pass(gate: Any, engine: Any, priority: Any, name: str, outcome: str) -> Answers:
-        job = _job(engine, name, outcome)
-        if gate is None:
-            return engine.suggest_throttle(priority, name), engine.run(priority, name, job, "ha", times=2)
-        return gate.suggest(), gate.run(job, "ha", times=2)
+            # One after the other: one call of an engine asks its budget once at most, so it is known of which it was.
+            given = (*gates, None)
+            self.each(lambda engine, gate: (gate.suggest if gate else partial(engine.suggest_throttle, *key))(), given)
+            self.each(
+                lambda engine, gate: (gate.run if gate else partial(engine.run, *key))(
+                    _job(engine, name, outcome), "ha", times=2
+                ),
+                given,
+            )
 
     # Outcomes.
 
@@ -517,6 +520,14 @@ class Life(RuleBasedStateMachine):
         self.budgets(use)
         self.suggest(priority, name, 1)
 
+    @rule(name=names | st.just(AGED), share_ppm=st.sampled_from([0, 300_000, 999_999]), jobs=st.integers(1, 8))
+    def press(self, name: str, share_ppm: int, jobs: int) -> None:
+        """Have most LOW jobs refused, or few."""
+        granted = Terms(share_ppm, 100, 0, 0, 0, 0, share_ppm)
+        self.budgets(lambda budget: budget.renew(name, Priority.LOW, granted, SECOND))
+        self.suggest(Priority.LOW, name, jobs)
+        self.plan(Priority.LOW, name, impatient=True)
+
     @rule(zone=st.sampled_from([None, *Zone]), is_safe=st.sampled_from([False, False, True]))
     def tell_of_the_age(self, zone: Zone | None, is_safe: bool) -> None:
         def tell(budget: FakeBudget) -> None:
@@ -589,7 +600,8 @@ class Life(RuleBasedStateMachine):
                 self._compare_queue(engine, name)
         self.budgets(_shown)
         self.happened["let go by a lease"] += model.let_go
-        model.let_go = 0
+        self.happened["refused by a lease"] += model.refused
+        model.let_go = model.refused = 0
 
     def _compare_queue(self, engine: Engine, name: str) -> None:
         breaker, expected = engine.breaker(name, False), self.model.breaker(name, False)
@@ -617,7 +629,7 @@ def _shown(budget: FakeBudget) -> object:
     now_us = budget.now_us()
     return {
         key: (
-            *(lease.share_ppm, lease.cap_jobs, lease.used, lease.rate_ujobs_per_s, lease.remainder_ppm),
+            *(lease.share_ppm, lease.cap_jobs, lease.used, lease.rate_ujobs_per_s, lease.remainder_ppm, lease.renewal),
             *(lease.foresee_us(now_us), lease.take_counts()),
         )
         for key, lease in budget.leases.items()
@@ -670,4 +682,5 @@ def test_nobody_can_tell_them_apart(engine_modules: Mapping[str, EngineModule]) 
     assert {event for event in EVENTS if happened[event] < 50} == set(), happened
     assert happened["1 to 2"] >= 200, happened
     assert happened["let go by a lease"] >= 500, happened
+    assert happened["refused by a lease"] >= 500, happened
     assert 500 <= happened["long way"] <= len(engine_modules) * happened["job"] - 500, happened

@@ -47,7 +47,7 @@ def test_vectors_reach_everything() -> None:
     # A second queue, for which there is no room, is the machine's to try, and so are queues whose age is held.
     assert {reason for reason in Reason if reasons[reason] < 10} == {Reason.UNTRACKED, *AGE_REASONS}, reasons
     told = Counter((step[1], bool(step[3])) for life in read("lease") for step in life["steps"])
-    asked = ("offer", "offer_stale", "is_used_up", "take_share", "take_saved", "due_in", "foresee")
+    asked = ("offer", "offer_stale", "is_used_up", "take_share", "refuse_share", "take_saved", "due_in", "foresee")
     assert min(told[act, answer] for act in asked for answer in (False, True)) >= 10, told
     counts = [step[3] for life in read("lease") for step in life["steps"] if step[1] == "take_counts"]
     assert min(sum(map(bool, column)) for column in zip(*counts, strict=True)) >= 10, counts

@@ -161,7 +161,7 @@ class Budget:
                 delay_us = min(due_us, self._replies.most_us(level))
                 return self._replies.goes(level, waited=delay_us > 0)._replace(delay_ns=delay_us * _NS, lease=None)
             goes = due_us == 0 if lease.is_safe else share.share_ppm > 0 and share.used < max(1, share.cap_jobs)
-            return self._replies.goes(level)._replace(lease=None) if goes else self._replies.refuses(level, None)
+            return (self._replies.goes(level) if goes else self._replies.refuses(level, None))._replace(lease=None)
 
     @property
     def answer(self) -> Answer | None:
@@ -436,4 +436,4 @@ class Budget:
         if not goes:
             lease.let_go_anyway(level, jobs)
         self._asks()
-        return self._replies.goes(level)._replace(lease=None) if goes else self._replies.refuses(level, None)
+        return (self._replies.goes(level) if goes else self._replies.refuses(level, None))._replace(lease=None)

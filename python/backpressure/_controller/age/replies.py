@@ -86,16 +86,17 @@ class Replies:
         judged = Judged(self.zone(), 0, False, self._reason(Reason.AGE_WAIT if waited else reason))
         if lease.is_safe or waited:
             return judged
-        return judged._replace(lease=share, patient=level != _LOW, until_ns=lease.fresh_until_us * _NS - 1)
+        other = self._sheds() if level == _LOW and reason is Reason.AGE_SHARE else None
+        return self._lent(judged, level, other)
 
     def refuses(self, level: int, limit_us: int | None) -> Judged:
         """Refuse a job, LOW for good and MEDIUM until later: by a delay that is longer than its caller waits."""
-        budget = self.law.budget
-        age_ms = budget.target_ms if self.answer is None else self.answer.age_ms
-        retry_us = int(min(max(age_ms, budget.tick_ms), 60_000) * self._uniform(500, 1_500))
         if level == _LOW or self.law.sheds_medium:
-            return Judged(self.zone(), retry_us * _NS, True, Reason.AGE_SHED)
-        retry_us = max(retry_us, (limit_us or 0) + SLACK_US)
+            shed = self._sheds()
+            if level != _LOW or self._lease.is_safe or self._lease.levels[level].share_ppm >= MILLION:
+                return shed
+            return self._lent(shed, level, Judged(shed.zone, 0, False, Reason.AGE_SHARE))
+        retry_us = max(self._retry_us(), (limit_us or 0) + SLACK_US)
         return Judged(self.zone(), retry_us * _NS, False, self._reason(Reason.AGE_WAIT))
 
     def turn_in(self, delay_us: int) -> Judged:
@@ -116,6 +117,24 @@ class Replies:
         """Return what holds without an answer and without a rate of a process by itself."""
         fallback = self._fallback()
         return Judged(None, fallback.fallback_ns[_LOW - level], False, fallback.fallback_reason)
+
+    def _sheds(self) -> Judged:
+        return Judged(self.zone(), self._retry_us() * _NS, True, Reason.AGE_SHED)
+
+    def _retry_us(self) -> int:
+        """Return when another attempt makes sense: after the age, half of it more or less, by chance."""
+        budget = self.law.budget
+        age_ms = budget.target_ms if self.answer is None else self.answer.age_ms
+        return int(min(max(age_ms, budget.tick_ms), 60_000) * self._uniform(500, 1_500))
+
+    def _lent(self, judged: Judged, level: int, other: Judged | None) -> Judged:
+        """Have further jobs decided by the lease for as long as that is fresh."""
+        lease = self._lease
+        share = lease.levels[level]
+        until_ns = lease.fresh_until_us * _NS - 1
+        return judged._replace(
+            lease=share, patient=level != _LOW, until_ns=until_ns, renewal=share.renewal, other=other
+        )
 
     def _reason(self, reason: Reason) -> Reason:
         return Reason.AGE_SAFE if self._lease.is_safe else reason

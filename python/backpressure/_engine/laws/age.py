@@ -26,7 +26,10 @@ class Judged(NamedTuple):
         reason: why, as the decision and its count tell.
         lease: by what further jobs of the same priority may go without asking; ``None``: each is to ask.
         patient: whether they go by the line's word, not by the share's.
-        until_ns: last monotonic instant at which they may. Only beside a go, as is the lease.
+        until_ns: last monotonic instant at which they may.
+        renewal: of the lease, by whose terms this was said.
+        other: what jobs are told by the same terms whom the share's word does not treat as this one, if that is
+            known: a refusal beside a go, a go beside a refusal. Without it a refusal is this job's alone.
     """
 
     zone: Zone | None
@@ -36,6 +39,8 @@ class Judged(NamedTuple):
     lease: AnyLease | None = None
     patient: bool = False
     until_ns: int = 0
+    renewal: int = 0
+    other: Judged | None = None
 
     def goes(self) -> bool:
         """Tell whether the job may be enqueued at once."""

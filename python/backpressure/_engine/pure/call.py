@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from backpressure._engine.laws.age import AgeLaw, Judged
 from backpressure._engine.pure.breaker import Ticket
 from backpressure._engine.pure.draft import Draft
-from backpressure._engine.pure.queue import Computed, Delay, Leased, Ready
+from backpressure._engine.pure.queue import Computed, Delay, Leased, Ready, Refusal
 from backpressure._engine.sync import ForkLock
 from backpressure._engine.word import CLOSED, OPEN, generation_of, is_forced, state_of
 from backpressure._model.decision import issued
@@ -36,11 +36,14 @@ class Ask(NamedTuple):
 
     Attributes:
         admit: whether a caller that is to wait is admitted and counted at once, before it has waited.
+        impatient: whether the caller waits neither for an answer nor for its turn, so that a lease's refusal that lies
+            ready is its own.
         may_read: whether the caller can read the queue where there is no good sample of it.
         cold: what such a read ended with, if the call is to be answered with that.
     """
 
     admit: bool
+    impatient: bool = False
     may_read: bool = True
     cold: Reason | None = None
 
@@ -213,13 +216,13 @@ class Call:
 
     def _judged(self, judged: Judged, sample: Sample | None) -> Draft:
         """Return what the budget of a queue whose age is held says."""
-        zone, delay_ns, shed, reason, lease, patient, fresh_until_ns = judged
-        until_ns = None
-        if lease is not None:
-            # As for a refusal: an answer that lies ready does not note that its queue is asked for.
-            until_ns = min(fresh_until_ns, self._now_ns + self._mode.settings.cache_ttl_ns)
         backlog = None if sample is None else sample.backlog
-        return Draft(reason, delay_ns, shed, zone, backlog, until_ns=until_ns, lease=lease, patient=patient)
+        draft = Draft(judged.reason, judged.delay_ns, judged.shed, judged.zone, backlog)
+        if judged.lease is None:
+            return draft
+        # As for a refusal: an answer that lies ready does not note that its queue is asked for.
+        until_ns = min(judged.until_ns, self._now_ns + self._mode.settings.cache_ttl_ns)
+        return draft._replace(until_ns=until_ns, lent=judged)
 
     def _stale(self, sample: Sample, age_ns: int, by_law: Callable[[Sample], Advice]) -> Draft:
         """Return what a sample that is not believed any more advises: less and less, until it is the fallback."""
@@ -358,12 +361,16 @@ class Call:
             self._table.look_at_count(self._priority, queue.name)
             return
         (word, sample), counters = kept, queue.counters[self._index]
-        goes = observed or not draft.shed
-        row = counters.row(draft.reason, goes=goes)
+        goes, reason = observed or not draft.shed, draft.reason
         delay: Delay | Leased | None = None
-        if draft.lease is not None:
-            delay = Leased(draft.lease, draft.patient)
-        elif draft.delay_ns > 0 and not draft.shed:
+        if draft.lent is not None:
+            leased = self._leased(decision, draft, draft.lent, word, observed=observed)
+            if leased is None:
+                return
+            decision, reason, delay = leased
+            goes = True
+        row = counters.row(reason, goes=goes)
+        if delay is None and draft.delay_ns > 0 and not draft.shed:
             answer = decision._answer  # noqa: SLF001 - it was just made of it
             delay = Delay(answer, draft.delay_ns, counters, row, lets_go=observed)
         ready = Ready(
@@ -380,3 +387,23 @@ class Call:
             last_count=draft.until_count - 1,
         )
         self._table.keep(self._priority, ready)
+
+    def _leased(
+        self, decision: ThrottleDecision, draft: Draft, lent: Judged, word: int, *, observed: bool
+    ) -> tuple[ThrottleDecision, Reason, Leased] | None:
+        """Return what lies ready where a lease is lent: the decision of a go, its reason, and what jobs go by.
+
+        ``None`` if no go is known.
+        """
+        lease, other, queue = lent.lease, lent.other, self._queue
+        if lease is None or (lent.shed and other is None):
+            return None
+        if other is None:
+            return decision, lent.reason, Leased(lease, lent.renewal, lent.patient, None)
+        told = Draft(other.reason, other.delay_ns, other.shed, other.zone, draft.backlog)
+        answer = told.answer(self._host, self._priority, queue.name, observes=observed)
+        ticket = None if other.shed else Ticket(generation_of(word), self._now_ns, probe=False)
+        made = issued(answer, self._now_ns, ticket)
+        go, goes, refused, refuses = (made, other, decision, lent) if lent.shed else (decision, lent, made, other)
+        row = queue.counters[self._index].row(refuses.reason, goes=observed)
+        return go, goes.reason, Leased(lease, lent.renewal, lent.patient, Refusal(refused, row.count))

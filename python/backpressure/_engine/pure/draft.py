@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backpressure._model.decision import issued
 
 if TYPE_CHECKING:
-    from backpressure._age.lease import AnyLease
     from backpressure._engine.border import Host
+    from backpressure._engine.laws.age import Judged
     from backpressure._model.decision import Answer, ThrottleDecision
     from backpressure._model.vocabulary import Priority, Reason, Zone
 
@@ -20,7 +20,7 @@ class Draft(NamedTuple):
     `finished` is what decisions are made of, where that was computed before; in observe mode, what that makes of it.
     `until_count` is the count of its priority's like answers up to which it stays true.
     `forced` is the refusal of a circuit that is held open by hand, which observe mode keeps to.
-    `lease` is what further jobs may go by, see `Judged`; until `until_ns`.
+    `lent` has the lease that further jobs may go by until `until_ns`.
     """
 
     reason: Reason
@@ -33,8 +33,7 @@ class Draft(NamedTuple):
     until_ns: float | None = None
     until_count: float = math.inf
     forced: bool = False
-    lease: AnyLease | None = None
-    patient: bool = False
+    lent: Judged | None = None
 
     def answer(
         self, host: Host, priority: Priority, queue_name: str, *, observes: bool, retry_at_ns: int | None = None

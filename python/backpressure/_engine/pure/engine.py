@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from backpressure._model.arguments import MaxWait
     from backpressure._model.decision import ThrottleDecision
 
-_SUGGEST = Ask(admit=True)
+_SUGGEST = Ask(admit=True, impatient=True)
 _PLAN = Ask(admit=False)
+_PLAN_IMPATIENTLY = Ask(admit=False, impatient=True)
 
 
 class Engine(Switches, Uncopied):
@@ -109,12 +110,12 @@ class Engine(Switches, Uncopied):
             draft = Draft(Reason.COLD_START)
         return draft, None
 
-    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
-        ready = self._find_ready(priority, queue_name)
+    def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> ThrottleDecision:
+        ready, ask = self._find_ready(priority, queue_name), _PLAN_IMPATIENTLY if impatient else _PLAN
         if ready is None:
-            return self._decide(priority, queue_name, _PLAN)
+            return self._decide(priority, queue_name, ask)
         if ready.delay is not None:
-            return self._issue(ready, ready.delay, priority, queue_name, _PLAN)
+            return self._issue(ready, ready.delay, priority, queue_name, ask)
         if next(ready.count) >= ready.last_count:
             ready.until_ns = -math.inf
         return ready.decision
@@ -161,11 +162,13 @@ class Engine(Switches, Uncopied):
     def _issue(
         self, ready: Ready, delay: Delay | Leased, priority: Priority | str, queue_name: str, ask: Ask
     ) -> ThrottleDecision:
-        """Make a decision of a delay that lies ready, or hand out that of a lease that lets the job go."""
+        """Make a decision of a delay that lies ready, or hand out that of a lease, if this decides by itself."""
         now_ns = self.now_ns()
         if now_ns > ready.until_ns:
             return self._decide(priority, queue_name, ask)
         if isinstance(delay, Leased):
+            if ask.impatient and (refused := delay.refuses()) is not None:
+                return refused
             if not delay.goes(now_ns):
                 return self._decide(priority, queue_name, ask)
             next(ready.count)

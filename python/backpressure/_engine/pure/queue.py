@@ -69,15 +69,40 @@ class Delay(NamedTuple):
     lets_go: bool
 
 
+class Refusal(NamedTuple):
+    """What a lease refuses with.
+
+    Attributes:
+        decision: what callers get.
+        tally: counts it.
+    """
+
+    decision: ThrottleDecision
+    tally: Iterator[int]
+
+
 class Leased(NamedTuple):
-    """What lets each caller go, or else has it ask: see `Judged`."""
+    """What lets each caller go, or refuses it if it will not wait, or else has it ask: see `Judged`."""
 
     lease: AnyLease
+    renewal: int
     patient: bool
+    refusal: Refusal | None
 
     def goes(self, now_ns: int) -> bool:
         """Tell whether the next job may go, which is then taken off."""
-        return self.lease.take_saved(now_ns // 1_000) if self.patient else self.lease.take_share()
+        lease = self.lease
+        if self.patient:
+            return lease.take_saved(now_ns // 1_000)
+        return lease.renewal == self.renewal and lease.take_share()
+
+    def refuses(self) -> ThrottleDecision | None:
+        """Return what the next job gets if it is refused, which is then counted."""
+        refusal = self.refusal
+        if refusal is None or not self.lease.refuse_share(self.renewal):
+            return None
+        next(refusal.tally)
+        return refusal.decision
 
 
 class Ready:

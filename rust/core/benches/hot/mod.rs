@@ -76,6 +76,8 @@ fn ready() -> Ready<u64> {
         row: Row::of(Reason::BacklogGreen, true),
         kind: Kind::Go,
         lease: None,
+        renewal: 0,
+        refusal: None,
     }
 }
 
@@ -165,7 +167,7 @@ fn counters() -> Vec<Case> {
     ]
 }
 
-/// An offer by the share, and one that goes by itself; a ticket whose job goes at once, and one whose caller is told how
+/// An offer by the share, one that goes by itself and one that is refused so; a ticket whose job goes at once, and one whose caller is told how
 /// long to wait.
 fn lease() -> Vec<Case> {
     let shared = Lease::new(0);
@@ -177,10 +179,13 @@ fn lease() -> Vec<Case> {
         lease.renew(0, Terms { share_ppm, cap_jobs, rate_ujobs_per_s, ..Terms::default() });
         lease
     });
+    let refusing = Lease::new(0);
+    refusing.renew(0, Terms { share_ppm: 1, cap_jobs: MOST_USED, ..Terms::default() });
     let ticket = |lease: &Lease| lease.due_in_us(lease.take_ticket(), black_box(1_000_000));
     vec![
         case("lease_offer", move || black_box(&offered).offer()),
         case("lease_take_share", move || black_box(&shared).take_share()),
+        case("lease_refuse_share", move || black_box(&refusing).refuse_share(black_box(1))),
         case("lease_take_saved", move || black_box(&saved).take_saved(black_box(1_000_000))),
         case("lease_ticket_goes", move || ticket(black_box(&going))),
         case("lease_ticket_waits", move || ticket(black_box(&waiting))),

@@ -41,9 +41,11 @@ pub struct Lease {
     line: AtomicU64,
     granted: [ArcSwap<Granted>; 2],
     renewing: Mutex<()>,
-    // Jobs that went by `take_share` and `take_saved`, until they are fetched. Relaxed: they count, and order nothing.
+    // Jobs that went by `take_share` and `take_saved`, and those refused by `refuse_share`, until they are fetched.
+    // Relaxed: they count, and order nothing.
     shared: AtomicU64,
     gone: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Lease {
@@ -61,6 +63,7 @@ impl Lease {
             renewing: Mutex::new(()),
             shared: AtomicU64::new(0),
             gone: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -105,9 +108,28 @@ impl Lease {
         goes
     }
 
-    /// Returns how many jobs went by [`Self::take_share`] and [`Self::take_saved`] since this was last asked.
-    pub fn take_counts(&self) -> (u64, u64) {
-        (self.shared.swap(0, Ordering::Relaxed), self.gone.swap(0, Ordering::Relaxed))
+    /// Takes the refusal that [`Self::offer`] would give under terms with this [`Self::renewal`], and tells so; else
+    /// nothing has happened, and the offer is to be decided.
+    ///
+    /// Of terms by which all fits no offer is refused here: whoever decides has it wait for an answer.
+    pub fn refuse_share(&self, renewal: u32) -> bool {
+        let refuses = self.step_share(|word, terms| {
+            let (next, goes) = offered(word, terms);
+            let refuses = !goes && terms.share_ppm < MILLION && terms.renewal == u64::from(renewal);
+            if refuses { (next, true) } else { (word, false) }
+        });
+        if refuses {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        refuses
+    }
+
+    /// Returns how many jobs went by [`Self::take_share`] and [`Self::take_saved`], and how many were refused by
+    /// [`Self::refuse_share`], since this was last asked.
+    pub fn take_counts(&self) -> (u64, u64, u64) {
+        let [shared, gone, refused] =
+            [&self.shared, &self.gone, &self.refused].map(|count| count.swap(0, Ordering::Relaxed));
+        (shared, gone, refused)
     }
 
     /// Tells whether an offer may go that nobody answers in time: by old terms, of which one job is left.
@@ -193,6 +215,12 @@ impl Lease {
     pub fn cap_jobs(&self) -> u64 {
         let (share, terms) = self.share_under(self.share.load(Ordering::Acquire));
         cap(share, terms)
+    }
+
+    /// Returns the last bits of the number of the terms that hold of the share.
+    pub fn renewal(&self) -> u32 {
+        let terms = ShareTerms::unpack(self.share_terms.load(Ordering::Relaxed));
+        u32::try_from(terms.renewal).unwrap_or(u32::MAX) // 22 bits fit
     }
 
     /// Returns the line's word.

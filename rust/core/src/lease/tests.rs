@@ -67,7 +67,7 @@ fn where_the_lease_lets_none_go_by_itself_nothing_has_happened() {
         let lease = lease(terms);
         let before = (lease.share(), lease.line());
         assert_eq!((lease.take_share(), lease.take_saved(0)), (false, false));
-        assert_eq!((lease.share(), lease.line(), lease.take_counts()), (before.0, before.1, (0, 0)));
+        assert_eq!((lease.share(), lease.line(), lease.take_counts()), (before.0, before.1, (0, 0, 0)));
     }
 }
 
@@ -88,10 +88,54 @@ fn each_that_goes_by_itself_is_counted_until_that_is_fetched() {
     assert!(lease.take_share());
     assert!(lease.offer(), "counted by who asked");
     assert_eq!([(); 3].map(|()| lease.take_saved(0)), [true, true, false]);
-    assert_eq!((lease.take_counts(), lease.take_counts()), ((1, 2), (0, 0)));
+    assert_eq!((lease.take_counts(), lease.take_counts()), ((1, 2, 0), (0, 0, 0)));
     assert!(lease.take_share());
     lease.renew(0, ALL_FITS);
-    assert_eq!(lease.take_counts(), (1, 0));
+    assert_eq!(lease.take_counts(), (1, 0, 0));
+}
+
+#[test]
+fn what_is_refused_by_itself_is_what_an_offer_would_be() {
+    for (share_ppm, cap_jobs) in [(0, 9), (1, 9), (250_000, 9), (999_999, 100), (250_000, 0), (999_999, 2)] {
+        let [alone, asked] = [(); 2].map(|()| lease(Terms { share_ppm, cap_jobs, ..ALL_FITS }));
+        let renewal = alone.renewal();
+        let mut refused = 0;
+        for _ in 0..300 {
+            let goes = asked.offer();
+            refused += u64::from(!goes);
+            assert_eq!(alone.refuse_share(renewal), !goes);
+            assert_eq!(goes && alone.offer(), goes);
+            assert_eq!(alone.share(), asked.share());
+        }
+        assert_eq!((alone.take_counts(), alone.take_counts()), ((0, 0, refused), (0, 0, 0)));
+    }
+}
+
+#[test]
+fn where_the_lease_refuses_none_by_itself_nothing_has_happened() {
+    let goes = lease(Terms { share_ppm: MILLION / 2, ..ALL_FITS });
+    goes.offer();
+    let used_up = lease(Terms { cap_jobs: 1, ..ALL_FITS });
+    used_up.offer();
+    let none_fits = lease(Terms { share_ppm: 0, ..ALL_FITS });
+    for (lease, renewal) in [(goes, 1), (used_up, 1), (lease(ALL_FITS), 1), (none_fits, 0)] {
+        let before = lease.share();
+        assert!(!lease.refuse_share(renewal));
+        assert_eq!((lease.share(), lease.take_counts()), (before, (0, 0, 0)));
+    }
+}
+
+#[test]
+fn terms_are_told_from_the_last_ones() {
+    let lease = Lease::new(0);
+    let renewals = [(); 3].map(|()| {
+        let before = lease.renewal();
+        lease.renew(0, Terms::default());
+        assert_ne!(lease.renewal(), before);
+        assert_eq!((lease.refuse_share(before), lease.refuse_share(lease.renewal())), (false, true));
+        before
+    });
+    assert_eq!(renewals, [0, 1, 2]);
 }
 
 #[test]

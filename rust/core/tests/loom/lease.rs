@@ -65,7 +65,7 @@ fn what_a_lease_lets_go_by_itself_goes_once_and_is_counted_once() {
             [Lease::take_share, Lease::take_share, |lease| renew(lease, Terms { cap_jobs: 2, ..ONE_FITS })],
         );
         let went = count(&went);
-        assert_eq!(lease.take_counts(), (went as u64, 0));
+        assert_eq!(lease.take_counts(), (went as u64, 0, 0));
         let after = [(); 3].map(|()| lease.take_share());
         (went, count(&after))
     });
@@ -81,6 +81,38 @@ fn an_offer_and_what_the_lease_lets_go_by_itself_share_what_is_carried() {
             race(&lease, [|lease: &Lease| lease.take_share(), |lease| lease.offer(), |lease| renew(lease, HALF)]);
         assert_eq!(lease.take_counts().0, u64::from(went[0]));
         (went[0], went[1])
+    });
+}
+
+#[test]
+fn an_offer_and_what_the_lease_refuses_by_itself_share_what_is_carried() {
+    // Of two halves the first is refused, and the second goes, whoever comes first.
+    assert_ends([(false, false), (true, true)], || {
+        let lease = lease(HALF);
+        let told = race(&lease, [|lease: &Lease| lease.refuse_share(1), |lease| lease.offer()]);
+        assert_eq!(lease.take_counts(), (0, 0, u64::from(told[0])));
+        assert_eq!(lease.share().carry_ppm, if told[0] { 0 } else { MILLION / 2 });
+        (told[0], told[1])
+    });
+}
+
+#[test]
+fn what_the_lease_refuses_by_itself_is_refused_by_the_terms_that_were_meant() {
+    assert_ends([(false, true), (true, true)], || {
+        let lease = lease(HALF);
+        let refused = race(
+            &lease,
+            [
+                |lease: &Lease| lease.refuse_share(1),
+                |lease| {
+                    lease.renew(0, Terms { share_ppm: MILLION / 4, ..HALF });
+                    lease.refuse_share(2)
+                },
+            ],
+        );
+        let carried = MILLION / 2 * u64::from(refused[0]) + MILLION / 4 * u64::from(refused[1]);
+        assert_eq!((lease.share().carry_ppm, lease.take_counts().2), (carried, count(&refused) as u64));
+        (refused[0], refused[1])
     });
 }
 

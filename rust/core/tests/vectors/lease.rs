@@ -26,6 +26,7 @@ fn act(lease: &Lease, now_us: i64, act: &str, arguments: &Value) -> Value {
         "take_ticket" => json!(lease.take_ticket()),
         "take_saved" => json!(lease.take_saved(now_us)),
         "take_share" => json!(lease.take_share()),
+        "refuse_share" => json!(lease.refuse_share(u32::try_from(integer(first)).expect("a renewal"))),
         "take_counts" => json!(lease.take_counts()),
         "due_in" => json!(lease.due_in_us(u32::try_from(integer(first)).expect("a ticket"), now_us)),
         "foresee" => json!(lease.foresee_us(now_us)),
