@@ -227,7 +227,8 @@ class Admission:
     def _plan(self, job: BatchJob) -> ThrottleDecision:
         """Decide where an age may be held."""
         with asking(Turn(job.max_wait, patient=job.patient, holds=self.may_wait(), delays=True)) as turn:
-            decision = self._engine.plan(job.priority, job.queue_name)
+            impatient = self.budgets.is_impatient(job.priority, job.queue_name, turn)
+            decision = self._engine.plan(job.priority, job.queue_name, impatient)
         self.budgets.settle(decision, turn)
         return decision
 

@@ -91,10 +91,10 @@ class AsyncHost(JobHost):
         await self._read(queue_name, wait)
         return self._settled(self.engine.suggest_throttle, priority, queue_name)
 
-    async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+    async def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> ThrottleDecision:
         """Decide; see `backpressure._engine.border.Engine.plan`."""
         try:
-            return self.engine.plan(priority, queue_name)
+            return self.engine.plan(priority, queue_name, impatient)
         except _UnreadError as unread:
             queue_name, wait = unread.queue_name, unread.wait
         await self._read(queue_name, wait)

@@ -36,9 +36,9 @@ _INSIDE = frozenset({"backpressure", "contextlib"})
 class JobHost(ControllerHost):
     """What jobs of both controllers share: coroutine functions can be decorated with either."""
 
-    async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+    async def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> ThrottleDecision:
         """Decide; see `backpressure._engine.border.Engine.plan`."""
-        return self.engine.plan(priority, queue_name)
+        return self.engine.plan(priority, queue_name, impatient)
 
     async def plan_async(
         self,
@@ -55,8 +55,9 @@ class JobHost(ControllerHost):
             return await self.plan(priority, queue_name)
         with asking(Turn(max_wait, patient=patient, holds=True, delays=delays, jobs=jobs)) as turn:
             while True:
+                impatient = self.budgets.is_impatient(priority, queue_name, turn)
                 try:
-                    decision = await self.plan(priority, queue_name)
+                    decision = await self.plan(priority, queue_name, impatient)
                 except HeldError as error:
                     held = error
                 else:
@@ -160,8 +161,9 @@ class BlockingHost(JobHost):
             return self.engine.plan(priority, queue_name)
         with asking(Turn(max_wait, patient=patient, holds=not in_event_loop(), delays=delays, jobs=jobs)) as turn:
             while True:
+                impatient = self.budgets.is_impatient(priority, queue_name, turn)
                 try:
-                    decision = self.engine.plan(priority, queue_name)
+                    decision = self.engine.plan(priority, queue_name, impatient)
                 except HeldError as error:
                     held = error
                 else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from backpressure import (
@@ -20,13 +22,17 @@ from backpressure import (
     ConfigurationError,
     ControllerStoppedError,
     InMemoryStatsProvider,
+    InvalidPriorityError,
+    InvalidQueueError,
     JobShedError,
+    Priority,
     QueueConfig,
     Reason,
     StatsUnavailableError,
     ThrottledError,
 )
 from backpressure._age.protocol import MILLION, Answer, Terms
+from backpressure._engine.totals import REASONS
 from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
@@ -205,6 +211,140 @@ class TestWays:
         with BackpressureController(held, Provider(store), _engine=engine_name) as controller:
             assert controller.suggest_throttle("low", "mail").reason is Reason.AGE_OPEN
             assert controller.suggest_throttle("low", "other").reason is Reason.BACKLOG_GREEN
+
+
+PRESSED = Terms(1_000, 1_000, 100 * MILLION, 2 * MILLION, 0, 0, 0)  # of the impatient one in 1,000 goes
+
+
+def _shed(call: Callable[[], object]) -> None:
+    with pytest.raises(JobShedError) as refused:
+        call()
+    assert (refused.value.reason, str(refused.value.priority)) == (Reason.AGE_SHED, "low")
+
+
+def _enter(slot: Any) -> None:
+    with slot:
+        pass
+
+
+def _batch(controller: BackpressureController, **how: Any) -> None:
+    (outcome,) = controller.process_batch([BatchJob("low", "mail", int, **how)]).outcomes
+    assert outcome.status == "shed"
+
+
+# What an impatient LOW job may come by.
+IMPATIENT: dict[str, Callable[[BackpressureController], object]] = {
+    "suggest": lambda it: it.suggest_throttle("low", "mail"),
+    "gate's suggest": lambda it: it.gate(Priority.LOW, "mail").suggest(),
+    "run": lambda it: _shed(lambda: it.run("low", "mail", int)),
+    "run, max_wait 0": lambda it: _shed(lambda: it.run(Priority.LOW, "mail", int, max_wait=0)),
+    "run, short max_wait": lambda it: _shed(lambda: it.run("low", "mail", int, max_wait=0.05)),
+    "gate": lambda it: _shed(lambda: it.gate("low", "mail").run(int)),
+    "gate, max_wait 0": lambda it: _shed(lambda: it.gate("low", "mail", max_wait=0).run(int)),
+    "slot": lambda it: _shed(lambda: _enter(it.slot("low", "mail", max_wait=0))),
+    "batch": _batch,
+}
+
+
+class TestRefusals:
+    """What a lease refuses without asking."""
+
+    @staticmethod
+    def _judged(controller: Any, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        """Return where it is written down whom the budget is asked for."""
+        judge, asked = controller._budgets.judge, list[object]()
+
+        def written(*job: object) -> object:
+            asked.append(job)
+            return judge(*job)
+
+        monkeypatch.setattr(controller._budgets, "judge", written)
+        return asked
+
+    @staticmethod
+    def _decided(store: Store) -> int:
+        return sum(int(told[_AT_DECIDED + 2]) for told in store.told)
+
+    @pytest.mark.parametrize("way", IMPATIENT)
+    def test_a_thousand_ask_the_budget_a_few_times(
+        self, make: Callable[..., BackpressureController], store: Store, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        store.terms = (SHUT, SHUT, attrs.evolve(PRESSED, share_ppm=0))
+        controller = make()
+        asked = self._judged(controller, monkeypatch)
+        for _ in range(1_000):
+            IMPATIENT[way](controller)
+        assert 1 <= len(asked) <= 20  # a new sample of the queue is one more
+        shed = controller._engine.totals()["mail", 0]
+        assert sum(shed.reasons) == shed.reasons[REASONS.index(Reason.AGE_SHED)] == 1_000
+        answered(controller, store)
+        assert self._decided(store) == 1_000
+        assert store.enqueued() == 0
+
+    def test_a_part_goes_between_them(
+        self, make: Callable[..., BackpressureController], store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.terms = (SHUT, SHUT, attrs.evolve(PRESSED, share_ppm=10_000))
+        controller = make()
+        asked = self._judged(controller, monkeypatch)
+        went = sum(not controller.suggest_throttle("low", "mail").should_shed for _ in range(2_000))
+        assert 20 <= went <= 21  # it begins somewhere in a job
+        assert len(asked) <= 20
+        answered(controller, store)
+        assert (self._decided(store), store.enqueued()) == (2_000, went)
+
+    @pytest.mark.parametrize("how", [{"max_wait": 1}, {"max_wait": {"low": 1}}, {"patient": True}, {"max_wait": 0.2}])
+    def test_who_can_wait_is_not_refused_by_it(
+        self, make: Callable[..., BackpressureController], store: Store, how: dict[str, Any]
+    ) -> None:
+        store.terms = (SHUT, SHUT, attrs.evolve(PRESSED, share_ppm=0))
+        controller = make()
+        assert controller.suggest_throttle("low", "mail").should_shed
+        assert controller.run("low", "mail", int, **how) == 0
+        with controller.slot("low", "mail", **how):
+            pass
+        assert controller.process_batch([BatchJob("low", "mail", int, **how)]).count("succeeded") == 1
+
+    def test_several_jobs_are_each_decided(
+        self, make: Callable[..., BackpressureController], store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.terms = (SHUT, SHUT, attrs.evolve(PRESSED, share_ppm=0))
+        controller = make()
+        controller.suggest_throttle("low", "mail")
+        asked = self._judged(controller, monkeypatch)
+        for _ in range(2):
+            _shed(lambda: _enter(controller.slot("low", "mail", jobs=10)))
+        assert len(asked) == 2
+        answered(controller, store)
+        assert (self._decided(store), store.enqueued()) == (21, 0)
+
+    def test_what_is_given_is_checked_as_ever(self, make: Callable[..., BackpressureController], store: Store) -> None:
+        store.terms = (SHUT, SHUT, SHUT)
+        controller = make()
+        controller.suggest_throttle("low", "mail")
+        for max_wait in (-1, math.nan, "soon", True, {"lower": 1}):
+            with pytest.raises(ConfigurationError):
+                controller.run("low", "mail", int, max_wait=max_wait)  # type: ignore[arg-type]
+        with pytest.raises(InvalidQueueError):
+            controller.run("low", ["mail"], int, max_wait=0)  # type: ignore[arg-type]
+        with pytest.raises(InvalidPriorityError):
+            controller.run("lower", "mail", int, max_wait=0)
+
+    def test_jobs_of_tasks_are_refused_so_too(
+        self, store: Store, engine_name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.terms = (SHUT, SHUT, attrs.evolve(PRESSED, share_ppm=0))
+
+        async def refuse() -> int:
+            async with AsyncBackpressureController(config(), Provider(store), _engine=engine_name) as controller:
+                asked = self._judged(controller, monkeypatch)
+                for _ in range(200):
+                    with pytest.raises(JobShedError):
+                        await controller.run("low", "mail", int, max_wait=0)
+                assert await controller.run("low", "mail", int, max_wait=1) == 0
+                return len(asked)
+
+        assert 2 <= asyncio.run(refuse()) <= 20
 
 
 class TestSeveralJobs:

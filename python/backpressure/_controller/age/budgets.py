@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Budgets"]
 
 _LOWEST = LEVELS[-1]
+_LOW_NAME = str(LOW)
 _NS, _MS = 1_000, 1_000_000
 # What a caller is told who asks while a configuration ends that an age is held.
 _NOT_HELD = Judged(None, 0, False, Reason.AGE_OPEN)
@@ -125,6 +126,16 @@ class Budgets:
         """See `backpressure._engine.border.Host.foresee`."""
         budget = self._budget(queue_name)
         return _NOT_HELD if budget is None else budget.foresee(_LOWEST - priority.value)
+
+    def is_impatient(self, priority: object, queue_name: object, turn: Turn) -> bool:
+        """Tell whether the refusal of a lease that lies ready is for a caller, whom `judge` would not have wait either.
+
+        Only LOW jobs are refused so: others wait for their turn, or are told when to come again by how long they wait.
+        """
+        if type(queue_name) is not str or not (priority is LOW or (type(priority) is str and priority == _LOW_NAME)):
+            return False
+        budget = self._budgets.get(queue_name)
+        return budget is not None and turn.is_impatient(budget.lease.settings.patient_ms)
 
     def settle(self, decision: ThrottleDecision, turn: Turn) -> None:
         """Make what is counted that which was decided in the end.

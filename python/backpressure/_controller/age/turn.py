@@ -93,6 +93,14 @@ class Turn:
         """Return how long it waits in seconds, ``None`` for any time, and whether a refused job asks again."""
         return longest_wait(self._max_wait, priority, patient=self._patient), self._patient
 
+    def is_impatient(self, patient_ms: int) -> bool:
+        """Tell whether it surely waits less than `patient_ms`, for one job about which it was told nothing yet."""
+        limit = self._max_wait
+        if self._patient or self.jobs > 1 or self.judged is not None:
+            return False
+        # Whatever else is given may be wrong, which is told where it is asked for.
+        return limit is None or (type(limit) in {int, float} and 0 <= limit * 1_000 < patient_ms)
+
     def told(self, held: HeldError, judged: Judged | None) -> None:
         """Keep an answer for the next decision."""
         self.judged = None if judged is None else (held.budget, judged)
