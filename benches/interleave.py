@@ -14,6 +14,7 @@ import statistics
 import time
 import timeit
 from concurrent.futures import ProcessPoolExecutor
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -80,7 +81,7 @@ def statement(name: str, code: str, *, per: int = 1, **names: Any) -> Case:
 
 def each(name: str, code: str, keys: Sequence[object], **names: Any) -> Case:
     """Return a case that runs `code` for every `key` of `keys`."""
-    return statement(name, f"for key in keys: {code}", per=len(keys), keys=keys, **names)
+    return statement(name, f"for key in keys:\n{indent(code, ' ')}", per=len(keys), keys=keys, **names)
 
 
 def awaited(runner: asyncio.Runner, name: str, call: Callable[..., Awaitable[object]], *args: object) -> Case:

@@ -78,11 +78,11 @@ def running(
 HELD = AgeConfig(target=5.0, store="redis://127.0.0.1:1/0")
 
 
-def granting(controller: BackpressureController, queue_name: str) -> Callable[[], None]:
-    """Return what renews a queue's lease: all that is asked for fits, for an hour, by the share and in the line."""
+def granting(controller: BackpressureController, queue_name: str, *, share_ppm: int = MILLION) -> Callable[[], None]:
+    """Return what renews a queue's lease for an hour: so much fits by the share, and all in the line."""
     controller._budgets.prepare([queue_name])
     budget = controller._budgets.all()[queue_name]
-    terms = Terms(MILLION, 2**21 - 1, 0, 2**21 * MILLION, 1, 0, 0)
+    terms = Terms(share_ppm, 2**21 - 1, 0, 2**21 * MILLION, 1, 0, 0)
     answer = Answer(
         now_ms=1,
         ticks=9,

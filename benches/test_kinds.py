@@ -15,6 +15,7 @@ from backpressure import (
     CircuitConfig,
     CircuitOpenError,
     InMemoryStatsProvider,
+    JobShedError,
     PollingConfig,
 )
 
@@ -77,16 +78,21 @@ def expired(engine: str, stack: ExitStack) -> Case:
 
 
 def leased(engine: str, stack: ExitStack) -> list[Case]:
-    """Return decisions of a queue whose age is held, by the share and by a place in the line that is free."""
+    """Return decisions of queues whose ages are held: gos by share and by a free place in the line, and refusals."""
     config = BackpressureConfig(age=subjects.HELD, polling=PollingConfig(cache_ttl=3_600.0))
-    controller = stack.enter_context(subjects.running(engine, {"held": 0}, config))
-    renew = subjects.granting(controller, "held")
-    (key,) = subjects.keys(["held"])
-    assert {controller.suggest_throttle(priority, key).reason for priority in ("low", "medium")} == {"age_open"}
+    controller = stack.enter_context(subjects.running(engine, {"held": 0, "pressed": 0}, config))
+    renew, press = subjects.granting(controller, "held"), subjects.granting(controller, "pressed", share_ppm=5_000)
+    held, pressed = subjects.keys(["held", "pressed"])
+    assert {controller.suggest_throttle(priority, held).reason for priority in ("low", "medium")} == {"age_open"}
+    assert "age_shed" in {controller.suggest_throttle("low", pressed).reason for _ in range(2)}  # one of 200 goes
+    given = {"controller": controller, "nop": subjects.nop, "error": JobShedError}
+    refused = 'try: controller.run("low", key, nop, max_wait=0)\nexcept error: pass'
     return [
         # Anew before each pass, as what is granted is used up.
-        prepared(f"{engine}: go by {by}", renew, SUGGEST.format(priority), [key] * 10_000, controller=controller)
-        for by, priority in (("share", "low"), ("line", "medium"))
+        prepared(f"{engine}: go by share", renew, SUGGEST.format("low"), [held] * 10_000, **given),
+        prepared(f"{engine}: go by line", renew, SUGGEST.format("medium"), [held] * 10_000, **given),
+        prepared(f"{engine}: refused by share", press, SUGGEST.format("low"), [pressed] * 10_000, **given),
+        prepared(f"{engine}: refused by share, run raises", press, refused, [pressed] * 1_000, **given),
     ]
 
 
@@ -108,4 +114,5 @@ def test_kinds(report: Report) -> None:
     for engine in subjects.ENGINES:
         ready, delayed = (timings[f"{engine}: {kind}"] for kind in ("green, ready", "throttled, a decision each"))
         report.ratio(f"throttled decision, {engine}", delayed, ready, 8)
+        report.ratio(f"refused by share, {engine}", timings[f"{engine}: refused by share"], ready, 8)
     report.target("native, first decision on a new sample", first.ns / 1e3, 2, "µs")
