@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -36,6 +35,7 @@ from backpressure._telemetry.events import Announcer
 from backpressure._telemetry.passed import Passed
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
@@ -128,7 +128,7 @@ class ControllerBase(Uncopied):
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
-        self._warn_of_order()
+        self._caution()
         recovery = self._config.recovery
         if recovery.manual_override:
             self.set_manual_override(True)
@@ -145,12 +145,10 @@ class ControllerBase(Uncopied):
             )
         self._budgets.configure(config, settings)
 
-    def _warn_of_order(self) -> None:
+    def _caution(self) -> None:
         """Log what nobody means: a lower priority that is better off than a higher one, an age that cannot be held."""
         for sentence in (*inversions(self._config), *doubts(self._config)):
-            self._foreign.log(
-                logging.WARNING, "%s", sentence, kind="thresholds", extra={"change": None, "queue_name": None}
-            )
+            self._announcer.caution(sentence)
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""
@@ -437,7 +435,7 @@ class ControllerBase(Uncopied):
             self._config = config
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
-        self._warn_of_order()
+        self._caution()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
         """Call `listener` with one frozen `StateChange` per change; it runs in the thread that caused it.

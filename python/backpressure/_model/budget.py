@@ -10,8 +10,10 @@ import attrs
 if TYPE_CHECKING:
     from backpressure._model.config.age import AgeConfig
 
-__all__ = ["BudgetSettings", "budget_of"]
+__all__ = ["FEW_JOBS", "BudgetSettings", "budget_of"]
 
+#: With fewer jobs in the target, the age swings with each of them.
+FEW_JOBS = 5
 #: A sample that is older cannot show the drain: the script measures it over five ticks at most, and keeps twelve.
 _OLDEST_SAMPLE_TICKS = 8
 #: Who waits less than that is not given a place in the line: the answer that would call it may come too late.

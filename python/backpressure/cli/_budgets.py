@@ -10,6 +10,7 @@ import attrs
 from backpressure._age.protocol import HIGH, LEVELS, MILLION
 from backpressure._age.script import budget_key
 from backpressure._controller.age.stores import Stores
+from backpressure._model.budget import FEW_JOBS
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import Zone
@@ -27,8 +28,6 @@ __all__ = ["StoredBudget", "stored_budgets", "stores_of", "without_ages"]
 _LOW = LEVELS[-1]
 #: After so many targets without a call the script measures all but the drain anew.
 _FORGOTTEN_TARGETS = 60
-#: Fewer jobs in the target cannot be held well: the age swings with each of them.
-_FEW_JOBS = 5
 
 
 @attrs.frozen
@@ -106,7 +105,7 @@ class StoredBudget:
 
     def _doubts(self, state: State) -> Iterator[str]:
         jobs = state.drain_mjobs_per_s * self.target / 1_000
-        if 0 < jobs < _FEW_JOBS:
+        if 0 < jobs < FEW_JOBS:
             yield f"the target is {jobs:.2g} jobs: the age swings with each of them; a longer target is held better"
         if state.shares_ppm[HIGH] < MILLION:
             yield "HIGH alone asks for more than the budget, and is never refused: the age cannot be held"

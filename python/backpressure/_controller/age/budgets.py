@@ -11,6 +11,7 @@ from backpressure._age.protocol import LEVELS, BacklogSeen, arguments
 from backpressure._age.script import budget_key
 from backpressure._controller.age.budget import Budget
 from backpressure._controller.age.caller import Caller
+from backpressure._controller.age.cautions import Cautions
 from backpressure._controller.age.stores import Stores
 from backpressure._controller.age.turn import HeldError, current
 from backpressure._engine.laws.age import AgeLaw, Judged
@@ -55,6 +56,7 @@ class Budgets:
         self._clock = clock
         self._announcer = announcer
         self._make_lease = make_lease
+        self._cautions = Cautions(announcer.caution)
         self._stores = Stores(provider)
         self._lock = ForkLock()
         self._budgets: dict[str, Budget] = {}
@@ -263,6 +265,7 @@ class Budgets:
         else:
             self.calls["ok"] += 1
             budget.renew(answer)
+            self._cautions.note(queue_name, budget.lease.settings.target_ms, answer, seen)
         if before != budget.state:
             self._tell(queue_name, before, budget.state, answer)
 
@@ -288,6 +291,7 @@ class Budgets:
         """Drop the budget of a queue that lost its state."""
         budget = self._budgets.pop(queue_name, None)
         if budget is not None:
+            self._cautions.forget(queue_name)
             budget.release()
 
     def interrupt(self) -> None:
