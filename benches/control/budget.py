@@ -22,9 +22,10 @@ __all__ = ["EXACT", "Budget"]
 EXACT = 2**53
 _MOST_JOBS, _MOST_RATE, _MOST_DEMAND = 10**9, 10**9, 2 * 10**9
 _FURTHEST_CALL_MS = 10**6
+_FURTHEST_APART_MS = 600_000
 _RING = 12
 _ALL = (0, 1, 2)
-_FORMAT = "<H86d"
+_FORMAT = "<H90d"
 
 
 def toward_zero(dividend: int, divisor: int) -> int:
@@ -54,13 +55,13 @@ class Budget:
         self.sum_since = self.total = self.sum_leased = self.sum_dealt = 0
         self.demand, self.patient, self.waiters, self.asked = [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]
         self.processes = 1
-        self.backlog = self.oldest = self.read = self.backlog_before = self.read_before = -1
-        self.total_before = 0
+        self.backlog = self.oldest = self.read = self.backlog_before = self.read_before = self.total_before = -1
         self.share, self.spare, self.room, self.sampled_at = [4 * MILLION] * 3, 0, 0, -_MOST_JOBS
         self.promised = self.promised_rate = self.promised_spare = self.next_call = self.next_start = 0
         self.delay = self.unheard = self.busy = 0
         self.calm, self.known = (2 * tick, 1) if drain > 0 else (0, 0)
         self.ring: list[tuple[int, int]] = []  # newest first
+        self.apart = self.far = self.lift = self.held = 0
 
     def call(self, now: int, report: Report) -> Answer:
         """Take a report at a millisecond of the server's clock; return the lease."""
@@ -81,15 +82,21 @@ class Budget:
             since = interval
         self._choose_sampler(now, report, since, sum(decided) + sum(gone))
         self._add(report, since, decided, gone, enqueued)
-        seen = report.seen
+        seen, elapsed, first = report.seen, now - self.ticked, self.ticks == 0
+        if elapsed > 5 * tick:
+            self.total_before, self.ring = -1, []
         if seen is not None:
             self.backlog, self.oldest = seen.jobs, -1 if seen.oldest_age_ms is None else seen.oldest_age_ms
-            self.read = now - seen.ago_ms
-        elapsed, first = now - self.ticked, self.ticks == 0
+            read = now - seen.ago_ms
+            if self.read >= 0 and elapsed <= 5 * tick and 2 * (read - self.read) >= self.gap:
+                self.apart = min(read - self.read, _FURTHEST_APART_MS)
+                self.far = min(now - self.read, _FURTHEST_APART_MS)
+            self.read = read
         used_up = not first and self.spare > 0 and self.promised >= self._promisable() and 8 * elapsed >= tick
         if used_up:
             self.calm = 0
-        if first or used_up or (seen is not None and 2 * elapsed >= self.gap) or elapsed >= 2 * self.gap:
+        news = seen is not None or (self._seldom() and self.sampler == report.producer_id)
+        if first or used_up or (news and 2 * elapsed >= self.gap) or elapsed >= 2 * self.gap:
             self._tick(now, elapsed, report)
         return self._lease(now, report, since, decided, gone)
 
@@ -118,6 +125,9 @@ class Budget:
     def _promisable(self) -> int:
         return self.budget * self.gap * 3 // 2_000 + self.room * 1_000
 
+    def _seldom(self) -> bool:
+        return 2 * self.apart > 3 * self.settings.tick_ms
+
     # The tick.
 
     def _tick(self, now: int, elapsed: int, report: Report) -> None:
@@ -126,12 +136,17 @@ class Budget:
         many = max(1, report.seed_processes) if first else 1
         self._measure_demand(dt, many, first=first)
         self._measure_delay(now, dt)
-        sampled = report.seen is not None
+        sampled = report.seen is not None or (self._seldom() and self.read != self.read_before)
+        read_before, was_dry = self.read_before, self._is_dry(self.backlog_before)
+        apart = max(0, self.read - read_before)
         steady = sampled and self._measure_drain(now)
-        self.ring = [(now, self.total), *self.ring[: _RING - 1]]
-        self._measure_age(steady=steady)
+        if not self.ring or 11 * (now - self.ring[0][0]) >= self.far:
+            self.ring = [(now, self.total), *self.ring[: _RING - 1]]
+        self._measure_age(now, steady=steady)
         old = max(0, now - self.read) if sampled else 0
-        self._set_budget(now, dt, old, report.limit_permille, sampled=sampled)
+        if self.read_before != read_before:
+            self._explore(min(apart, self.apart), old, was_dry=was_dry)
+        self._set_budget(now, min(dt, apart), old, report.limit_permille, sampled=sampled)
         self._set_gap(dt, old, first=first)
         self._set_shares()
         self.ticks += 1
@@ -186,9 +201,11 @@ class Budget:
         settings = self.settings
         jobs = self._enqueued_by(self.read, now)
         if jobs is None:
+            if self.total_before < 0:
+                self.backlog_before, self.read_before = self.backlog, self.read
             return False
         dt, steady = self.read - self.read_before, False
-        if self.read_before >= 0 and 0 < dt <= 5 * settings.tick_ms:
+        if self.total_before >= 0 and 0 <= dt <= _FURTHEST_APART_MS:
             if 4 * dt < 3 * self.unheard:
                 return False
             drain, window = self.drain, settings.drain_window_ms
@@ -208,14 +225,28 @@ class Budget:
                 self.busy = min(self.busy + dt, 20 * window)
             else:
                 if seen > drain:
-                    self.drain = drain + (seen - drain) // 2
+                    self.drain = seen if self._seldom() else drain + (seen - drain) // 2
                 else:
-                    self.drain = drain - drain * dt // (60 * settings.target_ms)
+                    self.drain = drain - drain * min(dt, 15 * settings.target_ms) // (60 * settings.target_ms)
                 self.busy -= self.busy * dt // (4 * settings.target_ms + dt)
         self.backlog_before, self.read_before, self.total_before = self.backlog, self.read, jobs
+        self.lift = 0
         return steady
 
-    def _measure_age(self, *, steady: bool) -> None:
+    def _is_dry(self, backlog: int) -> bool:
+        return backlog <= 0 or backlog * 4 * MILLION < self.drain * self.gap
+
+    def _foresees(self) -> bool:
+        return self._seldom() and self.total_before >= 0
+
+    def _foreseen(self, now: int) -> int:
+        came = min(self.total - self.total_before, _MOST_JOBS)
+        went = self.drain * min(max(0, now - self.read_before), _FURTHEST_APART_MS) // MILLION
+        jobs = self.backlog_before + came - went
+        self.lift = max(self.lift, -jobs)
+        return jobs + self.lift
+
+    def _measure_age(self, now: int, *, steady: bool) -> None:
         settings = self.settings
         target, tick = settings.target_ms, settings.tick_ms
         backlog = max(self.backlog, 0)
@@ -234,23 +265,42 @@ class Budget:
         if trusted and self.oldest > 0 and backlog >= 10 and age > 0:
             told = min(2 * MILLION, max(MILLION // 2, self.oldest * MILLION // age))
             self.trim += toward_zero(told - self.trim, 4 * ticks)
+        if self._foresees() and self.drain > 0:
+            age = self._foreseen(now) * MILLION // self.drain
         self.age = min(min(age, 100 * target) * self.trim // MILLION, 100 * target)
 
     def _set_budget(self, now: int, dt: int, old: int, limit: int, *, sampled: bool) -> None:
         settings = self.settings
         target, tick, gap, drain = settings.target_ms, settings.tick_ms, self.gap, self.drain
         wanted = sum(self.demand)
-        gain = min(settings.gain_most_permille, 1_000 * target // (2 * (old + self.delay) + 3 * gap))
+        foresees = self._foresees()
+        late = self.delay + (self.far // 4 if foresees else old)
+        gain = min(settings.gain_most_permille, 1_000 * target // (2 * late + 3 * gap))
         lack = min(1_500, toward_zero((target - min(self.age, 20 * target)) * gain, target))
         budget = max(drain * settings.least_budget_permille // 1_000, drain + toward_zero(drain * lack, 1_000))
-        if self.backlog <= 0 or self.backlog * 4 * MILLION < drain * gap:
-            up = self.budget
-            if sampled:
-                up += self.budget * min(dt, gap) // (old + self.delay + gap)
-            budget = max(budget, min(up, 2 * wanted), (1 if drain > 0 else 10) * MILLION // tick)
-        if not sampled and now - self.read > 3 * tick:
-            budget = min(budget, drain)
+        unseen, seldom = now - self.read, self._seldom()
+        most = drain
+        if self._is_dry(self.backlog):
+            least = (1 if drain > 0 else 10) * MILLION // tick
+            if self.read >= 0:
+                most = max(drain, least)
+            if seldom:
+                up = self.held
+                if unseen <= 2 * self.far:
+                    most = max(most, up)
+            else:
+                up = self.budget
+                if sampled:
+                    up += self.budget * min(dt, gap) // (old + self.delay + gap)
+            budget = max(budget, min(up, 2 * wanted), least)
+        if (seldom or not sampled) and unseen > (2 * self.far if foresees else 3 * tick):
+            budget = min(budget, most)
         self.budget = min(budget * limit // 1_000, _MOST_DEMAND)
+
+    def _explore(self, apart: int, old: int, *, was_dry: bool) -> None:
+        dry = was_dry and self._is_dry(self.backlog)
+        up = self.budget * apart // max(1, old + self.delay + apart)
+        self.held = min(self.budget + up, 2 * sum(self.demand)) if dry else 0
 
     def _set_gap(self, dt: int, old: int, *, first: bool) -> None:
         tick = self.settings.tick_ms
@@ -261,7 +311,7 @@ class Budget:
         if self.calm >= 2 * tick:
             self.known, self.gap = 1, tick
         else:
-            self.gap = min(tick, max(tick // 8, old, 1))
+            self.gap = min(tick, max(tick // 8, old, self.apart if self._seldom() else 0, 1))
 
     def _set_shares(self) -> None:
         settings, demand = self.settings, self.demand
@@ -398,5 +448,5 @@ class Budget:
         numbers += [self.promised, self.promised_rate, self.next_call, self.next_start]
         numbers += [self.delay, self.unheard, self.busy, self.calm, self.known]
         numbers += [number for entry in self.ring for number in entry] + [-1] * 2 * (_RING - len(self.ring))
-        numbers += [self.promised_spare]
+        numbers += [self.promised_spare, self.apart, self.far, self.lift, self.held]
         return struct.pack(_FORMAT, VERSION, *numbers) + self.sampler.encode()

@@ -56,6 +56,8 @@ class Scenario:
         latency: how long a call takes, on average.
         jitter: part by which calls come sooner or later.
         sample_age: how old statistics are when they come.
+        sample_every: how far statistics lie apart; 0: each read brings new ones.
+        sample_repeats: reads in between tell the last ones again, with their age; else nothing.
         sample_noise: part by which the backlog is misread.
         tells_oldest: whether the queue can tell the oldest job's age.
         unprotected: jobs a second of producers that do not take part.
@@ -82,6 +84,8 @@ class Scenario:
     latency: float = 0.003
     jitter: float = 0.1
     sample_age: float = 0.0
+    sample_every: float = 0.0
+    sample_repeats: bool = False
     sample_noise: float = 0.0
     tells_oldest: bool = True
     unprotected: float = 0.0

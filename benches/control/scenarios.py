@@ -210,6 +210,38 @@ def odd() -> list[Scenario]:
     ]
 
 
+def seldom() -> list[Scenario]:
+    """News of the queue come seldom: each 15 or 60 s, fresh or old, once or, as Prometheus tells them, repeatedly."""
+
+    def of(target: float, apart: float, old: float = 0.0, **changes: object) -> Scenario:
+        seconds = 20 * (apart + old) + 4 * target
+        plain = Scenario(
+            name=f"target {target:g} s, news each {apart:g} s{f', {old:g} s old' if old else ''}",
+            seconds=seconds,
+            phases=(Phase("start", 0, seconds / 2, DRAIN), Phase("rest", seconds / 2, seconds, DRAIN, seconds / 2)),
+            processes=10,
+            sample_every=apart,
+            sample_age=old,
+        )
+        return attrs.evolve(plain, settings=BudgetSettings.of(target), **changes)  # type: ignore[arg-type]  # of many kinds
+
+    jump = of(5.0, 15.0, name="news each 15 s, 150 a second, then 5 times the drain", loops=0, patient=WEB)
+    step = of(5.0, 15.0, name="news each 15 s, workers become fewer", seconds=900)
+    return [
+        *(of(target, 15.0) for target in (0.5, 5.0, 60.0, 300.0)),
+        *(of(target, 60.0) for target in (5.0, 60.0, 300.0)),
+        *(of(target, 60.0, 60.0) for target in (5.0, 60.0, 300.0)),
+        *(
+            of(target, 15.0, 15.0, sample_repeats=True, name=f"target {target:g} s, scraped each 15 s")
+            for target in (5.0, 60.0)
+        ),
+        attrs.evolve(jump, offers=lambda now: 150.0 if now < jump.seconds / 2 else 1_000.0),
+        attrs.evolve(step, drain=stepping(300, 600), phases=phases(300, 600, 900)),
+        of(5.0, 15.0, workers="poisson", name="news each 15 s, workers by chance"),
+        of(5.0, 3.0),
+    ]
+
+
 def loss() -> list[Scenario]:
     """The store is away for a minute, or empty."""
     lost = (Phase("away", 90, 140, DRAIN), Phase("back", 140, 200, DRAIN))
@@ -250,5 +282,5 @@ def targets() -> list[Scenario]:
 
 #: What `python -m benches.control` can be asked for.
 GROUPS: dict[str, Callable[[], list[Scenario]]] = {
-    group.__name__: group for group in (cold, jump, start, steps, hot, crowded, few, odd, loss, targets)
+    group.__name__: group for group in (cold, jump, start, steps, hot, crowded, few, odd, seldom, loss, targets)
 }

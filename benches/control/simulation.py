@@ -63,6 +63,7 @@ class Simulation:
         self._number = 0
         self._taken, self._waited_us, self._capacity = 0, 0, 0.0
         self._past: deque[tuple[int, BacklogSeen]] = deque(maxlen=400)
+        self._told_us = -1
         self._wipes = list(scenario.wiped_at)
         self._workers = self._make_workers()
         self.processes = [self._new_process(str(number), number) for number in range(scenario.processes)]
@@ -148,7 +149,8 @@ class Simulation:
             self._waited_us += self.now_us - queue.popleft()
         self._taken += jobs
         self._workers.took(now, jobs)
-        if self.scenario.sample_age and self.now_us % 200_000 == 0:
+        every_us = int(self.scenario.sample_every * SECOND_US) or (200_000 if self.scenario.sample_age else 0)
+        if every_us and self.now_us % every_us == 0:
             self._past.append((self.now_us, self._see(0)))
 
     def _note(self) -> None:
@@ -203,15 +205,26 @@ class Simulation:
         self.calls += 1
         return self.budget.call(_EPOCH_MS + self.now_us // 1_000, report)
 
-    def read(self) -> BacklogSeen:
-        """Return what the queue's statistics say."""
+    def read(self) -> BacklogSeen | None:
+        """Return what the queue's statistics say; None if that was told before."""
         age_us = int(self.scenario.sample_age * SECOND_US)
+        if self.scenario.sample_every:
+            return self._read_seldom(self.now_us - age_us)
         if not age_us:
             return self._see(0)
         for at_us, seen in reversed(self._past):
             if at_us <= self.now_us - age_us:
                 return attrs.evolve(seen, ago_ms=age_us // 1_000)
         return BacklogSeen(0, 0 if self.scenario.tells_oldest else None, age_us // 1_000)
+
+    def _read_seldom(self, until_us: int) -> BacklogSeen | None:
+        for at_us, seen in reversed(self._past):
+            if at_us <= until_us:
+                if at_us == self._told_us and not self.scenario.sample_repeats:
+                    return None
+                self._told_us = at_us
+                return attrs.evolve(seen, ago_ms=(self.now_us - at_us) // 1_000)
+        return None
 
     def _see(self, ago_ms: int) -> BacklogSeen:
         jobs = len(self.queue)

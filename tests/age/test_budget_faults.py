@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backpressure._age.protocol import Answer
 
 KEY = budget_key("mail")
-NUMBERS = 86
+NUMBERS = 90
 DRAIN = 200_000
 SEED = 150_000
 REPORT = Report(

@@ -106,6 +106,71 @@ def test_what_the_guide_says_is_to_be_expected(group: str, name: str, phase: int
     assert it.used > 99
 
 
+# What the guide says of news that come seldom, in its order.
+SELDOM = [
+    "target 5 s, news each 15 s",
+    "target 60 s, news each 15 s",
+    "target 5 s, scraped each 15 s",
+    "target 5 s, news each 60 s",
+    "target 60 s, news each 60 s, 60 s old",
+]
+EXPECTED_SELDOM = re.findall(r"^\| [^|]+ \| (\d+) \| ([\d.]+) ± ([\d.]+) \| (\d+) \| (\d+) \|$", GUIDE, re.MULTILINE)
+
+
+def busy_after(run: Simulation) -> float:
+    """Return when the workers began to do nine tenths of what they can, for 15 seconds at least."""
+    ahead = (run.seconds[number : number + 15] for number in range(len(run.seconds)))
+    return next(
+        it[0].at for it in ahead if sum(second.taken for second in it) >= 0.9 * sum(second.capacity for second in it)
+    )
+
+
+@pytest.mark.parametrize(("name", "told"), list(zip(SELDOM, EXPECTED_SELDOM, strict=True)))
+def test_what_the_guide_says_of_seldom_news(name: str, told: tuple[str, ...]) -> None:
+    scenario = named("seldom", name)
+    target, age, spread, worst, busy = map(float, told)
+    run = Simulation(scenario, 1).run()
+    start, rest = (figures(run, phase) for phase in scenario.phases)
+    assert scenario.target == target
+    assert abs(rest.age - age) < 0.1 + target / 100
+    assert rest.spread < 1.3 * spread + 0.05
+    assert max(start.worst, rest.worst) <= worst
+    assert busy_after(run) <= 1.1 * busy
+    assert rest.used > 99
+
+
+class Shortsighted(Budget):
+    """Takes the backlog that was last told for that of now."""
+
+    def _foresees(self) -> bool:
+        return False
+
+
+class Boundless(Budget):
+    """Doubles the budget of a queue that runs dry beyond what is asked for."""
+
+    def _explore(self, apart: int, old: int, *, was_dry: bool) -> None:
+        super()._explore(apart, old, was_dry=was_dry)
+        self.held = self.held and 2 * self.budget
+
+
+def test_a_backlog_is_reckoned_on_between_seldom_news() -> None:
+    scenario = named("seldom", "target 0.5 s, news each 15 s")
+    (_, cured), (_, uncured) = judged(scenario), judged(scenario, Shortsighted)
+    assert cured.used > 99
+    assert cured.worst < 1
+    assert uncured.used < 90
+    assert uncured.worst > 2
+
+
+def test_a_jump_between_seldom_news_is_bounded() -> None:
+    scenario = named("seldom", "news each 15 s, 150 a second, then 5 times the drain")
+    (_, cured), (_, uncured) = judged(scenario), judged(scenario, Boundless)
+    assert cured.used > 99
+    assert cured.peak < 12
+    assert uncured.peak > 16
+
+
 def test_a_step_of_the_drain_is_followed() -> None:
     usual, less, more = judged(named("steps", "loops, 10 processes"))
     assert all(4.8 < it.age < 5.3 for it in (usual, less, more))

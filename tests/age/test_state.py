@@ -32,7 +32,7 @@ def test_it_tells_what_the_last_call_was_answered(seed: int) -> None:
         assert (state.oldest_age_ms, state.read_ms) == (budget.oldest, budget.read)
 
 
-def packed(version: int = VERSION, number: float = 1.0, numbers: int = 86) -> bytes:
+def packed(version: int = VERSION, number: float = 1.0, numbers: int = 90) -> bytes:
     return struct.pack("<H", version) + struct.pack(f"<{numbers}d", *[number] * numbers)
 
 
@@ -41,9 +41,9 @@ def packed(version: int = VERSION, number: float = 1.0, numbers: int = 86) -> by
     [
         None,
         b"",
-        b"x" * 690,
+        b"x" * 722,
         packed(version=VERSION - 1),
-        packed(numbers=85),
+        packed(numbers=89),
         packed() + b"x" * 65,
         packed(number=float("nan")),
         packed(number=float("inf")),

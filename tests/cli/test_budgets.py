@@ -67,6 +67,21 @@ def test_a_look_for_scripts(run_on_engine: Run, mail: None, redis_client: redis.
     assert redis_client.keys("bp:*") == [KEY.encode()]
 
 
+def test_an_age_between_seldom_news_is_told_as_reckoned() -> None:
+    twin, backlog, now_ms = Budget(SETTINGS), 1_000, 1_700_000_000_000
+    for second in range(70):
+        asked = (Demand(), Demand(gone=200, waiting=10), Demand())
+        seen = BacklogSeen(backlog, 5_000, 0) if second % 15 == 0 else None
+        twin.call(
+            now_ms + 1_000 * second, Report(producer_id="a1", since_ms=1_000, demands=asked, enqueued=250, seen=seen)
+        )
+        backlog += 50
+    said = StoredBudget("mail", AgeConfig(target=5), State.of(twin.packed()), now_ms + 69_000).sentences()
+    assert said[0] == (
+        "4,000 jobs (oldest 5 s), read 9 s ago; by what was enqueued since and by a drain of 200/s 22.2 s, target 5 s"
+    )
+
+
 @pytest.mark.parametrize(("columns", "cells"), [("80", "Y go Y 76.8 % Y 0.5 %"), ("120", "yellow go yellow 76.8 %")])
 def test_a_look_for_people(run: Run, mail: None, redis_url: str, columns: str, cells: str) -> None:
     result = run("top", *HELD, "--redis-url", redis_url, "--once", COLUMNS=columns)

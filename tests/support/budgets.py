@@ -60,14 +60,15 @@ def any_calls(draw: random.Random, settings: BudgetSettings, count: int) -> Iter
     """Yield instants and what producers report then, from the plausible to the largest numbers that are taken."""
     tick, now = settings.tick_ms, START_MS
     most = draw.choice([3, 100, 5_000, 10**6, 10**9])
+    news = draw.choice([0.5, 0.5, 0.1])
     for _ in range(count):
         now += draw.choice([0, 1, 5, tick // 8, tick, draw.randrange(2 * tick)])
         if draw.random() < 0.02:
             now += draw.choice([20 * tick, 70 * settings.target_ms, -1_999, -2_500])
-        yield now, any_report(draw, tick, most)
+        yield now, any_report(draw, tick, most, news)
 
 
-def any_report(draw: random.Random, tick_ms: int, most: int) -> Report:
+def any_report(draw: random.Random, tick_ms: int, most: int, news: float = 0.5) -> Report:
     def jobs() -> int:
         return draw.randint(0, most) if draw.random() < 0.7 else 0
 
@@ -78,9 +79,9 @@ def any_report(draw: random.Random, tick_ms: int, most: int) -> Report:
         return Demand(jobs(), jobs(), jobs(), *held, draw.randrange(10**6))
 
     seen = None
-    if draw.random() < 0.5:
+    if draw.random() < news:
         oldest = draw.choice([None, 0, draw.randrange(200_000)])
-        ago = draw.choice([0, draw.randrange(50), draw.randrange(4 * tick_ms)])
+        ago = draw.choice([0, draw.randrange(50), draw.randrange(4 * tick_ms), draw.randrange(120_000)])
         seen = BacklogSeen(draw.randint(0, min(10 * most, 10**9)), oldest, ago)
     return Report(
         producer_id=draw.choice([NO_SAMPLER, "p0", "p1", "p2", "p3"]),

@@ -9,6 +9,7 @@
 local VERSION = 2
 local MILLION, MOST_JOBS, MOST_RATE, MOST_DEMAND = 1000000, 1000000000, 1000000000, 2000000000
 local FURTHEST_CALL = 1000000  -- ms: nobody is told to call later than that, or products would pass 2^53
+local FURTHEST_APART = 600000  -- ms: over a longer time the drain is not measured
 local REMEMBERED = 21600000  -- ms for which the drain is remembered at least
 
 local floor = math.floor
@@ -61,7 +62,10 @@ local BACKLOG, OLDEST, READ, BACKLOG_BEFORE, READ_BEFORE, TOTAL_BEFORE = 42, 43,
 local SHARE, SPARE, ROOM, SAMPLED = 48, 51, 52, 53
 local PROMISED, PROMISED_RATE, NEXT_CALL, NEXT_START = 54, 55, 56, 57
 local DELAY, UNHEARD, BUSY, CALM, KNOWN = 58, 59, 60, 61, 62
-local RING, RING_END, PROMISED_SPARE, LAST = 63, 86, 87, 87
+local RING, RING_END, PROMISED_SPARE = 63, 86, 87
+-- News of the queue: how far apart the last two were, how old the last but one when the last came; what is added to the
+-- backlog that is foreseen between them; and the budget that is held between them while the queue runs dry.
+local APART, FAR, LIFT, HELD_UP, LAST = 88, 89, 90, 91, 91
 local FORMAT = '<I2' .. string.rep('d', LAST - 1)
 local SIZE = 2 + 8 * (LAST - 1)
 
@@ -69,7 +73,7 @@ local function new_state(drain, trim)
   local s = {VERSION}
   for i = 2, LAST do s[i] = 0 end
   s[TICKED] = now; s[DRAIN] = drain; s[TRIM] = trim; s[SMOOTHED] = -1; s[PROCESSES] = 1; s[SAMPLED] = -MOST_JOBS
-  for i = BACKLOG, READ_BEFORE do s[i] = -1 end
+  for i = BACKLOG, TOTAL_BEFORE do s[i] = -1 end
   for i = SHARE, SHARE + 2 do s[i] = 4 * MILLION end
   for i = RING, RING_END do s[i] = -1 end
   if drain > 0 then
@@ -134,10 +138,23 @@ end
 s[TOTAL] = s[TOTAL] + report[ENQUEUED]
 add(SUM_LEASED, report[ENQUEUED])
 s[SUM_SINCE] = s[SUM_SINCE] + (since > 0 and since or tick)
-local sampled = report[SEEN] >= 0
-if sampled then
-  s[BACKLOG] = report[SEEN]; s[OLDEST] = report[SEEN_OLDEST]; s[READ] = now - report[SEEN_AGO]
+
+-- In a hole of the ticks reports were lost, so that nothing is measured over it.
+local elapsed, first = now - s[TICKED], s[TICKS] == 0
+local hole = elapsed > 5 * tick
+if hole then
+  s[TOTAL_BEFORE] = -1
+  for i = RING, RING_END do s[i] = -1 end
 end
+local news = report[SEEN] >= 0
+if news then
+  local read = now - report[SEEN_AGO]
+  if s[READ] >= 0 and not hole and 2 * (read - s[READ]) >= s[GAP] then  -- else the same news, read once more
+    s[APART] = min(read - s[READ], FURTHEST_APART); s[FAR] = min(now - s[READ], FURTHEST_APART)
+  end
+  s[BACKLOG] = report[SEEN]; s[OLDEST] = report[SEEN_OLDEST]; s[READ] = read
+end
+local seldom = 2 * s[APART] > 3 * tick  -- news come less often than ticks
 
 -- A tick.
 
@@ -146,10 +163,17 @@ local function promisable() return div(s[BUDGET] * s[GAP] * 3, 2000) + s[ROOM] *
 
 -- Whoever's call it is: scripts do not overlap, so nobody leads. When all fitted, and more was asked than a tick may
 -- promise, the next tick comes early, and the law is cold again.
-local elapsed, first = now - s[TICKED], s[TICKS] == 0
 local used_up = not first and s[SPARE] > 0 and s[PROMISED] >= promisable() and 8 * elapsed >= tick
 if used_up then s[CALM] = 0 end
-if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[GAP] then
+if first or used_up or ((news or seldom and samples) and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[GAP] then
+
+  -- Seldom news may have come between two ticks, and are not lost.
+  local sampled = news or seldom and s[READ] ~= s[READ_BEFORE]
+  local read_before = s[READ_BEFORE]
+  local apart = max(0, s[READ] - read_before)
+
+  local function is_dry(backlog) return backlog <= 0 or backlog * 4 * MILLION < s[DRAIN] * s[GAP] end
+  local was_dry = is_dry(s[BACKLOG_BEFORE])
 
   -- Jobs that were reported as enqueued by the time of the sample; nil: too long ago. A sample is held against the jobs
   -- of its own interval, or an old one would read the drain of the present ones, and more jobs as a faster drain.
@@ -212,9 +236,12 @@ if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[G
   -- The drain: jobs enqueued less growth of the backlog. Returns whether it was steady.
   local function measure_drain()
     local jobs = enqueued_by(s[READ])
-    if not jobs then return false end
+    if not jobs then
+      if s[TOTAL_BEFORE] < 0 then s[BACKLOG_BEFORE] = s[BACKLOG]; s[READ_BEFORE] = s[READ] end
+      return false
+    end
     local dt, steady = s[READ] - s[READ_BEFORE], false
-    if s[READ_BEFORE] >= 0 and dt > 0 and dt <= 5 * tick then
+    if s[TOTAL_BEFORE] >= 0 and dt >= 0 and dt <= FURTHEST_APART then
       if 4 * dt < 3 * s[UNHEARD] then return false end  -- too short: jobs that were let in are not yet told of
       local drain = s[DRAIN]
       local growth = s[BACKLOG] - s[BACKLOG_BEFORE]
@@ -232,15 +259,24 @@ if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[G
       else
         -- Workers without work show a lower bound only.
         if seen > drain then
-          s[DRAIN] = drain + div(seen - drain, 2)
+          s[DRAIN] = seldom and seen or drain + div(seen - drain, 2)
         else
-          s[DRAIN] = drain - div(drain * dt, 60 * target)
+          s[DRAIN] = drain - div(drain * min(dt, 15 * target), 60 * target)
         end
         s[BUSY] = s[BUSY] - div(s[BUSY] * dt, 4 * target + dt)
       end
     end
-    s[BACKLOG_BEFORE] = s[BACKLOG]; s[READ_BEFORE] = s[READ]; s[TOTAL_BEFORE] = jobs
+    s[BACKLOG_BEFORE] = s[BACKLOG]; s[READ_BEFORE] = s[READ]; s[TOTAL_BEFORE] = jobs; s[LIFT] = 0
     return steady
+  end
+
+  -- Between seldom news the backlog follows from what came and what will have left; a queue is not emptier than empty.
+  local function foresees() return seldom and s[TOTAL_BEFORE] >= 0 end
+  local function foreseen()
+    local left = div(s[DRAIN] * min(max(0, now - s[READ_BEFORE]), FURTHEST_APART), MILLION)
+    local jobs = s[BACKLOG_BEFORE] + min(s[TOTAL] - s[TOTAL_BEFORE], MOST_JOBS) - left
+    s[LIFT] = max(s[LIFT], 0 - jobs)
+    return jobs + s[LIFT]
   end
 
   -- The age: how long a job that is enqueued now will wait. The oldest job's age corrects it, slowly, as jobs of
@@ -261,26 +297,37 @@ if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[G
       local told = min(2 * MILLION, max(MILLION / 2, div(s[OLDEST] * MILLION, age)))
       s[TRIM] = s[TRIM] + signed_div(told - s[TRIM], 4 * ticks)
     end
+    if foresees() and drain > 0 then age = div(foreseen() * MILLION, drain) end
     s[AGE] = min(div(min(age, 100 * target) * s[TRIM], MILLION), 100 * target)
   end
 
-  local function set_budget(dt)
-    local gap, drain, old = s[GAP], s[DRAIN], 0
-    if sampled then old = max(0, now - s[READ]) end
-    local all = s[DEMAND] + s[DEMAND + 1] + s[DEMAND + 2]
-    -- No more gain than news so old allow without overshoot.
-    local gain = min(gain_most, div(1000 * target, 2 * (old + s[DELAY]) + 3 * gap))
+  -- Twice as much from one dry news to the next. One alone is chance, which is made up for by what is foreseen.
+  local function explore(old, all)
+    local since_before = min(apart, s[APART])
+    local up = div(s[BUDGET] * since_before, max(1, old + s[DELAY] + since_before))
+    s[HELD_UP] = was_dry and is_dry(s[BACKLOG]) and min(s[BUDGET] + up, 2 * all) or 0
+  end
+
+  local function set_budget(dt, old, all)
+    local gap, drain = s[GAP], s[DRAIN]
+    -- No more gain than news so old allow without overshoot. What was foreseen wrong is made up for in part of the time
+    -- to the next news: sudden changes would blur how many jobs had been enqueued by their instant.
+    local late = s[DELAY] + (foresees() and div(s[FAR], 4) or old)
+    local gain = min(gain_most, div(1000 * target, 2 * late + 3 * gap))
     local lack = min(1500, signed_div((target - min(s[AGE], 20 * target)) * gain, target))
     local budget = max(div(drain * least_budget, 1000), drain + signed_div(drain * lack, 1000))
-    if s[BACKLOG] <= 0 or s[BACKLOG] * 4 * MILLION < drain * gap then
+    local unseen, most = now - s[READ], drain
+    if is_dry(s[BACKLOG]) then
       -- The queue runs dry: twice as much each tick, until it does not, or all that is asked for fits.
-      local up = s[BUDGET]
-      if sampled then up = up + div(s[BUDGET] * min(dt, gap), old + s[DELAY] + gap) end
-      budget = max(max(budget, min(up, 2 * all)), div((drain > 0 and 1 or 10) * MILLION, tick))
+      local up, least = seldom and s[HELD_UP] or s[BUDGET], div((drain > 0 and 1 or 10) * MILLION, tick)
+      if sampled and not seldom then up = up + div(s[BUDGET] * min(dt, gap), old + s[DELAY] + gap) end
+      budget = max(max(budget, min(up, 2 * all)), least)
+      if s[READ] >= 0 then most = max(drain, least) end
+      if seldom and unseen <= 2 * s[FAR] then most = max(most, up) end
     end
-    if not sampled and now - s[READ] > 3 * tick then budget = min(budget, drain) end  -- nobody sees the queue
+    -- Nobody sees the queue: no news came, or seldom ones are overdue, or nothing can be foreseen from them.
+    if (seldom or not sampled) and unseen > (foresees() and 2 * s[FAR] or 3 * tick) then budget = min(budget, most) end
     s[BUDGET] = min(div(budget * limit, 1000), MOST_DEMAND)
-    return old, all
   end
 
   -- Cold, with short ticks, until two ticks' worth of busy workers or of all demand fitting were seen.
@@ -290,7 +337,7 @@ if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[G
     if s[CALM] >= 2 * tick then
       s[KNOWN] = 1; s[GAP] = tick
     else
-      s[GAP] = min(tick, max(max(div(tick, 8), old), 1))
+      s[GAP] = min(tick, max(max(div(tick, 8), old), max(seldom and s[APART] or 0, 1)))
     end
   end
 
@@ -313,10 +360,14 @@ if first or used_up or (sampled and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[G
   measure_demand(dt)
   measure_delay(dt)
   local steady = sampled and measure_drain()
-  for i = RING_END, RING + 2, -1 do s[i] = s[i - 2] end
-  s[RING] = now; s[RING + 1] = s[TOTAL]
+  if s[RING] < 0 or 11 * (now - s[RING]) >= s[FAR] then  -- so that it reaches back to the oldest news
+    for i = RING_END, RING + 2, -1 do s[i] = s[i - 2] end
+    s[RING] = now; s[RING + 1] = s[TOTAL]
+  end
   measure_age(steady)
-  local old, all = set_budget(dt)
+  local old, all = sampled and max(0, now - s[READ]) or 0, s[DEMAND] + s[DEMAND + 1] + s[DEMAND + 2]
+  if s[READ_BEFORE] ~= read_before then explore(old, all) end
+  set_budget(min(dt, apart), old, all)
   set_gap(dt, old, all)
   set_shares()
   s[TICKS] = s[TICKS] + 1; s[TICKED] = now

@@ -12,7 +12,7 @@ from backpressure._age.protocol import MILLION, VERSION
 __all__ = ["State"]
 
 # As `FORMAT` of the script, whose comment tells the places; they begin with the version at 0 here.
-_FORMAT = struct.Struct("<H86d")
+_FORMAT = struct.Struct("<H90d")
 _LONGEST_ID = 64
 _TICKED, _TICKS, _DRAIN, _BUDGET, _AGE, _TRIM = 1, 2, 3, 4, 5, 7
 _DEMAND, _PROCESSES, _BACKLOG, _OLDEST, _READ, _SHARE = 28, 40, 41, 42, 43, 47

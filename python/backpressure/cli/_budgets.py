@@ -89,10 +89,21 @@ class StoredBudget:
         trim = "" if state.trim_ppm == MILLION else f", corrected by {state.trim_ppm / MILLION:.2f}"
         oldest = "" if state.oldest_age_ms < 0 else f" (oldest {duration(state.oldest_age_ms / 1_000, 3)}{trim})"
         sample = duration(max(0, self.now_ms - state.read_ms) / 1_000, 2)
-        return (
-            f"{state.backlog_jobs:,} jobs at a drain of {drain} = {duration(state.age_ms / 1_000, 3)}{oldest}, target "
-            f"{duration(self.target)}; read {sample} ago"
-        )
+        age, target = duration(state.age_ms / 1_000, 3), duration(self.target)
+        if self._is_foreseen(state):
+            return (
+                f"{state.backlog_jobs:,} jobs{oldest}, read {sample} ago; by what was enqueued since and by a drain of "
+                f"{drain} {age}, target {target}"
+            )
+        return f"{state.backlog_jobs:,} jobs at a drain of {drain} = {age}{oldest}, target {target}; read {sample} ago"
+
+    def _is_foreseen(self, state: State) -> bool:
+        """Tell whether the age is not that of the backlog last told, but reckoned on, as where news come seldom."""
+        drain, most_ms = state.drain_mjobs_per_s, int(100_000 * self.target)  # the script tells no longer age
+        if drain <= 0 or state.ticked_ms <= state.read_ms:
+            return False
+        told_ms = min(state.backlog_jobs * MILLION // drain, most_ms)
+        return abs(min(told_ms * state.trim_ppm // MILLION, most_ms) - state.age_ms) > 1
 
     def _budget(self, state: State) -> str:
         asked = ", ".join(
