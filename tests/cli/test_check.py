@@ -350,7 +350,7 @@ def test_what_follows_from_an_age_for_scripts(run: Run, tmp_path: Path) -> None:
     }
     shared = told["ages"][0]
     assert (shared["tick_ms"], shared["drain_window_ms"], shared["gain_most_permille"]) == (1_000, 3_000, 1_500)
-    assert (shared["oldest_sample_ms"], shared["patient_ms"], shared["low_floor_permille"]) == (8_000, 2_000, 5)
+    assert (shared["oldest_sample_ms"], shared["patient_ms"], shared["low_floor_permille"]) == (600_000, 2_000, 5)
     assert shared["store"] == "rediss://***@budget.example/0"
     assert len(told["warnings"]) == 1
 
@@ -377,9 +377,9 @@ def test_what_is_shown_of_ages_reads_back(run: Run, tmp_path: Path) -> None:
 
 
 def test_an_age_that_cannot_be_held_is_a_fault(run: Run, tmp_path: Path) -> None:
-    result = run("check", write(tmp_path, HELD.replace('"10s"', '"1s"')))
+    result = run("check", write(tmp_path, f'{HELD}\n[polling]\ninterval = "700s"\nbusy_interval = "700s"\n'))
     assert result.exit_code == 1
-    assert result.stderr.startswith('queues."mail".age.target is 1.0: needs statistics of at most 1.6 s')
+    assert result.stderr.startswith("age.target is 5.0: needs statistics of at most 600 s")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])

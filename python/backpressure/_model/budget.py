@@ -14,8 +14,8 @@ __all__ = ["FEW_JOBS", "BudgetSettings", "budget_of"]
 
 #: With fewer jobs in the target, the age swings with each of them.
 FEW_JOBS = 5
-#: A sample that is older cannot show the drain: the script measures it over five ticks at most, and keeps twelve.
-_OLDEST_SAMPLE_TICKS = 8
+#: The script measures the drain over no longer time.
+_OLDEST_SAMPLE_MS = 600_000
 #: Who waits less than that is not given a place in the line: the answer that would call it may come too late.
 _PATIENT_TICKS = 2
 
@@ -70,7 +70,7 @@ class BudgetSettings:
     @property
     def oldest_sample_ms(self) -> int:
         """Return how old statistics may be that still show the drain."""
-        return _OLDEST_SAMPLE_TICKS * self.tick_ms
+        return _OLDEST_SAMPLE_MS
 
     @property
     def patient_ms(self) -> int:

@@ -19,8 +19,6 @@ __all__ = ["doubts"]
 
 #: Beyond that, LOW takes so much of the budget whatever the backlog that it is no floor any more.
 _HIGH_FLOOR = 0.1
-#: News of a queue that come less often do not show the drain: the script measures it over five ticks at most.
-_MOST_TICKS_APART = 4
 
 
 def doubts(config: BackpressureConfig) -> Iterator[str]:
@@ -57,13 +55,6 @@ def _doubts_of(path: str, age: AgeConfig, polling: PollingConfig) -> Iterator[st
         yield (
             f"{path}.target is {duration(age.target)}, and statistics may be {duration(oldest)} old: the budget "
             "follows slowly: lower polling.busy_interval or polling.timeout"
-        )
-    apart_ms = _MOST_TICKS_APART * budget.tick_ms
-    if polling.busy_interval * 1_000 > apart_ms:
-        yield (
-            f"polling.busy_interval is {duration(polling.busy_interval)}, more than the {duration(apart_ms / 1_000)} "
-            f"that {path}.target allows where each read costs something, as in SQS: what workers do is not seen then: "
-            "lower it"
         )
     if age.calls * budget.tick_ms < 1_000:
         yield (

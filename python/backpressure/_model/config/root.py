@@ -11,11 +11,10 @@ from typing import Any, Literal, Self
 import attrs
 
 from backpressure._model.arguments import validate_queue_name
-from backpressure._model.budget import BudgetSettings, budget_of
+from backpressure._model.budget import budget_of
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.fields import (
-    HOUR,
     PASSWORD,
     Section,
     checked,
@@ -172,11 +171,9 @@ def _hides_drain(age: AgeConfig, polling: PollingConfig) -> str:
     oldest_ms = round((polling.busy_interval + polling.timeout) * 1_000, 6)
     if oldest_ms <= budget.oldest_sample_ms:
         return ""
-    can_be_raised = oldest_ms <= BudgetSettings.of(HOUR).oldest_sample_ms
     return (
         f"age.target is {age.target}: needs statistics of at most {budget.oldest_sample_ms / 1_000:g} s, which may be "
         f"{oldest_ms / 1_000:g} s old: lower polling.busy_interval and polling.timeout"
-        f"{', or raise it' if can_be_raised else ''}"
     )
 
 
