@@ -80,6 +80,7 @@ class Budget:
             gone = [jobs * interval // since for jobs in gone]
             enqueued = enqueued * interval // since
             since = interval
+        was_sampler = self.sampler == report.producer_id
         self._choose_sampler(now, report, since, sum(decided) + sum(gone))
         self._add(report, since, decided, gone, enqueued)
         seen, elapsed, first = report.seen, now - self.ticked, self.ticks == 0
@@ -95,8 +96,8 @@ class Budget:
         used_up = not first and self.spare > 0 and self.promised >= self._promisable() and 8 * elapsed >= tick
         if used_up:
             self.calm = 0
-        news = seen is not None or (self._seldom() and self.sampler == report.producer_id)
-        if first or used_up or (news and 2 * elapsed >= self.gap) or elapsed >= 2 * self.gap:
+        due = 2 * elapsed >= self.gap if seen is not None else was_sampler and 4 * elapsed >= 3 * self.gap
+        if first or used_up or due or elapsed >= 2 * self.gap:
             self._tick(now, elapsed, report)
         return self._lease(now, report, since, decided, gone)
 

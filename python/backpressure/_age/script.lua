@@ -118,6 +118,7 @@ end
 local brought = 0
 for i = DECIDED, WAITING + 2 do brought = brought + report[i] end
 local demand = s[DEMAND] + s[DEMAND + 1] + s[DEMAND + 2]
+local was_sampler = sampler == id
 local heavy = since > 0 and demand > 0 and min(div(brought * MILLION, since), 4 * MOST_DEMAND) * 5 > 3 * demand
 if id ~= '-' and (sampler == id or heavy or now - s[SAMPLED] > 2 * tick + div(tick, 2)) then
   sampler = id; s[SAMPLED] = now
@@ -165,7 +166,8 @@ local function promisable() return div(s[BUDGET] * s[GAP] * 3, 2000) + s[ROOM] *
 -- promise, the next tick comes early, and the law is cold again.
 local used_up = not first and s[SPARE] > 0 and s[PROMISED] >= promisable() and 8 * elapsed >= tick
 if used_up then s[CALM] = 0 end
-if first or used_up or ((news or seldom and samples) and 2 * elapsed >= s[GAP]) or elapsed >= 2 * s[GAP] then
+local due = elapsed >= 2 * s[GAP] or news and 2 * elapsed >= s[GAP] or was_sampler and 4 * elapsed >= 3 * s[GAP]
+if first or used_up or due then
 
   -- Seldom news may have come between two ticks, and are not lost.
   local sampled = news or seldom and s[READ] ~= s[READ_BEFORE]
