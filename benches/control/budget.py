@@ -105,8 +105,8 @@ class Budget:
         demand = sum(self.demand)
         brought = went + sum(it.waiting for it in report.demands)
         heavy = since > 0 and demand > 0 and brought * MILLION // since * 5 > 3 * demand
-        who, tick = report.producer_id, self.settings.tick_ms
-        if who != NO_SAMPLER and (self.sampler == who or heavy or now - self.sampled_at > 2 * tick + tick // 2):
+        who, gap = report.producer_id, self.gap
+        if who != NO_SAMPLER and (self.sampler == who or heavy or now - self.sampled_at > 2 * gap + gap // 2):
             self.sampler, self.sampled_at = who, now
 
     def _add(self, report: Report, since: int, decided: list[int], gone: list[int], enqueued: int) -> None:

@@ -123,6 +123,16 @@ def test_who_brings_most_of_the_demand_becomes_the_sampler() -> None:
     assert budget.call(START_MS + 29_200, report(gone=150, seen=None, producer_id="c3")).is_sampler
 
 
+def test_a_sampler_not_heard_of_is_followed_sooner_while_ticks_are_short() -> None:
+    budget = busy()
+    idle = Report(producer_id="b2", since_ms=1_000, demands=(Demand(), Demand(), Demand()))
+    assert not copy.deepcopy(budget).call(START_MS + 29_400, idle).is_sampler
+    assert copy.deepcopy(budget).call(START_MS + 31_600, idle).is_sampler
+    budget.gap, budget.calm = 125, 0
+    assert not copy.deepcopy(budget).call(START_MS + 29_300, idle).is_sampler
+    assert budget.call(START_MS + 29_400, idle).is_sampler
+
+
 def test_who_was_away_brings_no_more_than_an_interval() -> None:
     budget = busy()
     away = report(gone=200 * 60, since_ms=60_000)

@@ -114,13 +114,14 @@ if since > 3 * interval then
   since = interval
 end
 
--- Whoever brings most of the demand had better set the pace: ticks fall where its leases end.
+-- Whoever brings most of the demand had better set the pace: ticks fall where its leases end. Who is not heard of for
+-- two and a half gaps is followed by the next that calls; so, when ticks become short, the queue is soon looked at.
 local brought = 0
 for i = DECIDED, WAITING + 2 do brought = brought + report[i] end
 local demand = s[DEMAND] + s[DEMAND + 1] + s[DEMAND + 2]
 local was_sampler = sampler == id
 local heavy = since > 0 and demand > 0 and min(div(brought * MILLION, since), 4 * MOST_DEMAND) * 5 > 3 * demand
-if id ~= '-' and (sampler == id or heavy or now - s[SAMPLED] > 2 * tick + div(tick, 2)) then
+if id ~= '-' and (sampler == id or heavy or now - s[SAMPLED] > 2 * s[GAP] + div(s[GAP], 2)) then
   sampler = id; s[SAMPLED] = now
 end
 local samples = sampler == id
