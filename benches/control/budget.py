@@ -395,9 +395,12 @@ class Budget:
             cap += free // 1_000
             self.promised += free
         else:
-            extra = min(settings.burst_jobs, (room + self.budget * gap // MILLION) // processes)
-            cap += 2 * decided * interval // since + extra + room // (2 * processes)
+            jumps = self.sum_offers[level] * MILLION > 2 * self.demand[level] * gap
+            cap += decided if jumps else 2 * decided * interval // since
             self.promised += wants
+            if self.sum_since <= processes * gap:
+                extra = min(settings.burst_jobs, (room + self.budget * gap // MILLION) // processes)
+                cap += extra + room // (2 * processes)
 
         most, fill = MILLION, 0
         if roomy and it.waiting == 0:

@@ -133,6 +133,46 @@ def test_a_sampler_not_heard_of_is_followed_sooner_while_ticks_are_short() -> No
     assert budget.call(START_MS + 29_400, idle).is_sampler
 
 
+def impatient(jobs: int, *, since_ms: int = 1_000, producer_id: str = "a1", seen: int | None = None) -> Report:
+    return Report(
+        producer_id=producer_id,
+        since_ms=since_ms,
+        demands=(Demand(), Demand(), Demand(decided=jobs)),
+        enqueued=jobs,
+        seen=None if seen is None else BacklogSeen(seen, None, 0),
+    )
+
+
+def calm() -> Budget:
+    """Return the budget of a queue that ten processes bring ten jobs a second each, and that is empty."""
+    budget = Budget(BudgetSettings.of(5.0))
+    for tenth in range(300):
+        report = impatient(10, producer_id=f"p{tenth % 10}", seen=0 if tenth % 10 == 0 else None)
+        budget.call(START_MS + 100 * tenth, report)
+    assert budget.processes == 10
+    assert budget.share[LOW] > MILLION
+    return budget
+
+
+def test_only_as_many_processes_as_are_known_get_jobs_unasked() -> None:
+    budget = calm()
+    caps = []
+    for number in range(30):
+        new = impatient(0, since_ms=0, producer_id=f"new{number}")
+        caps.append(budget.call(START_MS + 30_000 + number, new).terms[LOW].cap_jobs)
+    assert caps[0] > 0
+    assert caps.index(0) <= 11
+    assert not any(caps[11:])
+
+
+def test_who_brings_a_jump_is_promised_what_it_brought_and_no_multiple() -> None:
+    budget = calm()
+    usual = copy.deepcopy(budget).call(START_MS + 30_100, impatient(10, since_ms=500)).terms[LOW]
+    assert usual.cap_jobs >= 2 * 10 * 2
+    jumped = budget.call(START_MS + 30_100, impatient(250, since_ms=500)).terms[LOW]
+    assert 250 <= jumped.cap_jobs < 2 * 250
+
+
 def test_who_was_away_brings_no_more_than_an_interval() -> None:
     budget = busy()
     away = report(gone=200 * 60, since_ms=60_000)

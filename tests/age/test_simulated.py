@@ -257,6 +257,33 @@ def test_a_busy_sampler_does_not_use_up_what_all_may_be_promised() -> None:
     assert starved.used < 60
 
 
+class Unstinting(Budget):
+    """Lets go unasked jobs of every process that calls, though more call than it knows of."""
+
+    def _terms(self, level: int, it: Demand, decided: int, gone: int, since: int, interval: int) -> Terms:
+        heard, self.sum_since = self.sum_since, 0
+        terms = super()._terms(level, it, decided, gone, since, interval)
+        self.sum_since = heard
+        return terms
+
+
+def test_a_jump_in_many_idle_processes_is_not_let_in_unasked() -> None:
+    scenario = Scenario(
+        name="",
+        seconds=35,
+        phases=(Phase("", 20, 35, 50.0),),
+        drain=steady(50.0),
+        processes=250,
+        loops=0,
+        offers=lambda now: 7.5 if now < 20 else 1_000.0,
+        mix=(0.02, 0.38),
+        patient=WEB,
+    )
+    (cured,), (flooded,) = judged(scenario), judged(scenario, Unstinting)
+    assert cured.peak < 6.0
+    assert flooded.peak > 8.0
+
+
 class Keeping(QueueLease):
     """Keeps for itself what the state counted and nobody took."""
 

@@ -398,6 +398,8 @@ if samples then interval = gap end
 since = max(max(since, div(tick, 8)), 1)
 local processes, room, warm = s[PROCESSES], s[ROOM], s[CALM] >= 2 * tick
 local may_promise, may_promise_rate = promisable(), div(s[BUDGET] * gap * 3, 2000)
+-- More processes called in this tick than were known: what may go unasked has been given away, and the rest asks.
+local crowded = s[SUM_SINCE] > processes * gap
 
 -- Where leases are old, who asks is served first, as its job is counted at once; the others share what is left.
 local function shares_of(l, share)
@@ -436,8 +438,12 @@ for l = 0, 2 do
   if wants > free then
     cap = cap + div(free, 1000); s[PROMISED] = s[PROMISED] + free
   else
-    local extra = min(burst, div(room + div(s[BUDGET] * gap, MILLION), processes)) + div(room, 2 * processes)
-    cap = cap + div(2 * decided * interval, since) + extra; s[PROMISED] = s[PROMISED] + wants
+    -- Twice as many offers as were known, and how far they jump nobody can tell: no more go than this one brought.
+    local jumps = s[SUM_OFFERS + l] * MILLION > 2 * s[DEMAND + l] * gap
+    cap = cap + (jumps and decided or div(2 * decided * interval, since)); s[PROMISED] = s[PROMISED] + wants
+    if not crowded then
+      cap = cap + min(burst, div(room + div(s[BUDGET] * gap, MILLION), processes)) + div(room, 2 * processes)
+    end
   end
 
   -- Who will.
