@@ -43,7 +43,7 @@ class Scenario:
         phases: what of it is judged.
         drain: what the workers can do, by time.
         workers: how they do it: ``"steady"``, ``"poisson"``, ``"batches"`` of 2 s, or a ``"pool"`` of 50 that need
-            10 s a job.
+            10 s a job; ``"scaled"``: of 20 jobs a second each, each 30 s as many as 1.1 of the demand needs.
         processes: how many there are.
         loops: in each process, so many callers who enqueue one job after the other, of MEDIUM; 0: none; ``"pareto"``:
             few here, many there.

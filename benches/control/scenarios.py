@@ -280,7 +280,25 @@ def targets() -> list[Scenario]:
     return found
 
 
+def scaled() -> list[Scenario]:
+    """An autoscaler follows the demand, from one worker on: each 30 s as many workers as 1.1 of it needs."""
+
+    def offers(now: float) -> float:
+        return 100.0 if now < 180 or now >= 480 else 600.0
+
+    parts = (
+        Phase("100 a second", 0, 180, 120),
+        Phase("600 a second", 180, 480, 660),
+        Phase("100 again", 480, 660, 120),
+    )
+    return [
+        attrs.evolve(web("as demand asks", offers, 3, 660, 0, size), phases=parts, workers="scaled")
+        for size in (10, 100, 1_000)
+    ]
+
+
 #: What `python -m benches.control` can be asked for.
 GROUPS: dict[str, Callable[[], list[Scenario]]] = {
-    group.__name__: group for group in (cold, jump, start, steps, hot, crowded, few, odd, seldom, loss, targets)
+    group.__name__: group
+    for group in (cold, jump, start, steps, hot, crowded, few, odd, seldom, loss, targets, scaled)
 }

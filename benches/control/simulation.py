@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from benches.control.budget import Budget
 from benches.control.processes import SECOND_US, Caller, Process
-from benches.control.workers import Batches, Poisson, Pool, Steady, Workers
+from benches.control.workers import Batches, Poisson, Pool, Scaled, Steady, Workers
 
 from backpressure._age.protocol import MILLION, BacklogSeen
 
@@ -75,6 +75,8 @@ class Simulation:
             return Poisson(drain, self.draw)
         if kind == "batches":
             return Batches(drain, 2.0)
+        if kind == "scaled":
+            return Scaled(lambda: sum(self.budget.demand) / 1_000, 20.0)
         return Pool(50, 10.0, self.draw) if kind == "pool" else Steady(drain)
 
     def _new_process(self, name: str, number: int) -> Process:

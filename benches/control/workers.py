@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-__all__ = ["Batches", "Poisson", "Pool", "Steady", "Workers"]
+__all__ = ["Batches", "Poisson", "Pool", "Scaled", "Steady", "Workers"]
 
 
 class Workers:
@@ -89,3 +89,20 @@ class Pool(Workers):
     def capacity(self, now: float, seconds: float, jobs: int) -> float:
         del now, jobs
         return self.size / self.seconds_a_job * seconds
+
+
+class Scaled(Workers):
+    """As many workers as the demand needs and a tenth more, of `rate` jobs a second each, looked at each 30 s."""
+
+    def __init__(self, demand: Callable[[], float], rate: float) -> None:
+        self.demand = demand
+        self.size = 1
+        self._looks_at = 30.0
+        self._steady = Steady(lambda _: self.size * rate)
+        self._rate = rate
+
+    def possible(self, now: float, seconds: float) -> int:
+        if now >= self._looks_at:
+            self._looks_at += 30.0
+            self.size = max(1, math.ceil(1.1 * self.demand() / self._rate))
+        return self._steady.possible(now, seconds)

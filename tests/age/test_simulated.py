@@ -312,6 +312,21 @@ def test_what_nobody_took_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None
     assert ran_away.peak > 7.5
 
 
+def test_an_autoscaler_on_the_demand_and_the_budget_do_not_fight() -> None:
+    (of_the_table, *_) = GROUPS["scaled"]()
+    scenario = attrs.evolve(
+        of_the_table,
+        seconds=180,
+        phases=(Phase("", 0, 60, 22.0), Phase("", 60, 180, 132.0)),
+        offers=lambda now: 20.0 if now < 60 else 120.0,
+    )
+    run = Simulation(scenario).run()
+    assert max(figures(run, phase).worst for phase in scenario.phases) < 8
+    late = [second for second in run.seconds if second.at > 130]
+    assert late[-1].refused == late[0].refused
+    assert late[-1].waited < 0.5
+
+
 def test_a_seed_repeats_a_run() -> None:
     scenario = attrs.evolve(named("cold", "3 times the drain, 10 processes"), seconds=20)
     first, again, other = (Simulation(scenario, seed).run().seconds for seed in (1, 1, 2))
