@@ -316,6 +316,18 @@ class TestWhenItCalls:
             lease.renew(second * SECOND_US, answer(sampler=True))
         assert not lease.is_due(19 * SECOND_US)
 
+    @pytest.mark.parametrize(("demand_mjobs_per_s", "stays"), [(100, True), (99, False)])
+    def test_a_sampler_does_as_long_as_a_job_in_ten_ticks_is_asked_for(
+        self, demand_mjobs_per_s: int, stays: bool
+    ) -> None:
+        lease = after_a_call(sampler=True)
+        asked = attrs.evolve(answer(sampler=True), demand_mjobs_per_s=(0, demand_mjobs_per_s, 0))
+        for second in range(1, 11):
+            assert lease.is_due(second * SECOND_US)
+            lease.report(second * SECOND_US)
+            lease.renew(second * SECOND_US, asked)
+        assert lease.is_due(11 * SECOND_US) == stays
+
     def test_a_debt_alone_is_nothing_to_tell(self) -> None:
         lease = after_a_call()
         lease.take_back()

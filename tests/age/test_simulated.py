@@ -20,6 +20,7 @@ from benches.control.scenarios import GROUPS
 from benches.control.simulation import Simulation
 
 from backpressure._age.lease import Dealt, QueueLease
+from backpressure._age.protocol import MILLION
 from backpressure._model.budget import BudgetSettings
 
 if TYPE_CHECKING:
@@ -282,6 +283,35 @@ def test_a_jump_in_many_idle_processes_is_not_let_in_unasked() -> None:
     (cured,), (flooded,) = judged(scenario), judged(scenario, Unstinting)
     assert cured.peak < 6.0
     assert flooded.peak > 8.0
+
+
+class Leaving(QueueLease):
+    """Leaves the duty to read the queue after ten ticks of its own without a job, whatever others bring."""
+
+    def renew(self, now_us: int, answer: Answer, spread_ppm: int = MILLION) -> tuple[Dealt, Dealt, Dealt]:
+        return super().renew(now_us, attrs.evolve(answer, demand_mjobs_per_s=(0, 0, 0)), spread_ppm)
+
+
+def test_a_fleet_of_sparse_producers_does_not_lose_sight_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An offer of each process in 13 s.
+    scenario = Scenario(
+        name="",
+        seconds=60,
+        phases=(Phase("", 0, 60, 50.0),),
+        drain=steady(50.0),
+        processes=1_000,
+        loops=0,
+        offers=steady(75.0),
+        patient=WEB,
+    )
+    (cured,) = judged(scenario)
+    monkeypatch.setattr(processes, "QueueLease", Leaving)
+    (blind,) = judged(scenario)
+    cured_off, blind_off = (
+        max(abs(shed - needed) for shed, needed in zip(it.shed, it.needed, strict=True)) for it in (cured, blind)
+    )
+    assert cured_off < 1.5
+    assert blind_off > 3
 
 
 class Keeping(QueueLease):

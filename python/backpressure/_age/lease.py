@@ -35,7 +35,8 @@ _SAFE_BURST = 2 * MILLION
 #: Where the queue can be read while the store is away, the rate follows its age and its growth, within these bounds.
 _AGE_GAIN_PERMILLE, _GROWTH_GAIN_PERMILLE, _MOST_CHANGE_PERMILLE = 100, 400, 500
 _LEAST_FACTOR_PERMILLE, _MOST_FACTOR_PERMILLE = 20, 4_000
-#: A sampler that lets nothing pass for so many ticks leaves its duty to others: an idle queue costs nothing.
+#: A sampler leaves its duty when in so many ticks it let nothing pass, and no job was asked for: an idle queue costs
+#: nothing. Left sooner, in a fleet of sparse producers nobody would read the queue for two and a half ticks at a time.
 _IDLE_TICKS = 10
 
 
@@ -508,6 +509,8 @@ class QueueLease:
         self._lost_since_us, self.is_safe, self.is_local, self.has_terms = None, False, False, True
         self.is_sampler = answer.is_sampler and self.producer_id != NO_SAMPLER
         self.drain_mjobs_per_s, self.processes = answer.drain_mjobs_per_s, answer.processes
+        if sum(answer.demand_mjobs_per_s) * _IDLE_TICKS * self.settings.tick_ms >= MILLION:
+            self._busy_us = now_us
         self._told_us = answer.wait_ms * 1_000
         self.fresh_until_us = self._called_us + self._told_us * spread_ppm // MILLION
         high, medium, low = (self._deal(level, now_us, answer) for level in LEVELS)
