@@ -299,6 +299,5 @@ def scaled() -> list[Scenario]:
 
 #: What `python -m benches.control` can be asked for.
 GROUPS: dict[str, Callable[[], list[Scenario]]] = {
-    group.__name__: group
-    for group in (cold, jump, start, steps, hot, crowded, few, odd, seldom, loss, targets, scaled)
+    group.__name__: group for group in (cold, jump, start, steps, hot, crowded, few, odd, seldom, loss, targets, scaled)
 }
