@@ -103,6 +103,7 @@ def test_afterwards_jobs_run_as_ever(python: Python) -> None:
         """
 import sys
 from backpressure import *
+from backpressure.testing import ManualClock
 
 def deep(run):
     run("low", "jobs", deep, run)
@@ -114,7 +115,9 @@ def levels(run, level=0):
         return level
 
 config = BackpressureConfig(circuit=CircuitConfig(failure_threshold=1000))
-with BackpressureController(config, InMemoryStatsProvider({"jobs": 0})) as controller:
+# A read in between would take other ways, and so other depths.
+provider = InMemoryStatsProvider({"jobs": 0})
+with BackpressureController(config, provider, clock=ManualClock()) as controller:
     controller.suggest_throttle("low", "jobs")
     levels(controller.run)  # what is asked for the first time takes some
     controller.circuit("jobs").reset()
