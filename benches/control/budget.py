@@ -149,7 +149,7 @@ class Budget:
             self._explore(min(apart, self.apart), old, was_dry=was_dry)
         self._set_budget(now, min(dt, apart), old, report.limit_permille, sampled=sampled)
         self._set_gap(dt, old, first=first)
-        self._set_shares()
+        self._set_shares(report.limit_permille)
         self.ticks += 1
         self.ticked = now
 
@@ -314,12 +314,12 @@ class Budget:
         else:
             self.gap = min(tick, max(tick // 8, old, self.apart if self._seldom() else 0, 1))
 
-    def _set_shares(self) -> None:
+    def _set_shares(self, limit: int) -> None:
         settings, demand = self.settings, self.demand
         kept = (
             0,
-            demand[1] * settings.medium_floor_permille // 1_000,
-            demand[2] * settings.low_floor_permille // 1_000,
+            demand[1] * settings.medium_floor_permille // 1_000 * limit // 1_000,
+            demand[2] * settings.low_floor_permille // 1_000 * limit // 1_000,
         )
         left = self.budget
         for level in _ALL:
@@ -327,7 +327,7 @@ class Budget:
             self.share[level] = 4 * MILLION if has >= 4 * demand[level] else has * MILLION // demand[level]
             left = max(0, left - demand[level])
         self.spare = left
-        self.room = self.drain * max(0, settings.target_ms - self.age) // (2 * MILLION)
+        self.room = self.drain * max(0, settings.target_ms - self.age) // (2 * MILLION) * limit // 1_000
         self.promised = self.promised_rate = self.promised_spare = 0
 
     # The lease.

@@ -22,8 +22,8 @@ MEDIUM, LOW = 1, 2
 class Watched(Budget):
     """A budget that looks at itself after each tick and each lease."""
 
-    def _set_shares(self) -> None:
-        super()._set_shares()
+    def _set_shares(self, limit: int) -> None:
+        super()._set_shares(limit)
         self.dealt_to_high = 0
         floors = (0, self.settings.medium_floor_permille, self.settings.low_floor_permille)
         kept = [self.demand[level] * floors[level] // 1_000 for level in LEVELS]
@@ -93,6 +93,18 @@ def test_memory_cuts_the_budget() -> None:
     whole = copy.deepcopy(budget).call(START_MS + 30_000, report()).budget_mjobs_per_s
     cut = budget.call(START_MS + 30_000, attrs.evolve(report(), limit_permille=300)).budget_mjobs_per_s
     assert cut == whole * 300 // 1_000
+
+
+def test_without_memory_nothing_passes_but_high() -> None:
+    budget = busy()
+    low = Demand(decided=500)
+    told = attrs.evolve(report(), demands=(Demand(gone=10), Demand(gone=200), low))
+    without = attrs.evolve(told, limit_permille=0)
+    *_, answer = [budget.call(START_MS + 1_000 * tick, without) for tick in range(30, 35)]
+    assert answer.budget_mjobs_per_s == 0
+    assert answer.shares_ppm[1:] == (0, 0), "floors end, too"
+    assert [terms.share_ppm for terms in answer.terms[1:]] == [0, 0]
+    assert [terms.go_jobs + terms.fill for terms in answer.terms[1:]] == [0, 0]
 
 
 def test_without_workers_nothing_is_granted_until_one_takes_jobs() -> None:

@@ -31,6 +31,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.states = {"jobs": 1, "mail": 0}
         self.hastened: list[str] = []
+        self.memory: dict[str, int | None] = {}
         self.oldest_ages_ns: dict[str, int | None] = {}
         self.as_of_ns: dict[str, int] = {}
 
@@ -41,7 +42,10 @@ class FakeEngine:
         assert not create
         return SimpleNamespace(state=lambda: self.states[queue_name]) if queue_name in self.states else None
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None) -> bool:
+    def put_sample(
+        self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None, memory_permille: int | None
+    ) -> bool:
+        self.memory[queue_name] = memory_permille
         self.oldest_ages_ns[queue_name] = oldest_age_ns
         self.as_of_ns[queue_name] = as_of_ns
         return True

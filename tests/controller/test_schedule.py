@@ -163,22 +163,22 @@ class TestDrain:
         drain = Drain()
         drain.note(100, 0, None)
         assert drain.half_empty_ns() == math.inf
-        drain.note(150, 10**9, (100, 0, None, 200))  # 150 in a second
+        drain.note(150, 10**9, (100, 0, None, 200, None))  # 150 in a second
         assert drain.half_empty_ns() == pytest.approx(1.5e9)
 
     def test_what_was_long_ago_is_forgotten(self) -> None:
         drain, backlog = Drain(), 100_000
         for second in range(1, 60):
             before, backlog = backlog, backlog - (10 if second < 20 else 1_000)
-            drain.note(backlog, second * 10**9, (before, (second - 1) * 10**9, None, 0))
+            drain.note(backlog, second * 10**9, (before, (second - 1) * 10**9, None, 0, None))
         assert (drain.half_empty_ns() - 59e9) / 1e9 == pytest.approx(backlog / 2 / 1_000, rel=0.01)
 
     def test_what_others_let_in_and_samples_out_of_order_do_no_harm(self) -> None:
         drain = Drain()
-        drain.note(100, 10**9, (50, 0, None, 10))
+        drain.note(100, 10**9, (50, 0, None, 10, None))
         assert drain.half_empty_ns() == math.inf
-        drain.note(0, 10**9, (100, 10**9, None, 0))
-        drain.note(0, 5 * 10**8, (100, 10**9, None, 0))
+        drain.note(0, 10**9, (100, 10**9, None, 0, None))
+        drain.note(0, 5 * 10**8, (100, 10**9, None, 0, None))
         assert drain.half_empty_ns() == math.inf
 
 

@@ -87,10 +87,16 @@ def test_what_observe_mode_let_go_was_not_refused() -> None:
         counters.count(reason, goes=True, delay_ns=0, computed=False)
     assert counted(counters.totals()) == dict.fromkeys(Reason, 1)
     assert counters.totals().refused() == (0, 0, 0)
-    for reason in (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED):
+    for reason in (
+        Reason.BACKLOG_RED_SHED,
+        Reason.CIRCUIT_OPEN,
+        Reason.CIRCUIT_HALF_OPEN,
+        Reason.AGE_SHED,
+        Reason.MEMORY,
+    ):
         counters.count(reason, goes=False, delay_ns=0, computed=False)
     counters.count_late()
-    assert counters.totals().refused() == (2, 2, 1)
+    assert counters.totals().refused() == (3, 2, 1)
 
 
 @given(st.lists(st.tuples(st.sampled_from(Reason), st.integers(0, 20_000 * MS), st.booleans(), st.booleans())))

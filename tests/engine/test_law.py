@@ -36,12 +36,13 @@ DEFAULT = ThreeZoneLaw.of(BacklogThresholds(), CurveConfig())
 Advice = tuple[int, int, bool]
 
 
-def ask(engine: Any, law: ThreeZoneLaw, priority: int, backlog: int) -> Advice:
+def ask(engine: Any, law: ThreeZoneLaw, priority: int, backlog: int, memory_permille: int | None = None) -> Advice:
     if engine.__name__ == "backpressure._native":
-        zone, delay_ns, shed = engine.ThreeZoneLaw(law).advise(priority, backlog)
+        zone, delay_ns, shed = engine.ThreeZoneLaw(law).advise(priority, backlog, memory_permille)
         return zone, delay_ns, shed
-    advice = law.advise(Sample(backlog, 0, None), priority, None)
-    assert advice.reason is (Reason.BACKLOG_RED_SHED if advice.shed else Reason(f"backlog_{advice.zone}"))
+    advice = law.advise(Sample(backlog, 0, None, memory_permille), priority, None)
+    shed_by = Reason.BACKLOG_RED_SHED if memory_permille is None else Reason.MEMORY
+    assert advice.reason is (shed_by if advice.shed else Reason(f"backlog_{advice.zone}"))
     return tuple(Zone).index(advice.zone), advice.delay_ns, advice.shed
 
 
@@ -177,6 +178,30 @@ _windows = (
 )
 _delays = st.one_of(st.integers(0, 20), st.integers(0, 5_000 * MS), st.integers(0, HOUR))
 _scales = st.fractions(Fraction(1, 1_000_000), 1_000, max_denominator=1_000_000)
+
+
+def test_without_memory_low_is_shed_then_medium_and_never_high(engine_module: Any) -> None:
+    law = attrs.evolve(DEFAULT, memory_permille=(850, 900))
+    told = {
+        used: [ask(engine_module, law, priority, 7, used) for priority in (LOW, MEDIUM, HIGH)]
+        for used in (None, 0, 849, 850, 899, 900, 1_000)
+    }
+    goes = (GREEN, 0, False)
+    low, medium = (RED, 7_500 * MS, True), (RED, 5_000 * MS, True)
+    assert all(told[used] == [goes] * 3 for used in (None, 0, 849))
+    assert all(told[used] == [low, goes, goes] for used in (850, 899))
+    assert all(told[used] == [low, medium, goes] for used in (900, 1_000))
+    assert ask(engine_module, DEFAULT, LOW, 7, 1_000) == goes, "no bounds, no refusal"
+
+
+def test_it_explains_a_lack_of_memory() -> None:
+    law = attrs.evolve(DEFAULT, memory_permille=(850, 905))
+    sentences = [law.explain(Sample(7, 0, None, 912), priority, None) for priority in (LOW, MEDIUM, HIGH)]
+    assert sentences == [
+        "the queue's server uses 91.2 % of its memory, and from 85 % on low jobs are shed, whatever the backlog",
+        "the queue's server uses 91.2 % of its memory, and from 90.5 % on medium jobs are shed, whatever the backlog",
+        "7 is not above green_max (1,000): nothing to wait for",
+    ]
 
 
 @st.composite

@@ -31,6 +31,7 @@ DEFAULT_LAW = ThreeZoneLaw(
     scales=((3, 2), (1, 1), (1, 2)),
     shed_permille=800,
     scale_yellow=True,
+    memory_permille=(850, 900),
 )
 DEFAULT_CIRCUIT = CircuitSettings(
     failure_threshold=5,
@@ -203,8 +204,8 @@ def test_a_queues_own_settings_fall_back_part_by_part() -> None:
     )
     settings = EngineSettings.of(config)
     assert settings.laws == {
-        "bounds": ThreeZoneLaw.of(thresholds, config.curve),
-        "shape": ThreeZoneLaw.of(config.thresholds, curve),
+        "bounds": ThreeZoneLaw.of(thresholds, config.curve, memory_permille=(850, 900)),
+        "shape": ThreeZoneLaw.of(config.thresholds, curve, memory_permille=(850, 900)),
     }
     assert settings.circuits == {"breaker": CircuitSettings.of(circuit)}
 
@@ -220,7 +221,8 @@ def test_patterns_are_in_the_order_in_which_they_are_asked() -> None:
             "mail-eu-*": QueueConfig(mode="enforce"),
         }
     )
-    settings, law = EngineSettings.of(config), ThreeZoneLaw.of(thresholds, config.curve)
+    law = ThreeZoneLaw.of(thresholds, config.curve, memory_permille=(850, 900))
+    settings = EngineSettings.of(config)
     compiled = CircuitSettings.of(circuit)
     assert settings.patterns == (
         PatternSettings("mail-eu-*", law, compiled, False),

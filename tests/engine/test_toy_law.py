@@ -85,7 +85,7 @@ class OldestLaw:
     limit_ns: int
 
     @classmethod
-    def of(cls, oldest: OldestConfig) -> OldestLaw:
+    def of(cls, oldest: OldestConfig, **_: Any) -> OldestLaw:
         return cls(units.nanoseconds(oldest.limit))
 
     def new_state(self) -> Ages:

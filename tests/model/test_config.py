@@ -122,6 +122,8 @@ INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (AgeConfig, {"safe_rate": 1_000_000}),
     (AgeConfig, {"calls": 1}),
     (AgeConfig, {"calls": 1_000_000}),
+    (AgeConfig, {"memory": (0.1, 1)}),
+    (AgeConfig, {"memory": (0.849, 0.85)}),
     *(
         (AgeConfig, {"store": store})
         for store in (
@@ -312,6 +314,10 @@ OUTSIDE: list[tuple[Build, str, str, dict[str, Any]]] = [
     (AgeConfig, "age.calls", "give an integer from 1 to 1000000", {"calls": 0}),
     (AgeConfig, "age.calls", "give an integer from 1 to 1000000", {"calls": 1_000_001}),
     *(
+        (AgeConfig, "age.memory", 'give two parts of the memory, such as [0.85, 0.9], or "none"', {"memory": bad})
+        for bad in (0.9, (0.9,), (0.9, 0.85), (0.9, 0.9), (0, 0.9), (0.85, 1.1), (85, 90), (0.5, 0.6, 0.7), "85 %", ())
+    ),
+    *(
         (
             AgeConfig,
             "age.store",
@@ -396,6 +402,21 @@ def test_what_follows_goes_on_following() -> None:
     assert refused(lambda: attrs.evolve(CircuitConfig(probe_interval=5), recovery_timeout=1)).field == (
         "circuit.probe_interval"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "memory", "permille"),
+    [
+        ([0.5, 0.6], (0.5, 0.6), (500, 600)),
+        ("0.5, 0.6", (0.5, 0.6), (500, 600)),
+        ("[0.5,1]", (0.5, 1.0), (500, 1_000)),
+        ((0.85, 0.85001), (0.85, 0.85001), (849, 850)),
+        ("none", None, None),
+    ],
+)
+def test_parts_of_the_memory(given: Any, memory: Any, permille: Any) -> None:
+    age = AgeConfig(memory=given)
+    assert (age.memory, age.memory_permille) == (memory, permille)
 
 
 def test_each_value_is_checked_before_any_pair() -> None:
@@ -534,7 +555,7 @@ def test_refuses_what_is_no_boolean(build: Build, name: str, value: Any) -> None
 def test_every_setting_is_among_those_tried() -> None:
     tried = {name for _, name in (*DURATIONS, *INTEGERS, *FRACTIONS, *BOOLEANS)}
     others = {"shed_at", "delay_jitter", "excluded_exceptions", "is_failure", "high_priority", "fallback_mode"}
-    others |= {"medium", "low_floor", "store", "safe_rate"}
+    others |= {"medium", "low_floor", "store", "safe_rate", "memory"}
     for kind in (BacklogWindow, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy, AgeConfig):
         assert {field.name for field in attrs.fields(kind)} <= tried | others
 

@@ -108,6 +108,7 @@ def test_reasons_in_the_order_that_the_engines_share() -> None:
         "age_wait",
         "age_shed",
         "age_safe",
+        "memory",
     ]
 
 

@@ -139,7 +139,7 @@ def test_promtool_parses_every_expression_of_the_dashboard(tmp_path: Path) -> No
 @pytest.fixture
 def provider() -> InMemoryStatsProvider:
     provider = InMemoryStatsProvider({"empty": 0, "yellow": 300, "down": 0})
-    provider.set("red", 6_000, processing_count=4, delayed_count=2, oldest_age=90.0)
+    provider.set("red", 6_000, processing_count=4, delayed_count=2, oldest_age=90.0, memory_used=0.5)
     return provider
 
 

@@ -556,7 +556,7 @@ def test_many_queues_are_read_in_chunks(
     with opened(redis_url, names) as provider:
         redis_client.config_resetstat()
         outcomes = provider.get_all_queue_stats()
-    assert round_trips == [500, 500, 201, 1], "the last one asks for the type of the bad key"
+    assert round_trips == [500, 500, 201, 1, 1], "the last two ask for the memory, and for the type of the bad key"
     expected = {name: number % 7 + 1 for number, name in enumerate(names)}
     assert backlogs(outcomes) == {**expected, "q600": "wrongtype"}
     called = commands_called(redis_client)
@@ -572,7 +572,7 @@ def test_streams_of_one_read_share_their_rounds(
     queues = {"l": ListKey("l"), **{f"s{number}": StreamKey("s", GROUP) for number in range(200)}}
     with opened(redis_url, queues) as provider:
         assert set(backlogs(provider.get_all_queue_stats()).values()) == {0, 3}
-    assert round_trips == [401, 200]
+    assert round_trips == [401, 1, 200], "the second asks for the memory, once"
 
 
 def test_unix_socket(opened: Opened, redis_server: servers.Server) -> None:
@@ -726,7 +726,7 @@ def test_cluster(opened: Opened, redis_cluster: servers.Cluster, round_trips: Ro
             round_trips.clear()
             outcomes = provider.get_all_queue_stats()
             assert [sample(outcomes, name).backlog_count for name in names] == list(range(1, 41))
-            assert len(round_trips) == 3, "one pipeline a node"
+            assert len([trip for trip in round_trips if trip > 1]) == 3, "one pipeline a node, beside its memory"
 
             with opening(RedisStatsProvider)(client, names) as given_client:
                 assert given_client.get_queue_stats("q7").backlog_count == 8

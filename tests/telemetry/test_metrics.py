@@ -199,7 +199,7 @@ def busy() -> FakeSource:
     source.decide("payments-queue", Priority.HIGH, Reason.BACKLOG_RED, 11_000 * MS, computed=True)
     source.states = {"email-queue": 0, "payments-queue": 2}
     source.samples = {"email-queue": (1_234, 0.5)}
-    source.told = {"email-queue": Details(2, 3, 4.5)}
+    source.told = {"email-queue": Details(2, 3, 4.5, 0.875)}
     source.bounds = {"email-queue": {("low", "red_max"): 1_000, ("low", "shed_at"): 900}}
     source.failures = {"timeout": 3}
     source.durations = Durations().plus(2 * MS).plus(20_000 * MS)

@@ -346,7 +346,8 @@ if first or used_up or due then
 
   -- One number for each priority: HIGH first, then what is left; what is a floor's is kept for it.
   local function set_shares()
-    local left, kept = s[BUDGET], {[0] = 0, div(s[DEMAND + 1] * report[8], 1000), div(s[DEMAND + 2] * report[9], 1000)}
+    local left, kept = s[BUDGET], {[0] = 0}
+    for l = 1, 2 do kept[l] = div(div(s[DEMAND + l] * report[7 + l], 1000) * limit, 1000) end  -- memory ends floors too
     for l = 0, 2 do
       local asks, has = s[DEMAND + l], left
       if l == 1 then has = left - kept[2] end
@@ -355,7 +356,7 @@ if first or used_up or due then
       left = max(0, left - asks)
     end
     s[SPARE] = left
-    s[ROOM] = div(s[DRAIN] * max(0, target - s[AGE]), 2 * MILLION)
+    s[ROOM] = div(div(s[DRAIN] * max(0, target - s[AGE]), 2 * MILLION) * limit, 1000)
     s[PROMISED] = 0; s[PROMISED_RATE] = 0; s[PROMISED_SPARE] = 0
   end
 

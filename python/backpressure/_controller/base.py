@@ -114,6 +114,7 @@ class ControllerBase(Uncopied):
             self._announcer,
             hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
             most=lambda: self._config.max_queues,
+            cautions=self._memory_cautions,
         )
         self._poller, sights = self._make_poller()
         self._host.bind(self._engine, self._admission, self._poller, sights)
@@ -149,6 +150,12 @@ class ControllerBase(Uncopied):
         """Log what nobody means: a lower priority that is better off than a higher one, an age that cannot be held."""
         for sentence in (*inversions(self._config), *doubts(self._config)):
             self._announcer.caution(sentence)
+
+    def _memory_cautions(self) -> list[tuple[int, str]]:
+        """Return what the provider found out about limits of memory, where any queue's jobs depend on that."""
+        told = getattr(self._provider, "memory_cautions", None)
+        ages = (self._config.age, *(own.age for own in self._config.queues.values() if own.age is not None))
+        return told() if told is not None and any(age.memory is not None for age in ages) else []
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""

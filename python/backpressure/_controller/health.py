@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from backpressure._controller.age.standing import as_dict, standing
 from backpressure._engine.word import is_forced
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
-from backpressure._model.stats import age_of
+from backpressure._model.stats import age_of, part_of
 from backpressure._model.vocabulary import CircuitState, Priority
 from backpressure._runtime.pauses import paced
 from backpressure._telemetry.ledger import Details
@@ -69,7 +69,9 @@ class Health:
     def details(self) -> dict[str, Details]:
         found = ((name, self._samples.stats.get(name)) for name in self._engine.queue_names())
         return {
-            name: Details(stats.processing_count, stats.delayed_count, age_of(stats.oldest_age))
+            name: Details(
+                stats.processing_count, stats.delayed_count, age_of(stats.oldest_age), part_of(stats.memory_used)
+            )
             for name, stats in found
             if stats is not None
         }
@@ -148,6 +150,7 @@ class Health:
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
             "oldest_age": None if stats is None else age_of(stats.oldest_age),
+            "memory_used": None if stats is None else part_of(stats.memory_used),
             "advice": self._advice(name),
             "budget": None if held is None else as_dict(held),
         }

@@ -312,10 +312,18 @@ class Engine(Protocol):
         """Let the next admission of the queue's open circuit be its first probe; does nothing if it is forced."""
         ...
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+    def put_sample(
+        self,
+        queue_name: str,
+        backlog: int,
+        as_of_ns: int,
+        oldest_age_ns: int | None = None,
+        memory_permille: int | None = None,
+    ) -> bool:
         """Take a sample; ``False`` where the queue is unknown and there is no room for it.
 
-        `oldest_age_ns` is how long the oldest job had waited at `as_of_ns`; ``None`` where the queue cannot tell.
+        `oldest_age_ns` is how long the oldest job had waited at `as_of_ns`, and `memory_permille` are the thousandths
+        of its limit of memory that the queue's server used; ``None`` where the queue cannot tell.
         """
         ...
 
@@ -341,10 +349,11 @@ class Engine(Protocol):
         ...
 
     def cache_size(self) -> int: ...
-    def sample(self, queue_name: str) -> tuple[int, int, int | None, int] | None:
+    def sample(self, queue_name: str) -> tuple[int, int, int | None, int, int | None] | None:
         """Return a queue's last sample: backlog, the instant at which it was true, and the oldest job's age then.
 
-        And how many jobs were let in since, by what was decided on it.
+        How many jobs were let in since, by what was decided on it; and the thousandths of its limit of memory that the
+        queue's server used then.
         """
         ...
 

@@ -26,11 +26,28 @@ def utc_now() -> datetime:
 _LONGEST = 1e10
 
 
+#: As much more than all of it as anybody believes.
+_MOST_PART = 10.0
+
+
 def age_of(seconds: object) -> float | None:
     """Return `seconds` if they are an age, ``None`` for anything else: a provider may be other people's code."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         return None
     return float(min(seconds, _LONGEST))
+
+
+def part_of(part: object) -> float | None:
+    """Return `part` if it is a part of 1, or more than all; ``None`` for anything else."""
+    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part < math.inf:
+        return None
+    return float(min(part, _MOST_PART))
+
+
+def permille_of(part: object) -> int | None:
+    """Return `part_of` in whole thousandths."""
+    known = part_of(part)
+    return None if known is None else int(known * 1_000)
 
 
 def _is_count(value: object) -> bool:
@@ -59,6 +76,8 @@ class QueueStats:
         delayed_count: jobs scheduled for later, ``None`` where the queue cannot tell.
         oldest_age: seconds since the oldest due job was enqueued, ``None`` where the queue cannot tell.
         last_updated: when the numbers were true; default now. A naive datetime is refused with `ValueError`.
+        memory_used: part of its limit of memory that the queue's server uses, 1 for all of it; ``None`` where it has no
+            limit or cannot tell.
 
     Immutable, hence safe to share between threads.
 
@@ -74,6 +93,7 @@ class QueueStats:
     delayed_count: int | None = None
     oldest_age: float | None = None
     last_updated: datetime = attrs.field(default=None, converter=_aware)
+    memory_used: float | None = None
 
     def fault(self) -> str | None:
         """Say what is wrong with the numbers, or return ``None``. A provider may be other people's code.

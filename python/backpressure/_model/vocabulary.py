@@ -100,7 +100,8 @@ class Reason(StrEnum):
     breaker; ``stats_stale``, ``fallback_*`` and ``cold_start`` say that there is no fresh sample; ``untracked`` is a
     queue beyond ``max_queues``. ``age_*`` come from the budget of a queue whose age is held: all that is asked for fits
     (``age_open``), the job is of the part that does (``age_share``), it waits for its turn (``age_wait``), it is shed
-    (``age_shed``), or the budget is out of reach (``age_safe``). The rest name the switch that was on.
+    (``age_shed``), or the budget is out of reach (``age_safe``). ``memory`` sheds because the queue's server
+    runs out of it. The rest name the switch that was on.
 
     Example:
         >>> Reason.BACKLOG_RED_SHED == "backlog_red_shed"
@@ -127,17 +128,18 @@ class Reason(StrEnum):
     AGE_WAIT = "age_wait"
     AGE_SHED = "age_shed"
     AGE_SAFE = "age_safe"
+    MEMORY = "memory"
 
 
 CIRCUIT_REASONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 # Answers of laws: those that a cache can serve.
-LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED)
+LAW_REASONS = (Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED, Reason.MEMORY)
 #: Answers of the budget of a queue whose age is held.
 AGE_REASONS = frozenset({Reason.AGE_OPEN, Reason.AGE_SHARE, Reason.AGE_WAIT, Reason.AGE_SHED, Reason.AGE_SAFE})
 #: Reasons of refusals by load.
-SHEDS = frozenset({Reason.BACKLOG_RED_SHED, Reason.AGE_SHED})
+SHEDS = frozenset({Reason.BACKLOG_RED_SHED, Reason.AGE_SHED, Reason.MEMORY})
 #: Reasons of refusals, which observe mode lets go.
-REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED)
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED, Reason.MEMORY)
 # Answers where there is no usable sample: misses, never cached.
 MISS_REASONS = (
     Reason.STATS_STALE,

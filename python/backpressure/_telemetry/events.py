@@ -91,10 +91,10 @@ class Announcer:
         fields = {"change": None, "queue_name": None, "lasting": kind, **extra}
         self._foreign.log(level, "%s", message, kind=f"lasting {kind}", extra=fields)
 
-    def caution(self, message: str, queue_name: str | None = None) -> None:
+    def caution(self, message: str, queue_name: str | None = None, *, level: int = logging.WARNING) -> None:
         """Log what stands in the way of what was asked for; nothing has changed, so listeners are told nothing."""
         fields = {"change": None, "queue_name": queue_name}
-        self._foreign.log(logging.WARNING, "%s", message, kind="caution", extra=fields)
+        self._foreign.log(level, "%s", message, kind="caution", extra=fields)
 
     def announce(
         self,

@@ -51,6 +51,12 @@ _ALL = (
         "backpressure_oldest_age_seconds", "Age of the oldest waiting job in the latest sample.", "mostrecent", "queue"
     ),
     _gauge(
+        "backpressure_memory_used_ratio",
+        "Part of its limit of memory that the queue's server used, in the latest sample.",
+        "mostrecent",
+        "queue",
+    ),
+    _gauge(
         "backpressure_threshold_jobs",
         "Backlog at which a zone ends, delays end (red_max) or low jobs begin to be shed (shed_at).",
         "mostrecent",

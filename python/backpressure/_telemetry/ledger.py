@@ -54,6 +54,7 @@ class Details(NamedTuple):
     running: int | None
     delayed: int | None
     oldest_age: float | None
+    memory_used: float | None
 
 
 class MetricsSource(Protocol):

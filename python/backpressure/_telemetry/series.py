@@ -20,7 +20,7 @@ __all__ = ["HIT_RATE", "Now", "Series", "count_series", "ratio_series"]
 
 _SHEDS = [position for position, reason in enumerate(REASONS) if reason in SHEDS]
 _REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
-_NO_DETAILS = Details(None, None, None)
+_NO_DETAILS = Details(None, None, None, None)
 _NO_POLLS = (*Durations().counts, 0)
 
 
@@ -135,13 +135,15 @@ class Now(NamedTuple):
     def sample_series(self, queue: str) -> Iterator[Series]:
         """Yield what the latest sample of one queue tells."""
         yield Series("backpressure_queue_backlog_size", (queue,), self.backlogs[queue][0])
-        running, delayed, oldest_age = self.details.get(queue, _NO_DETAILS)
+        running, delayed, oldest_age, memory_used = self.details.get(queue, _NO_DETAILS)
         if running is not None:
             yield Series("backpressure_running_jobs", (queue,), running)
         if delayed is not None:
             yield Series("backpressure_delayed_jobs", (queue,), delayed)
         if oldest_age is not None:
             yield Series("backpressure_oldest_age_seconds", (queue,), oldest_age)
+        if memory_used is not None:
+            yield Series("backpressure_memory_used_ratio", (queue,), memory_used)
 
     def threshold_series(self) -> Iterator[Series]:
         for queue, bounds in self.thresholds.items():

@@ -55,8 +55,13 @@ def adviser(
 
         def advise(sample: Sample | None) -> Advice:
             if sample is not None:
-                age_ns = sample.oldest_age_ns
-                provider.set(queue_name, sample.backlog, oldest_age=None if age_ns is None else age_ns / 1e9)
+                age_ns, permille = sample.oldest_age_ns, sample.memory_permille
+                provider.set(
+                    queue_name,
+                    sample.backlog,
+                    oldest_age=None if age_ns is None else age_ns / 1e9,
+                    memory_used=None if permille is None else (permille + 0.5) / 1_000,
+                )
                 controller.refresh(queue_name)
             return ask(controller, queue_name)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from backpressure._model.arguments import masked
 from backpressure._model.errors import StatsUnavailableError
-from backpressure._model.stats import QueueStats, age_of
+from backpressure._model.stats import QueueStats, age_of, part_of
 from backpressure._model.units import duration
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Place:
             "processing": None if stats is None else stats.processing_count,
             "delayed": None if stats is None else stats.delayed_count,
             "oldest_age": None if stats is None else age_of(stats.oldest_age),
+            "memory_used": None if stats is None else part_of(stats.memory_used),
             "problem": self.problem,
         }
 

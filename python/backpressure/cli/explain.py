@@ -14,7 +14,7 @@ from rich.text import Text
 from backpressure._engine.sample import Sample
 from backpressure._model.arguments import masked
 from backpressure._model.errors import StatsUnavailableError
-from backpressure._model.stats import MAX_BACKLOG
+from backpressure._model.stats import MAX_BACKLOG, permille_of
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CIRCUIT_REASONS, Reason
 from backpressure.cli._advice import Circuit, adviser
@@ -134,7 +134,8 @@ def _read(
             answers.append(attrs.evolve(answer, problem=str(outcome)))
             continue
         oldest_ns = None if outcome.oldest_age is None else nanoseconds(outcome.oldest_age)
-        answers.append(attrs.evolve(answer, sample=Sample(outcome.backlog_count, 0, oldest_ns)))
+        sample = Sample(outcome.backlog_count, 0, oldest_ns, permille_of(outcome.memory_used))
+        answers.append(attrs.evolve(answer, sample=sample))
     return answers
 
 
@@ -193,6 +194,7 @@ class _Answer:
         return {
             "queue_name": self.queue_name,
             "backlog": None if self.sample is None else self.sample.backlog,
+            "memory_used": self._memory_used(),
             "circuit": self.circuit,
             "mode": self.config.mode_of(self.queue_name or _ANY_QUEUE),
             "server": self.server,
@@ -220,9 +222,26 @@ class _Answer:
         if self.budget is not None:
             for sentence in self.budget.sentences():
                 console.print(masked(sentence), soft_wrap=True)
+        if (memory := self._memory()) is not None:
+            console.print(memory, soft_wrap=True)
         console.print(table, sentences)
         for note in notes(self.config, self.queue_name):
             console.print(note)
+
+    def _memory_used(self) -> float | None:
+        permille = None if self.sample is None else self.sample.memory_permille
+        return None if permille is None else permille / 1_000
+
+    def _memory(self) -> str | None:
+        """Say how much of its memory the server of the queue uses; ``None`` where it has no limit, or none is set."""
+        bounds, used = self.config.age_of(self.queue_name or _ANY_QUEUE).memory, self._memory_used()
+        if used is None or bounds is None:
+            return None
+        low, high = (100 * bound for bound in bounds)
+        held = self.budget is not None
+        effect = "the budget shrinks" if held else "low jobs are shed"
+        end = "nothing but high jobs goes" if held else "medium ones too"
+        return f"the server uses {100 * used:.3g} % of its memory: from {low:g} % on {effect}, from {high:g} % {end}"
 
     def _cells(self, decision: ThrottleDecision) -> tuple[Text, Text, str]:
         budget = self.budget_of(decision)

@@ -137,6 +137,13 @@ class SeveralProviders:
         keeps = getattr(self._places.member_of(queue_name), "budget_store", None)
         return None if keeps is None else keeps(queue_name)
 
+    def memory_cautions(self) -> list[tuple[int, str]]:
+        """Return what users should know of the servers' limits of memory, with levels of the log."""
+        told: list[tuple[int, str]] = []
+        for member in self._places.members():
+            told += getattr(member, "memory_cautions", tuple)()
+        return told
+
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         """Read one queue.
 

@@ -25,7 +25,7 @@ use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
 
 /// A sample as Python sees it: backlog, instant, oldest age, and the jobs let in since.
-type Seen = (i64, i64, Option<i64>, u64);
+type Seen = (i64, i64, Option<i64>, u64, Option<u64>);
 
 /// What was handed out of what is not for all.
 pub enum HandedOut<'py> {
@@ -165,16 +165,17 @@ impl Engine {
     }
 
     /// Take a sample; ``False`` where the queue is unknown and there is no room for it.
-    #[pyo3(signature = (queue_name, backlog, as_of_ns, oldest_age_ns=None))]
+    #[pyo3(signature = (queue_name, backlog, as_of_ns, oldest_age_ns=None, memory_permille=None))]
     fn put_sample(
         &self,
         queue_name: &Bound<'_, PyString>,
         backlog: i64,
         as_of_ns: Ns,
         oldest_age_ns: Option<Ns>,
+        memory_permille: Option<u64>,
     ) -> PyResult<bool> {
         let (border, oldest_age_ns) = (self.border(queue_name.py()), oldest_age_ns.map(|Ns(age_ns)| age_ns));
-        self.core.put_sample(&border, queue_name, backlog, as_of_ns.0, oldest_age_ns)
+        self.core.put_sample(&border, queue_name, backlog, as_of_ns.0, oldest_age_ns, memory_permille)
     }
 
     /// A read on a caller's path failed: answer with the fallback until the next poll.
@@ -219,12 +220,18 @@ impl Engine {
     }
 
     /// Return a queue's last sample: backlog, the instant at which it was true, the oldest job's age then, and how many
-    /// jobs were let in since by what was decided on it.
+    /// jobs were let in since by what was decided on it; and the thousandths of its memory that the server used.
     fn sample(&self, queue_name: &Bound<'_, PyAny>) -> PyResult<Option<Seen>> {
         Ok(self.queue(queue_name)?.and_then(|queue| {
             let core = &queue.get().core;
             let sample = core.sample()?;
-            Some((sample.backlog, sample.as_of_ns, sample.oldest_age_ns, core.let_in(sample.number).0))
+            Some((
+                sample.backlog,
+                sample.as_of_ns,
+                sample.oldest_age_ns,
+                core.let_in(sample.number).0,
+                sample.memory_permille,
+            ))
         }))
     }
 

@@ -21,9 +21,10 @@ impl ThreeZoneLaw {
     }
 
     /// Judge `backlog` waiting jobs for `priority` (0 low, 1 medium, 2 high): zone, delay in nanoseconds, shed.
-    fn advise(&self, priority: usize, backlog: i64) -> PyResult<(usize, u64, bool)> {
+    #[pyo3(signature = (priority, backlog, memory_permille=None))]
+    fn advise(&self, priority: usize, backlog: i64, memory_permille: Option<u64>) -> PyResult<(usize, u64, bool)> {
         let priority = Priority::ALL.get(priority).ok_or_else(|| PyIndexError::new_err("tuple index out of range"))?;
-        let sample = Sample { number: 0, backlog, oldest_age_ns: None, as_of_ns: 0 };
+        let sample = Sample { number: 0, backlog, oldest_age_ns: None, memory_permille, as_of_ns: 0 };
         let advice = self.0.advise(&sample, *priority, &());
         Ok((advice.zone.index(), advice.delay_ns, advice.shed))
     }

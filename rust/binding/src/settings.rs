@@ -51,7 +51,7 @@ impl<'py> FromPyObject<'_, 'py> for LawSettings {
         let scales: [(u64, u64); 3] = given.getattr(intern!(given.py(), "scales"))?.extract()?;
         let settings = read! {
             given,
-            three_zone::LawSettings { yellow_min_ns, yellow_max_ns, red_max_ns, shed_permille, scale_yellow, }
+            three_zone::LawSettings { yellow_min_ns, yellow_max_ns, red_max_ns, shed_permille, scale_yellow, memory_permille, }
             windows: windows.map(|(green_max, yellow_max, red_max)| Window { green_max, yellow_max, red_max }),
             scales: scales.map(|(num, den)| Scale { num, den }),
         };

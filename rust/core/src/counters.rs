@@ -13,7 +13,8 @@ pub const DELAY_BUCKETS_NS: [u64; 8] =
     [MS, 10 * MS, 100 * MS, 500 * MS, 1_000 * MS, 2_500 * MS, 5_000 * MS, 10_000 * MS];
 
 /// Reasons of refusals, which observe mode lets go.
-const REFUSALS: [Reason; 4] = [Reason::BacklogRedShed, Reason::CircuitOpen, Reason::CircuitHalfOpen, Reason::AgeShed];
+const REFUSALS: [Reason; 5] =
+    [Reason::BacklogRedShed, Reason::CircuitOpen, Reason::CircuitHalfOpen, Reason::AgeShed, Reason::Memory];
 
 /// Where a decision is counted: by its reason, and what observe mode let go apart from what was refused.
 ///
@@ -41,10 +42,12 @@ pub enum Row {
     AgeWait,
     AgeShed,
     AgeSafe,
+    Memory,
     ShedLetGo,
     OpenLetGo,
     HalfOpenLetGo,
     AgeShedLetGo,
+    MemoryLetGo,
 }
 
 impl Row {
@@ -70,6 +73,7 @@ impl Row {
         Self::AgeWait,
         Self::AgeShed,
         Self::AgeSafe,
+        Self::Memory,
     ];
 
     /// Returns where a decision is counted; `goes` tells whether its caller may do the job all the same.
@@ -80,6 +84,7 @@ impl Row {
             Reason::CircuitOpen if goes => Self::OpenLetGo,
             Reason::CircuitHalfOpen if goes => Self::HalfOpenLetGo,
             Reason::AgeShed if goes => Self::AgeShedLetGo,
+            Reason::Memory if goes => Self::MemoryLetGo,
             _ => Self::REASONS[reason.index()],
         }
     }
@@ -251,7 +256,7 @@ mod tests {
         other.count(Row::of(Reason::CircuitOpen, false), 0, false);
         other.add(&one.totals());
         let totals = other.totals();
-        assert_eq!((totals.reasons[Reason::CircuitOpen.index()], totals.let_go, totals.late), (4, [0, 2, 0, 0], 1));
+        assert_eq!((totals.reasons[Reason::CircuitOpen.index()], totals.let_go, totals.late), (4, [0, 2, 0, 0, 0], 1));
     }
 
     #[test]

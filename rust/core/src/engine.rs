@@ -296,13 +296,14 @@ impl Engine {
         backlog: i64,
         as_of_ns: i64,
         oldest_age_ns: Option<i64>,
+        memory_permille: Option<u64>,
     ) -> Result<bool, T::Error> {
         let stored = match host.find(name)? {
             Some(stored) => Some(stored),
             None => self.track(host, name, host.now_ns()?, false)?,
         };
         if let Some(stored) = &stored {
-            host.queue(stored).put_sample(backlog, as_of_ns, oldest_age_ns);
+            host.queue(stored).put_sample(backlog, as_of_ns, oldest_age_ns, memory_permille);
         }
         Ok(stored.is_some())
     }

@@ -261,19 +261,19 @@ impl<P, S: Default> Queue<P, S> {
     }
 
     /// Takes a sample.
-    pub fn put_sample(&self, backlog: i64, as_of_ns: i64, oldest_age_ns: Option<i64>) {
-        self.replace_sample(backlog, as_of_ns.max(FORGOTTEN + 1), oldest_age_ns);
+    pub fn put_sample(&self, backlog: i64, as_of_ns: i64, oldest_age_ns: Option<i64>, memory_permille: Option<u64>) {
+        self.replace_sample(backlog, as_of_ns.max(FORGOTTEN + 1), oldest_age_ns, memory_permille);
     }
 
     /// Drops the sample, as if the queue had never been read.
     pub fn forget_sample(&self) {
-        self.replace_sample(0, FORGOTTEN, None);
+        self.replace_sample(0, FORGOTTEN, None, None);
     }
 
-    fn replace_sample(&self, backlog: i64, as_of_ns: i64, oldest_age_ns: Option<i64>) {
+    fn replace_sample(&self, backlog: i64, as_of_ns: i64, oldest_age_ns: Option<i64>, memory_permille: Option<u64>) {
         let previous = self.sample.rcu(|old| {
             let number = old.as_ref().map_or(0, |sample| sample.number) + 1;
-            Some(Arc::new(Sample { number, backlog, oldest_age_ns, as_of_ns }))
+            Some(Arc::new(Sample { number, backlog, oldest_age_ns, memory_permille, as_of_ns }))
         });
         let number = previous.map_or(0, |sample| sample.number) + 1;
         // The largest, not the last: of two threads, the one with the older sample may come here second.
@@ -419,8 +419,8 @@ mod tests {
     fn samples_are_numbered() {
         let queue = queue();
         assert_eq!((queue.sample_number(), queue.sample().is_none()), (0, true));
-        queue.put_sample(5, 100, None);
-        queue.put_sample(5, 100, Some(7));
+        queue.put_sample(5, 100, None, None);
+        queue.put_sample(5, 100, Some(7), None);
         let sample = queue.sample().unwrap();
         assert_eq!((queue.sample_number(), sample.number, sample.backlog, sample.oldest_age_ns), (2, 2, 5, Some(7)));
     }
@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn a_sample_of_before_all_time_is_no_forgotten_one() {
         let queue = queue();
-        queue.put_sample(5, i64::MIN, None);
+        queue.put_sample(5, i64::MIN, None, None);
         assert_eq!(queue.sample().unwrap().backlog, 5);
         queue.forget_sample();
         assert_eq!((queue.sample_number(), queue.sample().is_none()), (2, true));
@@ -439,7 +439,7 @@ mod tests {
         let queue = queue();
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..1_000).for_each(|backlog| queue.put_sample(backlog, 0, None)));
+                scope.spawn(|| (0..1_000).for_each(|backlog| queue.put_sample(backlog, 0, None, None)));
             }
         });
         assert_eq!((queue.sample_number(), queue.sample().unwrap().number), (4_000, 4_000));
@@ -448,7 +448,7 @@ mod tests {
     #[test]
     fn a_sample_from_the_future_is_fresh() {
         let queue = queue();
-        queue.put_sample(0, 100, None);
+        queue.put_sample(0, 100, None, None);
         let sample = queue.sample().unwrap();
         assert_eq!((sample.age_ns(99), sample.age_ns(101)), (0, 1));
     }

@@ -12,6 +12,8 @@ pub struct Sample {
     pub backlog: i64,
     /// How long the oldest of them had waited, if the queue can tell.
     pub oldest_age_ns: Option<i64>,
+    /// Thousandths of its limit of memory that the queue's server used, if it has one and can tell.
+    pub memory_permille: Option<u64>,
     /// When that was true; [`FORGOTTEN`] if it was dropped. A dropped sample stays, so that its number is not used
     /// again.
     pub as_of_ns: i64,

@@ -95,7 +95,7 @@ impl Host for Fake {
     fn read(&self, name: &String, wait: bool) -> Result<Option<Reason>, &'static str> {
         self.hear(format!("read {name}, wait: {wait}"));
         let Some(backlog) = self.backlog.get() else { return Ok(Some(Reason::ColdStart)) };
-        self.queues.borrow()[name].1.put_sample(backlog, self.now_ns.get(), None);
+        self.queues.borrow()[name].1.put_sample(backlog, self.now_ns.get(), None, None);
         Ok(None)
     }
 
@@ -203,6 +203,7 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
             scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
             shed_permille: 800,
             scale_yellow: true,
+            memory_permille: None,
         })
         .into(),
         circuit: Arc::new(CircuitSettings {
@@ -299,7 +300,7 @@ impl World {
 fn a_change_of_zone_is_told_once() {
     let world = World::new(|_| {});
     for backlog in [10, 400, 499, 5_000, 10] {
-        world.queue.put_sample(backlog, 0, None);
+        world.queue.put_sample(backlog, 0, None, None);
         world.decide(Priority::Medium, 1);
         world.decide(Priority::Medium, 2);
     }
@@ -311,10 +312,10 @@ fn a_change_of_zone_is_told_once() {
 #[test]
 fn computes_once_per_sample_and_configuration() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     assert!(world.decide(Priority::Medium, 1).computed);
     assert!(!world.decide(Priority::Medium, 2).computed);
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     assert!(world.decide(Priority::Medium, 3).computed);
     world.engine.switches.configure(&settings(|_| {}));
     assert!(world.decide(Priority::Medium, 4).computed);
@@ -331,7 +332,7 @@ fn the_law_decides_by_zone() {
         (501, Reason::BacklogRed),
         (1_000, Reason::BacklogRedShed),
     ] {
-        world.queue.put_sample(backlog, 0, None);
+        world.queue.put_sample(backlog, 0, None, None);
         assert_eq!(world.reason(Priority::Low, 0), reason);
     }
 }
@@ -340,12 +341,12 @@ fn the_law_decides_by_zone() {
 fn an_answer_stays_ready_until_anything_changes() {
     let world = World::new(|_| {});
     let make_ready = || {
-        world.queue.put_sample(10, 0, None);
+        world.queue.put_sample(10, 0, None, None);
         world.decide(Priority::Medium, 1);
         assert!(world.is_ready(10 * S) && !world.is_ready(10 * S + 1));
     };
     let changes: [&dyn Fn(); 5] = [
-        &|| world.queue.put_sample(10, 0, None),
+        &|| world.queue.put_sample(10, 0, None, None),
         &|| assert!(!world.queue.breaker.force_close().unwrap().is_news()),
         &|| world.engine.switches.set_emergency(false),
         &|| world.engine.switches.set_override(None),
@@ -361,7 +362,7 @@ fn an_answer_stays_ready_until_anything_changes() {
 #[test]
 fn an_answer_of_a_lease_is_handed_out_and_counted_while_that_lets_jobs_go() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     let seen = world.decide(Priority::Medium, 1);
     let asked = world.queue.asked(Priority::Medium);
     for (kind, reason) in [(Kind::ByShare, Reason::AgeOpen), (Kind::ByLine, Reason::AgeShare)] {
@@ -408,7 +409,7 @@ fn an_answer_of_a_lease_is_handed_out_and_counted_while_that_lets_jobs_go() {
 #[test]
 fn a_refusal_of_a_lease_is_handed_out_and_counted_under_the_terms_that_it_was_made_under() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     let seen = world.decide(Priority::Low, 1);
     let asked = world.queue.asked(Priority::Low);
     let lease = Arc::new(Lease::new(0));
@@ -472,7 +473,7 @@ fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
         (taken, world.count(Priority::Medium, Reason::BacklogGreen))
     };
     assert_eq!(hand_out(true, Ok(true)), (Ok(None), 0));
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     world.decide(Priority::Medium, 1);
     assert_eq!(hand_out(true, Ok(true)), (Ok(Some(Reason::BacklogGreen)), 2));
     assert_eq!(hand_out(true, Ok(false)), (Ok(None), 2));
@@ -486,7 +487,7 @@ fn a_ready_answer_is_handed_out_and_counted_while_it_is_true_and_accepted() {
 fn of_a_delay_that_lies_ready_each_caller_gets_its_own_decision() {
     let world = World::new(|_| {});
     assert_eq!(world.delayed(1, true), None);
-    world.queue.put_sample(5_000, 0, None);
+    world.queue.put_sample(5_000, 0, None, None);
     assert!(world.decide(Priority::Medium, 1).computed);
     assert_eq!(world.delayed(2, true), Some((Reason::BacklogRed, 2, true)));
     assert_eq!(world.delayed(3, false), Some((Reason::BacklogRed, 3, false)));
@@ -495,7 +496,7 @@ fn of_a_delay_that_lies_ready_each_caller_gets_its_own_decision() {
     let totals = world.queue.asked(Priority::Medium).counters.totals();
     assert_eq!((totals.reasons[Reason::BacklogRed.index()], totals.computed), (3, 1));
     assert_eq!((totals.delays.iter().sum::<u64>(), totals.delay_sum_ns), (3, 3 * 5_000_000_000));
-    world.queue.put_sample(5_000, 0, None);
+    world.queue.put_sample(5_000, 0, None, None);
     assert_eq!(world.delayed(2, true), None);
     world.decide(Priority::Medium, 1);
     assert!(world.delayed(2, true).is_some());
@@ -506,7 +507,7 @@ fn of_a_delay_that_lies_ready_each_caller_gets_its_own_decision() {
 #[test]
 fn who_plans_leaves_a_delay_ready_and_is_not_counted() {
     let world = World::new(|_| {});
-    world.queue.put_sample(5_000, 0, None);
+    world.queue.put_sample(5_000, 0, None, None);
     let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
     assert_eq!((planned.ticket, planned.computed), (false, true));
     assert_eq!(world.delayed(2, false), Some((Reason::BacklogRed, 2, false)));
@@ -516,7 +517,7 @@ fn who_plans_leaves_a_delay_ready_and_is_not_counted() {
 #[test]
 fn a_delay_that_observe_mode_lets_go_lies_ready_for_who_plans_too() {
     let world = World::new(|settings| settings.observe = true);
-    world.queue.put_sample(5_000, 0, None);
+    world.queue.put_sample(5_000, 0, None, None);
     world.decide(Priority::Medium, 1);
     for (nth, admit) in [(2, true), (3, false)] {
         assert_eq!(world.delayed(2, admit), Some((Reason::ObserveOnly, 2, true)));
@@ -528,7 +529,7 @@ fn a_delay_that_observe_mode_lets_go_lies_ready_for_who_plans_too() {
 #[test]
 fn a_delay_lies_ready_for_no_more_jobs_than_its_advice_is_good_for() {
     let world = World::new(|_| {});
-    world.queue.put_sample(498, 0, None); // in yellow, where it ends at 500
+    world.queue.put_sample(498, 0, None, None); // in yellow, where it ends at 500
     world.decide(Priority::Medium, 1);
     let handed_out = (0..9).take_while(|_| world.delayed(1, true).is_some()).count();
     assert_eq!(handed_out, 2);
@@ -580,7 +581,7 @@ fn after_a_failed_read_a_caller_reads_again_only_where_no_poller_does() {
 #[test]
 fn without_a_poller_an_expired_sample_is_read_again() {
     let world = World::new(|settings| settings.polling = false);
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     let ask = Ask { may_read: true, ..ASK };
     assert!(world.ask(Priority::Low, 30 * S, ask).is_some());
     assert_eq!(world.ask(Priority::Low, 30 * S + 1, ask), None);
@@ -593,7 +594,7 @@ fn without_a_poller_what_was_just_read_is_believed_for_an_interval() {
         settings.polling = false;
         settings.cache_ttl_ns = 0;
     });
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     assert_eq!(world.reason(Priority::Low, 5 * S), Reason::BacklogGreen);
     assert_eq!(world.reason(Priority::Low, 5 * S + 1), Reason::StatsStale);
     world.queue.read_failed(5 * S);
@@ -603,7 +604,7 @@ fn without_a_poller_what_was_just_read_is_believed_for_an_interval() {
 #[test]
 fn an_old_sample_makes_callers_check_the_poller_once_per_interval() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     for now_ns in [10 * S, 10 * S + 1, 15 * S, 15 * S + 1] {
         world.decide(Priority::Medium, now_ns);
     }
@@ -625,7 +626,7 @@ fn a_queue_that_could_not_be_read_makes_callers_check_the_poller() {
 #[test]
 fn stale_advice_moves_to_the_fallback() {
     let world = World::new(|_| {});
-    world.queue.put_sample(500, 0, None);
+    world.queue.put_sample(500, 0, None, None);
     let delays = [30 * S + 1, 80 * S, 130 * S].map(|now_ns| {
         let seen = world.decide(Priority::High, now_ns);
         assert_eq!(seen.reason, Reason::StatsStale);
@@ -661,7 +662,7 @@ fn a_renewed_override_outlives_the_end_of_the_first() {
 #[test]
 fn an_open_circuit_refuses_until_its_first_probe() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     world.open(0);
     let refused = world.decide(Priority::Medium, 1);
     assert_eq!((refused.reason, refused.shed), (Reason::CircuitOpen, true));
@@ -676,7 +677,7 @@ fn an_open_circuit_refuses_until_its_first_probe() {
 #[test]
 fn a_shed_job_takes_no_probe() {
     let world = World::new(|_| {});
-    world.queue.put_sample(1_000, 0, None);
+    world.queue.put_sample(1_000, 0, None, None);
     world.open(0);
     assert_eq!(world.reason(Priority::Low, 5 * S), Reason::BacklogRedShed);
     assert_eq!(world.queue.breaker.state(), State::Open);
@@ -688,7 +689,7 @@ fn high_may_attempt_an_open_circuit_without_a_ticket() {
         let circuit = CircuitSettings { high_attempts: true, ..(*settings.circuit).clone() };
         settings.circuit = Arc::new(circuit);
     });
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     world.open(0);
     let attempt = world.decide(Priority::High, 1);
     assert_eq!((attempt.reason, attempt.ticket), (Reason::BacklogGreen, false));
@@ -700,7 +701,7 @@ fn high_may_attempt_an_open_circuit_without_a_ticket() {
 #[test]
 fn a_forced_opening_ends_at_the_first_look_after_its_time() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     world.queue.breaker.force_open(Some(5 * S));
     let refused = world.decide(Priority::Medium, 1);
     assert_eq!((refused.reason, refused.retry_at_ns), (Reason::CircuitOpen, Some(5 * S)));
@@ -713,7 +714,7 @@ fn a_forced_opening_ends_at_the_first_look_after_its_time() {
 fn who_finds_an_old_sample_reads_first_where_the_host_says_so() {
     let world = World::new(|_| {});
     let ask = Ask { may_read: true, ..ASK };
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     world.host.reads_first.set(true);
     for now_ns in [10 * S + 1, 10 * S + 2] {
         assert_eq!(world.ask(Priority::Medium, now_ns, ask), None);
@@ -726,20 +727,20 @@ fn who_finds_an_old_sample_reads_first_where_the_host_says_so() {
 #[test]
 fn a_forgotten_sample_is_read_again() {
     let world = World::new(|_| {});
-    world.queue.put_sample(10, 0, None);
+    world.queue.put_sample(10, 0, None, None);
     world.decide(Priority::Medium, 1);
     world.queue.read_failed(1);
     world.queue.forget_sample();
     assert!(!world.is_ready(1));
     assert_eq!(world.ask(Priority::Medium, 1, Ask { may_read: true, ..ASK }), None);
-    world.queue.put_sample(600, 1, None);
+    world.queue.put_sample(600, 1, None, None);
     assert_eq!(world.reason(Priority::Medium, 1), Reason::BacklogRed);
 }
 
 #[test]
 fn a_planned_wait_is_neither_counted_nor_admitted() {
     let world = World::new(|_| {});
-    world.queue.put_sample(500, 0, None);
+    world.queue.put_sample(500, 0, None, None);
     let planned = world.ask(Priority::Medium, 1, Ask { admit: false, ..ASK }).unwrap();
     assert_eq!((planned.reason, planned.ticket), (Reason::BacklogYellow, false));
     assert_eq!(world.count(Priority::Medium, Reason::BacklogYellow), 0);
@@ -771,7 +772,7 @@ fn a_planned_go_stands_while_its_circuit_is_closed() {
 #[test]
 fn observe_mode_hands_out_a_go_and_counts_the_truth() {
     let world = World::new(|settings| settings.observe = true);
-    world.queue.put_sample(1_000, 0, None);
+    world.queue.put_sample(1_000, 0, None, None);
     assert_eq!(world.reason(Priority::Low, 1), Reason::ObserveOnly);
     assert_eq!(world.count(Priority::Low, Reason::BacklogRedShed), 1);
 }
@@ -791,7 +792,7 @@ fn observe_mode_keeps_to_a_circuit_held_open() {
 #[test]
 fn a_probe_is_foreseen_and_not_taken() {
     let world = World::new(|_| {});
-    world.queue.put_sample(600, 0, None);
+    world.queue.put_sample(600, 0, None, None);
     world.open(0);
     let refused = world.peek(Priority::Medium, 1);
     assert_eq!((refused.reason, refused.shed, refused.retry_at_ns), (Reason::CircuitOpen, true, Some(5 * S)));
@@ -812,7 +813,7 @@ fn a_look_ends_neither_a_forced_opening_nor_asks_for_anything() {
     assert_eq!(world.peek(Priority::Medium, 0).reason, Reason::ColdStart);
     world.queue.read_failed(0);
     assert_eq!(world.peek(Priority::Medium, 0).reason, Reason::FallbackConservative);
-    world.queue.put_sample(300, 0, None);
+    world.queue.put_sample(300, 0, None, None);
     world.host.reads_first.set(true);
     let aged = [10 * S + 1, 30 * S, 30 * S + 1, 130 * S, 130 * S + 1];
     let reasons = aged.map(|now_ns| world.peek(Priority::Medium, now_ns).reason);
@@ -828,7 +829,7 @@ fn a_look_ends_neither_a_forced_opening_nor_asks_for_anything() {
 #[test]
 fn what_is_foreseen_in_observe_mode_is_a_go_but_for_what_is_forced() {
     let world = World::new(|settings| settings.observe = true);
-    world.queue.put_sample(1_000, 0, None);
+    world.queue.put_sample(1_000, 0, None, None);
     assert_eq!(world.peek(Priority::Low, 1).reason, Reason::ObserveOnly);
     world.queue.breaker.force_open(None);
     assert_eq!(world.peek(Priority::Low, 1).reason, Reason::CircuitOpen);
@@ -929,7 +930,7 @@ fn names_beyond_the_room_are_counted_together() {
     assert_eq!(house.reason("b", 1), Reason::ManualOverride);
     assert_eq!((house.names(), house.others()), (vec!["a".into()], 2));
     let name = "b".to_owned();
-    assert_eq!(house.engine.put_sample(&house.host, &name, 1, 0, None), Ok(false));
+    assert_eq!(house.engine.put_sample(&house.host, &name, 1, 0, None, None), Ok(false));
 }
 
 #[test]
@@ -953,11 +954,11 @@ fn idle_queues_make_room_and_their_counts_stay() {
 fn a_sample_makes_room_for_its_queue_but_evicts_none() {
     let house = House::new(|settings| settings.max_queues = 1);
     let name = "a".to_owned();
-    assert_eq!(house.engine.put_sample(&house.host, &name, 300, 0, None), Ok(true));
+    assert_eq!(house.engine.put_sample(&house.host, &name, 300, 0, None, None), Ok(true));
     assert_eq!(house.reason("a", 1), Reason::BacklogYellow);
     assert_eq!(house.engine.cache_size(&house.host), 1);
     house.host.now_ns.set(1_000 * S);
-    assert_eq!(house.engine.put_sample(&house.host, &"b".to_owned(), 1, 0, None), Ok(false));
+    assert_eq!(house.engine.put_sample(&house.host, &"b".to_owned(), 1, 0, None, None), Ok(false));
     house.engine.forget_samples(&house.host);
     assert_eq!(house.reason("a", 2), Reason::ColdStart);
 }
@@ -977,7 +978,7 @@ fn a_queue_whose_circuit_is_open_is_not_evicted() {
 fn a_planned_wait_is_counted_when_it_is_kept_or_comes_too_late() {
     let house = House::new(|_| {});
     let name = "a".to_owned();
-    house.engine.put_sample(&house.host, &name, 500, 0, None).unwrap();
+    house.engine.put_sample(&house.host, &name, 500, 0, None, None).unwrap();
     let plan = Plan {
         name: &name,
         priority: Priority::Medium,

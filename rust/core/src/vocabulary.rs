@@ -56,11 +56,12 @@ pub enum Reason {
     AgeWait,
     AgeShed,
     AgeSafe,
+    Memory,
 }
 
 impl Reason {
     /// All of them, with their public names, in the order that Python shares.
-    pub const ALL: [(Self, &str); 20] = [
+    pub const ALL: [(Self, &str); 21] = [
         (Self::BacklogGreen, "backlog_green"),
         (Self::BacklogYellow, "backlog_yellow"),
         (Self::BacklogRed, "backlog_red"),
@@ -81,6 +82,7 @@ impl Reason {
         (Self::AgeWait, "age_wait"),
         (Self::AgeShed, "age_shed"),
         (Self::AgeSafe, "age_safe"),
+        (Self::Memory, "memory"),
     ];
 
     /// Its place in that order.

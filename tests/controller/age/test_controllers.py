@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 SHUT = Terms(0, 0, 0, 0, 0, 0, 0)
 OPEN = Terms(MILLION, 1_000, 0, 1_000 * MILLION, 1, 0, 0)
 FAST = Terms(0, 0, 100 * MILLION, 2 * MILLION, 0, 0, 0)
-_AT_DECIDED, _AT_ENQUEUED = 14, 32  # places in the arguments of the script, see docs/reference/age-protocol.md
+# Places in the arguments of the script, see docs/reference/age-protocol.md.
+_AT_LIMIT, _AT_DECIDED, _AT_ENQUEUED = 11, 14, 32
 
 
 class Store:
@@ -156,6 +157,19 @@ class TestWays:
         assert len(went) == 10
         answered(controller, store)
         assert store.enqueued() == 13
+
+    def test_memory_cuts_the_budget_and_refusals_say_so(
+        self, make: Callable[..., BackpressureController], store: Store
+    ) -> None:
+        controller = make()
+        provider: Any = controller._provider
+        for used, limit, reason in ((0.84, 1_000, "age_shed"), (0.875, 500, "memory"), (0.95, 0, "memory")):
+            provider.set("mail", 80, memory_used=used)
+            controller.refresh("mail")
+            answered(controller, store, OPEN, OPEN, SHUT)
+            assert store.told[-1][_AT_LIMIT] == limit
+            assert controller.suggest_throttle("low", "mail").reason == reason
+            assert controller.suggest_throttle("high", "mail").delay == 0
 
     def test_what_does_not_is_refused_by_priority(
         self, make: Callable[..., BackpressureController], store: Store

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OTHERS = "__other__"
-REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED)
+REFUSALS = (Reason.BACKLOG_RED_SHED, Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN, Reason.AGE_SHED, Reason.MEMORY)
 SECOND = 1_000_000_000
 BUCKETS = tuple(Fraction(bound) * SECOND for bound in ("0.001", "0.01", "0.1", "0.5", "1", "2.5", "5", "10"))
-BY_LAW = {Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED}
+BY_LAW = {Reason.BACKLOG_GREEN, Reason.BACKLOG_YELLOW, Reason.BACKLOG_RED, Reason.BACKLOG_RED_SHED, Reason.MEMORY}
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Sample:
     backlog: int
     as_of_ns: int
     oldest_age_ns: int | None
+    memory_permille: int | None = None
 
 
 @dataclass(frozen=True)
@@ -372,7 +373,7 @@ class DecisionModel:
         """Tell whether more jobs were let in since the sample than the advice is good for."""
         if queue.let_in_before[priority] is None:
             return False
-        return self._all_let_in(name, queue) > room(self._law(name), priority, sample.backlog)
+        return self._all_let_in(name, queue) > room(self._law(name), priority, sample)
 
     def _all_let_in(self, name: str, queue: Queue) -> int:
         """Return how many jobs the advice on a queue's sample let in, at all priorities."""
@@ -408,7 +409,8 @@ class DecisionModel:
 
     def _judged(self, priority: Priority, name: str, sample: Sample) -> Answer:
         settings = self.settings
-        zone, delay_ns, shed = advise(self._law(name), priority, sample.backlog)
+        law = self._law(name)
+        zone, delay_ns, shed = advise(law, priority, sample)
         expired_ns = self.now_ns() - sample.as_of_ns - settings.cache_ttl_ns
         if expired_ns > settings.degrade_ns:
             return self._fallback(priority, name, settings.fallback_reason)
@@ -417,6 +419,8 @@ class DecisionModel:
             delay_ns = math.floor(delay_ns * (1 - share) + settings.fallback_ns[priority.value] * share)
             return throttled(Answer(priority, name, Reason.STATS_STALE, backlog=sample.backlog, zone=zone), delay_ns)
         reason = Reason.BACKLOG_RED_SHED if shed else Reason(f"backlog_{zone}")
+        if lacks_memory(law, priority, sample):
+            reason = Reason.MEMORY
         return throttled(Answer(priority, name, reason, shed=shed, backlog=sample.backlog, zone=zone), delay_ns)
 
     def _fallback(self, priority: Priority, name: str, reason: Reason) -> Answer:
@@ -477,11 +481,18 @@ class DecisionModel:
 
     # Statistics.
 
-    def put_sample(self, name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+    def put_sample(
+        self,
+        name: str,
+        backlog: int,
+        as_of_ns: int,
+        oldest_age_ns: int | None = None,
+        memory_permille: int | None = None,
+    ) -> bool:
         queue = self._queue(name, evict=False)
         if queue is None:
             return False
-        queue.sample, queue.failed_ns = Sample(backlog, as_of_ns, oldest_age_ns), None
+        queue.sample, queue.failed_ns = Sample(backlog, as_of_ns, oldest_age_ns, memory_permille), None
         return True
 
     def forget_samples(self) -> None:
@@ -605,12 +616,18 @@ class DecisionModel:
     def queue_names(self) -> list[str]:
         return list(self.queues)
 
-    def sample(self, name: str) -> tuple[int, int, int | None, int] | None:
+    def sample(self, name: str) -> tuple[int, int, int | None, int, int | None] | None:
         queue = self.queues.get(name)
         if queue is None or queue.sample is None:
             return None
         sample = queue.sample
-        return sample.backlog, sample.as_of_ns, sample.oldest_age_ns, self._all_let_in(name, queue)
+        return (
+            sample.backlog,
+            sample.as_of_ns,
+            sample.oldest_age_ns,
+            self._all_let_in(name, queue),
+            sample.memory_permille,
+        )
 
     def busy_queues(self, ttls: int) -> list[str]:
         now_ns, idle_ns = self.now_ns(), ttls * self.settings.cache_ttl_ns
@@ -620,7 +637,7 @@ class DecisionModel:
             if queue.sample is not None
             and not self._holds_age(name)
             and now_ns - queue.used_ns <= idle_ns
-            and {advise(self._law(name), each, queue.sample.backlog)[0] for each in queue.computed_on} - {Zone.GREEN}
+            and {advise(self._law(name), each, queue.sample)[0] for each in queue.computed_on} - {Zone.GREEN}
         ]
 
     def cache_size(self) -> int:
@@ -670,9 +687,10 @@ def throttled(answer: Answer, delay_ns: int) -> Answer:
     return replace(answer, delay_ns=0 if answer.shed else delay_ns, retry_ns=delay_ns or None)
 
 
-def room(law: ThreeZoneLaw, priority: Priority, backlog: int) -> float:
+def room(law: ThreeZoneLaw, priority: Priority, sample: Sample) -> float:
     """Return how many jobs may come before the advice is of another zone, sheds, or stays what it is for ever."""
-    zone, _, shed = advise(law, priority, backlog)
+    zone, _, shed = advise(law, priority, sample)
+    backlog = sample.backlog
     green_max, yellow_max, red_max = law.windows[priority.value]
     if zone is not Zone.RED:
         last: int = green_max if zone is Zone.GREEN else yellow_max
@@ -685,8 +703,19 @@ def room(law: ThreeZoneLaw, priority: Priority, backlog: int) -> float:
     return last - backlog
 
 
-def advise(law: ThreeZoneLaw, priority: Priority, backlog: int) -> tuple[Zone, int, bool]:
+def lacks_memory(law: ThreeZoneLaw, priority: Priority, sample: Sample) -> bool:
+    if law.memory_permille is None or sample.memory_permille is None or priority is Priority.HIGH:
+        return False
+    return (
+        sample.memory_permille >= dict(zip((Priority.LOW, Priority.MEDIUM), law.memory_permille, strict=True))[priority]
+    )
+
+
+def advise(law: ThreeZoneLaw, priority: Priority, sample: Sample) -> tuple[Zone, int, bool]:
     """Return zone, delay in nanoseconds and whether to shed."""
+    if lacks_memory(law, priority, sample):
+        return Zone.RED, math.floor(law.red_max_ns * Fraction(*law.scales[priority.value])), True
+    backlog = sample.backlog
     green_max, yellow_max, red_max = law.windows[priority.value]
     scale = Fraction(*law.scales[priority.value])
     if backlog <= green_max:

@@ -53,6 +53,7 @@ LAW = ThreeZoneLaw(
     scales=((3, 2), (1, 1), (1, 2)),
     shed_permille=800,
     scale_yellow=True,
+    memory_permille=(850, 900),
 )
 AGE = AgeLaw(BudgetSettings.of(5.0), sheds_medium=False, safe_rate=0.0)
 CIRCUIT = CircuitSettings(
@@ -433,9 +434,31 @@ class Life(RuleBasedStateMachine):
 
     # Statistics and time.
 
-    @rule(name=names, backlog=backlogs, age_ns=spans | st.just(-MS), oldest_age_ns=st.none() | spans)
-    def put_sample(self, name: str, backlog: int, age_ns: int, oldest_age_ns: int | None = None) -> None:
-        self.all(lambda engine: engine.put_sample(name, backlog, self.now_ns - age_ns, oldest_age_ns))
+    @rule(
+        name=names,
+        backlog=backlogs,
+        age_ns=spans | st.just(-MS),
+        oldest_age_ns=st.none() | spans,
+        memory_permille=st.sampled_from([None, None, None, 0, 850, 900]),
+    )
+    def put_sample(
+        self,
+        name: str,
+        backlog: int,
+        age_ns: int,
+        oldest_age_ns: int | None = None,
+        memory_permille: int | None = None,
+    ) -> None:
+        as_of_ns = self.now_ns - age_ns
+        self.all(lambda engine: engine.put_sample(name, backlog, as_of_ns, oldest_age_ns, memory_permille))
+
+    @rule(
+        name=names, backlog=backlogs, priority=priorities, memory_permille=st.sampled_from([849, 850, 899, 900, 5_000])
+    )
+    def lack_memory(self, name: str, backlog: int, priority: Any, memory_permille: int) -> None:
+        self.put_sample(name, backlog, 0, None, memory_permille)
+        self.peek(priority, name)
+        self.suggest(priority, name, 2)
 
     @rule(name=names, backlog=backlogs, priority=priorities, pick=picks, off_ns=offsets)
     def see_a_sample_age(self, name: str, backlog: int, priority: Any, pick: int, off_ns: int) -> None:

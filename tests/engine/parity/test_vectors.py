@@ -44,8 +44,8 @@ def test_vectors_reach_everything() -> None:
     assert min(changes[change] for change in wanted) >= 10, changes
     answers = [step[3] for life in read("decision")["lives"] for step in life["steps"] if step[3]]
     reasons = Counter(answer[0] for answer in answers) + Counter(answer[7][0] for answer in answers if answer[7])
-    # A second queue, for which there is no room, is the machine's to try, and so are queues whose age is held.
-    assert {reason for reason in Reason if reasons[reason] < 10} == {Reason.UNTRACKED, *AGE_REASONS}, reasons
+    # A second queue, for which there is no room, is the machine's to try; so are held ages, and servers without memory.
+    assert {reason for reason in Reason if reasons[reason] < 10} == {Reason.UNTRACKED, Reason.MEMORY, *AGE_REASONS}
     told = Counter((step[1], bool(step[3])) for life in read("lease") for step in life["steps"])
     asked = ("offer", "offer_stale", "is_used_up", "take_share", "refuse_share", "take_saved", "due_in", "foresee")
     assert min(told[act, answer] for act in asked for answer in (False, True)) >= 10, told

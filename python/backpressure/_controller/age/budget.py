@@ -192,10 +192,14 @@ class Budget:
         with self._lock():
             return self.lease.is_due(self._now_us())
 
-    def report(self, seen: BacklogSeen | None) -> Report:
-        """Return what to tell the store; `renew` or `fail` is to follow."""
+    def report(self, seen: BacklogSeen | None, memory_permille: int | None = None) -> Report:
+        """Return what to tell the store; `renew` or `fail` is to follow.
+
+        `memory_permille` are the thousandths of its limit of memory that the queue's server used when it was last read.
+        """
         with self._lock():
-            report = self.lease.report(self._now_us(), seen)
+            self._replies.limit_permille = self._replies.law.limit_permille(memory_permille)
+            report = self.lease.report(self._now_us(), seen, self._replies.limit_permille)
             self._asked, self._held = self._held, []
             for caller in self._asked:
                 caller.asked = True

@@ -232,7 +232,8 @@ class Budgets:
         for store, names in self._stores.by_store(due):
             calls, told = {}, {}
             for name in names:
-                report = due[name].report(seen.get(name))
+                sample = engine.sample(name)
+                report = due[name].report(seen.get(name), None if sample is None else sample[4])
                 calls[budget_key(name)] = arguments(due[name].lease.settings, report)
                 told[budget_key(name)] = name
             answers: dict[str, Answer | Exception]
@@ -252,7 +253,7 @@ class Budgets:
         sample = engine.sample(queue_name)
         if sample is None or self._seen_ns.get(queue_name) == sample[1]:
             return None
-        backlog, as_of_ns, oldest_age_ns, _ = sample
+        backlog, as_of_ns, oldest_age_ns, *_ = sample
         self._seen_ns[queue_name] = as_of_ns
         ago_ms = max(0, self._clock.monotonic_ns() - as_of_ns) // _MS
         return BacklogSeen(backlog, None if oldest_age_ns is None else oldest_age_ns // _MS, ago_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from backpressure._age.protocol import HIGH, LEVELS, MILLION, Terms
+from backpressure._age.protocol import HIGH, LEVELS, LIMIT_NONE, MILLION, Terms
 from backpressure._engine.laws.age import Judged
 from backpressure._model.vocabulary import Reason, Zone
 
@@ -44,6 +44,7 @@ class Replies:
 
     Attributes:
         answer: the store's last; ``None`` before the first.
+        limit_permille: part of the budget that the memory of the queue's server leaves.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Replies:
     ) -> None:
         self.law = law
         self.answer: Answer | None = None
+        self.limit_permille = LIMIT_NONE
         self._lease = lease
         self._fallback = fallback
         self._own = own if law.safe_rate else None
@@ -119,7 +121,8 @@ class Replies:
         return Judged(None, fallback.fallback_ns[_LOW - level], False, fallback.fallback_reason)
 
     def _sheds(self) -> Judged:
-        return Judged(self.zone(), self._retry_us() * _NS, True, Reason.AGE_SHED)
+        reason = Reason.AGE_SHED if self.limit_permille == LIMIT_NONE else Reason.MEMORY
+        return Judged(self.zone(), self._retry_us() * _NS, True, reason)
 
     def _retry_us(self) -> int:
         """Return when another attempt makes sense: after the age, half of it more or less, by chance."""

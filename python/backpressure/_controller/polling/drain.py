@@ -23,7 +23,7 @@ class Drain:
         self._backlog = 0
         self._as_of_ns = 0
 
-    def note(self, backlog: int, as_of_ns: int, before: tuple[int, int, int | None, int] | None) -> None:
+    def note(self, backlog: int, as_of_ns: int, before: tuple[int, int, int | None, int, int | None] | None) -> None:
         """Take a sample; `before` is the one that it replaces, with the jobs that were let in since."""
         self._backlog, self._as_of_ns = backlog, as_of_ns
         if before is None or as_of_ns <= before[1]:

@@ -15,7 +15,7 @@ from backpressure._controller.polling.failing import REMIND_NS, Failing, span
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
-from backpressure._model.stats import QueueStats, age_of
+from backpressure._model.stats import QueueStats, age_of, permille_of
 from backpressure._model.units import nanoseconds
 from backpressure._runtime.foreign import raised_by_signal
 from backpressure._runtime.pauses import Pauses
@@ -43,8 +43,8 @@ _ERROR_TYPE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _MISCONFIGURED = frozenset({"auth", "acl", "protocol", "wrongtype", "cluster"})
 
 
-# Backlog, nanoseconds since it was true, nanoseconds since the oldest job was enqueued.
-_Numbers = tuple[int, int, int | None]
+# Backlog, nanoseconds since it was true, nanoseconds since the oldest job was enqueued, thousandths of the memory used.
+_Numbers = tuple[int, int, int | None, int | None]
 
 
 def _never(_queue_name: str) -> bool:
@@ -55,6 +55,13 @@ def _age_ns(seconds: object) -> int | None:
     """Return an age in whole nanoseconds; ``None`` for what is no age."""
     age = age_of(seconds)
     return None if age is None else nanoseconds(age)
+
+
+def _numbers(sample: QueueStats, lag: _Lag) -> _Numbers:
+    age, used = sample.oldest_age, sample.memory_used
+    oldest_age_ns = None if age is None else _age_ns(age)
+    memory_permille = None if used is None else permille_of(used)  # most have none
+    return sample.backlog_count, lag.of(sample.last_updated), oldest_age_ns, memory_permille
 
 
 class _Lag:
@@ -81,6 +88,7 @@ class Samples:
     Args:
         hastens: tells whether a queue's circuit may be probed at once when its statistics can be read again.
         most: returns how many queues may have state.
+        cautions: returns what is to be said once, as whole polls found it: levels of the log, and sentences.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class Samples:
         *,
         hastens: Callable[[str], bool] = _never,
         most: Callable[[], int] = lambda: sys.maxsize,
+        cautions: Callable[[], Iterable[tuple[int, str]]] = tuple,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._engine = engine
@@ -99,6 +108,8 @@ class Samples:
         self._uniform = uniform
         self._hastens = hastens
         self._most = most
+        self._cautions = cautions
+        self._told: set[str] = set()
         self._failures = 0
         self._errors: dict[str, Tally] = {}
         self._health = "unknown"
@@ -153,6 +164,10 @@ class Samples:
             self._note_lost(set(self._engine.queue_names()) - good)
         self._report(failure)
         self._remind_of_queues()
+        for level, sentence in self._cautions():
+            if sentence not in self._told:
+                self._told.add(sentence)
+                self._announcer.caution(sentence, level=level)
         return failure is None
 
     def sighted(
@@ -202,10 +217,10 @@ class Samples:
             tick()
             problem, error_type, numbers = self._judge(name, sample, lag)
             if numbers is not None:
-                backlog, lag_ns, oldest_age_ns = numbers
+                backlog, lag_ns, oldest_age_ns, memory_permille = numbers
                 if self._drains and (drain := self._drains.get(name)) is not None:
                     drain.note(backlog, now_ns - lag_ns, self._engine.sample(name))
-                if put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns):
+                if put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns, memory_permille):
                     self.stats[name] = sample
                     good.add(name)
                     if self._lost:
@@ -249,9 +264,7 @@ class Samples:
             problem, error_type = self._problem(name, sample)
             if problem is not None:
                 return problem, error_type, None
-            age = sample.oldest_age
-            oldest_age_ns = None if age is None else _age_ns(age)
-            return None, error_type, (sample.backlog_count, lag.of(sample.last_updated), oldest_age_ns)
+            return None, error_type, _numbers(sample, lag)
         except BaseException as error:
             if raised_by_signal(error):
                 raise

@@ -55,6 +55,8 @@ class AgeLaw:
         budget: what every producer of the queue sends with its report.
         sheds_medium: whether MEDIUM jobs beyond the budget are refused as LOW ones, where their callers will not wait.
         safe_rate: jobs a second that a process lets pass which never reached the store; 0 is the fallback.
+        memory_permille: thousandths of its limit of memory that the queue's server uses when the budget begins to
+            shrink, and when nothing of it is left; ``None``: it does not matter.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("age",)
@@ -62,6 +64,7 @@ class AgeLaw:
     budget: BudgetSettings
     sheds_medium: bool
     safe_rate: float
+    memory_permille: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, age: AgeConfig) -> AgeLaw:
@@ -69,4 +72,14 @@ class AgeLaw:
         budget = budget_of(age)
         if budget is None:
             raise ValueError("no target")
-        return cls(budget, age.medium == "shed", age.safe_rate)
+        return cls(budget, age.medium == "shed", age.safe_rate, age.memory_permille)
+
+    def limit_permille(self, used_permille: int | None) -> int:
+        """Return the part of the budget that is left where the queue's server uses so much of its memory.
+
+        It falls from all to nothing between the two bounds, in proportion, so that the queue settles between them.
+        """
+        if self.memory_permille is None or used_permille is None:
+            return 1_000
+        low, high = self.memory_permille
+        return min(1_000, max(0, 1_000 * (high - used_permille) // (high - low)))

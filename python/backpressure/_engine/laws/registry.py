@@ -27,7 +27,9 @@ def sampled_law_of(config: BackpressureConfig, queue_name: str | None = None) ->
     own = None if queue_name is None else config.of(queue_name)
     kind = next(kind for owner in (own, config) for kind in LAWS if _has_any(owner, kind))
     parts = ((getattr(own, section, None), getattr(config, section)) for section in kind.sections)
-    return kind.of(*(shared if of_queue is None else of_queue for of_queue, shared in parts))
+    age = config.age if queue_name is None else config.age_of(queue_name)
+    given = (shared if of_queue is None else of_queue for of_queue, shared in parts)
+    return kind.of(*given, memory_permille=age.memory_permille)
 
 
 def has_own_law(config: BackpressureConfig, queue_name: str) -> bool:

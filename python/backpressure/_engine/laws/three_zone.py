@@ -9,7 +9,7 @@ import attrs
 from backpressure._engine.laws.law import Advice
 from backpressure._engine.sample import Sample
 from backpressure._model.units import duration, nanoseconds
-from backpressure._model.vocabulary import LOW, Priority, Reason, Zone
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason, Zone
 
 if TYPE_CHECKING:
     from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
@@ -18,6 +18,7 @@ __all__ = ["ThreeZoneLaw"]
 
 PERMILLE = 1_000
 _LOW: int = LOW.value
+_HIGH: int = HIGH.value
 
 
 @attrs.frozen
@@ -30,6 +31,8 @@ class ThreeZoneLaw:
         scales: factors on the base delay, as numerator and denominator.
         shed_permille: LOW is shed beyond so many thousandths of the red zone.
         scale_yellow: whether the factors hold in the yellow zone too.
+        memory_permille: thousandths of its limit of memory that the queue's server uses when LOW is shed, and when
+            MEDIUM is too, whatever the backlog.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("thresholds", "curve")
@@ -41,9 +44,12 @@ class ThreeZoneLaw:
     scales: tuple[tuple[int, int], ...]
     shed_permille: int
     scale_yellow: bool
+    memory_permille: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, thresholds: BacklogThresholds, curve: CurveConfig) -> ThreeZoneLaw:
+    def of(
+        cls, thresholds: BacklogThresholds, curve: CurveConfig, *, memory_permille: tuple[int, int] | None = None
+    ) -> ThreeZoneLaw:
         """Flatten thresholds and curve."""
         windows = [thresholds.window(priority) for priority in Priority]
         return cls(
@@ -54,6 +60,7 @@ class ThreeZoneLaw:
             scales=tuple(curve.scale(priority).as_integer_ratio() for priority in Priority),
             shed_permille=curve.permille(thresholds.low_priority),
             scale_yellow=curve.scale_yellow,
+            memory_permille=memory_permille,
         )
 
     def new_state(self) -> None:
@@ -62,6 +69,9 @@ class ThreeZoneLaw:
     def advise(self, sample: Sample, priority: int, _state: None) -> Advice:
         backlog = sample.backlog
         green_max, yellow_max, red_max = self.windows[priority]
+        if self._lacks_memory(sample, priority):
+            scale_num, scale_den = self.scales[priority]
+            return Advice(Zone.RED, self.red_max_ns * scale_num // scale_den, True, Reason.MEMORY)
         if backlog <= green_max:
             return Advice(Zone.GREEN, 0, False, Reason.BACKLOG_GREEN, green_max - backlog)
         scale_num, scale_den = self.scales[priority]
@@ -78,6 +88,12 @@ class ThreeZoneLaw:
         room = None if shed or backlog >= red_max else limit - backlog
         return Advice(Zone.RED, base * scale_num // scale_den, shed, reason, room)
 
+    def _lacks_memory(self, sample: Sample, priority: int) -> bool:
+        """Tell whether the memory of the queue's server keeps a job out, whatever the backlog."""
+        if sample.memory_permille is None or self.memory_permille is None or priority == _HIGH:
+            return False
+        return sample.memory_permille >= self.memory_permille[priority]
+
     def foresee(self, sample: Sample, priority: int, state: None) -> Advice:
         """See `advise`, which keeps nothing."""
         return self.advise(sample, priority, state)
@@ -93,6 +109,12 @@ class ThreeZoneLaw:
         green, yellow, red = self.windows[priority]
         lowest, middle, highest = (ns / 1e9 for ns in (self.yellow_min_ns, self.yellow_max_ns, self.red_max_ns))
         delay = duration(advice.delay_ns / 1e9)
+        if advice.reason is Reason.MEMORY:
+            used, bound = sample.memory_permille, (self.memory_permille or (0, 0))[priority]
+            return (
+                f"the queue's server uses {(used or 0) / 10:g} % of its memory, and from {bound / 10:g} % on "
+                f"{(LOW, MEDIUM)[priority]} jobs are shed, whatever the backlog"
+            )
         if advice.zone is Zone.GREEN:
             return f"{backlog:,} is not above green_max ({green:,}): nothing to wait for"
         if advice.shed:

@@ -291,11 +291,18 @@ class Engine(Switches, Uncopied):
         if breaker is not None:
             breaker.hasten()
 
-    def put_sample(self, queue_name: str, backlog: int, as_of_ns: int, oldest_age_ns: int | None = None) -> bool:
+    def put_sample(
+        self,
+        queue_name: str,
+        backlog: int,
+        as_of_ns: int,
+        oldest_age_ns: int | None = None,
+        memory_permille: int | None = None,
+    ) -> bool:
         queue = self._queues.get(queue_name) or self._table.track(queue_name, self.now_ns(), evict=False)
         if queue is None:
             return False
-        queue.sample = Sample(backlog, as_of_ns, oldest_age_ns)
+        queue.sample = Sample(backlog, as_of_ns, oldest_age_ns, memory_permille)
         queue.failed_ns = None
         return True
 
@@ -332,12 +339,12 @@ class Engine(Switches, Uncopied):
         """Return how many computed answers are kept."""
         return sum(computed is not None for queue in self._table.all() for computed in queue.computed)
 
-    def sample(self, queue_name: str) -> tuple[int, int, int | None, int] | None:
+    def sample(self, queue_name: str) -> tuple[int, int, int | None, int, int | None] | None:
         queue = self._queues.get(queue_name)
         sample = None if queue is None else queue.sample
         if queue is None or sample is None:
             return None
-        return sample.backlog, sample.as_of_ns, sample.oldest_age_ns, queue.let_in(sample)[0]
+        return sample.backlog, sample.as_of_ns, sample.oldest_age_ns, queue.let_in(sample)[0], sample.memory_permille
 
     def totals(self) -> dict[tuple[str, int], Totals]:
         """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""

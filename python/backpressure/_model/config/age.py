@@ -1,16 +1,20 @@
 """How long jobs may wait in a queue, for a law that holds that age for all producers together."""
 
+import contextlib
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
 from backpressure._model.config.fields import (
     HOUR,
     MINUTE,
+    NONE_TEXT,
     PASSWORD,
     Section,
     checked,
+    converted,
+    fail,
     integer,
     is_number,
     optional_duration,
@@ -52,6 +56,22 @@ def _is_rate(value: object) -> bool:
     return is_number(value) and 0 <= value <= _MOST_RATE  # type: ignore[operator]  # it is a number
 
 
+def _to_memory(value: object, owner: object, field: "attrs.Attribute[Any]") -> tuple[float, float] | None:
+    """Take two parts of 1, also as text, as a variable of the environment has them: ``"0.85, 0.9"``."""
+    if value is None or value == "none":
+        return None
+    parts: list[object] = []
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            parts = [float(part) for part in value.strip("[] ").split(",")]
+    elif isinstance(value, list | tuple):
+        parts = [*value]
+    match parts:
+        case [int() | float() as low, int() | float() as high] if 0 < low < high <= 1:
+            return float(low), float(high)
+    raise fail(owner, field.name, value, 'give two parts of the memory, such as [0.85, 0.9], or "none"')
+
+
 @repr_when_half_built
 @attrs.frozen(kw_only=True)
 class AgeConfig(Section):
@@ -72,6 +92,9 @@ class AgeConfig(Section):
         safe_rate: jobs a second that each process lets pass which has never reached the store; 0 leaves them to
             the fallback mode of `RecoveryStrategy`.
         calls: calls a second that one queue may cost the store, whatever the number of processes.
+        memory: parts of the memory limit of the queue's server: from the first on the budget shrinks, at the second
+            nothing is left of it but for HIGH. Without a target, LOW is shed from the first on, and MEDIUM from the
+            second. ``None`` (in files ``"none"``) looks at no memory.
 
     Raises:
         ConfigurationError: a value is impossible.
@@ -90,5 +113,14 @@ class AgeConfig(Section):
     store: str | None = optional_text(_is_store, _STORES)
     safe_rate: float = checked(0, _is_rate, f"give jobs a second from 0 to {_MOST_RATE}")
     calls: int = integer(2_000, 1, _MOST_CALLS)
+    memory: tuple[float, float] | None = converted(_to_memory, default=(0.85, 0.9), metadata={NONE_TEXT: "none"})
 
     _own_rules = (("target", _is_target),)
+
+    @property
+    def memory_permille(self) -> tuple[int, int] | None:
+        """Return `memory` in thousandths; at least one apart."""
+        if self.memory is None:
+            return None
+        low, high = (round(part * 1_000) for part in self.memory)
+        return min(low, high - 1), high

@@ -378,6 +378,8 @@ def _bare(value: Any) -> Any:
         return to_dict(value)
     if isinstance(value, Mapping):
         return {name: _bare(of_name) for name, of_name in value.items()}
+    if isinstance(value, tuple):
+        return [*value]
     value = _plain_value(value)
     if isinstance(value, Stated):
         return f"{float(value)!r}s"  # a bare number would be questioned

@@ -24,9 +24,10 @@ from backpressure.providers.redis.async_client import (
     connect,
     exchange,
 )
-from backpressure.providers.redis.base import CHUNK, SLICE, RedisProvider, fill
+from backpressure.providers.redis.base import CHUNK, SLICE, RedisProvider, fill, node_of
 from backpressure.providers.redis.errors import unavailable
 from backpressure.providers.redis.layouts import Reading
+from backpressure.providers.redis.memory import ASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -156,6 +157,8 @@ class AsyncRedisStatsProvider(RedisProvider):
                 position += len(commands)
                 await asyncio.sleep(0)
         results = {name: outcome for reading in readings for name, outcome in reading.results.items()}
+        keys = {name: key for reading in readings for name, key in reading.keys.items()}
+        results = self._with_memory(results, lambda name: node_of(link.client, keys.get(name)))
         if failures and not any(isinstance(outcome, QueueStats) for outcome in results.values()):
             raise failures[-1]
         return results
@@ -179,7 +182,7 @@ class AsyncRedisStatsProvider(RedisProvider):
             if isinstance(client, RedisCluster):
                 await self._ask_cluster(link, client, commands, replies, failures)
             else:
-                await self._ask(PoolServer(client), range(len(commands)), commands, replies, failures)
+                await self._ask("", PoolServer(client), range(len(commands)), commands, replies, failures)
         except Exception as error:  # noqa: BLE001 - e.g. no node of the cluster tells where keys lie
             failures.append(self._failure(error))
             fill(replies, range(len(replies)), failures[-1])
@@ -187,6 +190,7 @@ class AsyncRedisStatsProvider(RedisProvider):
 
     async def _ask(
         self,
+        name: str,
         server: Server,
         positions: Sequence[int],
         commands: Sequence[Command],
@@ -194,16 +198,27 @@ class AsyncRedisStatsProvider(RedisProvider):
         failures: list[StatsUnavailableError],
     ) -> None:
         """Fill in one server's replies, and the error that ended them."""
+        memory = self._memories.due(name)
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
             try:
-                answers = await exchange(server, [commands[position] for position in chunk])
+                asked = [commands[position] for position in chunk]
+                beside = memory == "beside" and start == 0
+                answers = await exchange(server, [*asked, ASK] if beside else asked)
+                if beside:
+                    self._memories.take(name, answers.pop())
             except Exception as error:  # noqa: BLE001 - a connection closed under redis-py shows as anything
                 failures.append(self._failure(error))
                 fill(replies, positions, failures[-1])
                 return
             for position, answer in zip(chunk, answers, strict=True):
                 replies[position] = answer
+        if memory == "alone":
+            try:
+                (reply,) = await exchange(server, [ASK])
+            except Exception as error:  # noqa: BLE001 - whatever it is, the queues were read
+                reply = error
+            self._memories.take(name, reply)
 
     def _failure(self, error: Exception) -> StatsUnavailableError:
         return unavailable(error, what=self._where, redact=self._redact)
@@ -236,8 +251,8 @@ class AsyncRedisStatsProvider(RedisProvider):
                 await asyncio.sleep(0)
         before = len(failures)
         async with asyncio.TaskGroup() as group:
-            for node, positions in nodes.values():
-                group.create_task(self._ask(NodeServer(node), positions, commands, replies, failures))
+            for name, (node, positions) in nodes.items():
+                group.create_task(self._ask(name, NodeServer(node), positions, commands, replies, failures))
         misled = (AskError, ClusterDownError, RedisClusterException)
         if len(failures) > before or any(isinstance(reply, misled) for reply in replies):
             link.stale_slots = True

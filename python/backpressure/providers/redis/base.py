@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import attrs
@@ -12,6 +12,7 @@ from backpressure._model.arguments import shown, validate_queue_name
 from backpressure._model.errors import ConfigurationError, InvalidQueueError, StatsUnavailableError
 from backpressure._model.half_built import repr_when_half_built
 from backpressure._model.hidden import hides_arguments
+from backpressure._model.stats import QueueStats
 from backpressure.providers.arguments import seconds
 from backpressure.providers.layouts import (
     DiscoveringLayout,
@@ -25,14 +26,16 @@ from backpressure.providers.layouts import (
 from backpressure.providers.linked import Outcome
 from backpressure.providers.redis import objects
 from backpressure.providers.redis.client import RedisTarget, describe, parse_target, redactor_for
+from backpressure.providers.redis.memory import Memories
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure.providers.layouts import Steps
+    from backpressure.providers.layouts._steps import Key
     from backpressure.providers.redis.objects import Source
 
-__all__ = ["CHUNK", "NOT_READY", "SAID", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master"]
+__all__ = ["CHUNK", "NOT_READY", "SAID", "SLICE", "Outcome", "RedisProvider", "demoted", "fill", "is_master", "node_of"]
 
 #: Commands in one round trip; a longer pipeline would hold the server and the reply buffers.
 CHUNK = 500
@@ -88,7 +91,21 @@ class RedisProvider:
                 field="queues",
             )
         self._types: dict[str, tuple[str | bytes, str]] = {}
+        self._memories = Memories(self._where)
         self._closed = False
+
+    def memory_cautions(self) -> list[tuple[int, str]]:
+        """Return what users should know of the servers' limits of memory, with levels of the log, as read by now."""
+        return self._memories.cautions()
+
+    def _with_memory(self, outcomes: dict[str, Outcome], node_of: Callable[[str], str]) -> dict[str, Outcome]:
+        """Return samples that tell how much memory the servers of their queues use, where that is limited."""
+        if not self._memories.limited:
+            return outcomes
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, QueueStats) and (used := self._memories.used(node_of(name))) is not None:
+                outcomes[name] = attrs.evolve(outcome, memory_used=used)
+        return outcomes
 
     def budget_store(self, _queue_name: str) -> Any:
         """Return what keeps the budget of a queue whose age is held: a target, or the client that was given."""
@@ -301,6 +318,17 @@ def fill(replies: list[Any], positions: Iterable[int], failure: StatsUnavailable
 def is_master(role: Any) -> bool:
     """Tell whether a reply to ``ROLE`` is a master's; a server that refuses to tell counts as one."""
     return not isinstance(role, (list, tuple)) or not role or role[0] in {b"master", "master"}
+
+
+def node_of(client: Any, key: Key | None) -> str:
+    """Return the name of the node where a key lies; empty outside of clusters, and where that is not known."""
+    find = getattr(client, "get_node_from_key", None)
+    if find is None or key is None:
+        return ""
+    try:
+        return str(find(key).name)
+    except Exception:  # noqa: BLE001 - e.g. no node has its slot now
+        return ""
 
 
 def demoted() -> StatsUnavailableError:

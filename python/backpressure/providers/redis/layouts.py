@@ -50,6 +50,8 @@ class Reading:
         tick: Callable[[], object] = tuple,
     ) -> None:
         self.results: dict[str, QueueStats | StatsUnavailableError] = {}
+        #: The first key of each queue, which tells the node of a cluster where it lies.
+        self.keys: dict[str, Key] = {}
         self._layouts = layouts
         self._redact = redact
         self._tick = tick
@@ -93,6 +95,8 @@ class Reading:
             self.results[name] = unavailable(error, what=what, queue_name=name, redact=self._redact)
         else:
             self._open.append((name, steps, commands))
+            if replies is None and commands:
+                self.keys[name] = commands[0].key
 
     def _explain(self, name: str, command: Command, error: BaseException) -> Steps:
         """Find out what is wrong with a queue, and raise it."""

@@ -18,10 +18,11 @@ from backpressure._model.stats import QueueStats, utc_now
 from backpressure._runtime.pauses import Pauses
 from backpressure._runtime.reading import owned, owner
 from backpressure.providers.layouts import ListKey, StreamKey, ZSetKey
-from backpressure.providers.redis.base import CHUNK, NOT_READY, SAID, RedisProvider, demoted, fill, is_master
+from backpressure.providers.redis.base import CHUNK, NOT_READY, SAID, RedisProvider, demoted, fill, is_master, node_of
 from backpressure.providers.redis.client import disconnect, is_sentinel_master
 from backpressure.providers.redis.errors import error_type, unavailable
 from backpressure.providers.redis.layouts import Reading
+from backpressure.providers.redis.memory import ASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,9 +136,9 @@ class RedisStatsProvider(RedisProvider):
     One read is one non-transactional pipeline of single-key commands per server and 500 commands; two or three
     pipelines where streams are read or ages are looked up. For plain keys it sends only `LLEN`, `ZCARD`, `ZCOUNT`,
     `XINFO GROUPS`, `XLEN`, `XRANGE` and `XREVRANGE`; for layouts also the commands that the guide lists. It sends
-    `TYPE` once for a key of another type than said, and `ROLE` where Sentinel chooses the server (a refusal of these
-    two is ignored). redis-py sends its own commands to connect. Scores of due jobs are compared with this machine's
-    wall clock.
+    `TYPE` once for a key of another type than said, `ROLE` where Sentinel chooses the server, and `INFO memory` once a
+    second at most (a refusal of these three is ignored). redis-py sends its own commands to connect. Scores of due jobs
+    are compared with this machine's wall clock.
 
     A mapping returned by `get_many` and `get_all_queue_stats` holds for each queue its sample or, where the queue
     could not be read, the `StatsUnavailableError`; when nothing at all could be read because the server could not
@@ -217,7 +218,7 @@ class RedisStatsProvider(RedisProvider):
                 reading.feed(self._exchange(link, read, commands))
         finally:
             link.reads.discard(read)
-        results = reading.results
+        results = self._with_memory(reading.results, lambda name: node_of(read.client, reading.keys.get(name)))
         if read.failure is not None and not any(isinstance(outcome, QueueStats) for outcome in results.values()):
             raise read.failure
         return results
@@ -232,7 +233,7 @@ class RedisStatsProvider(RedisProvider):
         try:
             for name, client, positions in self._routes(link, read, commands, replies):
                 read.check()
-                failure = self._ask(read, client, positions, commands, replies)
+                failure = self._ask(read, name, client, positions, commands, replies)
                 if failure is not None:
                     read.failure = failure
                     fill(replies, positions, failure)
@@ -244,20 +245,44 @@ class RedisStatsProvider(RedisProvider):
         return replies
 
     def _ask(
-        self, read: _Read, client: Redis, positions: Sequence[int], commands: Sequence[Command], replies: list[Any]
+        self,
+        read: _Read,
+        node: str,
+        client: Redis,
+        positions: Sequence[int],
+        commands: Sequence[Command],
+        replies: list[Any],
     ) -> StatsUnavailableError | None:
         """Fill in one server's replies; return the error that ended them."""
         check_role = is_sentinel_master(client)
+        memory = self._memories.due(node)
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
             try:
                 read.check()
-                answers = read.execute(client, [commands[position] for position in chunk], check_role=check_role)
+                asked = [commands[position] for position in chunk]
+                beside = memory == "beside" and start == 0
+                answers = read.execute(client, [*asked, ASK] if beside else asked, check_role=check_role)
+                if beside:
+                    self._memories.take(node, answers.pop())
             except Exception as error:  # noqa: BLE001 - a socket closed under redis-py shows as anything
                 return self._failure(read, _first_words(client) if str(error) == NOT_READY else error)
             for position, answer in zip(chunk, answers, strict=True):
                 replies[position] = answer
+        if memory == "alone":
+            self._ask_for_memory(read, node, client)
         return None
+
+    def _ask_for_memory(self, read: _Read, node: str, client: Redis) -> None:
+        """Ask a server for its memory by itself, as it may hang up."""
+        try:
+            read.check()
+            (reply,) = read.execute(client, [ASK], check_role=False)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the queues were read
+            if not read.interrupted:
+                self._memories.take(node, error)
+        else:
+            self._memories.take(node, reply)
 
     def _failure(self, read: _Read, error: Exception) -> StatsUnavailableError:
         label = "deadline" if read.interrupted else None

@@ -132,7 +132,7 @@ fn engine() -> (Engine, Queue<u64>) {
 pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
     let (engine, queue) = engine();
     move || {
-        queue.put_sample(black_box(5), 0, None);
+        queue.put_sample(black_box(5), 0, None, None);
         decide(&engine, &queue)
     }
 }
@@ -140,7 +140,7 @@ pub fn computed() -> impl FnMut() -> Result<Option<u64>, Infallible> {
 /// Returns the work: take a delay that lies ready, for a decision that is its caller's own.
 pub fn delayed() -> impl FnMut() -> Result<Option<(u64, Issue)>, Infallible> {
     let (engine, queue) = engine();
-    queue.put_sample(1_000_000, 0, None); // beyond the window, where more jobs make no difference
+    queue.put_sample(1_000_000, 0, None, None); // beyond the window, where more jobs make no difference
     let Ok(_) = decide(&engine, &queue);
     move || engine.hand_out_delay(black_box(&queue), Priority::Medium, true, |delay| *delay, || Ok(2))
 }

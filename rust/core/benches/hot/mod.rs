@@ -62,6 +62,7 @@ fn law_settings() -> LawSettings {
         scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
         shed_permille: 800,
         scale_yellow: true,
+        memory_permille: None,
     }
 }
 
@@ -84,7 +85,7 @@ fn ready() -> Ready<u64> {
 /// What a cache hit does in the core: compare, share the answer, count.
 fn cache() -> Vec<Case> {
     let hit = Queue::<u64>::new(circuit(), 0, 0);
-    hit.put_sample(0, 0, None);
+    hit.put_sample(0, 0, None, None);
     hit.asked(Priority::Medium).ready.put(ready());
     let replaced = Queue::<u64>::new(circuit(), 0, 0);
     let sampled = Queue::<u64>::new(circuit(), 0, 0);
@@ -96,7 +97,7 @@ fn cache() -> Vec<Case> {
             decision
         }),
         case("cache_put", move || replaced.asked(Priority::Medium).ready.put(black_box(ready()))),
-        case("cache_sample", move || sampled.put_sample(black_box(5), black_box(5), None)),
+        case("cache_sample", move || sampled.put_sample(black_box(5), black_box(5), None, None)),
     ]
 }
 
@@ -104,7 +105,7 @@ fn law() -> Vec<Case> {
     [("law_green", 50), ("law_yellow", 1_234), ("law_red", 3_456)]
         .map(|(name, backlog)| {
             let law = ThreeZoneLaw::new(law_settings());
-            let sample = Sample { number: 1, backlog, oldest_age_ns: None, as_of_ns: 0 };
+            let sample = Sample { number: 1, backlog, oldest_age_ns: None, memory_permille: None, as_of_ns: 0 };
             case(name, move || law.advise(black_box(&sample), Priority::Medium, &()))
         })
         .into()

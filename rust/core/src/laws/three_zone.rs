@@ -39,6 +39,8 @@ pub struct LawSettings {
     pub shed_permille: u64,
     /// Whether the factors hold in the yellow zone too.
     pub scale_yellow: bool,
+    /// Thousandths of its limit of memory that the queue's server uses when LOW is shed, and when MEDIUM is too.
+    pub memory_permille: Option<(u64, u64)>,
 }
 
 impl LawSettings {
@@ -63,6 +65,18 @@ impl ThreeZoneLaw {
     }
 }
 
+impl LawSettings {
+    /// Tells whether the memory of the queue's server keeps a job out, whatever the backlog.
+    fn lacks_memory(&self, sample: &Sample, priority: Priority) -> bool {
+        let (Some(used), Some((low, medium))) = (sample.memory_permille, self.memory_permille) else { return false };
+        match priority {
+            Priority::Low => used >= low,
+            Priority::Medium => used >= medium,
+            Priority::High => false,
+        }
+    }
+}
+
 impl Law for ThreeZoneLaw {
     type State = ();
 
@@ -71,6 +85,10 @@ impl Law for ThreeZoneLaw {
         let window = &law.windows[priority.index()];
         let scale = law.scales[priority.index()];
         let yellow_max_ns = u128::from(law.yellow_max_ns);
+        if law.lacks_memory(sample, priority) {
+            let delay_ns = saturated(scale.of(u128::from(law.red_max_ns)));
+            return Advice { zone: Zone::Red, delay_ns, shed: true, reason: Reason::Memory, room: None };
+        }
         match window.zone_of(backlog) {
             Zone::Green => Advice {
                 zone: Zone::Green,
@@ -149,7 +167,7 @@ mod tests {
     }
 
     fn sample(backlog: i64) -> Sample {
-        Sample { number: 1, backlog, oldest_age_ns: None, as_of_ns: 0 }
+        Sample { number: 1, backlog, oldest_age_ns: None, memory_permille: None, as_of_ns: 0 }
     }
 
     prop_compose! {
@@ -183,6 +201,7 @@ mod tests {
                 scales,
                 shed_permille,
                 scale_yellow,
+                memory_permille: None,
             }
         }
     }
@@ -226,6 +245,7 @@ mod tests {
             scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
             shed_permille: 800,
             scale_yellow: true,
+            memory_permille: None,
         });
         let last =
             Advice { zone: Zone::Red, delay_ns: 6_150_000_000, shed: false, reason: Reason::BacklogRed, room: Some(0) };

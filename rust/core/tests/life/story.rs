@@ -169,7 +169,7 @@ impl Life {
         use Reason::{
             AgeOpen, AgeSafe, AgeShare, AgeShed, AgeWait, BacklogGreen, BacklogRed, BacklogRedShed, BacklogYellow,
             CircuitHalfOpen, CircuitOpen, ColdStart, EmergencyMode, FallbackCircuitOnly, FallbackConservative,
-            FallbackPermissive, ManualOverride, ObserveOnly, StatsStale, Untracked,
+            FallbackPermissive, ManualOverride, Memory, ObserveOnly, StatsStale, Untracked,
         };
         if seen.advised.is_some() {
             assert_eq!((seen.reason, seen.delay_ns, seen.shed), (ObserveOnly, 0, false));
@@ -183,7 +183,7 @@ impl Life {
         let (ttl_ns, degrade_ns) = (self.settings.cache_ttl_ns, self.settings.degrade_ns);
         let fallback_ns = self.settings.fallback_ns[real.priority.index()];
         let (_, backlog, _) = self.sample.unwrap_or_default();
-        let sample = Sample { number: 0, backlog, oldest_age_ns: None, as_of_ns: 0 };
+        let sample = Sample { number: 0, backlog, oldest_age_ns: None, memory_permille: None, as_of_ns: 0 };
         let law = self.settings.law.advise(&sample, real.priority, &LawState::default());
         match real.reason {
             CircuitOpen | CircuitHalfOpen => self.judge_rejection(before, real),
@@ -202,7 +202,7 @@ impl Life {
             }
             ColdStart => assert_eq!((real.delay_ns, real.shed), (0, false)),
             ManualOverride | EmergencyMode | ObserveOnly | Untracked | AgeOpen | AgeShare | AgeWait | AgeShed
-            | AgeSafe => {
+            | AgeSafe | Memory => {
                 unreachable!("{real:?}")
             }
         }

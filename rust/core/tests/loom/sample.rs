@@ -15,7 +15,10 @@ fn racing_samples_leave_number_and_sample_agreed() {
         let world = world();
         race(
             &world,
-            [|world: &World| world.queue.put_sample(10, 0, None), |world| world.queue.put_sample(20, 0, None)],
+            [
+                |world: &World| world.queue.put_sample(10, 0, None, None),
+                |world| world.queue.put_sample(20, 0, None, None),
+            ],
         );
         let sample = world.queue.sample().unwrap();
         assert_eq!((world.queue.sample_number(), sample.number), (2, 2));
@@ -31,11 +34,11 @@ fn who_sees_a_number_sees_its_sample() {
             &world,
             [
                 |world: &World| {
-                    world.queue.put_sample(10, 0, None);
+                    world.queue.put_sample(10, 0, None, None);
                     (0, 0)
                 },
                 |world| {
-                    world.queue.put_sample(20, 0, None);
+                    world.queue.put_sample(20, 0, None, None);
                     (0, 0)
                 },
                 |world| {
@@ -57,11 +60,11 @@ fn a_number_never_falls() {
             &world,
             [
                 |world: &World| {
-                    world.queue.put_sample(10, 0, None);
+                    world.queue.put_sample(10, 0, None, None);
                     (0, 0)
                 },
                 |world| {
-                    world.queue.put_sample(20, 0, None);
+                    world.queue.put_sample(20, 0, None, None);
                     (0, 0)
                 },
                 |world| (world.queue.sample_number(), world.queue.sample_number()),

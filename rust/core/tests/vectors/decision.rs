@@ -243,7 +243,7 @@ impl Life {
             "force_close" => breaker.force_close(),
             "reset" => breaker.reset(),
             "sample" => {
-                self.queue.put_sample(signed(first), signed(second), None);
+                self.queue.put_sample(signed(first), signed(second), None, None);
                 None
             }
             "reads" => {
@@ -304,7 +304,7 @@ impl Life {
     fn read(&self) -> Option<Reason> {
         self.ear.hear("read");
         match (self.next_read.0.as_str(), self.next_read.1) {
-            ("sample", backlog) => self.queue.put_sample(backlog, self.now_ns, None),
+            ("sample", backlog) => self.queue.put_sample(backlog, self.now_ns, None, None),
             ("fail", _) => self.queue.read_failed(self.now_ns),
             _ => {
                 let waits = self.queue.sample().is_none() || self.mode().settings.polling;

@@ -21,6 +21,7 @@ pub fn settings(law: &Value) -> LawSettings {
         scales: triple(&law["scales"], |scale| Scale { num: integer(&scale[0]), den: integer(&scale[1]) }),
         shed_permille: integer(&law["shed_permille"]),
         scale_yellow: boolean(&law["scale_yellow"]),
+        memory_permille: None,
     }
 }
 
@@ -29,7 +30,13 @@ fn the_law_gives_the_golden_answers() {
     for entry in list(&read("law")) {
         let law = ThreeZoneLaw::new(settings(&entry["law"]));
         for case in list(&entry["cases"]) {
-            let sample = Sample { number: 0, backlog: signed(&case[1]), oldest_age_ns: None, as_of_ns: 0 };
+            let sample = Sample {
+                number: 0,
+                backlog: signed(&case[1]),
+                oldest_age_ns: None,
+                memory_permille: None,
+                as_of_ns: 0,
+            };
             let advice = law.advise(&sample, Priority::ALL[index(&case[0])], &());
             let answer = (advice.zone.index() as u64, advice.delay_ns, advice.shed);
             let expected = (integer(&case[2]), integer(&case[3]), boolean(&case[4]));

@@ -166,6 +166,7 @@ pub fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
             scales: [(3, 2), (1, 1), (1, 2)].map(|(num, den)| Scale { num, den }),
             shed_permille: 800,
             scale_yellow: true,
+            memory_permille: None,
         })
         .into(),
         circuit: Arc::new(CircuitSettings {
@@ -296,7 +297,7 @@ impl World {
 
     /// Takes a lone poller's sample of this number.
     pub fn poll(&self, level: i64, number: u64, now_ns: i64) {
-        self.queue.put_sample(backlog(level, number), now_ns, None);
+        self.queue.put_sample(backlog(level, number), now_ns, None, None);
     }
 
     pub fn record(&self, outcome: Outcome, ticket: Option<&Ticket>, now_ns: i64) -> Option<Change> {
