@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from benches.report import Report
 
 SUGGEST = 'controller.suggest_throttle("{}", key)'
+OF_A_TENANT = 'controller.suggest_throttle("low", key, tenant="acme")'
 BACKLOGS = {"empty": 0, "slowed": 1_250, "full": 2 * subjects.ROOM - 1, "broken": 0}
 FRESH = subjects.names(1_000)
 
@@ -50,6 +51,7 @@ def kinds(engine: str, stack: ExitStack) -> list[Case]:
 
     return [
         case("green, ready", SUGGEST.format("low"), empty),
+        case("green, ready, of a tenant", OF_A_TENANT, empty),
         case("throttled, a decision each", SUGGEST.format("medium"), slowed),
         case("shed by load", SUGGEST.format("low"), full),
         case("circuit open", SUGGEST.format("low"), broken),
@@ -85,6 +87,8 @@ def leased(engine: str, stack: ExitStack) -> list[Case]:
     held, pressed = subjects.keys(["held", "pressed"])
     assert {controller.suggest_throttle(priority, held).reason for priority in ("low", "medium")} == {"age_open"}
     assert "age_shed" in {controller.suggest_throttle("low", pressed).reason for _ in range(2)}  # one of 200 goes
+    for key in (held, pressed):  # the first has its queue deal among tenants
+        assert {controller.suggest_throttle("low", key, tenant="acme").reason for _ in range(2)}
     given = {"controller": controller, "nop": subjects.nop, "error": JobShedError}
     refused = 'try: controller.run("low", key, nop, max_wait=0)\nexcept error: pass'
     return [
@@ -92,6 +96,8 @@ def leased(engine: str, stack: ExitStack) -> list[Case]:
         prepared(f"{engine}: go by share", renew, SUGGEST.format("low"), [held] * 10_000, **given),
         prepared(f"{engine}: go by line", renew, SUGGEST.format("medium"), [held] * 10_000, **given),
         prepared(f"{engine}: refused by share", press, SUGGEST.format("low"), [pressed] * 10_000, **given),
+        prepared(f"{engine}: go by share, of a tenant", renew, OF_A_TENANT, [held] * 10_000, **given),
+        prepared(f"{engine}: refused by share, of a tenant", press, OF_A_TENANT, [pressed] * 10_000, **given),
         prepared(f"{engine}: refused by share, run raises", press, refused, [pressed] * 1_000, **given),
     ]
 
@@ -115,4 +121,7 @@ def test_kinds(report: Report) -> None:
         ready, delayed = (timings[f"{engine}: {kind}"] for kind in ("green, ready", "throttled, a decision each"))
         report.ratio(f"throttled decision, {engine}", delayed, ready, 8)
         report.ratio(f"refused by share, {engine}", timings[f"{engine}: refused by share"], ready, 8)
+        for kind in ("green, ready", "go by share", "refused by share"):
+            of_a_tenant = timings[f"{engine}: {kind}, of a tenant"]
+            report.ratio(f"{kind}, of a tenant, {engine}", of_a_tenant, timings[f"{engine}: {kind}"], 3)
     report.target("native, first decision on a new sample", first.ns / 1e3, 2, "µs")

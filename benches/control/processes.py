@@ -29,6 +29,7 @@ class Caller:
     patient: bool
     loop: int | None = None
     since_us: int = 0
+    tenant: int | None = None
 
 
 class Process:
@@ -39,6 +40,8 @@ class Process:
         self.simulation = simulation
         self.lease = QueueLease(simulation.settings, name, [draw.randrange(MILLION) for _ in LEVELS])
         self.loops = [0] * loops  # jobs that each has enqueued
+        self.salt = draw.getrandbits(64) if simulation.scenario.tenants else 0
+        self.dealt: set[int] = set()
         self.alive = True
         self.held: list[Caller] = []
         self.asked: list[Caller] = []
@@ -57,9 +60,9 @@ class Process:
             if caller.patient:
                 self._line_up(caller)
             else:
-                self._end(caller, goes=lease.decide(caller.level, now))
+                self._end(caller, goes=lease.decide(caller.level, now, place=self._place(caller)))
         elif self.simulation.scenario.never_held and not caller.patient:
-            self._end(caller, goes=lease.decide_stale(caller.level, now))
+            self._end(caller, goes=lease.decide_stale(caller.level, now, place=self._place(caller)))
         else:
             lease.hold(caller.level, now, patient=caller.patient)
             self.held.append(caller)
@@ -68,6 +71,24 @@ class Process:
                 self.simulation.at(now + int(patience * SECOND_US), self._stop_holding, caller)
         self._look()
 
+    def _place(self, caller: Caller) -> int | None:
+        """Return the place of a caller's tenant; ``None`` without one."""
+        if caller.tenant is None:
+            return None
+        tenants = self.lease.levels[caller.level].deal(self.salt)
+        if caller.level not in self.dealt:
+            self.dealt.add(caller.level)
+            tenants.weigh({"heavy": 4})
+        return tenants.place_of(hash((caller.tenant, 7)), int(caller.tenant < self.simulation.scenario.heavy))
+
+    def _fairly(self, held: list[Caller]) -> list[Caller]:
+        """See `backpressure._controller.age.budget.Budget`."""
+        waits = {}
+        for caller in held:
+            place = None if caller.patient else self._place(caller)
+            waits[caller] = place is not None and not self.lease.prefers(caller.level, place)
+        return sorted(held, key=waits.__getitem__)
+
     def _stop_holding(self, caller: Caller) -> None:
         if not self.alive:
             return
@@ -75,7 +96,8 @@ class Process:
             if caller in callers:
                 callers.remove(caller)
                 self.lease.unhold(caller.level, patient=False, asked=asked)
-                goes = self.lease.decide_stale(caller.level, self.simulation.now_us, asked=asked)
+                now, place = self.simulation.now_us, self._place(caller)
+                goes = self.lease.decide_stale(caller.level, now, asked=asked, place=place)
                 self._end(caller, goes=goes)
         self._look()
 
@@ -164,7 +186,7 @@ class Process:
         if not self.alive:
             return
         dealt = self.lease.renew(self.simulation.now_us, answer, self.simulation.spread_ppm())
-        asked, self.asked = self.asked, []
+        asked, self.asked = self._fairly(self.asked) if self.dealt else self.asked, []
         came, self.held = self.held, []
         late: list[Caller] = []
         for level, went in zip(LEVELS, dealt, strict=True):
@@ -198,7 +220,7 @@ class Process:
             if caller.patient:
                 self._line_up(caller)
             else:
-                self._end(caller, goes=self.lease.decide_stale(caller.level, now))
+                self._end(caller, goes=self.lease.decide_stale(caller.level, now, place=self._place(caller)))
         for level in LEVELS:
             self._serve_line(level)
         self._look()

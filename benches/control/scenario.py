@@ -51,6 +51,8 @@ class Scenario:
         offers: what comes from outside, by time, to any of the processes; a part of it, `hot`, to the first.
         mix: parts of HIGH and MEDIUM among these; the rest is LOW.
         patient: whose callers wait, HIGH, MEDIUM, LOW.
+        tenants: how much each of some tenants makes of what comes from outside, in proportion; none: nobody names one.
+        heavy: how many of them, from the first on, have weight 4.
         never_held: callers who will not wait take no answer either: ``max_wait=0``.
         held_for: how long a held caller who will not wait stays; ``None``: until the answer.
         latency: how long a call takes, on average.
@@ -78,6 +80,8 @@ class Scenario:
     hot: float = 0.0
     mix: tuple[float, float] = (0.1, 0.3)
     patient: tuple[bool, bool, bool] = (True, True, False)
+    tenants: tuple[float, ...] = ()
+    heavy: int = 0
     never_held: bool = False
     held_for: float | None = None
     settings: BudgetSettings = BudgetSettings.of(5.0)

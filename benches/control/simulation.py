@@ -59,6 +59,7 @@ class Simulation:
         self.queue: deque[int] = deque()  # when each job came
         self.seconds: list[Second] = []
         self.offered, self.refused, self.admitted, self.calls = [0, 0, 0], [0, 0, 0], [0, 0, 0], 0
+        self.went = [0] * len(scenario.tenants)
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._number = 0
         self._taken, self._waited_us, self._capacity = 0, 0, 0.0
@@ -135,7 +136,10 @@ class Simulation:
         if self.scenario.hot and self.draw.random() < self.scenario.hot:
             process = self.processes[0]
         self.offered[level] += 1
-        process.offer(Caller(level, self.scenario.waits(level)))
+        tenant = None
+        if self.scenario.tenants:
+            (tenant,) = self.draw.choices(range(len(self.went)), self.scenario.tenants)
+        process.offer(Caller(level, self.scenario.waits(level), tenant=tenant))
 
     def _pass_by(self) -> None:
         self.queue.append(self.now_us)
@@ -191,6 +195,8 @@ class Simulation:
 
     def enqueue(self, caller: Caller) -> None:
         self.admitted[caller.level] += 1
+        if caller.tenant is not None:
+            self.went[caller.tenant] += 1
         self.queue.append(self.now_us)
 
     def refuse(self, caller: Caller) -> None:

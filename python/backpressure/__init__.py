@@ -37,6 +37,7 @@ from backpressure._model.errors import (
     is_shed_error,
 )
 from backpressure._model.stats import AsyncStatsProvider, QueueStats, StatsProvider
+from backpressure._model.tenant import Tenant
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, CircuitState, Priority, Reason, Zone
 from backpressure._telemetry.events import StateChange
 from backpressure.providers.memory import InMemoryStatsProvider
@@ -94,6 +95,7 @@ __all__ = [
     "StateChange",
     "StatsProvider",
     "StatsUnavailableError",
+    "Tenant",
     "ThrottleDecision",
     "ThrottledError",
     "Zone",

@@ -31,6 +31,30 @@ if TYPE_CHECKING:
 MINUTE = (Phase("", 0, 60, 200.0),)
 
 
+FLOOD = (49.0, *(1.0,) * 49)
+
+
+@pytest.mark.parametrize(("processes", "least"), [(1, 0.94), (10, 0.95), (100, 0.95)])
+def test_each_tenant_gets_its_part_and_the_age_is_held(processes: int, least: float) -> None:
+    """One of fifty makes half of all offers, at three times the drain."""
+    fair = Scenario(
+        name="tenants",
+        seconds=120,
+        phases=(Phase("", 0, 120, 200.0),),
+        processes=processes,
+        loops=0,
+        offers=steady(600.0),
+        mix=(0.0, 0.0),
+        tenants=FLOOD,
+    )
+    told, untold = Simulation(fair).run(), Simulation(attrs.evolve(fair, tenants=())).run()
+    went = [count / 120 for count in told.went]
+    assert sum(went) ** 2 / (len(went) * sum(rate * rate for rate in went)) >= least
+    assert went[0] <= 2.5 * sum(went) / len(went)
+    assert told.admitted[2] == pytest.approx(untold.admitted[2], rel=0.03)
+    assert figures(told, fair.phases[0]).age == pytest.approx(figures(untold, fair.phases[0]).age, abs=0.3)
+
+
 def judged(scenario: Scenario, budget: type[Budget] = Budget) -> list[Figures]:
     """Run a scenario and judge each of its phases."""
     run = Simulation(scenario, 1, budget).run()

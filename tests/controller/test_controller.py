@@ -286,7 +286,9 @@ class TestSuggestions:
         asked = []
 
         class Counting(BackpressureController):
-            def suggest_throttle(self, priority: Priority | str, queue_name: str) -> backpressure.ThrottleDecision:
+            def suggest_throttle(  # type: ignore[override]
+                self, priority: Priority | str, queue_name: str
+            ) -> backpressure.ThrottleDecision:
                 asked.append(queue_name)
                 return super().suggest_throttle(priority, queue_name)
 

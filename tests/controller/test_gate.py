@@ -434,7 +434,9 @@ class TestGate:
             def run(self, *args: Any, **kwargs: Any) -> Any:
                 return "mine"
 
-            def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+            def suggest_throttle(  # type: ignore[override]
+                self, priority: Priority | str, queue_name: str
+            ) -> ThrottleDecision:
                 return super().suggest_throttle(priority, "empty")
 
         with Mine(None, provider) as controller:

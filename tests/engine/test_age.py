@@ -559,9 +559,9 @@ def test_threads_use_each_permit_once(world: World, priority: Priority, terms: T
     world.renew(terms, priority)
     alone, together = world.budget.judge, Barrier(4)
 
-    def judge(queue_name: str, priority: Priority) -> Judged:
+    def judge(queue_name: str, priority: Priority, tenant: object = None) -> Judged:
         with world.lock():  # as whoever decides by the lease
-            return alone(queue_name, priority)
+            return alone(queue_name, priority, tenant)
 
     world.budget.judge = judge  # type: ignore[method-assign]
 

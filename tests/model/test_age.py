@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def test_only_one_text_stands_for_none(bad: str) -> None:
         AgeConfig(target=bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["medium", "low_floor", "safe_rate", "calls"])
+@pytest.mark.parametrize("name", ["medium", "low_floor", "safe_rate", "calls", "tenant_weights"])
 def test_no_other_setting_can_be_none(name: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"age\.{name} is None: give "):
         AgeConfig(**{name: None})  # type: ignore[arg-type]
@@ -126,6 +127,7 @@ def test_the_most_specific_section_holds() -> None:
         BackpressureConfig(age=AgeConfig(target=5, store="redis://one"), queues={"mail": QueueConfig(age=AgeConfig())}),
         BackpressureConfig(queues={"mail": QueueConfig(age=AgeConfig(target="90s"))}),  # type: ignore[arg-type]
         BackpressureConfig(age=attrs.evolve(FIVE, safe_rate=2.5)),
+        BackpressureConfig(age=attrs.evolve(FIVE, tenant_weights={"gold": 4})),
     ],
 )
 def test_it_survives_a_round_trip(config: BackpressureConfig) -> None:
@@ -133,6 +135,47 @@ def test_it_survives_a_round_trip(config: BackpressureConfig) -> None:
     assert again == config
     assert again.age_of("mail") == config.age_of("mail")
     config.validate()
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {f"class-{index}": 4 for index in range(17)},
+        {"": 4},
+        {"g" * 65: 4},
+        {"ä" * 33: 4},
+        {4: 4},
+        {"gold": 0},
+        {"gold": 101},
+        {"gold": 4.0},
+        {"gold": True},
+        {"gold": "4"},
+        [("gold", 4)],
+    ],
+)
+def test_impossible_weights_of_tenants_are_refused(weights: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^age\.tenant_weights is .*: give at most 16 names of classes, each of "
+    ):
+        AgeConfig(tenant_weights=weights)
+
+
+@pytest.mark.parametrize("weights", [{"g": 1, "g" * 64: 100}, {f"class-{index}": 4 for index in range(16)}])
+def test_weights_of_tenants_just_inside_of_their_bounds(weights: dict[str, int]) -> None:
+    assert load({"age": {"tenant_weights": weights}}).age == AgeConfig(tenant_weights=weights)
+
+
+def test_weights_of_tenants_are_laid_over_one_another_and_read_from_everywhere() -> None:
+    given = {"gold": 4}
+    config = BackpressureConfig(age=AgeConfig(tenant_weights=given))
+    given["gold"] = 9
+    assert config.age.tenant_weights == {"gold": 4}
+    over = config.evolve({"age.tenant_weights.silver": 2})
+    assert over.age.tenant_weights == {"gold": 4, "silver": 2}
+    for name, text in (("TENANT_WEIGHTS__GOLD", "4"), ("TENANT_WEIGHTS", '{"gold": 4}')):
+        assert BackpressureConfig.from_env({f"BACKPRESSURE_AGE__{name}": text}).age == config.age
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert hash(config.age) == hash(AgeConfig(tenant_weights={"gold": 4}))
 
 
 def test_an_evolved_copy_may_have_no_target() -> None:

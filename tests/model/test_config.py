@@ -124,6 +124,7 @@ INSIDE: list[tuple[Build, dict[str, Any]]] = [
     (AgeConfig, {"calls": 1_000_000}),
     (AgeConfig, {"memory": (0.1, 1)}),
     (AgeConfig, {"memory": (0.849, 0.85)}),
+    (AgeConfig, {"tenant_weights": {}}),
     *(
         (AgeConfig, {"store": store})
         for store in (
@@ -555,7 +556,7 @@ def test_refuses_what_is_no_boolean(build: Build, name: str, value: Any) -> None
 def test_every_setting_is_among_those_tried() -> None:
     tried = {name for _, name in (*DURATIONS, *INTEGERS, *FRACTIONS, *BOOLEANS)}
     others = {"shed_at", "delay_jitter", "excluded_exceptions", "is_failure", "high_priority", "fallback_mode"}
-    others |= {"medium", "low_floor", "store", "safe_rate", "memory"}
+    others |= {"medium", "low_floor", "store", "safe_rate", "memory", "tenant_weights"}
     for kind in (BacklogWindow, CurveConfig, CircuitConfig, PollingConfig, RecoveryStrategy, AgeConfig):
         assert {field.name for field in attrs.fields(kind)} <= tried | others
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from backpressure._age.protocol import HIGH, LEVELS, LIMIT_NONE, MILLION, NO_SAMPLER, Demand, Report, Terms
+from backpressure._age.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from backpressure._age.protocol import Answer, BacklogSeen
+    from backpressure._age.tenants import AnyTenants
     from backpressure._model.budget import BudgetSettings
 
 __all__ = ["NEVER_US", "AnyLease", "Dealt", "Lease", "QueueLease"]
@@ -72,6 +74,11 @@ class AnyLease(Protocol):
     def take_share(self) -> bool: ...
     def take_saved(self, now_us: int) -> bool: ...
     def refuse_share(self, renewal: int) -> bool: ...
+    def deal(self, salt: int) -> AnyTenants: ...
+    def tenants(self) -> AnyTenants | None: ...
+    def offer_for(self, place: int) -> bool: ...
+    def offer_stale_for(self, place: int, *, aged: bool) -> bool: ...
+    def decide_for(self, place: int, renewal: int, *, refuses: bool) -> bool | None: ...
     def take_counts(self) -> tuple[int, int, int]: ...
 
 
@@ -91,6 +98,7 @@ class Lease:
         "_lock",
         "_refused",
         "_shared",
+        "_tenants",
         "base_ujobs",
         "burst_ujobs",
         "cap_jobs",
@@ -111,6 +119,7 @@ class Lease:
         """
         self._lock = lock
         self._shared = self._gone = self._refused = 0
+        self._tenants: Tenants | None = None
         self.renewal = 0
         self.share_ppm = 0
         self.cap_jobs = 0
@@ -134,6 +143,8 @@ class Lease:
         self.base_ujobs = self.taken_ujobs + min(saved, terms.burst_ujobs)
         self.rate_ujobs_per_s, self.burst_ujobs, self.since_us = terms.rate_ujobs_per_s, terms.burst_ujobs, now_us
         self.remainder_ppm = terms.remainder_ppm
+        if self._tenants is not None:
+            self._tenants.renew(self.share_ppm)
 
     def prolong(self) -> None:
         """Let the last terms go on, with nothing used of them."""
@@ -190,6 +201,56 @@ class Lease:
             counts = self._shared, self._gone, self._refused
             self._shared = self._gone = self._refused = 0
         return counts
+
+    # Callers who name a tenant: by its part, in the place of the share, and under the same cap.
+
+    def deal(self, salt: int) -> AnyTenants:
+        """Begin to deal the share among tenants, unless that was begun; every renewal sets their level."""
+        tenants = self._tenants
+        if tenants is None:
+            tenants = self._tenants = Tenants(salt, self.share_ppm, self._lock)
+        return tenants
+
+    def tenants(self) -> AnyTenants | None:
+        """Return among whom the share is dealt, once that has begun."""
+        return self._tenants
+
+    def offer_for(self, place: int) -> bool:
+        """As `offer`, of a tenant."""
+        goes = self._tenants is not None and self.used < self.cap_jobs and self._tenants.offer(place)
+        self.used += goes
+        return goes
+
+    def offer_stale_for(self, place: int, *, aged: bool) -> bool:
+        """As `offer_stale`, of a tenant."""
+        if aged and self.cap_jobs != 1:
+            self.used = 0
+        self.cap_jobs = 1
+        return self.offer_for(place)
+
+    def decide_for(self, place: int, renewal: int, *, refuses: bool) -> bool | None:
+        """As `take_share` and, for who `refuses`, `refuse_share`, of a tenant: tell whether it goes.
+
+        ``None``: nothing has happened, and the offer is to be decided.
+        """
+        tenants = self._tenants
+        if tenants is None:
+            return None
+        with self._lock():
+            used, all_fit = self.used + 1, self.share_ppm >= MILLION
+            refuses = refuses and not all_fit
+            if self.renewal != renewal or (all_fit and 2 * used > self.cap_jobs):
+                return None
+            taken, goes = (
+                tenants.step(place, lets_go=True, refuses=refuses) if used <= self.cap_jobs else (refuses, False)
+            )
+            if not taken:
+                return None
+            # Read anew: a signal handler may have come in between.
+            self.used += goes
+            self._shared += goes
+            self._refused += not goes
+            return goes
 
     # Callers who will not wait.
 
@@ -315,10 +376,11 @@ class QueueLease:
         else:
             (self._held_patient if patient else self._held)[level] -= jobs
 
-    def decide(self, level: int, now_us: int, jobs: int = 1) -> bool:
+    def decide(self, level: int, now_us: int, jobs: int = 1, place: int | None = None) -> bool:
         """Decide an offer that will not wait by fresh terms, or by those of a lost store.
 
         An offer of several jobs goes when the share has let as many go; what it lets go until then is kept for it.
+        `place` is the tenant's, see `deal`.
         """
         lease = self.levels[level]
         self._decided[level] += jobs
@@ -327,14 +389,22 @@ class QueueLease:
             if goes:
                 self._take_tickets(lease, jobs)
         else:
-            goes = self._afford(level, sum(lease.offer() for _ in range(jobs)), jobs)
+            went = sum(lease.offer() if place is None else lease.offer_for(place) for _ in range(jobs))
+            goes = self._afford(level, went, jobs)
             used_half = lease.share_ppm >= MILLION and 2 * lease.used > lease.cap_jobs
             fresh = now_us < self.fresh_until_us
             if fresh and used_half and now_us - self._called_us >= self.settings.tick_ms * 125:
                 self._want(now_us)  # more is asked for than before: say so early
         return self._settle(level, jobs, goes=goes or level == HIGH)
 
-    def decide_stale(self, level: int, now_us: int, *, asked: bool = False, jobs: int = 1) -> bool:
+    def prefers(self, level: int, place: int) -> bool:
+        """Tell whether a held offer of a tenant goes before others, as it would by the share; it is counted there."""
+        tenants = self.levels[level].tenants()
+        return tenants is not None and tenants.offer(place)
+
+    def decide_stale(
+        self, level: int, now_us: int, *, asked: bool = False, jobs: int = 1, place: int | None = None
+    ) -> bool:
         """Decide an offer that no answer reached in time; `asked`: a call told of it already."""
         if not asked:
             self._decided[level] += jobs
@@ -344,7 +414,11 @@ class QueueLease:
             if goes:
                 self._take_tickets(lease, jobs)
         else:
-            went = sum(lease.offer_stale(aged=now_us >= self.fresh_until_us) for _ in range(jobs))
+            aged = now_us >= self.fresh_until_us
+            went = sum(
+                lease.offer_stale(aged=aged) if place is None else lease.offer_stale_for(place, aged=aged)
+                for _ in range(jobs)
+            )
             goes = self._afford(level, went, jobs)
         return self._settle(level, jobs, goes=goes or level == HIGH)
 
@@ -422,13 +496,13 @@ class QueueLease:
         """Count jobs that are enqueued although their offer was refused: where decisions are only observed."""
         self._count(level, jobs)
 
-    def go_along(self, level: int, jobs: int) -> None:
+    def go_along(self, level: int, jobs: int, place: int | None = None) -> None:
         """Count jobs that are enqueued by a caller whom the engine let go by itself, which counted one of them."""
         lease = self.levels[level]
         if level == LEVELS[-1]:
             self._decided[level] += jobs
             for _ in range(jobs):
-                lease.offer()
+                lease.offer() if place is None else lease.offer_for(place)
         else:
             self._gone[level] += jobs
             self._take_tickets(lease, jobs)

@@ -6,11 +6,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from backpressure._controller import outcome
-from backpressure._controller.age.turn import HeldError, Turn, asking
+from backpressure._controller.age.turn import HeldError, Turn, asking, current
 from backpressure._controller.sleep import blocks_a_loop
 from backpressure._model.arguments import longest_wait
 from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.errors import ConfigurationError, ThrottledError
+from backpressure._model.tenant import check_tenant
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import AGE_REASONS, Priority, Reason
 from backpressure._runtime.foreign import unless_by_signal
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
     from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.sleep import Sleeper
+    from backpressure._controller.sparing import Sparing
     from backpressure._engine.border import Engine
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.tenant import AnyTenant
     from backpressure._runtime.foreign import Foreign
     from backpressure._telemetry.compliance import Compliance
 
@@ -42,6 +45,7 @@ class Admission:
         circuit_of: Callable[[str], CircuitConfig],
         foreign: Foreign,
         budgets: Budgets,
+        sparing: Sparing,
     ) -> None:
         self._engine = engine
         self._sleeper = sleeper
@@ -49,6 +53,7 @@ class Admission:
         self._circuit_of = circuit_of
         self._foreign = foreign
         self.budgets = budgets
+        self.sparing = sparing
         self.now_ns = sleeper.now_ns
         self.jittered = sleeper.jittered
 
@@ -217,18 +222,42 @@ class Admission:
         ``None`` if a decision is not possible without waiting.
         """
         try:
-            return self._plan(job) if self.budgets.used else self._engine.plan(job.priority, job.queue_name)
+            held = self.budgets.used or job.tenant is not None
+            return self._plan(job) if held else self._engine.plan(job.priority, job.queue_name)
         except HeldError as held:
             held.budget.leave(held.caller)  # it comes again, and may wait then
             return None
         except Exception as error:  # noqa: BLE001 - every job ends in an outcome
             return unless_by_signal(error)
 
+    def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Have the engine decide for the turn that the caller is at, if it is at one; see `Engine.plan`."""
+        turn = current()
+        if turn is None:
+            return self._engine.plan(priority, queue_name)
+        impatient = self.budgets.is_impatient(priority, queue_name, turn)
+        tenant = turn.tenant
+        if tenant is None:
+            return self._engine.plan(priority, queue_name, impatient)
+        # Who waited was told something, which is asked for again.
+        if turn.judged is None and turn.jobs == 1:
+            ready = self._engine.ready_for(priority, queue_name, tenant, admit=False, impatient=impatient)
+            if ready is not None:
+                return ready
+        return self._engine.decide_for(priority, queue_name, False, self.sparing.spares(priority, queue_name, tenant))
+
+    def suggest_for(self, priority: Priority | str, queue_name: str, tenant: AnyTenant) -> ThrottleDecision:
+        """Have the engine decide and admit on behalf of a tenant, for a caller that never waits."""
+        tenant = check_tenant(tenant)
+        with asking(Turn(None, patient=False, holds=False, delays=True, tenant=tenant)):
+            spared = self.sparing.spares(priority, queue_name, tenant)
+            return self._engine.decide_for(priority, queue_name, True, spared)
+
     def _plan(self, job: BatchJob) -> ThrottleDecision:
         """Decide where an age may be held."""
-        with asking(Turn(job.max_wait, patient=job.patient, holds=self.may_wait(), delays=True)) as turn:
-            impatient = self.budgets.is_impatient(job.priority, job.queue_name, turn)
-            decision = self._engine.plan(job.priority, job.queue_name, impatient)
+        turn = Turn(job.max_wait, patient=job.patient, holds=self.may_wait(), delays=True, tenant=job.tenant)
+        with asking(turn):
+            decision = self.plan(job.priority, job.queue_name)
         self.budgets.settle(decision, turn)
         return decision
 

@@ -7,11 +7,13 @@ user; the read is awaited, and then the engine is asked again.
 from __future__ import annotations
 
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from backpressure._controller.admission import Admission
 from backpressure._controller.jobs import JobHost
 from backpressure._model.clock import TaskWake
+from backpressure._model.tenant import of_place
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from backpressure._model.arguments import MaxWait
     from backpressure._model.batch import BatchJob
     from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.tenant import AnyTenant, Place
     from backpressure._model.vocabulary import Priority, Reason
 
 __all__ = ["AsyncAdmission", "AsyncHost", "on_thread"]
@@ -69,11 +72,12 @@ class AsyncHost(JobHost):
 
     turn = JobHost.turn_async
 
-    async def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
+    async def turns(self, places: Iterable[Place], max_wait: MaxWait) -> list[ThrottleDecision]:
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
         with self.admission.all_or_none() as decisions:
             for place in places:
-                decisions.append(await self.plan_async(*place, max_wait, delays=True))
+                tenant = of_place(place)
+                decisions.append(await self.plan_async(place[0], place[1], max_wait, delays=True, tenant=tenant))
             seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
             if seconds > 0:
                 await self._sleeper.pause_async(seconds)
@@ -82,32 +86,32 @@ class AsyncHost(JobHost):
 
     perform = JobHost.perform_async
 
-    async def suggest(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+    async def suggest(
+        self, priority: Priority | str, queue_name: str, tenant: AnyTenant | None = None
+    ) -> ThrottleDecision:
         """Decide and admit."""
         try:
-            return self.engine.suggest_throttle(priority, queue_name)
+            return self.engine.suggest_throttle(priority, queue_name, tenant=tenant)
         except _UnreadError as unread:
             queue_name, wait = unread.queue_name, unread.wait
         await self._read(queue_name, wait)
-        return self._settled(self.engine.suggest_throttle, priority, queue_name)
+        return self._settled(partial(self.engine.suggest_throttle, priority, queue_name, tenant=tenant))
 
-    async def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> ThrottleDecision:
-        """Decide; see `backpressure._engine.border.Engine.plan`."""
+    async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide; see `Admission.plan`."""
         try:
-            return self.engine.plan(priority, queue_name, impatient)
+            return self.admission.plan(priority, queue_name)
         except _UnreadError as unread:
             queue_name, wait = unread.queue_name, unread.wait
         await self._read(queue_name, wait)
-        return self._settled(self.engine.plan, priority, queue_name)
+        return self._settled(partial(self.admission.plan, priority, queue_name))
 
     @staticmethod
-    def _settled(
-        decide: Callable[[Priority | str, str], ThrottleDecision], priority: Priority | str, queue_name: str
-    ) -> ThrottleDecision:
+    def _settled(decide: Callable[[], ThrottleDecision]) -> ThrottleDecision:
         """Decide after the read, without another one."""
         token = _has_read.set(True)
         try:
-            return decide(priority, queue_name)
+            return decide()
         finally:
             _has_read.reset(token)
 

@@ -13,7 +13,7 @@ import attrs
 from backpressure._controller.async_jobs import AsyncAdmission, AsyncHost, on_thread
 from backpressure._controller.base import ControllerBase
 from backpressure._controller.batch import END, ON_OUTCOME_RAISED, Plan, Read, Tell, Work
-from backpressure._controller.gate import AsyncGate, checked
+from backpressure._controller.gate import AsyncGate, checked, tenant_of
 from backpressure._controller.outcome import refuse_generator
 from backpressure._controller.polling.caller_loop import CallerLoopReads
 from backpressure._controller.polling.own_loop import LoopReads
@@ -24,6 +24,7 @@ from backpressure._model.batch import JobOutcome
 from backpressure._model.clock import require_asyncio
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.hidden import hides_arguments
+from backpressure._model.tenant import AnyTenant  # noqa: TC001 - likewise
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.polling import PollingConfig
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import AsyncStatsProvider, StatsProvider
+    from backpressure._model.tenant import Place
 
 __all__ = ["AsyncBackpressureController"]
 
@@ -173,9 +175,11 @@ class AsyncBackpressureController(ControllerBase):
     ) -> None:
         await self.stop()
 
-    async def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+    async def suggest_throttle(
+        self, priority: Priority | str, queue_name: str, *, tenant: AnyTenant | None = None
+    ) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed. See `BackpressureController.suggest_throttle`."""
-        return await self._host.suggest(priority, queue_name)
+        return await self._host.suggest(priority, queue_name, tenant)
 
     @overload
     async def run(
@@ -187,6 +191,7 @@ class AsyncBackpressureController(ControllerBase):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -200,6 +205,7 @@ class AsyncBackpressureController(ControllerBase):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -212,6 +218,7 @@ class AsyncBackpressureController(ControllerBase):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> Any:
         """Wait as advised, call ``work(*args, **kwargs)``, await its value if it is awaitable, and report its outcome.
@@ -220,7 +227,7 @@ class AsyncBackpressureController(ControllerBase):
 
         Arguments and errors as those of `BackpressureController.run`.
         """
-        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient))
+        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient), tenant=tenant)
         return await self._host.perform(decision, work, *args, **kwargs)
 
     @contextlib.asynccontextmanager
@@ -232,6 +239,7 @@ class AsyncBackpressureController(ControllerBase):
         max_wait: MaxWait = None,
         patient: bool = False,
         jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> AsyncIterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
@@ -240,14 +248,17 @@ class AsyncBackpressureController(ControllerBase):
             patient: whether a refused job asks again, as for `run`.
             jobs: how many the body enqueues, 1 to 10,000, all or none. Where an age is held each takes a place, and the
                 turn of all comes with the last one's; a table of zones judges the body as one job.
+            tenant: on whose behalf, as for `run`.
         """
-        decision = await self._host.turn(priority, queue_name, max_wait, check_patient(patient), check_jobs(jobs))
+        decision = await self._host.turn(
+            priority, queue_name, max_wait, check_patient(patient), check_jobs(jobs), tenant
+        )
         with self._admission.reporting([decision], jobs=jobs):
             yield decision
 
     @contextlib.asynccontextmanager
     async def _slots(
-        self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
+        self, places: Iterable[Place], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
     ) -> AsyncIterator[None]:
         """As `slot` for several; errors of the body that are `not_failures` say nothing about their queues."""
         decisions = await self._host.turns(places, max_wait)
@@ -261,18 +272,25 @@ class AsyncBackpressureController(ControllerBase):
         return AsyncGate(self._host, *checked(priority, queue_name, max_wait, patient))
 
     def throttled(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        *,
+        max_wait: MaxWait = None,
+        patient: bool = False,
+        tenant: AnyTenant | Callable[..., AnyTenant | None] | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Make every call of the decorated coroutine function go through `run`.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
             patient: whether a refused job asks again, as for `run`.
+            tenant: on whose behalf, or a function of the call's arguments: as for `BackpressureController.throttled`.
 
         Raises:
             TypeError: the function is no coroutine function, or a generator.
         """
-        place = checked(priority, queue_name, max_wait, patient)
+        place, who = checked(priority, queue_name, max_wait, patient), tenant_of(tenant)
 
         def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
             refuse_generator(function)
@@ -283,7 +301,8 @@ class AsyncBackpressureController(ControllerBase):
 
             @wraps(function)
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-                decision = await self._host.turn(*place)
+                whose = None if who is None else who(*args, **kwargs)
+                decision = await self._host.turn(*place, tenant=whose)
                 value: T = await self._host.perform(decision, function, *args, **kwargs)
                 return value
 
@@ -343,7 +362,10 @@ class AsyncBackpressureController(ControllerBase):
             if isinstance(step, Plan):
                 job = step.job
                 return await self._host.plan_async(
-                    job.priority, job.queue_name, job.max_wait, patient=job.patient, delays=True
+                    *(job.priority, job.queue_name, job.max_wait),
+                    patient=job.patient,
+                    delays=True,
+                    tenant=job.tenant,
                 )
             if isinstance(step, Read):
                 return await anext(unread, END) if isinstance(unread, AsyncIterator) else next(unread, END)

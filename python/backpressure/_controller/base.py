@@ -15,6 +15,7 @@ from backpressure._controller.health import Health
 from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
+from backpressure._controller.sparing import Sparing
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.laws.order import inversions
 from backpressure._engine.settings import EngineSettings
@@ -103,9 +104,17 @@ class ControllerBase(Uncopied):
         engines, settings = load(engine), self._settings(self._config)
         self._budgets = Budgets(stats_provider, self._clock, self._announcer, engines.Lease)
         self._hold_ages(self._config, settings)
+        self._sparing = Sparing(engines.Tenants, lambda name: self._config.age_of(name).tenant_weights)
         self._engine = engines.Engine(settings, self._host)
+        self._sparing.bind(self._engine, settings)
         self._admission = make_admission(
-            self._engine, self._sleeper, self._compliance, self._circuit_of, self._foreign, self._budgets
+            self._engine,
+            self._sleeper,
+            self._compliance,
+            self._circuit_of,
+            self._foreign,
+            self._budgets,
+            self._sparing,
         )
         shares_server = getattr(stats_provider, "shares_server", False)
         self._samples = Samples(
@@ -124,6 +133,7 @@ class ControllerBase(Uncopied):
             self._compliance,
             self._passed,
             self._budgets,
+            self._sparing,
             self._clock,
             lambda: self._config,
         )
@@ -440,6 +450,7 @@ class ControllerBase(Uncopied):
             self._hold_ages(config, settings)  # first: it may refuse
             self._engine.configure(settings)
             self._config = config
+            self._sparing.configure(settings)
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
         self._caution()

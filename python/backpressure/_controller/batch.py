@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.admission import Admission
     from backpressure._model.batch import Status
+    from backpressure._model.tenant import Tenant
 
 __all__ = ["END", "ON_OUTCOME_RAISED", "Batch", "Plan", "Read", "Sleep", "Step", "Tell", "Work"]
 
@@ -81,7 +82,7 @@ _Answer = ThrottleDecision | Exception
 
 
 class _Stream:
-    """The jobs of one queue and priority that were read and have not ended, in their order, with their places."""
+    """The jobs of one queue, priority and tenant that were read and have not ended, with their places."""
 
     __slots__ = ("jobs", "patience", "planned", "rank")
 
@@ -107,10 +108,10 @@ def _refused(answer: _Answer) -> JobOutcome:
 class Batch:
     """One batch under way: iterate over its steps, and put the answer to each into `answer` before the next.
 
-    Jobs of one queue and priority form a stream. The first job of a stream is due at once, or after its advised delay,
-    counted from when it became the first. Due jobs run one at a time: earliest due first, then by priority, then in
-    input order. A job is decided right before its work, so that no job is counted, or holds a probe's lease, that does
-    not begin; after a delay the breaker is asked again.
+    Jobs of one queue, priority and tenant form a stream. The first job of a stream is due at once, or after its advised
+    delay, counted from when it became the first. Due jobs run one at a time: earliest due first, then by priority, then
+    in input order. A job is decided right before its work, so that no job is counted, or holds a probe's lease, that
+    does not begin; after a delay the breaker is asked again.
 
     A batch that `tells` reads a job only when no job that it holds is due, and keeps no outcomes.
     """
@@ -119,7 +120,7 @@ class Batch:
         self._admission = admission
         self._timeout = timeout
         self._tells = tells
-        self._streams: dict[tuple[str, Priority], _Stream] = {}
+        self._streams: dict[tuple[str, Priority, Tenant | None], _Stream] = {}
         # The streams by when their first job is due, then by rank and place; no two have one place.
         self._heads: list[tuple[int, int, int, _Stream]] = []
         self._read = 0
@@ -210,7 +211,7 @@ class Batch:
         """Put a job that was read at the end of its stream; it is due if it is the first there."""
         place = self._read
         self._read = place + 1
-        key = (job.queue_name, job.priority)
+        key = (job.queue_name, job.priority, job.tenant)
         stream = self._streams.get(key)
         if stream is not None:
             stream.jobs.append((place, job))
@@ -235,7 +236,7 @@ class Batch:
             heapq.heapreplace(self._heads, (now, stream.rank, stream.jobs[0][0], stream))
         else:
             heapq.heappop(self._heads)
-            del self._streams[job.queue_name, job.priority]
+            del self._streams[job.queue_name, job.priority, job.tenant]
 
     def _end_late(self) -> Iterator[Tell]:
         """End the jobs that are not due in time."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from backpressure._controller.base import ControllerBase
 from backpressure._controller.batch import END, ON_OUTCOME_RAISED, Plan, Read, Sleep, Tell, Work
-from backpressure._controller.gate import checked, gate_class
+from backpressure._controller.gate import checked, gate_class, tenant_of
 from backpressure._controller.jobs import BlockingHost
 from backpressure._controller.outcome import UnfinishedWorkError, name_of, refuse_generator
 from backpressure._controller.polling.sights import GRACE
@@ -21,6 +21,7 @@ from backpressure._model.clock import in_event_loop, other_thread
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.errors import BackpressureError
 from backpressure._model.hidden import hides_arguments
+from backpressure._model.tenant import AnyTenant  # noqa: TC001 - likewise
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.foreign import unless_by_signal
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import StatsProvider
+    from backpressure._model.tenant import Place
 
 __all__ = ["BackpressureController"]
 
@@ -137,7 +139,9 @@ class BackpressureController(ControllerBase):
     ) -> None:
         self.stop()
 
-    def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+    def suggest_throttle(
+        self, priority: Priority | str, queue_name: str, *, tenant: AnyTenant | None = None
+    ) -> ThrottleDecision:
         """Decide for one job now: go, wait or shed.
 
         The caller acts on the answer itself (`ThrottleDecision.wait` sleeps or raises) and should report the
@@ -147,11 +151,12 @@ class BackpressureController(ControllerBase):
         Args:
             priority: a `Priority`, or ``"low"``, ``"medium"``, ``"high"``.
             queue_name: 1–255 UTF-8 bytes without control characters.
+            tenant: on whose behalf, as for `run`.
 
         Never waits, except that the first sight of a queue reads its statistics, bounded by ``polling.timeout``.
 
         Raises:
-            InvalidPriorityError, InvalidQueueError: bad arguments.
+            InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
             ControllerNotStartedError, ControllerStoppedError: it is not running.
 
         Example:
@@ -162,7 +167,7 @@ class BackpressureController(ControllerBase):
             >>> decision.delay
             2.75
         """
-        return self._engine.suggest_throttle(priority, queue_name)
+        return self._engine.suggest_throttle(priority, queue_name, tenant=tenant)
 
     def run(
         self,
@@ -173,6 +178,7 @@ class BackpressureController(ControllerBase):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T:
         """Wait as advised, call ``work(*args, **kwargs)``, report its outcome and return its value.
@@ -184,6 +190,8 @@ class BackpressureController(ControllerBase):
                 is raised at once, unless the job is HIGH, which sleeps that long and goes.
             patient: whether a refused job waits until trying again makes sense, and asks again, as often as `max_wait`
                 has room for it: what a backfill wants. If the circuit was forced open without an end, it is refused.
+            tenant: on whose behalf the job is enqueued, a name or a pair of a name and a class of weights: so that one
+                tenant's flood does not take the others' part.
 
         Raises:
             JobShedError: the backlog is too large; `work` was not called.
@@ -198,7 +206,9 @@ class BackpressureController(ControllerBase):
             ...     controller.run("high", "email-queue", int, "ff", base=16, max_wait=0.2)
             255
         """
-        return self._engine.run(priority, queue_name, work, *args, max_wait=max_wait, patient=patient, **kwargs)
+        return self._engine.run(
+            priority, queue_name, work, *args, max_wait=max_wait, patient=patient, tenant=tenant, **kwargs
+        )
 
     @contextlib.contextmanager
     def slot(
@@ -209,6 +219,7 @@ class BackpressureController(ControllerBase):
         max_wait: MaxWait = None,
         patient: bool = False,
         jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> Iterator[ThrottleDecision]:
         """Wait as advised, then run the body; its outcome is reported. Raises as `run`.
 
@@ -217,14 +228,15 @@ class BackpressureController(ControllerBase):
             patient: whether a refused job asks again, as for `run`.
             jobs: how many the body enqueues, 1 to 10,000, all or none. Where an age is held each takes a place, and the
                 turn of all comes with the last one's; a table of zones judges the body as one job.
+            tenant: on whose behalf, as for `run`.
         """
-        decision = self._host.turn(priority, queue_name, max_wait, check_patient(patient), check_jobs(jobs))
+        decision = self._host.turn(priority, queue_name, max_wait, check_patient(patient), check_jobs(jobs), tenant)
         with self._admission.reporting([decision], jobs=jobs):
             yield decision
 
     @contextlib.contextmanager
     def _slots(
-        self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
+        self, places: Iterable[Place], max_wait: MaxWait, not_failures: tuple[type[BaseException], ...]
     ) -> Iterator[None]:
         """As `slot` for several; errors of the body that are `not_failures` say nothing about their queues."""
         decisions = self._host.turns(places, max_wait)
@@ -255,13 +267,21 @@ class BackpressureController(ControllerBase):
         return make(self._engine, self._host, *checked(priority, queue_name, max_wait, patient))
 
     def throttled(
-        self, priority: Priority | str, queue_name: str, *, max_wait: MaxWait = None, patient: bool = False
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        *,
+        max_wait: MaxWait = None,
+        patient: bool = False,
+        tenant: AnyTenant | Callable[..., AnyTenant | None] | None = None,
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """Make every call of the decorated function go through `run`; a coroutine function awaits its turn.
 
         Args:
             max_wait: longest sleep accepted, as for `run`.
             patient: whether a refused job asks again, as for `run`.
+            tenant: on whose behalf, as for `run`; or a function that is given the call's arguments and returns that, or
+                ``None`` for nobody's.
 
         Raises:
             TypeError: the function is a generator, whose work happens after the call.
@@ -277,6 +297,7 @@ class BackpressureController(ControllerBase):
         """
         gate = self.gate(priority, queue_name, max_wait=max_wait, patient=patient)
         place = gate.priority, gate.queue_name, gate.max_wait, gate.patient
+        who = tenant_of(tenant)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
             refuse_generator(function)
@@ -284,11 +305,22 @@ class BackpressureController(ControllerBase):
 
                 @wraps(function)
                 async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    return await self._host.perform_async(
-                        await self._host.turn_async(*place), function, *args, **kwargs
-                    )
+                    whose = None if who is None else who(*args, **kwargs)
+                    decision = await self._host.turn_async(*place, tenant=whose)
+                    return await self._host.perform_async(decision, function, *args, **kwargs)
 
                 return cast("Callable[P, T]", call_async)
+
+            if who is not None:
+
+                @wraps(function)
+                def call_for(*args: P.args, **kwargs: P.kwargs) -> T:
+                    whose = who(*args, **kwargs)
+                    if whose is None:
+                        return gate.run(function, *args, **kwargs)
+                    return gate.run_for(whose, function, *args, **kwargs)
+
+                return call_for
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -307,8 +339,8 @@ class BackpressureController(ControllerBase):
     ) -> BatchResult:
         """Run many jobs, each queue and priority at its own pace, on the calling thread alone.
 
-        Jobs of one queue and priority follow each other; waiting for one such stream never delays another. Due jobs
-        run one at a time: earliest due first, then HIGH, then in input order.
+        Jobs of one queue, priority and tenant follow each other; waiting for one such stream never delays another. Due
+        jobs run one at a time: earliest due first, then HIGH, then in input order.
 
         Args:
             timeout: seconds; what is not due by then is ``not_started``.
@@ -363,7 +395,10 @@ class BackpressureController(ControllerBase):
             if type(step) is Plan:
                 job = step.job
                 return self._host.plan_blocking(
-                    job.priority, job.queue_name, job.max_wait, patient=job.patient, delays=True
+                    *(job.priority, job.queue_name, job.max_wait),
+                    patient=job.patient,
+                    delays=True,
+                    tenant=job.tenant,
                 )
             if type(step) is Sleep:
                 self._sleeper.pause(step.seconds, step.job.queue_name)

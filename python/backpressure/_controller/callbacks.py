@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from backpressure._model.arguments import MaxWait
     from backpressure._model.clock import Clock
     from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.tenant import AnyTenant
     from backpressure._telemetry.compliance import Compliance
     from backpressure._telemetry.events import Announcer
 
@@ -153,6 +154,7 @@ class ControllerHost:
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T:
         """Run a job, waiting for its turn."""
@@ -171,6 +173,25 @@ class ControllerHost:
     ) -> T:
         """As `run`, with every keyword argument for the work."""
         raise NotImplementedError
+
+    def run_for(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        patient: bool,
+        tenant: AnyTenant,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run_within`, on behalf of a tenant."""
+        raise NotImplementedError
+
+    def suggest_for(self, priority: Priority | str, queue_name: str, tenant: AnyTenant) -> ThrottleDecision:
+        """Decide and admit on behalf of a tenant, whose job nothing lies ready for."""
+        return self.admission.suggest_for(priority, queue_name, tenant)
 
     is_plain = staticmethod(is_plain)
 
@@ -244,6 +265,7 @@ class ControllerHost:
         """Forget an idle queue that made room for another."""
         self.poller.samples.forget(queue_name)
         self.budgets.forget(queue_name)
+        self.admission.sparing.forget(queue_name)
         self._compliance.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"
         self._announcer.announce("eviction", "tracked", "evicted", message, queue_name=queue_name, level=logging.DEBUG)

@@ -11,6 +11,7 @@ from backpressure._engine.choice import load
 from backpressure._model.arguments import check_patient, longest_wait, parse_priority, validate_queue_name
 from backpressure._model.decision import ThrottleDecision  # noqa: TC001 - for typing.get_type_hints
 from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.tenant import check_tenant
 from backpressure._model.vocabulary import Priority  # noqa: TC001 - likewise
 from backpressure._runtime.uncopied import Uncopied
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from backpressure._controller.callbacks import ControllerHost
     from backpressure._controller.jobs import BlockingHost
     from backpressure._engine.border import Engine
+    from backpressure._model.tenant import AnyTenant
 
 __all__ = ["AsyncGate", "Gate", "checked", "gate_class"]
 
@@ -38,6 +40,16 @@ def checked(
         longest_wait(max_wait, parse_priority(priority), patient=check_patient(patient)),
         patient,
     )
+
+
+def tenant_of(
+    tenant: AnyTenant | Callable[..., AnyTenant | None] | None,
+) -> Callable[..., AnyTenant | None] | None:
+    """Return what tells of a call's arguments on whose behalf it is; ``None``: no call is on anybody's."""
+    if tenant is None or callable(tenant):
+        return tenant
+    known = check_tenant(tenant)
+    return lambda *_, **__: known
 
 
 @repr_when_half_built
@@ -117,6 +129,14 @@ class Gate(_Gate):
         """
         raise NotImplementedError  # likewise
 
+    def suggest_for(self, tenant: AnyTenant) -> ThrottleDecision:
+        """As `suggest`, on behalf of a tenant: a name, or a pair of a name and a class of weights."""
+        raise NotImplementedError  # likewise
+
+    def run_for(self, tenant: AnyTenant, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """As `run`, on behalf of a tenant."""
+        raise NotImplementedError  # likewise
+
     def __enter__(self) -> ThrottleDecision:
         entrance = self._entrances.loaded_in(sys._getframe(1))  # noqa: SLF001 - the frame with the `with`
         decision = self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient)
@@ -186,6 +206,14 @@ class AsyncGate(_Gate):
         """
         return await self._host.perform(await self._turn(), work, *args, **kwargs)
 
+    async def suggest_for(self, tenant: AnyTenant) -> ThrottleDecision:
+        """As `suggest`, on behalf of a tenant: a name, or a pair of a name and a class of weights."""
+        return await self._host.suggest(self.priority, self.queue_name, tenant)
+
+    async def run_for(self, tenant: AnyTenant, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As `run`, on behalf of a tenant."""
+        return await self._host.perform(await self._turn(tenant), work, *args, **kwargs)
+
     def __aenter__(self) -> Coroutine[Any, Any, ThrottleDecision]:
         return self._enter(self._entrances.loaded_in(sys._getframe(1)))  # noqa: SLF001 - the frame with the `with`
 
@@ -205,5 +233,5 @@ class AsyncGate(_Gate):
 
     __aexit__ = per_entrance(_aexit)
 
-    async def _turn(self) -> ThrottleDecision:
-        return await self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient)
+    async def _turn(self, tenant: AnyTenant | None = None) -> ThrottleDecision:
+        return await self._host.turn(self.priority, self.queue_name, self.max_wait, self.patient, tenant=tenant)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.polling.samples import Samples
+    from backpressure._controller.sparing import Sparing
     from backpressure._engine.border import Engine
     from backpressure._engine.totals import Totals
     from backpressure._model.clock import Clock
@@ -44,12 +45,14 @@ class Health:
         compliance: Compliance,
         passed: Passed,
         budgets: Budgets,
+        sparing: Sparing,
         clock: Clock,
         config: Callable[[], BackpressureConfig],
     ) -> None:
         self._engine = engine
         self._samples = samples
         self._budgets = budgets
+        self._sparing = sparing
         self._clock = clock
         self._config = config
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
@@ -153,6 +156,25 @@ class Health:
             "memory_used": None if stats is None else part_of(stats.memory_used),
             "advice": self._advice(name),
             "budget": None if held is None else as_dict(held),
+            "tenants": self._tenants(name),
+        }
+
+    def _tenants(self, name: str) -> dict[str, list[dict[str, Any]]]:
+        """Say which tenants ask most, as this process sees them, where what may go is dealt among tenants."""
+        budget = self._budgets.all().get(name)
+        asking = {"low": self._sparing.askers(name)} if budget is None else budget.askers()
+        return {
+            priority: [
+                {
+                    "tenant": asker.tenant.name,
+                    "class": asker.tenant.weight_class,
+                    "asks": asker.asks,
+                    "share": asker.share,
+                }
+                for asker in found
+            ]
+            for priority, found in asking.items()
+            if found
         }
 
     def _advice(self, name: str) -> dict[str, dict[str, Any]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ from backpressure._controller.outcome import is_plain, runs_on_a_loop
 from backpressure._controller.patience import Patience
 from backpressure._model.arguments import check_patient, longest_wait, parse_priority
 from backpressure._model.clock import in_event_loop, other_thread, running_loop
+from backpressure._model.tenant import check_tenant, of_place
 from backpressure._model.vocabulary import Reason
 from backpressure._runtime.called import called
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from backpressure._model.arguments import MaxWait
     from backpressure._model.decision import ThrottleDecision
+    from backpressure._model.tenant import AnyTenant, Place
     from backpressure._model.vocabulary import Priority
 
 __all__ = ["BlockingHost", "JobHost"]
@@ -36,9 +39,9 @@ _INSIDE = frozenset({"backpressure", "contextlib"})
 class JobHost(ControllerHost):
     """What jobs of both controllers share: coroutine functions can be decorated with either."""
 
-    async def plan(self, priority: Priority | str, queue_name: str, impatient: bool = False) -> ThrottleDecision:
-        """Decide; see `backpressure._engine.border.Engine.plan`."""
-        return self.engine.plan(priority, queue_name, impatient)
+    async def plan(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+        """Decide; see `Admission.plan`."""
+        return self.admission.plan(priority, queue_name)
 
     async def plan_async(
         self,
@@ -49,15 +52,15 @@ class JobHost(ControllerHost):
         patient: bool = False,
         delays: bool = False,
         jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> ThrottleDecision:
         """As `plan`, after what the caller has to wait for where an age is held; `delays` are left to the caller."""
-        if not self.budgets.used:
+        if tenant is None and not self.budgets.used:
             return await self.plan(priority, queue_name)
-        with asking(Turn(max_wait, patient=patient, holds=True, delays=delays, jobs=jobs)) as turn:
+        with asking(Turn(max_wait, patient=patient, holds=True, delays=delays, jobs=jobs, tenant=tenant)) as turn:
             while True:
-                impatient = self.budgets.is_impatient(priority, queue_name, turn)
                 try:
-                    decision = await self.plan(priority, queue_name, impatient)
+                    decision = await self.plan(priority, queue_name)
                 except HeldError as error:
                     held = error
                 else:
@@ -66,28 +69,36 @@ class JobHost(ControllerHost):
                 turn.told(held, await held.wait_async(self._sleeper))
 
     async def turn_async(
-        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False, jobs: int = 1
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        patient: bool = False,
+        jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep. Nothing is held while it sleeps."""
+        tenant = None if tenant is None else check_tenant(tenant)
         if patient:
-            return await self._patient_turn_async(parse_priority(priority), queue_name, max_wait, jobs)
-        decision = await self.plan_async(priority, queue_name, max_wait, jobs=jobs)
+            return await self._patient_turn_async(parse_priority(priority), queue_name, max_wait, jobs, tenant)
+        decision = await self.plan_async(priority, queue_name, max_wait, jobs=jobs, tenant=tenant)
         seconds = self.admission.accept(decision, max_wait, awaited=True)
         if seconds > 0:
             await self._sleeper.pause_async(seconds)
         return self.admission.admit(decision) if decision.delay > 0 else decision
 
     async def _patient_turn_async(
-        self, priority: Priority, queue_name: str, max_wait: MaxWait, jobs: int
+        self, priority: Priority, queue_name: str, max_wait: MaxWait, jobs: int, tenant: AnyTenant | None
     ) -> ThrottleDecision:
         patience = Patience(self.admission, priority, max_wait)
-        decision = await self.plan_async(priority, queue_name, max_wait, patient=True, jobs=jobs)
+        plan = partial(self.plan_async, priority, queue_name, patient=True, jobs=jobs, tenant=tenant)
+        decision = await plan(max_wait)
         while True:
             seconds = patience.wait(decision)
             if seconds > 0:
                 await self._sleeper.pause_async(seconds)
             if decision.should_shed:
-                decision = await self.plan_async(priority, queue_name, patience.left, patient=True, jobs=jobs)
+                decision = await plan(patience.left)
             elif decision.delay > 0:
                 decision = self.engine.admit(decision)
                 if not decision.should_shed:
@@ -155,15 +166,16 @@ class BlockingHost(JobHost):
         patient: bool = False,
         delays: bool = False,
         jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> ThrottleDecision:
         """As `plan_async`, for a thread. On an event loop nothing waits."""
-        if not self.budgets.used:
+        if tenant is None and not self.budgets.used:
             return self.engine.plan(priority, queue_name)
-        with asking(Turn(max_wait, patient=patient, holds=not in_event_loop(), delays=delays, jobs=jobs)) as turn:
+        holds = not in_event_loop()
+        with asking(Turn(max_wait, patient=patient, holds=holds, delays=delays, jobs=jobs, tenant=tenant)) as turn:
             while True:
-                impatient = self.budgets.is_impatient(priority, queue_name, turn)
                 try:
-                    decision = self.engine.plan(priority, queue_name, impatient)
+                    decision = self.admission.plan(priority, queue_name)
                 except HeldError as error:
                     held = error
                 else:
@@ -172,28 +184,38 @@ class BlockingHost(JobHost):
                 turn.told(held, held.wait(self._sleeper, queue_name))
 
     def turn(
-        self, priority: Priority | str, queue_name: str, max_wait: MaxWait, patient: bool = False, jobs: int = 1
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        patient: bool = False,
+        jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> ThrottleDecision:
         """Return the decision of an admitted job, after its sleep."""
+        tenant = None if tenant is None else check_tenant(tenant)
         if in_event_loop():
             self.warn_of_loop(longest_wait(max_wait, parse_priority(priority), patient=patient))
         elif patient:
-            return self._patient_turn(parse_priority(priority), queue_name, max_wait, jobs)
-        decision = self.plan_blocking(priority, queue_name, max_wait, patient=patient, jobs=jobs)
+            return self._patient_turn(parse_priority(priority), queue_name, max_wait, jobs, tenant)
+        decision = self.plan_blocking(priority, queue_name, max_wait, patient=patient, jobs=jobs, tenant=tenant)
         seconds = self.admission.accept(decision, max_wait, patient=patient)
         if seconds > 0:
             self._sleeper.pause(seconds, decision.queue_name)
         return self.admission.admit(decision) if decision.delay > 0 else decision
 
-    def _patient_turn(self, priority: Priority, queue_name: str, max_wait: MaxWait, jobs: int) -> ThrottleDecision:
+    def _patient_turn(
+        self, priority: Priority, queue_name: str, max_wait: MaxWait, jobs: int, tenant: AnyTenant | None
+    ) -> ThrottleDecision:
         patience = Patience(self.admission, priority, max_wait)
-        decision = self.plan_blocking(priority, queue_name, max_wait, patient=True, jobs=jobs)
+        plan = partial(self.plan_blocking, priority, queue_name, patient=True, jobs=jobs, tenant=tenant)
+        decision = plan(max_wait)
         while True:
             seconds = patience.wait(decision)
             if seconds > 0:
                 self._sleeper.pause(seconds, queue_name)
             if decision.should_shed:
-                decision = self.plan_blocking(priority, queue_name, patience.left, patient=True, jobs=jobs)
+                decision = plan(patience.left)
             elif decision.delay > 0:
                 decision = self.engine.admit(decision)
                 if not decision.should_shed:
@@ -201,11 +223,12 @@ class BlockingHost(JobHost):
             else:
                 return decision
 
-    def turns(self, places: Iterable[tuple[Priority, str]], max_wait: MaxWait) -> list[ThrottleDecision]:
+    def turns(self, places: Iterable[Place], max_wait: MaxWait) -> list[ThrottleDecision]:
         """As `turn` for several: all are admitted after one sleep, the longest of theirs, or none."""
         with self.admission.all_or_none() as decisions:
             for place in places:
-                decisions.append(self.plan_blocking(*place, max_wait, delays=True))
+                tenant = of_place(place)
+                decisions.append(self.plan_blocking(place[0], place[1], max_wait, delays=True, tenant=tenant))
             seconds = max((self.admission.accept(decision, max_wait) for decision in decisions), default=0.0)
             if seconds > 0:
                 self._sleeper.pause(seconds, decisions[0].queue_name)
@@ -222,10 +245,12 @@ class BlockingHost(JobHost):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T:
         """Run a job, waiting for its turn."""
-        return self.run_within(priority, queue_name, max_wait, check_patient(patient), work, *args, **kwargs)
+        turn = self.turn(priority, queue_name, max_wait, check_patient(patient), tenant=tenant)
+        return self.perform(turn, work, *args, **kwargs)
 
     @called("Gate.run")
     def run_within(
@@ -241,6 +266,22 @@ class BlockingHost(JobHost):
     ) -> T:
         """As `run`, with every keyword argument for the work."""
         return self.perform(self.turn(priority, queue_name, max_wait, patient), work, *args, **kwargs)
+
+    @called("Gate.run_for")
+    def run_for(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        patient: bool,
+        tenant: AnyTenant,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run_within`, on behalf of a tenant."""
+        return self.perform(self.turn(priority, queue_name, max_wait, patient, 1, tenant), work, *args, **kwargs)
 
     def perform(self, decision: ThrottleDecision, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run the work of an admitted job and report its outcome."""

@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backpressure._age.lease import AnyLease
+    from backpressure._age.tenants import AnyTenants
     from backpressure._engine.laws.age import Judged
     from backpressure._engine.settings import CircuitSettings, EngineSettings
     from backpressure._engine.totals import Totals
     from backpressure._model.arguments import MaxWait
     from backpressure._model.decision import Answer, ThrottleDecision
+    from backpressure._model.tenant import AnyTenant
     from backpressure._model.vocabulary import Priority, Reason, Zone
 
 __all__ = ["Breaker", "Engine", "EngineModule", "Gate", "Host", "Ticket"]
@@ -85,6 +87,14 @@ class Gate(Protocol):
         """See `Engine.run`; all keyword arguments are for the work."""
         ...
 
+    def suggest_for(self, tenant: AnyTenant) -> ThrottleDecision:
+        """As `suggest`, on behalf of a tenant."""
+        ...
+
+    def run_for(self, tenant: AnyTenant, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """As `run`, on behalf of a tenant."""
+        ...
+
 
 class Host(Protocol):
     """What an engine asks of the controller it belongs to. Everything here is off the hot path."""
@@ -153,9 +163,14 @@ class Host(Protocol):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T:
         """Run a job that may have to wait: by `Engine.plan`, `Engine.admit` and `Engine.record`."""
+        ...
+
+    def suggest_for(self, priority: Priority | str, queue_name: str, tenant: AnyTenant) -> ThrottleDecision:
+        """Decide and admit on behalf of a tenant, whose job nothing lies ready for: by `Engine.decide_for`."""
         ...
 
     def run_within(
@@ -170,6 +185,21 @@ class Host(Protocol):
         **kwargs: Any,
     ) -> T:
         """As `run`, with every keyword argument for the work."""
+        ...
+
+    def run_for(
+        self,
+        priority: Priority | str,
+        queue_name: str,
+        max_wait: MaxWait,
+        patient: bool,
+        tenant: AnyTenant,
+        work: Callable[..., T],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """As `run_within`, on behalf of a tenant."""
         ...
 
     def is_plain(self, kind: type) -> bool:
@@ -243,7 +273,9 @@ class Engine(Protocol):
         """Where its milliseconds begin: its first clock reading."""
         ...
 
-    def suggest_throttle(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
+    def suggest_throttle(
+        self, priority: Priority | str, queue_name: str, *, tenant: AnyTenant | None = None
+    ) -> ThrottleDecision:
         """Decide and admit: the whole decision."""
         ...
 
@@ -270,6 +302,23 @@ class Engine(Protocol):
         """
         ...
 
+    def ready_for(
+        self, priority: Priority | str, queue_name: str, tenant: AnyTenant, *, admit: bool, impatient: bool
+    ) -> ThrottleDecision | None:
+        """Return what lies ready for the job of a tenant, and count it; ``None``: it is to be decided.
+
+        Where it is a lease's, the tenant's part takes the place of the share. `admit` as for `suggest_throttle`, whose
+        caller is admitted, and `plan`, whose is not; `impatient` as for `plan`.
+        """
+        ...
+
+    def decide_for(self, priority: Priority | str, queue_name: str, admit: bool, spared: bool) -> ThrottleDecision:
+        """Decide about the job of a tenant, though something may lie ready.
+
+        Who is `spared` waits where the law of zones would shed.
+        """
+        ...
+
     def run(
         self,
         priority: Priority | str,
@@ -279,6 +328,7 @@ class Engine(Protocol):
         *args: Any,
         max_wait: MaxWait = None,
         patient: bool = False,
+        tenant: AnyTenant | None = None,
         **kwargs: Any,
     ) -> T:
         """Run a job: at once where a go lies ready, else as `Host.run` does."""
@@ -366,6 +416,7 @@ class EngineModule(Protocol):
     Engine: Callable[[EngineSettings, Host], Engine]
     #: Called with the part of a job to begin at, in millionths, and a lock, which the native one does not need.
     Lease: Callable[..., AnyLease]
+    Tenants: Callable[..., AnyTenants]
     Breaker: Callable[[CircuitSettings, Callable[[], int] | None], Breaker]
     #: Called with an engine, its host, and priority, queue name, ``max_wait`` and ``patient`` of the jobs.
     Gate: Callable[..., Gate]

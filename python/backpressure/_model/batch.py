@@ -17,6 +17,7 @@ from backpressure._model.arguments import (
 )
 from backpressure._model.errors import BackpressureError, ConfigurationError, links
 from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.tenant import Tenant, check_tenant
 from backpressure._model.vocabulary import Priority
 
 __all__ = ["BatchError", "BatchJob", "BatchResult", "JobOutcome", "Status", "batch_result"]
@@ -49,7 +50,8 @@ class BatchJob:
         max_wait: longest wait accepted, in seconds, or a mapping of these by priority. If the delay is longer, a HIGH
             job starts after this time, and any other is not started.
         patient: whether a refused job waits and asks again, as for `BackpressureController.run`; the jobs behind it in
-            its queue and priority wait with it.
+            its queue, priority and tenant wait with it.
+        tenant: on whose behalf it is enqueued, a name or a pair of a name and a class of weights.
 
     Raises:
         InvalidPriorityError, InvalidQueueError, ConfigurationError: bad arguments.
@@ -69,6 +71,7 @@ class BatchJob:
         default=None, converter=_seconds, validator=_fits, hash=False
     )
     patient: bool = attrs.field(default=False, converter=check_patient)
+    tenant: Tenant | None = attrs.field(default=None, converter=attrs.converters.optional(check_tenant))
 
 
 @repr_when_half_built

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backpressure._model.arguments import MaxWait
     from backpressure._model.vocabulary import Priority
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Given, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["protect"]
 
@@ -89,6 +89,7 @@ def protect(
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
+    tenant: TenantRule | None = None,
 ) -> P:
     """Make a pool's ``enqueue_job`` wait, or raise and enqueue nothing. Returns the pool.
 
@@ -100,6 +101,8 @@ def protect(
         queue: a table of arq's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of functions whose jobs are judged for what they enqueue, as a producer is.
+        tenant: the name of an argument of the job by name, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     A job that exists already, for which arq returns ``None``, is not a failure; neither is a job that cannot be
     serialised. The wait comes before a connection is taken, and before arq notes ``enqueue_time``.
@@ -117,7 +120,7 @@ def protect(
     """
     if pool in _protected:
         raise ConfigurationError("pool is protected already: call protect() once for each pool", field="pool")
-    hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
+    hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES, tenant=tenant)
     check_layout(hook, "arq", ArqLayout)
     _protected.add(pool)
     enqueue = pool.enqueue_job
@@ -135,7 +138,11 @@ def protect(
         if kwargs.get("_defer_until") and kwargs.get("_defer_by"):
             return await enqueue(function, *args, **kwargs)  # arq refuses it
         place = hook.place(
-            _job(function, args, kwargs), name=function, queue_name=queue_name, mark=_backpressure_priority
+            _job(function, args, kwargs),
+            name=function,
+            queue_name=queue_name,
+            mark=_backpressure_priority,
+            named=lambda: (kwargs,),
         )
         async with hook.admitted([place]):
             return await enqueue(function, *args, **kwargs)

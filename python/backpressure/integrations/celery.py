@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
-    from backpressure.integrations._shared.hook import Given, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["ENQUEUED_AT", "protect", "publish"]
 
@@ -54,6 +54,7 @@ def protect(
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
+    tenant: TenantRule | None = None,
 ) -> A:
     """Make `app` wait, or raise and send nothing, each time it sends tasks. Returns the app, of a proxy the real one.
 
@@ -66,6 +67,8 @@ def protect(
         max_wait: longest sleep accepted, in seconds, or a table by priority.
         inside_tasks: names of tasks whose own function is a producer, in workers too: what it sends is judged. Retries
             and callbacks pass, and so does what the function's threads send, or processes of a spawned pool.
+        tenant: the name of an argument of the task by name, or a header, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     ``delay``, ``apply_async``, ``send_task`` and canvas are all gated, at the point where Celery sends and has merged
     all options. A group, chord or chain asks once for each priority and queue among the tasks that it sends at once,
@@ -88,7 +91,7 @@ def protect(
     app = real(app)
     if app in hooks:
         raise ConfigurationError("app is protected already: call protect() once for each app", field="app", value=app)
-    hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
+    hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES, tenant=tenant)
     check_layout(hook, "celery", lambda: _layout(app))
     hooks[app] = hook
     note_bodies(app, inside_tasks)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule, TenantRule
 
 __all__ = [
     "BackpressureMiddleware",
@@ -126,6 +126,8 @@ class BackpressureMiddleware(Middleware):
         queue: a table of Dramatiq's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
         inside_tasks: names of actors whose messages are judged although a worker runs them.
+        tenant: the name of an argument of the message by name, or an option, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     For groups see `group`. These pass: what workers, their middlewares and periodiq's scheduler send, retries, and
     messages that are delayed by more than a minute. On an event loop nothing sleeps: a message that would have to wait
@@ -151,8 +153,9 @@ class BackpressureMiddleware(Middleware):
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
+        tenant: TenantRule | None = None,
     ) -> None:
-        self._hook = Hook(controller, priority, queue, max_wait, inside_tasks)
+        self._hook = Hook(controller, priority, queue, max_wait, inside_tasks, tenant=tenant)
         self._open = _Open()
         self._followed: weakref.WeakSet[Broker] = weakref.WeakSet()
         self._layout: DramatiqLayout | str | None = None
@@ -239,7 +242,13 @@ class BackpressureMiddleware(Middleware):
 
     def _place(self, broker: Broker, message: Message[Any]) -> Place:
         mark = message.options.get(MARK) or _options(broker, message).get(MARK)
-        return self._hook.place(message, name=message.actor_name, queue_name=q_name(message.queue_name), mark=mark)
+        return self._hook.place(
+            message,
+            name=message.actor_name,
+            queue_name=q_name(message.queue_name),
+            mark=mark,
+            named=lambda: (message.kwargs, message.options),
+        )
 
     def _follow(self, broker: Broker) -> None:
         """From now on, see what a broker's enqueues raise."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backpressure._controller.asynchronous import AsyncBackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._model.vocabulary import Priority
-    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["BackpressureMiddleware"]
 
@@ -139,6 +139,8 @@ class BackpressureMiddleware:
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of handlers, as their functions are named. What they publish is judged, as a producer's is;
             their replies and results are not.
+        tenant: the name of a header, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     A destination is the list or the stream, with its router's prefix. A pub/sub channel has no backlog: messages to one
     pass, unless the table `queue` names it. A batch counts as one message. A request is done when its response has
@@ -170,8 +172,9 @@ class BackpressureMiddleware:
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
+        tenant: TenantRule | None = None,
     ) -> None:
-        self._hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
+        self._hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES, tenant=tenant)
         self._named = frozenset(queue) if isinstance(queue, Mapping) else frozenset()
 
     def __call__(self, msg: Any, /, *, context: ContextRepo) -> BaseMiddleware[Any, Any]:
@@ -217,7 +220,7 @@ class BackpressureMiddleware:
 
     def _place(self, command: PublishCommand, mark: Priority | str | None) -> Place:
         name = command.destination
-        return self._hook.place(command, name=name, queue_name=name, mark=mark)
+        return self._hook.place(command, name=name, queue_name=name, mark=mark, named=lambda: (command.headers,))
 
 
 class _Unknown(BackpressureError):  # noqa: N818 - raised and caught here

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["protect"]
 
@@ -51,6 +51,7 @@ def protect(
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
+    tenant: TenantRule | None = None,
 ) -> H:
     """Make a ``Huey`` wait, or raise and enqueue nothing, each time tasks are enqueued. Returns it.
 
@@ -63,6 +64,8 @@ def protect(
         queue: a table of Huey's names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
         inside_tasks: names of tasks whose enqueues are judged although a consumer runs them.
+        tenant: the name of an argument of the task by name, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     All tasks of a group or chord are judged at once, so that all are enqueued or none. These pass: what consumers
     enqueue, in tasks, hooks, signals and the scheduler; tasks that are due in more than a minute; and ``immediate``
@@ -79,7 +82,7 @@ def protect(
     """
     if app in _protected:
         raise ConfigurationError("app is protected already: call protect() once for each Huey", field="app")
-    hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
+    hook = Hook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES, tenant=tenant)
     if hasattr(app.storage, "queue_key"):
         check_layout(hook, "huey", lambda: HueyLayout.from_huey(app), [app.name])
     _protected.add(app)
@@ -135,7 +138,9 @@ def _because(app: huey.Huey, task: Any) -> Why | None:
 
 
 def _place(hook: Hook, app: huey.Huey, task: Any) -> Place:
-    return hook.place(task, name=task.name, queue_name=app.name, mark=getattr(task, MARK, None))
+    return hook.place(
+        task, name=task.name, queue_name=app.name, mark=getattr(task, MARK, None), named=lambda: (task.kwargs,)
+    )
 
 
 def _serialise(app: huey.Huey, task: Any) -> None:

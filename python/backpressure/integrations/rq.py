@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backpressure._controller.blocking import BackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["NOT_FAILURES", "Queue"]
 
@@ -73,6 +73,8 @@ class Queue(rq.Queue):
         queue: a table of RQ's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds or by priority; see `BackpressureController.run`.
         inside_tasks: names of functions, as for `priority`, whose enqueues are judged although a worker runs them.
+        tenant: the name of an argument of the job by name, or a key of its ``meta``, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     All else is as for ``rq.Queue``. ``enqueue_many`` asks once, and enqueues all jobs or none. These pass: what workers
     and their callbacks enqueue, jobs that ran before (retries, repeats), jobs that wait for another to finish or are
@@ -98,11 +100,12 @@ class Queue(rq.Queue):
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
+        tenant: TenantRule | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         if controller is not None:
-            self._hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES)
+            self._hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES, tenant=tenant)
             _check_layout(self._hook, type(self), self.name)
 
     @classmethod
@@ -114,6 +117,7 @@ class Queue(rq.Queue):
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
+        tenant: TenantRule | None = None,
     ) -> type[Self]:
         """Return a subclass whose queues ask `controller`, for code that takes a class and makes the queues itself.
 
@@ -129,7 +133,7 @@ class Queue(rq.Queue):
             >>> class MailQueue(Queue.bound(controller, priority="low")):
             ...     pass
         """
-        hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES)
+        hook = Hook(controller, priority, queue, max_wait, inside_tasks, NOT_FAILURES, tenant=tenant)
         _check_layout(hook, cls)
         attributes = {"_hook": hook, "__module__": cls.__module__, "__doc__": cls.__doc__}
         return cast("type[Self]", type(cls.__name__, (cls,), attributes))
@@ -222,7 +226,13 @@ class Queue(rq.Queue):
 
     def _place(self, hook: Hook, given: Job | rq.queue.EnqueueData) -> Place:
         job = self._made(given)
-        place = hook.place(given, name=str(job.func_name), queue_name=self.name, mark=(job.meta or {}).get(MARK))
+        place = hook.place(
+            given,
+            name=str(job.func_name),
+            queue_name=self.name,
+            mark=(job.meta or {}).get(MARK),
+            named=lambda: (job.kwargs, job.meta),
+        )
         # Raise here if the job cannot be serialised: that says nothing about the queue.
         _ = job.data
         if job.meta:

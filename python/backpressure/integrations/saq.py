@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.asynchronous import AsyncBackpressureController
     from backpressure._model.arguments import MaxWait
-    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["protect"]
 
@@ -104,6 +104,7 @@ def protect(
     queue: QueueRule | None = None,
     max_wait: MaxWait = MAX_WAIT,
     inside_tasks: Collection[str] = (),
+    tenant: TenantRule | None = None,
 ) -> Q:
     """Make a ``saq.Queue`` wait, or raise and enqueue nothing, each time jobs are enqueued. Returns it.
 
@@ -117,6 +118,8 @@ def protect(
         queue: a table of SAQ's queue names to the controller's, or a function as for `priority`.
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of functions whose jobs are judged for what they enqueue, as a producer is.
+        tenant: the name of an argument of the job, or a key of its ``meta``, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     ``map`` asks once for each priority and queue among its jobs, and enqueues all or none. In ``batch()`` the first job
     of a priority asks for the others as well; if one is shed, SAQ aborts those before it. These are not failures: a job
@@ -136,7 +139,7 @@ def protect(
     """
     if saq_queue in _protected:
         raise ConfigurationError("queue is protected already: call protect() once for each queue", field="saq_queue")
-    hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks)
+    hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, tenant=tenant)
     if hasattr(saq_queue, "redis"):
         check_layout(hook, "saq", SAQLayout, [saq_queue.name])
     _protected.add(saq_queue)
@@ -146,7 +149,13 @@ def protect(
         """Return the place to ask for a job, unless it passes."""
         if hook.passes(saq_queue.name, task=_function.get(), because=far_ahead(_due_in(job))):
             return None
-        return hook.place(job, name=job.function, queue_name=saq_queue.name, mark=job.meta.get(MARK))
+        return hook.place(
+            job,
+            name=job.function,
+            queue_name=saq_queue.name,
+            mark=job.meta.get(MARK),
+            named=lambda: (job.kwargs, job.meta),
+        )
 
     @functools.wraps(enqueue)
     async def gated_enqueue(job_or_func: str | saq.Job, **kwargs: Any) -> saq.Job | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from backpressure._controller.asynchronous import AsyncBackpressureController
     from backpressure._model.arguments import MaxWait
     from backpressure._telemetry.passed import Why
-    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule
+    from backpressure.integrations._shared.hook import Given, Place, PriorityRule, QueueRule, TenantRule
 
 __all__ = ["ENQUEUED_AT", "BackpressureMiddleware"]
 
@@ -125,6 +125,8 @@ class BackpressureMiddleware(TaskiqMiddleware):
             the label ``queue_name``, else the broker's ``queue_name``.
         max_wait: longest sleep accepted, in seconds; by priority, where it is a mapping.
         inside_tasks: names of tasks that are judged for what they kick, as a producer is.
+        tenant: the name of an argument of the task by name, or a label, that has its tenant; or
+            a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     The broker takes no connection before a task is let in. An error of the broker counts as a failure, though ``kiq``
     wraps it in ``SendTaskError``; a task that cannot be formatted or serialised does not. Each ``kiq`` waits by itself;
@@ -156,9 +158,10 @@ class BackpressureMiddleware(TaskiqMiddleware):
         queue: QueueRule | None = None,
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
+        tenant: TenantRule | None = None,
     ) -> None:
         super().__init__()
-        self._hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES)
+        self._hook = AsyncHook(controller, priority, queue, max_wait, inside_tasks, _NOT_FAILURES, tenant=tenant)
         self._names_queues = callable(queue)
 
     def set_broker(self, broker: AsyncBroker) -> None:
@@ -226,7 +229,11 @@ class BackpressureMiddleware(TaskiqMiddleware):
                 "give it a label queue_name, or the middleware a function as queue"
             )
         return self._hook.place(
-            message, name=message.task_name, queue_name=queue_name or "", mark=message.labels.get(MARK)
+            message,
+            name=message.task_name,
+            queue_name=queue_name or "",
+            mark=message.labels.get(MARK),
+            named=lambda: (message.kwargs, message.labels),
         )
 
 

@@ -21,9 +21,11 @@ from backpressure._model.errors import (
     ThrottledError,
 )
 from backpressure._model.half_built import repr_when_half_built
+from backpressure._model.tenant import check_tenant
 from backpressure.integrations._shared.controllers import Running
 from backpressure.integrations._shared.lifespan import Lifespan
 from backpressure.integrations._shared.lost import Lost, lost, tell
+from backpressure.integrations._shared.request import on_behalf_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, MutableMapping
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from backpressure._controller.base import ControllerBase
+    from backpressure._model.tenant import AnyTenant, Tenant
 
     Scope: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -171,6 +174,8 @@ class BackpressureASGI:
             rests between two lifespans; a `backpressure.integrations.Restartable`; or another function that returns a
             controller, called once the application has started, which is stopped afterwards unless it ran already.
             Requests have it as ``request.state.backpressure``.
+        tenant: a function of the scope that returns on whose behalf the request is, a name or a pair of a name and a
+            class of weights, or ``None``. Hooks enqueue on its behalf what the request enqueues.
 
     An error is answered if the application lets it out before its response has started. Later ones, such as those of
     background tasks and of streams, are raised. Only HTTP is answered: websockets pass untouched.
@@ -188,8 +193,15 @@ class BackpressureASGI:
         body
     """
 
-    def __init__(self, app: ASGIApplication, answer: Answer = refusal, *, controller: AnyController = None) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: ASGIApplication,
+        answer: Answer = refusal,
+        *,
+        controller: AnyController = None,
+        tenant: Callable[[Scope], AnyTenant | None] | None = None,
+    ) -> None:
+        self._app = app if tenant is None else _on_behalf(app, tenant)
         self._answer = answer
         self._running = None if controller is None else Running(controller)
 
@@ -232,6 +244,9 @@ class BackpressureWSGI:
         controller: a `BackpressureController`, or a function that returns one such as a
             `backpressure.integrations.Restartable`, to start with the first request. If it was stopped, the function is
             called again. Requests have it as ``environ["backpressure"]``.
+        tenant: a function of the environ that returns on whose behalf the request is, a name or a pair of a name and a
+            class of weights, or ``None``. Hooks enqueue on its behalf what the application enqueues in its call, not
+            what it does while a streamed body is sent.
 
     An error is answered if the application raises it before the first part of its response: in the call, or while it is
     iterated, as generators do. What the application has told ``start_response`` so far is then dropped, because it is
@@ -251,8 +266,16 @@ class BackpressureWSGI:
         503 Service Unavailable
     """
 
-    def __init__(self, app: WSGIApplication, answer: Answer = refusal, *, controller: AnyController = None) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        answer: Answer = refusal,
+        *,
+        controller: AnyController = None,
+        tenant: Callable[[WSGIEnvironment], AnyTenant | None] | None = None,
+    ) -> None:
         self._app = app
+        self._tenant = tenant
         self._answer = answer
         self._running = None if controller is None else Running(controller)
 
@@ -262,7 +285,8 @@ class BackpressureWSGI:
             environ["backpressure"] = self._running.ensure()
         response = _Response(environ["REQUEST_METHOD"], start_response, self._answer)
         try:
-            body = self._app(environ, response.start)
+            with on_behalf_of(_known(self._tenant, environ)):
+                body = self._app(environ, response.start)
         except Exception as error:  # noqa: BLE001 - raised again there, unless it is a refusal
             return [response.refuse(error)]
         file_wrapper = environ.get("wsgi.file_wrapper")
@@ -359,6 +383,8 @@ class BackpressureDjango:
         controller: a `BackpressureController`, or a function that returns one such as a
             `backpressure.integrations.Restartable`, to start with the first request, if a subclass has it; a plain
             function as ``staticmethod(function)``. If it was stopped, the function is called again.
+        tenant: a function of the request that returns on whose behalf it is, as a ``staticmethod``, if a subclass has
+            it: a name or a pair of a name and a class of weights, or ``None``. Hooks enqueue on its behalf.
 
     It must be last, because Django asks the last one first, and others may report refusals as errors. Django shows no
     middleware the errors of another one: there, call `refusal` yourself. Answers are logged for debugging only, by
@@ -373,20 +399,32 @@ class BackpressureDjango:
     async_capable: ClassVar[bool] = True
     answer: ClassVar[staticmethod[[BaseException], HTTPRefusal | None]] = staticmethod(refusal)
     controller: ClassVar[Any] = None
+    tenant: ClassVar[Any] = None
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         from asgiref.sync import iscoroutinefunction, markcoroutinefunction  # noqa: PLC0415 - Django's own need
 
         self._get_response = get_response
         self._running = None if self.controller is None else Running(self.controller)
-        if iscoroutinefunction(get_response):
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
         """See Django's documentation of middleware."""
         if self._running is not None:
             self._running.ensure()
-        return self._get_response(request)
+        if self.tenant is None:
+            return self._get_response(request)
+        whose = _known(self.tenant, request)
+        if self._is_async:
+            return self._respond(request, whose)
+        with on_behalf_of(whose):
+            return self._get_response(request)
+
+    async def _respond(self, request: Any, whose: Tenant | None) -> Any:
+        with on_behalf_of(whose):
+            return await self._get_response(request)
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """See Django's documentation of middleware."""
@@ -399,6 +437,22 @@ class BackpressureDjango:
         response = HttpResponse(answer.body, status=answer.status, headers=answer.headers)
         log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request, level="debug")
         return response
+
+
+def _known(rule: Callable[[Any], AnyTenant | None] | None, request: Any) -> Tenant | None:
+    """Return on whose behalf a request is, by what the application says."""
+    whose = None if rule is None else rule(request)
+    return None if whose is None else check_tenant(whose)
+
+
+def _on_behalf(app: ASGIApplication, tenant: Callable[[Scope], AnyTenant | None]) -> ASGIApplication:
+    """Have an application serve each request on behalf of its tenant."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        with on_behalf_of(None if scope["type"] == "lifespan" else _known(tenant, scope)):
+            await app(scope, receive, send)
+
+    return serve
 
 
 def _headers(answer: HTTPRefusal) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,9 @@ use backpressure_core::breaker::Outcome;
 use backpressure_core::call::Admission;
 use backpressure_core::engine::{self as core, Plan, Wanted, nanoseconds};
 use backpressure_core::host::{Host, Issue};
+use backpressure_core::lease::Tenants;
 use backpressure_core::mode::NEVER;
+use backpressure_core::queue::Kind;
 use backpressure_core::table::in_order;
 use backpressure_core::vocabulary::{OTHER_QUEUES, Priority};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -16,11 +18,13 @@ use crate::bare::nameable;
 use crate::border::Border;
 use crate::breaker::{Breaker, Ticket};
 use crate::clock::{Clock, Ns};
+use crate::crossing;
 use crate::decision::{Decisions, Parts, answer_of, parts, ticket_of};
 use crate::queue::{Queue, Ready};
 use crate::settings::engine_settings;
 use crate::shared::Shared;
 use crate::table::Table;
+use crate::tenant::Tenant;
 use crate::uncopied::refused;
 use crate::vocabulary::Vocabulary;
 
@@ -83,8 +87,41 @@ impl Engine {
     }
 
     /// Decide and admit: the whole decision.
-    fn suggest_throttle(&self, priority: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.ready_or_decide(priority, queue_name, Asks::SUGGESTS)
+    #[pyo3(signature = (priority, queue_name, *, tenant=None))]
+    fn suggest_throttle(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'_, PyAny>,
+        tenant: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        match tenant {
+            None => self.ready_or_decide(priority, queue_name, Asks::SUGGESTS),
+            Some(tenant) => self.suggest_for(priority, queue_name, tenant),
+        }
+    }
+
+    /// Return what lies ready for the job of a tenant, and count it; ``None``: it is to be decided.
+    #[pyo3(name = "ready_for", signature = (priority, queue_name, tenant, *, admit, impatient))]
+    fn py_ready_for<'py>(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'py, PyAny>,
+        tenant: &Bound<'_, PyAny>,
+        admit: bool,
+        impatient: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.ready_for(priority, queue_name, tenant, Asks { admit, impatient })
+    }
+
+    /// Decide about the job of a tenant, though something may lie ready. Who is spared waits where the table would shed.
+    fn decide_for(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'_, PyAny>,
+        admit: bool,
+        spared: bool,
+    ) -> PyResult<Py<PyAny>> {
+        self.decide(priority, queue_name, admit, spared)
     }
 
     /// Tell what would be decided now, without a ticket; nothing is taken, counted, read, kept or told.
@@ -312,8 +349,85 @@ impl Engine {
         }
         match self.own(priority, queue_name, asks)? {
             Some(decision) => Ok(decision),
-            None => self.decide(priority, queue_name, asks.admit),
+            None => self.decide(priority, queue_name, asks.admit, false),
         }
+    }
+
+    /// As `ready_or_decide`, for the job of a tenant: the host decides.
+    pub fn suggest_for(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'_, PyAny>,
+        tenant: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        if let Some(decision) = self.ready_for(priority, queue_name, tenant, Asks::SUGGESTS)? {
+            return Ok(decision.unbind());
+        }
+        let py = tenant.py();
+        let suggest_for = self.shared.get().host.bind(py).getattr(intern!(py, "suggest_for"))?;
+        crossing::call(&suggest_for, (priority, queue_name, tenant)).map(Bound::unbind)
+    }
+
+    /// Returns what lies ready for the job of a tenant, if it is still true, and counts it.
+    pub fn ready_for<'py>(
+        &self,
+        priority: &Bound<'_, PyAny>,
+        queue_name: &Bound<'py, PyAny>,
+        tenant: &Bound<'_, PyAny>,
+        asks: Asks,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(priority) = self.vocabulary.known_priority(priority) else { return Ok(None) };
+        let Some(name) = nameable(queue_name) else { return Ok(None) };
+        let Some(tenant) = Tenant::read(tenant) else { return Ok(None) };
+        let take = |_: &Py<Queue>, decision, _| decision;
+        match self.hand_out_for_by_name(name, priority, &tenant, asks.impatient, take)? {
+            Some(decision) => Ok(Some(decision)),
+            None => self.issue_by_name(name, priority, Asks { impatient: false, ..asks }),
+        }
+    }
+
+    /// As `hand_out_for`, of the queue of a name.
+    pub fn hand_out_for_by_name<'py, R>(
+        &self,
+        name: &Bound<'py, PyString>,
+        priority: Priority,
+        tenant: &Tenant<'_>,
+        impatient: bool,
+        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>, bool) -> R,
+    ) -> PyResult<Option<R>> {
+        let py = name.py();
+        if self.clock.is_system() {
+            // Nothing is called meanwhile, so the table's own reference is enough.
+            let found = |queue: &Py<Queue>| self.hand_out_for(py, queue, priority, tenant, impatient, take);
+            self.table.look(name, found)?.unwrap_or(Ok(None))
+        } else {
+            let queue = self.queue(name)?;
+            queue.map_or(Ok(None), |queue| self.hand_out_for(py, queue.as_unbound(), priority, tenant, impatient, take))
+        }
+    }
+
+    /// Returns and counts what lies ready for a queue and the job of a tenant, if it is still true and no delay: a go, which
+    /// is the tenant's where a share is dealt, or the refusal of an `impatient` caller. Nothing of Python's is called but an
+    /// injected clock; `take`, which must not call out either, is told whether the job goes.
+    pub fn hand_out_for<'py, R>(
+        &self,
+        py: Python<'py>,
+        found: &Py<Queue>,
+        priority: Priority,
+        tenant: &Tenant<'_>,
+        impatient: bool,
+        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>, bool) -> R,
+    ) -> PyResult<Option<R>> {
+        let share = |decision: &Py<PyAny>| decision.bind(py).clone();
+        let within = |until_ns| self.clock.within(py, until_ns);
+        let place = |tenants: &Tenants| Some(tenant.place(tenants));
+        let queue = &found.get().core;
+        if let Some((decision, goes)) = self.core.hand_out_for(queue, priority, impatient, place, share, within)? {
+            return Ok(Some(take(found, decision, goes)));
+        }
+        // Where no share is dealt, what lies ready is for all.
+        let is_for_all = |ready: &Ready| ready.kind.goes() && ready.kind != Kind::ByShare;
+        self.hand_out(py, found, priority, is_for_all, |queue, decision| take(queue, decision, true))
     }
 
     /// Returns the answer that lies ready, if it is still true, and counts it.
@@ -419,9 +533,15 @@ impl Engine {
         Ok(handed_out.map(|decision| take(found, decision)))
     }
 
-    fn decide(&self, given: &Bound<'_, PyAny>, queue_name: &Bound<'_, PyAny>, admit: bool) -> PyResult<Py<PyAny>> {
+    fn decide(
+        &self,
+        given: &Bound<'_, PyAny>,
+        queue_name: &Bound<'_, PyAny>,
+        admit: bool,
+        spared: bool,
+    ) -> PyResult<Py<PyAny>> {
         let priority = self.vocabulary.priority(given)?;
-        self.core.decide(&self.border(given.py()), priority, admit, || match self.queue(queue_name)? {
+        self.core.decide(&self.border(given.py()), priority, admit, spared, || match self.queue(queue_name)? {
             Some(queue) => Ok(Wanted::Queue(queue)),
             None => self.vocabulary.queue_name(queue_name).map(Wanted::Name),
         })

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::engine::{Asks, Engine};
 use crate::guarded::Guarded;
 use crate::queue::{Queue, Ready};
+use crate::tenant::Tenant;
 
 /// An engine's calls for one priority and queue. Thread-safe.
 #[pyclass(frozen, subclass, name = "Gate", module = "backpressure._native")]
@@ -21,6 +22,8 @@ pub struct Gate {
     queue_name: Py<PyAny>,
     // The host's `run_within`, with all arguments but the work filled in.
     pub run_within: Py<PyAny>,
+    // As `run_within`, but for the tenant.
+    pub run_for: Py<PyAny>,
 }
 
 impl Gate {
@@ -40,6 +43,27 @@ impl Gate {
         } else {
             let queue = self.queue.read(|queue| Some(queue.clone_ref(py)));
             queue.map_or(Ok(None), |queue| engine.hand_out(py, &queue, self.priority, accept, take))
+        }
+    }
+
+    /// As `Engine::hand_out_for`.
+    #[inline]
+    pub fn hand_out_for<'py, R>(
+        &self,
+        py: Python<'py>,
+        tenant: &Bound<'_, PyAny>,
+        impatient: bool,
+        take: impl FnOnce(&Py<Queue>, Bound<'py, PyAny>, bool) -> R,
+    ) -> PyResult<Option<R>> {
+        let engine = self.engine.get();
+        let Some(tenant) = Tenant::read(tenant) else { return Ok(None) };
+        if engine.clock.is_system() {
+            // Nothing is called meanwhile, so the gate's own reference is enough.
+            let hand_out = |queue: &Py<Queue>| engine.hand_out_for(py, queue, self.priority, &tenant, impatient, take);
+            self.queue.read(|queue| Some(hand_out(queue))).unwrap_or(Ok(None))
+        } else {
+            let queue = self.queue.read(|queue| Some(queue.clone_ref(py)));
+            queue.map_or(Ok(None), |queue| engine.hand_out_for(py, &queue, self.priority, &tenant, impatient, take))
         }
     }
 
@@ -80,11 +104,13 @@ impl Gate {
     ) -> PyResult<Self> {
         let py = engine.py();
         let run_within = host.getattr(intern!(py, "run_within"))?;
+        let run_for = host.getattr(intern!(py, "run_for"))?;
         let partial = py.import(intern!(py, "functools"))?.getattr(intern!(py, "partial"))?;
         let gate = Self {
             priority: engine.get().vocabulary.priority(&priority)?,
             queue: Guarded::default(),
             run_within: partial.call1((run_within, &priority, &queue_name, max_wait, patient))?.unbind(),
+            run_for: partial.call1((run_for, &priority, &queue_name, max_wait, patient))?.unbind(),
             engine: engine.unbind(),
             member: priority.unbind(),
             queue_name: queue_name.unbind(),
@@ -101,9 +127,19 @@ impl Gate {
         Ok(decision)
     }
 
+    /// Decide and admit on behalf of a tenant.
+    #[pyo3(signature = (tenant, /))]
+    fn suggest_for(&self, tenant: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = tenant.py();
+        let decision = self.engine.get().suggest_for(self.member.bind(py), self.queue_name.bind(py), tenant)?;
+        self.find_queue(py);
+        Ok(decision)
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.engine)?;
         self.queue.read(|queue| Some(visit.call(queue))).transpose()?;
+        visit.call(&self.run_for)?;
         visit.call(&self.run_within)
     }
 }

@@ -31,12 +31,14 @@ use crate::engine::{Asks, Engine};
 use crate::gate::Gate;
 use crate::outcome::{Go, settle};
 use crate::queue::{Queue, Ready};
+use crate::tenant::Tenant;
 
 type Arguments = *const *mut PyObject;
 type Ordinary = PyOnceLock<Py<PyAny>>;
 
 static SUGGEST_THROTTLE: Ordinary = PyOnceLock::new();
 static GATE_SUGGEST: Ordinary = PyOnceLock::new();
+static GATE_SUGGEST_FOR: Ordinary = PyOnceLock::new();
 
 /// Replaces the ordinary methods by the hot calls of the same names, which call them in turn.
 pub fn install(py: Python<'_>) -> PyResult<()> {
@@ -47,7 +49,7 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
         c"suggest_throttle",
         fast(suggest_throttle),
         c"\
-suggest_throttle($self, priority, queue_name)\n--\n\nDecide and admit: the whole decision.",
+suggest_throttle($self, priority, queue_name, *, tenant=None)\n--\n\nDecide and admit: the whole decision.",
     )?;
     precede(
         &engine,
@@ -55,7 +57,7 @@ suggest_throttle($self, priority, queue_name)\n--\n\nDecide and admit: the whole
         c"run",
         unwound(run),
         c"\
-run($self, priority, queue_name, work, /, *args, max_wait=None, patient=False, **kwargs)\n--\n\n\
+run($self, priority, queue_name, work, /, *args, max_wait=None, patient=False, tenant=None, **kwargs)\n--\n\n\
 Run a job: at once where a go lies ready, else as the host does.",
     )?;
     precede(
@@ -74,6 +76,22 @@ suggest($self)\n--\n\nDecide and admit: the whole decision.",
         c"\
 run($self, work, /, *args, **kwargs)\n--\n\n\
 Run a job: at once where a go lies ready, else as the host does. All keyword arguments are for the work.",
+    )?;
+    precede(
+        &gate,
+        Some(&GATE_SUGGEST_FOR),
+        c"suggest_for",
+        of_one(gate_suggest_for),
+        c"\
+suggest_for($self, tenant, /)\n--\n\nDecide and admit on behalf of a tenant.",
+    )?;
+    precede(
+        &gate,
+        None,
+        c"run_for",
+        unwound(gate_run_for),
+        c"\
+run_for($self, tenant, work, /, *args, **kwargs)\n--\n\nRun a job as `run` does, on behalf of a tenant.",
     )
 }
 
@@ -92,6 +110,10 @@ fn unwound(function: MayUnwind) -> Entry {
 
 fn bare(function: ffi::PyCFunction) -> Entry {
     (ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_NOARGS)
+}
+
+fn of_one(function: ffi::PyCFunction) -> Entry {
+    (ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_O)
 }
 
 fn precede(
@@ -132,6 +154,12 @@ unsafe extern "C" fn suggest_throttle(
         {
             return decision;
         }
+        if nargs == 2
+            && let Some(tenant) = only_tenant(args, nargs, names)
+            && let Some(decision) = ready_for(slf, args, tenant)
+        {
+            return decision;
+        }
         pass_on(&SUGGEST_THROTTLE, slf, args, nargs, names)
     }
 }
@@ -149,6 +177,12 @@ unsafe extern "C-unwind" fn run(
             && let Some(go) = find_go(slf, args)
         {
             return perform(slf, go, args.add(2), nargs - 2, names);
+        }
+        if nargs >= 3
+            && let Some(tenant) = only_tenant(args, nargs, names)
+            && let Some(go) = find_go_for(slf, args, tenant)
+        {
+            return perform(slf, go, args.add(2), nargs - 2, ptr::null_mut());
         }
         run_at_host(slf, args, nargs, names)
     }
@@ -177,7 +211,38 @@ unsafe extern "C-unwind" fn gate_run(
             let engine = object::<Gate>(Python::assume_attached(), &slf).get().engine.as_ptr();
             return perform(engine, go, args, nargs, names);
         }
-        gate_run_at_host(slf, args, nargs, names)
+        gate_run_at_host(slf, args, nargs, names, false)
+    }
+}
+
+unsafe extern "C" fn gate_suggest_for(slf: *mut PyObject, tenant: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see above.
+    unsafe {
+        guarded(|| {
+            let py = Python::assume_attached();
+            let gate = object::<Gate>(py, &slf).get();
+            let found = gate.hand_out_for(py, object(py, &tenant), true, |_, decision, _| decision);
+            found.unwrap_or_else(|error| raise(py, error)).map(Bound::into_ptr)
+        })
+        .unwrap_or_else(|| pass_on(&GATE_SUGGEST_FOR, slf, &raw const tenant, 1, ptr::null_mut()))
+    }
+}
+
+unsafe extern "C-unwind" fn gate_run_for(
+    slf: *mut PyObject,
+    args: Arguments,
+    nargs: Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: see above; the first argument is the tenant, the second the work, and what follows is for the work.
+    unsafe {
+        if nargs >= 2
+            && let Some(go) = find_go_at_gate_for(slf, *args)
+        {
+            let engine = object::<Gate>(Python::assume_attached(), &slf).get().engine.as_ptr();
+            return perform(engine, go, args.add(1), nargs - 1, names);
+        }
+        gate_run_at_host(slf, args, nargs, names, true)
     }
 }
 
@@ -193,6 +258,76 @@ unsafe fn find_go(slf: *mut PyObject, args: Arguments) -> Option<Go> {
 unsafe fn find_go_at_gate(slf: *mut PyObject) -> Option<Go> {
     // SAFETY: as for the entries.
     unsafe { ready_at_gate(slf, |ready| ready.kind.goes(), go) }
+}
+
+#[inline(never)]
+unsafe fn find_go_for(slf: *mut PyObject, args: Arguments, tenant: *mut PyObject) -> Option<Go> {
+    // SAFETY: as for the entries.
+    unsafe { ready_by_name_for(slf, args, tenant, false, |queue, decision, _| go(queue, decision)) }
+}
+
+#[inline(never)]
+unsafe fn find_go_at_gate_for(slf: *mut PyObject, tenant: *mut PyObject) -> Option<Go> {
+    guarded(|| {
+        // SAFETY: as for the entries.
+        let (py, gate) = unsafe {
+            let py = Python::assume_attached();
+            (py, object::<Gate>(py, &slf).get())
+        };
+        // SAFETY: likewise.
+        let tenant = unsafe { object(py, &tenant) };
+        let found = gate.hand_out_for(py, tenant, false, |queue, decision, _| go(queue, decision));
+        found.unwrap_or_else(|error| raise(py, error))
+    })
+}
+
+#[inline(never)]
+unsafe fn ready_for(slf: *mut PyObject, args: Arguments, tenant: *mut PyObject) -> Option<*mut PyObject> {
+    // SAFETY: as for the entries.
+    unsafe { ready_by_name_for(slf, args, tenant, true, |_, decision, _| decision.into_ptr()) }
+}
+
+/// Returns what `take` makes of the answer that lies ready for the priority and the name at `args`, and a tenant. Where there
+/// is none an exception may be set: an injected clock's.
+#[inline]
+unsafe fn ready_by_name_for<R>(
+    slf: *mut PyObject,
+    args: Arguments,
+    tenant: *mut PyObject,
+    impatient: bool,
+    take: impl FnOnce(&Py<Queue>, Bound<'_, PyAny>, bool) -> R,
+) -> Option<R> {
+    guarded(|| {
+        none_raised()?;
+        // SAFETY: as for the entries; there are two arguments.
+        let (py, engine, [priority, name, tenant]) = unsafe {
+            let py = Python::assume_attached();
+            let given = [object(py, &*args), object(py, &*args.add(1)), object(py, &tenant)];
+            (py, object::<Engine>(py, &slf).get(), given)
+        };
+        let (name, priority) = known(engine, name, priority)?;
+        let tenant = Tenant::read(tenant)?;
+        let found = engine.hand_out_for_by_name(name, priority, &tenant, impatient, take);
+        found.unwrap_or_else(|error| raise(py, error))
+    })
+}
+
+/// Returns the tenant, if it is all that is given by name.
+///
+/// # Safety
+/// As for the entries.
+#[inline(never)]
+unsafe fn only_tenant(args: Arguments, nargs: Py_ssize_t, names: *mut PyObject) -> Option<*mut PyObject> {
+    // SAFETY: that is the caller's promise.
+    unsafe {
+        if names.is_null() || ffi::PyTuple_GET_SIZE(names) != 1 {
+            return None;
+        }
+        let name = ffi::PyTuple_GET_ITEM(names, 0);
+        let given =
+            (ffi::PyUnicode_CompareWithASCIIString(name, c"tenant".as_ptr()) == 0).then(|| *args.offset(nargs))?;
+        (given != ffi::Py_None()).then_some(given)
+    }
 }
 
 fn go(queue: &Py<Queue>, decision: Bound<'_, PyAny>) -> Go {
@@ -304,7 +439,7 @@ fn known<'a, 'py>(
     Some((nameable(name)?, engine.vocabulary.known_priority(priority)?))
 }
 
-/// Tells whether the keyword arguments are not for the work alone: `max_wait` or `patient` is among their names.
+/// Tells whether the keyword arguments are not for the work alone: `max_wait`, `patient` or `tenant` is among their names.
 ///
 /// # Safety
 /// `names` is a tuple of strings.
@@ -314,7 +449,13 @@ unsafe fn has_own(names: *mut PyObject) -> bool {
     unsafe {
         (0..ffi::PyTuple_GET_SIZE(names)).any(|index| {
             let name = ffi::PyTuple_GET_ITEM(names, index);
-            [c"max_wait", c"patient"].iter().any(|own| ffi::PyUnicode_CompareWithASCIIString(name, own.as_ptr()) == 0)
+            let is = |own: &CStr| ffi::PyUnicode_CompareWithASCIIString(name, own.as_ptr()) == 0;
+            match ffi::PyUnicode_GET_LENGTH(name) {
+                6 => is(c"tenant"),
+                7 => is(c"patient"),
+                8 => is(c"max_wait"),
+                _ => false,
+            }
         })
     }
 }
@@ -372,6 +513,7 @@ unsafe fn gate_run_at_host(
     args: Arguments,
     nargs: Py_ssize_t,
     names: *mut PyObject,
+    for_tenant: bool,
 ) -> *mut PyObject {
     // SAFETY: see above.
     unsafe {
@@ -380,7 +522,8 @@ unsafe fn gate_run_at_host(
         }
         let py = Python::assume_attached();
         let gate = object::<Gate>(py, &slf).get();
-        let value = call(gate.run_within.clone_ref(py).into_ptr(), args, nargs, names);
+        let run = if for_tenant { &gate.run_for } else { &gate.run_within };
+        let value = call(run.clone_ref(py).into_ptr(), args, nargs, names);
         if !value.is_null() {
             guarded(|| {
                 gate.find_queue(py);

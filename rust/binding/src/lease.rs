@@ -6,6 +6,8 @@ use backpressure_core::lease::{self as core, Terms};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::tenants::Tenants;
+
 /// What `backpressure._age.lease.Lease` is in Python. Thread-safe.
 #[pyclass(frozen, name = "Lease", module = "backpressure._native")]
 pub struct Lease(pub Arc<core::Lease>);
@@ -126,6 +128,34 @@ impl Lease {
     /// Take the refusal that `offer` would give by the terms of this renewal, and tell so; else nothing has happened.
     fn refuse_share(&self, renewal: u32) -> bool {
         self.0.refuse_share(renewal)
+    }
+
+    /// Begin to deal the share among tenants, unless that was begun; every renewal sets their level.
+    fn deal(&self, salt: u64) -> Tenants {
+        Tenants(Arc::clone(self.0.deal(salt)))
+    }
+
+    /// Return among whom the share is dealt, once that has begun.
+    fn tenants(&self) -> Option<Tenants> {
+        self.0.tenants().cloned().map(Tenants)
+    }
+
+    /// As `offer`, of a tenant.
+    fn offer_for(&self, place: u32) -> bool {
+        self.0.offer_for(place)
+    }
+
+    /// As `offer_stale`, of a tenant.
+    #[pyo3(signature = (place, *, aged))]
+    fn offer_stale_for(&self, place: u32, aged: bool) -> bool {
+        self.0.offer_stale_for(place, aged)
+    }
+
+    /// As `take_share` and, for who refuses, `refuse_share`, of a tenant: tell whether it goes; ``None``: nothing has
+    /// happened.
+    #[pyo3(signature = (place, renewal, *, refuses))]
+    fn decide_for(&self, place: u32, renewal: u32, refuses: bool) -> Option<bool> {
+        self.0.decide_for(place, renewal, refuses)
     }
 
     /// Return how many jobs went by `take_share` and by `take_saved`, and were refused by `refuse_share`, since this was

@@ -19,6 +19,8 @@ mod queue;
 mod settings;
 mod shared;
 mod table;
+mod tenant;
+mod tenants;
 mod uncopied;
 mod vocabulary;
 
@@ -37,6 +39,8 @@ mod _native {
     use crate::law::ThreeZoneLaw;
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::tenants::Tenants;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

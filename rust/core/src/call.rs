@@ -33,6 +33,8 @@ pub struct Ask {
     pub may_read: bool,
     /// The reason to answer with, if such a read brought no sample.
     pub cold: Option<Reason>,
+    /// Whether a table that sheds is to have the caller wait instead.
+    pub spared: bool,
 }
 
 /// A planned decision whose work is to begin now.
@@ -121,7 +123,10 @@ impl<H: Host> Call<'_, H> {
             Err(error) => return Err(error),
         };
         if answer.shed {
-            return self.finish(answer, closed.then_some(kept)).map(Some);
+            if !(ask.spared && answer.reason == Reason::BacklogRedShed) {
+                return self.finish(answer, closed.then_some(kept)).map(Some);
+            }
+            answer.spare();
         }
         if answer.delay_ns > 0 && !(ask.admit || self.observes()?) {
             return self.plan(answer, closed.then_some(kept)).map(Some);

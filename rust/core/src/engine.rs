@@ -6,6 +6,7 @@ use crate::breaker::Ticket;
 use crate::call::{Admission, Ask, Call, Checks, Planned};
 use crate::counters::Row;
 use crate::host::{Answer, Host, Issue};
+use crate::lease::Tenants;
 use crate::mode::{Mode, Switches};
 use crate::queue::{Kind, Place, Queue, Ready};
 use crate::settings::Settings;
@@ -128,6 +129,27 @@ impl Engine {
         Ok(if within(until_ns)? { asked.refused(share) } else { None })
     }
 
+    /// Returns and counts the decision of a lease that lies ready for a queue and the job of a tenant, if it is still true,
+    /// with whether the job goes: the tenant's part takes the place of the share, and who is `impatient` may be refused.
+    /// `place` tells the tenant's. `share`, which returns another reference, and `place` must not call out.
+    ///
+    /// # Errors
+    /// Those of `within`, which tells whether an instant is not past yet.
+    pub fn hand_out_for<P, S: Place<Ready<P>>, D, E>(
+        &self,
+        queue: &Queue<P, S>,
+        priority: Priority,
+        impatient: bool,
+        place: impl FnOnce(&Tenants) -> Option<u32>,
+        share: impl Fn(&P) -> D,
+        within: impl FnOnce(i64) -> Result<bool, E>,
+    ) -> Result<Option<(D, bool)>, E> {
+        let ready = queue
+            .ready(priority, self.switches.epoch(), |ready| (ready.kind == Kind::ByShare).then_some(ready.until_ns));
+        let Some((asked, until_ns)) = ready else { return Ok(None) };
+        Ok(if within(until_ns)? { asked.decided_for(impatient, place, share) } else { None })
+    }
+
     /// Admits and counts one more caller of a delay that lies ready for a queue, if it was made from what holds now and is
     /// still true. Returns what its decision is to be made of, and what is its own. Without `admit`, who is to wait is
     /// neither admitted nor counted. `share`, which returns another reference, must not call out.
@@ -164,7 +186,8 @@ impl Engine {
         Ok(Some((decision, issue)))
     }
 
-    /// Decides about what `wanted` returns; `admit` tells whether a caller that is to wait is admitted at once.
+    /// Decides about what `wanted` returns; `admit` tells whether a caller that is to wait is admitted at once, `spared`
+    /// whether one that a table sheds is to wait instead.
     ///
     /// # Errors
     /// Those of the host, as of every method here.
@@ -176,6 +199,7 @@ impl Engine {
         host: &T,
         priority: Priority,
         admit: bool,
+        spared: bool,
         wanted: impl FnOnce() -> Result<Wanted<T::Stored, T::Name>, T::Error>,
     ) -> Result<T::Object, T::Error> {
         let (mode, now_ns) = self.look(host)?;
@@ -190,13 +214,13 @@ impl Engine {
         let decide = |mode: &Mode, now_ns, ask| {
             Call { host, checks: &self.checks, mode, priority, queue, name, now_ns }.decide(ask)
         };
-        if let Some(decision) = decide(&mode, now_ns, Ask { admit, may_read: true, cold: None })? {
+        if let Some(decision) = decide(&mode, now_ns, Ask { admit, may_read: true, cold: None, spared })? {
             return Ok(decision);
         }
         // Where there is a poller, only who must not go by what there is gets here.
         let cold = host.read(name, queue.sample().is_none() || mode.settings.polling)?;
         let (mode, now_ns) = self.look(host)?;
-        let decision = decide(&mode, now_ns, Ask { admit, may_read: false, cold })?;
+        let decision = decide(&mode, now_ns, Ask { admit, may_read: false, cold, spared })?;
         Ok(decision.expect("only a caller that may read is asked to"))
     }
 

@@ -127,6 +127,12 @@ impl<P> Answer<P> {
         if observed { host.observed(finished) } else { Ok(finished) }
     }
 
+    /// Has a job wait that is shed by a table. This is for its caller alone.
+    pub fn spare(&mut self) {
+        (self.shed, self.reason) = (false, Reason::BacklogRed);
+        (self.source, self.until_ns, self.until_count) = (None, None, None);
+    }
+
     /// Takes out what is the own of the decision that is made of it.
     pub fn issue(&mut self) -> Issue {
         Issue { issued_ns: self.issued_ns, ticket: self.ticket.take(), computed: self.computed }

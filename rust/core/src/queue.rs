@@ -24,7 +24,7 @@ use crate::breaker::Breaker;
 use crate::counters::{Counters, Row};
 use crate::laws::law::Advice;
 use crate::laws::{AnyLaw, State as LawState};
-use crate::lease::Lease;
+use crate::lease::{Lease, Tenants};
 use crate::sample::{FORGOTTEN, Sample};
 use crate::settings::{CircuitSettings, Settings};
 use crate::sync::{ArcSwapOption, AtomicI64, AtomicU64, Mutex, Ordering};
@@ -200,6 +200,27 @@ impl<P, S: Place<Ready<P>>> Asked<P, S> {
     #[inline]
     pub fn goes_by_share(&self) -> bool {
         self.lets_go(|lease, renewal| lease.renewal() == renewal && lease.take_share())
+    }
+
+    /// Returns what `share` makes of the decision of a tenant's job, if the lease that lies ready lets it go or refuses it,
+    /// and whether it goes. Counted.
+    pub fn decided_for<D>(
+        &self,
+        impatient: bool,
+        place: impl FnOnce(&Tenants) -> Option<u32>,
+        share: impl Fn(&P) -> D,
+    ) -> Option<(D, bool)> {
+        let (decision, row, goes) = self.ready.read(|ready| {
+            let lease = ready.lease.as_deref()?;
+            let place = lease.tenants().and_then(|tenants| place(tenants))?;
+            let refusal = ready.refusal.as_deref().filter(|_| impatient);
+            if lease.decide_for(place, ready.renewal, refusal.is_some())? {
+                return Some((share(&ready.decision), ready.row, true));
+            }
+            refusal.map(|refusal| (share(&refusal.decision), refusal.row, false))
+        })?;
+        self.count_again(row);
+        Some((decision, goes))
     }
 
     /// Returns what `share` makes of the refusal that lies ready, if the lease refuses the next job by it. Counted.

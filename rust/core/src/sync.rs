@@ -7,20 +7,20 @@
 pub use arc_swap::{ArcSwap, ArcSwapOption};
 #[cfg(not(any(loom, shuttle)))]
 pub use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(loom)]
 pub use loom::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(shuttle)]
 pub use shuttle::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(any(loom, shuttle))]

@@ -23,7 +23,7 @@ use crate::word::{State, Word, state_of};
 use crate::zone::{Window, Zone};
 
 const S: i64 = 1_000_000_000;
-const ASK: Ask = Ask { admit: true, may_read: false, cold: None };
+const ASK: Ask = Ask { admit: true, may_read: false, cold: None, spared: false };
 
 /// A decision as the test's caller sees it, or what it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -851,7 +851,7 @@ impl House {
     fn try_decide(&self, name: &str, now_ns: i64) -> Result<Seen, &'static str> {
         self.host.now_ns.set(now_ns);
         let name = name.to_owned();
-        self.engine.decide(&self.host, Priority::Medium, true, || match self.host.find(&name)? {
+        self.engine.decide(&self.host, Priority::Medium, true, false, || match self.host.find(&name)? {
             Some(stored) => Ok(Wanted::Queue(stored)),
             None => Ok(Wanted::Name(name)),
         })

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FakeBudget", "HeldError", "ModelLease"]
 
 PHASE_PPM = 400_000
+SALT = 0x9E37_79B9_7F4A_7C15
 #: Nobody is told a longer delay: floats hold it to the nanosecond.
 MOST_NS = 60 * 1_000_000_000
 
@@ -54,13 +55,14 @@ class FakeBudget:
         self.lease(queue_name, priority).renew(self.now_us(), terms)
         self.until_ns[queue_name, priority] = self._now_ns() + fresh_ns
 
-    def judge(self, queue_name: str, priority: Priority) -> Judged:
+    def judge(self, queue_name: str, priority: Priority, tenant: object = None) -> Judged:
         if self.holds:
             self.holds -= 1
             raise HeldError(queue_name)
         lease = self.lease(queue_name, priority)
         if priority is Priority.LOW:
-            return self._by_share(queue_name, priority, goes=lease.offer())
+            goes = lease.offer() if tenant is None else lease.offer_for(lease.deal(SALT).place(tenant))
+            return self._by_share(queue_name, priority, goes=goes)
         due_us = lease.foresee_us(self.now_us())
         lease.take_ticket()
         return self._by_line(queue_name, priority, due_us)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from datetime import UTC, datetime, timedelta
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from backpressure._controller.outcome import is_plain
 from backpressure._model.decision import Answer, ThrottleDecision
 from backpressure._model.errors import ControllerNotStartedError
+from backpressure._model.tenant import check_tenant
 from backpressure._model.vocabulary import Priority, Reason, Zone
 from engine.parity.budget import FakeBudget
 from support.breaker_model import shown_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from backpressure._engine.border import Engine
     from backpressure._engine.laws.age import Judged
@@ -37,6 +39,8 @@ def plain(value: object) -> object:
 class FakeHost:
     """See `border.Host`. `built` is what answers were made of, `gone` the evicted, `told` the rest.
 
+    `tenant` is whose job is decided about, `spares` whether a table is to spare it.
+
     `make_lease` is the engine's, where it is to hold ages.
     """
 
@@ -50,6 +54,8 @@ class FakeHost:
         self.told: list[tuple[object, ...]] = []
         self.gone: set[str] = set()
         self.long_ways = 0
+        self.tenant: object = None
+        self.spares = False
         self.budget = FakeBudget(make_lease, now_ns) if make_lease is not None else None
         self._clock = now_ns
         self._sleeper: Any = SimpleNamespace(now_ns=now_ns)
@@ -58,7 +64,7 @@ class FakeHost:
     def judge(self, queue_name: str, priority: Priority) -> Judged:
         self.told.append(("judge", queue_name, priority))
         assert self.budget is not None
-        return self.budget.judge(queue_name, priority)
+        return self.budget.judge(queue_name, priority, self.tenant)
 
     def foresee(self, queue_name: str, priority: Priority) -> Judged:
         self.built.append(("foresee", queue_name, priority))
@@ -120,15 +126,50 @@ class FakeHost:
         *args: Any,
         max_wait: Any = None,
         patient: bool = False,
+        tenant: Any = None,
         **kwargs: Any,
     ) -> Any:
+        if tenant is not None:
+            return self.run_for(priority, queue_name, max_wait, patient, tenant, work, *args, **kwargs)
         return self.run_within(priority, queue_name, max_wait, patient, work, *args, **kwargs)
+
+    def suggest_for(self, priority: Any, queue_name: str, tenant: Any) -> ThrottleDecision:
+        self.told.append(("suggest_for", priority, queue_name, tenant))
+        with self._asking_for(tenant):
+            return self.engine.decide_for(priority, queue_name, True, self.spares)
+
+    def run_for(
+        self,
+        priority: Any,
+        queue_name: str,
+        max_wait: Any,
+        patient: bool,
+        tenant: Any,
+        work: Any,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        self.long_ways += 1
+        with self._asking_for(tenant):
+            decision = self.engine.decide_for(priority, queue_name, False, self.spares)
+        return self._perform(decision, work, args, kwargs)
+
+    @contextlib.contextmanager
+    def _asking_for(self, tenant: object) -> Iterator[None]:
+        self.tenant = check_tenant(tenant)
+        try:
+            yield
+        finally:
+            self.tenant = None
 
     def run_within(
         self, priority: Any, queue_name: str, max_wait: Any, patient: bool, work: Any, /, *args: Any, **kwargs: Any
     ) -> Any:
         self.long_ways += 1
-        decision = self.engine.plan(priority, queue_name)
+        return self._perform(self.engine.plan(priority, queue_name), work, args, kwargs)
+
+    def _perform(self, decision: ThrottleDecision, work: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if 0 < decision.delay < math.inf:
             decision = self.engine.admit(decision)
         if decision.should_shed:

@@ -19,9 +19,11 @@ from backpressure import (
     InMemoryStatsProvider,
     InvalidPriorityError,
     JobShedError,
+    Tenant,
     ThrottledError,
 )
 from backpressure.integrations import passing
+from backpressure.integrations._shared.request import on_behalf_of
 from backpressure.integrations._shared.workers import in_worker
 from backpressure.testing import ManualClock
 from integrations.contract.driver import done
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from backpressure._model.tenant import AnyTenant
     from integrations.contract.driver import Outcome
     from integrations.contract.framework import Framework
 
@@ -122,6 +125,32 @@ class Contract:
                 await done(way(shop.app))
             assert shop.waiting == OVERLOAD
             assert shop.passed == {}
+
+    @promise
+    async def test_on_whose_behalf_a_job_is_sent_is_told_by_a_rule_or_else_by_the_request(
+        self, opening: OpenShop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[AnyTenant | None] = [("acme", "gold"), None, None]
+        seen: list[object] = []
+
+        def rule(given: object) -> AnyTenant | None:
+            seen.append(self.framework.name_of(given))
+            return told.pop(0)
+
+        def spares(_priority: object, _queue_name: object, tenant: AnyTenant) -> bool:
+            seen.append(tenant)
+            return False
+
+        async with opening() as shop:
+            monkeypatch.setattr(shop.controller._admission.sparing, "spares", spares)
+            await shop.hook(tenant=rule)
+            for _ in range(2):
+                with on_behalf_of(Tenant("web")), pytest.raises(JobShedError):
+                    await shop.send()
+            with pytest.raises(JobShedError):
+                await shop.send()
+        work = self.framework.name("work")
+        assert seen == [work, ("acme", "gold"), work, ("web", ""), work]
 
     @promise
     async def test_a_priority_of_its_own_comes_first(self, opening: OpenShop, mark: Any) -> None:

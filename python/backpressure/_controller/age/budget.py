@@ -10,7 +10,9 @@ from backpressure._age.lease import QueueLease
 from backpressure._age.protocol import HIGH, LEVELS, MILLION
 from backpressure._controller.age.caller import Caller
 from backpressure._controller.age.replies import SLACK_US, Replies
+from backpressure._controller.age.shares import Shares
 from backpressure._engine.sync import ForkLock
+from backpressure._model.vocabulary import LOW, MEDIUM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from backpressure._age.lease import AnyLease
     from backpressure._age.protocol import Answer, BacklogSeen, Report
     from backpressure._controller.age.replies import Fallback
+    from backpressure._controller.age.shares import Asker
     from backpressure._engine.laws.age import AgeLaw, Judged
+    from backpressure._model.tenant import AnyTenant
 
 __all__ = ["Budget"]
 
@@ -64,6 +68,8 @@ class Budget:
         phases = [int(uniform(0, MILLION - 1)) for _ in LEVELS]
         self.lease = QueueLease(law.budget, producer_id, phases, lambda phase: make_lease(phase, self._lock))
         self._replies = Replies(law, self.lease, fallback, make_lease(0, self._lock), now_us(), uniform)
+        #: Among whom the shares are dealt.
+        self.shares = Shares(self.lease.levels, law.weights)
         #: When the last answer came.
         self.answered_us = 0
         self._held: list[Caller] = []
@@ -73,7 +79,15 @@ class Budget:
     # Callers.
 
     def arrive(
-        self, level: int, limit_us: int | None, *, patient: bool, holds: bool, delays: bool, jobs: int = 1
+        self,
+        level: int,
+        limit_us: int | None,
+        *,
+        patient: bool,
+        holds: bool,
+        delays: bool,
+        jobs: int = 1,
+        tenant: AnyTenant | None = None,
     ) -> Judged | Caller:
         """Answer a caller at once, or return what stands for it while it waits: it is to `look`, or to `leave`.
 
@@ -83,27 +97,30 @@ class Budget:
             holds: whether it can wait for an answer at all.
             delays: whether a turn that comes later is told as a delay, which the caller takes care of.
             jobs: how many it enqueues, all or none.
+            tenant: on whose behalf.
         """
         with self._lock():
             now_us, lease = self._now_us(), self.lease
-            if self._observes():
-                return self._observed(level, now_us, jobs)
+            observes = self._observes()
+            place = None if tenant is None else self.shares.place(level, tenant, dealt=observes or not patient)
+            if observes:
+                return self._observed(level, now_us, jobs, place)
             if holds and lease.is_stale(level, now_us, patient=patient):
-                return self._hold(level, limit_us, patient, now_us, jobs)
+                return self._hold(level, limit_us, patient, now_us, jobs, place)
             if not lease.has_terms:
                 return self._fall_back(level, now_us, jobs)
             if not patient:
                 stale = now_us >= lease.fresh_until_us and not lease.is_safe
                 decide = lease.decide_stale if stale else lease.decide
-                goes = decide(level, now_us, jobs=jobs)
+                goes = decide(level, now_us, jobs=jobs, place=place)
                 self._asks()
                 return self._replies.goes(level) if goes else self._replies.refuses(level, limit_us)
             return self._line_up(level, limit_us, now_us, jobs, delays=delays)
 
-    def go_along(self, level: int, jobs: int) -> None:
+    def go_along(self, level: int, jobs: int, tenant: AnyTenant | None = None) -> None:
         """Count further jobs of a caller whom the engine let go by itself."""
         with self._lock():
-            self.lease.go_along(level, jobs)
+            self.lease.go_along(level, jobs, None if tenant is None else self.shares.place(level, tenant))
 
     def look(self, caller: Caller) -> Judged | float:
         """Return what becomes of a caller, or in how many seconds it is to look again if nobody wakes it."""
@@ -210,12 +227,13 @@ class Budget:
         with self._lock():
             now_us = self._now_us()
             self._replies.answer, self.answered_us = answer, now_us
+            self.shares.keep_up(now_us)
             dealt = self.lease.renew(now_us, answer, int(self._uniform(0.9, 1.1) * MILLION))
             asked, self._asked = self._asked, []
             came, self._held = self._held, []
             for level, went in zip(LEVELS, dealt, strict=True):
                 mine = [caller for caller in asked if caller.level == level]
-                self._deal([caller for caller in mine if not caller.patient], went.held, now_us)
+                self._deal(self._fairly([caller for caller in mine if not caller.patient]), went.held, now_us)
                 self._go_first(level, went.waiting)
                 self._deal([caller for caller in mine if caller.patient], went.held_patient, now_us)
             self._decide(came, now_us)
@@ -244,11 +262,17 @@ class Budget:
         with self._lock():
             self._replies.law = law
             self.lease.settings = law.budget
+            self.shares.weigh(law.weights)
 
     def waiting(self) -> tuple[int, int, int]:
         """Return how many callers wait in line, of HIGH, MEDIUM and LOW."""
         high, medium, low = (len(line) for line in self._lines)
         return high, medium, low
+
+    def askers(self) -> dict[str, list[Asker]]:
+        """Return the tenants who ask most, by priority."""
+        with self._lock():
+            return {str(priority): self.shares.askers(level) for level, priority in ((1, MEDIUM), (2, LOW))}
 
     # What is decided.
 
@@ -257,8 +281,10 @@ class Budget:
         if at_us is not None and not self.lease.in_flight and at_us <= self._now_us():
             self._call()
 
-    def _hold(self, level: int, limit_us: int | None, patient: bool, now_us: int, jobs: int) -> Caller:
-        caller = Caller(level, jobs, patient, now_us, None if limit_us is None else now_us + limit_us)
+    def _hold(
+        self, level: int, limit_us: int | None, patient: bool, now_us: int, jobs: int, place: int | None
+    ) -> Caller:
+        caller = Caller(level, jobs, patient, now_us, None if limit_us is None else now_us + limit_us, place)
         self.lease.hold(level, now_us, patient=patient, jobs=jobs)
         self._held.append(caller)
         # An answer that does not come in this time is not waited for.
@@ -306,7 +332,9 @@ class Budget:
                 self.lease.let_go_anyway(level, caller.jobs)
                 caller.goes = True
             elif not caller.patient:
-                caller.goes = self.lease.decide_stale(level, now_us, asked=caller.asked, jobs=caller.jobs)
+                caller.goes = self.lease.decide_stale(
+                    level, now_us, asked=caller.asked, jobs=caller.jobs, place=caller.place
+                )
             else:
                 self._take_place(caller, now_us)
             return
@@ -391,6 +419,15 @@ class Budget:
                 caller.settle(goes=False)
         self.lease.take_back(places)  # too few for a caller of several jobs, all or none
 
+    def _fairly(self, held: list[Caller]) -> list[Caller]:
+        """Return callers so that those come first whose tenants have not had their part."""
+        if all(caller.place is None for caller in held):
+            return held
+        waits = {
+            caller: caller.place is not None and not self.lease.prefers(caller.level, caller.place) for caller in held
+        }
+        return sorted(held, key=waits.__getitem__)
+
     def _go_first(self, level: int, places: int) -> None:
         line = self._lines[level]
         while line and places >= line[0].left:
@@ -408,9 +445,10 @@ class Budget:
                 self.lease.let_go_anyway(caller.level, caller.jobs)
                 caller.settle(goes=True)
             elif stale:
-                caller.settle(goes=self.lease.decide_stale(caller.level, now_us, jobs=caller.jobs))
+                goes = self.lease.decide_stale(caller.level, now_us, jobs=caller.jobs, place=caller.place)
+                caller.settle(goes=goes)
             else:
-                caller.settle(goes=self.lease.decide(caller.level, now_us, caller.jobs))
+                caller.settle(goes=self.lease.decide(caller.level, now_us, caller.jobs, caller.place))
 
     def _rouse_lines(self, now_us: int, told_us: int) -> None:
         """Wake those in line whose turn comes before the next answer and earlier than they look."""
@@ -432,11 +470,11 @@ class Budget:
             self.lease.let_go_anyway(level, jobs)
         return judged
 
-    def _observed(self, level: int, now_us: int, jobs: int) -> Judged:
+    def _observed(self, level: int, now_us: int, jobs: int, place: int | None) -> Judged:
         """Decide about a job that goes in any case: by share and without waiting, so that all it needs is counted."""
         lease = self.lease
         decide = lease.decide_stale if now_us >= lease.fresh_until_us else lease.decide
-        goes = decide(level, now_us, jobs=jobs)
+        goes = decide(level, now_us, jobs=jobs, place=place)
         if not goes:
             lease.let_go_anyway(level, jobs)
         self._asks()

@@ -118,6 +118,7 @@ class Budgets:
             holds=turn.holds and limit != 0,
             delays=turn.delays or not turn.holds,
             jobs=turn.jobs,
+            tenant=turn.tenant,
         )
         if isinstance(arrived, Caller):
             raise HeldError(budget, arrived)
@@ -150,7 +151,7 @@ class Budgets:
         if turn.went and decision.reason in CIRCUIT_REASONS:
             budget.take_back(turn.jobs)
         elif turn.jobs > 1 and not turn.asked and decision.reason in AGE_REASONS:
-            budget.go_along(_LOWEST - decision.priority.value, turn.jobs - 1)
+            budget.go_along(_LOWEST - decision.priority.value, turn.jobs - 1, turn.tenant)
 
     def begin(self, queue_name: str, jobs: int = 1) -> None:
         """Take note that the enqueue of jobs begins which were let go; `end` is to follow."""

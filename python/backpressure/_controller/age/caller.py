@@ -23,18 +23,28 @@ class Caller:
         until_us: when it gives up; ``None``: never.
         goes: what became of it; ``None`` while it waits.
         asked: whether a call under way tells of it.
+        place: of its tenant, see `backpressure._age.tenants`; ``None`` without one.
         dealt: how many of its jobs were let go, of which it does not know yet.
     """
 
     __slots__ = (
-        *("asked", "dealt", "goes", "jobs", "left", "level", "looks_at_us", "patient", "since_us", "ticket"),
+        *("asked", "dealt", "goes", "jobs", "left", "level", "looks_at_us", "patient", "place", "since_us", "ticket"),
         *("until_us", "wake"),
     )
 
-    def __init__(self, level: int, jobs: int, patient: bool, since_us: int, until_us: int | None) -> None:
+    def __init__(
+        self,
+        level: int,
+        jobs: int,
+        patient: bool,
+        since_us: int,
+        until_us: int | None,
+        place: int | None = None,
+    ) -> None:
         self.level = level
         self.jobs = self.left = jobs
         self.patient = patient
+        self.place = place
         self.since_us = since_us
         self.until_us = until_us
         self.asked = False

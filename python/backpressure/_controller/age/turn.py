@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backpressure._controller.age.caller import Caller
     from backpressure._controller.sleep import Sleeper
     from backpressure._engine.laws.age import Judged
+    from backpressure._model.tenant import AnyTenant
     from backpressure._model.vocabulary import Priority
 
 __all__ = ["HeldError", "Turn", "asking", "current"]
@@ -73,19 +74,30 @@ class Turn:
         holds: whether it may wait for an answer, outside of the engine.
         delays: whether it takes care of delays itself.
         jobs: how many it enqueues, all or none.
+        tenant: on whose behalf; ``None``: nobody's.
         asked: whether the budget was asked for them; else the engine let it go by itself.
         went: whether the budget, asked for them, let them go.
         judged: what it was told after it waited, with the budget that told it; taken by the decision that follows.
     """
 
-    __slots__ = ("_max_wait", "_patient", "asked", "delays", "holds", "jobs", "judged", "went")
+    __slots__ = ("_max_wait", "_patient", "asked", "delays", "holds", "jobs", "judged", "tenant", "went")
 
-    def __init__(self, max_wait: Any, *, patient: bool, holds: bool, delays: bool, jobs: int = 1) -> None:
+    def __init__(
+        self,
+        max_wait: Any,
+        *,
+        patient: bool,
+        holds: bool,
+        delays: bool,
+        jobs: int = 1,
+        tenant: AnyTenant | None = None,
+    ) -> None:
         self._max_wait = max_wait
         self._patient = patient
         self.holds = holds
         self.delays = delays
         self.jobs = jobs
+        self.tenant = tenant
         self.asked = self.went = False
         self.judged: tuple[Budget, Judged] | None = None
 

@@ -9,6 +9,8 @@ import attrs
 from backpressure._model.budget import BudgetSettings, budget_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backpressure._age.lease import AnyLease
     from backpressure._model.config.age import AgeConfig
     from backpressure._model.vocabulary import Reason, Zone
@@ -57,6 +59,7 @@ class AgeLaw:
         safe_rate: jobs a second that a process lets pass which never reached the store; 0 is the fallback.
         memory_permille: thousandths of its limit of memory that the queue's server uses when the budget begins to
             shrink, and when nothing of it is left; ``None``: it does not matter.
+        weights: of classes of tenants, by their names.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("age",)
@@ -65,6 +68,7 @@ class AgeLaw:
     sheds_medium: bool
     safe_rate: float
     memory_permille: tuple[int, int] | None = None
+    weights: Mapping[str, int] = attrs.field(factory=dict, hash=False)
 
     @classmethod
     def of(cls, age: AgeConfig) -> AgeLaw:
@@ -72,7 +76,7 @@ class AgeLaw:
         budget = budget_of(age)
         if budget is None:
             raise ValueError("no target")
-        return cls(budget, age.medium == "shed", age.safe_rate, age.memory_permille)
+        return cls(budget, age.medium == "shed", age.safe_rate, age.memory_permille, age.tenant_weights)
 
     def limit_permille(self, used_permille: int | None) -> int:
         """Return the part of the budget that is left where the queue's server uses so much of its memory.

@@ -103,6 +103,16 @@ class ThreeZoneLaw:
         _, yellow_max, red_max = self.windows[_LOW]
         return yellow_max + self.shed_permille * (red_max - yellow_max) // PERMILLE
 
+    def spared_ppm(self, backlog: int) -> int | None:
+        """Return which part of LOW jobs is not shed if their tenants are known, in millionths; ``None``: none is shed.
+
+        It falls from all, where shedding begins, to none at ``red_max``.
+        """
+        limit, red_max = self.shed_limit(), self.windows[_LOW][2]
+        if backlog <= limit or limit >= red_max:
+            return None
+        return 1_000_000 * max(0, red_max - backlog) // (red_max - limit)
+
     def explain(self, sample: Sample, priority: int, _state: None) -> str:
         """Say which bounds hold, where between them the backlog lies, and the formula with its numbers."""
         backlog, advice = sample.backlog, self.advise(sample, priority, None)

@@ -40,12 +40,14 @@ class Ask(NamedTuple):
             ready is its own.
         may_read: whether the caller can read the queue where there is no good sample of it.
         cold: what such a read ended with, if the call is to be answered with that.
+        spared: whether a table that sheds is to have the caller wait instead.
     """
 
     admit: bool
     impatient: bool = False
     may_read: bool = True
     cold: Reason | None = None
+    spared: bool = False
 
 
 class Checks:
@@ -109,6 +111,8 @@ class Call:
         if draft is None:
             return None
         kept = (word, sample) if closed else None
+        if ask.spared and draft.reason is Reason.BACKLOG_RED_SHED:
+            draft = Draft(Reason.BACKLOG_RED, draft.delay_ns, False, draft.zone, draft.backlog, computed=draft.computed)
         if draft.shed:
             return self._finish(draft, kept=kept)
         if draft.delay_ns > 0 and not (ask.admit or self._mode.settings.observes(queue.name)):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backpressure._engine.settings import EngineSettings
     from backpressure._engine.sync import ForkLock, Tally
     from backpressure._model.decision import Answer, ThrottleDecision
+    from backpressure._model.tenant import AnyTenant
 
 
 class Computed:
@@ -95,6 +96,16 @@ class Leased(NamedTuple):
         if self.patient:
             return lease.take_saved(now_ns // 1_000)
         return lease.renewal == self.renewal and lease.take_share()
+
+    def place(self, tenant: AnyTenant) -> int | None:
+        """Return a tenant's place; ``None`` if this is none, or no share is dealt yet."""
+        tenants = self.lease.tenants()
+        return None if tenants is None else tenants.place(tenant)
+
+    def decide_for(self, place: int, *, impatient: bool) -> bool | None:
+        """Tell whether the next job of a tenant goes by the share's word; ``None``: it is to ask."""
+        refuses = impatient and self.refusal is not None
+        return self.lease.decide_for(place, self.renewal, refuses=refuses)
 
     def refuses(self) -> ThrottleDecision | None:
         """Return what the next job gets if it is refused, which is then counted."""

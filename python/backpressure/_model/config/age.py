@@ -1,7 +1,9 @@
 """How long jobs may wait in a queue, for a law that holds that age for all producers together."""
 
 import contextlib
+import json
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
@@ -28,6 +30,13 @@ __all__ = ["AgeConfig"]
 _LEAST_TARGET = 0.5
 _MOST_CALLS = 1_000_000
 _MOST_RATE = 1_000_000
+_MOST_CLASSES = 16
+_MOST_CLASS_BYTES = 64
+_MOST_WEIGHT = 100
+_WEIGHTS = (
+    f"give at most {_MOST_CLASSES} names of classes, each of 1 to {_MOST_CLASS_BYTES} bytes with a weight from 1 to "
+    f'{_MOST_WEIGHT}, as in {{"gold": 4}}'
+)
 _STORES = (
     'give the URL of a Redis or Valkey such as "redis://host:6379/0", without a password: put one with a password into '
     'an environment variable, and give "$" and the name of that'
@@ -70,6 +79,21 @@ def _to_memory(value: object, owner: object, field: "attrs.Attribute[Any]") -> t
         case [int() | float() as low, int() | float() as high] if 0 < low < high <= 1:
             return float(low), float(high)
     raise fail(owner, field.name, value, 'give two parts of the memory, such as [0.85, 0.9], or "none"')
+def _to_weights(value: object) -> object:
+    if isinstance(value, str) and value.startswith("{"):  # in one variable of the environment
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _are_weights(value: object) -> bool:
+    return isinstance(value, dict) and len(value) <= _MOST_CLASSES and all(map(_is_weight, value, value.values()))
+
+
+def _is_weight(name: object, weight: object) -> bool:
+    if not isinstance(name, str) or isinstance(weight, bool) or not isinstance(weight, int):
+        return False
+    return 1 <= len(name.encode(errors="replace")) <= _MOST_CLASS_BYTES and 1 <= weight <= _MOST_WEIGHT
 
 
 @repr_when_half_built
@@ -91,6 +115,8 @@ class AgeConfig(Section):
             name, which must hold a URL with a password. ``None`` (in files ``"none"``) is the statistics provider's.
         safe_rate: jobs a second that each process lets pass which has never reached the store; 0 leaves them to
             the fallback mode of `RecoveryStrategy`.
+        tenant_weights: how much a class of tenants weighs where what may go is dealt among tenants: whole numbers from
+            1 to 100 by the names of at most 16 classes. Who is of no class, or of another one, weighs 1.
         calls: calls a second that one queue may cost the store, whatever the number of processes.
         memory: parts of the memory limit of the queue's server: from the first on the budget shrinks, at the second
             nothing is left of it but for HIGH. Without a target, LOW is shed from the first on, and MEDIUM from the
@@ -114,6 +140,7 @@ class AgeConfig(Section):
     safe_rate: float = checked(0, _is_rate, f"give jobs a second from 0 to {_MOST_RATE}")
     calls: int = integer(2_000, 1, _MOST_CALLS)
     memory: tuple[float, float] | None = converted(_to_memory, default=(0.85, 0.9), metadata={NONE_TEXT: "none"})
+    tenant_weights: Mapping[str, int] = checked({}, _are_weights, _WEIGHTS, converter=_to_weights, hash=False)
 
     _own_rules = (("target", _is_target),)
 

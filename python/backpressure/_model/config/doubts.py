@@ -31,7 +31,7 @@ def doubts(config: BackpressureConfig) -> Iterator[str]:
         yield from (
             f"{path} has no target, so nothing of it is used: set {path}.target, or leave it out"
             for path, age in ages
-            if age != AgeConfig(memory=age.memory)
+            if age != AgeConfig(memory=age.memory, tenant_weights=age.tenant_weights)
         )
     for name, own in config.queues.items():
         parts = [part for part in ("thresholds", "curve") if getattr(own, part) is not None]

@@ -145,7 +145,13 @@ class Message:
         options = {**self._options, **route, "queue": queue_name}
         signature = self._app.signature(name, self._args, self._kwargs, options=options)
         mark = self._mark or mark or getattr(task, MARK, None)
-        return self._hook.place(signature, name=name, queue_name=queue_name, mark=mark)
+        return self._hook.place(
+            signature,
+            name=name,
+            queue_name=queue_name,
+            mark=mark,
+            named=lambda: (self._kwargs, self._options.get("headers")),
+        )
 
 
 class _Router:

@@ -25,10 +25,12 @@ from backpressure._model.errors import (
     ControllerStoppedError,
     InvalidPriorityError,
 )
+from backpressure._model.tenant import AnyTenant, Place, Tenant, check_tenant, of_place
 from backpressure._model.vocabulary import Priority
 from backpressure.integrations._shared.context import setting
 from backpressure.integrations._shared.controllers import C, check_given, found
 from backpressure.integrations._shared.passing import is_passing
+from backpressure.integrations._shared.request import current_tenant
 from backpressure.integrations._shared.workers import current_task, in_worker
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ __all__ = [
     "Place",
     "PriorityRule",
     "QueueRule",
+    "TenantRule",
     "far_ahead",
 ]
 
@@ -72,7 +75,8 @@ MARK = "backpressure_priority"
 PriorityRule: TypeAlias = Priority | str | Mapping[str, Priority | str] | Callable[[Any], Priority | str]
 #: A table of the framework's queue names to the controller's, or a function of the framework's object.
 QueueRule: TypeAlias = Mapping[str, str] | Callable[[Any], str]
-Place: TypeAlias = tuple[Priority, str]
+#: The name of an argument or header of the job that has its tenant, or a function of the framework's object.
+TenantRule: TypeAlias = str | Callable[[Any], AnyTenant | None]
 
 #: A controller, or a function that returns the one to ask now; it is called for each job.
 Given: TypeAlias = C | Callable[[], C]
@@ -109,6 +113,7 @@ class _Rules(Generic[C]):
         max_wait: MaxWait,
         inside_tasks: Collection[str],
         not_failures: tuple[type[BaseException], ...],
+        tenant: TenantRule | None,
     ) -> None:
         if priority is None:
             raise ConfigurationError(
@@ -133,6 +138,13 @@ class _Rules(Generic[C]):
         self.meets: Callable[[str, str], None] | None = None
         self._max_wait = check_max_wait(max_wait)
         self._inside_tasks = frozenset(inside_tasks)
+        if not _is_tenant_rule(tenant):
+            raise ConfigurationError(
+                f"tenant is {shown(tenant)}: give the name of an argument or header that has it, or a function",
+                field="tenant",
+                value=tenant,
+            )
+        self._tenant = tenant
         self._not_failures = not_failures
 
     @property
@@ -185,11 +197,23 @@ class _Rules(Generic[C]):
         mapped = self._queue.get(queue_name) if isinstance(self._queue, Mapping) else None
         controller._passed.add(mapped or queue_name, why)  # noqa: SLF001 - the controller's own
 
-    def place(self, job: Any, *, name: str, queue_name: str, mark: Priority | str | None = None) -> Place:
-        """Return the priority and the controller's queue of a framework's job; its own mark comes first.
+    def place(
+        self,
+        job: Any,
+        *,
+        name: str,
+        queue_name: str,
+        mark: Priority | str | None = None,
+        named: Callable[[], Iterable[object]] = tuple,
+    ) -> Place:
+        """Return the priority, the controller's queue and the tenant of a framework's job; its own mark comes first.
+
+        Args:
+            named: returns its arguments by name, and its headers, in tables: for a rule that names the tenant's.
 
         Raises:
             InvalidPriorityError: the mark and the rule give no priority.
+            ConfigurationError: the rule gives what is no tenant.
         """
         priority = _look_up(self._priority, job, name, queue_name, "*") if mark is None else mark
         if priority is None:
@@ -197,10 +221,24 @@ class _Rules(Generic[C]):
                 f"job {name!r} has no priority: give it a {MARK}, or its name or '*' a row in the table",
                 queue_name=queue_name,
             )
-        place = parse_priority(priority), _look_up(self._queue, job, queue_name) or queue_name
+        mapped = _look_up(self._queue, job, queue_name) or queue_name
         if self.meets is not None:
-            self.meets(queue_name, place[1])
-        return place
+            self.meets(queue_name, mapped)
+        tenant = self._tenant_of(job, named)
+        place = parse_priority(priority), mapped
+        return place if tenant is None else (*place, tenant)
+
+    def _tenant_of(self, job: Any, named: Callable[[], Iterable[object]]) -> Tenant | None:
+        """Return on whose behalf a job is: as the rule says, or else the request that this code serves."""
+        rule, found = self._tenant, None
+        if callable(rule):
+            found = rule(job)
+        elif rule is not None:
+            tables = (table for table in named() if isinstance(table, Mapping))
+            found = next((table[rule] for table in tables if rule in table), None)
+            if isinstance(found, int) and not isinstance(found, bool):
+                found = str(found)
+        return current_tenant() if found is None else check_tenant(found)
 
     @property
     def entered(self) -> bool:
@@ -233,8 +271,11 @@ class Hook(_Rules["BackpressureController"]):
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
         not_failures: tuple[type[BaseException], ...] = (),
+        tenant: TenantRule | None = None,
     ) -> None:
-        super().__init__(controller, BackpressureController, priority, queue, max_wait, inside_tasks, not_failures)
+        super().__init__(
+            controller, BackpressureController, priority, queue, max_wait, inside_tasks, not_failures, tenant
+        )
 
     @contextlib.contextmanager
     def slots(self, places: Iterable[Place]) -> Iterator[None]:
@@ -247,7 +288,7 @@ class Hook(_Rules["BackpressureController"]):
             with _naming(in_order):
                 controller = self.controller
                 if in_event_loop():
-                    limits = (longest_wait(max_wait, priority) for priority, _ in in_order)
+                    limits = (longest_wait(max_wait, priority) for priority, *_ in in_order)
                     controller._host.warn_of_loop(*limits)  # noqa: SLF001
                     max_wait = 0
                 slots = controller._slots(in_order, max_wait, self._not_failures)  # noqa: SLF001
@@ -272,16 +313,20 @@ class AsyncHook(_Rules["AsyncBackpressureController"]):
         max_wait: MaxWait = MAX_WAIT,
         inside_tasks: Collection[str] = (),
         not_failures: tuple[type[BaseException], ...] = (),
+        tenant: TenantRule | None = None,
     ) -> None:
         from backpressure._controller.asynchronous import AsyncBackpressureController  # noqa: PLC0415 - loads asyncio
 
-        super().__init__(controller, AsyncBackpressureController, priority, queue, max_wait, inside_tasks, not_failures)
+        super().__init__(
+            controller, AsyncBackpressureController, priority, queue, max_wait, inside_tasks, not_failures, tenant
+        )
 
     async def turn(self, place: Place) -> AbstractContextManager[None]:
         """Wait for one place; return a context manager to send in, which reports the outcome."""
         with _naming([place]):
             controller = self.controller
-            decision = await controller._host.turn(*place, self._max_wait)  # noqa: SLF001 - as `_slots`
+            turn = controller._host.turn  # noqa: SLF001 - as `_slots`
+            decision = await turn(place[0], place[1], self._max_wait, tenant=of_place(place))
         return controller._admission.reporting([decision], self._not_failures)  # noqa: SLF001
 
     @contextlib.asynccontextmanager
@@ -307,6 +352,10 @@ def far_ahead(seconds: float | None) -> Why | None:
     return "scheduled" if seconds is not None and seconds > FAR_AHEAD else None
 
 
+def _is_tenant_rule(rule: object) -> bool:
+    return rule is None or callable(rule) or (isinstance(rule, str) and bool(rule))
+
+
 def _look_up(rule: Any, job: Any, *names: str) -> Any:
     if callable(rule):
         return rule(job)
@@ -317,7 +366,7 @@ def _look_up(rule: Any, job: Any, *names: str) -> Any:
 
 def _in_order(places: Iterable[Place]) -> list[Place]:
     """Return the distinct places. Those that may be shed come first, so that no wait is for nothing."""
-    return sorted(set(places), key=lambda place: (place[0].value, place[1]))
+    return sorted(set(places), key=lambda place: (place[0].value, place[1], of_place(place) or ()))
 
 
 @contextlib.contextmanager
@@ -328,7 +377,7 @@ def _naming(places: Sequence[Place]) -> Iterator[None]:
     except ControllerStoppedError:
         raise
     except ControllerNotStartedError as error:
-        priority, queue_name = places[0]
+        priority, queue_name, *_ = places[0]
         raise ControllerNotStartedError(
             f"{priority} job for queue {queue_name!r} was not enqueued: {error}; or let start-up code and schedulers "
             "of your own enqueue in a `with backpressure.integrations.passing():`",

@@ -119,7 +119,7 @@ fn decide(engine: &Engine, queue: &Queue<u64>) -> Result<Option<u64>, Infallible
     let mode = engine.switches.mode();
     let (host, checks, mode) = (&Numbers, &engine.checks, &mode);
     let call = Call { host, checks, mode, priority: Priority::Medium, queue, name: "q", now_ns: 1 };
-    call.decide(Ask { admit: true, may_read: false, cold: None })
+    call.decide(Ask { admit: true, may_read: false, cold: None, spared: false })
 }
 
 fn engine() -> (Engine, Queue<u64>) {

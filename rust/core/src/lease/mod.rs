@@ -21,15 +21,20 @@
 //!
 //! Only renewals wait, for each other.
 
+mod dealing;
+mod tenants;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use tenants::{MOST_CLASSES, Tenants};
 pub use terms::{Granted, NEVER_US, Terms};
 pub use words::{LineWord, MILLION, MOST_LEFT, MOST_USED, ShareTerms, ShareWord};
 
 use std::sync::{Arc, PoisonError};
+
+use once_cell::race::OnceBox;
 
 use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering};
 
@@ -46,6 +51,8 @@ pub struct Lease {
     shared: AtomicU64,
     gone: AtomicU64,
     refused: AtomicU64,
+    /// Among whom the share is dealt, once one of them came.
+    tenants: OnceBox<Arc<Tenants>>,
 }
 
 impl Lease {
@@ -64,6 +71,7 @@ impl Lease {
             shared: AtomicU64::new(0),
             gone: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            tenants: OnceBox::new(),
         }
     }
 
@@ -84,6 +92,9 @@ impl Lease {
         };
         self.share_terms.store(share_terms.pack(), Ordering::Relaxed);
         self.step_share(|word, _| (word, ()));
+        if let Some(tenants) = self.tenants.get() {
+            tenants.renew(share_terms.share_ppm);
+        }
     }
 
     // Callers who will not wait.
@@ -136,10 +147,7 @@ impl Lease {
     ///
     /// `aged` says that the terms are too old, not used up: then that one counts anew.
     pub fn offer_stale(&self, aged: bool) -> bool {
-        self.step_share(|word, terms| {
-            let used = if aged && cap(word, terms) != 1 { 0 } else { word.used };
-            offered(ShareWord { used, stale: true, ..word }, terms)
-        })
+        self.step_share(|word, terms| offered(stale(word, terms, aged), terms))
     }
 
     /// Lets the last terms go on, with nothing used of them.
@@ -281,6 +289,12 @@ impl Lease {
 /// Returns how many jobs may go under the terms.
 fn cap(word: ShareWord, terms: ShareTerms) -> u64 {
     if word.stale { 1 } else { terms.cap_jobs }
+}
+
+/// Returns the word under terms that are old, of which one job is left; if they are `aged` that one counts anew.
+fn stale(word: ShareWord, terms: ShareTerms, aged: bool) -> ShareWord {
+    let used = if aged && cap(word, terms) != 1 { 0 } else { word.used };
+    ShareWord { used, stale: true, ..word }
 }
 
 /// Returns the word after an offer, and whether it may go.

@@ -307,3 +307,50 @@ fn threads_lose_nothing_while_terms_come() {
     assert_eq!(lease.granted().saved_ujobs, (100 - 3_000) * 1_000_000);
     assert_eq!(lease.granted().number, 3 * EACH / 100 + 2);
 }
+
+#[test]
+fn what_a_tenant_is_let_go_by_itself_is_what_its_offers_would_be() {
+    for (share_ppm, cap_jobs) in [(0, 9), (250_000, 9), (999_999, 100), (250_000, 0), (999_999, 2), (MILLION, 50)] {
+        let terms = Terms { share_ppm, cap_jobs, ..ALL_FITS };
+        let [alone, asked] = [(); 2].map(|()| {
+            let lease = lease(terms);
+            lease.deal(7);
+            lease
+        });
+        let (renewal, place) = (alone.renewal(), 3 << 8 | 5);
+        for _ in 0..300 {
+            let Some(goes) = alone.decide_for(place, renewal, true) else {
+                assert!(share_ppm == MILLION, "a part of it is left to who decides");
+                break;
+            };
+            assert_eq!(asked.offer_for(place), goes);
+            assert_eq!(alone.share(), asked.share());
+        }
+        let [alone, asked] = [&alone, &asked].map(|lease| {
+            lease.renew(0, terms);
+            lease.tenants().map(|tenants| (tenants.asks(place), tenants.share_ppm(place)))
+        });
+        assert_eq!(alone, asked);
+    }
+}
+
+#[test]
+fn where_a_tenant_is_not_decided_about_nothing_has_happened() {
+    let dealt = lease(Terms { share_ppm: 0, ..ALL_FITS });
+    assert_eq!(dealt.decide_for(0, dealt.renewal(), true), None, "nothing is dealt yet");
+    dealt.deal(7);
+    let (before, renewal) = (dealt.share(), dealt.renewal());
+    assert_eq!((dealt.decide_for(0, renewal, false), dealt.decide_for(0, renewal + 1, true)), (None, None));
+    assert_eq!((dealt.share(), dealt.take_counts()), (before, (0, 0, 0)));
+    assert_eq!((dealt.decide_for(0, renewal, true), dealt.take_counts()), (Some(false), (0, 0, 1)));
+}
+
+#[test]
+fn old_terms_let_a_tenant_go_once() {
+    let lease = lease(ALL_FITS);
+    let tenants = lease.deal(7);
+    let place = tenants.place_of(1, 0);
+    assert_eq!([(); 2].map(|()| lease.offer_stale_for(place, true)), [true, false]);
+    lease.renew(0, ALL_FITS);
+    assert!(lease.offer_for(place));
+}

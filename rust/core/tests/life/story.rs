@@ -130,7 +130,7 @@ impl Life {
     fn ask(&mut self, before: Word, how: u8, look: bool) {
         let priority = Priority::ALL[usize::from(how) % 3];
         let cold = (how >> 6 == 3).then_some(Reason::ColdStart);
-        let ask = Ask { admit: how & 8 == 0, may_read: how & 16 != 0, cold };
+        let ask = Ask { admit: how & 8 == 0, may_read: how & 16 != 0, cold, spared: false };
         let ready = if look { self.world.hit(priority, self.now_ns) } else { None };
         let lay_ready = ready.is_some();
         let Some(seen) = ready.or_else(|| self.world.ask(priority, self.now_ns, ask)) else {

@@ -19,6 +19,7 @@ mod lease;
 mod mode;
 mod queue;
 mod sample;
+mod tenants;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -292,7 +292,7 @@ impl Life {
 
     fn decide(&self, priority: &str, admit: bool) -> Decision {
         let priority = Priority::ALL[Priority::NAMES.iter().position(|name| *name == priority).expect("a priority")];
-        let ask = Ask { admit, may_read: true, cold: None };
+        let ask = Ask { admit, may_read: true, cold: None, spared: false };
         let Ok(decided) = self.call(&self.mode(), priority).decide(ask);
         decided.unwrap_or_else(|| {
             let ask = Ask { may_read: false, cold: self.read(), ..ask };

@@ -23,7 +23,7 @@ pub const S: i64 = 1_000 * MS;
 /// Where green ends, and half and a third of where yellow and red do.
 pub const LEVEL: i64 = 1_000_000;
 /// A whole decision of a caller that reads no statistics itself.
-pub const ASK: Ask = Ask { admit: true, may_read: false, cold: None };
+pub const ASK: Ask = Ask { admit: true, may_read: false, cold: None, spared: false };
 
 /// A decision, and what it was made from.
 #[derive(Clone, Debug)]
