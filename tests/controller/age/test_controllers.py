@@ -163,7 +163,7 @@ class TestWays:
     ) -> None:
         controller = make()
         provider: Any = controller._provider
-        for used, limit, reason in ((0.84, 1_000, "age_shed"), (0.875, 500, "memory"), (0.95, 0, "memory")):
+        for used, limit, reason in ((0.95, 0, "memory"), (0.875, 500, "memory"), (0.84, 1_000, "age_shed")):
             provider.set("mail", 80, memory_used=used)
             controller.refresh("mail")
             answered(controller, store, OPEN, OPEN, SHUT)

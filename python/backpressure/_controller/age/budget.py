@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from backpressure._age.lease import QueueLease
 from backpressure._age.protocol import HIGH, LEVELS, MILLION
 from backpressure._controller.age.caller import Caller
+from backpressure._controller.age.filling import Filling
 from backpressure._controller.age.replies import SLACK_US, Replies
 from backpressure._controller.age.shares import Shares
 from backpressure._engine.sync import ForkLock
@@ -70,6 +71,7 @@ class Budget:
         self._replies = Replies(law, self.lease, fallback, make_lease(0, self._lock), now_us(), uniform)
         #: Among whom the shares are dealt.
         self.shares = Shares(self.lease.levels, law.weights)
+        self._filling = Filling()
         #: When the last answer came.
         self.answered_us = 0
         self._held: list[Caller] = []
@@ -215,8 +217,10 @@ class Budget:
         `memory_permille` are the thousandths of its limit of memory that the queue's server used when it was last read.
         """
         with self._lock():
-            self._replies.limit_permille = self._replies.law.limit_permille(memory_permille)
-            report = self.lease.report(self._now_us(), seen, self._replies.limit_permille)
+            now_us = self._now_us()
+            foreseen = self._filling.foresee(memory_permille, now_us)
+            self._replies.limit_permille = self._replies.law.limit_permille(foreseen)
+            report = self.lease.report(now_us, seen, self._replies.limit_permille)
             self._asked, self._held = self._held, []
             for caller in self._asked:
                 caller.asked = True

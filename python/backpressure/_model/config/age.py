@@ -79,6 +79,8 @@ def _to_memory(value: object, owner: object, field: "attrs.Attribute[Any]") -> t
         case [int() | float() as low, int() | float() as high] if 0 < low < high <= 1:
             return float(low), float(high)
     raise fail(owner, field.name, value, 'give two parts of the memory, such as [0.85, 0.9], or "none"')
+
+
 def _to_weights(value: object) -> object:
     if isinstance(value, str) and value.startswith("{"):  # in one variable of the environment
         with contextlib.suppress(ValueError, RecursionError):
