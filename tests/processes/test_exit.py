@@ -258,7 +258,9 @@ class Late:
     def __del__(self):
         self.end()
 
-usual = Jobs(None, None, _engine="pure").usual
+# Kept: a collection on the way would tell that it was dropped.
+reference = Jobs(None, None, _engine="pure")
+usual = reference.usual
 both = [Jobs(None, usual), Jobs(ManualClock(), usual)]
 """
 
