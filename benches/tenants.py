@@ -11,6 +11,8 @@ import random
 from statistics import mean
 from typing import TYPE_CHECKING
 
+from benches.control.figures import jain
+
 from backpressure._age.protocol import MILLION
 from backpressure._engine import choice
 
@@ -54,11 +56,6 @@ def simulate(processes: int, asks: Sequence[float], *, dealt: bool, heavy: int =
         if now > SECONDS / 2:
             went[who] += goes
     return [count / (SECONDS / 2) for count in went]
-
-
-def jain(rates: list[float]) -> float:
-    """Return the fairness of Jain, Chiu and Hawe, 1984: 1 where all get the same, 1/n where one gets all."""
-    return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benches.control.scenario import Phase
     from benches.control.simulation import Second, Simulation
 
@@ -106,5 +108,6 @@ def needed(offered: list[int], capacity: float, low_floor: float) -> tuple[float
     return tuple(over)
 
 
-def jain(jobs: list[int]) -> float:
+def jain(jobs: Sequence[float]) -> float:
+    """Return the fairness of Jain, Chiu and Hawe, 1984: 1 where all get the same, 1/n where one gets all."""
     return sum(jobs) ** 2 / (len(jobs) * sum(it * it for it in jobs)) if sum(jobs) else 0.0

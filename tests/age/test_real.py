@@ -60,7 +60,7 @@ def test_both_laws_on_a_real_server(tmp_path: Path) -> None:
 
 def outcome(**changes: Any) -> Outcome:
     """Return a run of half a minute in which 10 jobs a second were taken, each 5 s old."""
-    jobs = [Job(0, n / 10 - 5 + 0.02, n / 10 + 0.02, n % 2, 1) for n in range(300)]
+    jobs = [Job(0, n / 10 - 5 + 0.02, n / 10 + 0.02, n % 2, 1, -1) for n in range(300)]
     usual: dict[str, Any] = {
         "scenario": SCENARIO,
         "law": "age",
@@ -82,7 +82,7 @@ def test_a_run_as_it_should_be() -> None:
     assert (it.age, it.least, it.most, it.worst) == pytest.approx((5, 5, 5, 5))
     assert it.settled == 0
     assert it.used == 1
-    assert it.fairness == {"medium": 1.0}
+    assert it.fairness == {"producers of medium": 1.0}
     assert (it.commands, it.microseconds) == (1.0, 100.0)
     assert missed(outcome()) == []
     assert set(ages(outcome(), 0)) == set(range(1, 31))
@@ -92,7 +92,7 @@ def test_a_run_as_it_should_be() -> None:
     ("changes", "name"),
     [
         ({"jobs": outcome().jobs[1:]}, "no job lost or made"),
-        ({"jobs": [*outcome().jobs, Job(0, 1.0, None, 1, 1)]}, "no job lost or made"),
+        ({"jobs": [*outcome().jobs, Job(0, 1.0, None, 1, 1, -1)]}, "no job lost or made"),
         ({"spent": [Spent(15, 12, 1_200)]}, "one command a process and tick"),
         ({"possible": [dict.fromkeys(range(300), 2)]}, "drain used at least 97 %"),
     ],
@@ -102,10 +102,23 @@ def test_each_bound_can_be_missed(changes: dict[str, Any], name: str) -> None:
 
 
 def test_an_age_that_is_off_is_told() -> None:
-    late = [Job(0, (job.taken or 0) - 5.6, job.taken, job.producer, 1) for job in outcome().jobs]
+    late = [Job(0, (job.taken or 0) - 5.6, job.taken, job.producer, 1, -1) for job in outcome().jobs]
 
     assert missed(outcome(jobs=late)) == ["age at rest within 10 %"]
     assert "missed: made: age at rest within 10 %: 5.60 s" in report.verdicts(bounds.bounds(outcome(jobs=late)))
+
+
+def test_tenants_are_compared_by_their_weights() -> None:
+    load = Load("medium", 2, tenants=(1.0, 1.0, 1.0), heavy=1)
+    scenario = attrs.evolve(SCENARIO, lanes=(Lane("jobs", (10.0,), (load,)),))
+    jobs = [attrs.evolve(job, tenant=(0, 1, 0, 2, 0, 0)[n % 6]) for n, job in enumerate(outcome().jobs)]
+
+    (fair,) = figures(outcome(scenario=scenario, jobs=jobs))
+    assert fair.fairness["tenants of medium"] == pytest.approx(1, abs=0.001)
+    assert fair.heavier == pytest.approx(4, rel=0.02)
+
+    alike = [attrs.evolve(job, tenant=n % 3) for n, job in enumerate(jobs)]
+    assert missed(outcome(scenario=scenario, jobs=alike)) == ["tenants of medium alike", "weight 4 tells within 10 %"]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))

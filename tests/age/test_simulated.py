@@ -55,6 +55,29 @@ def test_each_tenant_gets_its_part_and_the_age_is_held(processes: int, least: fl
     assert figures(told, fair.phases[0]).age == pytest.approx(figures(untold, fair.phases[0]).age, abs=0.3)
 
 
+@pytest.mark.parametrize("processes", [10, 100])
+def test_who_weighs_four_times_as_much_gets_four_times_as_much(processes: int) -> None:
+    """Ten make as many offers each; two of them weigh 4."""
+
+    def went(seconds: float) -> list[int]:
+        phases = (Phase("", 0, seconds, 200.0),)
+        weighed = Scenario(
+            name="weights",
+            seconds=seconds,
+            phases=phases,
+            processes=processes,
+            loops=0,
+            offers=steady(600.0),
+            mix=(0.0, 0.0),
+            tenants=(1.0,) * 10,
+            heavy=2,
+        )
+        return Simulation(weighed).run().went
+
+    at_rest = [later - first for first, later in zip(went(40), went(110), strict=True)]
+    assert sum(at_rest[:2]) / 2 == pytest.approx(4 * sum(at_rest[2:]) / 8, rel=0.05)
+
+
 def judged(scenario: Scenario, budget: type[Budget] = Budget) -> list[Figures]:
     """Run a scenario and judge each of its phases."""
     run = Simulation(scenario, 1, budget).run()

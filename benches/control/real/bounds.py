@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 from benches.control.real.figures import figures, lost
-from benches.control.real.scenario import LEVELS
+from benches.control.real.scenario import HEAVY, LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,8 +69,11 @@ def _of(outcome: Outcome, it: Figures) -> Iterator[Bound]:
         far = max(abs(no - must) for no, must in zip(it.shed, it.needed, strict=True))
         yield bound("sheds within 2 points of what is needed", far <= _POINTS, f"{far:.1f} points off at most")
         yield bound("sheds strictly by priority", _is_strict(it), " / ".join(f"{no:.1f} %" for no in it.shed))
-    for level, index_of_jain in it.fairness.items():
-        yield bound(f"producers of {level} alike", index_of_jain >= _FAIR, f"Jain {index_of_jain:.3f}")
+    for who, index_of_jain in it.fairness.items():
+        yield bound(f"{who} alike", index_of_jain >= _FAIR, f"Jain {index_of_jain:.3f}")
+    if it.heavier is not None:
+        met = abs(it.heavier - HEAVY) <= _WITHIN * HEAVY
+        yield bound(f"weight {HEAVY} tells within 10 %", met, f"{it.heavier:.2f} times as much")
     if it.commands is not None:
         yield bound("one command a process and tick", it.commands <= _COMMANDS, f"{it.commands:.2f}")
 

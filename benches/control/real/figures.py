@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import attrs
 from benches.control.figures import jain, needed
 from benches.control.real.producers import BLOCKED, ENQUEUED, SHED, THROTTLED, UNFINISHED
 from benches.control.real.run import REST
-from benches.control.real.scenario import LEVELS
+from benches.control.real.scenario import HEAVY, LEVELS
 
 from backpressure._model.config.age import AgeConfig
 
 if TYPE_CHECKING:
     from benches.control.real.run import Job, Outcome
-    from benches.control.real.scenario import Phase
+    from benches.control.real.scenario import Load, Phase
 
 __all__ = ["Figures", "ages", "figures", "lost"]
 
@@ -40,7 +41,9 @@ class Figures:
         admitted: jobs a second that were enqueued.
         drain: jobs a second that the workers can take.
         shed, needed: per cent of what was offered that was refused, and that had to be: HIGH, MEDIUM, LOW.
-        fairness: by priority, Jain's index of the jobs of its producers; only where these have enough of them.
+        fairness: by who is compared, Jain's index: of the jobs of a priority's producers, only where these have enough
+            of them; of those of its tenants, each by its weight, at the end of the phase.
+        heavier: how many times as much as the others the tenants of weight `HEAVY` got there; `None`: there are none.
         commands: of the store, for each controller, queue and tick; `None`: it was away, or there is none.
         microseconds: of the store, for a call.
     """
@@ -59,6 +62,7 @@ class Figures:
     shed: tuple[float, ...]
     needed: tuple[float, ...]
     fairness: dict[str, float]
+    heavier: float | None
     commands: float | None
     microseconds: float | None
 
@@ -107,7 +111,11 @@ def _of_phase(outcome: Outcome, lane: int, index: int, begin: float, end: float)
     tenths = range(math.ceil(10 * full), int(10 * end))
     possible = sum(jobs for tenth, jobs in outcome.possible[lane].items() if tenth in tenths)
     used = sum(int(10 * job.taken) in tenths for job in taken if job.taken is not None)
-    shed, must = _refusals(outcome, lane, max(full, end - _LATE / scenario.scale), end, drain)
+    late = max(full, end - _LATE / scenario.scale)
+    shed, must = _refusals(outcome, lane, late, end, drain)
+    by_tenant = {load: rates for load in scenario.lanes[lane].loads if (rates := _tenants(jobs, load, late, end))}
+    alike = {f"tenants of {load.level}": jain(rates) for load, rates in by_tenant.items()}
+    heavier = [fmean(rates[: it.heavy]) / fmean(rates[it.heavy :]) for it, rates in by_tenant.items() if it.heavy]
     commands, microseconds = _costs(outcome, index)
     return Figures(
         lane=lane,
@@ -123,7 +131,8 @@ def _of_phase(outcome: Outcome, lane: int, index: int, begin: float, end: float)
         drain=drain,
         shed=shed,
         needed=must,
-        fairness=_fairness(outcome, lane, full, end),
+        fairness=_fairness(outcome, lane, full, end) | alike,
+        heavier=HEAVY * heavier[0] if heavier else None,
         commands=commands,
         microseconds=microseconds,
     )
@@ -166,8 +175,15 @@ def _fairness(outcome: Outcome, lane: int, begin: float, end: float) -> dict[str
         all_of_it = [it.number for it in outcome.scenario.producers() if (it.lane, it.load.level) == (lane, level)]
         jobs = [went[number] for number in all_of_it if number not in gone]
         if len(jobs) > 1 and sum(jobs) >= _FAIR_FROM * len(jobs):
-            fairness[level] = jain(jobs)
+            fairness[f"producers of {level}"] = jain(jobs)
     return fairness
+
+
+def _tenants(jobs: list[Job], load: Load, begin: float, end: float) -> list[float]:
+    """Return the jobs of each tenant, divided by its weight."""
+    level = LEVELS.index(load.level)
+    went = Counter(it.tenant for it in jobs if it.level == level and begin <= it.enqueued < end)
+    return [went[tenant] / load.weight(tenant) for tenant in range(len(load.tenants))]
 
 
 def _costs(outcome: Outcome, index: int) -> tuple[float | None, float | None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
-from benches.control.real.scenario import LEVELS, Scenario
+from benches.control.real.scenario import HEAVY, LEVELS, Scenario
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -27,11 +27,12 @@ from backpressure import (
     ControllerStoppedError,
     JobShedError,
     RedisStatsProvider,
+    Tenant,
     ThrottledError,
 )
 
 if TYPE_CHECKING:
-    from benches.control.real.scenario import Producer
+    from benches.control.real.scenario import Load, Producer
 
 #: How an offer ended. Only the first means that there is a job more.
 OUTCOMES = ("enqueued", "shed", "throttled", "blocked", "failed", "unfinished")
@@ -83,11 +84,12 @@ class Process:
         events: list[tuple[float, int, int, int, int]] = []
         self.events.append(events)
         draw = random.Random(f"{self.seed} {producer.number}")
-        push = functools.partial(self.push, name, f"{producer.number} {level}")
         due = self.begin + draw.random() * (1 / load.rate if load.rate else load.pause)
         while due < self.end:
             time.sleep(max(0.0, due - time.monotonic()))
-            outcome = offer(controller, load.level, name, push, load.max_wait)
+            tenant = load.tenant(draw)
+            push = functools.partial(self.push, name, f"{producer.number} {level} {-1 if tenant is None else tenant}")
+            outcome = offer(controller, load, name, push, tenant)
             now = time.monotonic()
             events.append((round(now - self.begin, 4), lane, level, producer.number, outcome))
             if outcome == UNFINISHED:
@@ -106,7 +108,7 @@ def config_for(law: str, scenario: Scenario, store_url: str) -> BackpressureConf
 
     A shorter target needs younger statistics; at full length these are those of the defaults.
     """
-    config = BackpressureConfig()
+    config = BackpressureConfig().evolve({"age.tenant_weights": {"heavy": HEAVY}})
     if law == "table":
         return config
     polling = {
@@ -115,9 +117,10 @@ def config_for(law: str, scenario: Scenario, store_url: str) -> BackpressureConf
     return config.evolve({"age.target": scenario.target, "age.store": store_url, **polling})
 
 
-def offer(controller: BackpressureController, level: str, name: str, push: Any, max_wait: float | None) -> int:
+def offer(controller: BackpressureController, load: Load, name: str, push: Any, tenant: int | None) -> int:
+    who = None if tenant is None else Tenant(f"tenant {tenant}", "heavy" if load.weight(tenant) == HEAVY else "")
     try:
-        controller.run(level, name, push, max_wait=max_wait)
+        controller.run(load.level, name, push, max_wait=load.max_wait, tenant=who)
     except JobShedError:
         return SHED
     except ThrottledError:

@@ -37,7 +37,8 @@ mean [least–most]. *Settled*: seconds into the phase from which on the mean of
 target; –: not before its end. *Worst*: the longest wait of a job taken in the phase. *Used*: part of what the workers
 could take that they took; the first 10 s, in which a queue fills, are left out. *In/s*: jobs enqueued. *Refused*: per
 cent of what was offered in the last 45 s, HIGH / MEDIUM / LOW, and what did not fit if HIGH goes first and LOW keeps
-its floor. *Jain*: how alike producers of one priority fared, where they enqueued 20 jobs each; 1: all the same.
+its floor. *Jain*: how alike producers of one priority fared, where they enqueued 20 jobs each; 1: all the same; of
+tenants in the last 45 s, each by its weight; *heavy*: how many times as much as the others those of weight 4 got.
 *Commands*: of the store at rest, for each controller, queue and tick. *µs a call*: of the store's time, by its own
 `INFO commandstats`."""
 
@@ -90,7 +91,9 @@ def _cells(outcome: Outcome, it: Figures) -> Iterator[str]:
     yield f"{it.admitted:.0f}"
     offers = any(it.shed) or any(it.needed)
     yield " / ".join(f"{no:.1f} ({must:.1f})" for no, must in zip(it.shed, it.needed, strict=True)) if offers else ""
-    yield ", ".join(f"{index:.3f}" for index in it.fairness.values())
+    yield ", ".join(
+        f"{'tenants ' if who.startswith('tenants') else ''}{index:.3f}" for who, index in it.fairness.items()
+    ) + ("" if it.heavier is None else f", heavy {it.heavier:.2f} ×")
     yield "" if it.commands is None else f"{it.commands:.2f}"
     yield "" if it.microseconds is None else f"{it.microseconds:.0f}"
 

@@ -46,13 +46,14 @@ class Offer:
 
 @attrs.frozen
 class Job:
-    """A job that was enqueued: when, and when a worker took it, if one did."""
+    """A job that was enqueued: when, and when a worker took it, if one did; on behalf of which tenant: -1: nobody."""
 
     lane: int
     enqueued: float
     taken: float | None
     producer: int
     level: int
+    tenant: int
 
 
 @attrs.frozen
@@ -223,10 +224,10 @@ def _outcome(
 ) -> Outcome:
     offers = [Offer(*event) for child in producers if not child.killed for event in child.result()]
     work = workers.result()
-    jobs = [Job(lane, at - age, at, producer, level) for lane, at, age, producer, level in work["taken"]]
+    jobs = [Job(lane, at - age, at, *about) for lane, at, age, *about in work["taken"]]
     with redis.Redis.from_url(url) as client:
         for lane, it in enumerate(scenario.lanes):
             for job in client.lrange(it.name, 0, -1):
-                stamp, producer, level = job.split()
-                jobs.append(Job(lane, float(stamp) - begin, None, int(producer), int(level)))
+                stamp, *about = job.split()
+                jobs.append(Job(lane, float(stamp) - begin, None, *map(int, about)))
     return Outcome(scenario, law, jobs, offers, [dict(it) for it in work["possible"]], spent)

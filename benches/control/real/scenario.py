@@ -10,9 +10,10 @@ import cattrs
 from backpressure._model.budget import BudgetSettings
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
-__all__ = ["LAWS", "LEVELS", "Fault", "Lane", "Load", "Phase", "Producer", "Scenario"]
+__all__ = ["HEAVY", "LAWS", "LEVELS", "Fault", "Lane", "Load", "Phase", "Producer", "Scenario"]
 
 LAWS = ("table", "age")
 #: In the order of the age law: who goes first.
@@ -22,6 +23,9 @@ TARGET = 5.0
 
 #: Jobs a second that closed loops could offer together: five times what workers ever take.
 UNHINDERED = 2_000
+
+#: What a heavy tenant weighs.
+HEAVY = 4
 
 #: What happens as a phase begins: the store goes away until its end, loses all, loses the budget's key alone, or a
 #: third of the producers' processes is killed.
@@ -43,12 +47,24 @@ class Load:
 
     A rate of 0 is a closed loop: its next job comes a little after the last one has gone, so that all loops together
     could offer `UNHINDERED` jobs a second.
+
+    Each job is on behalf of one of the `tenants`, who make as much of what is offered as is told, in proportion; none:
+    nobody names one. So many of them, from the first on, are `heavy`: they have the weight `HEAVY`.
     """
 
     level: str
     producers: int
     rate: float = 0.0
     max_wait: float | None = None
+    tenants: tuple[float, ...] = ()
+    heavy: int = 0
+
+    def tenant(self, draw: random.Random) -> int | None:
+        """Draw on whose behalf the next job is; ``None``: on nobody's."""
+        return draw.choices(range(len(self.tenants)), self.tenants)[0] if self.tenants else None
+
+    def weight(self, tenant: int) -> int:
+        return HEAVY if tenant < self.heavy else 1
 
     @property
     def pause(self) -> float:

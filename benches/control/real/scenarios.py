@@ -20,6 +20,27 @@ def web(drain: float, times: float) -> tuple[Load, ...]:
     return tuple(Load(level, round(part * offers / 3), 3.0, 0.5) for level, part in parts)
 
 
+def tenants(processes: int, controllers: int = 1) -> Scenario:
+    """Return two queues: one where a tenant makes half of all offers, and one with two tenants of weight 4."""
+    many = processes * controllers
+
+    def offers(level_tenants: tuple[float, ...], heavy: int = 0) -> tuple[Load, ...]:
+        producers = max(10, many)
+        return (Load("low", producers, 3 * DRAIN / producers, 0.5, level_tenants, heavy),)
+
+    return Scenario(
+        name=f"tenants-{many}",
+        title=f"tenants share what may go of LOW, three times the drain; {many} controller{'s' * (many > 1)}",
+        phases=(Phase("", 90),),
+        lanes=(
+            Lane("flood", (DRAIN,), offers((49.0, *(1.0,) * 49))),
+            Lane("weights", (DRAIN,), offers((1.0,) * 10, heavy=2)),
+        ),
+        processes=processes,
+        controllers=controllers,
+    )
+
+
 def steps(producers: int, processes: int, controllers: int = 1) -> Scenario:
     """Return closed loops whose workers slow down to 0.4 and then become five times as fast."""
     many = f", each of its own {processes * controllers} controllers" if controllers > 1 else ""
@@ -75,6 +96,9 @@ _ALL = (
         ),
         processes=3,
     ),
+    tenants(1),
+    tenants(10),
+    tenants(10, controllers=10),
 )
 
 #: All scenarios at full length.

@@ -31,7 +31,7 @@ class Workers:
     def __init__(self, scenario: Scenario, queue_url: str) -> None:
         self.scenario = scenario
         self.client: Any = redis.Redis.from_url(queue_url)
-        self.taken: list[tuple[int, float, float, int, int]] = []
+        self.taken: list[tuple[int, float, float, int, int, int]] = []
         self.possible: list[Counter[int]] = [Counter() for _ in scenario.lanes]
 
     def run(self, begin: float) -> dict[str, Any]:
@@ -58,8 +58,9 @@ class Workers:
 
     def take(self, lane: int, jobs: Iterable[bytes], now: float, begin: float) -> None:
         for job in jobs:
-            stamp, producer, level = job.split()
-            self.taken.append((lane, round(now - begin, 5), round(now - float(stamp), 5), int(producer), int(level)))
+            stamp, producer, level, tenant = job.split()
+            waited = round(now - float(stamp), 5)
+            self.taken.append((lane, round(now - begin, 5), waited, int(producer), int(level), int(tenant)))
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ _MOST_COUNTED = (1 << 22) - 1
 _ONE = 1 << 16
 #: Offers are smoothed over 2 to the power of so many renewals: the more, the fewer of them a bucket gets in one.
 _LEAST_SHIFT, _MOST_SHIFT = 2, 6
-#: So many offers of a bucket are to be in what is smoothed.
-_OFFERS_SMOOTHED = 8
+#: 2 to the power of so many offers of a bucket are to be in what is smoothed.
+_OFFERS_BITS = 5
 
 
 class AnyTenants(Protocol):
@@ -51,6 +51,11 @@ class AnyTenants(Protocol):
     def class_of(self, name: str) -> int: ...
     def share_ppm(self, place: int) -> int: ...
     def ask(self, place: int) -> int: ...
+
+
+def _shift(ask: int) -> int:
+    """Return over how many renewals the offers of a bucket are smoothed that asks so much, as a power of 2."""
+    return min(max(_OFFERS_BITS + 17 - ask.bit_length(), _LEAST_SHIFT), _MOST_SHIFT)
 
 
 def _no_lock() -> AbstractContextManager[object]:
@@ -91,7 +96,6 @@ class Tenants:
         "_renewals",
         "_salt",
         "_share_ppm",
-        "_shift",
         "_weights",
     )
 
@@ -115,7 +119,7 @@ class Tenants:
     def _begin(self, salt: int) -> None:
         self._salt = salt
         self._classes: list[list[_Bucket] | None] = [None] * (MOST_CLASSES + 1)
-        self._renewals, self._shift = 0, _LEAST_SHIFT
+        self._renewals = 0
 
     # Offers.
 
@@ -189,11 +193,11 @@ class Tenants:
     def renew(self, share_ppm: int) -> None:
         """Set the water level anew, so that this part of what is asked for goes from now on."""
         with self._lock():
-            shift = min(self._shift, (self._renewals + 1).bit_length() - 1)
-            self._fetch_counts(shift)
             self._renewals += 1
+            most = self._renewals.bit_length() - 1
+            self._fetch_counts(most)
             self._share_ppm = min(share_ppm, MILLION)
-            self._level(shift)
+            self._level(most)
 
     def rekey(self, salt: int) -> None:
         """Draw others into each bucket. Until it is known what tenants ask for, all have the same share."""
@@ -218,7 +222,7 @@ class Tenants:
         for row in (slice(_ROW), slice(_ROW, None)):
             yield [(weight, bucket) for weight, buckets in made for bucket in buckets[row]]
 
-    def _fetch_counts(self, shift: int) -> None:
+    def _fetch_counts(self, most: int) -> None:
         """Smooth what was asked for since the last renewal, and note by how much more went than the share of it."""
         asked = went = 0
         for row in self._rows():
@@ -226,23 +230,20 @@ class Tenants:
             for _, bucket in row:
                 asked += bucket.asked
                 went += bucket.went
-                bucket.ask += (bucket.asked * _ONE - bucket.ask) >> shift
+                bucket.ask += (bucket.asked * _ONE - bucket.ask) >> min(_shift(bucket.ask), most)
                 bucket.asked = bucket.went = 0
         self._over += went * _ONE - asked * _ONE * self._share_ppm // MILLION
 
-    def _level(self, shift: int) -> None:
+    def _level(self, most: int) -> None:
         first, second = self._rows()
         total, many = sum(bucket.ask for _, bucket in first), sum(bucket.ask > 0 for _, bucket in first)
         # What went beyond the share is taken off again sooner than offers are smoothed, as far as that can be.
-        shift = max(shift - 2, 1)
+        shift = max(min(_shift(total // max(many, 1)), most) - 3, 1)
         self._over = 0 if self._share_ppm >= MILLION else min(max(self._over, -total << shift), total << shift)
         left = max(0, total * self._share_ppm // MILLION - (self._over >> shift))
         self._new_ppm = MILLION if total else self._share_ppm
         for row in (first, second):
             self._fill(row, left)
-        self._shift = _LEAST_SHIFT
-        while self._shift < _MOST_SHIFT and total << self._shift < _OFFERS_SMOOTHED * _ONE * many:
-            self._shift += 1
 
     def _fill(self, row: list[tuple[int, _Bucket]], left: int) -> None:
         """Pour what may go into a row: it is used up at the level, which those get who ask for more."""

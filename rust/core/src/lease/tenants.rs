@@ -28,8 +28,8 @@ const MOST_COUNTED: u64 = (1 << 22) - 1;
 const ONE: u64 = 1 << 16;
 /// Offers are smoothed over 2 to the power of so many renewals: the more, the fewer of them a bucket gets in one.
 const SHIFTS: (u32, u32) = (2, 6);
-/// So many offers of a bucket are to be in what is smoothed.
-const OFFERS_SMOOTHED: u64 = 8;
+/// 2 to the power of so many offers of a bucket are to be in what is smoothed.
+const OFFERS_BITS: u32 = 5;
 
 /// The buckets of one priority of a queue. Thread-safe; offers are lock-free, and allocate only for the first of a class.
 ///
@@ -61,7 +61,6 @@ struct Level {
     /// By how much more went than the share, in 65536ths of a job.
     over: i64,
     renewals: u32,
-    shift: u32,
 }
 
 /// A bucket's word, unpacked.
@@ -186,7 +185,6 @@ impl Tenants {
                 share_ppm: u64::from(ppm(share_ppm)),
                 over: 0,
                 renewals: 0,
-                shift: SHIFTS.0,
             }),
         }
     }
@@ -219,11 +217,11 @@ impl Tenants {
     /// Sets the water level anew, so that this part of what is asked for goes from now on.
     pub fn renew(&self, share_ppm: u64) {
         let mut level = self.level();
-        let shift = level.shift.min((level.renewals + 1).ilog2());
-        self.fetch_counts(&mut level, shift, Class::take_counts);
-        level.renewals = level.renewals.saturating_add(1).min(u32::MAX - 1);
+        level.renewals = level.renewals.saturating_add(1);
+        let most = level.renewals.ilog2();
+        self.fetch_counts(&mut level, most, Class::take_counts);
         level.share_ppm = share_ppm.min(MILLION);
-        self.set_level(&mut level, shift);
+        self.set_level(&mut level, most);
     }
 
     /// Draws others into each bucket. Until it is known what tenants ask for, all have the same share.
@@ -237,7 +235,7 @@ impl Tenants {
             Word::unpack(class.words[index].swap(Word::first(salt, index).pack(), Ordering::Relaxed))
         });
         level.asks = std::array::from_fn(|_| None);
-        (level.renewals, level.shift) = (0, SHIFTS.0);
+        level.renewals = 0;
     }
 
     /// Says what classes weigh, [`MOST_CLASSES`] at most; others weigh 1. It holds from the next renewal.
@@ -290,7 +288,7 @@ impl Tenants {
     }
 
     /// Smooths what was asked for since the last renewal, and notes by how much more went than the share of it.
-    fn fetch_counts(&self, level: &mut Level, shift: u32, take: impl Fn(&Class, usize) -> Word) {
+    fn fetch_counts(&self, level: &mut Level, most: u32, take: impl Fn(&Class, usize) -> Word) {
         let (mut asked, mut went) = (0, 0);
         for (class, asks) in self.classes.iter().zip(&mut level.asks) {
             let Some(class) = class.get() else { continue };
@@ -299,20 +297,20 @@ impl Tenants {
                 let word = take(class, index);
                 asked += if index < ROW { 0 } else { word.asked }; // every offer is counted in both rows
                 went += word.went;
-                *ask = smoothed(*ask, word.asked * ONE, shift);
+                *ask = smoothed(*ask, word.asked * ONE, shift_of(*ask).min(most));
             }
         }
         let due = u128::from(asked * ONE) * u128::from(level.share_ppm) / u128::from(MILLION);
         level.over += signed(went * ONE) - i64::try_from(due).expect("a part of what was asked for");
     }
 
-    fn set_level(&self, level: &mut Level, shift: u32) {
+    fn set_level(&self, level: &mut Level, most: u32) {
         let firsts = level.asks.iter().flatten().flat_map(|asks| &asks[..ROW]).filter(|&&ask| ask > 0);
         let (total, many) = firsts.fold((0, 0), |(total, many), ask| (total + ask, many + 1));
         // What went beyond the share is taken off again sooner than offers are smoothed, as far as that can be.
-        let shift = shift.saturating_sub(2).max(1);
-        let most = signed(total) << shift;
-        level.over = if level.share_ppm >= MILLION { 0 } else { level.over.clamp(-most, most) };
+        let shift = shift_of(total / many.max(1)).min(most).saturating_sub(3).max(1);
+        let bound = signed(total) << shift;
+        level.over = if level.share_ppm >= MILLION { 0 } else { level.over.clamp(-bound, bound) };
         let due = u128::from(total) * u128::from(level.share_ppm) / u128::from(MILLION);
         let left = i64::try_from(due).expect("a part of what is asked for") - (level.over >> shift);
         let new_ppm = ppm(if total > 0 { MILLION } else { level.share_ppm });
@@ -320,8 +318,6 @@ impl Tenants {
         for row in [0..ROW, ROW..2 * ROW] {
             self.fill(level, row, left.max(0).unsigned_abs(), new_ppm);
         }
-        let enough = OFFERS_SMOOTHED * ONE * many;
-        level.shift = (SHIFTS.0..SHIFTS.1).find(|shift| total << shift >= enough).unwrap_or(SHIFTS.1);
     }
 
     /// Pours what may go into a row: it is used up at the level, which those get who ask for more.
@@ -356,6 +352,11 @@ impl Tenants {
 /// Returns how many millionths of what is wanted the level gives.
 fn part(level: u128, wanted: u128) -> u64 {
     u64::try_from(level * u128::from(MILLION) / wanted).unwrap_or(MILLION)
+}
+
+/// Returns over how many renewals the offers of a bucket are smoothed that asks so much, as a power of 2.
+fn shift_of(ask: u64) -> u32 {
+    (OFFERS_BITS + 17).saturating_sub(u64::BITS - ask.leading_zeros()).clamp(SHIFTS.0, SHIFTS.1)
 }
 
 /// Follows a number by a part of the difference, rounded down.
