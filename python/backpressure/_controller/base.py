@@ -123,6 +123,7 @@ class ControllerBase(Uncopied):
             self._announcer,
             hastens=lambda name: shares_server and self._config.circuit_of(name).probe_on_recovery,
             most=lambda: self._config.max_queues,
+            memory_bounds=lambda name: self._config.age_of(name).memory_permille,
             cautions=self._memory_cautions,
         )
         self._poller, sights = self._make_poller()
@@ -451,6 +452,7 @@ class ControllerBase(Uncopied):
             self._engine.configure(settings)
             self._config = config
             self._sparing.configure(settings)
+        self._samples.fullness.look_anew()
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
         self._caution()

@@ -42,6 +42,8 @@ class HeldAge:
             "key": key,
             "medium": self.age.medium,
             "safe_rate": self.age.safe_rate,
+            "memory": self.age.memory,
+            "tenant_weights": dict(self.age.tenant_weights),
             "patient_ms": self.budget.patient_ms,
             "oldest_sample_ms": self.budget.oldest_sample_ms,
             **attrs.asdict(self.budget),

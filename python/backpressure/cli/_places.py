@@ -73,7 +73,7 @@ def places_table(found: Sequence[Place], *, read: bool) -> Table:
     table.add_column("queue")
     table.add_column("read as")
     table.add_column("server", overflow="fold")
-    for column in ("waiting", "running", "delayed", "oldest") if read else ():
+    for column in ("waiting", "running", "delayed", "oldest", "memory") if read else ():
         table.add_column(column, justify="right")
     for place in found:
         table.add_row(
@@ -86,10 +86,11 @@ def places_table(found: Sequence[Place], *, read: bool) -> Table:
 def _numbers(place: Place) -> list[Text]:
     stats = place.stats
     if stats is None:
-        return [Text("unreadable", style="bold red"), Text("-"), Text("-"), Text("-")]
+        return [Text("unreadable", style="bold red"), *[Text("-")] * 4]
     counts = (stats.backlog_count, stats.processing_count, stats.delayed_count)
-    age = age_of(stats.oldest_age)
+    age, used = age_of(stats.oldest_age), part_of(stats.memory_used)
     return [
         *(Text("-" if count is None else f"{count:,}") for count in counts),
         Text("-" if age is None else duration(age)),
+        Text("-" if used is None else f"{used:.1%}"),
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.polling.drain import Drain
 from backpressure._controller.polling.failing import REMIND_NS, Failing, span
+from backpressure._controller.polling.fullness import Fullness
 from backpressure._engine.sync import Tally
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.errors import InvalidQueueError, StatsUnavailableError
@@ -51,6 +52,10 @@ def _never(_queue_name: str) -> bool:
     return False
 
 
+def _unlimited(_queue_name: str) -> None:
+    return None
+
+
 def _age_ns(seconds: object) -> int | None:
     """Return an age in whole nanoseconds; ``None`` for what is no age."""
     age = age_of(seconds)
@@ -88,6 +93,7 @@ class Samples:
     Args:
         hastens: tells whether a queue's circuit may be probed at once when its statistics can be read again.
         most: returns how many queues may have state.
+        memory_bounds: returns the thousandths of memory from which on jobs of a queue are refused, see `Fullness`.
         cautions: returns what is to be said once, as whole polls found it: levels of the log, and sentences.
     """
 
@@ -99,6 +105,7 @@ class Samples:
         *,
         hastens: Callable[[str], bool] = _never,
         most: Callable[[], int] = lambda: sys.maxsize,
+        memory_bounds: Callable[[str], tuple[int, int] | None] = _unlimited,
         cautions: Callable[[], Iterable[tuple[int, str]]] = tuple,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -109,6 +116,8 @@ class Samples:
         self._hastens = hastens
         self._most = most
         self._cautions = cautions
+        #: Whose servers are short of memory.
+        self.fullness = Fullness(announcer, memory_bounds)
         self._told: set[str] = set()
         self._failures = 0
         self._errors: dict[str, Tally] = {}
@@ -213,6 +222,7 @@ class Samples:
         now_ns, lag = self._clock.monotonic_ns(), _Lag(self._clock.utc_now())
         tick, put_sample = Pauses().tick, self._engine.put_sample
         good: set[str] = set()
+        memory: dict[str, int] = {}
         for name, sample in collected.items():
             tick()
             problem, error_type, numbers = self._judge(name, sample, lag)
@@ -223,6 +233,8 @@ class Samples:
                 if put_sample(name, backlog, now_ns - lag_ns, oldest_age_ns, memory_permille):
                     self.stats[name] = sample
                     good.add(name)
+                    if memory_permille is not None:
+                        memory[name] = memory_permille
                     if self._lost:
                         self._note_found(name)
             else:
@@ -230,6 +242,8 @@ class Samples:
                 self._note_lost((name,))
             if problem is not None or self.failing_queues:
                 self._report_queue(name, error_type, problem)
+        if memory:
+            self.fullness.note(memory)
         return good
 
     def _note_lost(self, names: Iterable[object]) -> None:
@@ -297,6 +311,7 @@ class Samples:
         self.failing_queues.pop(queue_name, None)
         self._drains.pop(queue_name, None)
         self._lost.discard(queue_name)
+        self.fullness.forget(queue_name)
 
     def forget_all(self) -> None:
         """Begin anew in a forked child, which has read nothing yet."""
@@ -305,6 +320,7 @@ class Samples:
         self.failing_queues.clear()
         self._drains.clear()
         self._lost.clear()
+        self.fullness.forget_all()
         self._failures = 0
         self._health = "unknown"
         self.answered_ns = None
