@@ -10,7 +10,7 @@ use backpressure_core::breaker::{Breaker, Outcome, Ticket, at};
 use backpressure_core::counters::{Counters, Row};
 use backpressure_core::laws::law::Law;
 use backpressure_core::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
-use backpressure_core::lease::{Lease, MILLION, MOST_USED, Terms};
+use backpressure_core::lease::{Lease, MILLION, MOST_USED, Tenants, Terms};
 use backpressure_core::queue::{Kind, Place, Queue, Ready};
 use backpressure_core::sample::Sample;
 use backpressure_core::settings::CircuitSettings;
@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(breaker());
     cases.extend(counters());
     cases.extend(lease());
+    cases.extend(tenants());
     cases.push(case("decision_computed", decision::computed()));
     cases.push(case("decision_delayed", decision::delayed()));
     cases
@@ -168,8 +169,8 @@ fn counters() -> Vec<Case> {
     ]
 }
 
-/// An offer by the share, one that goes by itself and one that is refused so; a ticket whose job goes at once, and one whose caller is told how
-/// long to wait.
+/// An offer by the share, one that goes by itself and one that is refused so; a ticket whose job goes at once, and one
+/// whose caller is told how long to wait.
 fn lease() -> Vec<Case> {
     let shared = Lease::new(0);
     shared.renew(0, Terms { share_ppm: MILLION, cap_jobs: MOST_USED, ..Terms::default() });
@@ -190,5 +191,27 @@ fn lease() -> Vec<Case> {
         case("lease_take_saved", move || black_box(&saved).take_saved(black_box(1_000_000))),
         case("lease_ticket_goes", move || ticket(black_box(&going))),
         case("lease_ticket_waits", move || ticket(black_box(&waiting))),
+    ]
+}
+
+/// An offer of a tenant that goes and one that is refused; an offer of each of two hundred, and their new level.
+fn tenants() -> Vec<Case> {
+    let [(going, its), (refusing, of_refused)] = [MILLION, 1].map(|share_ppm| {
+        let lease = Lease::new(0);
+        lease.renew(0, Terms { share_ppm, cap_jobs: MOST_USED, ..Terms::default() });
+        let place = lease.deal(1).place_of(7, 0);
+        (lease, place)
+    });
+    let level = Tenants::new(1, MILLION);
+    let places: Vec<u32> = (0..200).map(|number: u64| level.place_of(number.wrapping_mul(u64::MAX / 211), 0)).collect();
+    vec![
+        case("tenant_goes", move || black_box(&going).decide_for(black_box(its), 1, true)),
+        case("tenant_refused", move || black_box(&refusing).decide_for(black_box(of_refused), 1, true)),
+        case("tenants_level", move || {
+            for &place in &places {
+                level.offer(place);
+            }
+            level.renew(black_box(MILLION / 3));
+        }),
     ]
 }
