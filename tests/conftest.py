@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from backpressure._controller.polling import thread as polling
 from backpressure._engine import choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
+    from backpressure._controller.polling.thread import Poller
     from backpressure._engine.border import EngineModule
 
 pytest_plugins = ["support.controller_fixtures", "support.redis_fixtures", "support.user_environment"]
@@ -48,6 +50,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if PROFILE in {"nightly", "prove"}:
         for item in items:
             item.add_marker(pytest.mark.timeout(3_600), append=False)  # before a limit of its own
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Stop the controllers that a test which failed has left running: later tests would complain of them."""
+    before = _running_pollers()
+    try:
+        yield
+    except BaseException:
+        for poller in _running_pollers() - before:
+            poller.stop()()
+        raise
+
+
+def _running_pollers() -> set[Poller]:
+    return {poller for poller in list(polling._pollers) if poller.is_begun_here()}
 
 
 def _engine_of(item: pytest.Item) -> str | None:

@@ -26,7 +26,7 @@ from backpressure import (
 )
 from backpressure.integrations._shared.hook import Hook
 from backpressure.testing import ManualClock
-from support.controller_fixtures import eventually
+from support.controller_fixtures import eventually, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,14 +60,18 @@ class Stuck(InMemoryStatsProvider):
         return super().get_all_queue_stats()
 
 
+# Threads that other tests have left.
+OTHERS = weakref.WeakSet[threading.Thread]()
+
+
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("backpressure-")]
+    return [thread.name for thread in own_threads() - set(OTHERS)]
 
 
 @pytest.fixture(autouse=True)
 def _alone() -> Iterator[None]:
     gc.collect()
-    eventually(lambda: threads() == [])
+    OTHERS.update(own_threads())
     yield
     gc.collect()
     eventually(lambda: threads() == [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,23 +17,27 @@ from backpressure import (
     QueueStats,
     StatsUnavailableError,
 )
+from backpressure._controller.polling import own_loop
 from backpressure._controller.polling.deadline import Reader
 from backpressure._controller.polling.own_loop import LoopReads
-from backpressure._model.clock import SystemClock
-from support.controller_fixtures import eventually
+from backpressure.testing import ManualClock
+from support.controller_fixtures import at_rest, eventually, overrun, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from backpressure._engine.border import EngineModule
 
+TIMEOUT = 3.0
+
 whose = contextvars.ContextVar("whose", default="nobody's")
 
 
 class Provider:
-    """Notes where it is read; `hang` is what a read does first."""
+    """Notes where it is read; `hang` is what a read does first. With a `clock`, its deadline passes before."""
 
     def __init__(self) -> None:
+        self.clock: ManualClock | None = None
         self.loops: list[asyncio.AbstractEventLoop] = []
         self.released: list[asyncio.AbstractEventLoop] = []
         self.contexts: set[str] = set()
@@ -43,6 +48,8 @@ class Provider:
         self.loops.append(asyncio.get_running_loop())
         self.contexts.add(whose.get())
         if self.hang is not None:
+            if self.clock is not None:
+                overrun(self.clock, TIMEOUT)
             await self.hang(self)
         return QueueStats(queue_name, len(self.loops))
 
@@ -67,6 +74,11 @@ async def swallows(provider: Provider) -> None:
 
 async def blocks(provider: Provider) -> None:
     provider.go_on.wait(30)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
@@ -123,12 +135,13 @@ def test_what_a_read_raises_is_raised_and_ends_no_loop(
 
 @pytest.mark.parametrize(("hang", "same"), [(sleeps, True), (swallows, False), (blocks, False)])
 def test_a_read_that_hangs_is_ended_or_left_behind_with_its_loop(
-    provider: Provider, reads: LoopReads, hang: Any, same: bool
+    provider: Provider, reads: LoopReads, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, hang: Any, same: bool
 ) -> None:
-    reader = Reader(reads, SystemClock())
-    provider.hang = hang
+    monkeypatch.setattr(own_loop, "_GRACE", 10 if same else 0.01)
+    reader = Reader(reads, clock)
+    provider.clock, provider.hang = clock, hang
     with pytest.raises(StatsUnavailableError) as raised:
-        reader.call(lambda: reads.get_queue_stats("a"), 0.01)
+        reader.call(lambda: reads.get_queue_stats("a"), TIMEOUT)
     assert raised.value.error_type == "deadline"
     provider.hang = None
     eventually(lambda: not any(loop.reads for loop in reads._loops.values()))
@@ -137,12 +150,12 @@ def test_a_read_that_hangs_is_ended_or_left_behind_with_its_loop(
     provider.go_on.set()
 
 
-def test_two_loops_may_hang_at_a_time(provider: Provider, reads: LoopReads) -> None:
-    reader = Reader(reads, SystemClock())
-    provider.hang = blocks
+def test_two_loops_may_hang_at_a_time(provider: Provider, reads: LoopReads, clock: ManualClock) -> None:
+    reader = Reader(reads, clock)
+    provider.clock, provider.hang = clock, blocks
     for _ in range(4):
         with pytest.raises(StatsUnavailableError):
-            reader.call(lambda: reads.get_queue_stats("a"), 0.01)
+            reader.call(lambda: reads.get_queue_stats("a"), TIMEOUT)
         eventually(lambda: not reads._loops)
     assert len(provider.loops) == 2
     provider.hang = None
@@ -152,6 +165,7 @@ def test_two_loops_may_hang_at_a_time(provider: Provider, reads: LoopReads) -> N
 
 
 def test_the_end_frees_what_belongs_to_the_loop(provider: Provider, reads: LoopReads) -> None:
+    before = own_threads("loop")
     reads.get_queue_stats("a")
     thread = reads.end()
     assert thread is not None
@@ -163,37 +177,49 @@ def test_the_end_frees_what_belongs_to_the_loop(provider: Provider, reads: LoopR
     reads.close()
     with pytest.raises(StatsUnavailableError, match="was stopped"):
         reads.get_queue_stats("a")
-    eventually(lambda: not any(thread.name == "backpressure-loop" for thread in threading.enumerate()))
+    eventually(lambda: own_threads("loop") <= before)
 
 
 @pytest.mark.parametrize("hang", [sleeps, swallows, blocks])
 def test_stop_does_not_wait_for_what_hangs(hang: Any, engine_name: str, engine_module: EngineModule) -> None:
+    before = own_threads("loop")
     provider = Provider()
     provider.hang = hang
     config = BackpressureConfig(polling=PollingConfig(timeout=0.05))
 
     async def main() -> None:
         controller = AsyncBackpressureController(config, provider, _engine=engine_name)
-        await controller.start()
-        assert controller.health()["polling_errors"] == {"deadline": 1}
-        await asyncio.wait_for(controller.stop(), 5)
+        try:
+            await controller.start()
+            # It waits for the timeout, and not for a poller that a busy machine lets run later.
+            await asyncio.to_thread(eventually, lambda: controller.health()["polling_errors"] == {"deadline": 1})
+        finally:
+            await asyncio.wait_for(controller.stop(), 5)
 
-    asyncio.run(main())
-    provider.go_on.set()
-    eventually(lambda: not any(thread.name == "backpressure-loop" for thread in threading.enumerate()))
+    try:
+        asyncio.run(main())
+    finally:
+        provider.go_on.set()
+    eventually(lambda: own_threads("loop") <= before)
 
 
-def test_loops_of_callers_come_and_go(engine_name: str, engine_module: EngineModule) -> None:
-    provider = Provider()
-    config = BackpressureConfig(polling=PollingConfig(interval=0.05, jitter=0, timeout=0.05))
-    controller = AsyncBackpressureController(config, provider, _engine=engine_name)
+def test_loops_of_callers_come_and_go(
+    provider: Provider, clock: ManualClock, engine_name: str, engine_module: EngineModule
+) -> None:
+    config = BackpressureConfig(polling=PollingConfig(jitter=0))
+    controller = AsyncBackpressureController(config, provider, clock=clock, _engine=engine_name)
 
     async def backlog() -> int:
         return (await controller.suggest_throttle("low", "jobs")).backlog_size or 0
 
     asyncio.run(controller.start())
-    eventually(lambda: asyncio.run(backlog()) > 3)
-    assert controller.health()["poller_alive"]
-    assert len(set(map(id, provider.loops))) == 1
-    asyncio.run(controller.stop())
+    try:
+        for polls in range(1, 5):
+            eventually(partial(at_rest, controller, clock, polls))
+            assert asyncio.run(backlog()) == polls
+            clock.advance(5)
+        assert controller.health()["poller_alive"]
+        assert len(set(map(id, provider.loops))) == 1
+    finally:
+        asyncio.run(controller.stop())
     assert provider.released

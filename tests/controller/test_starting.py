@@ -24,7 +24,7 @@ from backpressure import (
 )
 from backpressure._controller.polling.sights import Landing
 from backpressure.testing import ManualClock
-from support.controller_fixtures import eventually
+from support.controller_fixtures import eventually, own_threads
 from support.tracing import run_traced
 
 if TYPE_CHECKING:
@@ -49,13 +49,9 @@ PROVIDERS = [AsyncProvider, lambda: InMemoryStatsProvider({"jobs": 7, "new": 7})
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
+    before = own_threads()
     yield
-    eventually(
-        lambda: (
-            not any(thread.name.startswith("backpressure-") for thread in threading.enumerate() if thread not in before)
-        )
-    )
+    eventually(lambda: own_threads() <= before)
 
 
 def make_async(provider: Any, engine_name: str, **options: Any) -> AsyncBackpressureController:
@@ -248,9 +244,10 @@ def test_several_starts_at_once_start_one_poller(
     make_provider: Any, engine_name: str, engine_module: EngineModule
 ) -> None:
     async def main() -> None:
+        before = own_threads("poller")
         controller = make_async(make_provider(), engine_name)
         await asyncio.gather(*(controller.start() for _ in range(5)))
-        assert sum(thread.name == "backpressure-poller" for thread in threading.enumerate()) == 1
+        assert len(own_threads("poller") - before) == 1
         assert sum(controller._samples.durations.counts) == 1
         await controller.stop()
 
@@ -258,11 +255,12 @@ def test_several_starts_at_once_start_one_poller(
 
 
 def test_several_threads_that_start_start_one_poller(make_controller: MakeController) -> None:
+    before = own_threads("poller")
     controller = make_controller(start=False)
     with ThreadPoolExecutor(8) as pool:
         for start in [pool.submit(controller.start) for _ in range(8)]:
             start.result(10)
-    eventually(lambda: sum(thread.name == "backpressure-poller" for thread in threading.enumerate()) == 1)
+    eventually(lambda: len(own_threads("poller") - before) == 1)
     assert sum(controller._samples.durations.counts) == 1
 
 

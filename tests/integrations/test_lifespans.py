@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import warnings
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from backpressure.integrations import Restartable
 from backpressure.integrations._shared.hook import AsyncHook, Hook
 from backpressure.integrations.web import BackpressureASGI, BackpressureDjango, BackpressureWSGI
 from integrations.frameworks import required
+from support.controller_fixtures import own_threads
 
 for framework in ("django", "fastapi", "httpx"):
     required(framework)
@@ -46,9 +46,10 @@ BACKLOG = {"mail": 0, "full": 5_000}
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_behind() -> Iterator[None]:
+    before = own_threads("poller")
     yield
     gc.collect()
-    assert not [each.name for each in threading.enumerate() if each.name.startswith("backpressure-poller")]
+    assert own_threads("poller") <= before
 
 
 def make() -> AsyncBackpressureController:

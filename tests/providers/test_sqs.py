@@ -41,7 +41,7 @@ from providers.contract.backend import HANGS, Refusal, Scripted, Wrong
 from providers.contract.faults import says
 from providers.contract.suite import Contract
 from support import servers
-from support.controller_fixtures import eventually
+from support.controller_fixtures import eventually, own_threads
 
 if TYPE_CHECKING:
     import io
@@ -78,8 +78,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    before = own_threads("sqs")
     yield
-    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "backpressure-sqs"])
+    eventually(lambda: own_threads("sqs") <= before)
 
 
 @contextlib.contextmanager
@@ -752,9 +753,10 @@ def test_many_queues_are_read_on_few_threads(fake: Fake, queues: int, threads: i
 
     fake.answer = answer
     names = [f"q{number}" for number in range(queues)]
+    before = own_threads("sqs")
     with opened(fake.url, {name: f"{fake.url}/1/{name}" for name in names}, timeout=20) as provider:
         outcomes = provider.get_all_queue_stats()
-        assert [thread for thread in threading.enumerate() if thread.name == "backpressure-sqs"] == []
+        assert own_threads("sqs") <= before
     assert {name: counts(outcomes, name)[0] for name in names} == {name: len(name) for name in names}
     assert list(outcomes) == names
     assert most == len(fake.connections()) == threads
@@ -796,11 +798,12 @@ def test_ctrl_c_ends_the_other_threads() -> None:
             time.sleep(0.002)  # lets the other thread go on
             return {"Attributes": dict.fromkeys(AttributeNames, "1")}
 
+    before = own_threads("sqs")
     provider = SQSStatsProvider({f"q{number}": f"http://sqs/1/q{number}" for number in range(1_000)}, client=Client())
     with pytest.raises(KeyboardInterrupt):
         provider.get_all_queue_stats()
     assert len(asked) < 500
-    assert [thread for thread in threading.enumerate() if thread.name == "backpressure-sqs"] == []
+    assert own_threads("sqs") <= before
 
 
 def test_first_readers_at_once_share_a_client(fake: Fake) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backpressure import AsyncBackpressureController, BackpressureConfig, StatsProvider
     from backpressure._controller.polling.sights import Sight
     from backpressure._engine.border import EngineModule
+    from backpressure.testing import _Wait
 
 
 class MakeController(Protocol):
@@ -39,6 +40,30 @@ def eventually(predicate: Callable[[], object], seconds: float = 10.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail("it did not come true")
         time.sleep(0.001)
+
+
+def own_threads(kind: str = "") -> set[threading.Thread]:
+    """Return the threads that this package has started, or those of one `kind`, such as ``"poller"``.
+
+    A test compares them with those that were there before it: one that failed may have left some.
+    """
+    return {thread for thread in threading.enumerate() if thread.name.startswith(f"backpressure-{kind}")}
+
+
+def overrun(clock: ManualClock, seconds: float) -> None:
+    """Let the deadline of a read pass: called by the provider, whose caller waits `seconds` by `clock`.
+
+    Unlike `advance` it waits for nothing: what comes next may wait for the read.
+    """
+
+    def limits() -> list[_Wait]:
+        return [wait for wait in list(clock._waiting.values()) if wait.is_limit]
+
+    eventually(limits)
+    clock._now_ns += round(seconds * 1e9)
+    for wait in limits():
+        if wait.at_ns <= clock._now_ns:
+            wait.wake()
 
 
 def at_rest(controller: BackpressureController | AsyncBackpressureController, clock: ManualClock, polls: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from backpressure import (
     ThrottleDecision,
 )
 from backpressure.testing import ManualClock
-from support.controller_fixtures import being_read, eventually
+from support.controller_fixtures import being_read, eventually, own_threads
 
 if TYPE_CHECKING:
     from backpressure import StatsUnavailableError
@@ -154,10 +153,6 @@ class Polled(Provider):
 
 
 POLLED = [Polled, InMemoryStatsProvider]
-
-
-def own_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("backpressure-")}
 
 
 @pytest.mark.parametrize("provider", POLLED)
