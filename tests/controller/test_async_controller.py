@@ -205,14 +205,16 @@ class TestFirstSight:
 
         asyncio.run(main())
 
-    def test_a_read_that_hangs_ends_at_the_timeout(self, make: Make) -> None:
+    def test_a_read_that_hangs_ends_at_the_timeout(self, make: Make, clock: ManualClock) -> None:
         async def main() -> None:
             provider = AsyncProvider({})
-            config = BackpressureConfig(polling=PollingConfig(timeout=0.02))
-            async with make(provider, config, clock=None) as controller:
+            async with make(provider) as controller:
                 provider.gate = threading.Event()
-                decision = await controller.suggest_throttle("medium", "new")
-                assert decision.reason is Reason.FALLBACK_CONSERVATIVE
+                asking = asyncio.ensure_future(controller.suggest_throttle("medium", "new"))
+                while not (provider.reads and clock.sleeping() == 3):  # the poller, the read and its caller
+                    await asyncio.sleep(0)
+                await clock.advance_async(3)
+                assert (await asking).reason is Reason.FALLBACK_CONSERVATIVE
                 assert controller.health()["polling_errors"] == {"deadline": 1}
 
         asyncio.run(main())

@@ -127,9 +127,14 @@ class Odd(BaseException):
     pass
 
 
-def test_how_a_read_ends_that_was_cut_short_is_nobodys_concern(engine_name: str, engine_module: EngineModule) -> None:
+def test_how_a_read_ends_that_was_cut_short_is_nobodys_concern(
+    engine_name: str, engine_module: EngineModule, manual: ManualClock
+) -> None:
+    begun: list[str] = []
+
     class Sullen(Bound):
         async def get_queue_stats(self, queue_name: str) -> QueueStats:
+            begun.append(queue_name)
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -140,11 +145,14 @@ def test_how_a_read_ends_that_was_cut_short_is_nobodys_concern(engine_name: str,
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-        config = BackpressureConfig(polling=PollingConfig(timeout=0.01))
         async with AsyncBackpressureController(
-            config, Sullen(), registry=CollectorRegistry(), _engine=engine_name
+            None, Sullen(), clock=manual, registry=CollectorRegistry(), _engine=engine_name
         ) as controller:
-            assert (await controller.suggest_throttle("low", "jobs")).reason is Reason.FALLBACK_CONSERVATIVE
+            asking = asyncio.ensure_future(controller.suggest_throttle("low", "jobs"))
+            while not begun:
+                await asyncio.sleep(0)
+            await manual.advance_async(3)
+            assert (await asking).reason is Reason.FALLBACK_CONSERVATIVE
             assert controller.health()["provider"] == "deadline"
         gc.collect()
 

@@ -23,20 +23,22 @@ from backpressure import (
 from backpressure._controller.polling.deadline import Reader
 from backpressure._model.clock import SystemClock
 from backpressure._runtime.reading import owner
-from support.controller_fixtures import eventually
+from support.controller_fixtures import eventually, overrun
 
 if TYPE_CHECKING:
     import redis
 
+    from backpressure.testing import ManualClock
     from support.controller_fixtures import MakeController
 
 QUICK = BackpressureConfig(polling=PollingConfig(interval=60, timeout=0.05, max_backoff=60, cache_ttl=100, jitter=0))
 
 
 class SomeHang:
-    """A provider without `get_many`; reads of `hanging` do not end before `release`."""
+    """A provider without `get_many`; reads of `hanging` overrun, and do not end before `release`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
         self.hanging: set[str] = set()
         self.release = threading.Event()
         self.reads: list[str] = []
@@ -47,14 +49,15 @@ class SomeHang:
     def get_queue_stats(self, queue_name: str) -> QueueStats:
         self.reads.append(queue_name)
         if queue_name in self.hanging:
+            overrun(self.clock, QUICK.polling.timeout)
             self.release.wait(30)
         return QueueStats(queue_name, len(self.reads))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_queues_that_hang(make_controller: MakeController, number: int) -> None:
-    provider = SomeHang()
-    controller = make_controller(provider, QUICK, clock=SystemClock())
+def test_queues_that_hang(make_controller: MakeController, clock: ManualClock, number: int) -> None:
+    provider = SomeHang(clock)
+    controller = make_controller(provider, QUICK)
     bad, sound = [f"bad-{each}" for each in range(number)], ["a", "z"]
     for name in ("a", *bad, "z"):
         controller.suggest_throttle("low", name)
@@ -73,9 +76,9 @@ def test_queues_that_hang(make_controller: MakeController, number: int) -> None:
     eventually(lambda: poller.poll() and set(bad) <= set(provider.reads))
 
 
-def test_a_poll_that_one_queue_cut_short_goes_on_at_once(make_controller: MakeController) -> None:
-    provider = SomeHang()
-    controller = make_controller(provider, QUICK, clock=SystemClock())
+def test_a_poll_that_one_queue_cut_short_goes_on_at_once(make_controller: MakeController, clock: ManualClock) -> None:
+    provider = SomeHang(clock)
+    controller = make_controller(provider, QUICK)
     for name in ("bad", "sound"):
         controller.suggest_throttle("low", name)
     polls = sum(controller._poller.samples.durations.counts)

@@ -23,10 +23,11 @@ from backpressure import (
     Reason,
     StatsUnavailableError,
 )
+from backpressure._controller.polling import deadline
 from backpressure._controller.polling.deadline import Reader
 from backpressure._model.clock import SystemClock
 from backpressure.testing import ManualClock
-from support.controller_fixtures import at_rest, being_read, eventually
+from support.controller_fixtures import at_rest, being_read, eventually, overrun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -144,7 +145,10 @@ class TestSamples:
         assert asked == [["a", "b"]]
         assert backlog(controller, "b") == 2
 
-    def test_absent_queues_take_turns_where_it_cannot(self, make_controller: MakeController) -> None:
+    def test_absent_queues_take_turns_where_it_cannot(
+        self, make_controller: MakeController, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deadline, "_GRACE", 10)  # what is interrupted ends in time
         asked: list[str] = []
         stuck = threading.Event()
 
@@ -156,6 +160,7 @@ class TestSamples:
 
             def get_queue_stats(self, queue_name: str) -> QueueStats:
                 if len(asked) >= self.limit:
+                    overrun(clock, 3)
                     stuck.wait(30)
                     raise StatsUnavailableError("late")
                 asked.append(queue_name)
@@ -165,8 +170,7 @@ class TestSamples:
                 stuck.set()
 
         provider = Provider()
-        config = BackpressureConfig(polling=PollingConfig(timeout=0.05))
-        controller = make_controller(provider, config, clock=SystemClock())
+        controller = make_controller(provider)
         for name in "abc":
             controller.suggest_throttle("low", name)
         asked.clear()
@@ -298,7 +302,9 @@ class TestReader:
         assert results == [0] * 8
 
 
-def test_a_queue_whose_read_hangs_is_passed_over_until_that_has_ended(make_controller: MakeController) -> None:
+def test_a_queue_whose_read_hangs_is_passed_over_until_that_has_ended(
+    make_controller: MakeController, clock: ManualClock
+) -> None:
     release, reads = threading.Event(), list[str]()
 
     class OneHangs:
@@ -307,12 +313,13 @@ def test_a_queue_whose_read_hangs_is_passed_over_until_that_has_ended(make_contr
 
         def get_queue_stats(self, queue_name: str) -> QueueStats:
             reads.append(queue_name)
-            if queue_name == "hangs":
+            if queue_name == "hangs" and not release.is_set():
+                overrun(clock, 3)
                 release.wait(30)
             return QueueStats(queue_name, len(reads))
 
-    polling = PollingConfig(interval=60, timeout=0.05, max_backoff=60, cache_ttl=100, jitter=0)
-    controller = make_controller(OneHangs(), BackpressureConfig(polling=polling), clock=SystemClock())
+    polling = PollingConfig(interval=60, cache_ttl=100, jitter=0)
+    controller = make_controller(OneHangs(), BackpressureConfig(polling=polling))
     release.set()
     for name in ("one", "hangs", "two"):
         controller.suggest_throttle("low", name)
