@@ -18,7 +18,7 @@ import backpressure as bp
 from backpressure._model.clock import SystemClock
 if {where!r} == "made":
     freezer.start()
-config = bp.BackpressureConfig(polling=bp.PollingConfig(interval=0.05, jitter=0, timeout=0.05, cache_ttl=0.2))
+config = bp.BackpressureConfig(polling=bp.PollingConfig(interval=0.3, jitter=0, timeout=0.3, cache_ttl=0.6))
 provider = bp.InMemoryStatsProvider({{"q": 700}})
 controller = bp.BackpressureController(config, provider)
 controller.start()
@@ -49,7 +49,7 @@ assert 59 < stats["time_until_recovery"] <= 60.01, stats
 assert controller.health()["last_poll_seconds"] >= 0
 print(controller.suggest_throttle("medium", "q").timestamp.year, controller.health()["polling_errors"])
 freezer.stop()
-rest(0.3)
+rest(0.7)
 until(("backlog_green", 5))
 assert controller.health()["poller_alive"] and not controller.health()["polling_errors"]
 controller.stop()

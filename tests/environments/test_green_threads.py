@@ -22,7 +22,7 @@ else:
 import threading
 import backpressure as bp
 
-config = bp.BackpressureConfig(polling=bp.PollingConfig(interval=0.2, jitter=0, timeout=0.2))
+config = bp.BackpressureConfig(polling=bp.PollingConfig(interval=0.5, jitter=0, timeout=0.5))
 provider = bp.InMemoryStatsProvider({{"q": 400}})
 ticks, done = [], []
 
