@@ -18,7 +18,7 @@ from backpressure import AsyncBackpressureController, BackpressureConfig, Backpr
 PACKAGE = Path(backpressure.__file__).parent
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if "demo" not in path.parts]  # that is a program of its own
 REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="nobody's")
-CONFIG = BackpressureConfig().evolve({"polling.interval": 0.05, "polling.jitter": 0, "polling.timeout": 0.05})
+CONFIG = BackpressureConfig().evolve({"polling.interval": 0.3, "polling.jitter": 0, "polling.timeout": 0.3})
 STARTERS = {
     *("Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "start_new_thread"),
     *("create_task", "ensure_future", "to_thread", "run_in_executor", "run_coroutine_threadsafe"),
