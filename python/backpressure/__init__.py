@@ -30,6 +30,7 @@ from backpressure._model.errors import (
     InvalidPriorityError,
     InvalidQueueError,
     JobShedError,
+    RecordingError,
     StatsUnavailableError,
     ThrottledError,
     is_circuit_open_error,
@@ -44,6 +45,8 @@ from backpressure.providers.memory import InMemoryStatsProvider
 
 if TYPE_CHECKING:
     from backpressure._controller.asynchronous import AsyncBackpressureController
+    from backpressure._recording.recorder import Recorder
+    from backpressure._recording.recording import Recording
     from backpressure._telemetry.metrics import MetricsCollector
     from backpressure.providers.redis.async_provider import AsyncRedisStatsProvider
     from backpressure.providers.redis.provider import RedisStatsProvider
@@ -90,6 +93,9 @@ __all__ = [
     "QueueConfig",
     "QueueStats",
     "Reason",
+    "Recorder",
+    "Recording",
+    "RecordingError",
     "RecoveryStrategy",
     "RedisStatsProvider",
     "StateChange",
@@ -111,6 +117,8 @@ _LAZY = {
     "AsyncBackpressureController": "backpressure._controller.asynchronous",
     "AsyncRedisStatsProvider": "backpressure.providers.redis.async_provider",
     "RedisStatsProvider": "backpressure.providers.redis.provider",
+    "Recorder": "backpressure._recording.recorder",
+    "Recording": "backpressure._recording.recording",
 }
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import AsyncStatsProvider, StatsProvider
     from backpressure._model.tenant import Place
+    from backpressure._recording.recorder import Recorder
 
 __all__ = ["AsyncBackpressureController"]
 
@@ -63,6 +64,7 @@ class AsyncBackpressureController(ControllerBase):
         logger: default ``logging.getLogger("backpressure")``.
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
+        recorder: writes down what is read and decided; see `Recorder`.
 
     A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
     permit, no count, and a read that others share goes on for them. Usable from several loops in several threads.
@@ -92,9 +94,10 @@ class AsyncBackpressureController(ControllerBase):
         logger: logging.Logger | None = None,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
+        recorder: Recorder | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncAdmission)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, recorder, AsyncHost, AsyncAdmission)
         self._host: AsyncHost
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
@@ -164,7 +167,7 @@ class AsyncBackpressureController(ControllerBase):
         """
         require_asyncio()
         self._set_stopped()
-        await on_thread(self._poller.stop())
+        await on_thread(self._ending(self._poller.stop()))
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -44,11 +44,13 @@ if TYPE_CHECKING:
     from backpressure._controller.callbacks import ControllerHost
     from backpressure._controller.polling.sights import Landing, Sights
     from backpressure._controller.polling.thread import Poller
+    from backpressure._controller.recorded import Recorded
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
     from backpressure._model.config.circuit import CircuitConfig
     from backpressure._model.config.polling import PollingConfig
     from backpressure._model.vocabulary import Priority
+    from backpressure._recording.recorder import Recorder
     from backpressure._telemetry.events import StateChange
     from backpressure._telemetry.metrics import MetricsCollector
 
@@ -70,6 +72,7 @@ class ControllerBase(Uncopied):
         registry: CollectorRegistry | None,
         clock: Clock | None,
         engine: str | None,
+        recorder: Recorder | None,
         make_host: type[ControllerHost],
         make_admission: type[Admission] = Admission,
     ) -> None:
@@ -140,6 +143,7 @@ class ControllerBase(Uncopied):
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
+        self._recorded = self._recorded_by(recorder, settings)
         self._caution()
         recovery = self._config.recovery
         if recovery.manual_override:
@@ -161,6 +165,21 @@ class ControllerBase(Uncopied):
         """Log what nobody means: a lower priority that is better off than a higher one, an age that cannot be held."""
         for sentence in (*inversions(self._config), *doubts(self._config)):
             self._announcer.caution(sentence)
+
+    def _recorded_by(self, recorder: object, settings: EngineSettings) -> Recorded | None:
+        """Return what hands over to a recorder; raises where nothing is polled."""
+        if recorder is None:
+            return None
+        from backpressure._controller.recorded import Recorded  # noqa: PLC0415 - loads SQLite
+        from backpressure._recording.recorder import Recorder  # noqa: PLC0415
+
+        if not isinstance(recorder, Recorder):
+            problem = f"recorder is a {type(recorder).__name__}: give a Recorder"
+            raise ConfigurationError(problem, field="recorder", value=recorder)
+        if not settings.polling:
+            problem = "a recorder needs a provider that is polled in the background: see polling.enabled"
+            raise ConfigurationError(problem, field="recorder", value=recorder)
+        return Recorded(recorder, self._engine, self._samples, self._announcer, self._clock, lambda: self._config)
 
     def _memory_cautions(self) -> list[tuple[int, str]]:
         """Return what the provider found out about limits of memory, where any queue's jobs depend on that."""
@@ -214,7 +233,7 @@ class ControllerBase(Uncopied):
             # Imports prometheus-client, which chooses then and there how it stores values.
             self._metrics = MetricsCollector(self._registry)
             self._metrics.add(self._health)
-            self._samples.after_poll = self._flush
+            self._samples.after_poll = self._after_poll
 
     def __del__(self) -> None:
         """End what a controller that nobody holds any more has left running, and say that it was not stopped.
@@ -248,7 +267,22 @@ class ControllerBase(Uncopied):
     def _rest(self) -> None:
         """Poll no more until it is started again, as between two lifespans of an application."""
         self._flush()
-        self._poller.retire()()
+        self._ending(self._poller.retire())()
+
+    def _ending(self, wait: Callable[[], object]) -> Callable[[], None]:
+        """Return what waits for the poller's end, by `wait`, and then for what it leaves to be written."""
+
+        def end() -> None:
+            wait()
+            if self._recorded is not None:
+                self._recorded.finish()
+
+        return end
+
+    def _after_poll(self) -> None:
+        self._flush()
+        if self._recorded is not None:
+            self._recorded.poll()
 
     def _set_stopped(self) -> None:
         self._end()

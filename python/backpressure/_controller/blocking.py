@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import StatsProvider
     from backpressure._model.tenant import Place
+    from backpressure._recording.recorder import Recorder
 
 __all__ = ["BackpressureController"]
 
@@ -59,6 +60,7 @@ class BackpressureController(ControllerBase):
         logger: default ``logging.getLogger("backpressure")``.
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
+        recorder: writes down what is read and decided; see `Recorder`.
 
     Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
     All methods are thread-safe. After a fork the child goes on with its parent's circuits, and starts a poller of its
@@ -84,9 +86,10 @@ class BackpressureController(ControllerBase):
         logger: logging.Logger | None = None,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
+        recorder: Recorder | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, recorder, BlockingHost)
         self._host: BlockingHost
         # The engine's own methods, without a Python frame of ours. A subclass that overrides one keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
@@ -128,7 +131,7 @@ class BackpressureController(ControllerBase):
     def stop(self) -> None:
         """Stop deciding; sleepers raise `ControllerStoppedError`. Returns within 1 s. Idempotent."""
         self._set_stopped()
-        self._poller.stop()()
+        self._ending(self._poller.stop())()
 
     def __enter__(self) -> Self:
         self.start()

@@ -23,6 +23,7 @@ __all__ = [
     "InvalidPriorityError",
     "InvalidQueueError",
     "JobShedError",
+    "RecordingError",
     "StatsUnavailableError",
     "ThrottledError",
     "is_circuit_open_error",
@@ -192,6 +193,17 @@ class ConfigurationError(BackpressureError, ValueError):
         self.field = field
         self.value = value
         self.faults = faults
+
+
+class RecordingError(BackpressureError):
+    """A recording cannot be read or written: it is damaged, no recording, or another process writes to it.
+
+    Example:
+        >>> Recording("nowhere.bpr").queues()
+        Traceback (most recent call last):
+            ...
+        backpressure.RecordingError: recording nowhere.bpr does not exist: make one with backpressure record
+    """
 
 
 class InvalidPriorityError(BackpressureError, ValueError):

@@ -1,0 +1,1 @@
+"""Recordings: what queues were like over days, in one file, for replays and recommendations."""
