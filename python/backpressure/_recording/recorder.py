@@ -89,6 +89,8 @@ class Recorder:
         self._now_ms = 0
         #: Rows that were gathered in this process.
         self.gathered = 0
+        #: Those of them that are in the file.
+        self.written = 0
         #: Writes that failed in this process.
         self.failures = 0
 
@@ -156,6 +158,7 @@ class Recorder:
         try:
             self._book.write(rows, policies, now_ms, self._keep_ms, release=release)
             self._now_ms = 0 if release else now_ms
+            self.written += sum(map(len, rows.values()))
         except BaseException:
             self._put_back(rows)
             raise

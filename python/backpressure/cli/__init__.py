@@ -47,7 +47,7 @@ def application() -> typer.Typer:
     with extra("cli", *_EXTRA, what="the backpressure command"):
         import typer  # noqa: PLC0415 - the extra may be missing
 
-        from backpressure.cli import check, explain  # noqa: PLC0415 - likewise
+        from backpressure.cli import check, explain, record  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
@@ -65,7 +65,14 @@ def application() -> typer.Typer:
         Exit codes: 0 good, 1 a finding, 2 wrong usage. NO_COLOR=1 does without colours.
         """
 
-    for module, command in ((check, check.check), (explain, explain.explain), (top, top.top), (demo, demo.demo)):
+    commands = (
+        (check, check.check),
+        (explain, explain.explain),
+        (top, top.top),
+        (record, record.record),
+        (demo, demo.demo),
+    )
+    for module, command in commands:
         examples = textwrap.indent(module.EXAMPLES, "  ")
         app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
     return app
