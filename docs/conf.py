@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
     # Opaque to users, or spelled out in the text.
     (
         "py:class",
-        r"(backpressure\.[\w.]+\.)?(Answer|AnyTenant|Client|AsyncClient|Given|Headers|Key|Kind|Layout|MaxWait|MetricsSource|Outcome|SeveralProviders|Status|Ticket|\w+Rule)",
+        r"(backpressure\.[\w.]+\.)?(Answer|AnyTenant|Client|AsyncClient|Ended|Given|Headers|Key|Kind|Layout|MaxWait|MetricsSource|Outcome|Row|SeveralProviders|Status|Ticket|\w+Rule)",
     ),
 ]
 

@@ -26,6 +26,12 @@ class Recording:
     Args:
         path: of the file.
 
+    Example:
+        >>> Recording("nowhere.bpr").queues()
+        Traceback (most recent call last):
+            ...
+        backpressure.RecordingError: recording nowhere.bpr does not exist: make one with backpressure record
+
     Raises:
         RecordingError: by every method: the file is missing, damaged, or no recording.
     """
