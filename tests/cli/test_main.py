@@ -21,9 +21,9 @@ COMMANDS = ("check", "explain", "top", "record", "demo")
 COLOUR = re.compile(r"\x1b\[[\d;]*3\d")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "import prometheus"])
 def test_help_has_examples_that_parse(run: Run, command: str) -> None:
-    result = run(command, "--help")
+    result = run(*command.split(), "--help")
 
     assert result.exit_code == 0
     _, _, examples = result.stdout.partition("Examples:\n")
@@ -45,7 +45,7 @@ def test_help_shows_no_environment(run: Run) -> None:
 
 def test_root_help_names_commands_and_exit_codes(run: Run) -> None:
     said = run("--help").stdout
-    assert all(re.search(rf"^  {command} ", said, re.MULTILINE) for command in COMMANDS)
+    assert all(re.search(rf"^  {command} ", said, re.MULTILINE) for command in (*COMMANDS, "import"))
     assert "..." not in said.partition("Commands:")[2], "no summary is cut short"
     assert "0 good, 1 a finding, 2 wrong usage" in " ".join(said.split())
 
@@ -107,7 +107,7 @@ def test_show_completion_prints_a_script() -> None:
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("backpressure ", set(COMMANDS)),
+        ("backpressure ", {*COMMANDS, "import"}),
         ("backpressure ex", {"explain"}),
         ("backpressure explain --circuit ", {"closed", "open", "half-open"}),
         ("backpressure top --on", {"--once"}),

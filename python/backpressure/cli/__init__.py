@@ -47,7 +47,7 @@ def application() -> typer.Typer:
     with extra("cli", *_EXTRA, what="the backpressure command"):
         import typer  # noqa: PLC0415 - the extra may be missing
 
-        from backpressure.cli import check, explain, record  # noqa: PLC0415 - likewise
+        from backpressure.cli import check, explain, importing, record  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
@@ -75,6 +75,11 @@ def application() -> typer.Typer:
     for module, command in commands:
         examples = textwrap.indent(module.EXAMPLES, "  ")
         app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
+    imports = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make a recording from what others have.")
+    examples = textwrap.indent(importing.EXAMPLES, "  ")
+    imports.command(epilog=f"\b\nExamples:\n{examples}")(importing.prometheus)
+    imports.callback()(lambda: None)  # else the one command would be the group itself
+    app.add_typer(imports, name="import")
     return app
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Link",
     "PrometheusError",
     "QueryError",
+    "Range",
     "Series",
     "Server",
     "headers_from",
@@ -67,6 +68,14 @@ class Series:
     value: float
 
 
+@attrs.frozen
+class Range:
+    """Numbers of one series over time: Unix seconds of the server's clock, and values."""
+
+    labels: Mapping[str, str]
+    values: list[tuple[float, float]]
+
+
 def _refuse(reason: str) -> NoReturn:
     # The value may hold a password, so it is in no message.
     raise ConfigurationError(f"url {reason} (value withheld)", field="url")
@@ -80,6 +89,7 @@ class Server:
     host: str
     port: int
     path: str = attrs.field(repr=False)  # its query may hold a token
+    range_path: str = attrs.field(repr=False)
     context: ssl.SSLContext | None = attrs.field(repr=False)
     timeout: float
     headers: Headers = attrs.field(repr=False)
@@ -121,12 +131,14 @@ class Server:
         headers = {}
         if parts.auth is not None:
             headers["authorization"] = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+        parameters = f"?{parts.query}" if parts.query else ""
         values = [parameter.partition("=")[2] for parameter in (parts.query or "").split("&")]
         return cls(
             shown=f"{parts.scheme}://{parts.netloc}{prefix}",
             host=parts.host.strip("[]"),
             port=parts.port or (443 if tls else 80),
-            path=f"{prefix}/api/v1/query" + (f"?{parts.query}" if parts.query else ""),
+            path=f"{prefix}/api/v1/query{parameters}",
+            range_path=f"{prefix}/api/v1/query_range{parameters}",
             # One for all connections, because it takes a while to read the certificate authorities.
             context=(context or ssl.create_default_context()) if tls else None,
             timeout=timeout,
@@ -221,9 +233,26 @@ class Link:
             PrometheusError: the server cannot answer now, or is not of this kind.
         """
         form = {"query": text, **self._limits, **({} if at is None else {"time": repr(at)})}
+        data, _ = self._ask(self._server.path, form, headers)
+        return _series(data)
+
+    def query_range(
+        self, text: str, headers: Headers, begin: float, end: float, step: float
+    ) -> tuple[list[Range], list[str]]:
+        """Return the values of an expression at each step from one Unix second to another, both counted, and warnings.
+
+        Raises:
+            QueryError: the server does not answer this query, or a series has no numbers.
+            PrometheusError: the server cannot answer now, or is not of this kind.
+        """
+        form = {"query": text, **self._limits, "start": repr(begin), "end": repr(end), "step": repr(step)}
+        data, warnings = self._ask(self._server.range_path, form, headers)
+        return _ranges(data), warnings
+
+    def _ask(self, path: str, form: Mapping[str, str], headers: Headers) -> tuple[Any, list[str]]:
         self._connection.request(
             "POST",
-            self._server.path,
+            path,
             body=urlencode(form),
             headers={**headers, "content-type": "application/x-www-form-urlencoded"},
             preload_content=False,
@@ -246,7 +275,8 @@ class Link:
         if isinstance(document, dict) and document.get("status") == "error":
             raise _refusal(status, str(document.get("errorType")), str(document.get("error")))
         if status == 200 and isinstance(document, dict) and document.get("status") == "success":
-            return _series(document.get("data"))
+            warnings = document.get("warnings")
+            return document.get("data"), [str(it) for it in warnings] if isinstance(warnings, list) else []
         what = f"HTTP {status} {response.reason or ''}".strip()
         if response.headers.get("content-type", "").startswith("text/plain"):
             what += f": {body[:500].decode(errors='replace')}"
@@ -281,6 +311,19 @@ def _series(data: Any) -> list[Series]:
         elif kind != "vector":
             raise QueryError(f"it gives a {kind}: give one that gives a number a series, without [a range]", "provider")
         return list(_numbers(result))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        malformed = PrometheusError("the answer is not one of Prometheus", "protocol")
+    raise malformed
+
+
+def _ranges(data: Any) -> list[Range]:
+    try:
+        if data["resultType"] != "matrix":
+            raise QueryError(f"it gives a {data['resultType']}: give one that gives a number a series", "provider")
+        return [
+            Range(dict(item["metric"]), [(float(at), float(value)) for at, value in item.get("values", ())])
+            for item in data["result"]
+        ]
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         malformed = PrometheusError("the answer is not one of Prometheus", "protocol")
     raise malformed

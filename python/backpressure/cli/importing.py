@@ -1,0 +1,211 @@
+"""`backpressure import prometheus`: a recording of days that are over, from what a Prometheus has of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import time
+from pathlib import Path  # noqa: TC003 - typer reads annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from backpressure._model.arguments import masked, validate_queue_name
+from backpressure._model.errors import ConfigurationError, InvalidQueueError, RecordingError
+from backpressure._recording.book import Book
+from backpressure._recording.row import Row
+from backpressure._runtime.extras import extra
+from backpressure.cli._endings import Finding, Refusal, ending, terminable
+from backpressure.cli._format import new_console
+from backpressure.cli._masking import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backpressure.providers.prometheus.history import History
+
+__all__ = ["EXAMPLES", "prometheus"]
+
+EXAMPLES = """\
+backpressure import prometheus --url http://localhost:9090 --query celery_queue_length --by queue_name --out week.bpr
+backpressure import prometheus --url http://localhost:9090 --query 'sum by (queue) (rq_jobs)' --out week.bpr
+backpressure import prometheus --url http://localhost:9090 --query depth --since 2d --step 30s --out two.bpr
+"""
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_FOR_EVER_MS = 100 * 366 * 86_400_000
+_MOST_ROWS = 10_000_000
+
+
+def prometheus(
+    *,
+    url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="PROMETHEUS_URL",
+            help="The server, or one that answers like it. A password is better given by the variable.",
+        ),
+    ],
+    query: Annotated[str, typer.Option(metavar="PROMQL", help="Gives the waiting jobs, a series for each queue.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recording, which must not exist.")],
+    by: Annotated[str, typer.Option(metavar="LABEL", help="The label that holds a queue's name.")] = "queue",
+    oldest_age: Annotated[
+        str | None, typer.Option(metavar="PROMQL", help="Gives the seconds since the oldest job was enqueued.")
+    ] = None,
+    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 12h, 7d, 2w.")] = "7d",
+    step: Annotated[
+        str, typer.Option(metavar="TIME", help="Between two numbers; best the interval of the scrapes.")
+    ] = "15s",
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, metavar="S", help="Seconds for one answer.")] = 30.0,
+    token: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds a bearer token.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Make a recording from what a Prometheus has stored.
+
+    What it has no number for is a gap: samples are looked for two steps back. Times are those of its clock. Exits with
+    0 when rows were written, 1 when the server does not answer, or has nothing, 2 for wrong usage. What ends early
+    leaves no file.
+    """
+    with ending("import prometheus"):
+        back, gap = _seconds(since, "--since"), _seconds(step, "--step")
+        if out.exists():
+            raise Refusal(f"{out} exists: give a new file, so that nothing is recorded twice")
+        if back < gap or back / gap > _MOST_ROWS:
+            raise Refusal(f"--since {since} is {back / gap:,.0f} steps of {step}: give from 1 to {_MOST_ROWS:,}")
+        with extra("http", "urllib3", what="backpressure import prometheus"):
+            from backpressure.providers.prometheus.api import PrometheusError  # noqa: PLC0415 - needs the extra
+            from backpressure.providers.prometheus.history import History  # noqa: PLC0415 - likewise
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 - likewise
+
+        try:
+            history = History(url, step=gap, timeout=timeout, headers=_headers(token))
+        except ConfigurationError as error:
+            raise Refusal(str(error)) from None
+        end = time.time() // gap * gap
+        copied = _Copy(Book(out), by)
+        try:
+            with contextlib.closing(history), terminable(), _whole(out), _bar(as_json=as_json) as move:
+                copied.run(history, query, oldest_age, end - back, end, move)
+        except PrometheusError as error:
+            of_ours = error.label == "invalid_sample"
+            raise Finding(str(error) if of_ours else f"{history.shown} does not answer: {error}") from None
+        except (HTTPError, OSError) as error:
+            raise Finding(f"{history.shown} cannot be read: {type(error).__name__}") from None
+        except RecordingError as error:
+            raise Finding(str(error)) from None
+        if not copied.rows:
+            raise Finding(f"{history.shown} has no number for this query from the last {since}")
+        _sum_up(copied, out, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _whole(out: Path) -> Iterator[None]:
+    """Leave a whole file or none."""
+    try:
+        yield
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
+
+
+class _Copy:
+    """Puts the numbers of a server into a file."""
+
+    def __init__(self, book: Book, label: str) -> None:
+        self._book = book
+        self._label = label
+        self.rows = 0
+        self.queues: set[str] = set()
+        self.left_out: set[str] = set()
+        self.warnings: dict[str, None] = {}
+
+    def run(
+        self,
+        history: History,
+        query: str,
+        oldest_age: str | None,
+        begin: float,
+        end: float,
+        move: Callable[[float], object],
+    ) -> None:
+        for window in history.windows(query, self._label, begin, end):
+            ages: dict[str, dict[float, float]] = {}
+            if oldest_age is not None:
+                for part in history.windows(oldest_age, self._label, window.begin, window.end):
+                    for name, values in part.values.items():
+                        ages.setdefault(name, {}).update(values)
+            rows = {}
+            for name, values in window.values.items():
+                if values and self._takes(name):
+                    rows[name] = [_row(at, value, ages.get(name, {}).get(at)) for at, value in values]
+            if rows:
+                self._book.write(rows, {}, round(1_000 * window.end), _FOR_EVER_MS, release=True)
+            self.rows += sum(map(len, rows.values()))
+            self.queues |= rows.keys()
+            self.warnings.update(dict.fromkeys(window.warnings))
+            move((window.end - begin) / (end - begin))
+
+    def _takes(self, name: str) -> bool:
+        try:
+            validate_queue_name(name)
+        except InvalidQueueError:
+            self.left_out.add(name)
+            return False
+        return True
+
+
+def _row(at: float, value: float, age: float | None) -> Row:
+    return Row(round(1_000 * at), math.ceil(value), None if age is None else round(1_000 * age))
+
+
+def _seconds(text: str, option: str) -> float:
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text.strip())
+    if found is None or not float(found[1]):
+        raise Refusal(f"{option} is {text!r}: give a time such as 15s, 12h, 7d or 2w")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _headers(variable: str | None) -> dict[str, str]:
+    if variable is None:
+        return {}
+    token = os.environ.get(variable)
+    if not token:
+        raise Refusal(f"--token names the variable {variable}, which is not set")
+    return {"authorization": f"Bearer {token}"}
+
+
+@contextlib.contextmanager
+def _bar(*, as_json: bool) -> Iterator[Callable[[float], object]]:
+    """Give what moves a bar, from 0 to 1; there is none without a terminal."""
+    console = new_console(stderr=True)
+    percent = TextColumn("{task.percentage:3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
+    shown = not as_json and console.is_terminal
+    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
+        task = progress.add_task("reading", total=1.0)
+        yield lambda part: progress.update(task, completed=part)
+
+
+def _sum_up(copied: _Copy, out: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "recording": str(out),
+                "queues": sorted(copied.queues),
+                "rows": copied.rows,
+                "left_out": sorted(copied.left_out),
+                "warnings": list(copied.warnings),
+            }
+        )
+        return
+    for warning in copied.warnings:
+        print(masked(f"warning: {warning}"))
+    if copied.left_out:
+        print(masked(f"left out, for they cannot name queues: {', '.join(sorted(copied.left_out)[:10])}"))
+    print(masked(f"recorded {copied.rows:,} rows of {len(copied.queues)} queues in {out}"))
