@@ -18,7 +18,7 @@ LEVELS = (
     ("_controller",),
     ("_telemetry",),
     ("providers", "_engine"),
-    ("_age",),
+    ("_age", "_fleet"),
     ("_runtime",),
     ("_model",),
 )
