@@ -16,6 +16,7 @@ from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutc
 from backpressure._model.clock import Clock
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
 from backpressure._model.config.root import BackpressureConfig, QueueConfig
@@ -78,6 +79,7 @@ __all__ = [
     "ControllerStoppedError",
     "CurveConfig",
     "FallbackMode",
+    "FleetConfig",
     "Gate",
     "InMemoryStatsProvider",
     "InvalidPriorityError",

@@ -29,7 +29,7 @@ def test_what_is_written_is_read(switch: Switch, key: bytes | None) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"v": 2}, {"v": True}, {"do": "off"}, {"do": ["on"]}, {"until_ms": -1}, {"until_ms": 1e300}),
+        *({"v": 2}, {"v": True}, {"do": "open"}, {"do": ["on"]}, {"until_ms": -1}, {"until_ms": 1e300}),
         *({"until_ms": "5"}, {"by": ""}, {"by": "a\x1b[2J"}, {"reason": "x" * 501}, {"reason": "a\u202eb"}),
         *({"n": None}, {"n": 2**53}),
     ],

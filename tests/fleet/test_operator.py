@@ -153,11 +153,12 @@ def test_every_switch_ends_within_a_day(client: redis.Redis, for_: Any) -> None:
 @pytest.mark.parametrize("reason", ["", "  ", "a\nb", "x" * 501, None, "a\x1b[0m"])
 def test_a_reason_is_demanded(client: redis.Redis, reason: Any) -> None:
     operator = Operator(client, "shop")
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: operator.override(True, reason=reason),
         lambda: operator.emergency(False, reason=reason),
         lambda: operator.circuit("mail", "open", reason=reason),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(ConfigurationError, match="reason is"):
             write()
     assert operator.audit() == []
@@ -177,7 +178,8 @@ def test_names_and_actions_are_checked(client: redis.Redis) -> None:
 
 
 def test_a_cluster_keeps_all_on_one_node(redis_cluster: servers.Cluster) -> None:
-    with redis.RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port) as client:
+    cluster: Any = redis.RedisCluster(host=servers.HOST, port=redis_cluster.nodes[0].port)
+    with cluster as client:
         operator = Operator(client, "shop", by="ana")
         made = operator.circuit("mail", "open", reason="bank")
         assert operator.switches() == [made]

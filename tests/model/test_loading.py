@@ -191,7 +191,7 @@ def test_every_rule_is_tried() -> None:
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
         for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
-    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age")}
+    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age", "fleet")}
     assert ruled - between_sections
     assert ruled - between_sections <= tried
 

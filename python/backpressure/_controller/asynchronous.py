@@ -112,6 +112,7 @@ class AsyncBackpressureController(ControllerBase):
             self._end_reads,
             self._rest_reads,
             budgets=self._budgets,
+            fleet=self._fleet,
         )
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,6 +17,7 @@ from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
 from backpressure._controller.sparing import Sparing
+from backpressure._controller.switches import Switches
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.laws.order import inversions
 from backpressure._engine.settings import EngineSettings
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.callbacks import ControllerHost
+    from backpressure._controller.fleet.fleet import Fleet
     from backpressure._controller.polling.sights import Landing, Sights
     from backpressure._controller.polling.thread import Poller
+    from backpressure._controller.switches import SwitchKind
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
     from backpressure._model.config.circuit import CircuitConfig
@@ -125,8 +129,10 @@ class ControllerBase(Uncopied):
             most=lambda: self._config.max_queues,
             cautions=self._memory_cautions,
         )
+        self._switches = Switches(self._engine, self._clock)
+        self._fleet = self._make_fleet(settings)
         self._poller, sights = self._make_poller()
-        self._host.bind(self._engine, self._admission, self._poller, sights)
+        self._host.bind(self._engine, self._admission, self._poller, sights, self._switches)
         self._health = Health(
             self._engine,
             self._samples,
@@ -136,6 +142,7 @@ class ControllerBase(Uncopied):
             self._sparing,
             self._clock,
             lambda: self._config,
+            self._fleet,
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
@@ -166,6 +173,31 @@ class ControllerBase(Uncopied):
         told = getattr(self._provider, "memory_cautions", None)
         ages = (self._config.age, *(own.age for own in self._config.queues.values() if own.age is not None))
         return told() if told is not None and any(age.memory is not None for age in ages) else []
+
+    def _make_fleet(self, settings: EngineSettings) -> Fleet | None:
+        """Return what makes this process a member of its fleet; ``None`` if it belongs to none."""
+        if self._config.fleet.name is None:
+            return None
+        if not settings.polling:
+            raise ConfigurationError(
+                "fleet.name needs a provider that is read in the background, and the one that was given is read on its "
+                "callers' event loops: give a URL in the place of a client",
+                field="fleet.name",
+            )
+        from backpressure._controller.fleet.fleet import Fleet  # noqa: PLC0415 - most belong to none
+
+        return Fleet(
+            self._config,
+            self._provider,
+            self._clock,
+            self._announcer,
+            self._engine,
+            self._engine_name,
+            self._switches,
+            self._samples,
+            current=lambda: self._config,
+            release=self._sleeper.wake,
+        )
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""
@@ -253,6 +285,8 @@ class ControllerBase(Uncopied):
         self._end()
         self._sleeper.stop()
         self._budgets.close()
+        if self._fleet is not None:
+            self._fleet.close()
         self._host.sights.release()
         if self._metrics is not None:
             self._metrics.remove(self._health)
@@ -387,15 +421,16 @@ class ControllerBase(Uncopied):
             <Reason.MANUAL_OVERRIDE: 'manual_override'>
         """
         _check_switch("enabled", enabled)
-        until_ns = None
+        until_ns: float | None = math.inf if enabled else None
         if for_ is not None and enabled:
             until_ns = self._clock.monotonic_ns() + nanoseconds(check_seconds(for_, "for_"))
         old = self._engine.override()
-        self._engine.set_override(enabled, until_ns)
+        self._switches.set_here("override", until_ns)
         self._release_sleepers()
         if old != enabled or for_ is not None:
             limit = "" if for_ is None or not enabled else f" for {for_:g} s"
-            self._announcer.announce("override", _on(old), _on(enabled), f"manual override is {_on(enabled)}{limit}")
+            message = f"manual override is {_on(enabled)}{limit}{self._beside('override', enabled)}"
+            self._announcer.announce("override", _on(old), _on(enabled), message)
 
     def set_emergency_mode(self, enabled: bool) -> None:
         """As the manual override, with a reason of its own and no expiry.
@@ -405,10 +440,15 @@ class ControllerBase(Uncopied):
         """
         _check_switch("enabled", enabled)
         old = self._engine.emergency()
-        self._engine.set_emergency(enabled)
+        self._switches.set_here("emergency", math.inf if enabled else None)
         self._release_sleepers()
         if old != enabled:
-            self._announcer.announce("emergency", _on(old), _on(enabled), f"emergency mode is {_on(enabled)}")
+            message = f"emergency mode is {_on(enabled)}{self._beside('emergency', enabled)}"
+            self._announcer.announce("emergency", _on(old), _on(enabled), message)
+
+    def _beside(self, kind: SwitchKind, enabled: bool) -> str:
+        """Say that a switch stays on though it was turned off here."""
+        return "" if enabled or not self._switches.is_of_fleet(kind) else " here; the fleet's operators hold it on"
 
     def _release_sleepers(self) -> None:
         if self._is_passing():
@@ -421,7 +461,7 @@ class ControllerBase(Uncopied):
         """Decide by `config` from now on, atomically; breakers keep their state.
 
         Raises:
-            ConfigurationError: ``circuit`` settings or ``max_queues`` differ, which needs a new controller.
+            ConfigurationError: ``circuit`` settings, ``max_queues`` or ``fleet`` differ, which needs a new controller.
 
         Example:
             >>> config = BackpressureConfig()
@@ -445,12 +485,18 @@ class ControllerBase(Uncopied):
                 field="max_queues",
                 value=config.max_queues,
             )
+        if old.fleet != config.fleet:
+            raise ConfigurationError(
+                "fleet cannot change at run time: make a new controller", field="fleet", value=config.fleet.name
+            )
         with self._lock():
             settings = self._settings(config)
             self._hold_ages(config, settings)  # first: it may refuse
             self._engine.configure(settings)
             self._config = config
             self._sparing.configure(settings)
+        if self._fleet is not None:
+            self._fleet.configure(config)
         self._poller.configure(self._polling(config))
         self._announcer.announce("configuration", "old", "new", "the configuration was changed")
         self._caution()

@@ -104,6 +104,7 @@ class BackpressureController(ControllerBase):
             self._announcer,
             self._samples,
             budgets=self._budgets,
+            fleet=self._fleet,
         )
         return poller, poller.sights()
 

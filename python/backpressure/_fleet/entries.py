@@ -49,12 +49,12 @@ _MAX_WHOLE = 2**53 - 1  # what JSON holds exactly in every language
 _LEAST_KEY = 16
 
 Kind = Literal["override", "emergency", "circuit"]
-#: ``"on"`` of override and emergency, the others of circuits. ``"on"`` and ``"open"`` hold until their time; the other
-#: two are done once by each process that reads them.
-Action = Literal["on", "open", "close", "reset"]
+#: ``"on"`` and ``"off"`` of override and emergency, the others of circuits. ``"on"`` and ``"open"`` hold until their
+#: time; what ends them is written too, for a field that is not there says nothing.
+Action = Literal["on", "off", "open", "close", "reset"]
 _ACTIONS: Mapping[str, tuple[Action, ...]] = {
-    "override": ("on",),
-    "emergency": ("on",),
+    "override": ("on", "off"),
+    "emergency": ("on", "off"),
     "circuit": ("open", "close", "reset"),
 }
 
@@ -91,7 +91,7 @@ class Switch:
 
     @property
     def holds(self) -> bool:
-        """Whether it holds until its time, and is not done once."""
+        """Whether it holds until its time, and does not end another one."""
         return self.action in {"on", "open"}
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from backpressure._model.arguments import shown, validate_queue_name
+from backpressure._model.config.fleet import is_fleet_name
 from backpressure._model.errors import ConfigurationError
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "check_fleet_name",
     "circuit_field",
     "control_key",
-    "is_fleet_name",
     "members_key",
     "presence_key",
     "queue_of",
@@ -25,12 +23,6 @@ __all__ = [
 #: Fields of the hash `control_key`. A queue's circuit has `circuit_field`.
 OVERRIDE, EMERGENCY, CONFIG, CONFIG_BEFORE = "override", "emergency", "config", "config:before"
 _CIRCUIT = "circuit:"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def is_fleet_name(value: object) -> bool:
-    """Tell whether a fleet may be called so: 1 to 64 ASCII letters, digits, dots, hyphens and underscores."""
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def check_fleet_name(value: object) -> str:

@@ -41,6 +41,7 @@ T = TypeVar("T")
 #: How long a switch holds if nothing is said.
 DEFAULT_SECONDS = 600.0
 _CIRCUIT_ACTIONS = ("open", "close", "reset")
+_HOLDING = ("on", "open")
 # Members that are read: more is not a fleet, but somebody who writes ids.
 _MOST_MEMBERS = 5_000
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
@@ -56,7 +57,7 @@ class Control:
 
     Attributes:
         now_ms: the server's clock, in milliseconds of Unix time.
-        switches: those whose time is not up.
+        switches: those whose time is not up; such as close or reset a circuit are among them, see `Switch.holds`.
         problems: what is wrong with other fields, a sentence each: processes do not act on these.
     """
 
@@ -178,16 +179,8 @@ class Operator:
     ) -> Switch | None:
         if not isinstance(enabled, bool):
             raise ConfigurationError(f"enabled is {shown(enabled)}: give True or False", field="enabled", value=enabled)
-        if enabled:
-            return self._put(kind, "on", reason, for_, by)
-        why, who = self._why(reason, by)
-
-        def off(pipeline: Any, _now_ms: int, _fields: Mapping[str, Any]) -> None:
-            pipeline.hdel(self._control, kind)
-            self._note(pipeline, AuditEntry(at_ms=0, field=kind, action="off", by=who, reason=why))
-
-        self._write(off)
-        return None
+        written = self._put(kind, "on" if enabled else "off", reason, for_, by)
+        return written if enabled else None
 
     def _put(
         self, kind: Any, action: Any, reason: str, for_: float, by: str | None, queue_name: str | None = None
@@ -203,11 +196,17 @@ class Operator:
 
         def put(pipeline: Any, now_ms: int, fields: Mapping[str, Any]) -> Switch:
             earlier, _ = switches_of(fields, self.name, self._key, _APART)
+            field = kind if queue_name is None else circuit_field(queue_name)
             switch = Switch(
                 kind=kind,
                 queue_name=queue_name,
                 action=action,
-                until_ms=now_ms + round(seconds * 1_000),
+                # What ends another one has to be there for as long as that.
+                until_ms=max(
+                    now_ms + round(seconds * 1_000),
+                    *(each.until_ms for each in earlier.values() if each.field == field and action not in _HOLDING),
+                    0,
+                ),
                 by=who,
                 reason=why,
                 # By the clock, so that an entry after a lost key has a larger one too.
@@ -230,7 +229,7 @@ class Operator:
 
     def _judged(self, now_ms: int, fields: Mapping[str, Any]) -> Control:
         switches, wrong = switches_of(fields, self.name, self._key, _APART)
-        in_force = [switch for switch in switches.values() if switch.until_ms > now_ms]
+        in_force = [switch for switch in switches.values() if switch.until_ms > now_ms and switch.action != "off"]
         return Control(
             now_ms=now_ms,
             switches=tuple(sorted(in_force, key=lambda switch: switch.field)),

@@ -29,6 +29,7 @@ Kind = Literal[
     "poller",
     "eviction",
     "lease",
+    "fleet",
 ]
 
 

@@ -650,7 +650,11 @@ class DecisionModel:
         """Return the instants to come at which an answer may change."""
         settings = self.settings
         ages = (settings.check_after_ns, settings.cache_ttl_ns, settings.cache_ttl_ns + settings.degrade_ns)
-        found = [self.override_until_ns, self.emergency_until_ns, self.checked_ns and self.checked_ns + settings.check_every_ns]
+        found = [
+            self.override_until_ns,
+            self.emergency_until_ns,
+            self.checked_ns and self.checked_ns + settings.check_every_ns,
+        ]
         for queue in self.queues.values():
             found += [queue.sample.as_of_ns + age_ns for age_ns in ages] if queue.sample else []
             found += [queue.breaker.retry_at_ns(), queue.used_ns + 10 * settings.cache_ttl_ns]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from backpressure._controller.age.budgets import Budgets
+    from backpressure._controller.fleet.fleet import Fleet
     from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
@@ -41,6 +42,8 @@ __all__ = ["Poller"]
 _SLACK = 2.0
 # Seconds to wait for the end of each thread; they are daemons, so the process can end without them.
 _JOIN = 0.4
+# Seconds for which a fleet's own server may hold up the polls of queues.
+_LONGEST_CARRY = 1.0
 
 
 def _nothing() -> None:
@@ -136,6 +139,7 @@ class Poller:
         rest: Callable[[], threading.Thread | None] = _nothing,
         *,
         budgets: Budgets,
+        fleet: Fleet | None = None,
     ) -> None:
         self._provider = provider
         self._engine = engine
@@ -147,6 +151,8 @@ class Poller:
         self.budgets = budgets
         budgets.bind(self.hasten)
         self._stores = Reader(budgets, clock)
+        self.fleet = fleet
+        self._carriers = Reader(fleet, clock)
         this = weakref.ref(self)
         self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
         self._at_exit = partial(_retire, this)
@@ -246,6 +252,7 @@ class Poller:
         current = self._dismiss()
         self.reader.interrupt()
         self._stores.interrupt()
+        self._carriers.interrupt()
         return partial(_join, current, self._end_reads())
 
     def stop(self) -> Callable[[], object]:
@@ -304,6 +311,8 @@ class Poller:
         self._engine.forget_samples()
         self.samples.forget_all()
         self.budgets.forget_parent()
+        if self.fleet is not None:
+            self.fleet.forget_parent()
 
     def revive(self) -> None:
         """Start the thread of a forked child, when it reads its first queue."""
@@ -366,6 +375,8 @@ class Poller:
             queue_names = schedule.due()
             if queue_names is None:
                 self._again = False
+                if self.fleet is not None:
+                    self.fleet.prepare()
                 self.poll()
                 # At once, for queues that the poll did not come to.
                 schedule.polled(0.0 if self._again else self.samples.pause(config))
@@ -378,6 +389,9 @@ class Poller:
             if self.budgets.used:
                 self._expect(me, 2 * config.timeout)
                 pause = min(pause, self._hold_ages(config))
+            if self.fleet is not None:
+                self._expect(me, 2 * config.timeout)
+                pause = min(pause, self._follow(self.fleet, config))
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = config.interval
@@ -398,6 +412,12 @@ class Poller:
 
         self.budgets.exchange(self._engine, self.read, least_gap, lambda call: self._stores.call(call, config.timeout))
         return self.budgets.due_in()
+
+    def _follow(self, fleet: Fleet, config: PollingConfig) -> float:
+        """Do what the fleet's operators want; return the seconds until that is to be looked at again."""
+        timeout = min(config.timeout, _LONGEST_CARRY)
+        fleet.follow(lambda call: self._carriers.call(call, timeout))
+        return fleet.due_in()
 
     def failed(self, error: Exception) -> None:
         """Tell of an error that no provider raised."""

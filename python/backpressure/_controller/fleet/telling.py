@@ -1,0 +1,139 @@
+"""What a process tells its fleet of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from backpressure._engine.totals import REASONS
+from backpressure._engine.word import is_forced
+from backpressure._fleet.presence import MAX_CIRCUITS, Presence
+from backpressure._model.arguments import masked
+from backpressure._model.config.fields import CODE_ONLY
+from backpressure._model.vocabulary import SHEDS, CircuitState
+from backpressure._runtime.pauses import paced
+from backpressure._runtime.version import version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._engine.border import Engine
+    from backpressure._model.clock import Clock
+    from backpressure._model.config.root import BackpressureConfig
+
+__all__ = ["Telling", "config_hash"]
+
+_SHED = [position for position, reason in enumerate(REASONS) if reason in SHEDS]
+
+
+class Telling:
+    """Makes signs of life; called by one thread at a time.
+
+    Args:
+        engine: whose decisions are counted, and whose circuits are told.
+        engine_name: which engine it is.
+        config: returns the configuration that holds.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self, engine: Engine, engine_name: str, config: Callable[[], BackpressureConfig], clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._engine_name = engine_name
+        self._config = config
+        self._clock = clock
+        self._counted: tuple[int, int, int] = (0, 0, 0)
+        self._counted_ns: int | None = None
+        self._hashed: tuple[object, str] = (None, "")
+
+    def forget_parent(self) -> None:
+        """Begin anew in a forked child."""
+        self._counted_ns = None
+
+    def presence(self, member_id: str, started_ms: int, switches: tuple[str, ...], last_error: str) -> Presence:
+        """Return what is to be told now."""
+        config = self._config()
+        offers, delays, sheds = self._rates()
+        circuits = self._circuits()
+        host, pid, _ = member_id.rsplit("-", 2)
+        return Presence(
+            id=member_id,
+            host=host,
+            pid=int(pid),
+            version=version(),
+            engine=self._engine_name,
+            started_ms=started_ms,
+            interval_ms=round(config.polling.interval * 1_000),
+            mode=config.mode,
+            law=_law(config),
+            config_hash=self._hash(config),
+            switches=switches,
+            offers=offers,
+            delays=delays,
+            sheds=sheds,
+            circuits=dict(list(circuits.items())[:MAX_CIRCUITS]),
+            circuits_open=len(circuits),
+            last_error=masked(last_error),
+        )
+
+    def _rates(self) -> tuple[float, float, float]:
+        """Return offers, delays and sheds a second since this was last asked."""
+        offers = delays = sheds = 0
+        for total in paced(self._engine.totals().values()):
+            offers += sum(total.reasons)
+            delays += sum(total.delays)
+            sheds += sum(total.reasons[position] for position in _SHED)
+        counted, now_ns = (offers, delays, sheds), self._clock.monotonic_ns()
+        before, since_ns = self._counted, self._counted_ns
+        self._counted, self._counted_ns = counted, now_ns
+        if since_ns is None or now_ns <= since_ns:
+            return 0.0, 0.0, 0.0
+        first, second, third = (
+            round(max(0, now - then) * 1e9 / (now_ns - since_ns), 3) for now, then in zip(counted, before, strict=True)
+        )
+        return first, second, third
+
+    def _circuits(self) -> dict[str, str]:
+        """Return the circuits that are not closed."""
+        found: dict[str, str] = {}
+        for name in paced(self._engine.queue_names()):
+            breaker = self._engine.breaker(name, False)
+            if breaker is not None and (state := breaker.state()) != CircuitState.CLOSED.value:
+                found[name] = "forced" if is_forced(breaker.word) else str(CircuitState(state))
+        return found
+
+    def _hash(self, config: BackpressureConfig) -> str:
+        if self._hashed[0] is not config:
+            self._hashed = config, config_hash(config)
+        return self._hashed[1]
+
+
+def config_hash(config: BackpressureConfig) -> str:
+    """Return what is the same in all processes that decide by the same settings, but for those that only code holds."""
+    text = json.dumps(_plain(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    # Not `to_dict`, which loads cattrs.
+    if attrs.has(type(value)):
+        fields = (field for field in attrs.fields(type(value)) if CODE_ONLY not in field.metadata)
+        return {field.name: _plain(getattr(value, field.name)) for field in fields}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _law(config: BackpressureConfig) -> str:
+    targets = {
+        config.age.target is not None,
+        *(own.age.target is not None for own in config.queues.values() if own.age),
+    }
+    if len(targets) == 2:
+        return "both"
+    return "age" if True in targets else "three_zone"
