@@ -28,7 +28,7 @@ def test_it_prints_that(
 
 
 def test_options_exist(run: Run) -> None:
-    commands = ((), ("check",), ("explain",), ("top",), ("demo",))
+    commands = ((), ("check",), ("explain",), ("top",), ("demo",), ("fleet",), ("override",), ("audit",))
     helped = "".join(run(*command, "--help").stdout for command in commands)
     named = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert len(named) > 8

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cli.conftest import Run
 
-COMMANDS = ("check", "explain", "top", "demo")
+COMMANDS = ("check", "explain", "top", "demo", "fleet", "override", "emergency", "circuit", "audit")
 COLOUR = re.compile(r"\x1b\[[\d;]*3\d")
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from backpressure._runtime.extras import extra
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import typer
 
 __all__ = ["application", "main"]
@@ -49,6 +51,7 @@ def application() -> typer.Typer:
 
         from backpressure.cli import check, explain  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
+        from backpressure.cli.fleet import audit, members, switching  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
     app = typer.Typer(
@@ -65,8 +68,19 @@ def application() -> typer.Typer:
         Exit codes: 0 good, 1 a finding, 2 wrong usage. NO_COLOR=1 does without colours.
         """
 
-    for module, command in ((check, check.check), (explain, explain.explain), (top, top.top), (demo, demo.demo)):
-        examples = textwrap.indent(module.EXAMPLES, "  ")
+    commands: dict[Callable[..., None], str] = {
+        check.check: check.EXAMPLES,
+        explain.explain: explain.EXAMPLES,
+        top.top: top.EXAMPLES,
+        demo.demo: demo.EXAMPLES,
+        members.fleet: members.EXAMPLES,
+        switching.override: switching.OVERRIDE_EXAMPLES,
+        switching.emergency: switching.EMERGENCY_EXAMPLES,
+        switching.circuit: switching.CIRCUIT_EXAMPLES,
+        audit.audit: audit.EXAMPLES,
+    }
+    for command, lines in commands.items():
+        examples = textwrap.indent(lines, "  ")
         app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
     return app
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from backpressure.cli.top.watch import Snapshot
 
-__all__ = ["EXAMPLES", "top"]
+__all__ = ["EXAMPLES", "pause", "top"]
 
 EXAMPLES = """\
 backpressure top --redis-url redis://localhost:6379/0 --queue email-queue
@@ -83,13 +83,13 @@ def top(
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:
-                    _pause(interval)
+                    pause(interval)
                     show(watch.look())
             if problems := snapshot.problems():
                 raise Finding(problems[-1], *problems[:-1])
 
 
-def _pause(seconds: float) -> None:
+def pause(seconds: float) -> None:
     """Sleep in naps, because a signal that comes just before a sleep is noticed only at its end."""
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:
