@@ -121,7 +121,7 @@ def test_a_role_may(server: servers.Server, role: str, command: str) -> None:
 
 @pytest.mark.parametrize(("role", "command"), [(role, command) for role in MAY_NOT for command in MAY_NOT[role]])
 def test_a_role_may_not(server: servers.Server, role: str, command: str) -> None:
-    with as_user(server, role) as client, pytest.raises(redis.exceptions.ResponseError, match="(?i)no permissions"):
+    with as_user(server, role) as client, pytest.raises(redis.exceptions.ResponseError, match=r"(?i)no permissions"):
         client.execute_command(*command.split())
 
 
