@@ -182,3 +182,87 @@ def test_watching_ends_by_a_signal(file: Path, redis_client: redis.Redis, sent: 
     assert looks[0]["at_ms"] < looks[1]["at_ms"]
     assert watching.returncode == code
     del redis_client
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Path:
+    narrow = tmp_path / "narrow.toml"
+    narrow.write_text("[thresholds.low_priority]\nred_max = 800\n", "utf-8")
+    return narrow
+
+
+def test_settings_are_pushed_compared_and_rolled_back(
+    run: Run, file: Path, narrow: Path, redis_client: redis.Redis
+) -> None:
+    result = run("config", "push", narrow, "--config", file, "--share", "10%", "--reason", "try", "--by", "ana")
+    assert result.exit_code == 0
+    pushed = Operator(redis_client, "shop").control().pushed
+    assert pushed is not None
+    assert result.stdout == f"configuration {pushed.n} of fleet 'shop' is pushed, for 10 % of the processes\n"
+    result = run("config", "diff", narrow, "--config", file)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"configuration {pushed.n} is pushed to 10 % of the processes, by ana: try\n"
+    narrow.write_text('mode = "observe"\n', "utf-8")
+    result = run("config", "diff", narrow, "--config", file)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:2] == ['+ mode = "observe"', "- thresholds.low_priority.red_max = 800"]
+    result = run("config", "rollback", "--config", file, "--reason", "no", "--json")
+    assert json.loads(result.stdout)["pushed"]["settings"] == {}
+    assert [line["action"] for line in json.loads(run("audit", "--config", file, "--json").stdout)] == [
+        "rollback",
+        "push",
+    ]
+
+
+def test_a_process_that_does_not_take_it_is_named(
+    run: Run, file: Path, narrow: Path, redis_client: redis.Redis
+) -> None:
+    run("config", "push", narrow, "--config", file, "--reason", "all")
+    member(redis_client, "web-1-ab", config_error="polling.timeout is 3.0")
+    member(redis_client, "web-2-cd", config_revision=5)
+    result = run("config", "diff", narrow, "--config", file)
+    assert result.exit_code == 1
+    assert "1 of 2 processes decide by configuration 5" in result.stdout
+    assert "1 of 2 processes do not take it" in result.stdout
+    assert "web-1-ab: polling.timeout is 3.0" in result.stderr
+    told = json.loads(run("config", "diff", narrow, "--config", file, "--json").stdout)
+    assert (told["changes"], told["revisions"]) == ([], {"0": 1, "5": 1})
+    assert told["refused"] == {"web-1-ab": "polling.timeout is 3.0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "complaint"),
+    [
+        ("max_queues = 5\n[circuit]\nfailure_threshold = 1", 1, "max_queues cannot be pushed: "),
+        ("[thresholds.low_priority]\nred_max = -1", 1, "thresholds.low_priority.red_max is -1"),
+        ("mode =", 2, "is no TOML"),
+        ('mode = "observe"\nmode = "enforce"', 2, "is no TOML"),
+    ],
+)
+def test_a_faulty_file_is_not_pushed(
+    run: Run, file: Path, narrow: Path, redis_client: redis.Redis, text: str, code: int, complaint: str
+) -> None:
+    narrow.write_text(text, "utf-8")
+    result = run("config", "push", narrow, "--config", file, "--reason", "x")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert complaint in result.stderr
+    assert redis_client.keys("*") == []
+
+
+@pytest.mark.parametrize("share", ["0%", "101%", "some", "10%%", "-1%", "1e-9"])
+def test_shares_that_are_none(run: Run, file: Path, narrow: Path, share: str) -> None:
+    result = run("config", "push", narrow, "--config", file, "--reason", "x", f"--share={share}")
+    assert result.exit_code == 2
+    assert "give a part of the processes such as 10%" in result.stderr
+
+
+def test_there_is_nothing_to_roll_back(run: Run, file: Path) -> None:
+    result = run("config", "rollback", "--config", file, "--reason", "x")
+    assert result.exit_code == 1
+    assert "nothing was pushed" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["push", "diff", "rollback"])
+def test_help_of_pushes_has_examples(run: Run, command: str) -> None:
+    said = run("config", command, "--help").stdout
+    assert said.count(f"backpressure config {command} ") >= 3

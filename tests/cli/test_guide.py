@@ -28,8 +28,18 @@ def test_it_prints_that(
 
 
 def test_options_exist(run: Run) -> None:
-    commands = ((), ("check",), ("explain",), ("top",), ("demo",), ("fleet",), ("override",), ("audit",))
-    helped = "".join(run(*command, "--help").stdout for command in commands)
+    commands = (
+        (),
+        ("check",),
+        ("explain",),
+        ("top",),
+        ("demo",),
+        ("fleet",),
+        ("override",),
+        ("audit",),
+        ("config", "push"),
+    )
+    helped = "".join(run(*command, "--help").stdout for command in ((), ("config", "push"), *commands))
     named = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert len(named) > 8
     assert named <= set(re.findall(r"--[a-z][a-z-]+", helped))

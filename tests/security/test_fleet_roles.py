@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from backpressure import BackpressureConfig, BackpressureController, FleetConfig, InMemoryStatsProvider, PollingConfig
-from backpressure._fleet.keys import audit_key, control_key, members_key, presence_key
+from backpressure._fleet.keys import audit_key, before_key, control_key, members_key, presence_key
 from backpressure._fleet.operator import Operator
 from support import redis_fixtures, servers
 from support.controller_fixtures import eventually
@@ -25,6 +25,7 @@ SECRET = "SECRET"
 
 # Where an operator's presence, or a producer's control, would be; and a key of jobs.
 CONTROL, AUDIT, MEMBERS, ANY = control_key("shop"), audit_key("shop"), members_key("shop"), presence_key("shop", "a")
+BEFORE = before_key("shop")
 FOREIGN = control_key("other")
 LOOKING = [f"HGETALL {CONTROL}", "TIME", f"XREVRANGE {AUDIT} + -", f"ZRANGEBYSCORE {MEMBERS} 0 1", f"MGET {ANY}"]
 MAY = {
@@ -37,6 +38,9 @@ MAY = {
         f"HSET {CONTROL} override x",
         f"HDEL {CONTROL} override",
         f"XADD {AUDIT} * a b",
+        f"WATCH {BEFORE}",
+        f"GET {BEFORE}",
+        f"SET {BEFORE} x",
     ],
     "console": LOOKING,
 }
@@ -80,6 +84,8 @@ MAY_NOT = {
         f"MGET {ANY}",
         f"SET {ANY} x GET",
         f"SET {CONTROL} x",
+        f"SET {BEFORE} x",
+        f"GET {BEFORE}",
         f"ZADD {CONTROL} 1 a",
         f"ZRANGEBYSCORE {MEMBERS} 0 1",
     ],
@@ -152,6 +158,9 @@ def test_the_roles_are_enough(server: servers.Server, monkeypatch: pytest.Monkey
         eventually(lambda: any(member.switches for member in console.members()))
         operator.override(False, reason="over")
         assert [line.action for line in console.audit()] == ["off", "open", "on"]
+        pushed = operator.push({"mode": "observe"}, reason="try")
+        operator.rollback(reason="no")
+        eventually(lambda: console.members()[0].config_revision > pushed.n)
         assert [switch.action for switch in console.switches()] == ["open"]
         assert controller.health()["fleet"]["problem"] is None
         with pytest.raises(redis.exceptions.NoPermissionError):

@@ -83,7 +83,7 @@ class ControllerBase(Uncopied):
             )
         #: Whether the provider's methods are to be awaited.
         self._awaited = check_provider(stats_provider, may_await=self._may_await)
-        self._config = config or BackpressureConfig()
+        self._config = self._own_config = config or BackpressureConfig()
         self._foreign = Foreign(logger)
         self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
         self._engine_name = engine or ENGINE
@@ -196,6 +196,7 @@ class ControllerBase(Uncopied):
             self._switches,
             self._samples,
             current=lambda: self._config,
+            adopt=self._adopt_pushed,
             release=self._sleeper.wake,
         )
 
@@ -460,6 +461,8 @@ class ControllerBase(Uncopied):
     def reconfigure(self, config: BackpressureConfig) -> None:
         """Decide by `config` from now on, atomically; breakers keep their state.
 
+        What the operators of a fleet have pushed stays over it.
+
         Raises:
             ConfigurationError: ``circuit`` settings, ``max_queues`` or ``fleet`` differ, which needs a new controller.
 
@@ -473,6 +476,19 @@ class ControllerBase(Uncopied):
         """
         if not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is a {type(config).__name__}: give a BackpressureConfig", field="config")
+        with self._lock():
+            self._swap(config if self._fleet is None else self._fleet.over(config))
+            self._own_config = config
+        self._note_change()
+
+    def _adopt_pushed(self, lay_over: Callable[[BackpressureConfig], BackpressureConfig]) -> None:
+        """Decide by the own configuration, with what the fleet's operators have pushed over it."""
+        with self._lock():
+            self._swap(lay_over(self._own_config))
+        self._note_change()
+
+    def _swap(self, config: BackpressureConfig) -> None:
+        """Put a configuration in the place of the present one, under the lock."""
         names = {*self._config.queues, *config.queues, *self._engine.queue_names()}
         old = self._config
         if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
@@ -489,12 +505,15 @@ class ControllerBase(Uncopied):
             raise ConfigurationError(
                 "fleet cannot change at run time: make a new controller", field="fleet", value=config.fleet.name
             )
-        with self._lock():
-            settings = self._settings(config)
-            self._hold_ages(config, settings)  # first: it may refuse
-            self._engine.configure(settings)
-            self._config = config
-            self._sparing.configure(settings)
+        settings = self._settings(config)
+        self._hold_ages(config, settings)  # first: it may refuse
+        self._engine.configure(settings)
+        self._config = config
+        self._sparing.configure(settings)
+
+    def _note_change(self) -> None:
+        """Poll by the new configuration, and tell of it: outside of the lock, for listeners may do anything."""
+        config = self._config
         if self._fleet is not None:
             self._fleet.configure(config)
         self._poller.configure(self._polling(config))

@@ -8,10 +8,10 @@ from backpressure._model.errors import ConfigurationError
 
 __all__ = [
     "CONFIG",
-    "CONFIG_BEFORE",
     "EMERGENCY",
     "OVERRIDE",
     "audit_key",
+    "before_key",
     "check_fleet_name",
     "circuit_field",
     "control_key",
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 #: Fields of the hash `control_key`. A queue's circuit has `circuit_field`.
-OVERRIDE, EMERGENCY, CONFIG, CONFIG_BEFORE = "override", "emergency", "config", "config:before"
+OVERRIDE, EMERGENCY, CONFIG = "override", "emergency", "config"
 _CIRCUIT = "circuit:"
 
 
@@ -43,6 +43,11 @@ def check_fleet_name(value: object) -> str:
 def control_key(fleet: str) -> str:
     """Return the key of the hash that holds what operators want: `entries` by field."""
     return f"bp:{{{fleet}}}:control"
+
+
+def before_key(fleet: str) -> str:
+    """Return the key of the configuration that was pushed before the present one, for a rollback."""
+    return f"bp:{{{fleet}}}:before"
 
 
 def audit_key(fleet: str) -> str:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import attrs
 
 from backpressure._fleet.audit import AUDIT_LENGTH, AuditEntry
-from backpressure._fleet.entries import LONGEST_SECONDS, Switch, check_key, encode, switches_of
+from backpressure._fleet.entries import LONGEST_SECONDS, EntryError, Switch, check_key, encode, switches_of
 from backpressure._fleet.keys import (
     CONFIG,
-    CONFIG_BEFORE,
     audit_key,
+    before_key,
     check_fleet_name,
     circuit_field,
     control_key,
@@ -23,6 +23,7 @@ from backpressure._fleet.keys import (
     presence_key,
 )
 from backpressure._fleet.presence import FORGOTTEN_MS, Presence
+from backpressure._fleet.pushed import WHOLE, Pushed, check_pushable
 from backpressure._fleet.texts import MAX_AUTHOR, MAX_REASON, check_text, readable, text_of
 from backpressure._model.arguments import check_seconds, shown
 from backpressure._model.errors import ConfigurationError
@@ -48,7 +49,7 @@ _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _CHUNK = 500
 # Somebody else wrote in between: so often this begins anew.
 _ATTEMPTS = 5
-_APART = frozenset({CONFIG, CONFIG_BEFORE})
+_APART = frozenset({CONFIG})
 
 
 @attrs.frozen(kw_only=True)
@@ -58,12 +59,18 @@ class Control:
     Attributes:
         now_ms: the server's clock, in milliseconds of Unix time.
         switches: those whose time is not up; such as close or reset a circuit are among them, see `Switch.holds`.
+        pushed: the configuration that was pushed last; ``None`` if none was, or it is not understood.
         problems: what is wrong with other fields, a sentence each: processes do not act on these.
     """
 
     now_ms: int
     switches: tuple[Switch, ...]
+    pushed: Pushed | None = None
     problems: tuple[str, ...] = ()
+
+
+def _next_n(now_ms: int, last: Pushed | None) -> int:
+    return now_ms if last is None else max(now_ms, last.n + 1)
 
 
 def author() -> str:
@@ -143,6 +150,75 @@ class Operator:
             )
         circuit_field(queue_name)
         return self._put("circuit", action, reason, for_, by, queue_name)
+
+    def push(self, settings: Mapping[str, Any], *, reason: str, share: float = 1.0, by: str | None = None) -> Pushed:
+        """Have all processes, or a `share` of them from 0.001 to 1, lay settings over their own configuration.
+
+        They stay until others are pushed, or these are rolled back. With a share, what holds for the others stays.
+
+        Raises:
+            ConfigurationError: as `override`, or the settings are faulty, too many, or not for running processes; its
+                ``faults`` and its message hold all that is wrong.
+        """
+        checked, (why, who) = check_pushable(settings), self._why(reason, by)
+        permille = round(check_seconds(share, "share") * WHOLE)
+        if not 1 <= permille <= WHOLE:
+            raise ConfigurationError(
+                f"share is {shown(share)}: give a part from 0.001 to 1", field="share", value=share
+            )
+
+        def put(pipeline: Any, now_ms: int, fields: Mapping[str, Any], _before: Any) -> Pushed:
+            last = self._known(fields.get(CONFIG))
+            others_n, others = (0, dict[str, Any]()) if last is None or permille == WHOLE else last.whole()
+            fresh = Pushed(
+                n=_next_n(now_ms, last),
+                share_permille=permille,
+                settings=checked,
+                by=who,
+                reason=why,
+                others_n=others_n,
+                others=others,
+            )
+            return self._put_config(pipeline, fields, fresh, "push")
+
+        return self._write_config(put)
+
+    def rollback(self, *, reason: str, by: str | None = None) -> Pushed:
+        """Push again what held before the last push, or before the last rollback.
+
+        Raises:
+            ConfigurationError: as `override`, or nothing was ever pushed.
+        """
+        why, who = self._why(reason, by)
+
+        def put(pipeline: Any, now_ms: int, fields: Mapping[str, Any], before: Any) -> Pushed:
+            if fields.get(CONFIG) is None:
+                raise ConfigurationError("nothing was pushed: there is nothing to roll back", field=CONFIG)
+            last, earlier = self._known(fields[CONFIG]), self._known(before)
+            earlier = earlier or Pushed(n=0, share_permille=WHOLE, settings={}, by=who, reason=why)
+            fresh = attrs.evolve(earlier, n=_next_n(now_ms, last), by=who, reason=why)
+            return self._put_config(pipeline, fields, fresh, "rollback")
+
+        return self._write_config(put)
+
+    def _put_config(self, pipeline: Any, fields: Mapping[str, Any], fresh: Pushed, action: str) -> Pushed:
+        pipeline.set(before_key(self.name), fields.get(CONFIG, ""))
+        pipeline.hset(self._control, CONFIG, fresh.encode(self.name, self._key))
+        share = f"{fresh.share_permille / 10:g} % of the processes" if fresh.share_permille < WHOLE else ""
+        told = AuditEntry(
+            at_ms=0, field=CONFIG, action=action, by=fresh.by, reason=fresh.reason, n=fresh.n, detail=share
+        )
+        self._note(pipeline, told)
+        return fresh
+
+    def _pushed(self, raw: bytes | str | None) -> Pushed | None:
+        return Pushed.decode(raw, self.name, self._key) if raw else None
+
+    def _known(self, raw: bytes | str | None) -> Pushed | None:
+        """Return what was pushed, ``None`` where that is not understood."""
+        with contextlib.suppress(EntryError):
+            return self._pushed(raw)
+        return None
 
     def control(self) -> Control:
         """Return the switches whose time is not up, and what is wrong with other fields."""
@@ -229,10 +305,16 @@ class Operator:
 
     def _judged(self, now_ms: int, fields: Mapping[str, Any]) -> Control:
         switches, wrong = switches_of(fields, self.name, self._key, _APART)
+        pushed = None
+        try:
+            pushed = self._pushed(fields.get(CONFIG))
+        except EntryError as error:
+            wrong[CONFIG] = str(error)
         in_force = [switch for switch in switches.values() if switch.until_ms > now_ms and switch.action != "off"]
         return Control(
             now_ms=now_ms,
             switches=tuple(sorted(in_force, key=lambda switch: switch.field)),
+            pushed=pushed,
             problems=tuple(wrong[field] for field in sorted(wrong)),
         )
 
@@ -242,13 +324,24 @@ class Operator:
         fields = node.hgetall(self._control)
         return seconds * 1_000 + microseconds // 1_000, {text_of(name): raw for name, raw in fields.items()}
 
-    def _write(self, write: Callable[[Any, int, Mapping[str, Any]], T]) -> T:
+    def _write_config(self, write: Callable[[Any, int, Mapping[str, Any], Any], T]) -> T:
+        """As `_write`; `write` gets what held before, too."""
+        before: list[Any] = []
+
+        def look(pipeline: Any) -> None:
+            pipeline.watch(before_key(self.name))
+            before[:] = [pipeline.get(before_key(self.name))]
+
+        return self._write(lambda pipeline, now_ms, fields: write(pipeline, now_ms, fields, before[0]), look)
+
+    def _write(self, write: Callable[[Any, int, Mapping[str, Any]], T], look: Callable[[Any], object] = bool) -> T:
         """Have `write` add its commands to a transaction that is carried out if nobody else has written meanwhile."""
         from redis.exceptions import WatchError  # noqa: PLC0415 - imports redis, when it is used
 
         def attempt(node: Any) -> T:
             with node.pipeline(transaction=True) as pipeline:
                 pipeline.watch(self._control)
+                look(pipeline)
                 now_ms, fields = self._read(pipeline)
                 pipeline.multi()
                 if outdated := self._outdated(now_ms, fields):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from backpressure._runtime.extras import extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import typer
 
@@ -51,7 +51,7 @@ def application() -> typer.Typer:
 
         from backpressure.cli import check, explain  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
-        from backpressure.cli.fleet import audit, members, switching  # noqa: PLC0415 - likewise
+        from backpressure.cli.fleet import audit, members, pushing, switching  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
     app = typer.Typer(
@@ -79,10 +79,23 @@ def application() -> typer.Typer:
         switching.circuit: switching.CIRCUIT_EXAMPLES,
         audit.audit: audit.EXAMPLES,
     }
+    _add(app, commands)
+    config = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=pushing.__doc__)
+    pushes: dict[Callable[..., None], str] = {
+        pushing.push: pushing.PUSH_EXAMPLES,
+        pushing.diff: pushing.DIFF_EXAMPLES,
+        pushing.rollback: pushing.ROLLBACK_EXAMPLES,
+    }
+    _add(config, pushes)
+    app.add_typer(config, name="config")
+    return app
+
+
+def _add(app: typer.Typer, commands: Mapping[Callable[..., None], str]) -> None:
+    """Add commands with their examples."""
     for command, lines in commands.items():
         examples = textwrap.indent(lines, "  ")
         app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
-    return app
 
 
 def _print_version(wanted: bool) -> None:

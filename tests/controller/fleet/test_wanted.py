@@ -81,5 +81,5 @@ def test_nothing_holds_for_longer_than_a_day() -> None:
 
 def test_a_configuration_is_no_switch() -> None:
     wanted = Wanted("shop", None)
-    assert wanted.take({"config": "{}", "config:before": "x"}, NOW_MS, HERE_NS) == []
+    assert wanted.take({"config": "{}"}, NOW_MS, HERE_NS) == []
     assert wanted.wrong == {}

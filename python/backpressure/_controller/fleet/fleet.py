@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.fleet.circuits import Circuits
 from backpressure._controller.fleet.link import Link, key_of
+from backpressure._controller.fleet.settings import Settings
 from backpressure._controller.fleet.telling import Telling
 from backpressure._controller.fleet.wanted import Wanted
+from backpressure._fleet.keys import CONFIG
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.units import duration
 from backpressure._telemetry.ledger import FleetNow
@@ -20,6 +22,7 @@ from backpressure._telemetry.ledger import FleetNow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backpressure._controller.fleet.settings import Adopt
     from backpressure._controller.fleet.wanted import Change, Wish
     from backpressure._controller.polling.samples import Samples
     from backpressure._controller.switches import Switches
@@ -40,6 +43,7 @@ class Fleet:
     Args:
         config: with the name of the fleet.
         provider: whose reads carry the fleet's commands, if they go to its server.
+        adopt: see `Settings`.
         release: called when everything may pass: nobody needs to sleep any more.
 
     Raises:
@@ -58,6 +62,7 @@ class Fleet:
         samples: Samples,
         *,
         current: Callable[[], BackpressureConfig],
+        adopt: Adopt,
         release: Callable[[], object],
     ) -> None:
         self.name = str(config.fleet.name)
@@ -67,6 +72,7 @@ class Fleet:
         self._samples = samples
         self._release = release
         self._wanted = Wanted(self.name, key_of(config))
+        self._settings = Settings(self.name, key_of(config), adopt)
         self._link = Link(config, provider, clock)
         self._circuits = Circuits(engine.breaker, clock.monotonic_ns)
         self._telling = Telling(engine, engine_name, current, clock)
@@ -81,6 +87,10 @@ class Fleet:
     def configure(self, config: BackpressureConfig) -> None:
         """Follow another configuration, of the same fleet."""
         self._link.configure(config)
+
+    def over(self, own: BackpressureConfig) -> BackpressureConfig:
+        """Return a configuration with what was pushed over it; without it where that does not fit."""
+        return self._settings.over(own)
 
     def prepare(self) -> None:
         """Have the poll that begins now carry the fleet's commands."""
@@ -118,7 +128,11 @@ class Fleet:
         self._read_ns = heard.at_ns
         self._started_ms = self._started_ms or heard.now_ms
         changes = self._wanted.take(heard.control, heard.now_ms, heard.at_ns)
-        for sentence in self._wanted.wrong.values():
+        if (told := self._settings.take(heard.control.get(CONFIG), self._link.rider.member_id)) is not None:
+            level = logging.WARNING if self._settings.error else logging.INFO
+            old, new, message = told
+            self._announcer.announce("fleet", old, new, f"fleet {self.name!r}: {message}", level=level)
+        for sentence in (*self._wanted.wrong.values(), *filter(None, [self._settings.wrong])):
             self._caution(f"fleet {self.name!r}: {sentence}")
         return changes
 
@@ -194,13 +208,15 @@ class Fleet:
         failing = self._samples.failing
         error = self._failing or ("" if failing is None else failing.cause)
         switches = tuple(field for field, wish in sorted(self._wanted.known().items()) if wish.switch.holds)
-        return self._telling.presence(self._link.rider.member_id, self._started_ms, switches, error).encode()
+        return self._telling.presence(
+            self._link.rider.member_id, self._started_ms, switches, error, self._settings
+        ).encode()
 
     def now(self) -> FleetNow:
         """Return how it stands, for metrics."""
         known = self._wanted.known()
         switched = {**{kind: int(kind in known) for kind in _KINDS}, "circuit": self._circuits.count()}
-        return FleetNow(self.members, 0, switched)
+        return FleetNow(self.members, self._settings.revision, switched)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is known of it, for health."""
@@ -211,13 +227,16 @@ class Fleet:
             "members": self.members,
             "read_age": None if read_ns is None else max(0, now_ns - read_ns) / 1e9,
             "problem": self._failing or self._unseen or None,
-            "not_understood": list(self._wanted.wrong.values()),
+            "not_understood": [*self._wanted.wrong.values(), *filter(None, [self._settings.wrong])],
+            "config_revision": self._settings.revision,
+            "config_error": self._settings.error or None,
             "switches": [_told(wish, now_ns) for _, wish in sorted(self._wanted.known().items()) if wish.switch.holds],
         }
 
     def forget_parent(self) -> None:
         """Begin again in a forked child, by what its parent knew: that lasts until its own time."""
         self._telling.forget_parent()
+        self._settings.forget_parent()
         self._started_ms = 0
 
     def interrupt(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backpressure._engine.totals import REASONS
-from backpressure._engine.word import is_forced
+from backpressure._engine.word import CLOSED, is_forced
 from backpressure._fleet.presence import MAX_CIRCUITS, Presence
 from backpressure._model.arguments import masked
 from backpressure._model.config.fields import CODE_ONLY
@@ -21,6 +21,7 @@ from backpressure._runtime.version import version
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backpressure._controller.fleet.settings import Settings
     from backpressure._engine.border import Engine
     from backpressure._model.clock import Clock
     from backpressure._model.config.root import BackpressureConfig
@@ -50,14 +51,18 @@ class Telling:
         self._counted: tuple[int, int, int] = (0, 0, 0)
         self._counted_ns: int | None = None
         self._hashed: tuple[object, str] = (None, "")
+        self._version = ""
 
     def forget_parent(self) -> None:
         """Begin anew in a forked child."""
         self._counted_ns = None
 
-    def presence(self, member_id: str, started_ms: int, switches: tuple[str, ...], last_error: str) -> Presence:
+    def presence(
+        self, member_id: str, started_ms: int, switches: tuple[str, ...], last_error: str, settings: Settings
+    ) -> Presence:
         """Return what is to be told now."""
         config = self._config()
+        self._version = self._version or version()  # it is slow
         offers, delays, sheds = self._rates()
         circuits = self._circuits()
         host, pid, _ = member_id.rsplit("-", 2)
@@ -65,13 +70,15 @@ class Telling:
             id=member_id,
             host=host,
             pid=int(pid),
-            version=version(),
+            version=self._version,
             engine=self._engine_name,
             started_ms=started_ms,
             interval_ms=round(config.polling.interval * 1_000),
             mode=config.mode,
             law=_law(config),
+            config_revision=settings.revision,
             config_hash=self._hash(config),
+            config_error=masked(settings.error),
             switches=switches,
             offers=offers,
             delays=delays,
@@ -103,7 +110,7 @@ class Telling:
         found: dict[str, str] = {}
         for name in paced(self._engine.queue_names()):
             breaker = self._engine.breaker(name, False)
-            if breaker is not None and (state := breaker.state()) != CircuitState.CLOSED.value:
+            if breaker is not None and (state := breaker.state()) != CLOSED:
                 found[name] = "forced" if is_forced(breaker.word) else str(CircuitState(state))
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backpressure._fleet.entries import LONGEST_SECONDS, switches_of
-from backpressure._fleet.keys import CONFIG, CONFIG_BEFORE
+from backpressure._fleet.keys import CONFIG
 from backpressure._model.units import nanoseconds
 
 if TYPE_CHECKING:
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from backpressure._fleet.entries import Switch
 
-__all__ = ["APART", "Change", "Wanted", "Wish"]
+__all__ = ["Change", "Wanted", "Wish"]
 
-#: Fields of the control hash that are no switches.
-APART = frozenset({CONFIG, CONFIG_BEFORE})
+_APART = frozenset({CONFIG})
 _MS = 1_000_000
 _LONGEST_NS = nanoseconds(LONGEST_SECONDS)
 # Two readings of the server's clock differ by less; to follow each would void all ready answers at each poll.
@@ -58,7 +57,7 @@ class Wanted:
 
         Unknown is not off: a field that is lost, or not understood, leaves what is known of it as it was.
         """
-        switches, self.wrong = switches_of(control, self._fleet, self._key, APART)
+        switches, self.wrong = switches_of(control, self._fleet, self._key, _APART)
         known, changes = self._known.copy(), list[Change]()
         for field, switch in switches.items():
             before = known.get(field)

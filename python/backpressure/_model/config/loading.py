@@ -440,6 +440,16 @@ _PARSERS = {".json": _parse_json, ".toml": _parse_toml}
 
 def from_file(cls: type[C], path: str | os.PathLike[str], base: Section | None = None) -> C:
     """See `BackpressureConfig.from_file`."""
+    tables, faults = read_tables(path)
+    return _load(cls, base, tables, str(path), faults)
+
+
+def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[ConfigurationError]]:
+    """Return what a file holds, and which of its settings are given twice.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
 
     def refused(reason: str) -> ConfigurationError:
         return ConfigurationError(f"configuration file {str(path)!r} {reason}", value=str(path))
@@ -464,7 +474,7 @@ def from_file(cls: type[C], path: str | os.PathLike[str], base: Section | None =
         raise refused(f"is no {suffix[1:].upper()}: {error}") from error
     if not isinstance(tables, dict):
         raise refused("holds no table of settings: begin it with { and end it with }")
-    return _load(cls, base, tables, str(path), faults)
+    return tables, faults
 
 
 def _env_value(text: str) -> Any:

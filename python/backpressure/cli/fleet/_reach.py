@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from backpressure._model.config.root import BackpressureConfig
 
-__all__ = ["By", "FleetName", "FleetUrl", "SignWith", "fleet_of", "operating", "when"]
+__all__ = ["AsJson", "By", "FleetName", "FleetUrl", "Reason", "SignWith", "fleet_of", "operating", "when"]
 
 FleetName = Annotated[
     str | None, typer.Option("--fleet", metavar="NAME", help="The fleet; default the one that the file names.")
@@ -47,6 +47,8 @@ SignWith = Annotated[
     ),
 ]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who is named as the author; default user@host.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: it is shown to everybody.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 # Seconds for each connect and each reply.
 _TIMEOUT = 5.0

@@ -13,7 +13,7 @@ from backpressure._model.errors import ConfigurationError, InvalidQueueError
 from backpressure.cli._config_options import ConfigFile  # noqa: TC001 - typer looks it up
 from backpressure.cli._endings import Refusal, ending
 from backpressure.cli._masking import print_json
-from backpressure.cli.fleet._reach import By, FleetName, FleetUrl, SignWith, operating, when
+from backpressure.cli.fleet._reach import AsJson, By, FleetName, FleetUrl, Reason, SignWith, operating, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +57,6 @@ For = Annotated[
     str | None,
     typer.Option("--for", metavar="DURATION", help="How long it holds: 30s, 10m, 1h30m; 10m by default, 24h at most."),
 ]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: it is shown to everybody.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def override(
