@@ -107,7 +107,7 @@ def test_show_completion_prints_a_script() -> None:
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("backpressure ", set(COMMANDS)),
+        ("backpressure ", {*COMMANDS, "config"}),
         ("backpressure ex", {"explain"}),
         ("backpressure explain --circuit ", {"closed", "open", "half-open"}),
         ("backpressure top --on", {"--once"}),
