@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.blocking import BackpressureController
 from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.file_control import FileControl
 from backpressure._controller.gate import AsyncGate, Gate
 from backpressure._engine.choice import ENGINE
 from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, batch_result
@@ -79,6 +80,7 @@ __all__ = [
     "ControllerStoppedError",
     "CurveConfig",
     "FallbackMode",
+    "FileControl",
     "FleetConfig",
     "Gate",
     "InMemoryStatsProvider",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.batch import Step
+    from backpressure._controller.file_control import FileControl
     from backpressure._controller.polling.sights import Sights
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.arguments import MaxWait
@@ -63,6 +64,7 @@ class AsyncBackpressureController(ControllerBase):
         logger: default ``logging.getLogger("backpressure")``.
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
+        control: a file of settings that are laid over `config` while it runs.
 
     A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
     permit, no count, and a read that others share goes on for them. Usable from several loops in several threads.
@@ -92,9 +94,10 @@ class AsyncBackpressureController(ControllerBase):
         logger: logging.Logger | None = None,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
+        control: FileControl | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, AsyncAdmission)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, AsyncHost, control, AsyncAdmission)
         self._host: AsyncHost
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
@@ -113,6 +116,7 @@ class AsyncBackpressureController(ControllerBase):
             self._rest_reads,
             budgets=self._budgets,
             fleet=self._fleet,
+            following=self._following,
         )
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:

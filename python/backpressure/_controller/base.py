@@ -12,6 +12,7 @@ from backpressure._controller.admission import Admission
 from backpressure._controller.age.budgets import Budgets
 from backpressure._controller.batch import Batch
 from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.file_control import FileControl
 from backpressure._controller.health import Health
 from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.callbacks import ControllerHost
     from backpressure._controller.fleet.fleet import Fleet
+    from backpressure._controller.following import Following
     from backpressure._controller.polling.sights import Landing, Sights
     from backpressure._controller.polling.thread import Poller
     from backpressure._controller.switches import SwitchKind
@@ -75,6 +77,7 @@ class ControllerBase(Uncopied):
         clock: Clock | None,
         engine: str | None,
         make_host: type[ControllerHost],
+        control: FileControl | None = None,
         make_admission: type[Admission] = Admission,
     ) -> None:
         if config is not None and not isinstance(config, BackpressureConfig):
@@ -83,6 +86,10 @@ class ControllerBase(Uncopied):
             )
         #: Whether the provider's methods are to be awaited.
         self._awaited = check_provider(stats_provider, may_await=self._may_await)
+        if control is not None and not isinstance(control, FileControl):
+            raise ConfigurationError(
+                f"control is a {type(control).__name__}: give a FileControl or None", field="control"
+            )
         self._config = self._own_config = config or BackpressureConfig()
         self._foreign = Foreign(logger)
         self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
@@ -131,6 +138,7 @@ class ControllerBase(Uncopied):
         )
         self._switches = Switches(self._engine, self._clock)
         self._fleet = self._make_fleet(settings)
+        self._following = self._make_following(control, settings)
         self._poller, sights = self._make_poller()
         self._host.bind(self._engine, self._admission, self._poller, sights, self._switches)
         self._health = Health(
@@ -143,6 +151,7 @@ class ControllerBase(Uncopied):
             self._clock,
             lambda: self._config,
             self._fleet,
+            self._following,
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
@@ -199,6 +208,23 @@ class ControllerBase(Uncopied):
             adopt=self._adopt_pushed,
             release=self._sleeper.wake,
         )
+
+    def _make_following(self, control: FileControl | None, settings: EngineSettings) -> Following | None:
+        """Return what follows a file, ``None`` without one."""
+        if control is None:
+            return None
+        if not settings.polling:
+            raise ConfigurationError("control needs polling.enabled, for polls read the file", field="control")
+
+        from backpressure._controller.following import Following  # noqa: PLC0415 - most have none
+
+        def adopt(lay_over: Callable[[BackpressureConfig], BackpressureConfig]) -> None:
+            with self._lock():
+                config = lay_over(self._own_config)
+                self._swap(config if self._fleet is None else self._fleet.over(config))
+            self._note_change(f": by {control!r}")
+
+        return Following(control, self._announcer, adopt)
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""
@@ -461,7 +487,7 @@ class ControllerBase(Uncopied):
     def reconfigure(self, config: BackpressureConfig) -> None:
         """Decide by `config` from now on, atomically; breakers keep their state.
 
-        What the operators of a fleet have pushed stays over it.
+        What a `FileControl` says, and what the operators of a fleet have pushed, stays over it.
 
         Raises:
             ConfigurationError: ``circuit`` settings, ``max_queues`` or ``fleet`` differ, which needs a new controller.
@@ -477,15 +503,20 @@ class ControllerBase(Uncopied):
         if not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is a {type(config).__name__}: give a BackpressureConfig", field="config")
         with self._lock():
-            self._swap(config if self._fleet is None else self._fleet.over(config))
+            below = self._followed(config)
+            self._swap(below if self._fleet is None else self._fleet.over(below))
             self._own_config = config
         self._note_change()
+
+    def _followed(self, own: BackpressureConfig) -> BackpressureConfig:
+        """Return a configuration with the settings of the file over it, if there is one."""
+        return own if self._following is None else self._following.over(own)
 
     def _adopt_pushed(self, lay_over: Callable[[BackpressureConfig], BackpressureConfig]) -> None:
         """Decide by the own configuration, with what the fleet's operators have pushed over it."""
         with self._lock():
-            self._swap(lay_over(self._own_config))
-        self._note_change()
+            self._swap(lay_over(self._followed(self._own_config)))
+        self._note_change(": by the fleet's operators")
 
     def _swap(self, config: BackpressureConfig) -> None:
         """Put a configuration in the place of the present one, under the lock."""
@@ -511,13 +542,13 @@ class ControllerBase(Uncopied):
         self._config = config
         self._sparing.configure(settings)
 
-    def _note_change(self) -> None:
+    def _note_change(self, how: str = "") -> None:
         """Poll by the new configuration, and tell of it: outside of the lock, for listeners may do anything."""
         config = self._config
         if self._fleet is not None:
             self._fleet.configure(config)
         self._poller.configure(self._polling(config))
-        self._announcer.announce("configuration", "old", "new", "the configuration was changed")
+        self._announcer.announce("configuration", "old", "new", f"the configuration was changed{how}")
         self._caution()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:

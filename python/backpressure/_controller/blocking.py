@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.batch import Step
+    from backpressure._controller.file_control import FileControl
     from backpressure._controller.gate import Gate
     from backpressure._controller.polling.sights import ThreadSights
     from backpressure._model.arguments import MaxWait
@@ -59,6 +60,7 @@ class BackpressureController(ControllerBase):
         logger: default ``logging.getLogger("backpressure")``.
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
+        control: a file of settings that are laid over `config` while it runs.
 
     Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
     All methods are thread-safe. After a fork the child goes on with its parent's circuits, and starts a poller of its
@@ -84,9 +86,10 @@ class BackpressureController(ControllerBase):
         logger: logging.Logger | None = None,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
+        control: FileControl | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, BlockingHost, control)
         self._host: BlockingHost
         # The engine's own methods, without a Python frame of ours. A subclass that overrides one keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
@@ -105,6 +108,7 @@ class BackpressureController(ControllerBase):
             self._samples,
             budgets=self._budgets,
             fleet=self._fleet,
+            following=self._following,
         )
         return poller, poller.sights()
 

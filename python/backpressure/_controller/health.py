@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.fleet.fleet import Fleet
+    from backpressure._controller.following import Following
     from backpressure._controller.polling.samples import Samples
     from backpressure._controller.sparing import Sparing
     from backpressure._engine.border import Engine
@@ -50,6 +51,7 @@ class Health:
         clock: Clock,
         config: Callable[[], BackpressureConfig],
         fleet: Fleet | None = None,
+        following: Following | None = None,
     ) -> None:
         self._engine = engine
         self._samples = samples
@@ -58,6 +60,7 @@ class Health:
         self._clock = clock
         self._config = config
         self._fleet = fleet
+        self._following = following
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
         self.errors: Callable[[], dict[str, int]] = samples.errors
         self.passed: Callable[[], dict[tuple[str, str], int]] = passed.counts
@@ -142,6 +145,7 @@ class Health:
             "passed": self._passed_by_queue(),
             "last_poll_seconds": self._samples.last_poll_seconds,
             "fleet": None if self._fleet is None else self._fleet.as_dict(),
+            "control": None if self._following is None else self._following.as_dict(),
             "queues": {
                 name: self._queue(name, forced, backlogs.get(name, (None, None)), held.get(name))
                 for name, (_, forced) in paced(circuits.items())

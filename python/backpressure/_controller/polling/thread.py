@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from backpressure._controller.age.budgets import Budgets
     from backpressure._controller.fleet.fleet import Fleet
+    from backpressure._controller.following import Following
     from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
@@ -42,7 +43,7 @@ __all__ = ["Poller"]
 _SLACK = 2.0
 # Seconds to wait for the end of each thread; they are daemons, so the process can end without them.
 _JOIN = 0.4
-# Seconds for which a fleet's own server may hold up the polls of queues.
+# Seconds for which a fleet's own server, or a file, may hold up the polls of queues.
 _LONGEST_CARRY = 1.0
 
 
@@ -140,6 +141,7 @@ class Poller:
         *,
         budgets: Budgets,
         fleet: Fleet | None = None,
+        following: Following | None = None,
     ) -> None:
         self._provider = provider
         self._engine = engine
@@ -153,6 +155,8 @@ class Poller:
         self._stores = Reader(budgets, clock)
         self.fleet = fleet
         self._carriers = Reader(fleet, clock)
+        self._following = following
+        self._files = Reader(following, clock)
         this = weakref.ref(self)
         self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
         self._at_exit = partial(_retire, this)
@@ -378,6 +382,9 @@ class Poller:
                 if self.fleet is not None:
                     self.fleet.prepare()
                 self.poll()
+                if self._following is not None:
+                    self._expect(me, 2 * config.timeout)
+                    self._following.follow(lambda call: self._files.call(call, min(config.timeout, _LONGEST_CARRY)))
                 # At once, for queues that the poll did not come to.
                 schedule.polled(0.0 if self._again else self.samples.pause(config))
             elif quick := self._reads.quick(queue_names):
