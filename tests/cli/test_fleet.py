@@ -184,6 +184,24 @@ def test_watching_ends_by_a_signal(file: Path, redis_client: redis.Redis, sent: 
     del redis_client
 
 
+def test_watching_goes_on_while_the_server_is_away(own_server: servers.Server) -> None:
+    arguments = ("fleet", "--fleet", "shop", "--redis-url", own_server.url, "--watch", "--json", "--interval", "0.1")
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        watching.stdout.readline()
+        own_server.kill()
+        assert "backpressure fleet: cannot read fleet 'shop'" in watching.stderr.readline()
+        own_server.start()
+        while json.loads(watching.stdout.readline())["fleet"] != "shop":
+            pass
+        os.kill(watching.pid, signal.SIGINT)
+        watching.communicate(timeout=10)
+    assert watching.returncode == 0
+
+
 @pytest.fixture
 def narrow(tmp_path: Path) -> Path:
     narrow = tmp_path / "narrow.toml"

@@ -87,6 +87,13 @@ def test_what_running_processes_can_take(settings: dict[str, Any], field: str, i
     assert caught.value.field == field
 
 
+def test_what_fits_some_configuration_may_be_pushed() -> None:
+    slow = {"polling": {"timeout": "9s"}}
+    with pytest.raises(ConfigurationError, match=r"polling\.timeout is 9"):
+        check_pushable(slow)
+    assert check_pushable(slow, BackpressureConfig.from_mapping({"polling": {"interval": "15s"}})) == slow
+
+
 def test_all_faults_are_told() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_pushable({"max_queues": 5, "circuit": {}, "queues": {"mail": {"url": "redis://h"}}})

@@ -303,6 +303,17 @@ class TestRide:
         ride.take([{}, (7, 250_000), True, 1, 1], lambda error: error)
         assert rider.heard() == Heard(1, 1_200_000_000, 7_250, {}, 1)
 
+    def test_who_was_stopped_meanwhile_counts_from_the_sending(self) -> None:
+        rider, now = self.rider()
+        rider.arm("told", 5_000, 5)
+        ride = rider.board()
+        assert ride is not None
+        now[0] += 3_600_000_000_000
+        ride.take([{}, (7, 0), True, 1, 1], lambda error: error)
+        heard = rider.heard()
+        assert heard is not None
+        assert heard.at_ns == 1_500_000_000
+
     def test_an_older_ride_that_ends_late_says_nothing(self) -> None:
         rider, _ = self.rider()
         rides = []

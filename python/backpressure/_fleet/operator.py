@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.cluster import RedisCluster
 
+    from backpressure._model.config.root import BackpressureConfig
+
+
 __all__ = ["DEFAULT_SECONDS", "Control", "Operator", "author"]
 
 T = TypeVar("T")
@@ -151,16 +154,25 @@ class Operator:
         circuit_field(queue_name)
         return self._put("circuit", action, reason, for_, by, queue_name)
 
-    def push(self, settings: Mapping[str, Any], *, reason: str, share: float = 1.0, by: str | None = None) -> Pushed:
+    def push(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        reason: str,
+        share: float = 1.0,
+        by: str | None = None,
+        over: BackpressureConfig | None = None,
+    ) -> Pushed:
         """Have all processes, or a `share` of them from 0.001 to 1, lay settings over their own configuration.
 
-        They stay until others are pushed, or these are rolled back. With a share, what holds for the others stays.
+        Whether they fit is tried with the configuration `over`, by default the defaults. They stay until others are
+        pushed, or these are rolled back. With a share, what holds for the others stays.
 
         Raises:
             ConfigurationError: as `override`, or the settings are faulty, too many, or not for running processes; its
                 ``faults`` and its message hold all that is wrong.
         """
-        checked, (why, who) = check_pushable(settings), self._why(reason, by)
+        checked, (why, who) = check_pushable(settings, over), self._why(reason, by)
         permille = round(check_seconds(share, "share") * WHOLE)
         if not 1 <= permille <= WHOLE:
             raise ConfigurationError(

@@ -134,36 +134,25 @@ def _parsed(text: object) -> dict[str, Any] | None:
 
 
 def laid_over(settings: Mapping[str, Any], own: BackpressureConfig) -> BackpressureConfig:
-    """Return a process's own configuration with pushed settings over it.
-
-    Raises:
-        ConfigurationError: they do not fit.
-    """
-    return BackpressureConfig.from_mapping(check_pushable(settings), own) if settings else own
-
-
-def check_pushable(settings: object) -> dict[str, Any]:
-    """Return settings if running processes can take them, as far as that is known without one of them.
+    """Return a configuration with pushed settings over it.
 
     Raises:
         ConfigurationError: they are faulty, change what only a new process can change, or are too many; its ``faults``
             and its message hold all that is wrong.
     """
-    if not isinstance(settings, Mapping):
-        raise ConfigurationError("a configuration is a mapping: give tables of settings", field=CONFIG)
     faults = [
         ConfigurationError(f"{path} cannot be pushed: {_FIXED[path]}", field=path)
         for path in _FIXED
         if _has(settings, path)
     ]
     queues = settings.get("queues")
-    for name, own in queues.items() if isinstance(queues, Mapping) else ():
-        for part in _FIXED_OF_QUEUES.keys() & (own if isinstance(own, Mapping) else ()):
+    for name, parts in queues.items() if isinstance(queues, Mapping) else ():
+        for part in _FIXED_OF_QUEUES.keys() & (parts if isinstance(parts, Mapping) else ()):
             path = f"queues.{json.dumps(name, ensure_ascii=False)}.{part}"
             faults.append(ConfigurationError(f"{path} cannot be pushed: {_FIXED_OF_QUEUES[part]}", field=path))
     if faults:
         _refuse(faults)
-    BackpressureConfig.from_mapping(settings)
+    config = BackpressureConfig.from_mapping(settings, own) if settings else own
     length = len(_text(settings))
     if length > _MAX_SETTINGS:
         raise ConfigurationError(
@@ -171,6 +160,18 @@ def check_pushable(settings: object) -> dict[str, Any]:
             "every poll",
             field=CONFIG,
         )
+    return config
+
+
+def check_pushable(settings: object, over: BackpressureConfig | None = None) -> dict[str, Any]:
+    """Return settings if running processes can take them whose own configuration is `over`, or else the defaults.
+
+    Raises:
+        ConfigurationError: they cannot, see `laid_over`.
+    """
+    if not isinstance(settings, Mapping):
+        raise ConfigurationError("a configuration is a mapping: give tables of settings", field=CONFIG)
+    laid_over(settings, over or BackpressureConfig())
     return dict(settings)
 
 

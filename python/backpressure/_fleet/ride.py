@@ -29,6 +29,8 @@ _REGISTER_NS = 60_000 * _MS
 #: Members whose last entry is older are not counted.
 _COUNTED_MS = 150_000
 _HOST_CHARS = 64
+# A server that answers at all answers within that.
+_LONGEST_NS = 1_000 * _MS
 
 Arguments = tuple[str | int, ...]
 
@@ -176,7 +178,9 @@ class Ride:
             return
         self.over = True
         rider, (control, time, *others) = self._rider, replies
-        at_ns = (self._sent_ns + rider._now_ns()) // 2  # noqa: SLF001 - they are one
+        took_ns = rider._now_ns() - self._sent_ns  # noqa: SLF001 - they are one
+        # Who was stopped meanwhile, and not by the server, heard of an instant just after sending.
+        at_ns = self._sent_ns + min(took_ns, _LONGEST_NS) // 2
         self.error = next((reply for reply in (control, time) if isinstance(reply, Exception)), None)
         self.presence_error = next((reply for reply in others if isinstance(reply, Exception)), None)
         now_ms = fields = None

@@ -199,6 +199,20 @@ def test_the_queues_are_read_whatever_becomes_of_the_fleet(
     assert health["fleet"]["problem"] == "PermissionError"
 
 
+def test_a_defect_of_the_fleet_costs_no_queue_its_statistics(
+    controller: BackpressureController, meeting: Meeting, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    for name in ("prepare", "follow"):
+        monkeypatch.setattr(controller._fleet, name, fail)
+    meeting.set("mail", 3)
+    clock.advance(1)
+    assert controller.health()["queues"]["mail"]["backlog"] == 3
+    assert controller.health()["poller_alive"]
+
+
 def test_each_change_is_told_once(
     make_controller: MakeController, meeting: Meeting, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:

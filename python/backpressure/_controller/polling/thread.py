@@ -380,11 +380,11 @@ class Poller:
             if queue_names is None:
                 self._again = False
                 if self.fleet is not None:
-                    self.fleet.prepare()
+                    self._beside(self.fleet.prepare)
                 self.poll()
-                if self._following is not None:
+                if self._following is not None and not self._stopped:
                     self._expect(me, 2 * config.timeout)
-                    self._following.follow(lambda call: self._files.call(call, min(config.timeout, _LONGEST_CARRY)))
+                    self._beside(partial(self._following.follow, self._within(self._files, config)))
                 # At once, for queues that the poll did not come to.
                 schedule.polled(0.0 if self._again else self.samples.pause(config))
             elif quick := self._reads.quick(queue_names):
@@ -396,9 +396,10 @@ class Poller:
             if self.budgets.used:
                 self._expect(me, 2 * config.timeout)
                 pause = min(pause, self._hold_ages(config))
-            if self.fleet is not None:
+            if self.fleet is not None and not self._stopped:
                 self._expect(me, 2 * config.timeout)
-                pause = min(pause, self._follow(self.fleet, config))
+                self._beside(partial(self.fleet.follow, self._within(self._carriers, config)))
+                pause = min(pause, self.fleet.due_in())
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = config.interval
@@ -420,11 +421,18 @@ class Poller:
         self.budgets.exchange(self._engine, self.read, least_gap, lambda call: self._stores.call(call, config.timeout))
         return self.budgets.due_in()
 
-    def _follow(self, fleet: Fleet, config: PollingConfig) -> float:
-        """Do what the fleet's operators want; return the seconds until that is to be looked at again."""
+    def _beside(self, work: Callable[[], object]) -> None:
+        """Do what queues do not depend on: whatever becomes of it, they are read."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a defect of this package
+            self._announcer.poller_failed(error)
+
+    @staticmethod
+    def _within(reader: Reader, config: PollingConfig) -> Callable[[Callable[[], object]], object]:
+        """Return what has a function end in time."""
         timeout = min(config.timeout, _LONGEST_CARRY)
-        fleet.follow(lambda call: self._carriers.call(call, timeout))
-        return fleet.due_in()
+        return lambda call: reader.call(call, timeout)
 
     def failed(self, error: Exception) -> None:
         """Tell of an error that no provider raised."""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backpressure._model.config.root import BackpressureConfig
+    from backpressure.providers.redis.client import RedisTarget
 
-__all__ = ["AsJson", "By", "FleetName", "FleetUrl", "Reason", "SignWith", "fleet_of", "operating", "when"]
+__all__ = ["AsJson", "By", "FleetName", "FleetUrl", "Reason", "SignWith", "fleet_of", "operating", "telling", "when"]
 
 FleetName = Annotated[
     str | None, typer.Option("--fleet", metavar="NAME", help="The fleet; default the one that the file names.")
@@ -77,16 +78,14 @@ def fleet_of(file: Path | None, name: str | None, url: str | None) -> tuple[Back
 @contextlib.contextmanager
 def operating(
     file: Path | None, name: str | None, url: str | None, sign_with: str | None, by: str | None = None
-) -> Iterator[Operator]:
-    """Give an operator of the fleet that is meant, whose connections end with the body.
+) -> Iterator[tuple[Operator, RedisTarget]]:
+    """Give an operator of the fleet that is meant, and its server; connections end with the body.
 
     Raises:
         Refusal: it is not said which one or where, or the author cannot be shown.
         Finding: the server cannot be reached, or refuses.
     """
-    # Both import redis-py.
-    from backpressure.providers.redis.client import disconnect, parse_target  # noqa: PLC0415
-    from backpressure.providers.redis.errors import unavailable  # noqa: PLC0415
+    from backpressure.providers.redis.client import disconnect, parse_target  # noqa: PLC0415 - imports redis-py
 
     try:
         config, chosen, where = fleet_of(file, name, url)
@@ -96,18 +95,29 @@ def operating(
             key = os.environ.get(sign_with) or ""
     except ConfigurationError as error:
         raise Refusal(str(error)) from None
-    client = None
-    try:
+    with telling(chosen, target):
         client = target.connect()
-        yield _operator(client, chosen, by, key)
-    except (ConfigurationError, Finding, Refusal, typer.Exit):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever redis-py raises
-        told = unavailable(error, what=f"fleet {chosen!r} at {target}", redact=target.redactor())
-        raise Finding(str(told)) from None
-    finally:
-        if client is not None:
+        try:
+            yield _operator(client, chosen, by, key), target
+        finally:
             disconnect(client)
+
+
+@contextlib.contextmanager
+def telling(fleet: str, target: RedisTarget) -> Iterator[None]:
+    """Turn what redis-py raises into a `Finding`, which holds no password."""
+    # Both import redis-py.
+    from redis.exceptions import RedisClusterException, RedisError  # noqa: PLC0415
+
+    from backpressure.providers.redis.errors import unavailable  # noqa: PLC0415
+
+    try:
+        yield
+    except BrokenPipeError:  # of our own output
+        raise
+    except (RedisError, RedisClusterException, OSError) as error:
+        told = unavailable(error, what=f"fleet {fleet!r} at {target}", redact=target.redactor())
+        raise Finding(str(told)) from None
 
 
 def _operator(client: object, name: str, by: str | None, key: str | None) -> Operator:

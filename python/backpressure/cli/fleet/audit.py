@@ -37,7 +37,7 @@ def audit(
 
     Exits with 0, with 1 when the server cannot be reached or refuses, 2 for wrong usage.
     """
-    with ending("audit"), operating(file, fleet, redis_url, None) as operator:
+    with ending("audit"), operating(file, fleet, redis_url, None) as (operator, _):
         lines = operator.audit(last)
         if as_json:
             print_json([line.to_dict() for line in lines])

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from backpressure._model.arguments import masked
 from backpressure.cli._config_options import ConfigFile  # noqa: TC001 - typer looks it up
-from backpressure.cli._endings import Finding, ending, terminable
+from backpressure.cli._endings import Finding, complain, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli.fleet._reach import FleetName, FleetUrl, SignWith, operating, when
+from backpressure.cli.fleet._reach import FleetName, FleetUrl, SignWith, operating, telling, when
 from backpressure.cli.top.command import pause
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ def fleet(
 ) -> None:
     """Show the processes of a fleet, and its switches.
 
-    A process is there as long as it polls. Ctrl-C ends --watch, which is good: exit code 0. Else exits with 0, with 1
-    when the server cannot be reached, or something in the fleet's keys is not understood, 2 for wrong usage.
+    A process is there as long as it polls. Ctrl-C ends --watch, which is good: exit code 0; it goes on while the server
+    is away. Else exits with 0, with 1 when the server cannot be reached, or something in the fleet's keys is not
+    understood, 2 for wrong usage.
     """
     with ending("fleet"), contextlib.ExitStack() as stack:
-        operator = stack.enter_context(operating(file, fleet, redis_url, sign_with))
+        operator, target = stack.enter_context(operating(file, fleet, redis_url, sign_with))
         if watch:
             stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         stack.enter_context(terminable())
@@ -64,7 +65,11 @@ def fleet(
         show(control, members)
         while watch:
             pause(interval)
-            show(operator.control(), operator.members())
+            try:
+                with telling(operator.name, target):
+                    show(operator.control(), operator.members())
+            except Finding as lost:
+                complain("fleet", str(lost))
         problems = [*control.problems, *(f"{each.id}: {each.problem}" for each in members if each.problem)]
         if problems:
             raise Finding("something in the fleet's keys is not understood", *problems)

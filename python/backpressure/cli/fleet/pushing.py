@@ -13,7 +13,7 @@ import typer
 from backpressure._model.arguments import masked
 from backpressure._model.config.loading import read_tables
 from backpressure._model.errors import ConfigurationError
-from backpressure.cli._config_options import ConfigFile, Faults
+from backpressure.cli._config_options import ConfigFile, Faults, load
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._masking import print_json
 from backpressure.cli.fleet._reach import AsJson, By, FleetName, FleetUrl, Reason, SignWith, operating
@@ -67,14 +67,15 @@ def push(
     """Lay a file over the configuration of each process.
 
     Each process takes it whole with its next poll, or keeps what it has and says why: see it in the table of the fleet.
-    What only a new process can change is refused here: circuits, max_queues, where queues lie. Exits with 0 when it is
+    With --config it is tried on that configuration first. What only a new process can change is refused here:
+    circuits, max_queues, where queues lie. Exits with 0 when it is
     pushed, 1 when it is faulty, or the server cannot be reached or refuses, 2 for wrong usage.
     """
     with ending("config push"):
         tables, part = _tables(settings), _part(share)
-        with operating(file, fleet, redis_url, sign_with, by) as operator:
+        with operating(file, fleet, redis_url, sign_with, by) as (operator, _):
             try:
-                pushed = operator.push(tables, reason=reason, share=part)
+                pushed = operator.push(tables, reason=reason, share=part, over=load(file, False, None))
             except ConfigurationError as error:
                 if error.field in {"reason", "by", "share"}:
                     raise Refusal(str(error)) from None
@@ -97,7 +98,7 @@ def rollback(
     A second rollback takes the first one back. Exits with 0 when it is pushed, 1 when nothing was ever pushed, or the
     server cannot be reached or refuses, 2 for wrong usage.
     """
-    with ending("config rollback"), operating(file, fleet, redis_url, sign_with, by) as operator:
+    with ending("config rollback"), operating(file, fleet, redis_url, sign_with, by) as (operator, _):
         try:
             pushed = operator.rollback(reason=reason)
         except ConfigurationError as error:
@@ -121,7 +122,7 @@ def diff(
     """
     with ending("config diff"):
         wanted = dict(_flat(_tables(settings)))
-        with operating(file, fleet, redis_url, sign_with) as operator:
+        with operating(file, fleet, redis_url, sign_with) as (operator, _):
             control, members = operator.control(), operator.members()
         pushed = control.pushed
         held = {} if pushed is None else dict(_flat(pushed.settings))

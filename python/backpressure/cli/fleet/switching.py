@@ -174,7 +174,7 @@ def _write(
     *,
     as_json: bool,
 ) -> None:
-    with operating(file, fleet, redis_url, sign_with, by) as operator:
+    with operating(file, fleet, redis_url, sign_with, by) as (operator, _):
         try:
             written = write(operator)
         except (ConfigurationError, InvalidQueueError) as error:
