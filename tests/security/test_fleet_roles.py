@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from backpressure import BackpressureConfig, BackpressureController, FleetConfig, InMemoryStatsProvider, PollingConfig
+from backpressure import (
+    BackpressureConfig,
+    BackpressureController,
+    FleetConfig,
+    InMemoryStatsProvider,
+    PollingConfig,
+    RedisStatsProvider,
+)
 from backpressure._fleet.keys import audit_key, before_key, control_key, members_key, presence_key
 from backpressure._fleet.operator import Operator
 from support import redis_fixtures, servers
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "fleet.md").read_text("utf-8")
+SECURITY_GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text("utf-8")
 RULES = {rule.split()[0].removeprefix("shop-"): rule for rule in re.findall(r"^ACL SETUSER (.*)$", GUIDE, re.MULTILINE)}
 SECRET = "SECRET"
 
@@ -129,6 +137,33 @@ def test_a_role_may(server: servers.Server, role: str, command: str) -> None:
 def test_a_role_may_not(server: servers.Server, role: str, command: str) -> None:
     with as_user(server, role) as client, pytest.raises(redis.exceptions.ResponseError, match=r"(?i)no permissions"):
         client.execute_command(*command.split())
+
+
+def test_a_user_that_reads_queues_takes_the_words_of_a_producer(server: servers.Server) -> None:
+    queues = re.findall(r"^ACL SETUSER (.*)$", SECURITY_GUIDE, re.MULTILINE)[0]
+    words = RULES["producer"][RULES["producer"].index("+time") :]
+    with server.client() as admin:
+        admin.flushall()
+        admin.execute_command("ACL", "SETUSER", *_words(f"{queues} {words}"))
+        admin.rpush("queue:mail", 1, 2)
+        admin.acl_log_reset()
+        Operator(admin, "shop", by="ana").override(True, reason="x")
+        name, secret = queues.split()[0], queues.split()[2].removeprefix(">")
+        url = f"redis://{name}:{secret}@{servers.HOST}:{server.port}/0"
+        config = BackpressureConfig(polling=PollingConfig(interval=0.05, jitter=0), fleet=FleetConfig(name="shop"))
+        with (
+            contextlib.closing(RedisStatsProvider(url, {"mail": "queue:mail"})) as provider,
+            BackpressureController(config, provider) as controller,
+        ):
+            eventually(lambda: controller.health()["manual_override"])
+            eventually(lambda: controller.health()["fleet"]["members"] == 1)
+            health = controller.health()
+            assert (health["fleet"]["problem"], health["queues"]["mail"]["backlog"]) == (None, 2)
+        assert {entry["object"] for entry in admin.acl_log()} <= {"client|setinfo"}
+    with redis.Redis(host=servers.HOST, port=server.port, username=name, password=secret) as client:
+        for command in ("SET queue:mail x", "ZADD queue:mail 1 a", f"HSET {CONTROL} a b", "HGETALL queue:mail"):
+            with pytest.raises(redis.exceptions.ResponseError, match=r"(?i)no permissions"):
+                client.execute_command(*command.split())
 
 
 @pytest.mark.parametrize("role", RULES)

@@ -574,7 +574,9 @@ class ControllerBase(Uncopied):
         holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
         ``count``. Of a queue whose age is held, ``budget`` tells what this process knows of it: ``state`` of its lease,
         ``lease_age``, callers ``waiting`` here, and of all producers together ``age``, ``target_age``, ``drain_rate``,
-        ``granted_rate``, ``demand_rate``, ``share`` and ``processes``; rates are jobs a second.
+        ``granted_rate``, ``demand_rate``, ``share`` and ``processes``; rates are jobs a second. ``fleet`` tells of a
+        process that belongs to one: ``name``, ``members``, ``read_age``, ``problem``, what is ``not_understood``,
+        ``switches`` that hold here and the ``config_revision``; ``control`` tells of a `FileControl`.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:
