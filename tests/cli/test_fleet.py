@@ -202,6 +202,17 @@ def test_watching_goes_on_while_the_server_is_away(own_server: servers.Server) -
     assert watching.returncode == 0
 
 
+def test_who_only_looks_at_queues_is_no_member(run: Run, file: Path, redis_client: redis.Redis, redis_url: str) -> None:
+    run("override", "on", "--config", file, "--reason", "sale")
+    redis_client.rpush("mail", *range(20_000))
+    at = ("--queue", "mail", "--redis-url", redis_url)
+    seen = json.loads(run("top", "--config", file, *at, "--once", "--json").stdout)
+    assert seen["queues"][0]["low"]["should_shed"] is True
+    looks = [run("check", file, "--read", *at), run("explain", "--backlog", 9, "--queue", "mail", "--config", file)]
+    assert [look.exit_code for look in looks] == [0, 0]
+    assert Operator(redis_client, "shop").members() == []
+
+
 @pytest.fixture
 def narrow(tmp_path: Path) -> Path:
     narrow = tmp_path / "narrow.toml"

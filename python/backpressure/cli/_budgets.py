@@ -12,6 +12,7 @@ from backpressure._age.script import budget_key
 from backpressure._controller.age.stores import Stores
 from backpressure._model.budget import FEW_JOBS
 from backpressure._model.config.age import AgeConfig
+from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import Zone
 from backpressure.cli._format import PRIORITIES
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.vocabulary import Priority
 
-__all__ = ["StoredBudget", "stored_budgets", "stores_of", "without_ages"]
+__all__ = ["StoredBudget", "stored_budgets", "stores_of", "taking_no_part"]
 
 _LOW = LEVELS[-1]
 #: After so many targets without a call the script measures all but the drain anew.
@@ -200,10 +201,10 @@ def stores_of(provider: object, config: BackpressureConfig) -> Iterator[Stores]:
         yield stores
 
 
-def without_ages(config: BackpressureConfig) -> BackpressureConfig:
-    """Return `config` for a controller that takes no part in any budget."""
+def taking_no_part(config: BackpressureConfig) -> BackpressureConfig:
+    """Return `config` for a controller that takes no part in any budget, and belongs to no fleet."""
     queues = {name: attrs.evolve(own, age=None) for name, own in config.queues.items()}
-    return attrs.evolve(config, age=AgeConfig(), queues=queues)
+    return attrs.evolve(config, age=AgeConfig(), fleet=FleetConfig(), queues=queues)
 
 
 def _rate(millijobs_per_s: int) -> str:

@@ -18,7 +18,7 @@ from backpressure._model.stats import MAX_BACKLOG, permille_of
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CIRCUIT_REASONS, Reason
 from backpressure.cli._advice import Circuit, adviser
-from backpressure.cli._budgets import StoredBudget, stored_budgets, stores_of, without_ages
+from backpressure.cli._budgets import StoredBudget, stored_budgets, stores_of, taking_no_part
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._config_view import notes
 from backpressure.cli._endings import Finding, Refusal, ending
@@ -159,7 +159,7 @@ class _Answer:
         budget = self.budget
         if budget is None and age.target is not None:
             budget = StoredBudget(name, age, problem="no store was asked: give --queue and --redis-url to have it read")
-        with adviser(without_ages(self.config), name, self.circuit) as advise:
+        with adviser(taking_no_part(self.config), name, self.circuit) as advise:
             return attrs.evolve(self, advice=advise(self.sample), budget=budget)
 
     def budget_of(self, decision: ThrottleDecision) -> StoredBudget | None:

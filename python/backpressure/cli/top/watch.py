@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.stats import utc_now
 from backpressure.cli._advice import ask
-from backpressure.cli._budgets import without_ages
+from backpressure.cli._budgets import taking_no_part
 from backpressure.cli._config_view import notes
 from backpressure.cli._format import advice_dict
 
@@ -127,7 +127,7 @@ def config_for(config: BackpressureConfig, interval: float, queues: int) -> Back
         max_backoff=interval,
         cache_ttl=max(config.polling.cache_ttl, 2 * interval),
     )
-    return attrs.evolve(without_ages(config), polling=polling, max_queues=max(config.max_queues, queues))
+    return attrs.evolve(taking_no_part(config), polling=polling, max_queues=max(config.max_queues, queues))
 
 
 class Watch:
