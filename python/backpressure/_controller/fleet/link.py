@@ -112,6 +112,8 @@ class Link:
             except StatsUnavailableError as error:  # it took too long
                 ride.fail(error)
             self._failures = 0 if ride.error is None else self._failures + 1
+            if ride.error is None:
+                self._due_ns = now_ns + nanoseconds(polling.interval)
 
     def _is_carried(self) -> bool:
         """Tell whether the polls carry the rider, and the last one did."""

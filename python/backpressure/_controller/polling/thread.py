@@ -398,8 +398,8 @@ class Poller:
                 pause = min(pause, self._hold_ages(config))
             if self.fleet is not None and not self._stopped:
                 self._expect(me, 2 * config.timeout)
-                self._beside(partial(self.fleet.follow, self._within(self._carriers, config)))
-                pause = min(pause, self.fleet.due_in())
+                if self._beside(partial(self.fleet.follow, self._within(self._carriers, config))):
+                    pause = min(pause, self.fleet.due_in())
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = config.interval
@@ -421,12 +421,14 @@ class Poller:
         self.budgets.exchange(self._engine, self.read, least_gap, lambda call: self._stores.call(call, config.timeout))
         return self.budgets.due_in()
 
-    def _beside(self, work: Callable[[], object]) -> None:
-        """Do what queues do not depend on: whatever becomes of it, they are read."""
+    def _beside(self, work: Callable[[], object]) -> bool:
+        """Do what queues do not depend on: whatever becomes of it, they are read. Tell whether it was done."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - a defect of this package
             self._announcer.poller_failed(error)
+            return False
+        return True
 
     @staticmethod
     def _within(reader: Reader, config: PollingConfig) -> Callable[[Callable[[], object]], object]:
