@@ -42,8 +42,9 @@ class Following:
     def follow(self, call: Callable[[Callable[[], object]], object]) -> None:
         """Read the file, and take what is new; `call` has a function end within the time of a poll."""
         found: list[Mapping[str, Any] | None] = []
+        read = self._control.read  # a read that hangs is not to hold the controller
         try:
-            call(lambda: found.append(self._control.read()))
+            call(lambda: found.append(read()))
             settings = found[0]
             if settings is None:
                 return
