@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._model.arguments import shown
 from backpressure._model.errors import ConfigurationError
+from backpressure._model.half_built import repr_when_half_built
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ __all__ = ["FileControl"]
 _MAX_BYTES = 1 << 20
 
 
+@repr_when_half_built
 class FileControl:
     """A TOML or JSON file of settings that a controller lays over its own, whenever the file says something else.
 
