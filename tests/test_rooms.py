@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "python" / "backpressure"
 LEVELS = (
     ("__main__", "_pyinstaller"),
     ("cli",),
+    ("console",),
+    ("_watch",),
     ("integrations",),
     ("", "testing"),
     ("_controller",),

@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from backpressure import BackpressureConfig, RedisStatsProvider
+from backpressure._watch.watch import Watch, config_for
 from backpressure.cli.top import command as top
-from backpressure.cli.top.watch import Watch, config_for
 from support import redis_fixtures, servers
 from support.controller_fixtures import eventually
 

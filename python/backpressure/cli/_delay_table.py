@@ -14,8 +14,8 @@ from backpressure._model.arguments import masked
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.units import duration
-from backpressure.cli._advice import Advice, adviser
-from backpressure.cli._format import PRIORITIES, advice, advice_dict, style_of
+from backpressure._watch.advice import PRIORITIES, Advice, advice_dict, adviser
+from backpressure.cli._format import advice, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,14 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._model.arguments import masked
-from backpressure.cli._format import PRIORITIES, ZONE_STYLES, advice, sparkline, style_of
+from backpressure._watch.advice import PRIORITIES
+from backpressure.cli._format import ZONE_STYLES, advice, sparkline, style_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.vocabulary import Priority
-    from backpressure.cli.top.watch import QueueView, Snapshot
+    from backpressure._watch.watch import QueueView, Snapshot
 
 __all__ = ["top_view"]
 

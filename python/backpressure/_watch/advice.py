@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prometheus_client import CollectorRegistry
 
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.decision import ThrottleDecision
-from backpressure._model.vocabulary import MEDIUM, Priority
-from backpressure.cli._format import PRIORITIES
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority
 from backpressure.testing import InMemoryStatsProvider, ManualClock
 
 if TYPE_CHECKING:
     from backpressure._engine.sample import Sample
     from backpressure._model.config.root import BackpressureConfig
 
-__all__ = ["Advice", "Circuit", "adviser", "ask"]
+__all__ = ["PRIORITIES", "Advice", "Circuit", "advice_dict", "adviser", "ask"]
 
+PRIORITIES = (HIGH, MEDIUM, LOW)
 Advice: TypeAlias = Mapping[Priority, ThrottleDecision]
 
 
@@ -30,6 +30,12 @@ class Circuit(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
+
+
+def advice_dict(decision: ThrottleDecision) -> dict[str, Any]:
+    """Return what scripts are told of a decision; the delay of a refused job is ``None``."""
+    told = decision.to_dict()
+    return {name: told[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
 
 
 def ask(controller: BackpressureController, queue_name: str) -> Advice:

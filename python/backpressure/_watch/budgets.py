@@ -15,7 +15,7 @@ from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import Zone
-from backpressure.cli._format import PRIORITIES
+from backpressure._watch.advice import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
