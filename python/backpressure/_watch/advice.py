@@ -11,16 +11,18 @@ from prometheus_client import CollectorRegistry
 
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.decision import ThrottleDecision
-from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority
+from backpressure._model.units import duration
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason
 from backpressure.testing import InMemoryStatsProvider, ManualClock
 
 if TYPE_CHECKING:
     from backpressure._engine.sample import Sample
     from backpressure._model.config.root import BackpressureConfig
 
-__all__ = ["PRIORITIES", "Advice", "Circuit", "advice_dict", "adviser", "ask"]
+__all__ = ["PRIORITIES", "Advice", "Circuit", "advice_dict", "adviser", "ask", "told"]
 
 PRIORITIES = (HIGH, MEDIUM, LOW)
+_REJECTIONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 Advice: TypeAlias = Mapping[Priority, ThrottleDecision]
 
 
@@ -32,10 +34,17 @@ class Circuit(StrEnum):
     HALF_OPEN = "half-open"
 
 
+def told(decision: ThrottleDecision, digits: int = 4) -> str:
+    """Write what a producer is told, in a word or a duration."""
+    if decision.should_shed:
+        return "reject" if decision.reason in _REJECTIONS else "shed"
+    return duration(decision.delay, digits) if decision.delay else "go"
+
+
 def advice_dict(decision: ThrottleDecision) -> dict[str, Any]:
     """Return what scripts are told of a decision; the delay of a refused job is ``None``."""
-    told = decision.to_dict()
-    return {name: told[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
+    every = decision.to_dict()
+    return {name: every[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
 
 
 def ask(controller: BackpressureController, queue_name: str) -> Advice:

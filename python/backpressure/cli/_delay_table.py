@@ -14,8 +14,8 @@ from backpressure._model.arguments import masked
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.units import duration
-from backpressure._watch.advice import PRIORITIES, Advice, advice_dict, adviser
-from backpressure.cli._format import advice, style_of
+from backpressure._watch.advice import PRIORITIES, Advice, advice_dict, adviser, told
+from backpressure.cli._format import style_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,4 +86,4 @@ def _age(sample: Sample) -> str:
 
 
 def _cell(decision: ThrottleDecision) -> Text:
-    return Text(f"{decision.zone:<6} {advice(decision):>8}", style=style_of(decision))
+    return Text(f"{decision.zone:<6} {told(decision):>8}", style=style_of(decision))

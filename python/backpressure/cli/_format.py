@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from backpressure._model.units import duration
-from backpressure._model.vocabulary import Reason, Zone
+from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ZONE_STYLES",
-    "advice",
     "new_console",
     "sparkline",
     "style_of",
@@ -26,7 +24,6 @@ __all__ = [
 ZONE_STYLES = {Zone.GREEN: "green", Zone.YELLOW: "yellow", Zone.RED: "red"}
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 120
-_REJECTIONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -35,13 +32,6 @@ def new_console(*, stderr: bool = False) -> Console:
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=_PLAIN_WIDTH)
-
-
-def advice(decision: ThrottleDecision, digits: int = 4) -> str:
-    """Write what a producer is told, in a word or a duration."""
-    if decision.should_shed:
-        return "reject" if decision.reason in _REJECTIONS else "shed"
-    return duration(decision.delay, digits) if decision.delay else "go"
 
 
 def style_of(decision: ThrottleDecision) -> str:

@@ -12,13 +12,13 @@ from rich.text import Text
 
 from backpressure._model.arguments import masked
 from backpressure._model.stats import MAX_BACKLOG
-from backpressure._watch.advice import PRIORITIES, Circuit
+from backpressure._watch.advice import PRIORITIES, Circuit, told
 from backpressure._watch.answer import assumed, read
 from backpressure._watch.budgets import stored_budgets, stores_of
 from backpressure._watch.notes import notes
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending
-from backpressure.cli._format import ZONE_STYLES, advice, new_console
+from backpressure.cli._format import ZONE_STYLES, new_console
 from backpressure.cli._masking import print_json
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 
@@ -68,8 +68,8 @@ def explain(
         names = chosen(config, queues) if queues or backlog is None else []
         answers: list[Answer]
         if backlog is not None:
-            told: list[str | None] = [*names] or [None]
-            answers = [assumed(config, name, circuit, backlog) for name in told]
+            names_told: list[str | None] = [*names] or [None]
+            answers = [assumed(config, name, circuit, backlog) for name in names_told]
         elif not names:
             raise Refusal(
                 "there is no backlog to judge: give --backlog, or --queue or --config with sections of queues"
@@ -114,11 +114,11 @@ def _print(answer: Answer) -> None:
 def _cells(answer: Answer, decision: ThrottleDecision) -> tuple[Text, Text, str]:
     budget = answer.budget_of(decision)
     if budget is not None:
-        zone, told, reason = budget.zone(), budget.told(decision.priority), "age"
+        zone, word, reason = budget.zone(), budget.told(decision.priority), "age"
     else:
-        zone, told, reason = decision.zone, advice(decision), str(decision.reason)
+        zone, word, reason = decision.zone, told(decision), str(decision.reason)
     style = "" if zone is None else ZONE_STYLES[zone]
-    return Text("–" if zone is None else zone, style=style), Text(told, style=style), reason
+    return Text("–" if zone is None else zone, style=style), Text(word, style=style), reason
 
 
 def _headline(answer: Answer) -> Text:
