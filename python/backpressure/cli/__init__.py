@@ -49,7 +49,7 @@ def application() -> typer.Typer:
     with extra("cli", *_EXTRA, what="the backpressure command"):
         import typer  # noqa: PLC0415 - the extra may be missing
 
-        from backpressure.cli import check, explain  # noqa: PLC0415 - likewise
+        from backpressure.cli import check, explain, serve  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
         from backpressure.cli.fleet import audit, members, pushing, switching  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
@@ -72,6 +72,7 @@ def application() -> typer.Typer:
         check.check: check.EXAMPLES,
         explain.explain: explain.EXAMPLES,
         top.top: top.EXAMPLES,
+        serve.serve: serve.EXAMPLES,
         demo.demo: demo.EXAMPLES,
         members.fleet: members.EXAMPLES,
         switching.override: switching.OVERRIDE_EXAMPLES,

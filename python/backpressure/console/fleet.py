@@ -1,0 +1,143 @@
+"""What the fleet's processes and operators tell, read again and again for all viewers; and the switches turned here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from backpressure._model.arguments import masked
+from backpressure.console.names import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backpressure._fleet.entries import Switch
+    from backpressure._fleet.operator import Control, Operator
+    from backpressure._fleet.presence import Presence
+
+__all__ = ["Fleet", "trouble"]
+
+#: Members and lines of the audit that a page is given.
+MOST_MEMBERS = 500
+MOST_LINES = 200
+_LONGEST = 300
+
+
+def trouble(error: Exception) -> str:
+    """Return in short why a server could not be asked, without credentials."""
+    return masked(f"{type(error).__name__}: {error}"[:_LONGEST])
+
+
+@attrs.frozen
+class _Seen:
+    """What was read last, and when by the system's clock."""
+
+    control: Control
+    members: tuple[Presence, ...]
+    at: float
+
+
+class Fleet:
+    """Reads on the thread that calls `read`, keeps what was read last, and may be asked from any thread.
+
+    Args:
+        operator: who reads, and writes.
+        now: seconds of Unix time; a test may move it.
+    """
+
+    def __init__(self, operator: Operator, now: Callable[[], float] = time.time) -> None:
+        self.operator = operator
+        self._now = now
+        self._lock = threading.Lock()
+        self._seen: _Seen | None = None
+        self._problem: str | None = "it has not been read yet"
+
+    def read(self) -> None:
+        """Ask the server once; what goes wrong is kept as the problem, beside what was known before."""
+        try:
+            control, members = self.operator.control(), tuple(self.operator.members())
+        except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
+            with self._lock:
+                self._problem = trouble(error)
+            return
+        with self._lock:
+            self._seen, self._problem = _Seen(control, members, self._now()), None
+
+    def told(self) -> dict[str, Any]:
+        """Return how the fleet stands, for pages. A switch that was known holds until its time, also unread."""
+        with self._lock:
+            seen, problem = self._seen, self._problem
+        about: dict[str, Any] = {"name": self.operator.name, "problem": problem}
+        if seen is None:
+            return {**about, "read": None, "switches": [], "problems": [], "members": None, "rates": None}
+        return {
+            **about,
+            "read": seen.at,
+            "switches": [
+                told for switch in seen.control.switches if (told := _told(switch, seen))["until"] > self._now()
+            ],
+            "problems": [*seen.control.problems[:20]],
+            "members": len(seen.members),
+            "rates": {
+                name: round(sum(getattr(member, name) for member in seen.members), 2)
+                for name in ("offers", "delays", "sheds")
+            },
+        }
+
+    def members(self) -> dict[str, Any]:
+        """Return what the processes tell of themselves."""
+        with self._lock:
+            seen = self._seen
+        members = () if seen is None else seen.members
+        return {
+            "count": len(members),
+            "read": None if seen is None else seen.at,
+            "members": [
+                {**member.to_dict(), "started": 0 if seen is None else member.started_ms / 1_000 + _skew(seen)}
+                for member in members[:MOST_MEMBERS]
+            ],
+        }
+
+    def circuits(self) -> dict[str, dict[str, Any]]:
+        """Return in how many processes which circuits are not closed, and in which state, by queue."""
+        with self._lock:
+            members = () if self._seen is None else self._seen.members
+        found: dict[str, dict[str, int]] = {}
+        for member in members:
+            for name, state in member.circuits.items():
+                counts = found.setdefault(name, {})
+                counts[state] = counts.get(state, 0) + 1
+        return {name: {"states": counts, "of": len(members)} for name, counts in found.items()}
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Read the latest lines of the audit; raises what the client raises."""
+        with self._lock:
+            skew = 0.0 if self._seen is None else _skew(self._seen)
+        lines = self.operator.audit(MOST_LINES)
+        return [
+            {
+                **line.to_dict(),
+                "at": line.at_ms / 1_000 + skew,
+                "until": line.until_ms / 1_000 + skew if line.until_ms else None,
+            }
+            for line in lines
+        ]
+
+
+def _skew(seen: _Seen) -> float:
+    """Return by how much this system's clock is ahead of the server's."""
+    return seen.at - seen.control.now_ms / 1_000
+
+
+def _told(switch: Switch, seen: _Seen) -> dict[str, Any]:
+    return {
+        "kind": switch.kind,
+        "queue": None if switch.queue_name is None else visible(switch.queue_name),
+        "action": switch.action,
+        "until": switch.until_ms / 1_000 + _skew(seen),
+        "by": switch.by,
+        "reason": switch.reason,
+    }
