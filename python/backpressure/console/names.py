@@ -1,4 +1,4 @@
-"""Names of queues as a page shows them: without credentials, and no two of them look the same."""
+"""Names of queues as a page shows them: without credentials, and with all that is in them."""
 
 from __future__ import annotations
 
