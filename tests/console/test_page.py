@@ -101,7 +101,7 @@ def test_an_age_to_be_held_is_a_line(page: Page, make: Make) -> None:
 
 
 def test_it_is_used_with_the_keyboard(page: Page, make: Make) -> None:
-    provider = InMemoryStatsProvider({name: 1 for name in ("alpha", "beta", "gamma")})
+    provider = InMemoryStatsProvider(dict.fromkeys(("alpha", "beta", "gamma"), 1))
     with served(make(provider, queues=["alpha", "beta", "gamma"])) as url:
         page.goto(url)
         expect(row_of(page, "gamma")).to_be_visible()

@@ -19,10 +19,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from backpressure._engine.choice import ENGINE
+from backpressure._model.arguments import masked
 from backpressure._model.errors import ConfigurationError
 from backpressure._model.stats import MAX_BACKLOG
 from backpressure._runtime.version import version
 from backpressure._watch.advice import Circuit
+from backpressure._watch.masking import masked_tree
 from backpressure.console.fleet import trouble
 from backpressure.console.guard import Guard
 
@@ -194,7 +196,7 @@ class Console:
 
     async def _queue(self, request: Request) -> Response:
         await self._who(request)
-        return JSONResponse(self._looks.queue(self._place(request, request.query_params.get("queue"))))
+        return _shown(self._looks.queue(self._place(request, request.query_params.get("queue"))))
 
     async def _explain(self, request: Request) -> Response:
         await self._who(request)
@@ -210,16 +212,16 @@ class Console:
             with self._explaining:  # a controller is made for it: one at a time
                 return self._looks.explain(place, circuit, backlog)
 
-        return JSONResponse(await run_in_threadpool(explain))
+        return _shown(await run_in_threadpool(explain))
 
     async def _members(self, request: Request) -> Response:
         await self._who(request)
-        return JSONResponse(self._known_fleet().members())
+        return _shown(self._known_fleet().members())
 
     async def _audit(self, request: Request) -> Response:
         await self._who(request)
         try:
-            return JSONResponse({"lines": await run_in_threadpool(self._known_fleet().audit)})
+            return _shown({"lines": await run_in_threadpool(self._known_fleet().audit)})
         except _Refused:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
@@ -252,19 +254,21 @@ class Console:
 
         try:
             await run_in_threadpool(turn)
-        except (_Refused, ConfigurationError) as error:
-            raise error if isinstance(error, _Refused) else _Refused(400, str(error)) from None
+        except _Refused:
+            raise
+        except ConfigurationError as error:
+            raise _Refused(400, masked(str(error))) from None
         except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
             raise _Refused(502, f"the fleet's server did not take it: {trouble(error)}") from None
-        return JSONResponse({"fleet": fleet.told()})
+        return _shown({"fleet": fleet.told()})
 
     def _turn(self, fleet: Fleet, wanted: Mapping[str, Any], who: str | None) -> None:
         kind, action = wanted.get("kind"), wanted.get("action")
         common: Any = {"reason": wanted.get("reason"), "for_": wanted.get("for"), "by": who}
-        if kind in {"override", "emergency"} and action in {"on", "off"}:
+        if kind in ("override", "emergency") and action in ("on", "off"):
             switch = fleet.operator.override if kind == "override" else fleet.operator.emergency
             switch(action == "on", **common)
-        elif kind == "circuit" and action in {"open", "close", "reset"}:
+        elif kind == "circuit" and action in ("open", "close", "reset"):
             place = wanted.get("queue")
             if type(place) is not int or not 0 <= place < len(self._looks.names):
                 raise _Refused(400, "queue is none of those that are shown: load the page anew")
@@ -313,6 +317,11 @@ class _Refused(Exception):  # noqa: N818 - an answer, not a fault
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, _Refused)  # noqa: S101 - it is registered for these
     return PlainTextResponse(f"{error}\n", error.status)
+
+
+def _shown(value: dict[str, Any]) -> Response:
+    """Return an answer that shows no credentials: they may stand in names, and in what others wrote."""
+    return JSONResponse(masked_tree(value))
 
 
 def _whole(name: str, text: str, most: int) -> int:

@@ -96,7 +96,11 @@ class Fleet:
             "count": len(members),
             "read": None if seen is None else seen.at,
             "members": [
-                {**member.to_dict(), "started": 0 if seen is None else member.started_ms / 1_000 + _skew(seen)}
+                {
+                    **member.to_dict(),
+                    "circuits": {visible(name): state for name, state in member.circuits.items()},
+                    "started": 0 if seen is None else member.started_ms / 1_000 + _skew(seen),
+                }
                 for member in members[:MOST_MEMBERS]
             ],
         }
@@ -120,6 +124,7 @@ class Fleet:
         return [
             {
                 **line.to_dict(),
+                "field": visible(line.field),
                 "at": line.at_ms / 1_000 + skew,
                 "until": line.until_ms / 1_000 + skew if line.until_ms else None,
             }

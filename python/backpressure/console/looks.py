@@ -135,8 +135,8 @@ class Looks:
             backlogs, oldest = self._history.of(queue)
             point = self._history.last
         return {
-            "read_as": masked_tree(place.read_as),
-            "server": masked_tree(place.server),
+            "read_as": place.read_as,
+            "server": place.server,
             "bounds": self._bounds(name),
             "notes": notes(self._config, name),
             "point": point,
@@ -172,15 +172,13 @@ class Looks:
             str(priority): [*_word(decision, answer.budget_of(decision)), why[priority]]
             for priority, decision in answer.advice.items()
         }
-        return masked_tree(  # type: ignore[no-any-return] # a dict, as it was given
-            {
-                "backlog": None if answer.sample is None else answer.sample.backlog,
-                "assumed": backlog is not None,
-                "circuit": str(circuit),
-                "advice": told_each,
-                "budget": [] if answer.budget is None else answer.budget.sentences(),
-            }
-        )
+        return {
+            "backlog": None if answer.sample is None else answer.sample.backlog,
+            "assumed": backlog is not None,
+            "circuit": str(circuit),
+            "advice": told_each,
+            "budget": [] if answer.budget is None else answer.budget.sentences(),
+        }
 
 
 def _sample(view: QueueView | None) -> Sample | None:
