@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import sync_playwright
 
 from backpressure import BackpressureConfig, InMemoryStatsProvider
 from backpressure.console import app
@@ -53,7 +53,6 @@ def make() -> Iterator[Make]:
 
 def asked(console: Callable[..., Awaitable[None]], method: str, path: str, **options: Any) -> httpx.Response:
     """Return the answer of an application that is asked by its own name, in this process."""
-    import asyncio
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(console), base_url=URL) as web:
@@ -88,6 +87,8 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         redis_fixtures.no_server("no chromium: scripts/install_tools.sh installs it on Debian")
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield browser

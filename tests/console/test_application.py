@@ -15,8 +15,6 @@ from console.conftest import URL, asked, served
 from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from backpressure.console.application import Console
     from console.conftest import Make
 
@@ -254,22 +252,6 @@ def test_what_no_console_can_be_made_of(arguments: dict[str, Any], said: str) ->
     with pytest.raises(ConfigurationError, match=said) as caught:
         app(BackpressureConfig(), InMemoryStatsProvider({}), **arguments)
     assert "short" not in str(caught.value)
-
-
-@pytest.fixture
-def mounted(make: Make) -> Iterator[str]:
-    from starlette.applications import Starlette
-    from starlette.routing import Mount
-
-    with served(Starlette(routes=[Mount("/ops/console", make())])) as url:
-        yield url
-
-
-def test_it_works_under_a_prefix(mounted: str) -> None:
-    assert httpx.get(f"{mounted}ops/console", follow_redirects=True).url.path == "/ops/console/"
-    assert httpx.get(f"{mounted}ops/console/uplot/uPlot.min.css").status_code == 200
-    assert len(frames(f"{mounted}ops/console/", 2)) == 2
-    assert httpx.get(f"{mounted}ops/console/about", headers={"host": "evil.example"}).status_code == 421
 
 
 def test_an_application_may_dispatch_by_hand(make: Make) -> None:

@@ -6,6 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+
+pytest.importorskip("playwright", reason="playwright is installed on Linux alone")
+
 from playwright.sync_api import expect
 
 from backpressure._fleet.operator import Operator

@@ -86,7 +86,7 @@ class Console:
         # A page that was made by another run names queues by other places.
         self._start = secrets.token_hex(8)
         self._explaining = threading.Lock()
-        page = resources.files("backpressure.console") / "page"
+        page = resources.files(__package__) / "page"
         self._page = (page / "index.html").read_bytes()
         self._files = {name: (page / name).read_bytes() for name in _FILES}
         routes = [

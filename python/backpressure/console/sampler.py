@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampler"]
 
-_logger = logging.getLogger("backpressure.console")
+_logger = logging.getLogger(__package__)
 _JOIN = 5.0
 
 
@@ -88,7 +88,7 @@ class Sampler:
                             return
             except Exception:
                 # A page that stands still says so; the next look may go well.
-                _logger.exception("backpressure.console: a look failed; the next one comes in %g s", self._every)
+                _logger.exception("a look at the queues failed; the next one comes in %g s", self._every)
                 stop.wait(self._every)
 
     def _repeat(self, work: Callable[[], object], stop: threading.Event) -> None:

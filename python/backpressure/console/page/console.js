@@ -22,6 +22,7 @@ let lostWhy = "";
 const histories = new Map(); // by place: {point, backlogs}
 const visible = new Set(); // places on the screen
 const wanted = new Set(); // places whose history is to be asked for
+const outdated = new Set(); // places that are not on the screen, and not shown as they are
 
 // Elements and words
 
@@ -166,6 +167,7 @@ function showLink() {
 function take(kind, told) {
   const { rows: changed, queues, ...rest } = told;
   ahead = Date.now() / 1000 - told.at;
+  const members = look?.fleet?.members;
   look = { ...look, ...rest };
   connected = true;
   lostAt = null;
@@ -174,16 +176,19 @@ function take(kind, told) {
     rows = queues;
     histories.clear(); // a frame may have been missed
     visible.forEach((place) => wanted.add(place));
-    rows.forEach((_, place) => show(place));
+    rows.forEach((_, place) => renew(place));
     reopen();
   } else {
     for (const [place, row] of Object.entries(changed)) {
       rows[place] = row;
-      show(Number(place));
+      renew(Number(place));
     }
+    // Whether a circuit is closed or unknown is told by whether anybody told of it.
+    if (members !== look.fleet?.members) rows.forEach((_, place) => renew(place));
   }
   follow();
-  look.ages.forEach(showAge);
+  visible.forEach(showAge);
+  requestIdleCallback(catchUp);
   showLink();
   showZones();
   showBanner();
@@ -250,6 +255,7 @@ const seen = new IntersectionObserver((entries) => {
     if (!entry.isIntersecting) visible.delete(place);
     else {
       visible.add(place);
+      show(place);
       if (histories.has(place)) drawTrend(place);
       else wanted.add(place);
     }
@@ -286,7 +292,21 @@ function build(queues) {
   order = null;
 }
 
+function renew(place) {
+  if (visible.has(place)) show(place);
+  else outdated.add(place);
+}
+
+// What is not on the screen is shown as it is when nothing else is to be done: a look must not halt a scroll.
+function catchUp(idle) {
+  for (const place of outdated) {
+    if (idle.timeRemaining() < 2) return void requestIdleCallback(catchUp);
+    show(place);
+  }
+}
+
 function show(place) {
+  outdated.delete(place);
   const row = rows[place];
   const { row: element, name, note, backlog, oldest, circuit, ...rest } = parts[place];
   put(name, row.name);
@@ -307,6 +327,7 @@ function show(place) {
     element.dataset.zone = zone;
     element.className = `row ${zone}`;
   }
+  showAge(place);
 }
 
 function circuitWord(row) {
@@ -316,7 +337,8 @@ function circuitWord(row) {
   return Object.entries(states).map(([state, count]) => `${state.replace("_", "-")} in ${count} of ${of}`).join(", ");
 }
 
-function showAge(age, place) {
+function showAge(place) {
+  const age = look.ages[place];
   const { read } = parts[place];
   put(read, age === null ? "never" : age < 1.95 ? "now" : `${duration(age)} ago`);
   read.classList.toggle("stale", Boolean(rows[place].problem || look.problem));
@@ -637,14 +659,15 @@ function chart(element, data, lines, write) {
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
       ctx.textAlign = "left";
-      ctx.fillText(label, bbox.left + 6 * devicePixelRatio, y - 4 * devicePixelRatio);
+      ctx.textBaseline = "bottom";
+      ctx.fillText(label, bbox.left + 6 * devicePixelRatio, y - 3 * devicePixelRatio);
     }
     ctx.restore();
   };
   const plot = new uPlot({
     width: element.clientWidth, height: element.clientHeight, legend: { show: false }, cursor: { drag: { x: false, y: false } },
     scales: { y: { range } },
-    axes: [{ ...axis, values: (_, at) => at.map((one) => new Date((one + skew()) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })), space: 70 },
+    axes: [{ ...axis, values: (_, at) => at.map((one) => new Date((one + skew()) * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })), space: 70, size: 34 },
       { ...axis, values: (_, at) => at.map(write), size: 64 }],
     series: [{}, { stroke: shade("chart"), fill: shade("chart-fill"), width: 1.5, spanGaps: false, points: { show: false } }],
     hooks: { draw: [drawLines] },
