@@ -245,7 +245,7 @@ def test_it_only_shows_unless_told(make: Make) -> None:
         ({"queues": ["a"], "viewers": 0}, "viewers is 0"),
         ({"queues": ["a"], "hosts": "localhost"}, "hosts is"),
         ({"queues": ["a"], "token": "short"}, "at least 16"),
-        ({"queues": ["a"], "control": True}, "give an operator"),
+        ({"queues": ["a"], "control": True}, "give the configuration a section fleet"),
     ],
 )
 def test_what_no_console_can_be_made_of(arguments: dict[str, Any], said: str) -> None:

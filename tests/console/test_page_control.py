@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,11 +17,16 @@ pytest.importorskip("playwright", reason="playwright is installed on Linux alone
 
 from playwright.sync_api import expect
 
+from backpressure import BackpressureConfig
 from backpressure._fleet.operator import Operator
+from backpressure.console import app
 from console.conftest import served
 from console.fleets import FLEET, tell
+from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import redis
     from playwright.sync_api import Locator, Page
 
@@ -71,6 +82,63 @@ def test_an_override_is_turned_on_and_off(page: Page, make: Make, operator: Oper
         panel = page.get_by_role("tabpanel", name="Audit")
         expect(panel.get_by_role("row")).to_have_count(3)
         expect(panel).to_contain_text("<b>sale</b>")
+
+
+@contextlib.contextmanager
+def producing(about: dict[str, Any]) -> Iterator[Callable[[], str]]:
+    """Run a producer process; give what returns what it was told last."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("producer.py")), json.dumps(about)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines = [""]
+    output = process.stdout
+    reader = threading.Thread(target=lambda: lines.extend(output))
+    reader.start()
+    try:
+        yield lambda: lines[-1].strip()  # noqa: PLW0108 - the last line is another one each time
+        process.stdin.close()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(20)
+        process.stdout.close()
+
+
+def test_what_is_switched_on_the_page_reaches_a_producer(page: Page, redis_client: redis.Redis, redis_url: str) -> None:
+    redis_client.rpush("mail", *range(1_250))
+    about = {"fleet": {"name": FLEET}, "polling": {"interval": 0.1}, "queues": {"mail": {"url": redis_url}}}
+    console = app(BackpressureConfig.from_mapping(about), control=True, token=TOKEN, by="ann@desk")
+
+    def switch(reason: str) -> None:
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Reason").fill(reason)
+        dialog.get_by_role("button", name="Switch", exact=True).click()
+        expect(dialog).to_be_hidden()
+
+    with producing(about) as told, contextlib.closing(console), served(console) as url:
+        eventually(lambda: told() == "backlog_yellow backlog_red_shed")
+        page.goto(f"{url}#token={TOKEN}")
+        # The console is no member of the fleet that it shows.
+        expect(page.get_by_role("tab", name="Fleet (1)")).to_be_visible()
+        page.get_by_role("button", name="Switch…").click()
+        switch("sale")
+        eventually(lambda: told() == "manual_override manual_override ann@desk")
+        banner_of(page).get_by_role("button", name="End…").click()
+        switch("sold out")
+        eventually(lambda: told() == "backlog_yellow backlog_red_shed")
+
+        page.get_by_role("button", name="mail", exact=True).click()
+        page.get_by_role("button", name="Force circuit open…").click()
+        switch("the workers are broken")
+        eventually(lambda: told() == "circuit_open circuit_open ann@desk")
+        expect(page.locator("#rows > .row").first).to_contain_text("forced in 1 of 1")
+        expect(page.locator("#detail")).to_contain_text("forced in 1 of 1")
 
 
 def test_nothing_goes_without_a_reason(page: Page, make: Make, operator: Operator) -> None:

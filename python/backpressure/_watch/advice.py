@@ -13,6 +13,7 @@ from backpressure._controller.blocking import BackpressureController
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason
+from backpressure._watch.aside import taking_no_part
 from backpressure.testing import InMemoryStatsProvider, ManualClock
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def adviser(
 ) -> Iterator[Callable[[Sample | None], Advice]]:
     """Give a function that returns the advice on a sample; ``None`` stands for statistics that cannot be read."""
     clock, provider = ManualClock(), InMemoryStatsProvider()
-    with BackpressureController(config, provider, registry=CollectorRegistry(), clock=clock) as controller:
+    with BackpressureController(
+        taking_no_part(config), provider, registry=CollectorRegistry(), clock=clock
+    ) as controller:
         settings = config.circuit_of(queue_name)
         if circuit is not Circuit.CLOSED:
             for _ in range(settings.failure_threshold):

@@ -12,7 +12,7 @@ from backpressure._model.stats import permille_of
 from backpressure._model.units import nanoseconds
 from backpressure._model.vocabulary import CIRCUIT_REASONS, Reason
 from backpressure._watch.advice import Circuit, advice_dict, adviser
-from backpressure._watch.budgets import StoredBudget, taking_no_part
+from backpressure._watch.budgets import StoredBudget
 from backpressure._watch.why import why
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Answer:
         budget = self.budget
         if budget is None and age.target is not None:
             budget = StoredBudget(name, age, problem="no store was asked: give --queue and --redis-url to have it read")
-        with adviser(taking_no_part(self.config), name, self.circuit) as advise:
+        with adviser(self.config, name, self.circuit) as advise:
             return attrs.evolve(self, advice=advise(self.sample), budget=budget)
 
     def budget_of(self, decision: ThrottleDecision) -> StoredBudget | None:

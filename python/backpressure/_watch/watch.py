@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.stats import utc_now
 from backpressure._watch.advice import advice_dict, ask
-from backpressure._watch.budgets import taking_no_part
+from backpressure._watch.aside import taking_no_part
 from backpressure._watch.notes import notes
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from rich.text import Text
 from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._model.arguments import masked
 from backpressure._model.config.age import AgeConfig
-from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.units import duration
 from backpressure._watch.advice import PRIORITIES, Advice, advice_dict, adviser, told
 from backpressure.cli._format import style_of
@@ -69,7 +68,7 @@ def delay_table(config: BackpressureConfig, queue_name: str | None) -> DelayTabl
     name = queue_name or _ANY_QUEUE
     own = {} if queue_name is None else {name: attrs.evolve(config.of(name), mode=None, age=None)}
     recovery = attrs.evolve(config.recovery, manual_override=False, emergency_mode=False)
-    only = attrs.evolve(config, mode="enforce", recovery=recovery, queues=own, age=AgeConfig(), fleet=FleetConfig())
+    only = attrs.evolve(config, mode="enforce", recovery=recovery, queues=own, age=AgeConfig())
     with adviser(only, name) as advise:
         return DelayTable(
             queue_name, [(sample, advise(sample)) for sample in sampled_law_of(only, name).turning_points()]

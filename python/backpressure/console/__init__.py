@@ -33,6 +33,7 @@ def app(
     hosts: Sequence[str] = HOSTS,
     identify: Callable[[Request], str | Awaitable[str | None] | None] | None = None,
     operator: Operator | None = None,
+    by: str | None = None,
     control: bool = False,
     token: str | None = None,
     viewers: int = 50,
@@ -52,8 +53,9 @@ def app(
         identify: is called with each request and returns the name of who sent it, which stands in the audit, or
             ``None`` for somebody who may look and not act; or an awaitable of that. Whom it raises ``PermissionError``
             for sees nothing.
-        operator: reads the fleet, and turns its switches.
-        control: whether switches may be turned from the page: needs an operator.
+        operator: reads the fleet, and turns its switches; default one where ``config.fleet`` meets.
+        by: who is named as the author of switches where there is no `identify`; default user and host.
+        control: whether switches may be turned from the page: needs a fleet.
         token: what a request that writes must bring, at least 16 characters; default a new one, which is that of this
             process alone. With `identify` the page fetches it, else people type it.
         viewers: pages that may watch at the same time.
@@ -76,6 +78,7 @@ def app(
         hosts=hosts,
         identify=identify,
         operator=operator,
+        by=by,
         control=control,
         token=token,
         viewers=viewers,

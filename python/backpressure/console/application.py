@@ -7,7 +7,6 @@ import hmac
 import inspect
 import json
 import secrets
-import threading
 import time
 import weakref
 from importlib import resources
@@ -19,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from backpressure._engine.choice import ENGINE
+from backpressure._engine.sync import ForkLock
 from backpressure._model.arguments import masked
 from backpressure._model.errors import ConfigurationError
 from backpressure._model.stats import MAX_BACKLOG
@@ -29,7 +29,7 @@ from backpressure.console.fleet import trouble
 from backpressure.console.guard import Guard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -68,6 +68,7 @@ class Console:
         board: Board,
         sampler: Sampler,
         fleet: Fleet | None,
+        closed: Sequence[Callable[[], object]],
         hosts: Collection[str],
         identify: Any,
         control: bool,
@@ -78,14 +79,16 @@ class Console:
         self._board = board
         self._sampler = sampler
         self._fleet = fleet
+        self._closed = closed
         self._identify = identify
         self._control = control
         self.token = secrets.token_urlsafe(32) if token is None else token
         self._viewers = viewers
-        self._seats = threading.BoundedSemaphore(viewers)
+        self._watching = 0
+        self._lock = ForkLock()
         # A page that was made by another run names queues by other places.
         self._start = secrets.token_hex(8)
-        self._explaining = threading.Lock()
+        self._explaining = ForkLock()
         page = resources.files(__package__) / "page"
         self._page = (page / "index.html").read_bytes()
         self._files = {name: (page / name).read_bytes() for name in _FILES}
@@ -124,6 +127,8 @@ class Console:
     def close(self) -> None:
         """Look no more, and end all streams. Idempotent; the next request begins anew."""
         self._sampler.close()
+        for close in self._closed:
+            close()
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -170,10 +175,16 @@ class Console:
 
     async def _stream(self, request: Request) -> Response:
         await self._who(request)
-        if not self._seats.acquire(blocking=False):
-            raise _Refused(503, f"{self._viewers} pages watch already: close one, or raise viewers")
         self._sampler.ensure()
-        return _Stream(self._frames(), self._seats.release)
+        with self._lock():
+            if self._watching >= self._viewers:
+                raise _Refused(503, f"{self._viewers} pages watch already: close one, or raise viewers")
+            self._watching += 1
+        return _Stream(self._frames(), self._leave)
+
+    def _leave(self) -> None:
+        with self._lock():
+            self._watching -= 1
 
     async def _frames(self) -> AsyncIterator[bytes]:
         seen, end = 0, time.monotonic() + _STREAM
@@ -209,7 +220,7 @@ class Console:
             raise _Refused(400, f"circuit is unknown: give {', '.join(Circuit)}") from None
 
         def explain() -> dict[str, Any]:
-            with self._explaining:  # a controller is made for it: one at a time
+            with self._explaining():  # a controller is made for it: one at a time
                 return self._looks.explain(place, circuit, backlog)
 
         return _shown(await run_in_threadpool(explain))
@@ -266,13 +277,14 @@ class Console:
         kind, action = wanted.get("kind"), wanted.get("action")
         common: Any = {"reason": wanted.get("reason"), "for_": wanted.get("for"), "by": who}
         if kind in ("override", "emergency") and action in ("on", "off"):
-            switch = fleet.operator.override if kind == "override" else fleet.operator.emergency
+            operator = fleet.operator()
+            switch = operator.override if kind == "override" else operator.emergency
             switch(action == "on", **common)
         elif kind == "circuit" and action in ("open", "close", "reset"):
             place = wanted.get("queue")
             if type(place) is not int or not 0 <= place < len(self._looks.names):
                 raise _Refused(400, "queue is none of those that are shown: load the page anew")
-            fleet.operator.circuit(self._looks.names[place], action, **common)
+            fleet.operator().circuit(self._looks.names[place], action, **common)
         else:
             raise _Refused(
                 400, "there is no such switch: override or emergency on or off, circuit open, close or reset"

@@ -9,6 +9,7 @@ from backpressure._model.arguments import check_seconds, shown, validate_queue_n
 from backpressure._model.config.patterns import is_pattern
 from backpressure._model.errors import ConfigurationError
 from backpressure._watch.budgets import stored_budgets, stores_of
+from backpressure._watch.meeting import Meeting
 from backpressure._watch.watch import Watch, config_for
 from backpressure.console.application import Console
 from backpressure.console.board import Board
@@ -47,6 +48,7 @@ def assemble(
     hosts: Sequence[str],
     identify: Any,
     operator: Operator | None,
+    by: str | None,
     control: bool,
     token: str | None,
     viewers: int,
@@ -56,8 +58,6 @@ def assemble(
     every = check_seconds(config.polling.interval if interval is None else interval, "interval")
     if interval is not None and not 0.1 <= every <= 60:
         raise _fault("interval", interval, "give seconds from 0.1 to 60")
-    if control and operator is None:
-        raise _fault("control", control, "switches are those of a fleet: give an operator too")
     if token is not None and (not token.isascii() or not token.isprintable() or len(token) < _LEAST_TOKEN):
         raise ConfigurationError(
             f"token is impossible: give at least {_LEAST_TOKEN} printable ASCII characters", field="token"
@@ -88,9 +88,16 @@ def assemble(
 
     with provided() as reader, stores_of(reader, config):  # what is faulty is told here, not by a thread
         places, server = _places(reader, names)
+        meeting = None if operator is not None or config.fleet.name is None else Meeting(config, reader, names, by)
+    fleet: Fleet | None = None
+    if operator is not None:
+        fleet = Fleet(operator.name, lambda: operator)
+    elif meeting is not None:
+        fleet = Fleet(meeting.name, meeting.operator)
+    if control and fleet is None:
+        raise _fault("control", control, "switches are those of a fleet: give the configuration a section fleet")
     looks = Looks(config, names, places, History(len(names), max(_STEP, every)))
     board = Board()
-    fleet = None if operator is None else Fleet(operator)
 
     def show(watch: Watch, now: float) -> None:
         told, circuits = (None, {}) if fleet is None else (fleet.told(), fleet.circuits())
@@ -102,6 +109,7 @@ def assemble(
         board=board,
         sampler=sampler,
         fleet=fleet,
+        closed=() if meeting is None else (meeting.close,),
         hosts=hosts,
         identify=identify,
         control=control,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from backpressure._engine.sync import ForkLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Board:
     """Thread-safe. A viewer that is slow misses frames and gets a whole one: nothing is queued for anybody."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._number = 0
         self._parts: tuple[Callable[[], Any], bytes] | None = None
@@ -45,7 +46,7 @@ class Board:
     def publish(self, whole: Callable[[], Any], change: Any) -> None:
         """Show a new frame; `whole` is made when somebody needs it, from what does not change any more."""
         text = _event("look", change)
-        with self._lock:
+        with self._lock():
             self._number += 1
             self._parts, self._whole = (whole, text), None
         self._wake()
@@ -61,7 +62,7 @@ class Board:
 
     def frame(self) -> Frame | None:
         """Return the latest frame; ``None`` before the first."""
-        with self._lock:
+        with self._lock():
             if self._parts is None:
                 return None
             whole, change = self._parts
@@ -72,7 +73,7 @@ class Board:
     async def wait(self, seen: int, seconds: float) -> bool:
         """Wait for a frame after number `seen` or for the end; tell whether that came within so many seconds."""
         event, loop = asyncio.Event(), asyncio.get_running_loop()
-        with self._lock:
+        with self._lock():
             if self.closed or self._number > seen:
                 return True
             self._waiting[event] = loop
@@ -83,11 +84,11 @@ class Board:
         else:
             return True
         finally:
-            with self._lock:
+            with self._lock():
                 self._waiting.pop(event, None)
 
     def _wake(self) -> None:
-        with self._lock:
+        with self._lock():
             waiting, self._waiting = self._waiting, {}
         for event, loop in waiting.items():
             with contextlib.suppress(RuntimeError):  # its loop has ended

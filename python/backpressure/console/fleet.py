@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure._engine.sync import ForkLock
 from backpressure._model.arguments import masked
 from backpressure.console.names import visible
 
@@ -44,33 +44,36 @@ class Fleet:
     """Reads on the thread that calls `read`, keeps what was read last, and may be asked from any thread.
 
     Args:
-        operator: who reads, and writes.
+        name: of the fleet.
+        operator: returns who reads, and writes; may raise what a client raises.
         now: seconds of Unix time; a test may move it.
     """
 
-    def __init__(self, operator: Operator, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, name: str, operator: Callable[[], Operator], now: Callable[[], float] = time.time) -> None:
+        self.name = name
         self.operator = operator
         self._now = now
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._seen: _Seen | None = None
         self._problem: str | None = "it has not been read yet"
 
     def read(self) -> None:
         """Ask the server once; what goes wrong is kept as the problem, beside what was known before."""
         try:
-            control, members = self.operator.control(), tuple(self.operator.members())
+            operator = self.operator()
+            control, members = operator.control(), tuple(operator.members())
         except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
-            with self._lock:
+            with self._lock():
                 self._problem = trouble(error)
             return
-        with self._lock:
+        with self._lock():
             self._seen, self._problem = _Seen(control, members, self._now()), None
 
     def told(self) -> dict[str, Any]:
         """Return how the fleet stands, for pages. A switch that was known holds until its time, also unread."""
-        with self._lock:
+        with self._lock():
             seen, problem = self._seen, self._problem
-        about: dict[str, Any] = {"name": self.operator.name, "problem": problem}
+        about: dict[str, Any] = {"name": self.name, "problem": problem}
         if seen is None:
             return {**about, "read": None, "switches": [], "problems": [], "members": None, "rates": None}
         return {
@@ -89,7 +92,7 @@ class Fleet:
 
     def members(self) -> dict[str, Any]:
         """Return what the processes tell of themselves."""
-        with self._lock:
+        with self._lock():
             seen = self._seen
         members = () if seen is None else seen.members
         return {
@@ -107,7 +110,7 @@ class Fleet:
 
     def circuits(self) -> dict[str, dict[str, Any]]:
         """Return in how many processes which circuits are not closed, and in which state, by queue."""
-        with self._lock:
+        with self._lock():
             members = () if self._seen is None else self._seen.members
         found: dict[str, dict[str, int]] = {}
         for member in members:
@@ -118,9 +121,9 @@ class Fleet:
 
     def audit(self) -> list[dict[str, Any]]:
         """Read the latest lines of the audit; raises what the client raises."""
-        with self._lock:
+        with self._lock():
             skew = 0.0 if self._seen is None else _skew(self._seen)
-        lines = self.operator.audit(MOST_LINES)
+        lines = self.operator().audit(MOST_LINES)
         return [
             {
                 **line.to_dict(),

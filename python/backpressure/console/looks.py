@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,6 +9,7 @@ import attrs
 from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._engine.sample import Sample
+from backpressure._engine.sync import ForkLock
 from backpressure._model.units import nanoseconds
 from backpressure._watch.advice import PRIORITIES, Circuit, told
 from backpressure._watch.answer import Answer, assumed
@@ -55,7 +55,7 @@ class Looks:
         self.names = names
         self._places = places
         self._history = history
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._views: Sequence[QueueView] = ()
         self._fixed = [self._fixed_of(name) for name in names]
         self._rows: list[dict[str, Any]] = [{} for _ in names]
@@ -86,7 +86,7 @@ class Looks:
             (None, None) if snapshot.problem or view.problem else (view.backlog, view.oldest_age)
             for view in snapshot.queues
         ]
-        with self._lock:
+        with self._lock():
             point = self._history.note(now, read)
             self._views = snapshot.queues
         changed = {
@@ -124,14 +124,14 @@ class Looks:
 
     def histories(self, queues: Sequence[int]) -> dict[str, Any]:
         """Return the last hour's backlogs of queues."""
-        with self._lock:
+        with self._lock():
             found = {str(queue): self._history.of(queue)[0] for queue in queues}
             return {"point": self._history.last, "backlogs": found}
 
     def queue(self, queue: int) -> dict[str, Any]:
         """Return where a queue is read, its bounds, and its last hour."""
         name, place = self.names[queue], self._places[queue]
-        with self._lock:
+        with self._lock():
             backlogs, oldest = self._history.of(queue)
             point = self._history.last
         return {
@@ -159,7 +159,7 @@ class Looks:
     def explain(self, queue: int, circuit: Circuit, backlog: int | None) -> dict[str, Any]:
         """Return what jobs are told and why, at the backlog that was read last or at an assumed one."""
         name = self.names[queue]
-        with self._lock:
+        with self._lock():
             view = self._views[queue] if self._views else None
         if backlog is not None:
             answer = assumed(self._config, name, circuit, backlog)

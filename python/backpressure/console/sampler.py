@@ -8,6 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from backpressure._engine.sync import ForkLock
 from backpressure._runtime.threads import spawn
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Sampler:
         self._board = board
         self._every = every
         self._beside = beside
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid: int | None = None
@@ -56,9 +57,7 @@ class Sampler:
         """Look from now on, if nobody does in this process."""
         if self._pid == os.getpid():
             return
-        if self._pid is not None:  # a fork: the parent's thread may have held the lock
-            self._lock = threading.Lock()
-        with self._lock:
+        with self._lock():
             if self._pid != os.getpid():
                 self._stop, self._pid = threading.Event(), os.getpid()
                 self._board.open()
@@ -70,7 +69,7 @@ class Sampler:
 
     def close(self) -> None:
         """Look no more, and send all viewers away. Idempotent."""
-        with self._lock:
+        with self._lock():
             thread, self._thread, self._pid = self._thread, None, None
             self._stop.set()
             self._board.close()
