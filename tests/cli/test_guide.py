@@ -33,6 +33,7 @@ def test_options_exist(run: Run) -> None:
         ("check",),
         ("explain",),
         ("top",),
+        ("serve",),
         ("demo",),
         ("fleet",),
         ("override",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import socket
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from cli.test_top import MAIN
+from backpressure._fleet.operator import Operator
+from cli.test_top import MAIN, read_until
 from support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import redis
 
     from cli.conftest import Run
 
@@ -84,6 +88,38 @@ def test_a_server_that_is_away_is_no_reason_not_to_serve() -> None:
         assert "hunter2" not in said + whole
 
 
+def test_a_fleet_is_switched_with_the_token_of_the_environment(redis_url: str, redis_client: redis.Redis) -> None:
+    arguments = ("--queue", "busy", "--fleet", "shop", "--control", "--by", "ann@desk")
+    environ = {"REDIS_URL": redis_url, "BACKPRESSURE_CONSOLE_TOKEN": "canary-token-5e1f"}
+    with serving(*arguments, **environ) as (process, url):
+        assert "#" not in url
+        start = httpx.get(f"{url}about").json()["start"]
+        wish = {"start": start, "kind": "override", "action": "on", "reason": "sale", "for": 60}
+        headers = {"origin": url.rstrip("/"), "x-backpressure-token": "canary-token-5e1f"}
+        assert httpx.post(f"{url}switch", json=wish, headers=headers | {"x-backpressure-token": "x"}).status_code == 401
+        assert httpx.post(f"{url}switch", json=wish, headers=headers).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert "canary" not in "".join(process.communicate(timeout=20))
+    (switch,) = Operator(redis_client, "shop").switches()
+    assert (switch.kind, switch.by) == ("override", "ann@desk")
+
+
+def test_in_a_terminal_the_token_is_shown_behind_the_address(redis_url: str) -> None:
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-c", MAIN, "serve", "--port", "0", "--queue", "busy", "--fleet", "shop", "--control"]
+    with subprocess.Popen(command, stdout=side, stderr=side, env={**os.environ, "REDIS_URL": redis_url}) as process:
+        try:
+            os.close(side)
+            said = read_until(terminal, "Ctrl-C ends it")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            os.close(terminal)
+    found = re.search(r"http://127\.0\.0\.1:\d+/#token=([\w-]{40,}) ", said)
+    assert found, said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -93,12 +129,25 @@ def test_a_server_that_is_away_is_no_reason_not_to_serve() -> None:
         (("--queue", "a", "--redis-url", "redis://localhost", "--port", "70000"), "--port"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--host", "192.0.2.1"), "give another --host"),
         (("--queue", "a", "--redis-url", "redis://localhost", "--config", "absent.toml"), "cannot be read"),
+        (("--queue", "a", "--redis-url", "redis://localhost", "--control"), "give --fleet"),
+        (("--queue", "a", "--redis-url", "redis://localhost", "--control", "--fleet", "shop"), "in a terminal, or set"),
+        (("--queue", "a", "--redis-url", "redis://localhost", "--fleet", "a b"), "fleet.name is 'a b'"),
+        (("--queue", "a", "--redis-url", "redis://localhost", "--fleet", "shop", "--sign-with", "NOT_SET"), "NOT_SET"),
+        (("--queue", "a", "--redis-url", "redis://localhost", "--fleet", "shop", "--by", "a\nb"), "--by: "),
     ],
 )
 def test_wrong_usage(run: Run, arguments: tuple[str, ...], said: str) -> None:
     result = run("serve", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
+
+
+def test_a_token_that_is_too_short_is_not_repeated(run: Run) -> None:
+    arguments = ("serve", "--queue", "a", "--redis-url", "redis://localhost", "--fleet", "shop", "--control")
+    result = run(*arguments, BACKPRESSURE_CONSOLE_TOKEN="canary")
+    assert result.exit_code == 2
+    assert "BACKPRESSURE_CONSOLE_TOKEN: token is impossible: give at least 16" in result.stderr
+    assert "canary" not in result.output
 
 
 def test_a_port_that_is_taken(run: Run) -> None:

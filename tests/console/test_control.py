@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -161,8 +162,25 @@ def test_without_control_the_fleet_is_only_shown(make: Make, operator: Operator)
 
 
 def test_members_and_their_circuits_are_shown(make: Make, operator: Operator, redis_client: redis.Redis) -> None:
-    tell(redis_client, "web1-7-a", offers=10.0, delays=2.5, sheds=0.5, circuits={"mail": "open"}, circuits_open=1)
-    tell(redis_client, "web1-8-b", offers=5.0, circuits={"mail": "half_open"}, circuits_open=1)
+    tell(
+        redis_client,
+        "web1-7-a",
+        offers=10.0,
+        delays=2.5,
+        sheds=0.5,
+        circuits={"mail": "open"},
+        circuits_open=1,
+        probes_ms={"mail": 9_000},
+        queues={"mail": (0.0, 1.0, 1.5, 0.0, 0.0, 0.5)},
+    )
+    tell(
+        redis_client,
+        "web1-8-b",
+        offers=5.0,
+        circuits={"mail": "half_open"},
+        circuits_open=1,
+        queues={"mail": (0.25, 0.0, 0.0, 0.0, 0.0, 1.0), "push": (0.0, 0.0, 0.0, 0.0, 0.0, 3.0)},
+    )
     tell(redis_client, "web1-9-c", host="<b>web</b>")
     redis_client.set("bp:{shop}:m:web1-9-d", "{garbage")
     redis_client.zadd("bp:{shop}:members", {"web1-9-d": 9e15})
@@ -172,8 +190,11 @@ def test_members_and_their_circuits_are_shown(make: Make, operator: Operator, re
         _, (_, whole) = frames(url, 2)
     assert whole["fleet"]["rates"] == {"offers": 15.0, "delays": 2.5, "sheds": 0.5}
     mail, push = whole["queues"]
-    assert mail["producers"] == {"states": {"open": 1, "half_open": 1}, "of": 4}
-    assert push["producers"] is None
+    probe = mail["producers"].pop("probe")
+    assert 0 < probe - time.time() < 12
+    rates = [0.2, 1.0, 1.5, 0.0, 0.0, 1.5]
+    assert mail["producers"] == {"states": {"open": 1, "half_open": 1}, "of": 4, "rates": rates}
+    assert push["producers"]["states"] == {}
     told = asked(console, "GET", "/members").json()
     assert told["count"] == 4
     assert [member["id"] for member in told["members"]][-1] == "web1-9-d"

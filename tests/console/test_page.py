@@ -79,7 +79,7 @@ def test_one_queue_in_detail(page: Page, make: Make) -> None:
         detail.get_by_label("Whose thresholds").select_option("low")
         expect(detail).to_contain_text("shed_at 900")
         expect(detail).to_contain_text("running4")
-        expect(detail).to_contain_text("circuits live in the producers")
+        expect(detail).to_contain_text("unknown, as are delays and sheds")
         expect(detail).to_contain_text("1,250 lies 50 % of the way")
         detail.get_by_label("Waiting jobs", exact=True).fill("20000")
         detail.get_by_label("State of the circuit").select_option("open")

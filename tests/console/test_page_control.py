@@ -170,13 +170,18 @@ def test_the_token_leaves_the_address_and_a_reload_keeps_it(page: Page, make: Ma
 def test_a_circuit_is_forced_open_from_its_queue(
     page: Page, make: Make, operator: Operator, redis_client: redis.Redis
 ) -> None:
-    tell(redis_client, "web1-7-a", circuits={"push": "forced"}, circuits_open=1)
+    told = {"queues": {"push": (0.0, 1.5, 0.0, 0.0, 0.0, 12.0)}, "probes_ms": {"push": 86_000_000}}
+    tell(redis_client, "web1-7-a", circuits={"push": "forced"}, circuits_open=1, **told)
     tell(redis_client, "web1-8-b")
     with served(make(operator=operator, control=True, token=TOKEN)) as url:
         page.goto(f"{url}#token={TOKEN}")
-        expect(page.locator("#rows > .row").nth(1)).to_contain_text("forced in 1 of 2")
+        expect(page.locator("#rows > .row").nth(1)).to_contain_text(
+            re.compile(r"forced in 1 of 2, a job goes at \d\d:")
+        )
         expect(page.locator("#rows > .row").nth(0)).to_contain_text("closed")
         page.get_by_role("button", name="push", exact=True).click()
+        expect(page.locator("#detail")).to_contain_text("delayedhigh 0/s, medium 1.5/s, low 0/s")
+        expect(page.locator("#detail")).to_contain_text("shedhigh 0/s, medium 0/s, low 12/s")
         page.get_by_role("button", name="Force circuit open…").click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("All 2 processes of the fleet shop will refuse this queue's jobs until")

@@ -105,8 +105,10 @@ def test_what_a_process_tells_is_bounded_and_read_as_it_was_written() -> None:
         pid=1,
         offers=1.5,
         switches=("override",),
+        queues={"mail": (0.5, 0.0, 0.0, 0.0, 0.0, 12.25)},
         circuits={"mail": "open"},
         circuits_open=1,
+        probes_ms={"mail": 4_000},
         last_error="x" * 900,
     )
     read = presence.Presence.of("host-1-ab", told.encode())
@@ -115,7 +117,21 @@ def test_what_a_process_tells_is_bounded_and_read_as_it_was_written() -> None:
     assert len(wide.encode()) <= 8_192
 
 
-@pytest.mark.parametrize("change", [{"pid": -1}, {"pid": 1.5}, {"host": 5}, {"switches": [1]}, {"circuits": {"a": 1}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": -1},
+        {"pid": 1.5},
+        {"host": 5},
+        {"switches": [1]},
+        {"circuits": {"a": 1}},
+        {"queues": {"a": [1, 2]}},
+        {"queues": {"a": [1, 2, 3, 4, 5, "6"]}},
+        {"probes_ms": {"a": -1}},
+        {"probes_ms": {"a": True}},
+        {"queues": []},
+    ],
+)
 def test_a_member_that_tells_nonsense_is_named_and_no_more(change: dict[str, Any]) -> None:
     told = json.loads(presence.Presence(id="a").encode()) | change
     read = presence.Presence.of("a", json.dumps(told))

@@ -265,6 +265,7 @@ def test_sources_go_over_one_another(tmp_path: Path) -> None:
         "BACKPRESSURE_MODE": "observe",
         "BACKPRESSURE_QUEUES": '{"a": {"curve": {"red_max_delay": "9s"}}, "b": {"curve": {}}}',
         "BACKPRESSURE_ENGINE": "pure",
+        "BACKPRESSURE_CONSOLE_TOKEN": "not a setting",
         "BACKPRESSURE_TEST_REDIS_URL": "redis://localhost",
         "PATH": "/bin",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import attrs
@@ -19,6 +19,9 @@ _MAX_BYTES = 8_192
 _LONGEST = 300
 #: Circuits that are told, of those that are not closed.
 MAX_CIRCUITS = 20
+#: Queues whose rates are told.
+MAX_QUEUES = 20
+_RATES = 6
 
 
 @attrs.frozen(kw_only=True)
@@ -38,8 +41,10 @@ class Presence:
         config_error: why it does not take the pushed one; empty if it does, or if there is none for it.
         switches: fields of the switches that it acts on.
         offers, delays, sheds: jobs a second, since its last sign of life.
+        queues: delays a second of HIGH, MEDIUM and LOW, then sheds of these, by queue: of the 20 that have most.
         circuits: queues whose circuits are not closed: ``"open"``, ``"half_open"`` or ``"forced"``.
         circuits_open: how many these are; `circuits` names 20 of them at most.
+        probes_ms: in how many milliseconds circuits let a job through again, where that is known.
         last_error: what it cannot do now; empty if it can do all.
         problem: why nothing is known but the id; empty if all is.
     """
@@ -60,8 +65,10 @@ class Presence:
     offers: float = 0.0
     delays: float = 0.0
     sheds: float = 0.0
+    queues: Mapping[str, tuple[float, ...]] = attrs.field(factory=dict)
     circuits: Mapping[str, str] = attrs.field(factory=dict)
     circuits_open: int = 0
+    probes_ms: Mapping[str, int] = attrs.field(factory=dict)
     last_error: str = ""
     problem: str = ""
 
@@ -75,7 +82,8 @@ class Presence:
         text = json.dumps(told, separators=(",", ":"))
         if len(text) <= _MAX_BYTES:
             return text
-        return json.dumps({**told, "circuits": {}, "switches": (), "last_error": told["last_error"][:100]})
+        empty: dict[str, Any] = {"queues": {}, "circuits": {}, "probes_ms": {}, "switches": ()}
+        return json.dumps({**told, **empty, "last_error": told["last_error"][:100]})
 
     @classmethod
     def of(cls, member_id: str, raw: bytes | str) -> Self:
@@ -88,7 +96,8 @@ class Presence:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for scripts and pages."""
-        return {**attrs.asdict(self), "switches": list(self.switches), "circuits": dict(self.circuits)}
+        tables = {name: dict(getattr(self, name)) for name in _TABLES}
+        return {**attrs.asdict(self), **tables, "switches": list(self.switches)}
 
 
 def _told_fields() -> list[attrs.Attribute[Any]]:
@@ -98,13 +107,13 @@ def _told_fields() -> list[attrs.Attribute[Any]]:
 def _checked(field: attrs.Attribute[Any], told: Mapping[str, Any]) -> Any:
     """Return a part of what was told, in the type that it has to have; what is missing has its default."""
     value = told.get(field.name)
-    default = {} if field.name == "circuits" else field.default
+    default = {} if field.name in _TABLES else field.default
     if value is None:
         return default
-    if field.name == "circuits":
-        good = isinstance(value, dict) and all(isinstance(state, str) for state in value.values())
-        pairs = list(value.items())[:MAX_CIRCUITS] if good else []
-        value = {readable(name, _LONGEST): readable(state, _LONGEST) for name, state in pairs}
+    if field.name in _TABLES:
+        good = isinstance(value, dict) and all(map(_TABLES[field.name], value.values()))
+        pairs = list(value.items())[: max(MAX_CIRCUITS, MAX_QUEUES)] if good else []
+        value = {readable(name, _LONGEST): _read(inner) for name, inner in pairs}
     elif field.name == "switches":
         good = isinstance(value, list) and all(isinstance(name, str) for name in value)
         value = tuple(readable(name, _LONGEST) for name in value) if good else ()
@@ -112,8 +121,27 @@ def _checked(field: attrs.Attribute[Any], told: Mapping[str, Any]) -> Any:
         good = isinstance(value, str)
         value = readable(str(value), _LONGEST)
     else:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
-        good = good and (isinstance(default, float) or isinstance(value, int))
+        good = _is_number(value) and (isinstance(default, float) or isinstance(value, int))
     if not good:
         raise EntryError(f"its {field.name} cannot be read: another program may write there")
     return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _are_rates(value: object) -> bool:
+    return isinstance(value, list) and len(value) == _RATES and all(map(_is_number, value))
+
+
+def _read(inner: Any) -> Any:
+    return readable(inner, _LONGEST) if isinstance(inner, str) else tuple(inner) if isinstance(inner, list) else inner
+
+
+# What the values of each table have to be.
+_TABLES: Mapping[str, Callable[[object], bool]] = {
+    "queues": _are_rates,
+    "circuits": lambda state: isinstance(state, str),
+    "probes_ms": lambda left: isinstance(left, int) and _is_number(left),
+}

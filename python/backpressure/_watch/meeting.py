@@ -10,6 +10,7 @@ from redis.cluster import RedisCluster
 from backpressure._controller.fleet.link import key_of
 from backpressure._engine.sync import ForkLock
 from backpressure._fleet.operator import Operator
+from backpressure._fleet.texts import MAX_AUTHOR, check_text
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
 from backpressure.providers.configured import resolved
 from backpressure.providers.redis.client import RedisTarget, disconnect, parse_target
@@ -32,13 +33,13 @@ class Meeting:
         by: who is named as the author of switches; ``None``: user and host.
 
     Raises:
-        ConfigurationError: the fleet's URL or key is impossible, or it is not said where the fleet meets.
+        ConfigurationError: the author, or the fleet's URL or key, is impossible, or nothing says where the fleet meets.
     """
 
     def __init__(self, config: BackpressureConfig, provider: object, names: Sequence[str], by: str | None) -> None:
         assert config.fleet.name is not None  # noqa: S101 - whoever asks has looked
         self.name = config.fleet.name
-        self._by = by
+        self._by = None if by is None else check_text(by, "by", MAX_AUTHOR)
         self._key = key_of(config)
         self._where: Any = None
         self._client: Any = None

@@ -100,8 +100,8 @@ def assemble(
     board = Board()
 
     def show(watch: Watch, now: float) -> None:
-        told, circuits = (None, {}) if fleet is None else (fleet.told(), fleet.circuits())
-        board.publish(*looks.take(watch.look(), now, told, circuits))
+        told, producers = (None, {}) if fleet is None else (fleet.told(), fleet.queues())
+        board.publish(*looks.take(watch.look(), now, told, producers))
 
     sampler = Sampler(opened, show, board, min(every, _LOOK), None if fleet is None else fleet.read)
     return Console(

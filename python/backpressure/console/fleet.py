@@ -40,6 +40,24 @@ class _Seen:
     at: float
 
 
+@attrs.define
+class _Told:
+    """What producers told of one queue."""
+
+    rates: list[float] = attrs.field(factory=lambda: [0.0] * 6)
+    states: dict[str, int] = attrs.field(factory=dict)
+    probes: list[int] = attrs.field(factory=list)
+
+    def to_dict(self, seen: _Seen) -> dict[str, Any]:
+        return {
+            "states": self.states,
+            "of": len(seen.members),
+            # To the second, so that it is no other one each time that it is told.
+            "probe": round(seen.at + min(self.probes) / 1_000) if self.probes else None,
+            "rates": [round(rate, 1) for rate in self.rates],
+        }
+
+
 class Fleet:
     """Reads on the thread that calls `read`, keeps what was read last, and may be asked from any thread.
 
@@ -108,16 +126,21 @@ class Fleet:
             ],
         }
 
-    def circuits(self) -> dict[str, dict[str, Any]]:
-        """Return in how many processes which circuits are not closed, and in which state, by queue."""
+    def queues(self) -> dict[str, dict[str, Any]]:
+        """Return what producers told of queues, by name: delays and sheds a second, circuits that are not closed."""
         with self._lock():
-            members = () if self._seen is None else self._seen.members
-        found: dict[str, dict[str, int]] = {}
-        for member in members:
+            seen = self._seen
+        found: dict[str, _Told] = {}
+        for member in () if seen is None else seen.members:
+            for name, rates in member.queues.items():
+                told = found.setdefault(name, _Told())
+                told.rates = [sum(both) for both in zip(told.rates, rates, strict=True)]
             for name, state in member.circuits.items():
-                counts = found.setdefault(name, {})
-                counts[state] = counts.get(state, 0) + 1
-        return {name: {"states": counts, "of": len(members)} for name, counts in found.items()}
+                told = found.setdefault(name, _Told())
+                told.states[state] = told.states.get(state, 0) + 1
+                if (left_ms := member.probes_ms.get(name)) is not None:
+                    told.probes.append(left_ms)
+        return {} if seen is None else {name: told.to_dict(seen) for name, told in found.items()}
 
     def audit(self) -> list[dict[str, Any]]:
         """Read the latest lines of the audit; raises what the client raises."""

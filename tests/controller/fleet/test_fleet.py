@@ -283,6 +283,25 @@ def test_what_a_process_tells(controller: BackpressureController, meeting: Meeti
     assert told.started_ms <= meeting.now_ms()
 
 
+def test_what_a_process_tells_of_queues(
+    controller: BackpressureController, meeting: Meeting, clock: ManualClock
+) -> None:
+    clock.advance(1)
+    for priority, times in (("high", 1), ("medium", 2), ("low", 4)):
+        for _ in range(times):
+            controller.suggest_throttle(priority, "mail")
+            controller.suggest_throttle(priority, "idle")
+    for _ in range(5):
+        controller.record_failure("idle")
+    clock.advance(1)
+    told = meeting.presence()
+    assert told.queues == {"mail": (1.0, 2.0, 0.0, 0.0, 0.0, 4.0)}
+    assert told.circuits == {"idle": "open"}
+    assert 58_000 <= told.probes_ms["idle"] <= 60_000
+    clock.advance(1)
+    assert meeting.presence().queues == {}
+
+
 def test_a_process_is_among_the_members_from_time_to_time(
     controller: BackpressureController, meeting: Meeting, clock: ManualClock
 ) -> None:

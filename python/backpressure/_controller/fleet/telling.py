@@ -11,10 +11,10 @@ import attrs
 
 from backpressure._engine.totals import REASONS
 from backpressure._engine.word import CLOSED, is_forced
-from backpressure._fleet.presence import MAX_CIRCUITS, Presence
+from backpressure._fleet.presence import MAX_CIRCUITS, MAX_QUEUES, Presence
 from backpressure._model.arguments import masked
 from backpressure._model.config.fields import CODE_ONLY
-from backpressure._model.vocabulary import SHEDS, CircuitState
+from backpressure._model.vocabulary import SHEDS, CircuitState, Priority
 from backpressure._runtime.pauses import paced
 from backpressure._runtime.version import version
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Telling", "config_hash"]
 
+_NONE = (0, 0)
+_FIRST = Priority.HIGH.value
 _SHED = [position for position, reason in enumerate(REASONS) if reason in SHEDS]
 
 
@@ -50,6 +52,9 @@ class Telling:
         self._clock = clock
         self._counted: tuple[int, int, int] = (0, 0, 0)
         self._counted_ns: int | None = None
+        # Delays and sheds by queue and priority, when they were counted; and a second since then.
+        self._by_queue: dict[tuple[str, int], tuple[int, int]] = {}
+        self._queues: dict[str, tuple[float, ...]] = {}
         self._hashed: tuple[object, str] = (None, "")
         self._version = ""
 
@@ -83,7 +88,9 @@ class Telling:
             offers=offers,
             delays=delays,
             sheds=sheds,
+            queues=self._queues,
             circuits=dict(list(circuits.items())[:MAX_CIRCUITS]),
+            probes_ms=self._probes(list(circuits)[:MAX_CIRCUITS]),
             circuits_open=len(circuits),
             last_error=masked(last_error),
         )
@@ -91,15 +98,22 @@ class Telling:
     def _rates(self) -> tuple[float, float, float]:
         """Return offers, delays and sheds a second since this was last asked."""
         offers = delays = sheds = 0
-        for total in paced(self._engine.totals().values()):
+        by_queue: dict[tuple[str, int], tuple[int, int]] = {}
+        for key, total in paced(self._engine.totals().items()):
             offers += sum(total.reasons)
-            delays += sum(total.delays)
-            sheds += sum(total.reasons[position] for position in _SHED)
+            delayed, shed = sum(total.delays), sum([total.reasons[position] for position in _SHED])
+            delays += delayed
+            sheds += shed
+            if delayed or shed:
+                by_queue[key] = (delayed, shed)
         counted, now_ns = (offers, delays, sheds), self._clock.monotonic_ns()
         before, since_ns = self._counted, self._counted_ns
         self._counted, self._counted_ns = counted, now_ns
+        earlier, self._by_queue = self._by_queue, by_queue
         if since_ns is None or now_ns <= since_ns:
+            self._queues = {}
             return 0.0, 0.0, 0.0
+        self._queues = _rates_by_queue(by_queue, earlier, (now_ns - since_ns) / 1e9)
         first, second, third = (
             round(max(0, now - then) * 1e9 / (now_ns - since_ns), 3) for now, then in zip(counted, before, strict=True)
         )
@@ -114,10 +128,39 @@ class Telling:
                 found[name] = "forced" if is_forced(breaker.word) else str(CircuitState(state))
         return found
 
+    def _probes(self, queue_names: list[str]) -> dict[str, int]:
+        """Return in how many milliseconds circuits let a job through again, where that is known."""
+        now_ns, found = self._clock.monotonic_ns(), {}
+        for name in queue_names:
+            breaker = self._engine.breaker(name, False)
+            probe_ns = None if breaker is None else breaker.retry_at_ns(breaker.word)
+            if probe_ns is not None:
+                found[name] = max(0, probe_ns - now_ns) // 1_000_000
+        return found
+
     def _hash(self, config: BackpressureConfig) -> str:
         if self._hashed[0] is not config:
             self._hashed = config, config_hash(config)
         return self._hashed[1]
+
+
+def _rates_by_queue(
+    now: Mapping[tuple[str, int], tuple[int, int]], before: Mapping[tuple[str, int], tuple[int, int]], seconds: float
+) -> dict[str, tuple[float, ...]]:
+    """Return delays and sheds a second, HIGH's first, of those queues that have most of them."""
+    found: dict[str, list[int]] = {}
+    for key, counts in now.items():
+        earlier = before.get(key, _NONE)
+        if counts == earlier:
+            continue
+        name, priority = key
+        more = found.get(name)
+        if more is None:
+            more = found[name] = [0] * 6
+        place = _FIRST - priority
+        more[place], more[place + 3] = max(0, counts[0] - earlier[0]), max(0, counts[1] - earlier[1])
+    most = sorted(found, key=lambda name: sum(found[name]), reverse=True)[:MAX_QUEUES]
+    return {name: tuple([round(count / seconds, 3) for count in found[name]]) for name in most}
 
 
 def config_hash(config: BackpressureConfig) -> str:

@@ -50,6 +50,8 @@ _Keys = tuple[str, ...]
 _QueueName = NewType("_QueueName", str)
 
 _PREFIX = "BACKPRESSURE_"
+# Others read them.
+_NO_SETTINGS = frozenset({"BACKPRESSURE_ENGINE", "BACKPRESSURE_CONSOLE_TOKEN"})
 _MAX_BYTES = 1 << 20
 _MAX_LEVELS = 16
 _MAX_KEY = 255
@@ -492,7 +494,7 @@ def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Secti
     seen: dict[_Keys, str] = {}
     for given, text in sorted((os.environ if environ is None else environ).items()):
         name = given.upper()
-        if not name.startswith(_PREFIX) or name == "BACKPRESSURE_ENGINE" or name.startswith("BACKPRESSURE_TEST_"):
+        if not name.startswith(_PREFIX) or name in _NO_SETTINGS or name.startswith("BACKPRESSURE_TEST_"):
             continue
         keys = tuple(name.removeprefix(_PREFIX).lower().split("__"))
         value: Any = None

@@ -333,7 +333,8 @@ class BackpressureConfig(Section):
         """Return `base`, or else the defaults, with variables such as ``BACKPRESSURE_POLLING__INTERVAL=5s`` over it.
 
         `environ` defaults to that of the process. Two underscores go one level down; case is ignored. Queues are one
-        JSON object in ``BACKPRESSURE_QUEUES``. ``BACKPRESSURE_ENGINE`` and ``BACKPRESSURE_TEST_*`` are no settings.
+        JSON object in ``BACKPRESSURE_QUEUES``. ``BACKPRESSURE_ENGINE``, ``BACKPRESSURE_CONSOLE_TOKEN`` and
+        ``BACKPRESSURE_TEST_*`` are no settings.
 
         Raises:
             ConfigurationError: as from `from_mapping`.

@@ -319,7 +319,7 @@ function show(place) {
     rest[priority].className = `zone ${zone ?? "none"}`;
   }
   put(circuit, circuitWord(row));
-  circuit.classList.toggle("stale", row.producers !== null);
+  circuit.classList.toggle("stale", hasOpen(row));
   note.hidden = !row.problem && row.mode !== "observe";
   put(note, row.problem ?? (row.mode === "observe" ? "observed only: producers are told to go" : ""));
   const zone = zoneOf(row);
@@ -332,10 +332,13 @@ function show(place) {
 
 function circuitWord(row) {
   if (!look.fleet || look.fleet.members === null) return "unknown";
-  if (!row.producers) return look.fleet.members ? "closed" : "no producers";
-  const { states, of } = row.producers;
-  return Object.entries(states).map(([state, count]) => `${state.replace("_", "-")} in ${count} of ${of}`).join(", ");
+  if (!hasOpen(row)) return look.fleet.members ? "closed" : "no producers";
+  const { states, of, probe } = row.producers;
+  const told = Object.entries(states).map(([state, count]) => `${state.replace("_", "-")} in ${count} of ${of}`).join(", ");
+  return probe === null ? told : `${told}, a job goes ${probe > now() ? `at ${clock(probe)}` : "now"}`;
 }
+
+const hasOpen = (row) => row.producers !== null && Object.keys(row.producers.states).length > 0;
 
 function showAge(place) {
   const age = look.ages[place];
@@ -616,9 +619,13 @@ function fill(detail, cell, asked) {
     describe(oldest, "Age of the oldest job", ages, duration, target === null ? [] : [{ label: "target", at: target }]);
     const told = [
       ["read as", asked.read_as], ["on", asked.server], ["mode", row.mode], ["running", row.processing === null ? null : number(row.processing)],
-      ["delayed", row.delayed === null ? null : number(row.delayed)], ["circuit", circuitWord(row)],
+      ["due later", row.delayed === null ? null : number(row.delayed)], ["circuit", circuitWord(row)],
     ].filter(([, value]) => value !== null);
-    if (circuitWord(row) === "unknown") told.at(-1)[1] = "unknown: circuits live in the producers, and no fleet tells of them";
+    const rates = row.producers?.rates;
+    const each = (from) => PRIORITIES.map((priority, index) => `${priority} ${rate(rates[from + index])}`).join(", ");
+    if (rates) told.splice(-1, 0, ["delayed", each(0)], ["shed", each(3)]);
+    else if (look.fleet?.members) told.splice(-1, 0, ["delayed and shed", "none that producers told of"]);
+    if (circuitWord(row) === "unknown") told.at(-1)[1] = "unknown, as are delays and sheds: producers know them, and no fleet tells of them";
     facts.replaceChildren(...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   };
   draw();
