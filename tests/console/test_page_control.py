@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from console.conftest import Make
 
-TOKEN = "canary-token-5e1f"
+# As servers make them, and as people may.
+PLAIN, TOKEN = "canary-token-5e1f", 'canary token-5e1f %41"<'
 
 
 @pytest.fixture
@@ -53,9 +54,11 @@ def test_an_override_is_turned_on_and_off(page: Page, make: Make, operator: Oper
         dialog.get_by_label("Reason").fill("<b>sale</b>")
         dialog.get_by_label("For").select_option("5 minutes")
 
-        dialog.get_by_label("Token").fill("wrong")
-        dialog.get_by_role("button", name="Switch", exact=True).click()
-        expect(dialog.get_by_role("alert")).to_contain_text("the token is wrong")
+        for wrong in ("", "wrong", "wröng", TOKEN[:-1]):
+            dialog.get_by_label("Token").fill(wrong)
+            dialog.get_by_role("button", name="Switch", exact=True).click()
+            expect(dialog.get_by_role("alert")).to_contain_text("the token is wrong")
+            expect(dialog.get_by_role("button", name="Switch", exact=True)).to_be_enabled()
         assert operator.switches() == []
 
         dialog.get_by_label("Token").fill(TOKEN)
@@ -113,7 +116,7 @@ def producing(about: dict[str, Any]) -> Iterator[Callable[[], str]]:
 def test_what_is_switched_on_the_page_reaches_a_producer(page: Page, redis_client: redis.Redis, redis_url: str) -> None:
     redis_client.rpush("mail", *range(1_250))
     about = {"fleet": {"name": FLEET}, "polling": {"interval": 0.1}, "queues": {"mail": {"url": redis_url}}}
-    console = app(BackpressureConfig.from_mapping(about), control=True, token=TOKEN, by="ann@desk")
+    console = app(BackpressureConfig.from_mapping(about), control=True, token=PLAIN, by="ann@desk")
 
     def switch(reason: str) -> None:
         dialog = page.get_by_role("dialog")
@@ -123,7 +126,7 @@ def test_what_is_switched_on_the_page_reaches_a_producer(page: Page, redis_clien
 
     with producing(about) as told, contextlib.closing(console), served(console) as url:
         eventually(lambda: told() == "backlog_yellow backlog_red_shed")
-        page.goto(f"{url}#token={TOKEN}")
+        page.goto(f"{url}#token={PLAIN}")
         # The console is no member of the fleet that it shows.
         expect(page.get_by_role("tab", name="Fleet (1)")).to_be_visible()
         page.get_by_role("button", name="Switch…").click()
@@ -142,8 +145,8 @@ def test_what_is_switched_on_the_page_reaches_a_producer(page: Page, redis_clien
 
 
 def test_nothing_goes_without_a_reason(page: Page, make: Make, operator: Operator) -> None:
-    with served(make(operator=operator, control=True, token=TOKEN)) as url:
-        page.goto(f"{url}#token={TOKEN}")
+    with served(make(operator=operator, control=True, token=PLAIN)) as url:
+        page.goto(f"{url}#token={PLAIN}")
         page.get_by_role("button", name="Switch…").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_role("button", name="Switch", exact=True).click()
@@ -156,15 +159,15 @@ def test_nothing_goes_without_a_reason(page: Page, make: Make, operator: Operato
 def test_the_token_leaves_the_address_and_a_reload_keeps_it(page: Page, make: Make, operator: Operator) -> None:
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
-    with served(make(operator=operator, control=True, token=TOKEN)) as url:
-        page.goto(f"{url}#token={TOKEN}")
+    with served(make(operator=operator, control=True, token=PLAIN)) as url:
+        page.goto(f"{url}#token={PLAIN}")
         expect(page.locator("#link")).to_have_text("live")
         assert page.url == url
         page.reload()
         page.get_by_role("button", name="Switch…").click()
         expect(page.get_by_role("dialog").get_by_label("Token")).to_be_hidden()
-        assert TOKEN not in page.content()
-    assert [url for url in sent if TOKEN in url.partition("#")[0]] == []
+        assert PLAIN not in page.content()
+    assert [url for url in sent if PLAIN in url.partition("#")[0]] == []
 
 
 def test_a_circuit_is_forced_open_from_its_queue(
@@ -173,8 +176,8 @@ def test_a_circuit_is_forced_open_from_its_queue(
     told = {"queues": {"push": (0.0, 1.5, 0.0, 0.0, 0.0, 12.0)}, "probes_ms": {"push": 86_000_000}}
     tell(redis_client, "web1-7-a", circuits={"push": "forced"}, circuits_open=1, **told)
     tell(redis_client, "web1-8-b")
-    with served(make(operator=operator, control=True, token=TOKEN)) as url:
-        page.goto(f"{url}#token={TOKEN}")
+    with served(make(operator=operator, control=True, token=PLAIN)) as url:
+        page.goto(f"{url}#token={PLAIN}")
         expect(page.locator("#rows > .row").nth(1)).to_contain_text(
             re.compile(r"forced in 1 of 2, a job goes at \d\d:")
         )

@@ -338,6 +338,7 @@ function circuitWord(row) {
   return probe === null ? told : `${told}, a job goes ${probe > now() ? `at ${clock(probe)}` : "now"}`;
 }
 
+const passing = () => (look.fleet?.switches ?? []).some((one) => one.kind !== "circuit" && one.until > now());
 const hasOpen = (row) => row.producers !== null && Object.keys(row.producers.states).length > 0;
 
 function showAge(place) {
@@ -692,7 +693,7 @@ function explainer(place) {
     try {
       const told = await json(query("explain", { queue: place, backlog: backlog.value, circuit: circuit.value }));
       const jobs = told.backlog === null ? "an unknown number of jobs" : `${number(told.backlog)} jobs`;
-      put(heading, `What jobs are told, and why, ${told.assumed ? "if" : "while"} ${jobs} wait${told.circuit === "closed" ? "" : ` and the circuit is ${told.circuit}`}`);
+      put(heading, `What jobs are told, and why, ${told.assumed ? "if" : "while"} ${jobs} wait${told.circuit === "closed" ? "" : ` and the circuit is ${told.circuit}`}${passing() ? ", were nothing switched" : ""}`);
       answer.replaceChildren(
         ...told.budget.map((text) => el("p", {}, text)),
         table(["priority", "zone", "advice", "why"], PRIORITIES.map((p) => {
@@ -842,8 +843,9 @@ function forgetToken() {
 
 async function token() {
   if (about.token === "asked") return (await json("token")).token;
-  const typed = $("token").value.trim();
-  return savedToken() ?? typed;
+  const given = savedToken() ?? $("token").value.trim();
+  if (!/^[\x20-\x7e]+$/.test(given)) throw new Refused("the token is wrong: take the one that was shown when this server started");
+  return given;
 }
 
 async function send(event) {
@@ -855,7 +857,7 @@ async function send(event) {
   put($("refused"), "");
   try {
     const given = await token();
-    const headers = { "Content-Type": "application/json", "X-Backpressure-Token": encodeURI(given) };
+    const headers = { "Content-Type": "application/json", "X-Backpressure-Token": given };
     const told = await json("switch", { method: "POST", headers, body: JSON.stringify(wish) });
     if (about.token === "typed") sessionStorage.setItem(TOKEN, given);
     look.fleet = told.fleet;
@@ -923,9 +925,9 @@ addEventListener("resize", () => {
 });
 
 // The part behind # reaches no server and no log; from the address it goes at once.
-const given = /^#token=([\x21-\x7e]+)$/.exec(location.hash);
+const given = /^#token=([\w-]+)$/.exec(location.hash);
 if (given) {
-  sessionStorage.setItem(TOKEN, decodeURIComponent(given[1]));
+  sessionStorage.setItem(TOKEN, given[1]);
   history.replaceState(null, "", location.pathname + location.search);
 }
 listen();
