@@ -9,12 +9,14 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 import httpx
 import pytest
 import uvicorn
 
-from backpressure import BackpressureConfig, InMemoryStatsProvider
+from backpressure import BackpressureConfig, FleetConfig, InMemoryStatsProvider
 from backpressure.console import app
+from console.fleets import FLEET
 from support import redis_fixtures, servers
 from support.controller_fixtures import eventually
 
@@ -29,20 +31,23 @@ URL = "http://127.0.0.1:8765"
 
 
 class Make(Protocol):
-    """Makes a console that is closed at the end: ``backpressure.console.app`` with quick reads."""
+    """Makes a console that is closed at the end: `backpressure.console.app` with quick reads, and a fleet at a URL."""
 
-    def __call__(self, provider: Any = None, config: Any = None, **more: Any) -> Console: ...
+    def __call__(self, provider: Any = None, config: Any = None, fleet: str | None = None, **more: Any) -> Console: ...
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
     consoles: list[Console] = []
 
-    def make(provider: Any = None, config: Any = None, **more: Any) -> Console:
+    def make(provider: Any = None, config: Any = None, fleet: str | None = None, **more: Any) -> Console:
         if provider is None and "queues" not in more:
             more["queues"] = ["mail", "push"]
         provider = InMemoryStatsProvider({"mail": 1_250, "push": 3}) if provider is None else provider
-        console = app(config or BackpressureConfig(), provider, **{"interval": 0.1, **more})
+        config = config or BackpressureConfig()
+        if fleet is not None:
+            config = attrs.evolve(config, fleet=FleetConfig(name=FLEET, url=fleet))
+        console = app(config, provider, **{"interval": 0.1, **more})
         consoles.append(console)
         return console
 

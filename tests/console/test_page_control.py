@@ -45,8 +45,8 @@ def banner_of(page: Page) -> Locator:
     return page.get_by_role("status", name="Switches")
 
 
-def test_an_override_is_turned_on_and_off(page: Page, make: Make, operator: Operator) -> None:
-    with served(make(operator=operator, control=True, token=TOKEN)) as url:
+def test_an_override_is_turned_on_and_off(page: Page, make: Make, operator: Operator, redis_url: str) -> None:
+    with served(make(fleet=redis_url, control=True, token=TOKEN)) as url:
         page.goto(url)
         page.get_by_role("button", name="Switch…").click()
         dialog = page.get_by_role("dialog")
@@ -144,8 +144,8 @@ def test_what_is_switched_on_the_page_reaches_a_producer(page: Page, redis_clien
         expect(page.locator("#detail")).to_contain_text("forced in 1 of 1")
 
 
-def test_nothing_goes_without_a_reason(page: Page, make: Make, operator: Operator) -> None:
-    with served(make(operator=operator, control=True, token=PLAIN)) as url:
+def test_nothing_goes_without_a_reason(page: Page, make: Make, operator: Operator, redis_url: str) -> None:
+    with served(make(fleet=redis_url, control=True, token=PLAIN)) as url:
         page.goto(f"{url}#token={PLAIN}")
         page.get_by_role("button", name="Switch…").click()
         dialog = page.get_by_role("dialog")
@@ -156,10 +156,12 @@ def test_nothing_goes_without_a_reason(page: Page, make: Make, operator: Operato
         assert operator.audit() == []
 
 
-def test_the_token_leaves_the_address_and_a_reload_keeps_it(page: Page, make: Make, operator: Operator) -> None:
+def test_the_token_leaves_the_address_and_a_reload_keeps_it(
+    page: Page, make: Make, operator: Operator, redis_url: str
+) -> None:
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
-    with served(make(operator=operator, control=True, token=PLAIN)) as url:
+    with served(make(fleet=redis_url, control=True, token=PLAIN)) as url:
         page.goto(f"{url}#token={PLAIN}")
         expect(page.locator("#link")).to_have_text("live")
         assert page.url == url
@@ -171,12 +173,12 @@ def test_the_token_leaves_the_address_and_a_reload_keeps_it(page: Page, make: Ma
 
 
 def test_a_circuit_is_forced_open_from_its_queue(
-    page: Page, make: Make, operator: Operator, redis_client: redis.Redis
+    page: Page, make: Make, operator: Operator, redis_client: redis.Redis, redis_url: str
 ) -> None:
     told = {"queues": {"push": (0.0, 1.5, 0.0, 0.0, 0.0, 12.0)}, "probes_ms": {"push": 86_000_000}}
     tell(redis_client, "web1-7-a", circuits={"push": "forced"}, circuits_open=1, **told)
     tell(redis_client, "web1-8-b")
-    with served(make(operator=operator, control=True, token=PLAIN)) as url:
+    with served(make(fleet=redis_url, control=True, token=PLAIN)) as url:
         page.goto(f"{url}#token={PLAIN}")
         expect(page.locator("#rows > .row").nth(1)).to_contain_text(
             re.compile(r"forced in 1 of 2, a job goes at \d\d:")
@@ -195,18 +197,18 @@ def test_a_circuit_is_forced_open_from_its_queue(
         assert (switch.queue_name, switch.action) == ("push", "open")
 
 
-def test_who_may_look_and_not_act(page: Page, make: Make, operator: Operator) -> None:
+def test_who_may_look_and_not_act(page: Page, make: Make, operator: Operator, redis_url: str) -> None:
     operator.emergency(True, reason="outage", by="bob")
-    with served(make(operator=operator)) as url:
+    with served(make(fleet=redis_url)) as url:
         page.goto(url)
         expect(banner_of(page)).to_contain_text("Emergency mode is on")
         expect(banner_of(page)).to_contain_text("by bob: “outage”")
         assert page.get_by_role("button", name=re.compile("Switch|End|Force")).count() == 0
 
 
-def test_whom_the_application_does_not_name_is_told(page: Page, make: Make, operator: Operator) -> None:
+def test_whom_the_application_does_not_name_is_told(page: Page, make: Make, operator: Operator, redis_url: str) -> None:
     who: list[str | None] = [None]
-    with served(make(operator=operator, control=True, identify=lambda _: who[0])) as url:
+    with served(make(fleet=redis_url, control=True, identify=lambda _: who[0])) as url:
         page.goto(url)
         page.get_by_role("button", name="Switch…").click()
         dialog = page.get_by_role("dialog")
@@ -218,10 +220,12 @@ def test_whom_the_application_does_not_name_is_told(page: Page, make: Make, oper
         expect(banner_of(page)).to_contain_text("by ann: “sale”")
 
 
-def test_members_are_a_table(page: Page, make: Make, operator: Operator, redis_client: redis.Redis) -> None:
+def test_members_are_a_table(
+    page: Page, make: Make, operator: Operator, redis_client: redis.Redis, redis_url: str
+) -> None:
     for number in range(30):
         tell(redis_client, f"web1-{number}-a", offers=2.0, sheds=0.5, last_error="<script>alert(1)</script>")
-    with served(make(operator=operator)) as url:
+    with served(make(fleet=redis_url)) as url:
         page.goto(url)
         page.get_by_role("tab", name="Fleet (30)").click()
         panel = page.get_by_role("tabpanel", name="Fleet")

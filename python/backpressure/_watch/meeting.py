@@ -13,7 +13,8 @@ from backpressure._fleet.operator import Operator
 from backpressure._fleet.texts import MAX_AUTHOR, check_text
 from backpressure._model.errors import ConfigurationError, StatsUnavailableError
 from backpressure.providers.configured import resolved
-from backpressure.providers.redis.client import RedisTarget, disconnect, parse_target
+from backpressure.providers.redis.client import RedisTarget, describe, disconnect, parse_target, redactor_for
+from backpressure.providers.redis.errors import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,6 +67,14 @@ class Meeting:
                 self._client = self._where.connect() if isinstance(self._where, RedisTarget) else self._where
             client = self._client
         return Operator(client, self.name, by=self._by, key=self._key)
+
+    def trouble(self, error: Exception) -> str:
+        """Return why the fleet's server could not be asked, and what to do, without credentials."""
+        where = self._where
+        is_target = isinstance(where, RedisTarget)
+        shown = str(where) if is_target else describe(where)
+        redact = where.redactor() if is_target else redactor_for(where)
+        return str(unavailable(error, what=f"fleet {self.name!r} at {shown}", redact=redact))
 
     def close(self) -> None:
         """Close the connections that were opened here; the next call opens others."""

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from backpressure._fleet.operator import Operator
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import StatsProvider
     from backpressure.console.application import Console
@@ -32,7 +31,6 @@ def app(
     interval: float | None = None,
     hosts: Sequence[str] = HOSTS,
     identify: Callable[[Request], str | Awaitable[str | None] | None] | None = None,
-    operator: Operator | None = None,
     by: str | None = None,
     control: bool = False,
     token: str | None = None,
@@ -53,9 +51,8 @@ def app(
         identify: is called with each request and returns the name of who sent it, which stands in the audit, or
             ``None`` for somebody who may look and not act; or an awaitable of that. Whom it raises ``PermissionError``
             for sees nothing.
-        operator: reads the fleet, and turns its switches; default one where ``config.fleet`` meets.
         by: who is named as the author of switches where there is no `identify`; default user and host.
-        control: whether switches may be turned from the page: needs a fleet.
+        control: whether switches of ``config.fleet`` may be turned from the page.
         token: what a request that writes must bring, at least 16 characters; default a new one, which is that of this
             process alone. With `identify` the page fetches it, else people type it.
         viewers: pages that may watch at the same time.
@@ -77,7 +74,6 @@ def app(
         interval=interval,
         hosts=hosts,
         identify=identify,
-        operator=operator,
         by=by,
         control=control,
         token=token,

@@ -25,7 +25,6 @@ from backpressure._model.stats import MAX_BACKLOG
 from backpressure._runtime.version import version
 from backpressure._watch.advice import Circuit
 from backpressure._watch.masking import masked_tree
-from backpressure.console.fleet import trouble
 from backpressure.console.guard import Guard
 
 if TYPE_CHECKING:
@@ -231,12 +230,11 @@ class Console:
 
     async def _audit(self, request: Request) -> Response:
         await self._who(request)
+        fleet = self._known_fleet()
         try:
-            return _shown({"lines": await run_in_threadpool(self._known_fleet().audit)})
-        except _Refused:
-            raise
+            return _shown({"lines": await run_in_threadpool(fleet.audit)})
         except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
-            raise _Refused(502, f"the audit cannot be read: {trouble(error)}") from None
+            raise _Refused(502, f"the audit cannot be read: {fleet.trouble(error)}") from None
 
     async def _token(self, request: Request) -> Response:
         """Give the token to those whom `identify` names; a foreign page can send such a request and not read it."""
@@ -270,7 +268,7 @@ class Console:
         except ConfigurationError as error:
             raise _Refused(400, masked(str(error))) from None
         except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
-            raise _Refused(502, f"the fleet's server did not take it: {trouble(error)}") from None
+            raise _Refused(502, f"the fleet's server did not take it: {fleet.trouble(error)}") from None
         return _shown({"fleet": fleet.told()})
 
     def _turn(self, fleet: Fleet, wanted: Mapping[str, Any], who: str | None) -> None:

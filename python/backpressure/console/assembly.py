@@ -22,7 +22,6 @@ from backpressure.providers.configured import from_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from backpressure._fleet.operator import Operator
     from backpressure._model.config.root import BackpressureConfig
     from backpressure.providers.several import SeveralProviders
 
@@ -47,7 +46,6 @@ def assemble(
     interval: float | None,
     hosts: Sequence[str],
     identify: Any,
-    operator: Operator | None,
     by: str | None,
     control: bool,
     token: str | None,
@@ -88,12 +86,8 @@ def assemble(
 
     with provided() as reader, stores_of(reader, config):  # what is faulty is told here, not by a thread
         places, server = _places(reader, names)
-        meeting = None if operator is not None or config.fleet.name is None else Meeting(config, reader, names, by)
-    fleet: Fleet | None = None
-    if operator is not None:
-        fleet = Fleet(operator.name, lambda: operator)
-    elif meeting is not None:
-        fleet = Fleet(meeting.name, meeting.operator)
+        meeting = None if config.fleet.name is None else Meeting(config, reader, names, by)
+    fleet = None if meeting is None else Fleet(meeting.name, meeting.operator, meeting.trouble)
     if control and fleet is None:
         raise _fault("control", control, "switches are those of a fleet: give the configuration a section fleet")
     looks = Looks(config, names, places, History(len(names), max(_STEP, every)))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from backpressure._engine.sync import ForkLock
-from backpressure._model.arguments import masked
 from backpressure.console.names import visible
 
 if TYPE_CHECKING:
@@ -18,17 +17,11 @@ if TYPE_CHECKING:
     from backpressure._fleet.operator import Control, Operator
     from backpressure._fleet.presence import Presence
 
-__all__ = ["Fleet", "trouble"]
+__all__ = ["Fleet"]
 
 #: Members and lines of the audit that a page is given.
 MOST_MEMBERS = 500
 MOST_LINES = 200
-_LONGEST = 300
-
-
-def trouble(error: Exception) -> str:
-    """Return in short why a server could not be asked, without credentials."""
-    return masked(f"{type(error).__name__}: {error}"[:_LONGEST])
 
 
 @attrs.frozen
@@ -64,12 +57,20 @@ class Fleet:
     Args:
         name: of the fleet.
         operator: returns who reads, and writes; may raise what a client raises.
+        trouble: says what such an error means, without credentials.
         now: seconds of Unix time; a test may move it.
     """
 
-    def __init__(self, name: str, operator: Callable[[], Operator], now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        name: str,
+        operator: Callable[[], Operator],
+        trouble: Callable[[Exception], str],
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.name = name
         self.operator = operator
+        self.trouble = trouble
         self._now = now
         self._lock = ForkLock()
         self._seen: _Seen | None = None
@@ -82,7 +83,7 @@ class Fleet:
             control, members = operator.control(), tuple(operator.members())
         except Exception as error:  # noqa: BLE001 - whatever the client raises is shown
             with self._lock():
-                self._problem = trouble(error)
+                self._problem = self.trouble(error)
             return
         with self._lock():
             self._seen, self._problem = _Seen(control, members, self._now()), None
