@@ -31,10 +31,24 @@ SDIST_HOLDS = (
     "python/backpressure/__init__.py",
     "python/backpressure/_age/script.lua",
     "python/backpressure/_native.pyi",
+    "python/backpressure/console/page/index.html",
+    "python/backpressure/console/page/uplot/LICENSE",
     "python/backpressure/py.typed",
     "rust/binding/src/lib.rs",
     "rust/core/src/lib.rs",
     "tests/conftest.py",
+)
+WHEELS_HOLD = (
+    "backpressure/_age/script.lua",
+    "backpressure/_native.pyi",
+    "backpressure/console/page/console.css",
+    "backpressure/console/page/console.js",
+    "backpressure/console/page/icon.svg",
+    "backpressure/console/page/index.html",
+    "backpressure/console/page/uplot/LICENSE",
+    "backpressure/console/page/uplot/uPlot.iife.min.js",
+    "backpressure/console/page/uplot/uPlot.min.css",
+    "backpressure/py.typed",
 )
 
 
@@ -82,7 +96,7 @@ def _check_wheel(wheel: Path, *, extensions: int) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     found = [name for name in names if name.endswith(EXTENSIONS)]
     _require(len(found) == extensions, f"{wheel.name} holds {found}, expected {extensions} extension modules")
-    for needed in ("backpressure/py.typed", "backpressure/_native.pyi", "backpressure/_age/script.lua"):
+    for needed in WHEELS_HOLD:
         _require(needed in names, f"{wheel.name} lacks {needed}")
     stray = [name for name in names if not name.startswith(("backpressure/", "producer_backpressure-"))]
     _require(not stray, f"{wheel.name} holds {stray} outside the package")

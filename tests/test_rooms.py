@@ -13,12 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "python" / "backpressure"
 LEVELS = (
     ("__main__", "_pyinstaller"),
     ("cli",),
+    ("console",),
+    ("_watch",),
     ("integrations",),
     ("", "testing"),
     ("_controller",),
     ("_telemetry",),
     ("providers", "_engine"),
-    ("_age", "_recording"),
+    ("_age", "_fleet", "_recording"),
     ("_runtime",),
     ("_model",),
 )

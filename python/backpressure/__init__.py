@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.blocking import BackpressureController
 from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.file_control import FileControl
 from backpressure._controller.gate import AsyncGate, Gate
 from backpressure._engine.choice import ENGINE
 from backpressure._model.batch import BatchError, BatchJob, BatchResult, JobOutcome, batch_result
 from backpressure._model.clock import Clock
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.circuit import CircuitConfig
+from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import FallbackMode, RecoveryStrategy
 from backpressure._model.config.root import BackpressureConfig, QueueConfig
@@ -81,6 +83,8 @@ __all__ = [
     "ControllerStoppedError",
     "CurveConfig",
     "FallbackMode",
+    "FileControl",
+    "FleetConfig",
     "Gate",
     "InMemoryStatsProvider",
     "InvalidPriorityError",

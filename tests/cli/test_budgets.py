@@ -15,8 +15,8 @@ from backpressure import AgeConfig, BackpressureConfig
 from backpressure._age.protocol import BacklogSeen, Demand, Report
 from backpressure._age.script import budget_key
 from backpressure._age.state import State
-from backpressure.cli._budgets import StoredBudget
-from backpressure.cli.top.watch import config_for
+from backpressure._watch.budgets import StoredBudget
+from backpressure._watch.watch import config_for
 from support import servers
 from support.budgets import SETTINGS
 

@@ -28,8 +28,20 @@ def test_it_prints_that(
 
 
 def test_options_exist(run: Run) -> None:
-    commands = ((), ("check",), ("explain",), ("top",), ("record",), ("import", "prometheus"), ("demo",))
-    helped = "".join(run(*command, "--help").stdout for command in commands)
+    named_commands = (
+        "check",
+        "explain",
+        "top",
+        "serve",
+        "record",
+        "import prometheus",
+        "demo",
+        "fleet",
+        "override",
+        "audit",
+        "config push",
+    )
+    helped = "".join(run(*command.split(), "--help").stdout for command in ("", *named_commands))
     named = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert len(named) > 8
     assert named <= set(re.findall(r"--[a-z][a-z-]+", helped))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cli.conftest import Run
 
-COMMANDS = ("check", "explain", "top", "record", "demo")
+COMMANDS = ("check", "explain", "top", "serve", "record", "demo", "fleet", "override", "emergency", "circuit", "audit")
 COLOUR = re.compile(r"\x1b\[[\d;]*3\d")
 
 
@@ -107,7 +107,7 @@ def test_show_completion_prints_a_script() -> None:
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("backpressure ", {*COMMANDS, "import"}),
+        ("backpressure ", {*COMMANDS, "config", "import"}),
         ("backpressure ex", {"explain"}),
         ("backpressure explain --circuit ", {"closed", "open", "half-open"}),
         ("backpressure top --on", {"--once"}),

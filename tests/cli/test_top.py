@@ -18,8 +18,8 @@ import pytest
 import redis
 
 from backpressure import BackpressureConfig, RedisStatsProvider
+from backpressure._watch.watch import Watch, config_for
 from backpressure.cli.top import command as top
-from backpressure.cli.top.watch import Watch, config_for
 from support import redis_fixtures, servers
 from support.controller_fixtures import eventually
 
@@ -51,7 +51,7 @@ def interrupted_after(looks: int, monkeypatch: pytest.MonkeyPatch) -> list[float
         if len(pauses) == looks:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(top, "_pause", pause)
+    monkeypatch.setattr(top, "pause", pause)
     return pauses
 
 
@@ -255,7 +255,7 @@ def test_no_nap_is_long_enough_to_keep_a_signal_waiting(monkeypatch: pytest.Monk
     naps: list[float] = []
     monkeypatch.setattr(top, "monotonic", lambda: sum(naps))
     monkeypatch.setattr(top, "sleep", naps.append)
-    top._pause(60)
+    top.pause(60)
     assert sum(naps) == pytest.approx(60)
     assert max(naps) <= 0.2
 

@@ -20,16 +20,19 @@ from backpressure import (
     AsyncBackpressureController,
     BackpressureConfig,
     BackpressureController,
+    FileControl,
     InMemoryStatsProvider,
     PollingConfig,
     QueueStats,
 )
 from backpressure.integrations._shared.hook import Hook
 from backpressure.testing import ManualClock
+from controller.fleet.meeting import CONFIG, Meeting
 from support.controller_fixtures import eventually, own_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from backpressure import StatsUnavailableError
 
@@ -119,6 +122,19 @@ def test_it_ends_with_its_threads(engine_name: str, kind: Kind, provider: Callab
     gone = weakref.ref(controller)
     del controller
     drop(gone)
+
+
+def test_so_does_one_of_a_fleet_that_follows_a_file(engine_name: str, tmp_path: Path) -> None:
+    clock = ManualClock()
+    meeting, file = Meeting(clock), tmp_path / "control.toml"
+    file.write_text('mode = "observe"', "utf-8")
+    controller = started(engine_name, provider=meeting, config=CONFIG, clock=clock, control=FileControl(file))
+    meeting.switch("circuit", "open", queue="mail")
+    clock.advance(1)
+    gone = weakref.ref(controller)
+    del controller
+    drop(gone)
+    assert meeting.riders  # who meets there holds nobody
 
 
 def test_decisions_and_circuits_that_it_has_made_are_no_obstacle(engine_name: str) -> None:

@@ -28,9 +28,9 @@ from backpressure._engine.settings import EngineSettings
 from backpressure._model import units
 from backpressure._model.config.fields import Section, duration, optional
 from backpressure._model.config.root import queue_table
-from backpressure.cli._advice import adviser
+from backpressure._watch.advice import adviser
+from backpressure._watch.why import why
 from backpressure.cli._delay_table import delay_table
-from backpressure.cli._why import why
 from backpressure.cli.check import _queues_to_show
 from backpressure.testing import ManualClock
 

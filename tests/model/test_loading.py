@@ -191,7 +191,7 @@ def test_every_rule_is_tried() -> None:
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
         for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
-    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age")}
+    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age", "fleet")}
     assert ruled - between_sections
     assert ruled - between_sections <= tried
 
@@ -265,6 +265,7 @@ def test_sources_go_over_one_another(tmp_path: Path) -> None:
         "BACKPRESSURE_MODE": "observe",
         "BACKPRESSURE_QUEUES": '{"a": {"curve": {"red_max_delay": "9s"}}, "b": {"curve": {}}}',
         "BACKPRESSURE_ENGINE": "pure",
+        "BACKPRESSURE_CONSOLE_TOKEN": "not a setting",
         "BACKPRESSURE_TEST_REDIS_URL": "redis://localhost",
         "PATH": "/bin",
     }

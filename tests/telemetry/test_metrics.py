@@ -24,7 +24,7 @@ from backpressure._engine.totals import Totals
 from backpressure._model.vocabulary import OTHER_QUEUES, Priority, Reason
 from backpressure._telemetry.ages import Fleet, HeldAge
 from backpressure._telemetry.families import FAMILIES, POLL_BUCKETS_NS
-from backpressure._telemetry.ledger import Details, Durations, since
+from backpressure._telemetry.ledger import Details, Durations, FleetNow, since
 from backpressure._telemetry.metrics import MetricsCollector
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ class FakeSource:
     def max_queues(self) -> int:
         return 1_000
 
+    def fleet(self) -> FleetNow | None:
+        return FleetNow(3, 7, {"override": 1})
+
     def switches(self) -> tuple[bool, bool, bool]:
         return self.switched
 
@@ -179,6 +182,9 @@ class ControllerSource:
 
     def max_queues(self) -> int:
         return 1_000
+
+    def fleet(self) -> FleetNow | None:
+        return None
 
     def switches(self) -> tuple[bool, bool, bool]:
         health = self._controller.health()
@@ -682,6 +688,8 @@ def test_two_processes_make_one_page(tmp_path: Path, promtool: str) -> None:
     assert living("threshold_jobs", **email, priority="low", bound="shed_at") == 900
     assert living("producer_compliance_ratio", **email) == 4 / 7
     assert [living(name) for name in ("manual_override", "emergency_mode", "observe_mode")] == [1, 0, 1]
+    assert [living(name) for name in ("fleet_members", "fleet_config_revision")] == [3, 7]
+    assert living("fleet_switch", switch="override") == 1
     assert sum(count for (name, _), count in living.samples.items() if name == "backpressure_shed_events_total") == 2
 
     for worker in (workers[1], *workers):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.batch import Step
+    from backpressure._controller.file_control import FileControl
     from backpressure._controller.polling.sights import Sights
     from backpressure._engine.settings import EngineSettings
     from backpressure._model.arguments import MaxWait
@@ -65,6 +66,7 @@ class AsyncBackpressureController(ControllerBase):
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
         recorder: writes down what is read and decided; see `Recorder`.
+        control: a file of settings that are laid over `config` while it runs.
 
     A decision from the cache never yields to the event loop. Cancelling a call at any point holds nothing back: no
     permit, no count, and a read that others share goes on for them. Usable from several loops in several threads.
@@ -95,9 +97,12 @@ class AsyncBackpressureController(ControllerBase):
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
+        control: FileControl | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, recorder, AsyncHost, AsyncAdmission)
+        super().__init__(
+            config, stats_provider, logger, registry, clock, _engine, recorder, AsyncHost, control, AsyncAdmission
+        )
         self._host: AsyncHost
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
@@ -115,6 +120,8 @@ class AsyncBackpressureController(ControllerBase):
             self._end_reads,
             self._rest_reads,
             budgets=self._budgets,
+            fleet=self._fleet,
+            following=self._following,
         )
         self._read: Callable[[list[str]], Awaitable[int | None]]
         if self._bound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,11 +12,13 @@ from backpressure._controller.admission import Admission
 from backpressure._controller.age.budgets import Budgets
 from backpressure._controller.batch import Batch
 from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.file_control import FileControl
 from backpressure._controller.health import Health
 from backpressure._controller.polling.provider import check_provider
 from backpressure._controller.polling.samples import Samples
 from backpressure._controller.sleep import Sleeper
 from backpressure._controller.sparing import Sparing
+from backpressure._controller.switches import Switches
 from backpressure._engine.choice import ENGINE, load
 from backpressure._engine.laws.order import inversions
 from backpressure._engine.settings import EngineSettings
@@ -42,9 +45,12 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.callbacks import ControllerHost
+    from backpressure._controller.fleet.fleet import Fleet
+    from backpressure._controller.following import Following
     from backpressure._controller.polling.sights import Landing, Sights
     from backpressure._controller.polling.thread import Poller
     from backpressure._controller.recorded import Recorded
+    from backpressure._controller.switches import SwitchKind
     from backpressure._model.batch import BatchJob
     from backpressure._model.clock import Clock
     from backpressure._model.config.circuit import CircuitConfig
@@ -74,6 +80,7 @@ class ControllerBase(Uncopied):
         engine: str | None,
         recorder: Recorder | None,
         make_host: type[ControllerHost],
+        control: FileControl | None = None,
         make_admission: type[Admission] = Admission,
     ) -> None:
         if config is not None and not isinstance(config, BackpressureConfig):
@@ -82,7 +89,11 @@ class ControllerBase(Uncopied):
             )
         #: Whether the provider's methods are to be awaited.
         self._awaited = check_provider(stats_provider, may_await=self._may_await)
-        self._config = config or BackpressureConfig()
+        if control is not None and not isinstance(control, FileControl):
+            raise ConfigurationError(
+                f"control is a {type(control).__name__}: give a FileControl or None", field="control"
+            )
+        self._config = self._own_config = config or BackpressureConfig()
         self._foreign = Foreign(logger)
         self._clock: Clock = GuardedClock(clock, self._foreign) if clock else SystemClock()
         self._engine_name = engine or ENGINE
@@ -129,8 +140,11 @@ class ControllerBase(Uncopied):
             memory_bounds=lambda name: self._config.age_of(name).memory_permille,
             cautions=self._memory_cautions,
         )
+        self._switches = Switches(self._engine, self._clock)
+        self._fleet = self._make_fleet(settings)
+        self._following = self._make_following(control, settings)
         self._poller, sights = self._make_poller()
-        self._host.bind(self._engine, self._admission, self._poller, sights)
+        self._host.bind(self._engine, self._admission, self._poller, sights, self._switches)
         self._health = Health(
             self._engine,
             self._samples,
@@ -140,6 +154,8 @@ class ControllerBase(Uncopied):
             self._sparing,
             self._clock,
             lambda: self._config,
+            self._fleet,
+            self._following,
         )
         self._registry = registry
         self._metrics: MetricsCollector | None = None
@@ -186,6 +202,49 @@ class ControllerBase(Uncopied):
         told = getattr(self._provider, "memory_cautions", None)
         ages = (self._config.age, *(own.age for own in self._config.queues.values() if own.age is not None))
         return told() if told is not None and any(age.memory is not None for age in ages) else []
+
+    def _make_fleet(self, settings: EngineSettings) -> Fleet | None:
+        """Return what makes this process a member of its fleet; ``None`` if it belongs to none."""
+        if self._config.fleet.name is None:
+            return None
+        if not settings.polling:
+            raise ConfigurationError(
+                "fleet.name needs a provider that is read in the background, and the one that was given is read on its "
+                "callers' event loops: give a URL in the place of a client",
+                field="fleet.name",
+            )
+        from backpressure._controller.fleet.fleet import Fleet  # noqa: PLC0415 - most belong to none
+
+        return Fleet(
+            self._config,
+            self._provider,
+            self._clock,
+            self._announcer,
+            self._engine,
+            self._engine_name,
+            self._switches,
+            self._samples,
+            current=lambda: self._config,
+            adopt=self._adopt_pushed,
+            release=self._sleeper.wake,
+        )
+
+    def _make_following(self, control: FileControl | None, settings: EngineSettings) -> Following | None:
+        """Return what follows a file, ``None`` without one."""
+        if control is None:
+            return None
+        if not settings.polling:
+            raise ConfigurationError("control needs polling.enabled, for polls read the file", field="control")
+
+        from backpressure._controller.following import Following  # noqa: PLC0415 - most have none
+
+        def adopt(lay_over: Callable[[BackpressureConfig], BackpressureConfig]) -> None:
+            with self._lock():
+                config = lay_over(self._own_config)
+                self._swap(config if self._fleet is None else self._fleet.over(config))
+            self._note_change(f": by {control!r}")
+
+        return Following(control, self._announcer, adopt)
 
     def _make_poller(self) -> tuple[Poller, Sights[Any, Any]]:
         """Return what reads in the background, and what reads for callers."""
@@ -288,6 +347,8 @@ class ControllerBase(Uncopied):
         self._end()
         self._sleeper.stop()
         self._budgets.close()
+        if self._fleet is not None:
+            self._fleet.close()
         self._host.sights.release()
         if self._metrics is not None:
             self._metrics.remove(self._health)
@@ -422,15 +483,16 @@ class ControllerBase(Uncopied):
             <Reason.MANUAL_OVERRIDE: 'manual_override'>
         """
         _check_switch("enabled", enabled)
-        until_ns = None
+        until_ns: float | None = math.inf if enabled else None
         if for_ is not None and enabled:
             until_ns = self._clock.monotonic_ns() + nanoseconds(check_seconds(for_, "for_"))
         old = self._engine.override()
-        self._engine.set_override(enabled, until_ns)
+        self._switches.set_here("override", until_ns)
         self._release_sleepers()
         if old != enabled or for_ is not None:
             limit = "" if for_ is None or not enabled else f" for {for_:g} s"
-            self._announcer.announce("override", _on(old), _on(enabled), f"manual override is {_on(enabled)}{limit}")
+            message = f"manual override is {_on(enabled)}{limit}{self._beside('override', enabled)}"
+            self._announcer.announce("override", _on(old), _on(enabled), message)
 
     def set_emergency_mode(self, enabled: bool) -> None:
         """As the manual override, with a reason of its own and no expiry.
@@ -440,10 +502,15 @@ class ControllerBase(Uncopied):
         """
         _check_switch("enabled", enabled)
         old = self._engine.emergency()
-        self._engine.set_emergency(enabled)
+        self._switches.set_here("emergency", math.inf if enabled else None)
         self._release_sleepers()
         if old != enabled:
-            self._announcer.announce("emergency", _on(old), _on(enabled), f"emergency mode is {_on(enabled)}")
+            message = f"emergency mode is {_on(enabled)}{self._beside('emergency', enabled)}"
+            self._announcer.announce("emergency", _on(old), _on(enabled), message)
+
+    def _beside(self, kind: SwitchKind, enabled: bool) -> str:
+        """Say that a switch stays on though it was turned off here."""
+        return "" if enabled or not self._switches.is_of_fleet(kind) else " here; the fleet's operators hold it on"
 
     def _release_sleepers(self) -> None:
         if self._is_passing():
@@ -455,8 +522,10 @@ class ControllerBase(Uncopied):
     def reconfigure(self, config: BackpressureConfig) -> None:
         """Decide by `config` from now on, atomically; breakers keep their state.
 
+        What a `FileControl` says, and what the operators of a fleet have pushed, stays over it.
+
         Raises:
-            ConfigurationError: ``circuit`` settings or ``max_queues`` differ, which needs a new controller.
+            ConfigurationError: ``circuit`` settings, ``max_queues`` or ``fleet`` differ, which needs a new controller.
 
         Example:
             >>> config = BackpressureConfig()
@@ -468,6 +537,24 @@ class ControllerBase(Uncopied):
         """
         if not isinstance(config, BackpressureConfig):
             raise ConfigurationError(f"config is a {type(config).__name__}: give a BackpressureConfig", field="config")
+        with self._lock():
+            below = self._followed(config)
+            self._swap(below if self._fleet is None else self._fleet.over(below))
+            self._own_config = config
+        self._note_change()
+
+    def _followed(self, own: BackpressureConfig) -> BackpressureConfig:
+        """Return a configuration with the settings of the file over it, if there is one."""
+        return own if self._following is None else self._following.over(own)
+
+    def _adopt_pushed(self, lay_over: Callable[[BackpressureConfig], BackpressureConfig]) -> None:
+        """Decide by the own configuration, with what the fleet's operators have pushed over it."""
+        with self._lock():
+            self._swap(lay_over(self._followed(self._own_config)))
+        self._note_change(": by the fleet's operators")
+
+    def _swap(self, config: BackpressureConfig) -> None:
+        """Put a configuration in the place of the present one, under the lock."""
         names = {*self._config.queues, *config.queues, *self._engine.queue_names()}
         old = self._config
         if old.circuit != config.circuit or any(old.circuit_of(name) != config.circuit_of(name) for name in names):
@@ -480,15 +567,24 @@ class ControllerBase(Uncopied):
                 field="max_queues",
                 value=config.max_queues,
             )
-        with self._lock():
-            settings = self._settings(config)
-            self._hold_ages(config, settings)  # first: it may refuse
-            self._engine.configure(settings)
-            self._config = config
-            self._sparing.configure(settings)
+        if old.fleet != config.fleet:
+            raise ConfigurationError(
+                "fleet cannot change at run time: make a new controller", field="fleet", value=config.fleet.name
+            )
+        settings = self._settings(config)
+        self._hold_ages(config, settings)  # first: it may refuse
+        self._engine.configure(settings)
+        self._config = config
+        self._sparing.configure(settings)
         self._samples.fullness.look_anew()
+
+    def _note_change(self, how: str = "") -> None:
+        """Poll by the new configuration, and tell of it: outside of the lock, for listeners may do anything."""
+        config = self._config
+        if self._fleet is not None:
+            self._fleet.configure(config)
         self._poller.configure(self._polling(config))
-        self._announcer.announce("configuration", "old", "new", "the configuration was changed")
+        self._announcer.announce("configuration", "old", "new", f"the configuration was changed{how}")
         self._caution()
 
     def add_listener(self, listener: Callable[[StateChange], object]) -> None:
@@ -514,7 +610,9 @@ class ControllerBase(Uncopied):
         holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
         ``count``. Of a queue whose age is held, ``budget`` tells what this process knows of it: ``state`` of its lease,
         ``lease_age``, callers ``waiting`` here, and of all producers together ``age``, ``target_age``, ``drain_rate``,
-        ``granted_rate``, ``demand_rate``, ``share`` and ``processes``; rates are jobs a second.
+        ``granted_rate``, ``demand_rate``, ``share`` and ``processes``; rates are jobs a second. ``fleet`` tells of a
+        process that belongs to one: ``name``, ``members``, ``read_age``, ``problem``, what is ``not_understood``,
+        ``switches`` that hold here and the ``config_revision``; ``control`` tells of a `FileControl`.
 
         Example:
             >>> with BackpressureController(None, InMemoryStatsProvider({"email-queue": 120})) as controller:

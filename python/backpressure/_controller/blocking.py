@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from backpressure._controller.batch import Step
+    from backpressure._controller.file_control import FileControl
     from backpressure._controller.gate import Gate
     from backpressure._controller.polling.sights import ThreadSights
     from backpressure._model.arguments import MaxWait
@@ -61,6 +62,7 @@ class BackpressureController(ControllerBase):
         registry: where metrics go; default ``prometheus_client.REGISTRY``.
         clock: source of time for tests; ``None`` reads the system's inside the engine.
         recorder: writes down what is read and decided; see `Recorder`.
+        control: a file of settings that are laid over `config` while it runs.
 
     Life cycle: new, running, stopped, one way. Use it as a context manager, or call `start` and `stop`.
     All methods are thread-safe. After a fork the child goes on with its parent's circuits, and starts a poller of its
@@ -87,9 +89,10 @@ class BackpressureController(ControllerBase):
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
+        control: FileControl | None = None,
         _engine: str | None = None,
     ) -> None:
-        super().__init__(config, stats_provider, logger, registry, clock, _engine, recorder, BlockingHost)
+        super().__init__(config, stats_provider, logger, registry, clock, _engine, recorder, BlockingHost, control)
         self._host: BlockingHost
         # The engine's own methods, without a Python frame of ours. A subclass that overrides one keeps its own.
         if type(self).suggest_throttle is BackpressureController.suggest_throttle:
@@ -107,6 +110,8 @@ class BackpressureController(ControllerBase):
             self._announcer,
             self._samples,
             budgets=self._budgets,
+            fleet=self._fleet,
+            following=self._following,
         )
         return poller, poller.sights()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backpressure._controller.polling.sights import Sights
     from backpressure._controller.polling.thread import Poller
     from backpressure._controller.sleep import Sleeper
+    from backpressure._controller.switches import Switches
     from backpressure._engine.border import Engine
     from backpressure._engine.laws.age import Judged
     from backpressure._model.arguments import MaxWait
@@ -67,12 +68,15 @@ class ControllerHost:
         self._compliance = compliance
         self._timeout = timeout
 
-    def bind(self, engine: Engine, admission: Admission, poller: Poller, sights: Sights[Any, Any]) -> None:
+    def bind(
+        self, engine: Engine, admission: Admission, poller: Poller, sights: Sights[Any, Any], switches: Switches
+    ) -> None:
         """Take the engine, which was made with this host, and what needs the engine."""
         self.engine = engine
         self.admission = admission
         self.poller = poller
         self.sights = sights
+        self.switches = switches
         self.budgets = poller.budgets
 
     def answer(
@@ -258,8 +262,9 @@ class ControllerHost:
         )
 
     def override_ended(self) -> None:
-        """Announce that the override's time is up."""
-        self._announcer.announce("override", "on", "off", "manual override is off: its time is up")
+        """Announce that the override's time is up; of the fleet's, its own end is told."""
+        if self.switches.end_here():
+            self._announcer.announce("override", "on", "off", "manual override is off: its time is up")
 
     def evicted(self, queue_name: str) -> None:
         """Forget an idle queue that made room for another."""

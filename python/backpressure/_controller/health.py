@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure._controller.age.budgets import Budgets
+    from backpressure._controller.fleet.fleet import Fleet
+    from backpressure._controller.following import Following
     from backpressure._controller.polling.samples import Samples
     from backpressure._controller.sparing import Sparing
     from backpressure._engine.border import Engine
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.three_zone import BacklogThresholds, CurveConfig
     from backpressure._telemetry.ages import HeldAge
     from backpressure._telemetry.compliance import Compliance
-    from backpressure._telemetry.ledger import Bounds, Durations
+    from backpressure._telemetry.ledger import Bounds, Durations, FleetNow
     from backpressure._telemetry.passed import Passed
 
 __all__ = ["Health"]
@@ -48,6 +50,8 @@ class Health:
         sparing: Sparing,
         clock: Clock,
         config: Callable[[], BackpressureConfig],
+        fleet: Fleet | None = None,
+        following: Following | None = None,
     ) -> None:
         self._engine = engine
         self._samples = samples
@@ -55,6 +59,8 @@ class Health:
         self._sparing = sparing
         self._clock = clock
         self._config = config
+        self._fleet = fleet
+        self._following = following
         self.totals: Callable[[], dict[tuple[str, int], Totals]] = engine.totals
         self.errors: Callable[[], dict[str, int]] = samples.errors
         self.passed: Callable[[], dict[tuple[str, str], int]] = passed.counts
@@ -103,6 +109,9 @@ class Health:
     def polls(self) -> Durations:
         return self._samples.durations
 
+    def fleet(self) -> FleetNow | None:
+        return None if self._fleet is None else self._fleet.now()
+
     def switches(self) -> tuple[bool, bool, bool]:
         return self._engine.override(), self._engine.emergency(), self._config().mode == "observe"
 
@@ -135,6 +144,8 @@ class Health:
             "polling_errors": self.errors(),
             "passed": self._passed_by_queue(),
             "last_poll_seconds": self._samples.last_poll_seconds,
+            "fleet": None if self._fleet is None else self._fleet.as_dict(),
+            "control": None if self._following is None else self._following.as_dict(),
             "queues": {
                 name: self._queue(name, forced, backlogs.get(name, (None, None)), held.get(name))
                 for name, (_, forced) in paced(circuits.items())

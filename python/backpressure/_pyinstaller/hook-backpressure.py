@@ -24,6 +24,6 @@ hiddenimports = [
     "backpressure.providers.redis.provider",
     "backpressure.providers.sqs.provider",
 ]
-datas = collect_data_files("backpressure", includes=["**/*.lua"])
+datas = collect_data_files("backpressure", includes=["**/*.lua", "console/page/**"])
 with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is not installed, but lies on the path
     datas += copy_metadata("producer-backpressure")  # for __version__, and for layouts that are entry points

@@ -30,6 +30,7 @@ Kind = Literal[
     "eviction",
     "lease",
     "memory",
+    "fleet",
 ]
 
 

@@ -119,6 +119,18 @@ _ALL = (
     ),
     _gauge("backpressure_lease_age_seconds", "Time since the budget's store last answered.", "livemax", "queue"),
     _gauge("backpressure_waiting", "Callers of this process that wait for their turn.", "livesum", "queue", "priority"),
+    _gauge("backpressure_fleet_members", "About how many processes the fleet has.", "mostrecent"),
+    _gauge(
+        "backpressure_fleet_config_revision",
+        "Number of the pushed configuration that is decided by; 0: the process's own.",
+        "livemax",
+    ),
+    _gauge(
+        "backpressure_fleet_switch",
+        "Switches of the fleet's operators that hold: override, emergency, circuit (how many).",
+        "livemax",
+        "switch",
+    ),
     _counter("backpressure_lease_calls_total", "Calls of the budgets' store: ok or error.", "result"),
 )
 #: All that is exported, by name.

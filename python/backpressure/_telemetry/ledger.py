@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from backpressure._telemetry.ages import HeldAge
 
-__all__ = ["Bounds", "Counts", "Details", "Durations", "Ledger", "MetricsSource", "since", "totals_of"]
+__all__ = ["Bounds", "Counts", "Details", "Durations", "FleetNow", "Ledger", "MetricsSource", "since", "totals_of"]
 
 # Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type),
 # ("calls", result), ("polls",).
@@ -55,6 +55,14 @@ class Details(NamedTuple):
     delayed: int | None
     oldest_age: float | None
     memory_used: float | None
+
+
+class FleetNow(NamedTuple):
+    """What a process knows of its fleet: about how many members, its configuration's revision, switches by kind."""
+
+    members: int | None
+    config_revision: int
+    switched: Mapping[str, int]
 
 
 class MetricsSource(Protocol):
@@ -109,6 +117,10 @@ class MetricsSource(Protocol):
 
     def max_queues(self) -> int:
         """Return of how many queues it tells at most."""
+        ...
+
+    def fleet(self) -> FleetNow | None:
+        """Return how the fleet stands that the process belongs to; ``None`` if it belongs to none."""
         ...
 
     def switches(self) -> tuple[bool, bool, bool]:

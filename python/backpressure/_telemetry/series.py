@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from backpressure._engine.totals import REASONS
 from backpressure._model.vocabulary import SHEDS
 from backpressure._telemetry.ages import age_series, worse
-from backpressure._telemetry.ledger import Details, Durations, totals_of
+from backpressure._telemetry.ledger import Details, Durations, FleetNow, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -96,10 +96,11 @@ class Now(NamedTuple):
     ages: dict[str, float]
     held: dict[str, HeldAge]
     switches: tuple[bool, ...]
+    fleet: FleetNow | None
 
     @classmethod
     def of(cls, sources: Iterable[MetricsSource]) -> Self:
-        now = cls({}, {}, {}, {}, {}, {}, (False, False, False))
+        now = cls({}, {}, {}, {}, {}, {}, (False, False, False), None)
         for source in sources:
             for queue, (state, forced) in source.circuits().items():
                 worst, also_forced = now.circuits.get(queue, (0, False))
@@ -114,7 +115,8 @@ class Now(NamedTuple):
             now.thresholds.update(source.thresholds())
             for queue, held in source.held_ages().items():
                 now.held[queue] = worse(now.held[queue], held) if queue in now.held else held
-            now = now._replace(switches=tuple(map(operator.or_, now.switches, source.switches())))
+            switches = tuple(map(operator.or_, now.switches, source.switches()))
+            now = now._replace(switches=switches, fleet=_either(now.fleet, source.fleet()))
         return now
 
     def of_queues(self, names: Container[str]) -> Now:
@@ -161,3 +163,20 @@ class Now(NamedTuple):
                 yield Series(f"backpressure_{name}", (queue, *labels), value)
         for name, on in zip(("manual_override", "emergency_mode", "observe_mode"), self.switches, strict=True):
             yield Series(f"backpressure_{name}", (), float(on))
+        if self.fleet is not None:
+            if self.fleet.members is not None:
+                yield Series("backpressure_fleet_members", (), self.fleet.members)
+            yield Series("backpressure_fleet_config_revision", (), self.fleet.config_revision)
+            for switch, count in self.fleet.switched.items():
+                yield Series("backpressure_fleet_switch", (switch,), count)
+
+
+def _either(one: FleetNow | None, other: FleetNow | None) -> FleetNow | None:
+    """Merge what two controllers know of the fleet of one process."""
+    if one is None or other is None:
+        return one or other
+    return FleetNow(
+        max((members for members in (one.members, other.members) if members is not None), default=None),
+        max(one.config_revision, other.config_revision),
+        {switch: max(count, other.switched.get(switch, 0)) for switch, count in one.switched.items()},
+    )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from backpressure._runtime.extras import extra
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import typer
 
 __all__ = ["application", "main"]
@@ -47,8 +49,9 @@ def application() -> typer.Typer:
     with extra("cli", *_EXTRA, what="the backpressure command"):
         import typer  # noqa: PLC0415 - the extra may be missing
 
-        from backpressure.cli import check, explain, importing, record  # noqa: PLC0415 - likewise
+        from backpressure.cli import check, explain, importing, record, serve  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
+        from backpressure.cli.fleet import audit, members, pushing, switching  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
     app = typer.Typer(
@@ -65,22 +68,40 @@ def application() -> typer.Typer:
         Exit codes: 0 good, 1 a finding, 2 wrong usage. NO_COLOR=1 does without colours.
         """
 
-    commands = (
-        (check, check.check),
-        (explain, explain.explain),
-        (top, top.top),
-        (record, record.record),
-        (demo, demo.demo),
-    )
-    for module, command in commands:
-        examples = textwrap.indent(module.EXAMPLES, "  ")
-        app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
+    commands: dict[Callable[..., None], str] = {
+        check.check: check.EXAMPLES,
+        explain.explain: explain.EXAMPLES,
+        top.top: top.EXAMPLES,
+        record.record: record.EXAMPLES,
+        serve.serve: serve.EXAMPLES,
+        demo.demo: demo.EXAMPLES,
+        members.fleet: members.EXAMPLES,
+        switching.override: switching.OVERRIDE_EXAMPLES,
+        switching.emergency: switching.EMERGENCY_EXAMPLES,
+        switching.circuit: switching.CIRCUIT_EXAMPLES,
+        audit.audit: audit.EXAMPLES,
+    }
+    _add(app, commands)
+    config = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=pushing.__doc__)
+    pushes: dict[Callable[..., None], str] = {
+        pushing.push: pushing.PUSH_EXAMPLES,
+        pushing.diff: pushing.DIFF_EXAMPLES,
+        pushing.rollback: pushing.ROLLBACK_EXAMPLES,
+    }
+    _add(config, pushes)
+    app.add_typer(config, name="config")
     imports = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make a recording from what others have.")
-    examples = textwrap.indent(importing.EXAMPLES, "  ")
-    imports.command(epilog=f"\b\nExamples:\n{examples}")(importing.prometheus)
     imports.callback()(lambda: None)  # else the one command would be the group itself
+    _add(imports, {importing.prometheus: importing.EXAMPLES})
     app.add_typer(imports, name="import")
     return app
+
+
+def _add(app: typer.Typer, commands: Mapping[Callable[..., None], str]) -> None:
+    """Add commands with their examples."""
+    for command, lines in commands.items():
+        examples = textwrap.indent(lines, "  ")
+        app.command(epilog=f"\b\nExamples:\n{examples}")(command)  # \b keeps the lines as they are
 
 
 def _print_version(wanted: bool) -> None:

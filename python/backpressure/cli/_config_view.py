@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from backpressure._model.config.root import BackpressureConfig
-from backpressure.cli._masking import masked_tree
+from backpressure._watch.masking import masked_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["config_view", "notes"]
+__all__ = ["config_view"]
 
 _Flat = dict[tuple[str, ...], Any]
 
@@ -30,22 +30,6 @@ def config_view(config: BackpressureConfig) -> Text:
         lines.append(Text())
         lines += _lines(different, shared, "shared", ("queues", name)) or [_line(("queues", name), {})]
     return Text("\n").join(lines)
-
-
-def notes(config: BackpressureConfig, queue_name: str | None = None) -> list[str]:
-    """Return what keeps `config` from doing what its thresholds say: for all queues, or for one."""
-    recovery = config.recovery
-    switches = {"manual_override": recovery.manual_override, "emergency_mode": recovery.emergency_mode}
-    told = [f"recovery.{name} is on: everything goes at once" for name, on in switches.items() if on]
-    own = [] if queue_name is not None else [name for name in config.queues if config.mode_of(name) != config.mode]
-    observed = [name for name in own if config.mode_of(name) == "observe"]
-    mode = config.mode if queue_name is None else config.mode_of(queue_name)
-    if mode == "observe":
-        but = f" (but not of {', '.join(own)})" if own else ""
-        told.append(f"mode is observe: advice is counted and logged, but producers are told to go at once{but}")
-    elif observed:
-        told.append(f"mode is observe for {', '.join(observed)}: producers are told to go at once")
-    return told
 
 
 def _flat(tables: Mapping[str, Any], keys: tuple[str, ...] = ()) -> _Flat:

@@ -13,8 +13,8 @@ from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._model.arguments import masked
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.units import duration
-from backpressure.cli._advice import Advice, adviser
-from backpressure.cli._format import PRIORITIES, advice, advice_dict, style_of
+from backpressure._watch.advice import PRIORITIES, Advice, advice_dict, adviser, told
+from backpressure.cli._format import style_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,4 +85,4 @@ def _age(sample: Sample) -> str:
 
 
 def _cell(decision: ThrottleDecision) -> Text:
-    return Text(f"{decision.zone:<6} {advice(decision):>8}", style=style_of(decision))
+    return Text(f"{decision.zone:<6} {told(decision):>8}", style=style_of(decision))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from backpressure._model.units import duration
-from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Reason, Zone
+from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,20 +15,15 @@ if TYPE_CHECKING:
     from backpressure._model.decision import ThrottleDecision
 
 __all__ = [
-    "PRIORITIES",
     "ZONE_STYLES",
-    "advice",
-    "advice_dict",
     "new_console",
     "sparkline",
     "style_of",
 ]
 
-PRIORITIES = (HIGH, MEDIUM, LOW)
 ZONE_STYLES = {Zone.GREEN: "green", Zone.YELLOW: "yellow", Zone.RED: "red"}
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 120
-_REJECTIONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -40,22 +34,9 @@ def new_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=_PLAIN_WIDTH)
 
 
-def advice(decision: ThrottleDecision, digits: int = 4) -> str:
-    """Write what a producer is told, in a word or a duration."""
-    if decision.should_shed:
-        return "reject" if decision.reason in _REJECTIONS else "shed"
-    return duration(decision.delay, digits) if decision.delay else "go"
-
-
 def style_of(decision: ThrottleDecision) -> str:
     """Return the style of a decision's zone."""
     return "" if decision.zone is None else ZONE_STYLES[decision.zone]
-
-
-def advice_dict(decision: ThrottleDecision) -> dict[str, Any]:
-    """Return what scripts are told of a decision; the delay of a refused job is ``None``."""
-    told = decision.to_dict()
-    return {name: told[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
 
 
 def sparkline(values: Sequence[int | None], width: int) -> str:

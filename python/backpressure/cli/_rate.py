@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from backpressure._model.units import duration
-from backpressure.cli._format import PRIORITIES
+from backpressure._watch.advice import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,11 @@ from backpressure._engine.laws.order import inversions
 from backpressure._engine.laws.registry import has_own_law
 from backpressure._model.arguments import WITHHELD, holds_credentials, masked, shown
 from backpressure._model.config.doubts import doubts
+from backpressure._watch.budgets import StoredBudget, stored_budgets, stores_of
+from backpressure._watch.notes import notes
 from backpressure.cli._age_table import ages_table, held_ages
-from backpressure.cli._budgets import StoredBudget, stored_budgets, stores_of
 from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
-from backpressure.cli._config_view import config_view, notes
+from backpressure.cli._config_view import config_view
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import new_console

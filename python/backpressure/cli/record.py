@@ -17,12 +17,12 @@ from backpressure._controller.blocking import BackpressureController
 from backpressure._model.arguments import masked
 from backpressure._model.errors import RecordingError
 from backpressure._recording.recorder import Recorder
+from backpressure._watch.watch import config_for
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
-from backpressure.cli.top.watch import config_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Mapping, Sequence
 
+    from backpressure._fleet.ride import Rider
     from backpressure._model.stats import QueueStats
     from backpressure.providers.layouts import Layout
     from backpressure.providers.linked import Outcome
@@ -136,6 +137,16 @@ class SeveralProviders:
         """Return what keeps the budget of a queue whose age is held: its own Redis, or ``None``."""
         keeps = getattr(self._places.member_of(queue_name), "budget_store", None)
         return None if keeps is None else keeps(queue_name)
+
+    def carry(self, rider: Rider, target: Any = None) -> bool:
+        """Have the reads of a member carry a fleet's commands; tell whether one does.
+
+        It is the one whose server is `target`, or without a target the only one that lies in Redis.
+        """
+        able = [carry for member in self._places.members() if (carry := getattr(member, "carry", None)) is not None]
+        if target is None and len(able) != 1:
+            return False
+        return any(carry(rider, target) for carry in able)
 
     def memory_cautions(self) -> list[tuple[int, str]]:
         """Return what users should know of the servers' limits of memory, with levels of the log."""

@@ -299,9 +299,10 @@ impl Engine {
         self.core.switches.set_override(enabled.then(|| until_ns.map_or(NEVER, |Ns(until_ns)| until_ns)));
     }
 
-    /// Turn emergency mode on or off.
-    fn set_emergency(&self, enabled: bool) {
-        self.core.switches.set_emergency(enabled);
+    /// Turn emergency mode on, until an instant or until it is turned off, or off.
+    #[pyo3(signature = (enabled, until_ns=None))]
+    fn set_emergency(&self, enabled: bool, until_ns: Option<Ns>) {
+        self.core.switches.set_emergency(enabled.then(|| until_ns.map_or(NEVER, |Ns(until_ns)| until_ns)));
     }
 
     /// Tell whether the override is on.
@@ -311,8 +312,9 @@ impl Engine {
     }
 
     /// Tell whether emergency mode is on.
-    fn emergency(&self) -> bool {
-        self.core.switches.mode().emergency
+    #[pyo3(name = "emergency")]
+    fn is_emergency(&self, py: Python<'_>) -> PyResult<bool> {
+        self.core.switches.is_emergency(|| self.clock.now_ns(py))
     }
 
     /// Read the clock: monotonic nanoseconds.

@@ -5,6 +5,7 @@
 //! The mode is published as a sample is (see `queue.rs`): the pointer first, then the epoch with release, read with
 //! acquire. A thread that sees an epoch finds its mode or a later one.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::settings::Settings;
@@ -26,18 +27,42 @@ pub struct Mode {
     pub running: bool,
     /// When the manual override ends; `None` while it is off.
     pub override_until_ns: Option<i64>,
-    /// Whether emergency mode is on.
-    pub emergency: bool,
+    /// When emergency mode ends; `None` while it is off.
+    pub emergency_until_ns: Option<i64>,
 }
 
 impl Mode {
     /// Returns the reason to let everything pass, if one of the manual switches is on.
     pub fn switch(&self) -> Option<Reason> {
-        match (self.override_until_ns, self.emergency) {
+        match (self.override_until_ns, self.emergency_until_ns) {
             (Some(_), _) => Some(Reason::ManualOverride),
-            (None, true) => Some(Reason::EmergencyMode),
-            (None, false) => None,
+            (None, Some(_)) => Some(Reason::EmergencyMode),
+            (None, None) => None,
         }
+    }
+
+    /// Tells whether the time of a switch is up.
+    fn ends_at(&self, now_ns: i64) -> bool {
+        [self.override_until_ns, self.emergency_until_ns].into_iter().flatten().any(|until_ns| until_ns <= now_ns)
+    }
+
+    /// Returns the same without the switches whose time is up.
+    fn at(&self, now_ns: i64) -> Self {
+        let lasts = |until_ns: &i64| *until_ns > now_ns;
+        Self {
+            override_until_ns: self.override_until_ns.filter(lasts),
+            emergency_until_ns: self.emergency_until_ns.filter(lasts),
+            ..self.clone()
+        }
+    }
+}
+
+/// Tells whether a switch is on; asks for the present instant where it ends at one.
+fn is_on<E>(until_ns: Option<i64>, now_ns: impl FnOnce() -> Result<i64, E>) -> Result<bool, E> {
+    match until_ns {
+        Some(NEVER) => Ok(true),
+        Some(until_ns) => Ok(now_ns()? < until_ns),
+        None => Ok(false),
     }
 }
 
@@ -51,11 +76,11 @@ pub struct Switches {
 impl Switches {
     /// Makes those of an engine that is not running yet.
     pub fn new(settings: Arc<Settings>) -> Self {
-        let mode = Mode { epoch: 0, settings, running: false, override_until_ns: None, emergency: false };
+        let mode = Mode { epoch: 0, settings, running: false, override_until_ns: None, emergency_until_ns: None };
         Self { mode: ArcSwap::from_pointee(mode), epoch: AtomicU64::new(0) }
     }
 
-    /// Returns the mode that holds; the time of its override may be up.
+    /// Returns the mode that holds; the time of its switches may be up.
     pub fn mode(&self) -> Arc<Mode> {
         self.mode.load_full()
     }
@@ -69,22 +94,21 @@ impl Switches {
     /// Returns the mode that holds at `now_ns`, and whether this call ended an override whose time was up.
     pub fn mode_at(&self, now_ns: i64) -> (Arc<Mode>, bool) {
         let mode = self.mode();
-        match mode.override_until_ns {
-            Some(until_ns) if until_ns <= now_ns => self.change(|mode| {
-                let expired = mode.override_until_ns == Some(until_ns);
-                expired.then(|| Mode { override_until_ns: None, ..mode.clone() })
-            }),
-            _ => (mode, false),
+        if !mode.ends_at(now_ns) {
+            return (mode, false);
         }
+        let overridden = Cell::new(false);
+        let (mode, ended) = self.change(|mode| {
+            overridden.set(mode.override_until_ns.is_some_and(|until_ns| until_ns <= now_ns));
+            mode.ends_at(now_ns).then(|| mode.at(now_ns))
+        });
+        (mode, ended && overridden.get())
     }
 
-    /// Returns the mode that [`Self::mode_at`] would leave, without ending an override.
+    /// Returns the mode that [`Self::mode_at`] would leave, without ending a switch.
     pub fn mode_due(&self, now_ns: i64) -> Arc<Mode> {
         let mode = self.mode();
-        match mode.override_until_ns {
-            Some(until_ns) if until_ns <= now_ns => Arc::new(Mode { override_until_ns: None, ..(*mode).clone() }),
-            _ => mode,
-        }
+        if mode.ends_at(now_ns) { Arc::new(mode.at(now_ns)) } else { mode }
     }
 
     /// Tells whether the override is on; asks for the present instant where it ends at one.
@@ -92,11 +116,15 @@ impl Switches {
     /// # Errors
     /// Those of `now_ns`.
     pub fn is_overridden<E>(&self, now_ns: impl FnOnce() -> Result<i64, E>) -> Result<bool, E> {
-        match self.mode().override_until_ns {
-            Some(NEVER) => Ok(true),
-            Some(until_ns) => Ok(now_ns()? < until_ns),
-            None => Ok(false),
-        }
+        is_on(self.mode().override_until_ns, now_ns)
+    }
+
+    /// As [`Self::is_overridden`], for emergency mode.
+    ///
+    /// # Errors
+    /// Those of `now_ns`.
+    pub fn is_emergency<E>(&self, now_ns: impl FnOnce() -> Result<i64, E>) -> Result<bool, E> {
+        is_on(self.mode().emergency_until_ns, now_ns)
     }
 
     /// Swaps the configuration.
@@ -114,9 +142,9 @@ impl Switches {
         self.change(|mode| Some(Mode { override_until_ns, ..mode.clone() }));
     }
 
-    /// Turns emergency mode on or off.
-    pub fn set_emergency(&self, emergency: bool) {
-        self.change(|mode| Some(Mode { emergency, ..mode.clone() }));
+    /// As [`Self::set_override`], for emergency mode.
+    pub fn set_emergency(&self, emergency_until_ns: Option<i64>) {
+        self.change(|mode| Some(Mode { emergency_until_ns, ..mode.clone() }));
     }
 
     /// Voids all ready answers, also those of queues that are no longer in the table.

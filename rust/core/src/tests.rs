@@ -348,7 +348,7 @@ fn an_answer_stays_ready_until_anything_changes() {
     let changes: [&dyn Fn(); 5] = [
         &|| world.queue.put_sample(10, 0, None, None),
         &|| assert!(!world.queue.breaker.force_close().unwrap().is_news()),
-        &|| world.engine.switches.set_emergency(false),
+        &|| world.engine.switches.set_emergency(None),
         &|| world.engine.switches.set_override(None),
         &|| world.engine.switches.configure(&settings(|_| {})),
     ];
@@ -640,7 +640,7 @@ fn stale_advice_moves_to_the_fallback() {
 fn switches_beat_everything_but_a_forced_circuit() {
     let world = World::new(|_| {});
     world.open(0);
-    world.engine.switches.set_emergency(true);
+    world.engine.switches.set_emergency(Some(NEVER));
     assert_eq!(world.reason(Priority::Low, 1), Reason::EmergencyMode);
     world.engine.switches.set_override(Some(5 * S));
     assert_eq!(world.reason(Priority::Low, 5 * S - 1), Reason::ManualOverride);
@@ -649,6 +649,23 @@ fn switches_beat_everything_but_a_forced_circuit() {
     world.queue.breaker.force_open(None);
     let refused = world.decide(Priority::High, i64::MAX);
     assert_eq!((refused.reason, refused.retry_at_ns), (Reason::CircuitOpen, None));
+}
+
+#[test]
+fn emergency_mode_ends_by_itself_and_is_no_ended_override() {
+    let world = World::new(|_| {});
+    let switches = &world.engine.switches;
+    switches.set_emergency(Some(5));
+    assert_eq!(switches.is_emergency(|| Ok::<_, Infallible>(4)), Ok(true));
+    assert_eq!(switches.is_emergency(|| Ok::<_, Infallible>(5)), Ok(false));
+    assert_eq!(switches.mode_due(5).switch(), None);
+    assert_eq!(switches.mode_at(4).0.switch(), Some(Reason::EmergencyMode));
+    let (mode, override_ended) = switches.mode_at(5);
+    assert_eq!((mode.emergency_until_ns, override_ended), (None, false));
+    switches.set_emergency(Some(7));
+    switches.set_override(Some(7));
+    let (mode, override_ended) = switches.mode_at(7);
+    assert_eq!((mode.switch(), override_ended), (None, true));
 }
 
 #[test]
@@ -749,7 +766,7 @@ fn a_planned_wait_is_neither_counted_nor_admitted() {
     world.open(2);
     let Admission::Instead(refused) = admit() else { panic!("an open circuit admitted") };
     assert_eq!(refused.reason, Reason::CircuitOpen);
-    world.engine.switches.set_emergency(true);
+    world.engine.switches.set_emergency(Some(NEVER));
     let Admission::Instead(go) = admit() else { panic!("the switch was not asked") };
     assert_eq!(go.reason, Reason::EmergencyMode);
 }
@@ -765,7 +782,7 @@ fn a_planned_go_stands_while_its_circuit_is_closed() {
     assert!(matches!(admit(None), Admission::AsPlanned(Some(_))));
     world.open(2);
     assert!(matches!(admit(Some(&ticket)), Admission::Instead(_)));
-    world.engine.switches.set_emergency(true);
+    world.engine.switches.set_emergency(Some(NEVER));
     assert!(matches!(admit(Some(&ticket)), Admission::AsItIs));
 }
 
@@ -1001,12 +1018,12 @@ fn racing_changes_of_the_mode_all_take_hold() {
     let engine = Engine::new(settings(|_| {}), 0);
     thread::scope(|scope| {
         scope.spawn(|| (0..1_000).for_each(|_| engine.switches.set_running(true)));
-        scope.spawn(|| (0..1_000).for_each(|_| engine.switches.set_emergency(true)));
+        scope.spawn(|| (0..1_000).for_each(|_| engine.switches.set_emergency(Some(NEVER))));
         scope.spawn(|| (1..=1_000).for_each(|until_ns| engine.switches.set_override(Some(until_ns))));
     });
     let mode = engine.switches.mode();
     assert_eq!((mode.epoch, engine.switches.epoch()), (3_000, 3_000));
-    assert_eq!((mode.running, mode.emergency, mode.override_until_ns), (true, true, Some(1_000)));
+    assert_eq!((mode.running, mode.emergency_until_ns, mode.override_until_ns), (true, Some(NEVER), Some(1_000)));
 }
 
 #[test]

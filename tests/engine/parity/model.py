@@ -145,7 +145,7 @@ class DecisionModel:
         self.origin_ns = now_ns()
         self.running = False
         self.override_until_ns: float | None = None  # None while it is off, infinite without an end
-        self.in_emergency = False
+        self.emergency_until_ns: float | None = None  # likewise
         self.queues: dict[str, Queue] = {}
         self.checked_ns: int | None = None
         self.counts: dict[tuple[str, Priority], Counts] = {}
@@ -237,7 +237,7 @@ class DecisionModel:
         queue.breaker.look()
         if not queue.breaker.forced:
             kept = planned.ticket is not None and queue.breaker.honours(planned.ticket)
-            if kept or planned.reason is Reason.OBSERVE_ONLY or self.override() or self.in_emergency:
+            if kept or planned.reason is Reason.OBSERVE_ONLY or self.override() or self.emergency():
                 return planned
         answer = self._before_the_law(planned.priority, planned.queue_name, queue)
         return replace(planned, ticket=queue.breaker.try_acquire()) if answer is None else self._give(answer)
@@ -291,7 +291,7 @@ class DecisionModel:
             return self._rejected(priority, name, breaker)
         if self.override():  # of both switches the one that ends; a choice
             return Answer(priority, name, Reason.MANUAL_OVERRIDE)
-        if self.in_emergency:
+        if self.emergency():
             return Answer(priority, name, Reason.EMERGENCY_MODE)
         if breaker is None or breaker.would_admit() or self._attempts(priority, breaker):
             return None
@@ -558,12 +558,12 @@ class DecisionModel:
         self.override_until_ns = None if not enabled else math.inf if until_ns is None else until_ns
         self.epoch += 1
 
-    def set_emergency(self, enabled: bool) -> None:
-        self.in_emergency = enabled
+    def set_emergency(self, enabled: bool, until_ns: int | None = None) -> None:
+        self.emergency_until_ns = None if not enabled else math.inf if until_ns is None else until_ns
         self.epoch += 1
 
     def emergency(self) -> bool:
-        return self.in_emergency
+        return self.emergency_until_ns is not None and self.now_ns() < self.emergency_until_ns
 
     def override(self) -> bool:
         return self.override_until_ns is not None and self.now_ns() < self.override_until_ns
@@ -575,6 +575,9 @@ class DecisionModel:
             self.override_until_ns = None
             self.epoch += 1
             self.told.append(("override ended",))
+        if self.emergency_until_ns is not None and not self.emergency():
+            self.emergency_until_ns = None
+            self.epoch += 1
 
     # Queues.
 
@@ -647,7 +650,11 @@ class DecisionModel:
         """Return the instants to come at which an answer may change."""
         settings = self.settings
         ages = (settings.check_after_ns, settings.cache_ttl_ns, settings.cache_ttl_ns + settings.degrade_ns)
-        found = [self.override_until_ns, self.checked_ns and self.checked_ns + settings.check_every_ns]
+        found = [
+            self.override_until_ns,
+            self.emergency_until_ns,
+            self.checked_ns and self.checked_ns + settings.check_every_ns,
+        ]
         for queue in self.queues.values():
             found += [queue.sample.as_of_ns + age_ns for age_ns in ages] if queue.sample else []
             found += [queue.breaker.retry_at_ns(), queue.used_ns + 10 * settings.cache_ttl_ns]

@@ -577,9 +577,10 @@ class Life(RuleBasedStateMachine):
         for name in NAMES[:2]:
             self.peek("low", name)
 
-    @rule(enabled=st.sampled_from([False, False, False, False, True]))
-    def emergency(self, enabled: bool) -> None:
-        self.all(lambda engine: engine.set_emergency(enabled))
+    @rule(enabled=st.sampled_from([False, False, False, False, True]), for_ns=spans | spans | st.none())
+    def emergency(self, enabled: bool, for_ns: int | None) -> None:
+        until_ns = None if for_ns is None else self.now_ns + for_ns
+        self.all(lambda engine: engine.set_emergency(enabled, until_ns))
         self.all(lambda engine: engine.set_override(False))
 
     @rule(chosen=all_settings)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from backpressure._controller.age.budgets import Budgets
+    from backpressure._controller.fleet.fleet import Fleet
+    from backpressure._controller.following import Following
     from backpressure._controller.polling.reads import Request
     from backpressure._controller.polling.samples import Samples
     from backpressure._engine.border import Engine
@@ -41,6 +43,8 @@ __all__ = ["Poller"]
 _SLACK = 2.0
 # Seconds to wait for the end of each thread; they are daemons, so the process can end without them.
 _JOIN = 0.4
+# Seconds for which a fleet's own server, or a file, may hold up the polls of queues.
+_LONGEST_CARRY = 1.0
 
 
 def _nothing() -> None:
@@ -136,6 +140,8 @@ class Poller:
         rest: Callable[[], threading.Thread | None] = _nothing,
         *,
         budgets: Budgets,
+        fleet: Fleet | None = None,
+        following: Following | None = None,
     ) -> None:
         self._provider = provider
         self._engine = engine
@@ -147,6 +153,10 @@ class Poller:
         self.budgets = budgets
         budgets.bind(self.hasten)
         self._stores = Reader(budgets, clock)
+        self.fleet = fleet
+        self._carriers = Reader(fleet, clock)
+        self._following = following
+        self._files = Reader(following, clock)
         this = weakref.ref(self)
         self._reads = Reads(provider, partial(_known, this), self.reader.is_crowded)
         self._at_exit = partial(_retire, this)
@@ -246,6 +256,7 @@ class Poller:
         current = self._dismiss()
         self.reader.interrupt()
         self._stores.interrupt()
+        self._carriers.interrupt()
         return partial(_join, current, self._end_reads())
 
     def stop(self) -> Callable[[], object]:
@@ -304,6 +315,8 @@ class Poller:
         self._engine.forget_samples()
         self.samples.forget_all()
         self.budgets.forget_parent()
+        if self.fleet is not None:
+            self.fleet.forget_parent()
 
     def revive(self) -> None:
         """Start the thread of a forked child, when it reads its first queue."""
@@ -366,7 +379,12 @@ class Poller:
             queue_names = schedule.due()
             if queue_names is None:
                 self._again = False
+                if self.fleet is not None:
+                    self._beside(self.fleet.prepare)
                 self.poll()
+                if self._following is not None and not self._stopped:
+                    self._expect(me, 2 * config.timeout)
+                    self._beside(partial(self._following.follow, self._within(self._files, config)))
                 # At once, for queues that the poll did not come to.
                 schedule.polled(0.0 if self._again else self.samples.pause(config))
             elif quick := self._reads.quick(queue_names):
@@ -378,6 +396,10 @@ class Poller:
             if self.budgets.used:
                 self._expect(me, 2 * config.timeout)
                 pause = min(pause, self._hold_ages(config))
+            if self.fleet is not None and not self._stopped:
+                self._expect(me, 2 * config.timeout)
+                if self._beside(partial(self.fleet.follow, self._within(self._carriers, config))):
+                    pause = min(pause, self.fleet.due_in())
         except Exception as error:  # noqa: BLE001 - a poller that dies would serve stale answers
             self.failed(error)
             pause = config.interval
@@ -398,6 +420,21 @@ class Poller:
 
         self.budgets.exchange(self._engine, self.read, least_gap, lambda call: self._stores.call(call, config.timeout))
         return self.budgets.due_in()
+
+    def _beside(self, work: Callable[[], object]) -> bool:
+        """Do what queues do not depend on: whatever becomes of it, they are read. Tell whether it was done."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a defect of this package
+            self._announcer.poller_failed(error)
+            return False
+        return True
+
+    @staticmethod
+    def _within(reader: Reader, config: PollingConfig) -> Callable[[Callable[[], object]], object]:
+        """Return what has a function end in time."""
+        timeout = min(config.timeout, _LONGEST_CARRY)
+        return lambda call: reader.call(call, timeout)
 
     def failed(self, error: Exception) -> None:
         """Tell of an error that no provider raised."""

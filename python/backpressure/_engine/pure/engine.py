@@ -327,7 +327,7 @@ class Engine(Switches, Uncopied):
         if not mode.running:
             raise self._host.not_running()
         now_ns = self.now_ns()
-        if mode.override_until_ns is not None:
+        if mode.override_until_ns is not None or mode.emergency_until_ns is not None:
             mode, ended = self.mode_at(now_ns)
             if ended:
                 self._host.override_ended()
@@ -404,6 +404,11 @@ class Engine(Switches, Uncopied):
     def override(self) -> bool:
         """Tell whether the override is on."""
         until_ns = self.mode.override_until_ns
+        return until_ns is not None and self.now_ns() < until_ns
+
+    def emergency(self) -> bool:
+        """Tell whether emergency mode is on."""
+        until_ns = self.mode.emergency_until_ns
         return until_ns is not None and self.now_ns() < until_ns
 
     def queue_names(self) -> list[str]:

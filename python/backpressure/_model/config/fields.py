@@ -44,6 +44,7 @@ __all__ = [
     "optional_duration",
     "optional_text",
     "ordered",
+    "seconds_of",
 ]
 
 TICK = 0.010
@@ -111,11 +112,9 @@ def _to_seconds(value: object, owner: object, field: "attrs.Attribute[Any]") -> 
     if isinstance(value, timedelta):
         return _stated(value.total_seconds(), field)
     if isinstance(value, str):
-        text = value.strip()
-        if re.fullmatch(rf"(?:{_PART})+", text):
-            # Exactly, so that "9ms" is the same float as 0.009 and lies on the same side of a limit.
-            ns = sum(Fraction(number) * _UNITS_NS[unit] for number, unit in re.findall(_PART, text))
-            return _stated(float(ns / _SECOND_NS), field)
+        seconds = seconds_of(value)
+        if seconds is not None:
+            return _stated(seconds, field)
     elif is_number(value):
         if isinstance(value, int) and abs(value) > DAY:
             rule = "durations are seconds; Go writes nanoseconds, so divide by 1_000_000_000"
@@ -125,6 +124,15 @@ def _to_seconds(value: object, owner: object, field: "attrs.Attribute[Any]") -> 
         return float(value)  # type: ignore[arg-type]
     rule = 'give seconds, a timedelta or a string such as "250ms", "5s" or "1m"'
     raise fail(owner, field.name, value, rule)
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the seconds of a text such as ``"1m30s"``; ``None`` if it is no duration."""
+    if not re.fullmatch(rf"(?:{_PART})+", text.strip()):
+        return None
+    # Exactly, so that "9ms" is the same float as 0.009 and lies on the same side of a limit.
+    ns = sum(Fraction(number) * _UNITS_NS[unit] for number, unit in re.findall(_PART, text))
+    return float(ns / _SECOND_NS)
 
 
 def _stated(seconds: float, field: "attrs.Attribute[Any]") -> float:

@@ -50,6 +50,8 @@ _Keys = tuple[str, ...]
 _QueueName = NewType("_QueueName", str)
 
 _PREFIX = "BACKPRESSURE_"
+# Others read them.
+_NO_SETTINGS = frozenset({"BACKPRESSURE_ENGINE", "BACKPRESSURE_CONSOLE_TOKEN"})
 _MAX_BYTES = 1 << 20
 _MAX_LEVELS = 16
 _MAX_KEY = 255
@@ -440,6 +442,16 @@ _PARSERS = {".json": _parse_json, ".toml": _parse_toml}
 
 def from_file(cls: type[C], path: str | os.PathLike[str], base: Section | None = None) -> C:
     """See `BackpressureConfig.from_file`."""
+    tables, faults = read_tables(path)
+    return _load(cls, base, tables, str(path), faults)
+
+
+def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[ConfigurationError]]:
+    """Return what a file holds, and which of its settings are given twice.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
 
     def refused(reason: str) -> ConfigurationError:
         return ConfigurationError(f"configuration file {str(path)!r} {reason}", value=str(path))
@@ -464,7 +476,7 @@ def from_file(cls: type[C], path: str | os.PathLike[str], base: Section | None =
         raise refused(f"is no {suffix[1:].upper()}: {error}") from error
     if not isinstance(tables, dict):
         raise refused("holds no table of settings: begin it with { and end it with }")
-    return _load(cls, base, tables, str(path), faults)
+    return tables, faults
 
 
 def _env_value(text: str) -> Any:
@@ -482,7 +494,7 @@ def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Secti
     seen: dict[_Keys, str] = {}
     for given, text in sorted((os.environ if environ is None else environ).items()):
         name = given.upper()
-        if not name.startswith(_PREFIX) or name == "BACKPRESSURE_ENGINE" or name.startswith("BACKPRESSURE_TEST_"):
+        if not name.startswith(_PREFIX) or name in _NO_SETTINGS or name.startswith("BACKPRESSURE_TEST_"):
             continue
         keys = tuple(name.removeprefix(_PREFIX).lower().split("__"))
         value: Any = None

@@ -24,6 +24,7 @@ from backpressure._model.config.fields import (
     integer,
     optional,
 )
+from backpressure._model.config.fleet import FleetConfig
 from backpressure._model.config.patterns import lineage, patterns_of
 from backpressure._model.config.polling import PollingConfig
 from backpressure._model.config.recovery import RecoveryStrategy
@@ -161,6 +162,13 @@ def _drain_can_be_seen_of_each(it: Any) -> bool | ConfigurationError:
     return True
 
 
+def _fleet_is_polled(it: Any) -> bool | ConfigurationError:
+    if it.fleet.name is None or it.polling.enabled:
+        return True
+    wrong = f"fleet.name is {it.fleet.name!r}: needs polling.enabled, for polls read what operators want"
+    return ConfigurationError(wrong, field="fleet", value=it.fleet.name)
+
+
 def _hides_drain(age: AgeConfig, polling: PollingConfig) -> str:
     """Return why what workers do cannot be seen as well as the target of `age` needs it, or an empty text."""
     budget = budget_of(age)
@@ -189,6 +197,7 @@ class BackpressureConfig(Section):
         polling: how statistics are read.
         recovery: what happens without them, and switches.
         age: how long jobs may wait, for the age law in the place of the table of `thresholds` and `curve`.
+        fleet: the fleet whose operators switch this process too; by default none.
         mode: ``"observe"`` decides, counts and logs but never delays or sheds.
         max_queues: how many queues get state of their own; the rest share a fallback.
         queues: settings of single queues, since one window cannot fit all, and of patterns such as ``"mail-*"``.
@@ -208,6 +217,7 @@ class BackpressureConfig(Section):
     polling: PollingConfig = instance(PollingConfig, PollingConfig())
     recovery: RecoveryStrategy = instance(RecoveryStrategy, RecoveryStrategy())
     age: AgeConfig = instance(AgeConfig, AgeConfig())
+    fleet: FleetConfig = instance(FleetConfig, FleetConfig())
     mode: Literal["enforce", "observe"] = checked("enforce", _is_mode, _MODES)
     max_queues: int = integer(1_000, 1)
     queues: Mapping[str, QueueConfig] = queue_table(QueueConfig)
@@ -217,6 +227,7 @@ class BackpressureConfig(Section):
         ("queues", _shed_at_fits_each),
         ("age", _drain_can_be_seen),
         ("queues", _drain_can_be_seen_of_each),
+        ("fleet", _fleet_is_polled),
     )
 
     def of(self, queue_name: str) -> QueueConfig:
@@ -322,7 +333,8 @@ class BackpressureConfig(Section):
         """Return `base`, or else the defaults, with variables such as ``BACKPRESSURE_POLLING__INTERVAL=5s`` over it.
 
         `environ` defaults to that of the process. Two underscores go one level down; case is ignored. Queues are one
-        JSON object in ``BACKPRESSURE_QUEUES``. ``BACKPRESSURE_ENGINE`` and ``BACKPRESSURE_TEST_*`` are no settings.
+        JSON object in ``BACKPRESSURE_QUEUES``. ``BACKPRESSURE_ENGINE``, ``BACKPRESSURE_CONSOLE_TOKEN`` and
+        ``BACKPRESSURE_TEST_*`` are no settings.
 
         Raises:
             ConfigurationError: as from `from_mapping`.

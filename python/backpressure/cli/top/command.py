@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from backpressure.cli._budgets import stored_budgets, stores_of
+from backpressure._watch.budgets import stored_budgets, stores_of
+from backpressure._watch.watch import Watch, config_for
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
 from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
 from backpressure.cli.top.table import top_view
-from backpressure.cli.top.watch import Watch, config_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from backpressure.cli.top.watch import Snapshot
+    from backpressure._watch.watch import Snapshot
 
-__all__ = ["EXAMPLES", "top"]
+__all__ = ["EXAMPLES", "pause", "top"]
 
 EXAMPLES = """\
 backpressure top --redis-url redis://localhost:6379/0 --queue email-queue
@@ -83,13 +83,13 @@ def top(
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:
-                    _pause(interval)
+                    pause(interval)
                     show(watch.look())
             if problems := snapshot.problems():
                 raise Finding(problems[-1], *problems[:-1])
 
 
-def _pause(seconds: float) -> None:
+def pause(seconds: float) -> None:
     """Sleep in naps, because a signal that comes just before a sleep is noticed only at its end."""
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:

@@ -9,14 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._model.arguments import masked
-from backpressure.cli._format import PRIORITIES, ZONE_STYLES, advice, sparkline, style_of
+from backpressure._watch.advice import PRIORITIES, told
+from backpressure.cli._format import ZONE_STYLES, sparkline, style_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from backpressure._model.decision import ThrottleDecision
     from backpressure._model.vocabulary import Priority
-    from backpressure.cli.top.watch import QueueView, Snapshot
+    from backpressure._watch.watch import QueueView, Snapshot
 
 __all__ = ["top_view"]
 
@@ -75,7 +76,7 @@ def _told(view: QueueView, priority: Priority, *, wide: bool) -> Text:
 
 def _cell(decision: ThrottleDecision, *, wide: bool) -> Text:
     zone = "–" if decision.zone is None else str(decision.zone) if wide else decision.zone[0].upper()
-    return Text(f"{zone:<{6 if wide else 1}} {advice(decision, 3)}", style=style_of(decision))
+    return Text(f"{zone:<{6 if wide else 1}} {told(decision, 3)}", style=style_of(decision))
 
 
 def _age(view: QueueView) -> Text:

@@ -28,10 +28,12 @@ from backpressure.providers.redis.base import CHUNK, SLICE, RedisProvider, fill,
 from backpressure.providers.redis.errors import unavailable
 from backpressure.providers.redis.layouts import Reading
 from backpressure.providers.redis.memory import ASK
+from backpressure.providers.redis.riders import commands_of, deal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from backpressure._fleet.ride import Ride
     from backpressure.providers.layouts import Command, Layout
     from backpressure.providers.redis.async_client import AsyncClient, Server
     from backpressure.providers.redis.base import Outcome
@@ -149,8 +151,11 @@ class AsyncRedisStatsProvider(RedisProvider):
             some = dict(items[start : start + SLICE])
             readings.append(Reading(some, now, redact=self._redact, types=self._types))
             await asyncio.sleep(0)
-        while any(rounds := [reading.commands() for reading in readings]):
-            replies = await self._exchange(link, [command for commands in rounds for command in commands], failures)
+        rides = self._riders.boarding()
+        while any(rounds := [reading.commands() for reading in readings]) or rides:
+            asked = [command for commands in rounds for command in commands]
+            replies = await self._exchange(link, asked, failures, rides)
+            rides = []
             position = 0
             for reading, commands in zip(readings, rounds, strict=True):
                 reading.feed(replies[position : position + len(commands)])
@@ -173,19 +178,25 @@ class AsyncRedisStatsProvider(RedisProvider):
         return link
 
     async def _exchange(
-        self, link: _Link, commands: Sequence[Command], failures: list[StatsUnavailableError]
+        self,
+        link: _Link,
+        commands: Sequence[Command],
+        failures: list[StatsUnavailableError],
+        rides: Sequence[Ride] = (),
     ) -> list[Any]:
-        """Return the reply to each command, or its error."""
+        """Return the reply to each command, or its error; `rides` get theirs themselves."""
         replies: list[Any] = [None] * len(commands)
         try:
             client = self._client(link)
             if isinstance(client, RedisCluster):
-                await self._ask_cluster(link, client, commands, replies, failures)
+                await self._ask_cluster(link, client, commands, replies, failures, rides)
             else:
-                await self._ask("", PoolServer(client), range(len(commands)), commands, replies, failures)
+                await self._ask("", PoolServer(client), range(len(commands)), commands, replies, failures, rides)
         except Exception as error:  # noqa: BLE001 - e.g. no node of the cluster tells where keys lie
             failures.append(self._failure(error))
             fill(replies, range(len(replies)), failures[-1])
+            for ride in rides:
+                ride.fail(failures[-1])
         return replies
 
     async def _ask(
@@ -196,23 +207,37 @@ class AsyncRedisStatsProvider(RedisProvider):
         commands: Sequence[Command],
         replies: list[Any],
         failures: list[StatsUnavailableError],
+        rides: Sequence[Ride] = (),
     ) -> None:
         """Fill in one server's replies, and the error that ended them."""
         memory = self._memories.due(name)
+        along = [ride for ride in rides if positions and not ride.alone]
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
             try:
                 asked = [commands[position] for position in chunk]
                 beside = memory == "beside" and start == 0
-                answers = await exchange(server, [*asked, ASK] if beside else asked)
+                more = [*([ASK] if beside else []), *commands_of(along if start == 0 else ())]
+                answers = await exchange(server, [*asked, *more])
+                if start == 0:
+                    deal(along, answers[len(asked) + beside :], self._of_fleet)
                 if beside:
-                    self._memories.take(name, answers.pop())
+                    self._memories.take(name, answers[len(asked)])
+                del answers[len(asked) :]
             except Exception as error:  # noqa: BLE001 - a connection closed under redis-py shows as anything
                 failures.append(self._failure(error))
                 fill(replies, positions, failures[-1])
+                for ride in rides:
+                    ride.fail(failures[-1])
                 return
             for position, answer in zip(chunk, answers, strict=True):
                 replies[position] = answer
+        for ride in rides:
+            if ride not in along:
+                try:
+                    ride.take(await exchange(server, commands_of([ride])), self._of_fleet)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the queues were read
+                    ride.fail(self._failure(error))
         if memory == "alone":
             try:
                 (reply,) = await exchange(server, [ASK])
@@ -237,6 +262,7 @@ class AsyncRedisStatsProvider(RedisProvider):
         commands: Sequence[Command],
         replies: list[Any],
         failures: list[StatsUnavailableError],
+        rides: Sequence[Ride],
     ) -> None:
         await self._find_slots(link, cluster)
         nodes: dict[str, tuple[Any, list[int]]] = {}
@@ -249,12 +275,23 @@ class AsyncRedisStatsProvider(RedisProvider):
                 nodes.setdefault(node.name, (node, []))[1].append(position - 1)
             if position % SLICE == 0:
                 await asyncio.sleep(0)
+        carried: dict[str, list[Ride]] = {}
+        for ride in rides:
+            try:
+                node = cluster.get_node_from_key(ride.key)
+            except RedisClusterException as error:
+                ride.fail(self._failure(error))
+            else:
+                nodes.setdefault(node.name, (node, []))
+                carried.setdefault(node.name, []).append(ride)
         before = len(failures)
         async with asyncio.TaskGroup() as group:
             for name, (node, positions) in nodes.items():
-                group.create_task(self._ask(name, NodeServer(node), positions, commands, replies, failures))
+                here = carried.get(name, ())
+                group.create_task(self._ask(name, NodeServer(node), positions, commands, replies, failures, here))
         misled = (AskError, ClusterDownError, RedisClusterException)
-        if len(failures) > before or any(isinstance(reply, misled) for reply in replies):
+        told = (*replies, *(ride.error for ride in rides))
+        if len(failures) > before or any(isinstance(reply, misled) for reply in told):
             link.stale_slots = True
 
     async def _find_slots(self, link: _Link, cluster: Any) -> None:

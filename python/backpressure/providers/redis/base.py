@@ -26,11 +26,14 @@ from backpressure.providers.layouts import (
 from backpressure.providers.linked import Outcome
 from backpressure.providers.redis import objects
 from backpressure.providers.redis.client import RedisTarget, describe, parse_target, redactor_for
+from backpressure.providers.redis.errors import unavailable
 from backpressure.providers.redis.memory import Memories
+from backpressure.providers.redis.riders import Riders
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from backpressure._fleet.ride import Rider
     from backpressure.providers.layouts import Steps
     from backpressure.providers.layouts._steps import Key
     from backpressure.providers.redis.objects import Source
@@ -92,6 +95,7 @@ class RedisProvider:
             )
         self._types: dict[str, tuple[str | bytes, str]] = {}
         self._memories = Memories(self._where)
+        self._riders = Riders()
         self._closed = False
 
     def memory_cautions(self) -> list[tuple[int, str]]:
@@ -110,6 +114,20 @@ class RedisProvider:
     def budget_store(self, _queue_name: str) -> Any:
         """Return what keeps the budget of a queue whose age is held: a target, or the client that was given."""
         return self._target or self._given
+
+    def carry(self, rider: Rider, target: RedisTarget | None = None) -> bool:
+        """Have the reads to come carry a fleet's commands, if this provider's server is `target`; tell whether it is.
+
+        Without a target it is.
+        """
+        if target is not None and (self._target is None or not self._target.is_same(target)):
+            return False
+        self._riders.add(rider)
+        return True
+
+    def _of_fleet(self, error: Exception) -> StatsUnavailableError:
+        """Return what people are told of an error reply to a fleet's command."""
+        return unavailable(error, what=f"fleet at {self._where}", redact=self._redact)
 
     @classmethod
     @hides_arguments

@@ -79,6 +79,13 @@ class RedisTarget:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Redis target holds credentials and does not pickle: give the URL to each process")
 
+    def is_same(self, other: RedisTarget) -> bool:
+        """Tell whether `other` is the same server, seen as the same user."""
+        mine, others = (
+            (target.shown, target.options.get("username"), target.options.get("password")) for target in (self, other)
+        )
+        return mine == others
+
     def redactor(self) -> Redactor:
         """Return a redactor that takes this target's credentials out of messages."""
         return _redactor(self.options, self.sentinel_options)

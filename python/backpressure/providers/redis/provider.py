@@ -23,10 +23,12 @@ from backpressure.providers.redis.client import disconnect, is_sentinel_master
 from backpressure.providers.redis.errors import error_type, unavailable
 from backpressure.providers.redis.layouts import Reading
 from backpressure.providers.redis.memory import ASK
+from backpressure.providers.redis.riders import commands_of, deal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from backpressure._fleet.ride import Ride
     from backpressure.providers.layouts import Command, Layout
     from backpressure.providers.redis.base import Outcome
     from backpressure.providers.redis.client import Client
@@ -214,8 +216,12 @@ class RedisStatsProvider(RedisProvider):
         link.reads.add(read)
         try:
             reading = Reading(layouts, utc_now(), redact=self._redact, types=self._types, tick=read.tick)
-            while commands := reading.commands():
-                reading.feed(self._exchange(link, read, commands))
+            rides = self._riders.boarding()
+            while (commands := reading.commands()) or rides:
+                replies = self._exchange(link, read, commands, rides)
+                rides = []
+                if commands:
+                    reading.feed(replies)
         finally:
             link.reads.discard(read)
         results = self._with_memory(reading.results, lambda name: node_of(read.client, reading.keys.get(name)))
@@ -227,21 +233,24 @@ class RedisStatsProvider(RedisProvider):
         pid = os.getpid()
         return self._links.get(pid) or self._links.setdefault(pid, _Link(self._given))
 
-    def _exchange(self, link: _Link, read: _Read, commands: Sequence[Command]) -> list[Any]:
-        """Return the reply to each command, or its error."""
+    def _exchange(self, link: _Link, read: _Read, commands: Sequence[Command], rides: Sequence[Ride] = ()) -> list[Any]:
+        """Return the reply to each command, or its error; `rides` get theirs themselves."""
         replies: list[Any] = [None] * len(commands)
         try:
-            for name, client, positions in self._routes(link, read, commands, replies):
+            for name, client, positions, here in self._routes(link, read, commands, replies, rides):
                 read.check()
-                failure = self._ask(read, name, client, positions, commands, replies)
+                failure = self._ask(read, name, client, positions, commands, replies, here)
                 if failure is not None:
                     read.failure = failure
                     fill(replies, positions, failure)
                 if name:
-                    self._learn(link, name, [replies[position] for position in positions], failed=failure is not None)
+                    answers = [*(replies[position] for position in positions), *(ride.error for ride in here)]
+                    self._learn(link, name, answers, failed=failure is not None)
         except Exception as error:  # noqa: BLE001 - e.g. no node of the cluster tells where keys lie
             read.failure = self._failure(read, error)
             fill(replies, range(len(replies)), read.failure)
+            for ride in rides:
+                ride.fail(read.failure)
         return replies
 
     def _ask(
@@ -252,26 +261,46 @@ class RedisStatsProvider(RedisProvider):
         positions: Sequence[int],
         commands: Sequence[Command],
         replies: list[Any],
+        rides: Sequence[Ride] = (),
     ) -> StatsUnavailableError | None:
         """Fill in one server's replies; return the error that ended them."""
         check_role = is_sentinel_master(client)
         memory = self._memories.due(node)
+        along = [ride for ride in rides if positions and not ride.alone]
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
             try:
                 read.check()
                 asked = [commands[position] for position in chunk]
                 beside = memory == "beside" and start == 0
-                answers = read.execute(client, [*asked, ASK] if beside else asked, check_role=check_role)
+                more = [*([ASK] if beside else []), *commands_of(along if start == 0 else ())]
+                answers = read.execute(client, [*asked, *more], check_role=check_role)
+                if start == 0:
+                    deal(along, answers[len(asked) + beside :], self._of_fleet)
                 if beside:
-                    self._memories.take(node, answers.pop())
+                    self._memories.take(node, answers[len(asked)])
+                del answers[len(asked) :]
             except Exception as error:  # noqa: BLE001 - a socket closed under redis-py shows as anything
-                return self._failure(read, _first_words(client) if str(error) == NOT_READY else error)
+                failure = self._failure(read, _first_words(client) if str(error) == NOT_READY else error)
+                for ride in rides:
+                    ride.fail(failure)
+                return failure
             for position, answer in zip(chunk, answers, strict=True):
                 replies[position] = answer
+        for ride in rides:
+            if ride not in along:
+                self._carry(read, client, ride, check_role=check_role)
         if memory == "alone":
             self._ask_for_memory(read, node, client)
         return None
+
+    def _carry(self, read: _Read, client: Redis, ride: Ride, *, check_role: bool) -> None:
+        """Send a fleet's commands by themselves: whatever becomes of them, the queues were read."""
+        try:
+            read.check()
+            ride.take(read.execute(client, commands_of([ride]), check_role=check_role), self._of_fleet)
+        except Exception as error:  # noqa: BLE001 - likewise
+            ride.fail(self._failure(read, error))
 
     def _ask_for_memory(self, read: _Read, node: str, client: Redis) -> None:
         """Ask a server for its memory by itself, as it may hang up."""
@@ -299,12 +328,12 @@ class RedisStatsProvider(RedisProvider):
         return kept
 
     def _routes(
-        self, link: _Link, read: _Read, commands: Sequence[Command], replies: list[Any]
-    ) -> Iterator[tuple[str, Redis, list[int]]]:
-        """Yield for each server to ask: node name (empty outside of clusters), client, positions of its commands."""
+        self, link: _Link, read: _Read, commands: Sequence[Command], replies: list[Any], rides: Sequence[Ride]
+    ) -> Iterator[tuple[str, Redis, list[int], Sequence[Ride]]]:
+        """Yield for each server to ask: node name (empty outside of clusters), client, positions of commands, rides."""
         client = read.client = self._client(link)
         if not isinstance(client, RedisCluster):
-            yield "", client, list(range(len(commands)))
+            yield "", client, list(range(len(commands))), rides
             return
         cluster: Any = client
         if link.stale_slots:
@@ -318,9 +347,19 @@ class RedisStatsProvider(RedisProvider):
                 link.stale_slots = True
                 continue
             nodes.setdefault(node.name, (node, []))[1].append(position)
+        carried: dict[str, list[Ride]] = {}
+        for ride in rides:
+            try:
+                node = cluster.get_node_from_key(ride.key)
+            except RedisClusterException as error:
+                ride.fail(self._failure(read, error))
+                link.stale_slots = True
+                continue
+            nodes.setdefault(node.name, (node, []))
+            carried.setdefault(node.name, []).append(ride)
         for name in sorted(nodes, key=link.troubled.__contains__):
             node, positions = nodes[name]
-            yield name, cluster.get_redis_connection(node), positions
+            yield name, cluster.get_redis_connection(node), positions, carried.get(name, ())
 
     def _refresh_slots(self, link: _Link, cluster: Any) -> None:
         try:

@@ -51,7 +51,7 @@ struct Life {
     world: World,
     now_ns: i64,
     settings: Arc<Settings>,
-    emergency: bool,
+    emergency_until_ns: Option<i64>,
     override_until_ns: Option<i64>,
     // Number, backlog and instant of the last sample.
     sample: Option<(u64, i64, i64)>,
@@ -72,7 +72,7 @@ impl Life {
             world: World::new(vary(how)),
             now_ns: 0,
             settings: settings(vary(how)),
-            emergency: false,
+            emergency_until_ns: None,
             override_until_ns: None,
             sample: None,
             tickets: Vec::new(),
@@ -237,9 +237,10 @@ impl Life {
 
     /// Returns the reason of the switch that lets everything pass, if one does.
     fn switched(&self, before: Word) -> Option<Reason> {
-        let overridden = self.override_until_ns.is_some_and(|until_ns| self.now_ns < until_ns);
+        let lasts = |until_ns: Option<i64>| until_ns.is_some_and(|until_ns| self.now_ns < until_ns);
+        let (overridden, emergency) = (lasts(self.override_until_ns), lasts(self.emergency_until_ns));
         let reason = if overridden { Reason::ManualOverride } else { Reason::EmergencyMode };
-        ((overridden || self.emergency) && !before.forced).then_some(reason)
+        ((overridden || emergency) && !before.forced).then_some(reason)
     }
 
     fn attempts(&self, priority: Priority) -> bool {
@@ -341,8 +342,9 @@ impl Life {
         let epoch = engine.switches.epoch();
         match how % 8 {
             0 | 1 => {
-                self.emergency = how & 1 == 0;
-                engine.switches.set_emergency(self.emergency);
+                let until_ns = if how & 8 == 0 { NEVER } else { self.now_ns + S };
+                self.emergency_until_ns = (how & 1 == 0).then_some(until_ns);
+                engine.switches.set_emergency(self.emergency_until_ns);
             }
             2..=4 => {
                 self.override_until_ns = [None, Some(self.now_ns + S), Some(NEVER)][usize::from(how) % 8 - 2];

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use backpressure_core::mode::NEVER;
+
 use crate::world::World;
 use crate::{assert_ends, race};
 
@@ -17,13 +19,13 @@ fn racing_changes_all_take_hold() {
             &world,
             [
                 |world: &World| world.engine.switches.set_running(true),
-                |world| world.engine.switches.set_emergency(true),
+                |world| world.engine.switches.set_emergency(Some(NEVER)),
                 |world| world.engine.switches.set_override(Some(9)),
             ],
         );
         let mode = world.engine.switches.mode();
         assert_eq!(world.engine.switches.epoch(), mode.epoch);
-        (mode.epoch, mode.running, mode.emergency, mode.override_until_ns)
+        (mode.epoch, mode.running, mode.emergency_until_ns.is_some(), mode.override_until_ns)
     });
 }
 
@@ -39,7 +41,7 @@ fn who_sees_an_epoch_sees_its_mode() {
                     (0, 0)
                 },
                 |world| {
-                    world.engine.switches.set_emergency(true);
+                    world.engine.switches.set_emergency(Some(NEVER));
                     (0, 0)
                 },
                 |world| (world.engine.switches.epoch(), world.engine.switches.mode().epoch),

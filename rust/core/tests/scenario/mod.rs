@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use backpressure_core::breaker::Outcome;
+use backpressure_core::mode::NEVER;
 use backpressure_core::vocabulary::{Priority, Reason};
 
 use crate::world::{MS, Seen, World, number_in, settings};
@@ -137,8 +138,8 @@ impl Scene {
             match round % 8 {
                 0 => drop(queue.breaker.force_open(None)),
                 1 => drop(queue.breaker.force_close()),
-                2 => engine.switches.set_emergency(true),
-                3 => engine.switches.set_emergency(false),
+                2 => engine.switches.set_emergency(Some(NEVER)),
+                3 => engine.switches.set_emergency(None),
                 4 => engine.switches.set_override(Some(self.now_ns() + 2 * MS)),
                 5 => engine.switches.configure(&settings(|_| {})),
                 6 => queue.breaker.hasten(),

@@ -12,7 +12,7 @@ use backpressure_core::counters::Row;
 use backpressure_core::engine::Engine;
 use backpressure_core::host::{Answer, Host, Issue, Judged};
 use backpressure_core::laws::three_zone::ThreeZoneLaw;
-use backpressure_core::mode::Mode;
+use backpressure_core::mode::{Mode, NEVER};
 use backpressure_core::queue::{Queue, Ready, Slot};
 use backpressure_core::settings::Settings;
 use backpressure_core::vocabulary::{Priority, Reason};
@@ -255,7 +255,7 @@ impl Life {
                 None
             }
             "emergency" => {
-                self.engine.switches.set_emergency(boolean(first));
+                self.engine.switches.set_emergency(boolean(first).then_some(NEVER));
                 None
             }
             "configure" => {

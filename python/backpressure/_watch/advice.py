@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prometheus_client import CollectorRegistry
 
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.decision import ThrottleDecision
-from backpressure._model.vocabulary import MEDIUM, Priority
-from backpressure.cli._format import PRIORITIES
+from backpressure._model.units import duration
+from backpressure._model.vocabulary import HIGH, LOW, MEDIUM, Priority, Reason
+from backpressure._watch.aside import taking_no_part
 from backpressure.testing import InMemoryStatsProvider, ManualClock
 
 if TYPE_CHECKING:
     from backpressure._engine.sample import Sample
     from backpressure._model.config.root import BackpressureConfig
 
-__all__ = ["Advice", "Circuit", "adviser", "ask"]
+__all__ = ["PRIORITIES", "Advice", "Circuit", "advice_dict", "adviser", "ask", "told"]
 
+PRIORITIES = (HIGH, MEDIUM, LOW)
+_REJECTIONS = frozenset({Reason.CIRCUIT_OPEN, Reason.CIRCUIT_HALF_OPEN})
 Advice: TypeAlias = Mapping[Priority, ThrottleDecision]
 
 
@@ -30,6 +33,19 @@ class Circuit(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
+
+
+def told(decision: ThrottleDecision, digits: int = 4) -> str:
+    """Write what a producer is told, in a word or a duration."""
+    if decision.should_shed:
+        return "reject" if decision.reason in _REJECTIONS else "shed"
+    return duration(decision.delay, digits) if decision.delay else "go"
+
+
+def advice_dict(decision: ThrottleDecision) -> dict[str, Any]:
+    """Return what scripts are told of a decision; the delay of a refused job is ``None``."""
+    every = decision.to_dict()
+    return {name: every[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
 
 
 def ask(controller: BackpressureController, queue_name: str) -> Advice:
@@ -44,7 +60,9 @@ def adviser(
 ) -> Iterator[Callable[[Sample | None], Advice]]:
     """Give a function that returns the advice on a sample; ``None`` stands for statistics that cannot be read."""
     clock, provider = ManualClock(), InMemoryStatsProvider()
-    with BackpressureController(config, provider, registry=CollectorRegistry(), clock=clock) as controller:
+    with BackpressureController(
+        taking_no_part(config), provider, registry=CollectorRegistry(), clock=clock
+    ) as controller:
         settings = config.circuit_of(queue_name)
         if circuit is not Circuit.CLOSED:
             for _ in range(settings.failure_threshold):

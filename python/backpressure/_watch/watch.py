@@ -11,10 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from backpressure._controller.blocking import BackpressureController
 from backpressure._model.stats import utc_now
-from backpressure.cli._advice import ask
-from backpressure.cli._budgets import without_ages
-from backpressure.cli._config_view import notes
-from backpressure.cli._format import advice_dict
+from backpressure._watch.advice import advice_dict, ask
+from backpressure._watch.aside import taking_no_part
+from backpressure._watch.notes import notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.stats import StatsProvider
-    from backpressure.cli._advice import Advice
-    from backpressure.cli._budgets import StoredBudget
+    from backpressure._watch.advice import Advice
+    from backpressure._watch.budgets import StoredBudget
 
 __all__ = ["QueueView", "Snapshot", "Watch", "config_for"]
 
@@ -127,7 +126,7 @@ def config_for(config: BackpressureConfig, interval: float, queues: int) -> Back
         max_backoff=interval,
         cache_ttl=max(config.polling.cache_ttl, 2 * interval),
     )
-    return attrs.evolve(without_ages(config), polling=polling, max_queues=max(config.max_queues, queues))
+    return attrs.evolve(taking_no_part(config), polling=polling, max_queues=max(config.max_queues, queues))
 
 
 class Watch:

@@ -11,19 +11,19 @@ from backpressure._age.protocol import HIGH, LEVELS, MILLION
 from backpressure._age.script import budget_key
 from backpressure._controller.age.stores import Stores
 from backpressure._model.budget import FEW_JOBS
-from backpressure._model.config.age import AgeConfig
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import Zone
-from backpressure.cli._format import PRIORITIES
+from backpressure._watch.advice import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from backpressure._age.state import State
+    from backpressure._model.config.age import AgeConfig
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._model.vocabulary import Priority
 
-__all__ = ["StoredBudget", "stored_budgets", "stores_of", "without_ages"]
+__all__ = ["StoredBudget", "stored_budgets", "stores_of"]
 
 _LOW = LEVELS[-1]
 #: After so many targets without a call the script measures all but the drain anew.
@@ -198,12 +198,6 @@ def stores_of(provider: object, config: BackpressureConfig) -> Iterator[Stores]:
     stores.configure(config)
     with contextlib.closing(stores):
         yield stores
-
-
-def without_ages(config: BackpressureConfig) -> BackpressureConfig:
-    """Return `config` for a controller that takes no part in any budget."""
-    queues = {name: attrs.evolve(own, age=None) for name, own in config.queues.items()}
-    return attrs.evolve(config, age=AgeConfig(), queues=queues)
 
 
 def _rate(millijobs_per_s: int) -> str:

@@ -1,0 +1,1 @@
+"""Commands that operate a fleet: they write to its keys, and to nothing else."""
