@@ -227,7 +227,11 @@ class ControllerBase(Uncopied):
             current=lambda: self._config,
             adopt=self._adopt_pushed,
             release=self._sleeper.wake,
+            tenants=self._heaviest,
         )
+
+    def _heaviest(self) -> dict[str, dict[str, float]]:
+        return self._health.heaviest()
 
     def _make_following(self, control: FileControl | None, settings: EngineSettings) -> Following | None:
         """Return what follows a file, ``None`` without one."""

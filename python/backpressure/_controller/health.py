@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.age.standing import as_dict, standing
 from backpressure._engine.word import is_forced
+from backpressure._fleet.presence import MAX_QUEUES, MAX_TENANTS
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.stats import age_of, part_of
 from backpressure._model.vocabulary import CircuitState, Priority
@@ -169,6 +170,19 @@ class Health:
             "budget": None if held is None else as_dict(held),
             "tenants": self._tenants(name),
         }
+
+    def heaviest(self) -> dict[str, dict[str, float]]:
+        """Return which tenants ask most of each queue, of all priorities together: jobs a second by their names."""
+        found: dict[str, dict[str, float]] = {}
+        for name in self._engine.queue_names():
+            asks: dict[str, float] = {}
+            for tenants in self._tenants(name).values():
+                for told in tenants:
+                    asks[told["tenant"]] = round(asks.get(told["tenant"], 0.0) + told["asks"], 3)
+            if asks:
+                most = sorted(asks.items(), key=lambda item: -item[1])
+                found[name] = dict(most[:MAX_TENANTS])
+        return dict(list(found.items())[:MAX_QUEUES])
 
     def _tenants(self, name: str) -> dict[str, list[dict[str, Any]]]:
         """Say which tenants ask most, as this process sees them, where what may go is dealt among tenants."""

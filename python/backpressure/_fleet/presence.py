@@ -21,6 +21,8 @@ _LONGEST = 300
 MAX_CIRCUITS = 20
 #: Queues whose rates are told.
 MAX_QUEUES = 20
+#: Tenants that are told of a queue.
+MAX_TENANTS = 8
 _RATES = 6
 
 
@@ -45,6 +47,7 @@ class Presence:
         circuits: queues whose circuits are not closed: ``"open"``, ``"half_open"`` or ``"forced"``.
         circuits_open: how many these are; `circuits` names 20 of them at most.
         probes_ms: in how many milliseconds circuits let a job through again, where that is known.
+        tenants: jobs a second that tenants ask for, of those who ask most, by queue; empty unless that is to be told.
         last_error: what it cannot do now; empty if it can do all.
         problem: why nothing is known but the id; empty if all is.
     """
@@ -69,6 +72,7 @@ class Presence:
     circuits: Mapping[str, str] = attrs.field(factory=dict)
     circuits_open: int = 0
     probes_ms: Mapping[str, int] = attrs.field(factory=dict)
+    tenants: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
     last_error: str = ""
     problem: str = ""
 
@@ -82,7 +86,7 @@ class Presence:
         text = json.dumps(told, separators=(",", ":"))
         if len(text) <= _MAX_BYTES:
             return text
-        empty: dict[str, Any] = {"queues": {}, "circuits": {}, "probes_ms": {}, "switches": ()}
+        empty: dict[str, Any] = {"queues": {}, "circuits": {}, "probes_ms": {}, "tenants": {}, "switches": ()}
         return json.dumps({**told, **empty, "last_error": told["last_error"][:100]})
 
     @classmethod
@@ -135,7 +139,13 @@ def _are_rates(value: object) -> bool:
     return isinstance(value, list) and len(value) == _RATES and all(map(_is_number, value))
 
 
+def _are_tenants(value: object) -> bool:
+    return isinstance(value, dict) and len(value) <= MAX_TENANTS and all(map(_is_number, value.values()))
+
+
 def _read(inner: Any) -> Any:
+    if isinstance(inner, dict):
+        return {readable(name, _LONGEST): asks for name, asks in inner.items()}
     return readable(inner, _LONGEST) if isinstance(inner, str) else tuple(inner) if isinstance(inner, list) else inner
 
 
@@ -143,5 +153,6 @@ def _read(inner: Any) -> Any:
 _TABLES: Mapping[str, Callable[[object], bool]] = {
     "queues": _are_rates,
     "circuits": lambda state: isinstance(state, str),
+    "tenants": _are_tenants,
     "probes_ms": lambda left: isinstance(left, int) and _is_number(left),
 }

@@ -81,6 +81,7 @@ class Answer:
     problem: str | None = None
     budget: StoredBudget | None = None
     advice: Advice = attrs.field(factory=dict)
+    tenants: Mapping[str, float] = attrs.field(factory=dict)
 
     def advised(self) -> Answer:
         """Return it with what a controller says, beside which a budget decides where an age is held."""
@@ -131,6 +132,7 @@ class Answer:
             "problem": self.problem,
             "advice": told,
             "budget": None if self.budget is None else self.budget.to_dict(),
+            "tenants": dict(self.tenants),
         }
 
     def _told(self, decision: ThrottleDecision) -> dict[str, Any]:

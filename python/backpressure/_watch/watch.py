@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from backpressure._model.stats import StatsProvider
     from backpressure._watch.advice import Advice
     from backpressure._watch.budgets import StoredBudget
+    from backpressure._watch.tenants import Heaviest
 
 __all__ = ["QueueView", "Snapshot", "Watch", "config_for"]
 
@@ -45,11 +46,13 @@ class QueueView:
     advice: Advice
     history: Sequence[int | None] = ()
     budget: StoredBudget | None = None
+    tenants: Mapping[str, float] = attrs.field(factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for scripts."""
-        apart = {"advice", "history", "budget"}
+        apart = {"advice", "history", "budget", "tenants"}
         shown = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in apart)
+        shown["tenants"] = dict(self.tenants)
         if self.budget is not None:
             return shown | dict.fromkeys(map(str, self.advice)) | {"budget": self.budget.to_dict()}
         told = {str(priority): advice_dict(decision) for priority, decision in self.advice.items()}
@@ -139,11 +142,13 @@ class Watch:
         server: str,
         queue_names: Sequence[str],
         budgets: Callable[[], Mapping[str, StoredBudget]] = dict,
+        tenants: Callable[[], Heaviest] = dict,
     ) -> None:
         self._config = config
         self._server = server
         self._names = queue_names
         self._budgets = budgets
+        self._tenants = tenants
         self._history = {name: collections.deque[int | None](maxlen=_HISTORY) for name in queue_names}
         self._problems = _Problems()
         logger = logging.Logger("backpressure.top", logging.INFO)  # noqa: LOG001 - known to nobody else
@@ -163,7 +168,7 @@ class Watch:
         """Return how everything stands now."""
         advice = {name: ask(self._controller, name) for name in self._names}
         health = self._controller.health()
-        budgets = self._budgets()
+        budgets, tenants = self._budgets(), self._tenants()
         return Snapshot(
             at=utc_now(),
             server=self._server,
@@ -171,13 +176,20 @@ class Watch:
             errors=health["polling_errors"],
             problem=self._problems.current.get(None),
             queues=[
-                self._view(name, health["queues"].get(name, {}), advice[name], budgets.get(name))
+                self._view(name, health["queues"].get(name, {}), advice[name], budgets.get(name), tenants.get(name, {}))
                 for name in self._names
             ],
             notes=notes(self._config),
         )
 
-    def _view(self, name: str, stands: Mapping[str, Any], advice: Advice, budget: StoredBudget | None) -> QueueView:
+    def _view(
+        self,
+        name: str,
+        stands: Mapping[str, Any],
+        advice: Advice,
+        budget: StoredBudget | None,
+        tenants: Mapping[str, float],
+    ) -> QueueView:
         backlog = stands.get("backlog")
         problem = self._problems.current.get(name)
         if problem is None and backlog is None and None not in self._problems.current:
@@ -195,4 +207,5 @@ class Watch:
             advice=advice,
             history=tuple(self._history[name]),
             budget=budget,
+            tenants=tenants,
         )

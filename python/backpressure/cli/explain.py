@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import typer
 from rich import box
 from rich.table import Table
@@ -16,6 +17,7 @@ from backpressure._watch.advice import PRIORITIES, Circuit, told
 from backpressure._watch.answer import assumed, read
 from backpressure._watch.budgets import stored_budgets, stores_of
 from backpressure._watch.notes import notes
+from backpressure._watch.tenants import heaviest_of, heaviest_sentence
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import ZONE_STYLES, new_console
@@ -77,8 +79,16 @@ def explain(
         else:
             timeout = config.polling.timeout
             provider, _ = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
-            with contextlib.closing(provider), stores_of(provider, config) as stores:
-                answers = read(config, circuit, names, provider, stored_budgets(stores, config, names))
+            with (
+                contextlib.closing(provider),
+                stores_of(provider, config) as stores,
+                heaviest_of(config, provider, names) as heaviest,
+            ):
+                tenants = heaviest()
+                answers = [
+                    attrs.evolve(answer, tenants=tenants.get(answer.queue_name or "", {}))
+                    for answer in read(config, circuit, names, provider, stored_budgets(stores, config, names))
+                ]
         answers = [answer.advised() for answer in answers]
         if as_json:
             each = [answer.to_dict() for answer in answers]
@@ -104,6 +114,8 @@ def _print(answer: Answer) -> None:
     if answer.budget is not None:
         for sentence in answer.budget.sentences():
             console.print(masked(sentence), soft_wrap=True)
+    if tenants := heaviest_sentence(answer.tenants):
+        console.print(masked(tenants), soft_wrap=True)
     if (memory := answer.memory()) is not None:
         console.print(memory, soft_wrap=True)
     console.print(table, sentences)

@@ -353,7 +353,7 @@ def test_a_provider_that_meets_no_fleet_needs_a_url() -> None:
 
 def test_variables_that_are_not_there(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
     for changes, field in (({"url": "$NOWHERE"}, "fleet.url"), ({"key": "$NOWHERE"}, "fleet.key")):
-        config = BackpressureConfig(fleet=FleetConfig(name="shop", **changes))
+        config = BackpressureConfig(fleet=FleetConfig(name="shop", **changes))  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match=f"{field} is .*set the environment variable NOWHERE"):
             BackpressureController(config, meeting)
     monkeypatch.setenv("SHORT", "secret")

@@ -20,7 +20,7 @@ from backpressure._model.units import duration
 from backpressure._telemetry.ledger import FleetNow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from backpressure._controller.fleet.settings import Adopt
     from backpressure._controller.fleet.wanted import Change, Wish
@@ -44,6 +44,7 @@ class Fleet:
         config: with the name of the fleet.
         provider: whose reads carry the fleet's commands, if they go to its server.
         adopt: see `Settings`.
+        tenants: see `Telling`.
         release: called when everything may pass: nobody needs to sleep any more.
 
     Raises:
@@ -64,6 +65,7 @@ class Fleet:
         current: Callable[[], BackpressureConfig],
         adopt: Adopt,
         release: Callable[[], object],
+        tenants: Callable[[], Mapping[str, Mapping[str, float]]],
     ) -> None:
         self.name = str(config.fleet.name)
         self._clock = clock
@@ -75,7 +77,7 @@ class Fleet:
         self._settings = Settings(self.name, key_of(config), adopt)
         self._link = Link(config, provider, clock)
         self._circuits = Circuits(engine.breaker, clock.monotonic_ns)
-        self._telling = Telling(engine, engine_name, current, clock)
+        self._telling = Telling(engine, engine_name, current, clock, tenants)
         self._taken = 0
         self._started_ms = 0
         self._read_ns: int | None = None

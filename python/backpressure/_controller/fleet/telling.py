@@ -41,15 +41,22 @@ class Telling:
         engine_name: which engine it is.
         config: returns the configuration that holds.
         clock: tells the time.
+        tenants: returns who asks most, see `Presence`; asked where the fleet is to be told.
     """
 
     def __init__(
-        self, engine: Engine, engine_name: str, config: Callable[[], BackpressureConfig], clock: Clock
+        self,
+        engine: Engine,
+        engine_name: str,
+        config: Callable[[], BackpressureConfig],
+        clock: Clock,
+        tenants: Callable[[], Mapping[str, Mapping[str, float]]],
     ) -> None:
         self._engine = engine
         self._engine_name = engine_name
         self._config = config
         self._clock = clock
+        self._tenants = tenants
         self._counted: tuple[int, int, int] = (0, 0, 0)
         self._counted_ns: int | None = None
         # Delays and sheds by queue and priority, when they were counted; and a second since then.
@@ -92,6 +99,7 @@ class Telling:
             circuits=dict(list(circuits.items())[:MAX_CIRCUITS]),
             probes_ms=self._probes(list(circuits)[:MAX_CIRCUITS]),
             circuits_open=len(circuits),
+            tenants=self._tenants() if config.fleet.tenants else {},
             last_error=masked(last_error),
         )
 

@@ -4,7 +4,7 @@ import re
 
 import attrs
 
-from backpressure._model.config.fields import PASSWORD, Section, optional_text
+from backpressure._model.config.fields import PASSWORD, Section, boolean, optional_text
 from backpressure._model.half_built import repr_when_half_built
 
 __all__ = ["FleetConfig", "is_fleet_name"]
@@ -47,13 +47,14 @@ class FleetConfig(Section):
             name, which must hold a URL with a password. ``None`` (in files ``"none"``) is the statistics provider's.
         key: ``"$NAME"``, where that environment variable holds a secret of 16 bytes or more: then only switches that
             operators signed with it count. ``None`` (in files ``"none"``) takes those of all who may write there.
+        tenants: whether processes tell their fleet the names of the tenants who ask most, for those who look at it.
 
     Raises:
         ConfigurationError: a value is impossible.
 
     Example:
         >>> FleetConfig(name="shop", key="$FLEET_KEY")
-        FleetConfig(name='shop', url=None, key='$FLEET_KEY')
+        FleetConfig(name='shop', url=None, key='$FLEET_KEY', tenants=False)
     """
 
     _path = "fleet"
@@ -61,3 +62,4 @@ class FleetConfig(Section):
     name: str | None = optional_text(lambda value: value is None or is_fleet_name(value), _NAMES)
     url: str | None = optional_text(_is_url, _URLS)
     key: str | None = optional_text(_is_variable, _KEYS)
+    tenants: bool = boolean(default=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.live import Live
 
 from backpressure._watch.budgets import stored_budgets, stores_of
+from backpressure._watch.tenants import heaviest_of
 from backpressure._watch.watch import Watch, config_for
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
@@ -59,7 +61,8 @@ def top(
 
     Shows backlogs, zone and delay at each priority, the age of samples and failed reads: of the queues given, else of
     those that the file has sections of. Of queues whose age is held, it shows which part of what is asked for goes, as
-    it stands in the store of their budgets. Circuits live in the producers and are not seen from here. Ctrl-C ends it,
+    it stands in the store of their budgets. Where the fleet tells of tenants, those
+    are named who ask most. Circuits live in the producers and are not seen from here. Ctrl-C ends it,
     which is good: exit code 0. Else exits with 1 when the configuration is faulty or, with --once, a queue could not be
     read, 2 for wrong usage.
     """
@@ -75,11 +78,13 @@ def top(
         with (
             contextlib.closing(provider),
             stores_of(provider, given) as stores,
+            heaviest_of(given, provider, names) as heaviest,
             contextlib.suppress(*ended_by),
             terminable(),
             _screen(as_json=as_json, once=once) as show,
         ):
-            with Watch(config, provider, server, names, lambda: stored_budgets(stores, given, names)) as watch:
+            budgets = partial(stored_budgets, stores, given, names)
+            with Watch(config, provider, server, names, budgets, heaviest) as watch:
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from backpressure._model.arguments import masked
 from backpressure._watch.advice import PRIORITIES, told
+from backpressure._watch.tenants import heaviest_sentence
 from backpressure.cli._format import ZONE_STYLES, sparkline, style_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def top_view(snapshot: Snapshot, width: int) -> RenderableType:
     for view in snapshot.queues:
         if view.budget is not None and view.budget.problem is None:
             parts += [Text(masked(f"{view.queue_name}: {sentence}")) for sentence in view.budget.sentences()]
+    for view in snapshot.queues:
+        if sentence := heaviest_sentence(view.tenants):
+            parts.append(Text(masked(f"{view.queue_name}: {sentence}")))
     parts += [Text(masked(problem), style="red") for problem in snapshot.problems()]
     parts += [Text(note) for note in snapshot.notes]
     return Group(*parts, _footer(snapshot, wide=wide))
