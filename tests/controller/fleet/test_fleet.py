@@ -199,6 +199,23 @@ def test_the_queues_are_read_whatever_becomes_of_the_fleet(
     assert health["fleet"]["problem"] == "PermissionError"
 
 
+def test_who_cannot_be_heard_does_not_see_this_process_again(
+    controller: BackpressureController,
+    meeting: Meeting,
+    clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    meeting.refused["SET"] = MemoryError()
+    clock.advance(1)
+    meeting.away = True
+    clock.advance(1)
+    assert "sees this process again" not in caplog.text
+    assert controller.health()["fleet"]["problem"] == "ConnectionError"
+    meeting.away = False
+    clock.advance(1)
+    assert controller.health()["fleet"]["problem"] == "MemoryError"
+
+
 def test_a_defect_of_the_fleet_costs_no_queue_its_statistics(
     controller: BackpressureController, meeting: Meeting, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

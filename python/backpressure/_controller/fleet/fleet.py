@@ -122,7 +122,8 @@ class Fleet:
     def _take(self, heard: Heard) -> list[Change]:
         """Take over what was heard; return what has changed by it."""
         self._report("read", heard.error)
-        self._report("told", heard.presence_error if heard.error is None else None)
+        if heard.error is None:
+            self._report("told", heard.presence_error)
         if heard.members is not None:
             self.members = heard.members
         if heard.control is None or heard.now_ms is None:
