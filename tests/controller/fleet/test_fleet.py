@@ -205,6 +205,7 @@ def test_who_cannot_be_heard_does_not_see_this_process_again(
     clock: ManualClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "backpressure")
     meeting.refused["SET"] = MemoryError()
     clock.advance(1)
     meeting.away = True
@@ -214,6 +215,9 @@ def test_who_cannot_be_heard_does_not_see_this_process_again(
     meeting.away = False
     clock.advance(1)
     assert controller.health()["fleet"]["problem"] == "MemoryError"
+    meeting.refused.clear()
+    clock.advance(1)
+    assert caplog.text.count("sees this process again") == 1
 
 
 def test_a_defect_of_the_fleet_costs_no_queue_its_statistics(
