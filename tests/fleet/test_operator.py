@@ -108,7 +108,7 @@ def test_somebody_who_writes_in_between_loses_nothing(client: redis.Redis, monke
 
 def test_with_a_key_only_what_was_signed_counts(client: redis.Redis) -> None:
     key = "a key of sixteen bytes or more"
-    Operator(client, "shop", by="mallory").override(True, reason="unsigned")
+    Operator(client, "shop", by="intruder").override(True, reason="unsigned")
     signed = Operator(client, "shop", by="ana", key=key)
     assert signed.switches() == []
     assert "not signed" in signed.control().problems[0]

@@ -39,7 +39,7 @@ backpressure config diff narrow.toml --config backpressure.toml --json
 ROLLBACK_EXAMPLES = """\
 backpressure config rollback --fleet shop --redis-url redis://localhost:6379/0 --reason 'too narrow'
 backpressure config rollback --config backpressure.toml --reason 'too narrow'
-backpressure config rollback --config backpressure.toml --reason 'too narrow' --by ana
+backpressure config rollback --config backpressure.toml --reason 'too narrow' --by on-call
 """
 
 SettingsFile = Annotated[

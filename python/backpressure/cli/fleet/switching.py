@@ -31,7 +31,7 @@ backpressure override off --config backpressure.toml --reason 'sale is over'
 """
 EMERGENCY_EXAMPLES = """\
 backpressure emergency on --fleet shop --redis-url redis://localhost:6379/0 --for 1h --reason 'workers redeployed'
-backpressure emergency on --config backpressure.toml --reason 'drill' --by ana
+backpressure emergency on --config backpressure.toml --reason 'drill' --by on-call
 backpressure emergency off --config backpressure.toml --reason 'drill is over'
 """
 CIRCUIT_EXAMPLES = """\
