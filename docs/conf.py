@@ -54,7 +54,8 @@ nitpick_ignore_regex = [
         "py:class",
         r"(Async)?(Broker|Kicker|Message|TaskiqDecoratedTask)|PublishCommand|StartResponse|WSGI\w+|ASGIApplication",
     ),
-    ("py:class", r"Steps|Rounds|Future|Console|Request|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
+    ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
+    ("py:class", r"Console|RedisTarget|Request|Rider"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.
     ("py:class", r"(backpressure\.[\w.]+\.)?(A|C|H|Q|P|P\.args|P\.kwargs|T)"),
