@@ -12,19 +12,26 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import redis
 
-from backpressure import BackpressureConfig, RedisStatsProvider
+from backpressure import (
+    BackpressureConfig,
+    InMemoryStatsProvider,
+    Priority,
+    QueueStats,
+    RedisStatsProvider,
+    StatsUnavailableError,
+)
 from backpressure._watch.watch import Watch, config_for
 from backpressure.cli.top import command as top
 from support import redis_fixtures, servers
 from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cli.conftest import Run
@@ -216,6 +223,33 @@ def test_an_outage_is_shown_and_passes() -> None:
         server.start()
         eventually(lambda: not watch.look().problems() and watch.look().queues[0].backlog == 0)
         assert watch.look().provider == "ok"
+
+
+def test_a_server_that_is_away_is_not_waited_for_by_each_queue() -> None:
+    reads: list[str] = []
+
+    class Away(InMemoryStatsProvider):
+        def get_queue_stats(self, queue_name: str) -> QueueStats:
+            reads.append(queue_name)
+            raise self.error
+
+        def get_all_queue_stats(self) -> NoReturn:
+            raise self.error
+
+        def get_many(self, queue_names: Iterable[str]) -> NoReturn:
+            reads.extend(queue_names)
+            raise self.error
+
+        error = StatsUnavailableError("nobody answers", error_type="timeout")
+
+    names = [f"queue-{number}" for number in range(100)]
+    with Watch(config_for(BackpressureConfig(), 60, 100), Away(), "server", names) as watch:
+        first = watch.look()
+        del reads[:]
+        second = watch.look()
+    assert "nobody answers" in str(first.problem)
+    assert second.queues[99].advice[Priority.LOW].reason == "cold_start"
+    assert reads == []
 
 
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 from backpressure import BackpressureConfig, ConfigurationError, InMemoryStatsProvider, StatsUnavailableError
 from backpressure.console import app
 from console.conftest import URL, asked, served
+from support import servers
 from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
@@ -265,6 +267,25 @@ def test_an_application_may_dispatch_by_hand(make: Make) -> None:
     assert asked(application, "GET", "/console/").text.startswith("<!doctype html>")
     to_page = asked(application, "GET", "/console")
     assert (to_page.status_code, to_page.headers["location"]) == (307, "console/")
+
+
+def test_no_password_of_a_server_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = f"127.0.0.1:{servers.dead_port()}"
+    monkeypatch.setenv("QUEUE_URL", f"redis://canary-user:canary-word@{where}/0")
+    about = {"queues": {"mail": {"url": "$QUEUE_URL"}}, "fleet": {"name": "shop"}}
+    console = app(BackpressureConfig.from_mapping(about), interval=0.1)
+    with contextlib.closing(console), served(console) as url:
+        eventually(
+            lambda: frames(url, 2)[1][1]["problem"] and "not been read" not in frames(url, 2)[1][1]["fleet"]["problem"]
+        )
+        texts = [str(frames(url, 3)), repr(console)]
+        texts += [
+            get(console, path, queue=0, queues=0).text for path in ("/queue", "/explain", "/histories", "/members")
+        ]
+        audit = get(console, "/audit")
+    assert (audit.status_code, where in audit.text) == (502, True)
+    assert where in texts[0]
+    assert [text for text in (*texts, audit.text) if "canary" in text] == []
 
 
 def test_a_provider_that_is_away_is_told_and_comes_back(make: Make) -> None:

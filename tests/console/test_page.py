@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("playwright", reason="playwright is installed on Linux alone")
+if sys.platform != "linux":
+    pytest.skip("playwright is installed on Linux alone", allow_module_level=True)
 
 from playwright.sync_api import expect
 

@@ -48,9 +48,9 @@ def advice_dict(decision: ThrottleDecision) -> dict[str, Any]:
     return {name: every[name] for name in ("zone", "delay", "should_shed", "reason", "retry_after")}
 
 
-def ask(controller: BackpressureController, queue_name: str) -> Advice:
-    """Ask for each priority; in observe mode the answer is what would be told in enforce mode."""
-    decisions = (controller.suggest_throttle(priority, queue_name) for priority in PRIORITIES)
+def ask(decide: Callable[[Priority, str], ThrottleDecision], queue_name: str) -> Advice:
+    """Ask a controller for each priority; in observe mode the answer is what would be told in enforce mode."""
+    decisions = (decide(priority, queue_name) for priority in PRIORITIES)
     return {decision.priority: decision.advised or decision for decision in decisions}
 
 
@@ -81,6 +81,6 @@ def adviser(
                     memory_used=None if permille is None else (permille + 0.5) / 1_000,
                 )
                 controller.refresh(queue_name)
-            return ask(controller, queue_name)
+            return ask(controller.suggest_throttle, queue_name)
 
         yield advise

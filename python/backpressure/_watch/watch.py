@@ -166,7 +166,7 @@ class Watch:
 
     def look(self) -> Snapshot:
         """Return how everything stands now."""
-        advice = {name: ask(self._controller, name) for name in self._names}
+        advice = {name: self._ask(name) for name in self._names}
         health = self._controller.health()
         budgets, tenants = self._budgets(), self._tenants()
         return Snapshot(
@@ -181,6 +181,11 @@ class Watch:
             ],
             notes=notes(self._config),
         )
+
+    def _ask(self, name: str) -> Advice:
+        """Ask for a queue, which reads what no poll has read; but a server that is away is not waited for by each."""
+        lost = None in self._problems.current
+        return ask(self._controller.peek if lost else self._controller.suggest_throttle, name)
 
     def _view(
         self,
