@@ -207,6 +207,16 @@ def test_too_many_viewers_are_told_what_to_do(page: Page, make: Make, browser: B
         other.close()
 
 
+def test_a_browser_that_does_not_tell_when_it_is_idle(page: Page, make: Make) -> None:
+    page.add_init_script("delete window.requestIdleCallback; delete Window.prototype.requestIdleCallback")
+    names = [f"queue-{number:03}" for number in range(200)]
+    provider = InMemoryStatsProvider(dict.fromkeys(names, 1))
+    with served(make(provider, queues=names)) as url:
+        page.goto(url)
+        assert page.evaluate("typeof window.requestIdleCallback") == "undefined"
+        expect(page.locator("#rows > .row").last.locator(".zone")).to_have_text(["green go"] * 3)
+
+
 def test_a_thousand_queues(page: Page, make: Make) -> None:
     backlogs = {f"queue-{number:04}": number for number in range(1_000)}
     asked: list[str] = []

@@ -188,7 +188,7 @@ function take(kind, told) {
   }
   follow();
   visible.forEach(showAge);
-  requestIdleCallback(catchUp);
+  whenIdle(catchUp);
   showLink();
   showZones();
   showBanner();
@@ -297,10 +297,16 @@ function renew(place) {
   else outdated.add(place);
 }
 
+// Safari does not tell when it is idle.
+const whenIdle = window.requestIdleCallback?.bind(window) ?? ((work) => setTimeout(() => {
+  const end = performance.now() + 8;
+  work({ timeRemaining: () => end - performance.now() });
+}, 50));
+
 // What is not on the screen is shown as it is when nothing else is to be done: a look must not halt a scroll.
 function catchUp(idle) {
   for (const place of outdated) {
-    if (idle.timeRemaining() < 2) return void requestIdleCallback(catchUp);
+    if (idle.timeRemaining() < 2) return void whenIdle(catchUp);
     show(place);
   }
 }
