@@ -15,7 +15,7 @@ LEVELS = (
     ("cli",),
     ("integrations",),
     ("", "testing"),
-    ("_controller",),
+    ("_controller", "_replay"),
     ("_telemetry",),
     ("providers", "_engine"),
     ("_age", "_recording"),

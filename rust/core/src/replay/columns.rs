@@ -1,0 +1,146 @@
+//! Rows of a recording as they lie in a block: column by column, as differences; see the Python `_recording.columns`.
+
+use std::fmt;
+
+/// How many numbers a row has.
+pub const COLUMNS: usize = 17;
+/// Stands for what is not known.
+pub const UNKNOWN: i64 = i64::MIN;
+
+/// Why bytes are no rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// There are fewer numbers than rows need.
+    EndsTooEarly,
+    /// There are more.
+    HasMore,
+    /// The last number is not whole.
+    EndsWithinNumber,
+    /// A number has more than 64 bits.
+    TooLarge,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::EndsTooEarly => "it ends too early",
+            Self::HasMore => "it has more than its rows",
+            Self::EndsWithinNumber => "it ends within a number",
+            Self::TooLarge => "a number is too large",
+        })
+    }
+}
+
+/// The columns of the block that was read last; their memory serves for the next.
+#[derive(Debug, Default)]
+pub struct Columns {
+    columns: [Vec<i64>; COLUMNS],
+}
+
+impl Columns {
+    /// Reads a block of so many rows.
+    ///
+    /// # Errors
+    /// The bytes are damaged, or of other columns.
+    pub fn read(&mut self, content: &[u8], rows: usize) -> Result<(), Damage> {
+        let mut left = content;
+        for column in &mut self.columns {
+            column.clear();
+            let mut last = 0_i64;
+            for _ in 0..rows {
+                column.push(match next(&mut left)?.ok_or(Damage::EndsTooEarly)? {
+                    0 => UNKNOWN,
+                    number => {
+                        last = moved(last, number - 1)?;
+                        last
+                    }
+                });
+            }
+        }
+        if next(&mut left)?.is_some() { Err(Damage::HasMore) } else { Ok(()) }
+    }
+
+    /// Returns how many rows there are.
+    pub fn rows(&self) -> usize {
+        self.columns[0].len()
+    }
+
+    /// Returns a row's numbers.
+    #[inline]
+    pub fn row(&self, place: usize) -> [i64; COLUMNS] {
+        std::array::from_fn(|column| self.columns[column][place])
+    }
+}
+
+/// Returns a number that differs from the last by a step in zigzag.
+#[inline]
+fn moved(last: i64, zigzag: u128) -> Result<i64, Damage> {
+    if let Ok(small) = u32::try_from(zigzag) {
+        let step = i64::from(small >> 1) ^ -i64::from(small & 1);
+        return last.checked_add(step).filter(|it| *it != UNKNOWN).ok_or(Damage::TooLarge);
+    }
+    let half = i128::try_from(zigzag >> 1).map_err(|_| Damage::TooLarge)?;
+    let step = if zigzag & 1 == 1 { -half - 1 } else { half };
+    let moved = i64::try_from(i128::from(last) + step).ok().filter(|it| *it != UNKNOWN);
+    moved.ok_or(Damage::TooLarge)
+}
+
+/// Takes the next number off the bytes; `None` at their end.
+#[inline]
+fn next(left: &mut &[u8]) -> Result<Option<u128>, Damage> {
+    match **left {
+        [byte @ 0..=127, ref rest @ ..] => {
+            *left = rest;
+            Ok(Some(u128::from(byte)))
+        }
+        [] => Ok(None),
+        _ => long(left).map(Some),
+    }
+}
+
+fn long(left: &mut &[u8]) -> Result<u128, Damage> {
+    let (mut number, mut shift, mut is_large) = (0, 0, false);
+    while let [byte, ref rest @ ..] = **left {
+        *left = rest;
+        let bits = u128::from(byte & 127);
+        if shift < 119 {
+            number |= bits << shift;
+        } else {
+            is_large |= bits != 0;
+        }
+        shift += 7;
+        if byte < 128 {
+            return if is_large { Err(Damage::TooLarge) } else { Ok(number) };
+        }
+    }
+    Err(Damage::EndsWithinNumber)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COLUMNS, Columns, Damage, UNKNOWN};
+
+    #[test]
+    fn differences_become_numbers() {
+        // 5, unknown, 4, 204: plus 1, in zigzag, in bytes of seven bits.
+        let mut content = vec![11, 0, 2, 0x91, 0x03];
+        content.extend([0; 4 * (COLUMNS - 1)]);
+        let mut columns = Columns::default();
+        assert_eq!(columns.read(&content, 4), Ok(()));
+        let first: Vec<i64> = (0..columns.rows()).map(|place| columns.row(place)[0]).collect();
+        assert_eq!(first, [5, UNKNOWN, 4, 204]);
+        assert_eq!(columns.row(3)[1], UNKNOWN);
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let read = |content: &[u8]| Columns::default().read(content, 1).err();
+        assert_eq!(read(&[1; COLUMNS]), None);
+        assert_eq!(read(&[1; COLUMNS - 1]), Some(Damage::EndsTooEarly));
+        assert_eq!(read(&[1; COLUMNS + 1]), Some(Damage::HasMore));
+        assert_eq!(read(&[129]), Some(Damage::EndsWithinNumber));
+        let mut large = vec![0xff; 11];
+        large.push(1);
+        assert_eq!(read(&large), Some(Damage::TooLarge));
+    }
+}
