@@ -14,7 +14,7 @@ LEVELS = (
     ("__main__", "_pyinstaller"),
     ("cli",),
     ("integrations",),
-    ("", "testing"),
+    ("", "replay", "testing"),
     ("_controller", "_replay"),
     ("_telemetry",),
     ("providers", "_engine"),

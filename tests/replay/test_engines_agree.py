@@ -47,7 +47,10 @@ backlogs = st.integers(0, 400) | st.integers(0, 10**6)
 parts = st.integers(0, 1_000_000)
 loops = st.none() | st.builds(LoopSettings, st.integers(1, 1_000_000), st.none() | st.integers(0, 10_000_000))
 behaviours = st.builds(
-    BehaviourSettings, st.tuples(parts, parts, parts), st.none() | st.integers(0, 10**10), st.tuples(loops, loops, loops)
+    BehaviourSettings,
+    st.tuples(parts, parts, parts),
+    st.none() | st.integers(0, 10**10),
+    st.tuples(loops, loops, loops),
 )
 settings = st.builds(
     ReplaySettings,
@@ -76,7 +79,9 @@ rows = st.builds(
 )
 
 
-def recorded(told: Sequence[tuple[int, int, int | None, int | None, Sequence[int | None]]]) -> list[tuple[int | None, ...]]:
+def recorded(
+    told: Sequence[tuple[int, int, int | None, int | None, Sequence[int | None]]],
+) -> list[tuple[int | None, ...]]:
     at_ms, entered_so_far, left_so_far = BEGIN_MS, 1_000, 900
     made: list[tuple[int | None, ...]] = []
     for span, backlog, entered, left, (oldest, memory, *rest) in told:

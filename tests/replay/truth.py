@@ -1,7 +1,7 @@
-"""A queue that is simulated job by job, with whom replays are held against.
+"""A queue that is simulated job by job, against which replays are held.
 
 Producers offer by chance, and are told what the latest reading of the queue means; loops wait for one job before they
-offer the next; a part of what is shed comes back. Each second the queue is written down as a recording has it.
+offer the next; a part of what is shed comes back. It is written down as a recording has it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from backpressure._engine.sample import Sample
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 BEGIN_MS = 1_800_000_000_000
 LOW, MEDIUM, HIGH = range(3)
+#: Seconds between two readings of the queue, as the policy of the tests has them.
+POLL = 5
 
 
 class Scenario(NamedTuple):
@@ -30,9 +33,8 @@ class Scenario(NamedTuple):
         seconds: how long it lasts.
         offers: jobs a second that open producers offer at a second, LOW first.
         drain: jobs a second that workers take.
-        returns: part of shed LOW jobs that come back after the time that they were told.
-        loops: producers of MEDIUM jobs that wait for one before they offer the next.
-        pause: seconds between the two.
+        returns: part of shed jobs that come back after the time that they were told.
+        loops: producers of MEDIUM jobs that wait for one before they offer the next, a second later.
     """
 
     seconds: int
@@ -40,95 +42,81 @@ class Scenario(NamedTuple):
     drain: Callable[[int], float]
     returns: float = 0.0
     loops: int = 0
-    pause: float = 1.0
 
 
-class Truth(NamedTuple):
-    """What came of it: rows as recorded, and totals by priority."""
+class Truth:
+    """What comes of a scenario under a law, whose advice is done or only observed."""
 
-    rows: list[Row]
-    offers: list[int]
-    delays: list[int]
-    sheds: list[int]
-    held: list[float]
-    peak: int
-    longest_wait: float
+    def __init__(self, scenario: Scenario, law: Law, *, enforces: bool, every: int = 1, seed: int = 1) -> None:
+        self._scenario, self._law, self._enforces, self._every = scenario, law, enforces, every
+        self._draw = random.Random(seed)
+        self._events: list[tuple[float, int, str, int]] = []  # due, a number, what, priority
+        self._number = 0
+        self._queue: deque[float] = deque()  # when each job came
+        # Since the last row: offers, delays, sheds of HIGH, MEDIUM, LOW.
+        self._counts = [0] * 9
+        self.offers, self.delays, self.sheds = [0] * 3, [0] * 3, [0] * 3
+        self.peak, self.longest_wait = 0, 0.0
+        self.rows = [Row(BEGIN_MS, 0, circuit=0, policy=1)]
+        self._read()
+        for _ in range(scenario.loops):
+            self._at(self._draw.random(), "loop", MEDIUM)
+        for second in range(scenario.seconds):
+            self._pass_by(second)
 
+    def _at(self, due: float, what: str, priority: int) -> None:
+        self._number += 1
+        heapq.heappush(self._events, (due, self._number, what, priority))
 
-def run(scenario: Scenario, law: Law, *, enforces: bool, seed: int = 1, every: int = 1, poll: int = 5) -> Truth:
-    """Run a scenario under a law, whose advice is done or only observed."""
-    draw = random.Random(seed)
-    events: list[tuple[float, int, str, int]] = []  # due, a number, what, priority
-    number = 0
+    def _read(self) -> None:
+        sample = Sample(len(self._queue), 0, None)
+        self._advice = [self._law.advise(sample, priority, self._law.new_state()) for priority in range(3)]
 
-    def at(due: float, what: str, priority: int) -> None:
-        nonlocal number
-        number += 1
-        heapq.heappush(events, (due, number, what, priority))
-
-    offers, delays, sheds, held = [0] * 3, [0] * 3, [0] * 3, [0.0] * 3
-    row_offers, row_delays, row_sheds = [0] * 3, [0] * 3, [0] * 3
-    queue: list[float] = []
-    first = 0  # place of the oldest job
-    peak, longest, credit = 0, 0.0, 0.0
-    rows = [Row(BEGIN_MS, 0, policy=1)]
-    for _ in range(scenario.loops):
-        at(draw.random() * scenario.pause, "loop", MEDIUM)
-    advice = [law.advise(Sample(0, 0, None), priority, law.new_state()) for priority in range(3)]
-
-    def offer(now: float, priority: int, *, loop: bool) -> None:
-        told = advice[priority]
-        seconds = told.delay_ns / 1e9
-        offers[priority] += 1
-        row_offers[priority] += 1
-        if told.shed and enforces:
-            sheds[priority] += 1
-            row_sheds[priority] += 1
-            if draw.random() < scenario.returns:
-                at(now + seconds, "offer", priority)
-            return
-        if told.delay_ns and not told.shed:
-            delays[priority] += 1
-            row_delays[priority] += 1
-        wait = seconds * (1 + draw.random() / 10) if enforces else 0.0
-        held[priority] += wait
-        at(now + wait, "enter", priority)
-        if loop:
-            at(now + wait + scenario.pause, "loop", priority)
-
-    for second in range(scenario.seconds):
-        if second % poll == 0:
-            sample = Sample(len(queue) - first, 0, None)
-            advice = [law.advise(sample, priority, law.new_state()) for priority in range(3)]
-        for priority, rate in enumerate(scenario.offers(second)):
-            for _ in range(_poisson(draw, rate)):
-                at(second + draw.random(), "offer", priority)
-        while events and events[0][0] < second + 1:
-            now, _, what, priority = heapq.heappop(events)
+    def _pass_by(self, second: int) -> None:
+        if second % POLL == 0:
+            self._read()
+        for priority, rate in enumerate(self._scenario.offers(second)):
+            for _ in range(self._poisson(rate)):
+                self._at(second + self._draw.random(), "offer", priority)
+        while self._events and self._events[0][0] < second + 1:
+            now, _, what, priority = heapq.heappop(self._events)
             if what == "enter":
-                queue.append(now)
+                self._queue.append(now)
             else:
-                offer(now, priority, loop=what == "loop")
-        credit += _poisson(draw, scenario.drain(second))
-        taken = min(int(credit), len(queue) - first)
-        credit = 0.0
-        for job in queue[first : first + taken]:
-            longest = max(longest, second + 1 - job)
-        first += taken
-        backlog = len(queue) - first
-        peak = max(peak, backlog)
-        if (second + 1) % every == 0:
-            counts = [count for level in (HIGH, MEDIUM, LOW) for count in (row_offers[level], row_delays[level], row_sheds[level])]
-            rows.append(Row(BEGIN_MS + 1_000 * (second + 1), backlog, None, None, None, None, *counts, 0, 1))
-            row_offers, row_delays, row_sheds = [0] * 3, [0] * 3, [0] * 3
-    return Truth(rows, offers, delays, sheds, held, peak, longest)
+                self._offer(now, priority, what)
+        for _ in range(min(self._poisson(self._scenario.drain(second)), len(self._queue))):
+            self.longest_wait = max(self.longest_wait, second + 1 - self._queue.popleft())
+        self.peak = max(self.peak, len(self._queue))
+        if (second + 1) % self._every == 0:
+            at_ms = BEGIN_MS + 1_000 * (second + 1)
+            self.rows.append(Row._make((at_ms, len(self._queue), *[None] * 4, *self._counts, 0, 1)))
+            self._counts = [0] * 9
 
+    def _offer(self, now: float, priority: int, what: str) -> None:
+        advice = self._advice[priority]
+        seconds = advice.delay_ns / 1e9
+        self._count(0, self.offers, priority)
+        if advice.shed and self._enforces:
+            self._count(2, self.sheds, priority)
+            if self._draw.random() < self._scenario.returns:
+                self._at(now + seconds, "offer", priority)
+            return
+        if seconds and not advice.shed:
+            self._count(1, self.delays, priority)
+        enters = now + seconds * (1 + self._draw.random() / 10) if self._enforces else now
+        self._at(enters, "enter", priority)
+        if what == "loop":
+            self._at(enters + 1, "loop", priority)
 
-def _poisson(draw: random.Random, mean: float) -> int:
-    if mean > 30:
-        return max(0, round(draw.gauss(mean, math.sqrt(mean))))
-    limit, count, product = math.exp(-mean), 0, draw.random()
-    while product > limit:
-        count += 1
-        product *= draw.random()
-    return count
+    def _count(self, place: int, totals: list[int], priority: int) -> None:
+        totals[priority] += 1
+        self._counts[3 * (HIGH - priority) + place] += 1
+
+    def _poisson(self, mean: float) -> int:
+        if mean > 30:
+            return max(0, round(self._draw.gauss(mean, math.sqrt(mean))))
+        limit, count, product = math.exp(-mean), 0, self._draw.random()
+        while product > limit:
+            count += 1
+            product *= self._draw.random()
+        return count

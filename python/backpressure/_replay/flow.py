@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from backpressure._recording.row import Row
+    from backpressure._replay.judge import Verdict
 
-__all__ = ["FLOW", "JOB", "MOST", "Flow", "Flows", "divided"]
+from backpressure._replay.jobs import FLOW, JOB, MOST
+from backpressure._replay.later import Later
 
-#: One job, in its millionths.
-JOB = 1_000_000
-#: As many jobs as a queue has, and as many as come or go between two rows, at most: more is a mistake of the source.
-MOST = 10**12 * JOB
-FLOW = 10**9 * JOB
+__all__ = ["Flow", "Flows"]
+
 #: The capacity of workers that have nothing to do is their latest when they had, over some milliseconds.
 _SMOOTHED_MS = 60_000
 _OPEN = 1
 
 
-def divided(dividend: int, divisor: int) -> int:
+def _divided(dividend: int, divisor: int) -> int:
     """Divide towards nought."""
     return dividend // divisor if dividend >= 0 else -(-dividend // divisor)
 
@@ -55,11 +54,24 @@ class Flows:
     def __init__(self, mix_ppm: tuple[int, int, int] | None) -> None:
         self._mix_ppm = mix_ppm
         self._rate = -1  # a second
-        # Jobs that came in less those whose offers were let in: delayed ones come later.
+        # Jobs that came in less those whose offers were let in.
         self._balance = 0
+        # Offers that were delayed while the recording was made.
+        self._late = Later()
 
-    def between(self, before: Row, row: Row, span_ms: int) -> Flow:
-        """Return what came and went in the time before a row."""
+    def forget(self) -> None:
+        """Forget what is to come, before a gap."""
+        self._late.clear(0)
+
+    def between(self, before: Row, row: Row, span_ms: int, in_force: tuple[Verdict, ...] | None) -> Flow:
+        """Return what came and went in the time before a row.
+
+        Args:
+            before: the row before it.
+            row: the row.
+            span_ms: the time.
+            in_force: what producers were told then, and did; ``None``: nothing, or it is not known.
+        """
         told = (row.low_offers, row.medium_offers, row.high_offers)
         knows_offers = any(count is not None for count in told)
         offers = _low, _medium, _high = _flow(told[0]), _flow(told[1]), _flow(told[2])
@@ -72,7 +84,7 @@ class Flows:
         refused = 0
         if before.circuit == row.circuit == _OPEN:
             refused, offers, sheds, delays = sum(offers), (0, 0, 0), (0, 0, 0), (0, 0, 0)
-        own = sum(offers) - sum(sheds)
+        own = self._let_in(offers, delays, sheds, before.at_ms, span_ms, in_force)
         growth = (_backlog(row.backlog) - _backlog(before.backlog)) * JOB
         entered, left = _since(before.entered, row.entered), _since(before.left, row.left)
         drains = entered is not None or left is not None
@@ -111,6 +123,28 @@ class Flows:
             busy,
         )
 
+    def _let_in(
+        self,
+        offers: tuple[int, int, int],
+        delays: tuple[int, int, int],
+        sheds: tuple[int, int, int],
+        now_ms: int,
+        span_ms: int,
+        in_force: tuple[Verdict, ...] | None,
+    ) -> int:
+        """Return how many jobs came in whose offers were recorded: those that were delayed come later."""
+        come = self._late.take(now_ms)
+        for priority in range(3):
+            let_in = offers[priority] - sheds[priority]
+            come += let_in
+            if in_force is not None:
+                delayed, held_us = min(delays[priority], let_in), in_force[priority].held_us
+                within_us = max(0, 1_000 * span_ms - held_us)
+                late = delayed - delayed * within_us // (1_000 * span_ms)
+                self._late.put_later(late, max(held_us, 1_000 * span_ms))
+                come -= late
+        return min(come, FLOW)
+
     def _capacity(self, before: Row, row: Row, left: int, span_ms: int) -> tuple[int, bool]:
         """Return what workers could take, and whether they took it.
 
@@ -122,7 +156,7 @@ class Flows:
             if self._rate < 0:
                 self._rate = rate
             else:
-                self._rate += divided((rate - self._rate) * span_ms, span_ms + _SMOOTHED_MS)
+                self._rate += _divided((rate - self._rate) * span_ms, span_ms + _SMOOTHED_MS)
             return left, True
         return min(max(left, self._rate * span_ms // 1_000), FLOW), False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backpressure._replay.flow import MOST
+from backpressure._replay.jobs import MOST
 
 __all__ = ["Later"]
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from backpressure._recording.columns import columns_of
 from backpressure._recording.row import COLUMNS, Row
-from backpressure._replay.flow import JOB, MOST, Flows
+from backpressure._replay.flow import Flows
+from backpressure._replay.jobs import JOB, MOST
 from backpressure._replay.judge import Judge
 from backpressure._replay.trail import Trail
 from backpressure._replay.world import Counts, World
@@ -110,7 +111,8 @@ class QueueReplay:
         self._pass_by(before, row, span_ms)
 
     def _pass_by(self, before: Row, row: Row, span_ms: int) -> None:
-        flow = self._flows.between(before, row, span_ms)
+        in_force, enforces = self._told_then(before, row)
+        flow = self._flows.between(before, row, span_ms, in_force if enforces else None)
         self._judged_ms += span_ms
         self._offers_ms += span_ms if flow.told else 0
         self._drains_ms += span_ms if flow.drains else 0
@@ -125,7 +127,6 @@ class QueueReplay:
             return
         for priority in _PRIORITIES:
             self._counts[priority].judge(flow.offers[priority], verdicts[priority])
-        in_force, enforces = self._told_then(before, row)
         if in_force is not None and flow.told:
             self._parity.compare(flow, in_force, enforces=enforces)
         for world in self._worlds:
@@ -148,6 +149,7 @@ class QueueReplay:
             for world in self._worlds:
                 world.end(now_ms)
         self._begun = False
+        self._flows.forget()
 
     def result(self) -> dict[str, Any]:
         """Return all that was found; ends the replay."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from backpressure._replay.flow import FLOW, JOB, MOST
+from backpressure._replay.jobs import FLOW, JOB, MOST
 from backpressure._replay.judge import Judge
 from backpressure._replay.later import Later
 from backpressure._replay.trail import Trail

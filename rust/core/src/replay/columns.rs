@@ -46,15 +46,16 @@ impl Columns {
         let mut left = content;
         for column in &mut self.columns {
             column.clear();
-            let mut last = 0_i64;
-            for _ in 0..rows {
-                column.push(match next(&mut left)?.ok_or(Damage::EndsTooEarly)? {
-                    0 => UNKNOWN,
-                    number => {
-                        last = moved(last, number - 1)?;
-                        last
+            // Most columns change little, or are not known: then each byte is a number.
+            match left.split_at_checked(rows) {
+                Some((all, rest)) if any_bit(all) < 128 => {
+                    column.resize(rows, UNKNOWN);
+                    if any_bit(all) > 0 {
+                        small(all, column);
                     }
-                });
+                    left = rest;
+                }
+                _ => any(&mut left, rows, column)?,
             }
         }
         if next(&mut left)?.is_some() { Err(Damage::HasMore) } else { Ok(()) }
@@ -72,11 +73,48 @@ impl Columns {
     }
 }
 
+fn any_bit(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |bits, byte| bits | byte)
+}
+
+/// Reads a column whose numbers have a byte each; those that are not known stand there already.
+fn small(bytes: &[u8], column: &mut [i64]) {
+    let mut last = 0;
+    for (byte, number) in bytes.iter().zip(column) {
+        if *byte > 0 {
+            let zigzag = i64::from(byte - 1);
+            last += (zigzag >> 1) ^ -(zigzag & 1);
+            *number = last;
+        }
+    }
+}
+
+/// Reads a column of numbers of any length.
+fn any(left: &mut &[u8], rows: usize, column: &mut Vec<i64>) -> Result<(), Damage> {
+    let mut last = 0;
+    for _ in 0..rows {
+        let number = match **left {
+            [low @ 128..=255, high @ 0..=127, ref rest @ ..] => {
+                *left = rest;
+                u128::from(low & 127) | (u128::from(high) << 7)
+            }
+            _ => next(left)?.ok_or(Damage::EndsTooEarly)?,
+        };
+        column.push(if number == 0 {
+            UNKNOWN
+        } else {
+            last = moved(last, number - 1)?;
+            last
+        });
+    }
+    Ok(())
+}
+
 /// Returns a number that differs from the last by a step in zigzag.
 #[inline]
 fn moved(last: i64, zigzag: u128) -> Result<i64, Damage> {
-    if let Ok(small) = u32::try_from(zigzag) {
-        let step = i64::from(small >> 1) ^ -i64::from(small & 1);
+    if let Ok(near) = u32::try_from(zigzag) {
+        let step = i64::from(near >> 1) ^ -i64::from(near & 1);
         return last.checked_add(step).filter(|it| *it != UNKNOWN).ok_or(Damage::TooLarge);
     }
     let half = i128::try_from(zigzag >> 1).map_err(|_| Damage::TooLarge)?;

@@ -1,6 +1,8 @@
 //! What came into a queue and left it between two rows, as far as they tell.
 
 use super::columns::UNKNOWN;
+use super::judge::Verdict;
+use super::later::Later;
 use super::row::Row;
 
 /// One job, in its millionths.
@@ -51,19 +53,28 @@ pub struct Flows {
     mix_ppm: Option<[i64; 3]>,
     /// A second; `None`: they were never seen busy.
     rate: Option<i64>,
-    /// Jobs that came in less those whose offers were let in: delayed ones come later.
+    /// Jobs that came in less those whose offers were let in.
     balance: i64,
+    /// Offers that were delayed while the recording was made.
+    late: Later,
 }
 
 impl Flows {
     /// Knows nothing yet.
     pub fn new(mix_ppm: Option<[i64; 3]>) -> Self {
-        Self { mix_ppm, rate: None, balance: 0 }
+        Self { mix_ppm, rate: None, balance: 0, late: Later::default() }
+    }
+
+    /// Forgets what is to come, before a gap.
+    pub fn forget(&mut self) {
+        self.late.clear(0);
     }
 
     /// Returns what came and went in the time before a row.
+    ///
+    /// `in_force` is what producers were told then, and did; `None`: nothing, or it is not known.
     #[inline]
-    pub fn between(&mut self, before: &Row, row: &Row, span_ms: i64) -> Flow {
+    pub fn between(&mut self, before: &Row, row: &Row, span_ms: i64, in_force: Option<&[Verdict; 3]>) -> Flow {
         let told = row.offers.iter().any(|count| *count != UNKNOWN);
         let mut offers = row.offers.map(flow);
         let mut sheds = [0, 1, 2].map(|place| flow(row.sheds[place]).min(offers[place]));
@@ -73,7 +84,14 @@ impl Flows {
             refused = offers.iter().sum();
             (offers, sheds, delays) = ([0; 3], [0; 3], [0; 3]);
         }
-        let own = offers.iter().sum::<i64>() - sheds.iter().sum::<i64>();
+        let mut own = self.late.take(before.at_ms) + offers.iter().sum::<i64>() - sheds.iter().sum::<i64>();
+        if let Some(verdicts) = in_force {
+            for priority in 0..3 {
+                let delayed = delays[priority].min(offers[priority] - sheds[priority]);
+                own -= self.delay(delayed, verdicts[priority].held_us, 1_000 * span_ms);
+            }
+        }
+        let own = own.min(FLOW);
         let growth = (row.backlog - before.backlog) * JOB;
         let (entered, told_left) = (since(before.entered, row.entered), since(before.left, row.left));
         let drains = entered.is_some() || told_left.is_some();
@@ -102,6 +120,14 @@ impl Flows {
         let (capacity, busy) = if known { self.capacity(before, row, left, span_ms) } else { (0, false) };
         let offers = known.then_some(offers);
         Flow { offers, delays, sheds, told, refused, others: others.min(FLOW), capacity, drains, busy }
+    }
+
+    /// Has delayed jobs come in later; returns those of them that do not come before the row.
+    fn delay(&mut self, jobs: i64, held_us: i64, span_us: i64) -> i64 {
+        let within_us = (span_us - held_us).max(0);
+        let late = jobs - scaled(jobs, within_us, span_us);
+        self.late.put_later(late, held_us.max(span_us));
+        late
     }
 
     /// Returns what workers could take, and whether they took it.

@@ -33,28 +33,52 @@ pub struct Judge {
     sleep_permille: i64,
     sample: Option<(i64, Option<u64>)>,
     verdicts: [Verdict; 3],
+    /// How many more jobs than `sample` has would be green too, and how many of them there are.
+    green: i64,
+    more: i64,
 }
 
 impl Judge {
     /// Makes the judge of a law.
     pub fn new(law: AnyLaw, sleep_permille: i64) -> Self {
-        Self { law, state: State::default(), sleep_permille, sample: None, verdicts: [Verdict::default(); 3] }
+        Self {
+            law,
+            state: State::default(),
+            sleep_permille,
+            sample: None,
+            verdicts: [Verdict::default(); 3],
+            green: 0,
+            more: 0,
+        }
     }
 
     /// Returns what the law says of so many waiting jobs.
     #[inline]
     pub fn judge(&mut self, backlog: i64, memory_permille: Option<u64>) -> &[Verdict; 3] {
-        if self.sample != Some((backlog, memory_permille)) {
-            self.sample = Some((backlog, memory_permille));
-            let sample = Sample { number: 0, backlog, oldest_age_ns: None, memory_permille, as_of_ns: 0 };
-            self.verdicts = Priority::ALL.map(|priority| self.verdict(&sample, priority));
+        match self.sample {
+            Some((last, memory)) if memory == memory_permille && (0..=self.green).contains(&(backlog - last)) => {
+                self.more = backlog - last;
+            }
+            _ => self.ask(backlog, memory_permille),
         }
         &self.verdicts
     }
 
+    fn ask(&mut self, backlog: i64, memory_permille: Option<u64>) {
+        self.sample = Some((backlog, memory_permille));
+        let sample = Sample { number: 0, backlog, oldest_age_ns: None, memory_permille, as_of_ns: 0 };
+        self.verdicts = Priority::ALL.map(|priority| self.verdict(&sample, priority));
+        self.more = 0;
+        self.green = if self.is_busy() { 0 } else { self.least_room() };
+    }
+
+    fn least_room(&self) -> i64 {
+        self.verdicts.iter().map(|verdict| verdict.room).min().unwrap_or(0)
+    }
+
     /// Returns how many millionths of jobs may be let in before the latest verdicts are likely to be others.
     pub fn room(&self) -> i64 {
-        self.verdicts.iter().map(|verdict| verdict.room).min().unwrap_or(0) * JOB
+        (self.least_room() - self.more) * JOB
     }
 
     /// Tells whether the latest zones are not all green, so that the queue is read more often.

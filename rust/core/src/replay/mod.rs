@@ -195,7 +195,8 @@ impl QueueReplay {
     }
 
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
-        let flow = self.flows.between(before, row, span_ms);
+        let (in_force, enforces) = told_then(&mut self.in_force, before, row);
+        let flow = self.flows.between(before, row, span_ms, in_force.filter(|_| enforces));
         let basis = &mut self.basis;
         basis.judged_ms += span_ms;
         basis.offers_ms += if flow.told { span_ms } else { 0 };
@@ -214,7 +215,6 @@ impl QueueReplay {
         for (priority, counts) in self.counts.iter_mut().enumerate() {
             counts.judge(offers[priority], &verdicts[priority]);
         }
-        let (in_force, enforces) = told_then(&mut self.in_force, before, row);
         if let Some(verdicts) = in_force.filter(|_| flow.told) {
             self.parity.compare(&flow, verdicts, enforces);
         }
@@ -231,6 +231,7 @@ impl QueueReplay {
         if std::mem::take(&mut self.begun) {
             self.worlds.iter_mut().for_each(|world| world.end(now_ms));
         }
+        self.flows.forget();
     }
 }
 

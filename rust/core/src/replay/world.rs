@@ -30,7 +30,7 @@ struct Dealt {
 impl Dealt {
     #[inline]
     fn among(amount: i64, steps: i64) -> Self {
-        if steps == 1 { Self { each: amount, more: 0 } } else { Self { each: amount / steps, more: amount % steps } }
+        Self { each: amount / steps, more: amount % steps }
     }
 
     #[inline]
@@ -56,7 +56,9 @@ pub struct World {
     busy_poll_ms: i64,
     behaviour: Option<Behaviour>,
     late: Later,
-    verdicts: Option<[Verdict; 3]>,
+    verdicts: [Verdict; 3],
+    /// Whether they were read since it began.
+    is_told: bool,
     due_ms: i64,
     judged_ms: i64,
     /// Jobs that were let in since the queue was read, and how many may be.
@@ -88,7 +90,8 @@ impl World {
                 recorded_back: Default::default(),
             }),
             late: Later::default(),
-            verdicts: None,
+            verdicts: Default::default(),
+            is_told: false,
             due_ms: 0,
             judged_ms: 0,
             let_in: 0,
@@ -111,7 +114,7 @@ impl World {
         }
         (self.due_ms, self.judged_ms) = (row.at_ms, row.at_ms);
         (self.let_in, self.room) = (0, 0);
-        self.verdicts = None;
+        self.is_told = false;
         self.waiting.clear();
         if self.backlog > 0 {
             self.waiting.push_back((self.backlog, row.at_ms - row.oldest_age_ms.clamp(0, row.at_ms)));
@@ -129,43 +132,64 @@ impl World {
         if let Some(behaviour) = &mut self.behaviour {
             behaviour.apart(&mut offers, &mut loops, before.at_ms, span_ms, flow, in_force);
         }
+        self.simulated_ms += span_ms;
         let (memory, steps) = (before.memory(), ((span_ms + 499) / 1_000).max(1));
+        if steps == 1 {
+            self.step(before.at_ms, span_ms, memory, &offers, &loops, flow.others, flow.capacity);
+            return;
+        }
         let span = Dealt::among(span_ms, steps);
         let dealt = offers.map(|jobs| Dealt::among(jobs, steps));
         let (others, capacity) = (Dealt::among(flow.others, steps), Dealt::among(flow.capacity, steps));
         let mut now_ms = before.at_ms;
         for step in 0..steps {
             let step_ms = span.at(step);
-            if now_ms >= self.due_ms || self.let_in > self.room {
-                self.read(now_ms, memory);
-            }
-            let mut come = others.at(step) + self.late.take(now_ms);
-            for priority in PRIORITIES {
-                come += self.offer(priority, dealt[priority].at(step), now_ms, step_ms, loops[priority]);
-            }
-            self.work(come, capacity.at(step), now_ms, step_ms);
+            let offers = dealt.map(|jobs| jobs.at(step));
+            self.step(now_ms, step_ms, memory, &offers, &loops, others.at(step), capacity.at(step));
             now_ms += step_ms;
         }
-        self.simulated_ms += span_ms;
+    }
+
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "a struct of them would be made anew for each step")]
+    fn step(
+        &mut self,
+        now_ms: i64,
+        step_ms: i64,
+        memory: Option<u64>,
+        offers: &[i64; 3],
+        loops: &[Loops; 3],
+        others: i64,
+        capacity: i64,
+    ) {
+        if now_ms >= self.due_ms || self.let_in > self.room {
+            self.read(now_ms, memory);
+        }
+        let mut come = others + self.late.take(now_ms);
+        for priority in PRIORITIES {
+            come += self.offer(priority, offers[priority], now_ms, step_ms, loops[priority]);
+        }
+        self.work(come, capacity, now_ms, step_ms);
     }
 
     /// Counts to an instant, after which nothing is known.
     pub fn end(&mut self, now_ms: i64) {
         self.settle(now_ms);
-        self.verdicts = None;
+        self.is_told = false;
     }
 
     /// Reads the backlog as producers do, and judges it.
     fn read(&mut self, now_ms: i64, memory: Option<u64>) {
         self.settle(now_ms);
-        self.verdicts = Some(*self.judge.judge(self.backlog / JOB, memory));
+        self.verdicts = *self.judge.judge(self.backlog / JOB, memory);
+        self.is_told = true;
         self.due_ms = now_ms + if self.judge.is_busy() { self.busy_poll_ms } else { self.poll_ms };
         (self.let_in, self.room) = (0, self.judge.room());
     }
 
     fn settle(&mut self, now_ms: i64) {
-        if let Some(verdicts) = &self.verdicts {
-            for (counts, verdict) in self.counts.iter_mut().zip(verdicts) {
+        if self.is_told {
+            for (counts, verdict) in self.counts.iter_mut().zip(&self.verdicts) {
                 counts.last(now_ms - self.judged_ms, verdict);
             }
         }
@@ -175,11 +199,11 @@ impl World {
     /// Offers jobs of one priority; returns those that are let in at once.
     #[inline]
     fn offer(&mut self, priority: usize, mut jobs: i64, now_ms: i64, step_ms: i64, loops: Loops) -> i64 {
-        let verdict = self.verdicts.as_ref().map_or_else(Default::default, |verdicts| verdicts[priority]);
+        let verdict = &self.verdicts[priority];
         if let Some(behaviour) = &mut self.behaviour {
-            jobs = behaviour.offer(priority, jobs, now_ms, step_ms, loops, &verdict);
+            jobs = behaviour.offer(priority, jobs, now_ms, step_ms, loops, verdict);
         }
-        self.counts[priority].judge(jobs, &verdict);
+        self.counts[priority].judge(jobs, verdict);
         if verdict.shed {
             return 0;
         }
