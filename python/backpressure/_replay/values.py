@@ -13,10 +13,13 @@ class ReplayedPriority:
     """What a policy would have done with the offers of one priority. Immutable. Made by ``Replay.queue``.
 
     Attributes:
-        offers, delays, sheds: jobs; ``None`` where no offers are known.
+        offers: jobs that producers offer; ``None`` where no offers are known.
+        delays: those of them that were to wait.
+        sheds: those of them that were refused.
         delayed_job_seconds: how long delayed jobs would have waited before they were enqueued, added up.
         seconds: by zone, how long the queue was in it as producers see it.
-        delay_seconds, shed_seconds: how long the advice was to wait, and to shed.
+        delay_seconds: how long the advice was to wait.
+        shed_seconds: how long it was to shed.
 
     Example:
         >>> ReplayedPriority(offers=10, delays=3, sheds=1, delayed_job_seconds=1.5,
@@ -43,7 +46,7 @@ class ReplayAnswer:
         peak_backlog: the most jobs that waited.
         peak_at_ms: when, in milliseconds of Unix time.
         longest_wait: age in seconds of the oldest job that waited; ``None`` where it was not recorded.
-        trail: the highest backlog in each `ReplayedQueue.trail_seconds`.
+        trail: the highest backlog in each ``ReplayedQueue.trail_seconds``.
 
     Example:
         >>> told = ReplayAnswer(
@@ -69,7 +72,8 @@ class ReplayParity:
 
     Attributes:
         offers: jobs that were compared.
-        recorded, replayed: delays and sheds by priority.
+        recorded: delays and sheds by priority.
+        replayed: the same of the replay.
         off: jobs that were decided otherwise between two rows, added up, as a part of the offers.
 
     Example:
@@ -98,7 +102,8 @@ class ReplayedQueue:
     Attributes:
         queue_name: the queue.
         evidence: ``"L0"``: the backlog alone is known; ``"L1"``: and what came in or left; ``"L2"``: and offers.
-        began_ms, ended_ms: of the first row and the last, in milliseconds of Unix time.
+        began_ms: when the first row was true, in milliseconds of Unix time.
+        ended_ms: the same of the last.
         rows: how many there are.
         gap_seconds: time of which nothing is known, for rows are too far apart.
         busy: part of the known time in which the workers had jobs all along, which shows their capacity.
@@ -107,7 +112,7 @@ class ReplayedQueue:
             little is known.
         behaviour: the same, and producers do about it what the replay was told; ``None``: it was not.
         parity: ``None`` where no decision of a policy that can be replayed was recorded.
-        trail_seconds: see `ReplayAnswer.trail`.
+        trail_seconds: see ``ReplayAnswer.trail``.
         caveats: sentences about what these numbers do not say.
 
     Example:
