@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::row::Row;
+
 /// How many numbers a row has.
 pub const COLUMNS: usize = 17;
 /// Stands for what is not known.
@@ -31,68 +33,49 @@ impl fmt::Display for Damage {
     }
 }
 
-/// The columns of the block that was read last; their memory serves for the next.
-#[derive(Debug, Default)]
-pub struct Columns {
-    columns: [Vec<i64>; COLUMNS],
-}
-
-impl Columns {
-    /// Reads a block of so many rows.
-    ///
-    /// # Errors
-    /// The bytes are damaged, or of other columns.
-    pub fn read(&mut self, content: &[u8], rows: usize) -> Result<(), Damage> {
-        let mut left = content;
-        for column in &mut self.columns {
-            column.clear();
-            // Most columns change little, or are not known: then each byte is a number.
-            match left.split_at_checked(rows) {
-                Some((all, rest)) if any_bit(all) < 128 => {
-                    column.resize(rows, UNKNOWN);
-                    if any_bit(all) > 0 {
-                        small(all, column);
-                    }
-                    left = rest;
+/// Reads a block of so many rows, into memory that served for the block before.
+///
+/// # Errors
+/// The bytes are damaged, or of other columns.
+pub fn read(content: &[u8], count: usize, rows: &mut Vec<Row>) -> Result<(), Damage> {
+    rows.clear();
+    rows.resize(count.min(content.len() + 1), Row([UNKNOWN; COLUMNS])); // more have too few bytes
+    let mut left = content;
+    for column in 0..COLUMNS {
+        // Most columns change little, or are not known: then each byte is a number.
+        match left.split_at_checked(count) {
+            Some((all, rest)) if any_bit(all) < 128 => {
+                if any_bit(all) > 0 {
+                    small(all, column, rows);
                 }
-                _ => any(&mut left, rows, column)?,
+                left = rest;
             }
+            _ => any(&mut left, column, rows)?,
         }
-        if next(&mut left)?.is_some() { Err(Damage::HasMore) } else { Ok(()) }
     }
-
-    /// Returns how many rows there are.
-    pub fn rows(&self) -> usize {
-        self.columns[0].len()
-    }
-
-    /// Returns a row's numbers.
-    #[inline]
-    pub fn row(&self, place: usize) -> [i64; COLUMNS] {
-        std::array::from_fn(|column| self.columns[column][place])
-    }
+    if next(&mut left)?.is_some() { Err(Damage::HasMore) } else { Ok(()) }
 }
 
 fn any_bit(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |bits, byte| bits | byte)
 }
 
-/// Reads a column whose numbers have a byte each; those that are not known stand there already.
-fn small(bytes: &[u8], column: &mut [i64]) {
+/// Reads a column whose numbers have a byte each.
+fn small(bytes: &[u8], column: usize, rows: &mut [Row]) {
     let mut last = 0;
-    for (byte, number) in bytes.iter().zip(column) {
+    for (byte, row) in bytes.iter().zip(rows) {
         if *byte > 0 {
             let zigzag = i64::from(byte - 1);
             last += (zigzag >> 1) ^ -(zigzag & 1);
-            *number = last;
+            row.0[column] = last;
         }
     }
 }
 
 /// Reads a column of numbers of any length.
-fn any(left: &mut &[u8], rows: usize, column: &mut Vec<i64>) -> Result<(), Damage> {
+fn any(left: &mut &[u8], column: usize, rows: &mut [Row]) -> Result<(), Damage> {
     let mut last = 0;
-    for _ in 0..rows {
+    for row in rows {
         let number = match **left {
             [low @ 128..=255, high @ 0..=127, ref rest @ ..] => {
                 *left = rest;
@@ -100,12 +83,10 @@ fn any(left: &mut &[u8], rows: usize, column: &mut Vec<i64>) -> Result<(), Damag
             }
             _ => next(left)?.ok_or(Damage::EndsTooEarly)?,
         };
-        column.push(if number == 0 {
-            UNKNOWN
-        } else {
+        if number > 0 {
             last = moved(last, number - 1)?;
-            last
-        });
+            row.0[column] = last;
+        }
     }
     Ok(())
 }
@@ -156,24 +137,25 @@ fn long(left: &mut &[u8]) -> Result<u128, Damage> {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, Columns, Damage, UNKNOWN};
+    use super::{COLUMNS, Damage, Row, UNKNOWN, read};
 
     #[test]
     fn differences_become_numbers() {
         // 5, unknown, 4, 204: plus 1, in zigzag, in bytes of seven bits.
         let mut content = vec![11, 0, 2, 0x91, 0x03];
         content.extend([0; 4 * (COLUMNS - 1)]);
-        let mut columns = Columns::default();
-        assert_eq!(columns.read(&content, 4), Ok(()));
-        let first: Vec<i64> = (0..columns.rows()).map(|place| columns.row(place)[0]).collect();
+        let mut rows = vec![Row([3; COLUMNS])];
+        assert_eq!(read(&content, 4, &mut rows), Ok(()));
+        let first: Vec<i64> = rows.iter().map(|row| row.0[0]).collect();
         assert_eq!(first, [5, UNKNOWN, 4, 204]);
-        assert_eq!(columns.row(3)[1], UNKNOWN);
+        assert_eq!(rows[3].0[1], UNKNOWN);
     }
 
     #[test]
     fn damage_is_found() {
-        let read = |content: &[u8]| Columns::default().read(content, 1).err();
+        let read = |content: &[u8]| read(content, 1, &mut Vec::new()).err();
         assert_eq!(read(&[1; COLUMNS]), None);
+        assert_eq!(read(&[]), Some(Damage::EndsTooEarly));
         assert_eq!(read(&[1; COLUMNS - 1]), Some(Damage::EndsTooEarly));
         assert_eq!(read(&[1; COLUMNS + 1]), Some(Damage::HasMore));
         assert_eq!(read(&[129]), Some(Damage::EndsWithinNumber));

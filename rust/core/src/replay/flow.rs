@@ -75,16 +75,19 @@ impl Flows {
     /// `in_force` is what producers were told then, and did; `None`: nothing, or it is not known.
     #[inline]
     pub fn between(&mut self, before: &Row, row: &Row, span_ms: i64, in_force: Option<&[Verdict; 3]>) -> Flow {
-        let told = row.offers.iter().any(|count| *count != UNKNOWN);
-        let mut offers = row.offers.map(flow);
-        let mut sheds = [0, 1, 2].map(|place| flow(row.sheds[place]).min(offers[place]));
-        let mut delays = row.delays.map(flow);
+        let told = row.offers().iter().any(|count| *count != UNKNOWN);
+        let mut offers = row.offers().map(flow);
+        let mut sheds = row.sheds().map(flow);
+        for (shed, offered) in sheds.iter_mut().zip(offers) {
+            *shed = offered.min(*shed);
+        }
+        let mut delays = row.delays().map(flow);
         let mut refused = 0;
-        if before.circuit == OPEN && row.circuit == OPEN {
+        if before.circuit() == OPEN && row.circuit() == OPEN {
             refused = offers.iter().sum();
             (offers, sheds, delays) = ([0; 3], [0; 3], [0; 3]);
         }
-        let mut own = self.late.take(before.at_ms) + offers.iter().sum::<i64>() - sheds.iter().sum::<i64>();
+        let mut own = self.late.take(before.at_ms()) + offers.iter().sum::<i64>() - sheds.iter().sum::<i64>();
         if let Some(verdicts) = in_force {
             for priority in 0..3 {
                 let delayed = delays[priority].min(offers[priority] - sheds[priority]);
@@ -92,8 +95,8 @@ impl Flows {
             }
         }
         let own = own.min(FLOW);
-        let growth = (row.backlog - before.backlog) * JOB;
-        let (entered, told_left) = (since(before.entered, row.entered), since(before.left, row.left));
+        let growth = (row.backlog() - before.backlog()) * JOB;
+        let (entered, told_left) = (since(before.entered(), row.entered()), since(before.left(), row.left()));
         let drains = entered.is_some() || told_left.is_some();
         let inflow = match (entered, told_left) {
             (Some(entered), _) => entered,
@@ -134,7 +137,7 @@ impl Flows {
     ///
     /// They did if at both ends there were jobs for a quarter of the time.
     fn capacity(&mut self, before: &Row, row: &Row, left: i64, span_ms: i64) -> (i64, bool) {
-        let least = before.backlog.min(row.backlog);
+        let least = before.backlog().min(row.backlog());
         if least >= 1 && 4 * least * JOB >= left {
             let rate = left * 1_000 / span_ms; // FLOW × 1 000 fits
             self.rate = Some(match self.rate {

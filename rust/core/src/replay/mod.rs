@@ -18,7 +18,6 @@ pub use counts::Counts;
 pub use trail::Trail;
 pub use world::World;
 
-use columns::Columns;
 use flow::{Flow, Flows, JOB};
 use judge::{Judge, Verdict};
 use row::Row;
@@ -102,7 +101,7 @@ pub struct QueueReplay {
     judge: Judge,
     in_force: Vec<InForce>,
     flows: Flows,
-    columns: Columns,
+    rows: Vec<Row>,
     before: Option<Row>,
     begun: bool,
     /// What the answers rest on.
@@ -133,7 +132,7 @@ impl QueueReplay {
             judge: judge(&settings.law),
             in_force: in_force.collect(),
             flows: Flows::new(settings.mix_ppm),
-            columns: Columns::default(),
+            rows: Vec::new(),
             before: None,
             begun: false,
             basis: Basis::default(),
@@ -149,49 +148,61 @@ impl QueueReplay {
     /// # Errors
     /// The bytes are damaged, or of other columns. Nothing was taken.
     pub fn feed(&mut self, content: &[u8], rows: usize) -> Result<(), Damage> {
-        self.columns.read(content, rows)?;
-        for place in 0..self.columns.rows() {
-            let row = Row::of(self.columns.row(place));
-            self.take(row);
+        let mut read = std::mem::take(&mut self.rows);
+        let result = columns::read(content, rows, &mut read);
+        if result.is_ok() {
+            let last = self.before.take();
+            let mut before = last.as_ref();
+            for row in &read {
+                if self.take(before, row) {
+                    before = Some(row);
+                }
+            }
+            self.before = before.copied();
         }
-        Ok(())
+        self.rows = read;
+        result
     }
 
     /// Ends the replay: nothing is known of the time after the last row.
     pub fn end(&mut self) {
         if let Some(last) = self.before {
-            self.basis.last_ms = last.at_ms;
-            self.worlds.iter_mut().for_each(|world| world.end(last.at_ms));
+            self.basis.last_ms = last.at_ms();
+            self.worlds.iter_mut().for_each(|world| world.end(last.at_ms()));
             self.begun = false;
         }
     }
 
-    fn take(&mut self, row: Row) {
-        if row.at_ms <= self.before.map_or(-1, |before| before.at_ms) || row.at_ms >= LAST_MS {
+    /// Takes a row, unless it is not later than the one before; tells whether it did.
+    #[inline]
+    fn take(&mut self, before: Option<&Row>, row: &Row) -> bool {
+        let at_ms = row.at_ms();
+        if at_ms <= before.map_or(-1, Row::at_ms) || at_ms >= LAST_MS {
             self.basis.skipped += 1;
-            return;
+            return false;
         }
         self.basis.rows += 1;
-        if self.before.is_none() {
-            self.basis.first_ms = row.at_ms;
-            self.trail.begin(row.at_ms);
-            self.worlds.iter_mut().for_each(|world| world.trail.begin(row.at_ms));
+        if before.is_none() {
+            self.basis.first_ms = at_ms;
+            self.trail.begin(at_ms);
+            self.worlds.iter_mut().for_each(|world| world.trail.begin(at_ms));
         }
-        self.trail.note(row.at_ms, row.backlog * JOB);
-        self.basis.knows_memory |= row.memory_permille != UNKNOWN;
-        if row.oldest_age_ms != UNKNOWN {
-            self.basis.oldest_ms = Some(self.basis.oldest_ms.unwrap_or(0).max(row.oldest_age_ms));
+        self.trail.note(at_ms, row.backlog() * JOB);
+        self.basis.knows_memory |= row.memory().is_some();
+        if row.oldest_age_ms() != UNKNOWN {
+            self.basis.oldest_ms = Some(self.basis.oldest_ms.unwrap_or(0).max(row.oldest_age_ms()));
         }
-        let Some(before) = self.before.replace(row) else { return };
-        let span_ms = row.at_ms - before.at_ms;
+        let Some(before) = before else { return true };
+        let span_ms = at_ms - before.at_ms();
         if span_ms > self.gap_ms {
             self.basis.gaps_ms += span_ms;
             self.basis.unjudged +=
-                row.offers.iter().map(|count| i128::from((*count).max(0)) * i128::from(JOB)).sum::<i128>();
-            self.stop(before.at_ms);
+                row.offers().iter().map(|count| i128::from((*count).max(0)) * i128::from(JOB)).sum::<i128>();
+            self.stop(before.at_ms());
         } else {
-            self.pass_by(&before, &row, span_ms);
+            self.pass_by(before, row, span_ms);
         }
+        true
     }
 
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
@@ -203,12 +214,12 @@ impl QueueReplay {
         basis.drains_ms += if flow.drains { span_ms } else { 0 };
         basis.busy_ms += if flow.busy { span_ms } else { 0 };
         basis.refused += i128::from(flow.refused);
-        let verdicts = self.judge.judge(before.backlog, before.memory());
+        let verdicts = self.judge.judge(before.backlog(), before.memory());
         for (counts, verdict) in self.counts.iter_mut().zip(verdicts) {
             counts.last(span_ms, verdict);
         }
         let Some(offers) = flow.offers else {
-            self.stop(before.at_ms);
+            self.stop(before.at_ms());
             return;
         };
         basis.others += i128::from(flow.others);
@@ -237,12 +248,12 @@ impl QueueReplay {
 
 /// Returns what the policy in force said, and whether that was done.
 fn told_then<'a>(known: &'a mut [InForce], before: &Row, row: &Row) -> (Option<&'a [Verdict; 3]>, bool) {
-    if row.policy == UNKNOWN || row.policy != before.policy {
+    if row.policy() == UNKNOWN || row.policy() != before.policy() {
         return (None, false);
     }
-    match known.iter_mut().find(|policy| policy.number == row.policy) {
+    match known.iter_mut().find(|policy| policy.number == row.policy()) {
         Some(InForce { judge: Some(judge), enforces, .. }) => {
-            (Some(judge.judge(before.backlog, before.memory())), *enforces)
+            (Some(judge.judge(before.backlog(), before.memory())), *enforces)
         }
         _ => (None, false),
     }

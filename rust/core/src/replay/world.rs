@@ -107,19 +107,19 @@ impl World {
 
     /// Begins anew with a recorded backlog.
     pub fn begin(&mut self, row: &Row) {
-        self.backlog = row.backlog * JOB;
-        self.late.clear(row.at_ms);
+        self.backlog = row.backlog() * JOB;
+        self.late.clear(row.at_ms());
         if let Some(behaviour) = &mut self.behaviour {
-            behaviour.back.iter_mut().chain(&mut behaviour.recorded_back).for_each(|later| later.clear(row.at_ms));
+            behaviour.back.iter_mut().chain(&mut behaviour.recorded_back).for_each(|later| later.clear(row.at_ms()));
         }
-        (self.due_ms, self.judged_ms) = (row.at_ms, row.at_ms);
+        (self.due_ms, self.judged_ms) = (row.at_ms(), row.at_ms());
         (self.let_in, self.room) = (0, 0);
         self.is_told = false;
         self.waiting.clear();
         if self.backlog > 0 {
-            self.waiting.push_back((self.backlog, row.at_ms - row.oldest_age_ms.clamp(0, row.at_ms)));
+            self.waiting.push_back((self.backlog, row.at_ms() - row.oldest_age_ms().clamp(0, row.at_ms())));
         }
-        self.trail.note(row.at_ms, self.backlog);
+        self.trail.note(row.at_ms(), self.backlog);
     }
 
     /// Lets the time between two rows go by.
@@ -130,18 +130,18 @@ impl World {
         let mut offers = flow.offers.unwrap_or_default();
         let mut loops = [Loops::default(); 3];
         if let Some(behaviour) = &mut self.behaviour {
-            behaviour.apart(&mut offers, &mut loops, before.at_ms, span_ms, flow, in_force);
+            behaviour.apart(&mut offers, &mut loops, before.at_ms(), span_ms, flow, in_force);
         }
         self.simulated_ms += span_ms;
         let (memory, steps) = (before.memory(), ((span_ms + 499) / 1_000).max(1));
         if steps == 1 {
-            self.step(before.at_ms, span_ms, memory, &offers, &loops, flow.others, flow.capacity);
+            self.step(before.at_ms(), span_ms, memory, &offers, &loops, flow.others, flow.capacity);
             return;
         }
         let span = Dealt::among(span_ms, steps);
         let dealt = offers.map(|jobs| Dealt::among(jobs, steps));
         let (others, capacity) = (Dealt::among(flow.others, steps), Dealt::among(flow.capacity, steps));
-        let mut now_ms = before.at_ms;
+        let mut now_ms = before.at_ms();
         for step in 0..steps {
             let step_ms = span.at(step);
             let offers = dealt.map(|jobs| jobs.at(step));
