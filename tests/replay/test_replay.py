@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,13 @@ def test_gaps_are_left_out(replayed: Replayed) -> None:
     assert "581 s lie in gaps between rows, of which nothing is said" in told.caveats
 
 
+def test_rows_that_are_far_apart_as_usual_have_no_gaps(replayed: Replayed) -> None:
+    rows = [offered(10, low=5, at_ms=BEGIN_MS + 3_500_000 + 300_000 * place) for place in range(5)]
+    told = replayed(rows)
+    assert told.gap_seconds == 0
+    assert told.recorded.seconds == 1_200
+
+
 def test_rows_that_a_clock_set_back_are_left_out(replayed: Replayed) -> None:
     rows = [offered(10, low=5) for _ in range(5)] + [offered(10, low=5, at_ms=BEGIN_MS + 4_000)] * 2
     told = replayed(rows)
@@ -174,6 +182,19 @@ def test_two_rows_are_needed(replayed: Replayed) -> None:
     told = replayed([offered(5)])
     assert (told.rows, told.feedback, told.recorded.seconds) == (1, None, 0)
     assert told.caveats == ("there are no two rows without a gap between them: record for longer",)
+
+
+def test_damage_is_told(tmp_path: Path, replayed: Replayed) -> None:
+    replayed([offered(5), offered(6)])
+    recording = Recording(tmp_path / "made.bpr")
+    with sqlite3.connect(recording.path) as file:
+        file.execute("UPDATE blocks SET rows = 3")
+    with pytest.raises(RecordingError, match="is damaged in queue 'mail': it ends too early"):
+        Replay(recording, CONFIG).queue("mail")
+    with sqlite3.connect(recording.path) as file:
+        file.execute("UPDATE blocks SET data = substr(data, 1, 9)")
+    with pytest.raises(RecordingError, match="is damaged in hour 500000 of 'mail': it is cut off"):
+        Replay(recording, CONFIG).queue("mail")
 
 
 def test_faults_are_told(tmp_path: Path, replayed: Replayed) -> None:

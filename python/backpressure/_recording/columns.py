@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Column", "columns_of", "opened", "packed", "plain", "unpacked"]
+__all__ = ["Column", "columns_of", "first_column_of", "opened", "packed", "plain", "unpacked"]
 
 #: Numbers below 2**63 in size, and ``None`` for what is not known.
 Column = list[int | None]
@@ -87,6 +87,18 @@ def columns_of(content: bytes, columns: int, rows: int) -> list[Column]:
     if next(numbers, None) is not None:
         raise ValueError("it has more than its rows")
     return found
+
+
+def first_column_of(content: bytes, rows: int) -> Column:
+    """Return the first column alone, which is much sooner done.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return _column(_numbers(content), rows)
+    except StopIteration:
+        raise ValueError("it ends too early") from None
 
 
 def _column(numbers: Iterator[int], rows: int) -> Column:

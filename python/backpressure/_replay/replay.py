@@ -13,8 +13,8 @@ from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.errors import ConfigurationError, RecordingError
 from backpressure._model.vocabulary import Priority, Zone
 from backpressure._recording.book import Book
-from backpressure._recording.columns import columns_of
-from backpressure._recording.row import COLUMNS, HOUR_MS
+from backpressure._recording.columns import first_column_of
+from backpressure._recording.row import HOUR_MS
 from backpressure._replay.behaviour import Behaviour, parts_ppm
 from backpressure._replay.caveats import caveats
 from backpressure._replay.jobs import JOB
@@ -24,12 +24,15 @@ from backpressure._replay.values import ReplayAnswer, ReplayedPriority, Replayed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from backpressure._engine.laws.law import Law
     from backpressure._recording.recording import Recording
 
 __all__ = ["Replay"]
 
 #: Stretches of time whose peaks a trail tells.
 _STRETCHES = 480
+#: So many hours, and rows of each of their blocks, show how far apart rows are.
+_FIRST, _ENOUGH = 3, 600
 #: Rows are apart as usual; so many times that, and at least a minute, is a gap. Its length has a limit.
 _USUAL, _LEAST_GAP_MS, _MOST_GAP_MS = 5, 60_000, 2 * HOUR_MS
 
@@ -96,26 +99,31 @@ class Replay:
         if not hours:
             book.rows(name, 0, 0)  # raises if there is no such queue
         in_force, unread = self._in_force(name)
+        try:
+            settings = self._settings(name, law, hours, _gap_ms(_blocks(book, name, hours[:_FIRST])), in_force)
+            replay = _engine(self._engine)(settings)
+            for content, rows in _blocks(book, name, hours):
+                replay.feed(content, rows)
+        except ValueError as error:  # of columns: what is compressed is whole
+            raise RecordingError(f"recording {book.path} is damaged in queue {name!r}: {error}") from None
+        return _told(name, replay.result(), settings, unread)
+
+    def _settings(
+        self, name: str, law: Law, hours: list[int], gap_ms: int, in_force: dict[int, PolicyInForce]
+    ) -> ReplaySettings:
         polling = self._policy.polling
         poll = polling.interval if polling.enabled else polling.cache_ttl
-        settings = ReplaySettings(
+        return ReplaySettings(
             law=law,
             poll_ms=_milliseconds(poll),
             busy_poll_ms=_milliseconds(polling.busy_interval if polling.enabled else poll),
             sleep_permille=1_000 + round(500 * self._policy.curve_of(name).delay_jitter),
-            gap_ms=_gap_ms(_blocks(book, name, hours[:1])),
+            gap_ms=gap_ms,
             trail_ms=max(1_000, HOUR_MS * (hours[-1] - hours[0] + 1) // _STRETCHES) if hours else HOUR_MS,
             mix_ppm=self._mix_ppm,
             in_force=in_force,
             behaviour=None if self._behaviour is None else self._behaviour.settings(),
         )
-        replay = _engine(self._engine)(settings)
-        for content, rows in _blocks(book, name, hours):
-            try:
-                replay.feed(content, rows)
-            except ValueError as error:
-                raise RecordingError(f"recording {book.path} is damaged in queue {name!r}: {error}") from None
-        return _told(name, replay.result(), settings, unread)
 
     def _in_force(self, name: str) -> tuple[dict[int, PolicyInForce], int]:
         """Return the policies that were in force, and how many of them cannot be replayed."""
@@ -149,8 +157,8 @@ def _blocks(book: Book, name: str, hours: list[int]) -> Iterator[tuple[bytes, in
 
 
 def _gap_ms(blocks: Iterator[tuple[bytes, int]]) -> int:
-    """Return how far rows are apart that have a gap between them."""
-    times = [at_ms or 0 for content, rows in blocks for at_ms in columns_of(content, len(COLUMNS), rows)[0]]
+    """Return how far rows are apart that have a gap between them, from the first of them."""
+    times = [at_ms or 0 for content, rows in blocks for at_ms in first_column_of(content, min(rows, _ENOUGH))]
     apart = [later - earlier for earlier, later in pairwise(times) if later > earlier]
     usual = median_low(apart) if apart else 0
     return min(max(_USUAL * usual, _LEAST_GAP_MS), _MOST_GAP_MS)

@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::settings::Law;
 
-/// Replays one queue. Calls wait for each other's end with an error, not with a lock: it is not thread-safe.
+/// Replays one queue. Not thread-safe: a call during another one fails.
 #[pyclass(name = "QueueReplay", module = "backpressure._native")]
 pub struct QueueReplay(replay::QueueReplay);
 

@@ -258,3 +258,85 @@ fn told_then<'a>(known: &'a mut [InForce], before: &Row, row: &Row) -> (Option<&
         _ => (None, false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::settings::{BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings};
+    use super::{COLUMNS, QueueReplay, Row, UNKNOWN};
+    use crate::laws::AnyLaw;
+    use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+    use crate::zone::Window;
+
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    fn law(red_max_ns: u64) -> AnyLaw {
+        let window = Window { green_max: 100, yellow_max: 500, red_max: 1_000 };
+        let settings = LawSettings {
+            windows: [window; 3],
+            yellow_min_ns: 0,
+            yellow_max_ns: 500_000_000.min(red_max_ns),
+            red_max_ns,
+            scales: [Scale { num: 1_000, den: 1 }, Scale { num: 1, den: 1 }, Scale { num: 1, den: 2 }],
+            shed_permille: 800,
+            scale_yellow: true,
+            memory_permille: Some((850, 900)),
+        };
+        AnyLaw::ThreeZone(ThreeZoneLaw::new(settings))
+    }
+
+    fn settings(red_max_ns: u64, pause_us: Option<i64>, mix_ppm: Option<[i64; 3]>) -> ReplaySettings {
+        let loops = Some(LoopSettings { count: 1_000_000, pause_us });
+        let policy = PolicyInForce { law: Some(law(red_max_ns)), enforces: true };
+        ReplaySettings {
+            law: law(red_max_ns),
+            poll_ms: 5_000,
+            busy_poll_ms: 50,
+            sleep_permille: 1_500,
+            gap_ms: 7_200_000,
+            trail_ms: 1_000,
+            mix_ppm,
+            in_force: vec![(1, policy)],
+            behaviour: Some(BehaviourSettings {
+                returns_ppm: [1_000_000; 3],
+                return_after_us: None,
+                loops: [loops, None, loops],
+            }),
+        }
+    }
+
+    fn number() -> impl Strategy<Value = i64> {
+        prop_oneof![Just(UNKNOWN), 0..2_000_i64, any::<i64>(), Just(i64::MAX), Just(-i64::MAX)]
+    }
+
+    proptest! {
+        // Tests are built so that what overflows panics.
+        #[test]
+        fn no_number_is_too_much(
+            rows in prop::collection::vec((prop::array::uniform16(number()), 0..8_000_000_i64), 0..12),
+            red_max_ns in prop_oneof![0..10_u64, Just(HOUR_NS)],
+            pause_us in prop_oneof![Just(None), Just(Some(0)), Just(Some(86_400_000_000))],
+            mixed: bool,
+        ) {
+            let mut replay = QueueReplay::new(&settings(red_max_ns, pause_us, mixed.then_some([500_000, 500_000, 0])));
+            let (mut at_ms, mut before) = (0, None);
+            let made: Vec<Row> = rows.iter().map(|(others, span_ms)| {
+                let mut numbers = [0; COLUMNS];
+                numbers[1..].copy_from_slice(others);
+                at_ms += span_ms;
+                numbers[0] = at_ms;
+                numbers[COLUMNS - 1] = 1;
+                Row(numbers)
+            }).collect();
+            for row in &made {
+                if replay.take(before, row) {
+                    before = Some(row);
+                }
+            }
+            replay.before = before.copied();
+            replay.end();
+            prop_assert_eq!(replay.basis.rows + replay.basis.skipped, made.len() as u64);
+        }
+    }
+}
