@@ -173,22 +173,27 @@ class Book:
                 at_ms, backlog, *more = numbers
                 yield Row(at_ms or 0, backlog or 0, *more)
 
-    def blocks(self, name: str, hour: int) -> list[tuple[bytes, int]]:
-        """Return the blocks of a queue in an hour in the order of their writing: columns as bytes, and how many rows.
+    def blocks(self, name: str, first: int, last: int) -> list[tuple[bytes, int]]:
+        """Return the blocks of a queue from one hour to another: columns as bytes, and how many rows.
+
+        They come by hour, and within it in the order of their writing.
 
         Raises:
             RecordingError: a block is damaged.
         """
         with self._opened(write=False) as file:
             found = file.execute(
-                "SELECT data, rows FROM blocks JOIN queues ON queues.id = queue WHERE name = ? AND hour = ? "
-                "ORDER BY blocks.id",
-                (name, hour),
+                "SELECT data, rows, hour FROM blocks JOIN queues ON queues.id = queue "
+                "WHERE name = ? AND hour BETWEEN ? AND ? ORDER BY hour, blocks.id",
+                (name, first, last),
             ).fetchall()
-        try:
-            return [(opened(data), rows) for data, rows in found]
-        except (ValueError, TypeError) as error:
-            raise RecordingError(f"recording {self.path} is damaged in hour {hour} of {name!r}: {error}") from None
+        blocks: list[tuple[bytes, int]] = []
+        for data, rows, hour in found:
+            try:
+                blocks.append((opened(data), rows))
+            except (ValueError, TypeError) as error:
+                raise RecordingError(f"recording {self.path} is damaged in hour {hour} of {name!r}: {error}") from None
+        return blocks
 
     @contextlib.contextmanager
     def _opened(self, *, write: bool) -> Iterator[sqlite3.Connection]:

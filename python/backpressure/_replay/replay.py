@@ -31,6 +31,8 @@ __all__ = ["Replay"]
 
 #: Stretches of time whose peaks a trail tells.
 _STRETCHES = 480
+#: Hours that are read at once.
+_DAY = 24
 #: So many hours, and rows of each of their blocks, show how far apart rows are.
 _FIRST, _ENOUGH = 3, 600
 #: Rows are apart as usual; so many times that, and at least a minute, is a gap. Its length has a limit.
@@ -152,8 +154,9 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _blocks(book: Book, name: str, hours: list[int]) -> Iterator[tuple[bytes, int]]:
-    for hour in hours:
-        yield from book.blocks(name, hour)
+    for day in range(0, len(hours), _DAY):
+        some = hours[day : day + _DAY]
+        yield from book.blocks(name, some[0], some[-1])
 
 
 def _gap_ms(blocks: Iterator[tuple[bytes, int]]) -> int:
