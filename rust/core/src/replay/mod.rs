@@ -91,8 +91,18 @@ pub struct Basis {
 
 struct InForce {
     number: i64,
-    judge: Option<Judge>,
+    told: Told,
     enforces: bool,
+}
+
+/// By what a policy in force judged.
+enum Told {
+    /// That is not known.
+    Unknown,
+    /// The law that is tried.
+    Same,
+    /// Another one.
+    Other(Box<Judge>),
 }
 
 /// Replays one queue.
@@ -124,7 +134,11 @@ impl QueueReplay {
         worlds.extend(settings.behaviour.as_ref().map(|behaviour| World::new(settings, Some(behaviour))));
         let in_force = settings.in_force.iter().map(|(number, policy)| InForce {
             number: *number,
-            judge: policy.law.as_ref().map(judge),
+            told: match &policy.law {
+                None => Told::Unknown,
+                Some(law) if *law == settings.law => Told::Same,
+                Some(law) => Told::Other(Box::new(judge(law))),
+            },
             enforces: policy.enforces,
         });
         Self {
@@ -206,7 +220,8 @@ impl QueueReplay {
     }
 
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
-        let (in_force, enforces) = told_then(&mut self.in_force, before, row);
+        let verdicts = self.judge.judge(before.backlog(), before.memory());
+        let (in_force, enforces) = told_then(&mut self.in_force, verdicts, before, row);
         let flow = self.flows.between(before, row, span_ms, in_force.filter(|_| enforces));
         let basis = &mut self.basis;
         basis.judged_ms += span_ms;
@@ -214,7 +229,6 @@ impl QueueReplay {
         basis.drains_ms += if flow.drains { span_ms } else { 0 };
         basis.busy_ms += if flow.busy { span_ms } else { 0 };
         basis.refused += i128::from(flow.refused);
-        let verdicts = self.judge.judge(before.backlog(), before.memory());
         for (counts, verdict) in self.counts.iter_mut().zip(verdicts) {
             counts.last(span_ms, verdict);
         }
@@ -246,13 +260,19 @@ impl QueueReplay {
     }
 }
 
-/// Returns what the policy in force said, and whether that was done.
-fn told_then<'a>(known: &'a mut [InForce], before: &Row, row: &Row) -> (Option<&'a [Verdict; 3]>, bool) {
+/// Returns what the policy in force said, and whether that was done; `tried` is what the policy says that is tried.
+fn told_then<'a>(
+    known: &'a mut [InForce],
+    tried: &'a [Verdict; 3],
+    before: &Row,
+    row: &Row,
+) -> (Option<&'a [Verdict; 3]>, bool) {
     if row.policy() == UNKNOWN || row.policy() != before.policy() {
         return (None, false);
     }
     match known.iter_mut().find(|policy| policy.number == row.policy()) {
-        Some(InForce { judge: Some(judge), enforces, .. }) => {
+        Some(InForce { told: Told::Same, enforces, .. }) => (Some(tried), *enforces),
+        Some(InForce { told: Told::Other(judge), enforces, .. }) => {
             (Some(judge.judge(before.backlog(), before.memory())), *enforces)
         }
         _ => (None, false),
