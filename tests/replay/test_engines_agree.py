@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -16,9 +16,7 @@ from backpressure._replay.pure import QueueReplay
 from backpressure._replay.settings import BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-native = pytest.importorskip("backpressure._native")
+    from collections.abc import Mapping, Sequence
 
 HUGE = 2**63 - 1
 BEGIN_MS = 1_800_000_000_000
@@ -96,48 +94,62 @@ def recorded(
     return made
 
 
-def both(given_settings: ReplaySettings, blocks: Sequence[Sequence[tuple[int | None, ...]]]) -> None:
+@pytest.fixture(scope="session")
+def kinds(engine_modules: Mapping[str, Any]) -> list[type[Any]]:
+    """This run's replays of a queue."""
+    return [QueueReplay if name == "pure" else module.QueueReplay for name, module in engine_modules.items()]
+
+
+def both(
+    kinds: list[type[Any]], given_settings: ReplaySettings, blocks: Sequence[Sequence[tuple[int | None, ...]]]
+) -> None:
     told = []
-    for kind in (QueueReplay, native.QueueReplay):
+    for kind in kinds:
         replay = kind(given_settings)
         for block in blocks:
             content = plain([*zip(*block, strict=True)]) if block else b""
             replay.feed(content, len(block))
         told.append(replay.result())
-    assert told[0] == told[1]
+    assert told[0] == told[-1]
 
 
 @given(settings, st.lists(rows, max_size=60), st.integers(0, 60))
-def test_any_recording_gives_the_same(given_settings: ReplaySettings, told: list[tuple[int, ...]], at: int) -> None:
+def test_any_recording_gives_the_same(
+    kinds: list[type[Any]], given_settings: ReplaySettings, told: list[tuple[int, ...]], at: int
+) -> None:
     made = recorded(told)  # type: ignore[arg-type]
-    both(given_settings, [made[:at], made[at:]])
+    both(kinds, given_settings, [made[:at], made[at:]])
 
 
 numbers = st.none() | st.integers(-HUGE, HUGE) | st.integers(-10, 2**46) | st.integers(BEGIN_MS, BEGIN_MS + 10_000)
 
 
 @given(settings, st.lists(st.tuples(*[numbers] * len(COLUMNS)), max_size=4))
-def test_so_do_numbers_that_mean_nothing(given_settings: ReplaySettings, told: list[tuple[int | None, ...]]) -> None:
-    both(given_settings, [told])
+def test_so_do_numbers_that_mean_nothing(
+    kinds: list[type[Any]], given_settings: ReplaySettings, told: list[tuple[int | None, ...]]
+) -> None:
+    both(kinds, given_settings, [told])
 
 
 @given(settings, st.lists(st.tuples(*[st.integers(0, 10**15)] * 14), max_size=8))
-def test_so_do_numbers_beyond_all_bounds(given_settings: ReplaySettings, told: list[tuple[int, ...]]) -> None:
+def test_so_do_numbers_beyond_all_bounds(
+    kinds: list[type[Any]], given_settings: ReplaySettings, told: list[tuple[int, ...]]
+) -> None:
     made = [(BEGIN_MS + 1_000 * place, *many, 0, 1) for place, many in enumerate(told)]
-    both(given_settings, [made])
+    both(kinds, given_settings, [made])
 
 
 @given(st.binary(max_size=40), st.integers(0, 3))
-def test_so_do_damaged_bytes(content: bytes, count: int) -> None:
+def test_so_do_damaged_bytes(kinds: list[type[Any]], content: bytes, count: int) -> None:
     said = []
     given_settings = ReplaySettings(LAW, 5_000, 1_000, 1_000, 60_000, 60_000, None, {}, None)
-    for kind in (QueueReplay, native.QueueReplay):
+    for kind in kinds:
         try:
             kind(given_settings).feed(content, count)
             said.append("")
         except ValueError as error:
             said.append(str(error))
-    assert said[0] == said[1]
+    assert said[0] == said[-1]
 
 
 LAW = ThreeZoneLaw(((100, 500, 1_000),) * 3, 0, 10, 100, ((1, 1),) * 3, 800, True)
