@@ -14,8 +14,20 @@ from backpressure._model.arguments import MaxWait
 from backpressure._model.decision import ThrottleDecision
 from backpressure._model.tenant import AnyTenant
 from backpressure._model.vocabulary import Priority
+from backpressure._replay.settings import ReplaySettings
 
-__all__ = ["DEBUG", "Breaker", "Engine", "Gate", "Lease", "Tenants", "ThreeZoneLaw", "Ticket", "__version__"]
+__all__ = [
+    "DEBUG",
+    "Breaker",
+    "Engine",
+    "Gate",
+    "Lease",
+    "QueueReplay",
+    "Tenants",
+    "ThreeZoneLaw",
+    "Ticket",
+    "__version__",
+]
 
 _T = TypeVar("_T")
 
@@ -124,6 +136,14 @@ class Tenants:
     def class_of(self, name: str) -> int: ...
     def share_ppm(self, place: int) -> int: ...
     def ask(self, place: int) -> int: ...
+
+@final
+class QueueReplay:
+    """Replays one queue. Not thread-safe."""
+
+    def __new__(cls, settings: ReplaySettings) -> Self: ...
+    def feed(self, content: bytes, rows: int) -> None: ...
+    def result(self) -> dict[str, Any]: ...
 
 @disjoint_base
 class Gate:

@@ -12,7 +12,7 @@ import types
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import backpressure
-from backpressure import providers, testing
+from backpressure import providers, replay, testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def on_engine(engine_name: str) -> dict[str, Any]:
 
 def namespace(engine_name: str) -> dict[str, Any]:
     """Return the names that examples in docstrings may use without an import."""
-    modules = (backpressure, providers, testing)
+    modules = (backpressure, providers, replay, testing)
     names = {name: getattr(module, name) for module in modules for name in module.__all__}
     return {**names, "asyncio": asyncio, **on_engine(engine_name)}
 

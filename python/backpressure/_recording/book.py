@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from backpressure._model.errors import RecordingError
-from backpressure._recording.columns import packed, unpacked
+from backpressure._recording.columns import opened, packed, unpacked
 from backpressure._recording.row import COLUMNS, HOUR_MS, Row
 
 if TYPE_CHECKING:
@@ -172,6 +172,28 @@ class Book:
             for numbers in zip(*columns, strict=True):
                 at_ms, backlog, *more = numbers
                 yield Row(at_ms or 0, backlog or 0, *more)
+
+    def blocks(self, name: str, first: int, last: int) -> list[tuple[bytes, int]]:
+        """Return the blocks of a queue from one hour to another: columns as bytes, and how many rows.
+
+        They come by hour, and within it in the order of their writing.
+
+        Raises:
+            RecordingError: a block is damaged.
+        """
+        with self._opened(write=False) as file:
+            found = file.execute(
+                "SELECT data, rows, hour FROM blocks JOIN queues ON queues.id = queue "
+                "WHERE name = ? AND hour BETWEEN ? AND ? ORDER BY hour, blocks.id",
+                (name, first, last),
+            ).fetchall()
+        blocks: list[tuple[bytes, int]] = []
+        for data, rows, hour in found:
+            try:
+                blocks.append((opened(data), rows))
+            except (ValueError, TypeError) as error:
+                raise RecordingError(f"recording {self.path} is damaged in hour {hour} of {name!r}: {error}") from None
+        return blocks
 
     @contextlib.contextmanager
     def _opened(self, *, write: bool) -> Iterator[sqlite3.Connection]:

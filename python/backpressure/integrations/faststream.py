@@ -143,7 +143,7 @@ class BackpressureMiddleware:
             a function as for `priority`, which returns one or ``None``. Else it is the tenant of the web request.
 
     A destination is the list or the stream, with its router's prefix. A pub/sub channel has no backlog: messages to one
-    pass, unless the table `queue` names it. A batch counts as one message. A request is done when its response has
+    pass, unless the table ``queue`` names it. A batch counts as one message. A request is done when its response has
     come, so no response in time is a failure of the queue. A message for a pipeline waits, or is shed, when it is put
     in; how the pipeline ends is not seen, see `admitted`.
 

@@ -16,6 +16,7 @@ mod lease;
 mod outcome;
 mod plain;
 mod queue;
+mod replay;
 mod settings;
 mod shared;
 mod table;
@@ -39,6 +40,8 @@ mod _native {
     use crate::law::ThreeZoneLaw;
     #[pymodule_export]
     use crate::lease::Lease;
+    #[pymodule_export]
+    use crate::replay::QueueReplay;
     #[pymodule_export]
     use crate::tenants::Tenants;
 

@@ -24,7 +24,7 @@ macro_rules! read {
 }
 
 /// Any law, told by the name of its class in Python: a law that is written there alone runs on the pure engine only.
-struct Law(AnyLaw);
+pub struct Law(pub AnyLaw);
 
 impl<'py> FromPyObject<'_, 'py> for Law {
     type Error = PyErr;

@@ -3,7 +3,8 @@
 //! It mirrors the reference engine (`python/backpressure/_engine/pure`) file by file and word by word. It never reads a
 //! clock: every instant comes in, in monotonic nanoseconds. No call waits for another.
 //!
-//! `clock`, `names` and `recent` are no part of the engine but tools for its host, which have nothing to do with Python.
+//! `clock`, `names` and `recent` are no part of the engine but tools for its host, which have nothing to do with Python;
+//! `replay` asks its laws what they would have done.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub mod mode;
 pub mod names;
 pub mod queue;
 pub mod recent;
+pub mod replay;
 pub mod sample;
 pub mod settings;
 mod sync;

@@ -10,7 +10,7 @@ use crate::sample::Sample;
 use crate::vocabulary::Priority;
 
 /// The law of a queue, as the settings carry it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnyLaw {
     /// See [`three_zone`].
     ThreeZone(ThreeZoneLaw),

@@ -53,7 +53,7 @@ impl LawSettings {
 }
 
 /// Piecewise linear delay: none in green, a light slope in yellow, a steep one in red, capped at `red_max`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreeZoneLaw {
     settings: LawSettings,
 }

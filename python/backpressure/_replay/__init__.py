@@ -1,0 +1,1 @@
+"""Replays: what a policy would have done with what was recorded."""

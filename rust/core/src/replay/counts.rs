@@ -1,0 +1,47 @@
+//! What became of the offers of one priority.
+
+use super::judge::Verdict;
+
+/// Millionths of jobs, and for how many milliseconds it was so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All that were judged.
+    pub offers: i128,
+    /// Those that were to wait.
+    pub delays: i128,
+    /// Those that were refused.
+    pub sheds: i128,
+    /// How long they waited, in millionths of job-microseconds.
+    pub held: i128,
+    /// Time in each zone.
+    pub zones_ms: [i64; 3],
+    /// Time in which they were to wait.
+    pub waits_ms: i64,
+    /// Time in which they were refused.
+    pub shed_ms: i64,
+}
+
+impl Counts {
+    /// Counts offers that were judged alike.
+    #[inline]
+    pub fn judge(&mut self, jobs: i64, verdict: &Verdict) {
+        self.offers += i128::from(jobs);
+        if verdict.shed {
+            self.sheds += i128::from(jobs);
+        } else if verdict.waits {
+            self.delays += i128::from(jobs);
+            self.held += i128::from(jobs) * i128::from(verdict.held_us);
+        }
+    }
+
+    /// Counts for how long a verdict was in force.
+    #[inline]
+    pub fn last(&mut self, span_ms: i64, verdict: &Verdict) {
+        self.zones_ms[verdict.zone] += span_ms;
+        if verdict.shed {
+            self.shed_ms += span_ms;
+        } else if verdict.waits {
+            self.waits_ms += span_ms;
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The replay of one queue: what a policy would have done with what was recorded. See the Python `_replay`.
+//!
+//! It takes blocks of rows, and tells three answers and what they rest on: at the recorded backlog, at a backlog that
+//! feels what is refused and delayed, and at one that feels what producers do about that.
+
+mod columns;
+mod counts;
+mod flow;
+mod judge;
+mod later;
+mod row;
+pub mod settings;
+mod trail;
+mod world;
+
+pub use columns::{COLUMNS, Damage, UNKNOWN};
+pub use counts::Counts;
+pub use trail::Trail;
+pub use world::World;
+
+use flow::{Flow, Flows, JOB};
+use judge::{Judge, Verdict};
+use row::Row;
+use settings::ReplaySettings;
+
+/// Unix time of no row, in the year 3084.
+const LAST_MS: i64 = 1 << 45;
+
+/// How far the policy that was in force, replayed at the recorded backlog, is from what was decided.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parity {
+    /// Offers that were compared, in millionths of jobs, as all here.
+    pub offers: i128,
+    /// Differences between two rows, added up.
+    pub off: i128,
+    /// Delays and sheds of LOW, MEDIUM, HIGH.
+    pub recorded: [i128; 6],
+    /// The same as replayed.
+    pub replayed: [i128; 6],
+}
+
+impl Parity {
+    fn compare(&mut self, flow: &Flow, verdicts: &[Verdict; 3], enforces: bool) {
+        let offered = flow.offers.unwrap_or_default();
+        for (priority, verdict) in verdicts.iter().enumerate() {
+            let offers = offered[priority];
+            let recorded = [flow.delays[priority], flow.sheds[priority]];
+            let replayed = [if verdict.waits { offers } else { 0 }, if verdict.shed && enforces { offers } else { 0 }];
+            self.offers += i128::from(offers);
+            for kind in 0..2 {
+                self.recorded[2 * priority + kind] += i128::from(recorded[kind]);
+                self.replayed[2 * priority + kind] += i128::from(replayed[kind]);
+                self.off += i128::from(recorded[kind].abs_diff(replayed[kind]));
+            }
+        }
+    }
+}
+
+/// What the answers rest on; milliseconds, and millionths of jobs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Basis {
+    /// Rows that were taken.
+    pub rows: u64,
+    /// Rows that were not, as they were not later than the one before.
+    pub skipped: u64,
+    /// When the first one was.
+    pub first_ms: i64,
+    /// When the last one was.
+    pub last_ms: i64,
+    /// Time without gaps.
+    pub judged_ms: i64,
+    /// Time in gaps.
+    pub gaps_ms: i64,
+    /// Time of which offers are known.
+    pub offers_ms: i64,
+    /// Time of which it is known what left.
+    pub drains_ms: i64,
+    /// Time in which workers had jobs all along.
+    pub busy_ms: i64,
+    /// Offers in gaps.
+    pub unjudged: i128,
+    /// Offers that an open circuit refused.
+    pub refused: i128,
+    /// Jobs that came past any policy.
+    pub others: i128,
+    /// Whether it is known how full the server's memory was.
+    pub knows_memory: bool,
+    /// Age of the oldest job that was recorded.
+    pub oldest_ms: Option<i64>,
+}
+
+struct InForce {
+    number: i64,
+    told: Told,
+    enforces: bool,
+}
+
+/// By what a policy in force judged.
+enum Told {
+    /// That is not known.
+    Unknown,
+    /// The law that is tried.
+    Same,
+    /// Another one.
+    Other(Box<Judge>),
+}
+
+/// Replays one queue.
+pub struct QueueReplay {
+    gap_ms: i64,
+    judge: Judge,
+    in_force: Vec<InForce>,
+    flows: Flows,
+    rows: Vec<Row>,
+    before: Option<Row>,
+    begun: bool,
+    /// What the answers rest on.
+    pub basis: Basis,
+    /// What became of offers at the recorded backlog.
+    pub counts: [Counts; 3],
+    /// The recorded backlog.
+    pub trail: Trail,
+    /// The answers with feedback: without, and if that is given with behaviour.
+    pub worlds: Vec<World>,
+    /// How well the policy in force is replayed.
+    pub parity: Parity,
+}
+
+impl QueueReplay {
+    /// Makes one of settings.
+    pub fn new(settings: &ReplaySettings) -> Self {
+        let judge = |law: &crate::laws::AnyLaw| Judge::new(law.clone(), settings.sleep_permille);
+        let mut worlds = vec![World::new(settings, None)];
+        worlds.extend(settings.behaviour.as_ref().map(|behaviour| World::new(settings, Some(behaviour))));
+        let in_force = settings.in_force.iter().map(|(number, policy)| InForce {
+            number: *number,
+            told: match &policy.law {
+                None => Told::Unknown,
+                Some(law) if *law == settings.law => Told::Same,
+                Some(law) => Told::Other(Box::new(judge(law))),
+            },
+            enforces: policy.enforces,
+        });
+        Self {
+            gap_ms: settings.gap_ms,
+            judge: judge(&settings.law),
+            in_force: in_force.collect(),
+            flows: Flows::new(settings.mix_ppm),
+            rows: Vec::new(),
+            before: None,
+            begun: false,
+            basis: Basis::default(),
+            counts: Default::default(),
+            trail: Trail::new(settings.trail_ms),
+            worlds,
+            parity: Parity::default(),
+        }
+    }
+
+    /// Takes the rows of a block; blocks come in the order of their time.
+    ///
+    /// # Errors
+    /// The bytes are damaged, or of other columns. Nothing was taken.
+    pub fn feed(&mut self, content: &[u8], rows: usize) -> Result<(), Damage> {
+        let mut read = std::mem::take(&mut self.rows);
+        let result = columns::read(content, rows, &mut read);
+        if result.is_ok() {
+            let last = self.before.take();
+            let mut before = last.as_ref();
+            for row in &read {
+                if self.take(before, row) {
+                    before = Some(row);
+                }
+            }
+            self.before = before.copied();
+        }
+        self.rows = read;
+        result
+    }
+
+    /// Ends the replay: nothing is known of the time after the last row.
+    pub fn end(&mut self) {
+        if let Some(last) = self.before {
+            self.basis.last_ms = last.at_ms();
+            self.worlds.iter_mut().for_each(|world| world.end(last.at_ms()));
+            self.begun = false;
+        }
+    }
+
+    /// Takes a row, unless it is not later than the one before; tells whether it did.
+    #[inline]
+    fn take(&mut self, before: Option<&Row>, row: &Row) -> bool {
+        let at_ms = row.at_ms();
+        if at_ms <= before.map_or(-1, Row::at_ms) || at_ms >= LAST_MS {
+            self.basis.skipped += 1;
+            return false;
+        }
+        self.basis.rows += 1;
+        if before.is_none() {
+            self.basis.first_ms = at_ms;
+            self.trail.begin(at_ms);
+            self.worlds.iter_mut().for_each(|world| world.trail.begin(at_ms));
+        }
+        self.trail.note(at_ms, row.backlog() * JOB);
+        self.basis.knows_memory |= row.memory().is_some();
+        if row.oldest_age_ms() != UNKNOWN {
+            self.basis.oldest_ms = Some(self.basis.oldest_ms.unwrap_or(0).max(row.oldest_age_ms()));
+        }
+        let Some(before) = before else { return true };
+        let span_ms = at_ms - before.at_ms();
+        if span_ms > self.gap_ms {
+            self.basis.gaps_ms += span_ms;
+            self.basis.unjudged +=
+                row.offers().iter().map(|count| i128::from((*count).max(0)) * i128::from(JOB)).sum::<i128>();
+            self.stop(before.at_ms());
+        } else {
+            self.pass_by(before, row, span_ms);
+        }
+        true
+    }
+
+    fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
+        let verdicts = self.judge.judge(before.backlog(), before.memory());
+        let (in_force, enforces) = told_then(&mut self.in_force, verdicts, before, row);
+        let flow = self.flows.between(before, row, span_ms, in_force.filter(|_| enforces));
+        let basis = &mut self.basis;
+        basis.judged_ms += span_ms;
+        basis.offers_ms += if flow.told { span_ms } else { 0 };
+        basis.drains_ms += if flow.drains { span_ms } else { 0 };
+        basis.busy_ms += if flow.busy { span_ms } else { 0 };
+        basis.refused += i128::from(flow.refused);
+        for (counts, verdict) in self.counts.iter_mut().zip(verdicts) {
+            counts.last(span_ms, verdict);
+        }
+        let Some(offers) = flow.offers else {
+            self.stop(before.at_ms());
+            return;
+        };
+        basis.others += i128::from(flow.others);
+        for (priority, counts) in self.counts.iter_mut().enumerate() {
+            counts.judge(offers[priority], &verdicts[priority]);
+        }
+        if let Some(verdicts) = in_force.filter(|_| flow.told) {
+            self.parity.compare(&flow, verdicts, enforces);
+        }
+        for world in &mut self.worlds {
+            if !self.begun {
+                world.begin(before);
+            }
+            world.pass_by(before, span_ms, &flow, in_force.filter(|_| enforces));
+        }
+        self.begun = true;
+    }
+
+    fn stop(&mut self, now_ms: i64) {
+        if std::mem::take(&mut self.begun) {
+            self.worlds.iter_mut().for_each(|world| world.end(now_ms));
+        }
+        self.flows.forget();
+    }
+}
+
+/// Returns what the policy in force said, and whether that was done; `tried` is what the policy says that is tried.
+fn told_then<'a>(
+    known: &'a mut [InForce],
+    tried: &'a [Verdict; 3],
+    before: &Row,
+    row: &Row,
+) -> (Option<&'a [Verdict; 3]>, bool) {
+    if row.policy() == UNKNOWN || row.policy() != before.policy() {
+        return (None, false);
+    }
+    match known.iter_mut().find(|policy| policy.number == row.policy()) {
+        Some(InForce { told: Told::Same, enforces, .. }) => (Some(tried), *enforces),
+        Some(InForce { told: Told::Other(judge), enforces, .. }) => {
+            (Some(judge.judge(before.backlog(), before.memory())), *enforces)
+        }
+        _ => (None, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::settings::{BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings};
+    use super::{COLUMNS, QueueReplay, Row, UNKNOWN};
+    use crate::laws::AnyLaw;
+    use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
+    use crate::zone::Window;
+
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    fn law(red_max_ns: u64) -> AnyLaw {
+        let window = Window { green_max: 100, yellow_max: 500, red_max: 1_000 };
+        let settings = LawSettings {
+            windows: [window; 3],
+            yellow_min_ns: 0,
+            yellow_max_ns: 500_000_000.min(red_max_ns),
+            red_max_ns,
+            scales: [Scale { num: 1_000, den: 1 }, Scale { num: 1, den: 1 }, Scale { num: 1, den: 2 }],
+            shed_permille: 800,
+            scale_yellow: true,
+            memory_permille: Some((850, 900)),
+        };
+        AnyLaw::ThreeZone(ThreeZoneLaw::new(settings))
+    }
+
+    fn settings(red_max_ns: u64, pause_us: Option<i64>, mix_ppm: Option<[i64; 3]>) -> ReplaySettings {
+        let loops = Some(LoopSettings { count: 1_000_000, pause_us });
+        let policy = PolicyInForce { law: Some(law(red_max_ns)), enforces: true };
+        ReplaySettings {
+            law: law(red_max_ns),
+            poll_ms: 5_000,
+            busy_poll_ms: 50,
+            sleep_permille: 1_500,
+            gap_ms: 7_200_000,
+            trail_ms: 1_000,
+            mix_ppm,
+            in_force: vec![(1, policy)],
+            behaviour: Some(BehaviourSettings {
+                returns_ppm: [1_000_000; 3],
+                return_after_us: None,
+                loops: [loops, None, loops],
+            }),
+        }
+    }
+
+    fn number() -> impl Strategy<Value = i64> {
+        prop_oneof![Just(UNKNOWN), 0..2_000_i64, any::<i64>(), Just(i64::MAX), Just(-i64::MAX)]
+    }
+
+    proptest! {
+        // Tests are built so that what overflows panics.
+        #[test]
+        fn no_number_is_too_much(
+            rows in prop::collection::vec((prop::array::uniform16(number()), 0..8_000_000_i64), 0..12),
+            red_max_ns in prop_oneof![0..10_u64, Just(HOUR_NS)],
+            pause_us in prop_oneof![Just(None), Just(Some(0)), Just(Some(86_400_000_000))],
+            mixed: bool,
+        ) {
+            let mut replay = QueueReplay::new(&settings(red_max_ns, pause_us, mixed.then_some([500_000, 500_000, 0])));
+            let (mut at_ms, mut before) = (0, None);
+            let made: Vec<Row> = rows.iter().map(|(others, span_ms)| {
+                let mut numbers = [0; COLUMNS];
+                numbers[1..].copy_from_slice(others);
+                at_ms += span_ms;
+                numbers[0] = at_ms;
+                numbers[COLUMNS - 1] = 1;
+                Row(numbers)
+            }).collect();
+            for row in &made {
+                if replay.take(before, row) {
+                    before = Some(row);
+                }
+            }
+            replay.before = before.copied();
+            replay.end();
+            prop_assert_eq!(replay.basis.rows + replay.basis.skipped, made.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What a replay is given; see the Python `_replay.settings`.
+
+use crate::laws::AnyLaw;
+
+/// Producers of one priority that wait for one job before they offer the next.
+#[derive(Clone, Copy, Debug)]
+pub struct LoopSettings {
+    /// How many, at most a million.
+    pub count: i64,
+    /// Microseconds from one job's enqueueing to the next offer; `None`: as follows from the recorded offers.
+    pub pause_us: Option<i64>,
+}
+
+/// What producers do about advice.
+#[derive(Clone, Debug)]
+pub struct BehaviourSettings {
+    /// Part of shed jobs that come back, by priority.
+    pub returns_ppm: [i64; 3],
+    /// When, in microseconds; `None`: after the time that they were told.
+    pub return_after_us: Option<i64>,
+    /// Loops by priority.
+    pub loops: [Option<LoopSettings>; 3],
+}
+
+/// What decided while the recording was made.
+#[derive(Clone, Debug)]
+pub struct PolicyInForce {
+    /// `None`: one that cannot be replayed.
+    pub law: Option<AnyLaw>,
+    /// Whether what it advised was done.
+    pub enforces: bool,
+}
+
+/// Everything that a replay of one queue goes by.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "documented where they are made")]
+pub struct ReplaySettings {
+    pub law: AnyLaw,
+    pub poll_ms: i64,
+    pub busy_poll_ms: i64,
+    pub sleep_permille: i64,
+    pub gap_ms: i64,
+    pub trail_ms: i64,
+    pub mix_ppm: Option<[i64; 3]>,
+    pub in_force: Vec<(i64, PolicyInForce)>,
+    pub behaviour: Option<BehaviourSettings>,
+}
