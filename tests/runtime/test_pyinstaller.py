@@ -63,8 +63,9 @@ def test_it_lists_both_engines_and_nothing_that_is_not_there(hook: dict[str, Any
 
 
 def test_scripts_and_metadata_come_with_it(hook: dict[str, Any]) -> None:
-    assert hook["datas"] == [("backpressure", "**/*.lua"), ("producer-backpressure", "metadata")]
+    assert hook["datas"] == [("backpressure", "**/*.lua", "console/page/**"), ("producer-backpressure", "metadata")]
     assert [file.name for file in PACKAGE.glob("**/*.lua")] == ["script.lua"]
+    assert (PACKAGE / "console/page/index.html").exists()
 
 
 def test_pyinstaller_finds_it() -> None:

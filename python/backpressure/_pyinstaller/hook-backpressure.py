@@ -13,6 +13,8 @@ hiddenimports = [
     "backpressure._model.decision",
     "backpressure._model.vocabulary",
     "backpressure._native",
+    "backpressure._recording.recorder",
+    "backpressure._recording.recording",
     "backpressure._runtime.version",
     "backpressure._telemetry.metrics",
     "backpressure.providers.configured",
