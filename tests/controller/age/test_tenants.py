@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from backpressure import (
     Tenant,
 )
 from backpressure._age.protocol import MILLION, Terms
+from backpressure._age.tenants import Tenants
 from backpressure.testing import ManualClock
 from controller.age.test_controllers import OPEN, Provider, Store, answered, config, make, store
 
@@ -31,6 +33,22 @@ __all__ = ["make", "store"]
 FIFTH = Terms(MILLION // 5, 100_000, 0, 0, 0, 0, 0)
 #: What each offers of a round: one half of all, ten others the rest.
 ASKS = {"hog": 50, **{f"t{index}": 5 for index in range(10)}}
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no two of them share a bucket: chance alone decides that, and who meets the hog gets less."""
+
+    def salt(bits: int) -> int:
+        for found in itertools.count(1, step=0x9E37_79B9_7F4A_7C15):
+            places = [Tenants(found % 2**bits, 0).place(name) or 0 for name in ASKS]
+            rows = {place >> 8 & 255 for place in places}, {place & 255 for place in places}
+            if all(len(row) == len(ASKS) for row in rows):
+                return int(found % 2**bits)
+        raise AssertionError("unreachable")
+
+    for module in ("sparing", "age.shares"):
+        monkeypatch.setattr(f"backpressure._controller.{module}.secrets.randbits", salt)
 
 
 def turns() -> list[str]:
