@@ -81,6 +81,12 @@ def test_a_clock_that_goes_back_loses_nothing_and_rows_come_in_order(book: Book)
     assert times == [0, 5_000, 10_000, 90_000, 95_000, 100_000]
 
 
+def test_rows_of_one_instant_keep_their_order(book: Book) -> None:
+    same = [Row(BEGIN, 5, 300), Row(BEGIN, 5, None), Row(BEGIN, 5, 200)]
+    write(book, {"mail": same})
+    assert book.rows("mail", HOUR, HOUR) == same
+
+
 def test_another_process_that_lives_is_refused(book: Book) -> None:
     write(book, {"mail": rows(1)})
     set_writer(book, pid=os.getppid())

@@ -195,6 +195,7 @@ def test_a_disk_that_hangs_holds_up_no_poll_and_no_stop(run: Run, monkeypatch: p
         run.poll(mail=number)
     assert sum(thread.name == "backpressure-recorder" for thread in threading.enumerate()) == 1
     run.controller.stop()
+    assert sum(thread.name == "backpressure-recorder" for thread in threading.enumerate()) == 1
     go_on.set()
     settle(run)
 

@@ -155,7 +155,7 @@ class Book:
             queue = file.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
             if queue is None:
                 raise RecordingError(f"recording {self.path} has no queue {name!r}")
-            return sorted(self._rows(file, queue[0], first, last))
+            return sorted(self._rows(file, queue[0], first, last), key=lambda row: row.at_ms)
 
     def _rows(self, file: sqlite3.Connection, queue: int, first: int, last: int) -> Iterator[Row]:
         found = file.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -83,7 +84,6 @@ class Recorder:
         self._policies: dict[str, int] = {}
         self._written_ns: int | None = None
         self._writer: threading.Thread | None = None
-        self._problem: str | None = None
         self._lost = 0
         # When it was written last; 0: this process has not.
         self._now_ms = 0
@@ -91,6 +91,8 @@ class Recorder:
         self.gathered = 0
         #: Those of them that are in the file.
         self.written = 0
+        #: Why the last write failed; ``None`` if it did not.
+        self.problem: str | None = None
         #: Writes that failed in this process.
         self.failures = 0
 
@@ -135,12 +137,14 @@ class Recorder:
     def finish(self, ended: Ended) -> None:
         """Write what is left, for half a second at most, and let the file go."""
         self._follow_fork()
-        writer = self._writer
+        end, writer = time.monotonic() + _LAST, self._writer
         if writer is not None:
             writer.join(_LAST)
+            if writer.is_alive():  # the disk hangs, and would hold another one too
+                return
         last = self._spawn(ended, release=True)
         if last is not None:
-            last.join(_LAST)
+            last.join(max(0.0, end - time.monotonic()))
 
     def write(self, *, release: bool = False) -> None:
         """Write what was gathered, now; who will write no more lets the file go by `release`.
@@ -176,7 +180,7 @@ class Recorder:
 
     def _spawn(self, ended: Ended, *, release: bool = False) -> threading.Thread | None:
         def work() -> None:
-            before, problem = self._problem, None
+            before, problem = self.problem, None
             try:
                 self.write(release=release)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody else is there to hear of it
@@ -184,7 +188,7 @@ class Recorder:
                 told = str(error) if known else f"recording {self._book.path} cannot be written: {error!r}"
                 self.failures += 1
                 problem = f"{told}; {self._lost} rows are lost" if self._lost else told
-            self._problem = problem
+            self.problem = problem
             ended(problem, before)
 
         try:
