@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backpressure._watch.budgets import StoredBudget
     from backpressure._watch.tenants import Heaviest
 
-__all__ = ["QueueView", "Snapshot", "Watch", "config_for"]
+__all__ = ["Problems", "QueueView", "Snapshot", "Watch", "config_for"]
 
 # Looks kept for the sparkline; no terminal is wide enough for more.
 _HISTORY = 200
@@ -99,7 +99,7 @@ class Snapshot:
         }
 
 
-class _Problems(logging.Handler):
+class Problems(logging.Handler):
     """Keeps the last thing that the controller said of the provider (``None``) and of each queue."""
 
     def __init__(self) -> None:
@@ -115,6 +115,10 @@ class _Problems(logging.Handler):
             self.current.pop(told.queue_name, None)
         else:
             self.current[told.queue_name] = record.getMessage()
+
+    def last(self) -> str:
+        """Return what came last of those that still hold; an empty text if all is well."""
+        return next(reversed(list(self.current.values())), "")
 
 
 def config_for(config: BackpressureConfig, interval: float, queues: int) -> BackpressureConfig:
@@ -150,7 +154,7 @@ class Watch:
         self._budgets = budgets
         self._tenants = tenants
         self._history = {name: collections.deque[int | None](maxlen=_HISTORY) for name in queue_names}
-        self._problems = _Problems()
+        self._problems = Problems()
         logger = logging.Logger("backpressure.top", logging.INFO)  # noqa: LOG001 - known to nobody else
         logger.addHandler(self._problems)
         self._controller = BackpressureController(config, provider, logger=logger, registry=CollectorRegistry())

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure.providers.several import SeveralProviders
 
-__all__ = ["Group", "KeyTemplate", "LayoutName", "Queues", "RedisUrl", "chosen", "open_provider"]
+__all__ = ["SHARE", "Group", "KeyTemplate", "LayoutName", "Queues", "RedisUrl", "chosen", "open_provider"]
+
+#: Of the time of a poll, for the slowest server: else those that answer would be lost with it.
+SHARE = 0.9
 
 Queues = Annotated[
     list[str] | None,

@@ -17,12 +17,21 @@ from backpressure._controller.blocking import BackpressureController
 from backpressure._model.arguments import masked
 from backpressure._model.errors import RecordingError
 from backpressure._recording.recorder import Recorder
-from backpressure._watch.watch import config_for
+from backpressure._watch.watch import Problems, config_for
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._queue_options import (
+    SHARE,
+    Group,
+    KeyTemplate,
+    LayoutName,
+    Queues,
+    RedisUrl,
+    chosen,
+    open_provider,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,8 +45,6 @@ backpressure record --config backpressure.toml --out day.bpr --seconds 86400
 """
 
 _NAP = 0.2  # seconds
-# Of the time of a poll, for the slowest server: else those that answer would be lost with it.
-_SHARE = 0.9
 
 
 def record(
@@ -71,11 +78,11 @@ def record(
             raise Refusal("there is no queue to record: give --queue, or --config with sections of queues")
         config = config_for(given, interval, len(names))
         provider, server = open_provider(
-            config, names, redis_url, layout=layout, key=key, group=group, timeout=_SHARE * config.polling.timeout
+            config, names, redis_url, layout=layout, key=key, group=group, timeout=SHARE * config.polling.timeout
         )
         recorder = Recorder(out)
-        logger = logging.Logger("backpressure.record", logging.WARNING)  # noqa: LOG001 - known to nobody else
-        said = _Said(logger)
+        logger, problems = logging.Logger("backpressure.record", logging.INFO), Problems()  # noqa: LOG001 - nobody's
+        logger.addHandler(problems)
         with contextlib.closing(provider), contextlib.suppress(KeyboardInterrupt), terminable():
             try:
                 recorder.claim(time.time_ns() // 1_000_000)
@@ -88,27 +95,14 @@ def record(
                 end = None if seconds is None else time.monotonic() + seconds
                 began = time.monotonic()
                 while end is None or time.monotonic() < end:
-                    show(_line(recorder, len(names), server, time.monotonic() - began, said.last))
+                    problem = recorder.problem or problems.last()
+                    show(_line(recorder, len(names), server, time.monotonic() - began, problem))
                     time.sleep(_NAP)
         _sum_up(recorder, names, as_json=as_json)
         if recorder.failures and not recorder.written:
-            raise Finding(said.last or "nothing could be written")
+            raise Finding(recorder.problem or "nothing could be written")
         if not recorder.gathered:
-            raise Finding(said.last or "no queue could be read")
-
-
-class _Said(logging.Handler):
-    """Keeps the last thing that went wrong."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        super().__init__()
-        self.last = ""
-        logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take a line of the log, or the end of what it said."""
-        ended = getattr(record, "new", None) == "ok"
-        self.last = "" if ended else record.getMessage()
+            raise Finding(problems.last() or "no queue could be read")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,16 @@ from backpressure._model.errors import ConfigurationError
 from backpressure._runtime.extras import extra
 from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Refusal, ending, terminable
-from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._queue_options import (
+    SHARE,
+    Group,
+    KeyTemplate,
+    LayoutName,
+    Queues,
+    RedisUrl,
+    chosen,
+    open_provider,
+)
 from backpressure.cli.fleet._reach import By, FleetName, SignWith  # noqa: TC001 - typer looks them up
 from backpressure.console import HOSTS, app
 
@@ -34,7 +43,6 @@ backpressure serve --config backpressure.toml --host 0.0.0.0 --allow-host ops.ex
 
 #: Holds the token of a console that is started where nobody reads what it prints.
 _TOKEN = "BACKPRESSURE_CONSOLE_TOKEN"  # noqa: S105 - it names a variable
-_SHARE = 0.9
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 #: What is said of arguments of `app` by the names of the options that give them.
 _OPTIONS = {"token": _TOKEN, "by": "--by", "queues": "--queue"}
@@ -92,7 +100,7 @@ def serve(
         if not names:
             raise Refusal("there is no queue to show: give --queue, or --config with sections of queues")
         every = config.polling.interval if interval is None else interval
-        timeout = _SHARE * min(config.polling.timeout, every)
+        timeout = SHARE * min(config.polling.timeout, every)
         provider, _ = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
         with contextlib.closing(provider), terminable(), contextlib.suppress(KeyboardInterrupt):
             try:

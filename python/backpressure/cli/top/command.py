@@ -17,7 +17,16 @@ from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._queue_options import (
+    SHARE,
+    Group,
+    KeyTemplate,
+    LayoutName,
+    Queues,
+    RedisUrl,
+    chosen,
+    open_provider,
+)
 from backpressure.cli.top.table import top_view
 
 if TYPE_CHECKING:
@@ -37,8 +46,6 @@ backpressure top --queue email-queue --once --json | jq .queues[0].backlog
 """
 
 _NAP = 0.2  # seconds
-# Of the time of a poll, for the slowest server: else those that answer would be lost with it.
-_SHARE = 0.9
 
 
 def top(
@@ -72,7 +79,7 @@ def top(
         if not names:
             raise Refusal("there is no queue to watch: give --queue, or --config with sections of queues")
         config = config_for(given, interval, len(names))
-        timeout = _SHARE * config.polling.timeout
+        timeout = SHARE * config.polling.timeout
         provider, server = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
         ended_by = () if once else (KeyboardInterrupt,)
         with (
