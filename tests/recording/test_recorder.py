@@ -121,6 +121,19 @@ def test_what_was_not_read_anew_is_a_gap(run: Run) -> None:
     assert len(run.rows("web")) == 1
 
 
+def test_nothing_is_kept_of_queues_that_lost_their_state(run: Run) -> None:
+    run.poll(mail=5, web=5)
+    run.controller.suggest_throttle("low", "web")
+    run.poll(mail=6, web=6)
+    assert run.controller._recorded is not None
+    assert {name for name, _ in run.controller._recorded._counts} == {"web"}
+    run.controller._samples.forget("web")
+    run.provider.remove("web")
+    run.poll(mail=7)
+    assert run.controller._recorded._counts == {}
+    assert set(run.controller._recorded._latest_ms) == {"mail"}
+
+
 def test_each_policy_that_was_in_force_is_kept(run: Run) -> None:
     run.poll(mail=5)
     changed = CONFIG.evolve({"thresholds.low_priority.red_max": 7_000})

@@ -74,6 +74,8 @@ class Recorded:
                     rows[name] = self._row(name, at_ms, stats, totals)
             for name in self._latest_ms.keys() - self._samples.stats.keys():  # it was evicted
                 del self._latest_ms[name]
+                for priority in _PRIORITIES:
+                    self._counts.pop((name, priority), None)
         self._recorder.take(rows, self._clock.monotonic_ns(), self._ended)
 
     def finish(self) -> None:
