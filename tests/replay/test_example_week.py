@@ -1,0 +1,54 @@
+"""The week that is shipped is what its script makes, and shows what its pages say of it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backpressure import BackpressureConfig, Recording
+from backpressure.replay import Replay
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+FOLDER = Path(__file__).parents[2] / "examples" / "week"
+WEEK = FOLDER / "week.bpr"
+
+
+def script() -> ModuleType:
+    found = importlib.util.spec_from_file_location("make_week", FOLDER / "make.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.timeout(300)  # it writes ten thousand times
+def test_the_script_makes_the_week_that_is_shipped(tmp_path: Path) -> None:
+    """All rows are the same; bytes may differ, as the libraries that compress them do."""
+    script().make(tmp_path / "week.bpr")
+    made, shipped = Recording(tmp_path / "week.bpr"), Recording(WEEK)
+    assert made.queues() == shipped.queues() == sorted(script().QUEUES)
+    assert made.policies() == shipped.policies()
+    for name in shipped.queues():
+        rows = list(shipped.queue(name))
+        assert len(rows) == 7 * 86_400 // script().STEP + 1
+        assert list(made.queue(name)) == rows
+
+
+def test_it_is_small_and_says_nothing_of_who_made_it() -> None:
+    content = WEEK.read_bytes()
+    assert len(content) < 1_000_000
+    assert b'"host"' not in content
+
+
+def test_observed_decisions_are_replayed_exactly(engine_name: str) -> None:
+    for name in Recording(WEEK).queues():
+        told = Replay(Recording(WEEK), BackpressureConfig(), _engine=engine_name).queue(name)
+        assert told.evidence == "L2"
+        assert told.parity is not None
+        assert told.parity.off == 0
