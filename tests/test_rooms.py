@@ -17,6 +17,7 @@ LEVELS = (
     ("_watch",),
     ("integrations",),
     ("", "replay", "testing"),
+    ("_recommend",),
     ("_controller", "_replay"),
     ("_telemetry",),
     ("providers", "_engine"),
