@@ -1,0 +1,1 @@
+"""A replay as one page of HTML, which needs neither network nor script."""
