@@ -23,7 +23,7 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_heavy_is_loaded() -> None:
     done = python(
         "import sys, backpressure; print([m for m in sys.modules if m.split('.')[0] in "
-        "{'asyncio', 'redis', 'prometheus_client', 'cattrs', 'typer', 'rich', 'starlette', 'uvicorn'}])"
+        "{'asyncio', 'redis', 'prometheus_client', 'cattrs', 'click', 'rich', 'starlette', 'uvicorn'}])"
     )
     assert done.stdout.strip() == "[]", done.stderr
 

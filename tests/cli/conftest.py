@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from backpressure._engine import choice
 from backpressure.cli import application
@@ -13,7 +13,7 @@ from backpressure.cli import application
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from typer.testing import Result
+    from click.testing import Result
 
     from backpressure._engine.border import EngineModule
 

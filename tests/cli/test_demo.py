@@ -339,7 +339,7 @@ def test_an_output_folder_that_cannot_be(tmp_path: Path) -> None:
     assert "--output" in err
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich"])
+@pytest.mark.parametrize("missing", ["click", "rich"])
 def test_without_its_extra_the_command_says_what_to_install(missing: str) -> None:
     code, out, err = demo(code=f"import sys; sys.modules[{missing!r}] = None; {MAIN}")
     assert (code, out) == (2, "")

@@ -22,7 +22,7 @@ CANARY = "canary-of-twenty-bytes"
 
 @pytest.fixture
 def run() -> Run:
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     from backpressure.cli import application
 

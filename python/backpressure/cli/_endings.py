@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from typing import TYPE_CHECKING, ClassVar
 
-import typer
+import click
 
 from backpressure._model.arguments import masked
 from backpressure._model.errors import ConfigurationError
@@ -45,7 +44,7 @@ class Refusal(Ending):
 
 def complain(command: str, text: str) -> None:
     """Say on stderr why `command` ends."""
-    print(masked(f"backpressure {command}: {text}"), file=sys.stderr)
+    click.echo(masked(f"backpressure {command}: {text}"), err=True)
 
 
 @contextlib.contextmanager
@@ -55,12 +54,12 @@ def ending(command: str) -> Iterator[None]:
         yield
     except Ending as end:
         for line in end.details:
-            print(masked(line), file=sys.stderr)
+            click.echo(masked(line), err=True)
         complain(command, str(end))
-        raise typer.Exit(end.code) from None
+        raise click.exceptions.Exit(end.code) from None
     except ConfigurationError as error:
         complain(command, str(error))
-        raise typer.Exit(FINDING) from None
+        raise click.exceptions.Exit(FINDING) from None
 
 
 @contextlib.contextmanager

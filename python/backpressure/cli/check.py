@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import attrs
+import click
 from rich.text import Text
 
 from backpressure._engine.laws.order import inversions
@@ -15,14 +16,15 @@ from backpressure._model.config.doubts import doubts
 from backpressure._watch.budgets import StoredBudget, stored_budgets, stores_of
 from backpressure._watch.notes import notes
 from backpressure.cli._age_table import ages_table, held_ages
-from backpressure.cli._config_options import ConfigArgument, Faults, FromEnv, Settings, load, source
+from backpressure.cli._command import command, json_option
+from backpressure.cli._config_options import ConfigOptions, Faults, config_argument
 from backpressure.cli._config_view import config_view
 from backpressure.cli._delay_table import delay_table
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
 from backpressure.cli._places import Place, places, places_table
-from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._queue_options import QueueOptions, queue_options
 from backpressure.cli._rate import narrow_windows
 
 if TYPE_CHECKING:
@@ -34,12 +36,12 @@ if TYPE_CHECKING:
     from backpressure._model.errors import ConfigurationError
     from backpressure.cli._delay_table import DelayTable
 
-__all__ = ["EXAMPLES", "check"]
+__all__ = ["check"]
 
 # Where nothing is read, only what a section says is checked.
 _ANY_SERVER = "redis://localhost"
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure check backpressure.toml
 backpressure check --env
 backpressure check backpressure.toml --set curve.red_max_delay=10s
@@ -50,23 +52,18 @@ backpressure check backpressure.toml --json | jq .delays[0].rows
 """
 
 
-def check(
-    *,
-    file: ConfigArgument = None,
-    env: FromEnv = False,
-    settings: Settings = None,
-    queues: Queues = None,
-    redis_url: RedisUrl = None,
-    layout: LayoutName = None,
-    key: KeyTemplate = None,
-    group: Group = None,
-    read: Annotated[bool, typer.Option("--read", help="Read each queue once, too, and each budget.")] = False,
-    rate: Annotated[
-        float | None,
-        typer.Option("--rate", min=0, metavar="N", help="Warn of windows that N jobs a second fill during one poll."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@command(_EXAMPLES)
+@config_argument
+@queue_options
+@click.option("--read", is_flag=True, help="Read each queue once, too, and each budget.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Warn of windows that N jobs a second fill during one poll.",
+)
+@json_option("Print one JSON object.")
+def check(given: ConfigOptions, place: QueueOptions, read: bool, rate: float | None, as_json: bool) -> None:
     """Validate a configuration and show its delays.
 
     What it comes to is printed as TOML that can be used in its stead, then what each priority is told at the backlogs
@@ -75,22 +72,22 @@ def check(
     queue or a budget could not be read, 2 for wrong usage. A warning changes no exit code.
     """
     with ending("check"):
-        if file is None and not env:
+        if given.file is None and not given.env:
             raise Refusal("there is nothing to check: give a TOML or JSON file, or --env")
         try:
-            config = load(file, env, settings)
+            config = given.load()
         except Faults as found:
             if as_json:
                 print_json({"valid": False, "faults": [_fault(error) for error in found.errors]})
             raise
-        names = chosen(config, queues)
+        names = place.chosen(config)
         lying: list[Place] = []
         budgets: list[StoredBudget] = []
         lost: list[str] = []
-        if names and (read or redis_url is not None or any(config.of(name).url for name in names)):
-            url = redis_url if read else redis_url or _ANY_SERVER
-            timeout = config.polling.timeout
-            provider, _ = open_provider(config, names, url, layout=layout, key=key, group=group, timeout=timeout)
+        if names and (read or place.redis_url is not None or any(config.of(name).url for name in names)):
+            if not read:
+                place = attrs.evolve(place, redis_url=place.redis_url or _ANY_SERVER)
+            provider, _ = place.provider(config, names, config.polling.timeout)
             lying = places(provider, names, read=read)
             if read:
                 with stores_of(provider, config) as stores:
@@ -99,7 +96,7 @@ def check(
         elif read:
             raise Refusal("there is no queue to read: give --queue, or a file with sections of queues")
         warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate)), *doubts(config)]
-        wanted = names if queues else None
+        wanted = names if place.queues else None
         tables = [delay_table(config, name) for name in _queues_to_show(config, wanted)]
         ages = held_ages(config, wanted)
         if as_json:
@@ -114,7 +111,7 @@ def check(
             print_json(tell)
         else:
             more = [*([ages_table(ages)] if ages else []), *([places_table(lying, read=read)] if lying else [])]
-            _print(config, source(file, env, settings), tables, more)
+            _print(config, given.source(), tables, more)
             for warning in warnings:
                 print(masked(f"warning: {warning}"))
         problems = [place.problem for place in lying if place.problem is not None]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import attrs
-import typer
+import click
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -18,19 +18,20 @@ from backpressure._watch.answer import assumed, read
 from backpressure._watch.budgets import stored_budgets, stores_of
 from backpressure._watch.notes import notes
 from backpressure._watch.tenants import heaviest_of, heaviest_sentence
-from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
+from backpressure.cli._command import command, json_option
+from backpressure.cli._config_options import ConfigOptions, config_options
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._format import ZONE_STYLES, new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli._queue_options import Group, KeyTemplate, LayoutName, Queues, RedisUrl, chosen, open_provider
+from backpressure.cli._queue_options import QueueOptions, queue_options
 
 if TYPE_CHECKING:
     from backpressure._model.decision import ThrottleDecision
     from backpressure._watch.answer import Answer
 
-__all__ = ["EXAMPLES", "explain"]
+__all__ = ["explain"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure explain --backlog 1250
 backpressure explain --backlog 950 --set curve.shed_permille=950
 backpressure explain --backlog 1250 --queue email-queue --config backpressure.toml
@@ -41,23 +42,23 @@ backpressure explain --backlog 0 --circuit open --json
 """
 
 
-def explain(
-    *,
-    backlog: Annotated[
-        int | None,
-        typer.Option(min=0, max=MAX_BACKLOG, metavar="N", help="Judge this many waiting jobs; no server is asked."),
-    ] = None,
-    queues: Queues = None,
-    redis_url: RedisUrl = None,
-    layout: LayoutName = None,
-    key: KeyTemplate = None,
-    group: Group = None,
-    circuit: Annotated[Circuit, typer.Option(help="State of the queue's circuit.")] = Circuit.CLOSED,
-    file: ConfigFile = None,
-    env: FromEnv = False,
-    settings: Settings = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
+@command(_EXAMPLES)
+@click.option(
+    "--backlog",
+    type=click.IntRange(0, MAX_BACKLOG),
+    metavar="N",
+    help="Judge this many waiting jobs; no server is asked.",
+)
+@queue_options
+@click.option(
+    "--circuit",
+    type=click.Choice([state.value for state in Circuit]),
+    default=Circuit.CLOSED.value,
+    help="State of the queue's circuit.",
+)
+@config_options
+@json_option("Print one JSON object.")
+def explain(backlog: int | None, place: QueueOptions, circuit: str, given: ConfigOptions, as_json: bool) -> None:
     """Tell what jobs would be told, and why.
 
     Give --backlog; else the queues that the file has sections of, or those given, are read. The answer is a real
@@ -66,19 +67,18 @@ def explain(
     wrong usage.
     """
     with ending("explain"):
-        config = load(file, env, settings)
-        names = chosen(config, queues) if queues or backlog is None else []
+        config, state = given.load(), Circuit(circuit)
+        names = place.chosen(config) if place.queues or backlog is None else []
         answers: list[Answer]
         if backlog is not None:
             names_told: list[str | None] = [*names] or [None]
-            answers = [assumed(config, name, circuit, backlog) for name in names_told]
+            answers = [assumed(config, name, state, backlog) for name in names_told]
         elif not names:
             raise Refusal(
                 "there is no backlog to judge: give --backlog, or --queue or --config with sections of queues"
             )
         else:
-            timeout = config.polling.timeout
-            provider, _ = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
+            provider, _ = place.provider(config, names, config.polling.timeout)
             with (
                 contextlib.closing(provider),
                 stores_of(provider, config) as stores,
@@ -87,7 +87,7 @@ def explain(
                 tenants = heaviest()
                 answers = [
                     attrs.evolve(answer, tenants=tenants.get(answer.queue_name or "", {}))
-                    for answer in read(config, circuit, names, provider, stored_budgets(stores, config, names))
+                    for answer in read(config, state, names, provider, stored_budgets(stores, config, names))
                 ]
         answers = [answer.advised() for answer in answers]
         if as_json:

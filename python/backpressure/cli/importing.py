@@ -7,10 +7,10 @@ import math
 import os
 import re
 import time
-from pathlib import Path  # noqa: TC003 - typer reads annotations
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backpressure._model.arguments import masked, validate_queue_name
@@ -18,6 +18,7 @@ from backpressure._model.errors import ConfigurationError, InvalidQueueError, Re
 from backpressure._recording.book import Book
 from backpressure._recording.row import Row
 from backpressure._runtime.extras import extra
+from backpressure.cli._command import command, json_option
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
     from backpressure.providers.prometheus.history import History
 
-__all__ = ["EXAMPLES", "prometheus"]
+__all__ = ["prometheus"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure import prometheus --url http://localhost:9090 --query celery_queue_length --by queue_name --out week.bpr
 backpressure import prometheus --url http://localhost:9090 --query 'sum by (queue) (rq_jobs)' --out week.bpr
 backpressure import prometheus --url http://localhost:9090 --query depth --since 2d --step 30s --out two.bpr
@@ -40,31 +41,42 @@ _FOR_EVER_MS = 100 * 366 * 86_400_000
 _MOST_ROWS = 10_000_000
 
 
+@command(_EXAMPLES)
+@click.option(
+    "--url",
+    required=True,
+    metavar="URL",
+    envvar="PROMETHEUS_URL",
+    show_envvar=True,
+    help="The server, or one that answers like it. A password is better given by the variable.",
+)
+@click.option("--query", required=True, metavar="PROMQL", help="Gives the waiting jobs, a series for each queue.")
+@click.option(
+    "--out",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The recording, which must not exist.",
+)
+@click.option("--by", default="queue", metavar="LABEL", help="The label that holds a queue's name.")
+@click.option("--oldest-age", metavar="PROMQL", help="Gives the seconds since the oldest job was enqueued.")
+@click.option("--since", default="7d", metavar="TIME", help="How far back: 12h, 7d, 2w.")
+@click.option("--step", default="15s", metavar="TIME", help="Between two numbers; best the interval of the scrapes.")
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, metavar="S", help="Seconds for one answer.")
+@click.option("--token", metavar="VARIABLE", help="Environment variable that holds a bearer token.")
+@json_option("Print one JSON object at the end.")
 def prometheus(
-    *,
-    url: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            envvar="PROMETHEUS_URL",
-            help="The server, or one that answers like it. A password is better given by the variable.",
-        ),
-    ],
-    query: Annotated[str, typer.Option(metavar="PROMQL", help="Gives the waiting jobs, a series for each queue.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recording, which must not exist.")],
-    by: Annotated[str, typer.Option(metavar="LABEL", help="The label that holds a queue's name.")] = "queue",
-    oldest_age: Annotated[
-        str | None, typer.Option(metavar="PROMQL", help="Gives the seconds since the oldest job was enqueued.")
-    ] = None,
-    since: Annotated[str, typer.Option(metavar="TIME", help="How far back: 12h, 7d, 2w.")] = "7d",
-    step: Annotated[
-        str, typer.Option(metavar="TIME", help="Between two numbers; best the interval of the scrapes.")
-    ] = "15s",
-    timeout: Annotated[float, typer.Option(min=0.1, max=600, metavar="S", help="Seconds for one answer.")] = 30.0,
-    token: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds a bearer token.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    url: str,
+    query: str,
+    out: Path,
+    by: str,
+    oldest_age: str | None,
+    since: str,
+    step: str,
+    timeout: float,
+    token: str | None,
+    as_json: bool,
 ) -> None:
     """Make a recording from what a Prometheus has stored.
 

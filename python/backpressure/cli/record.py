@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from pathlib import Path  # noqa: TC003 - typer reads annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 from prometheus_client import CollectorRegistry
 from rich.live import Live
 from rich.text import Text
@@ -18,27 +18,19 @@ from backpressure._model.arguments import masked
 from backpressure._model.errors import RecordingError
 from backpressure._recording.recorder import Recorder
 from backpressure._watch.watch import Problems, config_for
-from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
+from backpressure.cli._command import command, json_option
+from backpressure.cli._config_options import ConfigOptions, config_options
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli._queue_options import (
-    SHARE,
-    Group,
-    KeyTemplate,
-    LayoutName,
-    Queues,
-    RedisUrl,
-    chosen,
-    open_provider,
-)
+from backpressure.cli._queue_options import SHARE, QueueOptions, queue_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["EXAMPLES", "record"]
+__all__ = ["record"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure record --redis-url redis://localhost:6379/0 -q mail -q sms --out week.bpr
 backpressure record --config backpressure.toml --out week.bpr
 backpressure record --config backpressure.toml --out day.bpr --seconds 86400
@@ -47,22 +39,33 @@ backpressure record --config backpressure.toml --out day.bpr --seconds 86400
 _NAP = 0.2  # seconds
 
 
+@command(_EXAMPLES)
+@click.option(
+    "--out",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The recording; an old one is continued.",
+)
+@queue_options
+@config_options
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 300),
+    default=5.0,
+    metavar="S",
+    help="Seconds between two readings.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="End by itself after so long; default with Ctrl-C.",
+)
+@json_option("Print one JSON object at the end.")
 def record(
-    *,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recording; an old one is continued.")],
-    queues: Queues = None,
-    redis_url: RedisUrl = None,
-    layout: LayoutName = None,
-    key: KeyTemplate = None,
-    group: Group = None,
-    file: ConfigFile = None,
-    env: FromEnv = False,
-    settings: Settings = None,
-    interval: Annotated[float, typer.Option(min=0.1, max=300, metavar="S", help="Seconds between two readings.")] = 5.0,
-    seconds: Annotated[
-        float | None, typer.Option(min=0, metavar="N", help="End by itself after so long; default with Ctrl-C.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    out: Path, place: QueueOptions, given: ConfigOptions, interval: float, seconds: float | None, as_json: bool
 ) -> None:
     """Record what queues are like, for replays and recommendations.
 
@@ -72,14 +75,12 @@ def record(
     cannot be written, or no queue could be read to the end, 2 for wrong usage. A crash loses the last minute at most.
     """
     with ending("record"):
-        given = load(file, env, settings)
-        names = chosen(given, queues)
+        own = given.load()
+        names = place.chosen(own)
         if not names:
             raise Refusal("there is no queue to record: give --queue, or --config with sections of queues")
-        config = config_for(given, interval, len(names))
-        provider, server = open_provider(
-            config, names, redis_url, layout=layout, key=key, group=group, timeout=SHARE * config.polling.timeout
-        )
+        config = config_for(own, interval, len(names))
+        provider, server = place.provider(config, names, SHARE * config.polling.timeout)
         recorder = Recorder(out)
         logger, problems = logging.Logger("backpressure.record", logging.INFO), Problems()  # noqa: LOG001 - nobody's
         logger.addHandler(problems)

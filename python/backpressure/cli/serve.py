@@ -6,34 +6,26 @@ import contextlib
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from backpressure._model.errors import ConfigurationError
 from backpressure._runtime.extras import extra
-from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
+from backpressure.cli._command import command
+from backpressure.cli._config_options import ConfigOptions, config_options
 from backpressure.cli._endings import Refusal, ending, terminable
-from backpressure.cli._queue_options import (
-    SHARE,
-    Group,
-    KeyTemplate,
-    LayoutName,
-    Queues,
-    RedisUrl,
-    chosen,
-    open_provider,
-)
-from backpressure.cli.fleet._reach import By, FleetName, SignWith  # noqa: TC001 - typer looks them up
+from backpressure.cli._queue_options import SHARE, QueueOptions, queue_options
+from backpressure.cli.fleet._reach import author, fleet_name, sign_with
 from backpressure.console import HOSTS, app
 
 if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure.console.application import Console
 
-__all__ = ["EXAMPLES", "serve"]
+__all__ = ["serve"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure serve --config backpressure.toml
 backpressure serve --config backpressure.toml --port 9000 --interval 1
 backpressure serve --redis-url redis://localhost:6379/0 --layout rq -q mail -q sms
@@ -49,40 +41,49 @@ _OPTIONS = {"token": _TOKEN, "by": "--by", "queues": "--queue"}
 _GRACE = 3  # seconds for answers that are under way at the end
 
 
+@command(_EXAMPLES)
+@queue_options
+@config_options
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8765,
+    metavar="N",
+    help="Port to listen on; 0 takes one that is free.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name by which browsers may ask, beside those of the loopback interface. Repeatable.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    metavar="S",
+    help="Seconds between two readings; default polling.interval.",
+)
+@click.option(
+    "--control",
+    is_flag=True,
+    help=f"Let the page turn the fleet's switches, with a token that is shown here, or is in {_TOKEN}.",
+)
+@fleet_name
+@sign_with
+@author
 def serve(
-    *,
-    queues: Queues = None,
-    redis_url: RedisUrl = None,
-    layout: LayoutName = None,
-    key: KeyTemplate = None,
-    group: Group = None,
-    file: ConfigFile = None,
-    env: FromEnv = False,
-    settings: Settings = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes one that is free.")] = 8765,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-host",
-            metavar="NAME",
-            help="A name by which browsers may ask, beside those of the loopback interface. Repeatable.",
-        ),
-    ] = None,
-    interval: Annotated[
-        float | None,
-        typer.Option(min=0.1, max=60, metavar="S", help="Seconds between two readings; default polling.interval."),
-    ] = None,
-    control: Annotated[
-        bool,
-        typer.Option(
-            "--control",
-            help=f"Let the page turn the fleet's switches, with a token that is shown here, or is in {_TOKEN}.",
-        ),
-    ] = False,
-    fleet: FleetName = None,
-    sign_with: SignWith = None,
-    by: By = None,
+    place: QueueOptions,
+    given: ConfigOptions,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    interval: float | None,
+    control: bool,
+    fleet: str | None,
+    sign_with: str | None,
+    by: str | None,
 ) -> None:
     """Show queues on a page.
 
@@ -94,14 +95,13 @@ def serve(
     faulty, 2 for wrong usage.
     """
     with ending("serve"):
-        config = _with_fleet(load(file, env, settings), fleet, sign_with)
+        config = _with_fleet(given.load(), fleet, sign_with)
         token = _token(config, control)
-        names = chosen(config, queues)
+        names = place.chosen(config)
         if not names:
             raise Refusal("there is no queue to show: give --queue, or --config with sections of queues")
         every = config.polling.interval if interval is None else interval
-        timeout = SHARE * min(config.polling.timeout, every)
-        provider, _ = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
+        provider, _ = place.provider(config, names, SHARE * min(config.polling.timeout, every))
         with contextlib.closing(provider), terminable(), contextlib.suppress(KeyboardInterrupt):
             try:
                 with extra("console", "starlette", "uvicorn", what="backpressure serve"):
@@ -111,7 +111,7 @@ def serve(
                     provider,
                     queues=names,
                     interval=interval,
-                    hosts=(*HOSTS, *(allow_host or ())),
+                    hosts=(*HOSTS, *hosts),
                     by=by,
                     control=control,
                     token=token,

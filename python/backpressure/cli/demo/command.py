@@ -9,14 +9,15 @@ import json
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import typer
+import click
 
 from backpressure import ENGINE
 from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.errors import ConfigurationError
+from backpressure.cli._command import command, json_option
 from backpressure.cli._endings import FINDING, Refusal, complain, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli.demo import picture
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from backpressure.cli.demo.result import RunResult
     from backpressure.cli.demo.server import DemoServer
 
-__all__ = ["EXAMPLES", "Law", "demo", "lengths_of"]
+__all__ = ["Law", "demo", "lengths_of"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure demo
 backpressure demo --law age
 backpressure demo --duration 60 --output pictures
@@ -63,28 +64,33 @@ class Law(enum.StrEnum):
 _LONGER = 1.5
 
 
-def demo(
-    *,
-    duration: Annotated[float, typer.Option(min=12, max=600, help="Seconds for all runs together.")] = 36,
-    law: Annotated[
-        Law,
-        typer.Option(
-            help="table: the table of zones, in three runs and through an outage; age: an age that is held, beside the "
-            "table, while workers slow down; both: all four runs."
-        ),
-    ] = Law.BOTH,
-    redis_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Your own server, redis://[user:password@]host[:port][/db], instead of an embedded one. All keys "
-            "hold backpressure-demo: and are removed at the end.",
-        ),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write to your own server without asking.")] = False,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where backlog.png goes.")] = Path("demo-output"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")] = False,
-) -> None:
+@command(_EXAMPLES)
+@click.option(
+    "--duration", type=click.FloatRange(12, 600), default=36, metavar="S", help="Seconds for all runs together."
+)
+@click.option(
+    "--law",
+    type=click.Choice([law.value for law in Law]),
+    default=Law.BOTH.value,
+    help="table: the table of zones, in three runs and through an outage; age: an age that is held, beside the "
+    "table, while workers slow down; both: all four runs.",
+)
+@click.option(
+    "--redis-url",
+    metavar="URL",
+    help="Your own server, redis://[user:password@]host[:port][/db], instead of an embedded one. All keys "
+    "hold backpressure-demo: and are removed at the end.",
+)
+@click.option("--yes", "-y", is_flag=True, help="Write to your own server without asking.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("demo-output"),
+    metavar="DIR",
+    help="Where backlog.png goes.",
+)
+@json_option("Print one JSON object; progress goes to stderr.")
+def demo(duration: float, law: str, redis_url: str | None, yes: bool, output: Path, as_json: bool) -> None:
     """Watch producers overrun a real server.
 
     It runs four times: without backpressure, with it, with the server taken away, and while workers slow down, by the
@@ -93,14 +99,14 @@ def demo(
     """
     try:
         with ending("demo"), terminable():
-            passed = _demonstrate(new_console(stderr=as_json), duration, law, redis_url, yes, output, as_json)
+            passed = _demonstrate(new_console(stderr=as_json), duration, Law(law), redis_url, yes, output, as_json)
     except DemoError as error:
         _complain(str(error))
-        raise typer.Exit(FINDING) from None
+        raise click.exceptions.Exit(FINDING) from None
     except KeyboardInterrupt:
         _complain("interrupted; nothing is left running and no key is left behind")
-        raise typer.Exit(_INTERRUPTED) from None
-    raise typer.Exit(0 if passed else FINDING)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+    raise click.exceptions.Exit(0 if passed else FINDING)
 
 
 def _demonstrate(
@@ -165,7 +171,7 @@ def _ask(shown: str) -> None:
     if not sys.stdin.isatty():
         raise Refusal(f"thousands of jobs would be written to {shown}: say --yes if that is all right")
     question = f"Thousands of jobs will be written to {shown}, under keys of the demo's own. Go on?"
-    if not typer.confirm(question, err=True):
+    if not click.confirm(question, err=True):
         raise Refusal("nothing was written")
 
 

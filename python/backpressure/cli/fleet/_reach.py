@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import attrs
+import click
 
 from backpressure._fleet.operator import Operator
 from backpressure._model.errors import ConfigurationError
-from backpressure.cli._config_options import load
+from backpressure.cli._command import gathered
+from backpressure.cli._config_options import ConfigOptions, config_file
 from backpressure.cli._endings import Finding, Refusal
 from backpressure.providers.configured import resolved
 
@@ -22,53 +24,53 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure.providers.redis.client import RedisTarget
 
-__all__ = ["AsJson", "By", "FleetName", "FleetUrl", "Reason", "SignWith", "fleet_of", "operating", "telling", "when"]
-
-FleetName = Annotated[
-    str | None, typer.Option("--fleet", metavar="NAME", help="The fleet; default the one that the file names.")
+__all__ = [
+    "FleetOptions",
+    "author",
+    "fleet_name",
+    "fleet_url",
+    "operating",
+    "operator_options",
+    "reader_options",
+    "reason",
+    "sign_with",
+    "telling",
+    "when",
 ]
-FleetUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--redis-url",
-        metavar="URL",
-        envvar="REDIS_URL",
-        show_envvar=True,
-        help="Server in which the fleet meets, where the file names none: redis://[user:password@]host[:port][/db], or "
-        "any other URL that RedisStatsProvider takes. A password is better given by the variable than on a command "
-        "line, which other users can see.",
-    ),
-]
-SignWith = Annotated[
-    str | None,
-    typer.Option(
-        "--sign-with",
-        metavar="VARIABLE",
-        help="Environment variable that holds the fleet's key, where the file names none.",
-    ),
-]
-By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who is named as the author; default user@host.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: it is shown to everybody.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 # Seconds for each connect and each reply.
 _TIMEOUT = 5.0
 
 
-def fleet_of(file: Path | None, name: str | None, url: str | None) -> tuple[BackpressureConfig, str, str]:
+@attrs.frozen
+class FleetOptions:
+    """What was said of a fleet, and of who operates it."""
+
+    fleet: str | None
+    redis_url: str | None
+    file: Path | None
+    sign_with: str | None = None
+    by: str | None = None
+
+    def load(self) -> BackpressureConfig:
+        """Return the configuration that names the fleet."""
+        return ConfigOptions(self.file).load()
+
+
+def _found(reach: FleetOptions) -> tuple[BackpressureConfig, str, str]:
     """Return the configuration, the name of the fleet, and the URL of its server.
 
     Raises:
         Refusal: one of them is not given.
     """
-    config = load(file, False, None)
-    chosen = name or config.fleet.name
+    config = reach.load()
+    chosen = reach.fleet or config.fleet.name
     if chosen is None:
         raise Refusal("there is no fleet: give --fleet, or --config with a section fleet that has a name")
     if config.fleet.url is not None:
         return config, chosen, resolved(config.fleet.url, "fleet.url")
-    if url is not None:
-        return config, chosen, url
+    if reach.redis_url is not None:
+        return config, chosen, reach.redis_url
     servers = {own.url for own in config.queues.values() if own.url is not None}
     if len(servers) == 1:
         return config, chosen, resolved(servers.pop(), "queues.url")
@@ -76,9 +78,7 @@ def fleet_of(file: Path | None, name: str | None, url: str | None) -> tuple[Back
 
 
 @contextlib.contextmanager
-def operating(
-    file: Path | None, name: str | None, url: str | None, sign_with: str | None, by: str | None = None
-) -> Iterator[tuple[Operator, RedisTarget]]:
+def operating(reach: FleetOptions) -> Iterator[tuple[Operator, RedisTarget]]:
     """Give an operator of the fleet that is meant, and its server; connections end with the body.
 
     Raises:
@@ -88,17 +88,17 @@ def operating(
     from backpressure.providers.redis.client import disconnect, parse_target  # noqa: PLC0415 - imports redis-py
 
     try:
-        config, chosen, where = fleet_of(file, name, url)
+        config, chosen, where = _found(reach)
         target = parse_target(where, _TIMEOUT)
         key = None if config.fleet.key is None else resolved(config.fleet.key, "fleet.key")
-        if key is None and sign_with is not None:
-            key = os.environ.get(sign_with) or ""
+        if key is None and reach.sign_with is not None:
+            key = os.environ.get(reach.sign_with) or ""
     except ConfigurationError as error:
         raise Refusal(str(error)) from None
     with telling(chosen, target):
         client = target.connect()
         try:
-            yield _operator(client, chosen, by, key), target
+            yield _operator(client, chosen, reach.by, key), target
         finally:
             disconnect(client)
 
@@ -133,3 +133,26 @@ def when(at_ms: int) -> str:
         return f"{datetime.fromtimestamp(at_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (OverflowError, ValueError, OSError):
         return f"{at_ms} ms"
+
+
+fleet_name = click.option("--fleet", metavar="NAME", help="The fleet; default the one that the file names.")
+fleet_url = click.option(
+    "--redis-url",
+    metavar="URL",
+    envvar="REDIS_URL",
+    show_envvar=True,
+    help="Server in which the fleet meets, where the file names none: redis://[user:password@]host[:port][/db], or "
+    "any other URL that RedisStatsProvider takes. A password is better given by the variable than on a command "
+    "line, which other users can see.",
+)
+sign_with = click.option(
+    "--sign-with",
+    metavar="VARIABLE",
+    help="Environment variable that holds the fleet's key, where the file names none.",
+)
+author = click.option("--by", metavar="NAME", help="Who is named as the author; default user@host.")
+reason = click.option("--reason", metavar="TEXT", required=True, help="Why: it is shown to everybody.")
+
+#: Give a command what says which fleet is meant, as its argument `reach`: to read, and to write in somebody's name.
+reader_options = gathered("reach", FleetOptions, fleet_name, fleet_url, config_file, sign_with)
+operator_options = gathered("reach", FleetOptions, author, fleet_name, fleet_url, config_file, sign_with)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 from rich import box
 from rich.console import Group
 from rich.live import Live
@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from backpressure._model.arguments import masked
-from backpressure.cli._config_options import ConfigFile  # noqa: TC001 - typer looks it up
+from backpressure.cli._command import command, json_option
 from backpressure.cli._endings import Finding, complain, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli.fleet._reach import FleetName, FleetUrl, SignWith, operating, telling, when
+from backpressure.cli.fleet._reach import FleetOptions, operating, reader_options, telling, when
 from backpressure.cli.top.command import pause
 
 if TYPE_CHECKING:
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     from backpressure._fleet.operator import Control, Operator
     from backpressure._fleet.presence import Presence
 
-__all__ = ["EXAMPLES", "fleet"]
+__all__ = ["fleet"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure fleet --fleet shop --redis-url redis://localhost:6379/0
 backpressure fleet --config backpressure.toml --watch
 backpressure fleet --config backpressure.toml --json | jq '[.members[] | select(.last_error != "")] | length'
 """
 
 
-def fleet(
-    *,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
-    interval: Annotated[
-        float, typer.Option(min=0.1, max=60, metavar="S", help="Seconds between two looks of --watch.")
-    ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, one for each look.")] = False,
-) -> None:
+@command(_EXAMPLES)
+@reader_options
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    metavar="S",
+    help="Seconds between two looks of --watch.",
+)
+@json_option("Print one JSON object a line, one for each look.")
+def fleet(reach: FleetOptions, watch: bool, interval: float, as_json: bool) -> None:
     """Show the processes of a fleet, and its switches.
 
     A process is there as long as it polls. Ctrl-C ends --watch, which is good: exit code 0; it goes on while the server
@@ -56,7 +56,7 @@ def fleet(
     understood, 2 for wrong usage.
     """
     with ending("fleet"), contextlib.ExitStack() as stack:
-        operator, target = stack.enter_context(operating(file, fleet, redis_url, sign_with))
+        operator, target = stack.enter_context(operating(reach))
         if watch:
             stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         stack.enter_context(terminable())

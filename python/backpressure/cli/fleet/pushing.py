@@ -6,17 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from backpressure._model.arguments import masked
 from backpressure._model.config.loading import read_tables
 from backpressure._model.errors import ConfigurationError
-from backpressure.cli._config_options import ConfigFile, Faults, load
+from backpressure.cli._command import argument, command, json_option
+from backpressure.cli._config_options import Faults
 from backpressure.cli._endings import Finding, Refusal, ending
 from backpressure.cli._masking import print_json
-from backpressure.cli.fleet._reach import AsJson, By, FleetName, FleetUrl, Reason, SignWith, operating
+from backpressure.cli.fleet._reach import FleetOptions, operating, operator_options, reader_options, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,46 +25,40 @@ if TYPE_CHECKING:
     from backpressure._fleet.presence import Presence
     from backpressure._fleet.pushed import Pushed
 
-__all__ = ["DIFF_EXAMPLES", "PUSH_EXAMPLES", "ROLLBACK_EXAMPLES", "diff", "push", "rollback"]
+__all__ = ["diff", "push", "rollback"]
 
-PUSH_EXAMPLES = """\
+_PUSH_EXAMPLES = """\
 backpressure config push narrow.toml --fleet shop --redis-url redis://localhost:6379/0 --reason 'smaller disks'
 backpressure config push narrow.toml --config backpressure.toml --share 10% --reason 'try it on some'
 backpressure config push narrow.toml --config backpressure.toml --reason 'on all'
 """
-DIFF_EXAMPLES = """\
+_DIFF_EXAMPLES = """\
 backpressure config diff narrow.toml --fleet shop --redis-url redis://localhost:6379/0
 backpressure config diff narrow.toml --config backpressure.toml
 backpressure config diff narrow.toml --config backpressure.toml --json
 """
-ROLLBACK_EXAMPLES = """\
+_ROLLBACK_EXAMPLES = """\
 backpressure config rollback --fleet shop --redis-url redis://localhost:6379/0 --reason 'too narrow'
 backpressure config rollback --config backpressure.toml --reason 'too narrow'
 backpressure config rollback --config backpressure.toml --reason 'too narrow' --by on-call
 """
 
-SettingsFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="TOML or JSON file of settings.", show_default=False)
-]
-Share = Annotated[
-    str, typer.Option("--share", metavar="PART", help="For so many of the processes: 10%, 0.1; the others stay.")
-]
+_settings_file = argument(
+    "settings", metavar="FILE", type=click.Path(path_type=Path), explained="TOML or JSON file of settings."
+)
 # Members whose errors are shown.
 _MOST_SHOWN = 20
 
 
-def push(
-    settings: SettingsFile,
-    *,
-    reason: Reason,
-    share: Share = "100%",
-    by: By = None,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    as_json: AsJson = False,
-) -> None:
+@command(_PUSH_EXAMPLES)
+@_settings_file
+@reason
+@click.option(
+    "--share", default="100%", metavar="PART", help="For so many of the processes: 10%, 0.1; the others stay."
+)
+@operator_options
+@json_option("Print one JSON object.")
+def push(settings: Path, reason: str, share: str, reach: FleetOptions, as_json: bool) -> None:
     """Lay a file over the configuration of each process.
 
     Each process takes it whole with its next poll, or keeps what it has and says why: see it in the table of the fleet.
@@ -73,9 +68,9 @@ def push(
     """
     with ending("config push"):
         tables, part = _tables(settings), _part(share)
-        with operating(file, fleet, redis_url, sign_with, by) as (operator, _):
+        with operating(reach) as (operator, _):
             try:
-                pushed = operator.push(tables, reason=reason, share=part, over=load(file, False, None))
+                pushed = operator.push(tables, reason=reason, share=part, over=reach.load())
             except ConfigurationError as error:
                 if error.field in {"reason", "by", "share"}:
                     raise Refusal(str(error)) from None
@@ -83,22 +78,17 @@ def push(
             _say(operator.name, pushed, "is pushed", as_json=as_json)
 
 
-def rollback(
-    *,
-    reason: Reason,
-    by: By = None,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    as_json: AsJson = False,
-) -> None:
+@command(_ROLLBACK_EXAMPLES)
+@reason
+@operator_options
+@json_option("Print one JSON object.")
+def rollback(reason: str, reach: FleetOptions, as_json: bool) -> None:
     """Push again what held before the last push.
 
     A second rollback takes the first one back. Exits with 0 when it is pushed, 1 when nothing was ever pushed, or the
     server cannot be reached or refuses, 2 for wrong usage.
     """
-    with ending("config rollback"), operating(file, fleet, redis_url, sign_with, by) as (operator, _):
+    with ending("config rollback"), operating(reach) as (operator, _):
         try:
             pushed = operator.rollback(reason=reason)
         except ConfigurationError as error:
@@ -106,15 +96,11 @@ def rollback(
         _say(operator.name, pushed, "is what held before", as_json=as_json)
 
 
-def diff(
-    settings: SettingsFile,
-    *,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    as_json: AsJson = False,
-) -> None:
+@command(_DIFF_EXAMPLES)
+@_settings_file
+@reader_options
+@json_option("Print one JSON object.")
+def diff(settings: Path, reach: FleetOptions, as_json: bool) -> None:
     """Compare a file with what is pushed, and tell who has taken that.
 
     Exits with 0 when they say the same, and each process has taken it, with 1 when not, or when the server cannot be
@@ -122,7 +108,7 @@ def diff(
     """
     with ending("config diff"):
         wanted = dict(_flat(_tables(settings)))
-        with operating(file, fleet, redis_url, sign_with) as (operator, _):
+        with operating(reach) as (operator, _):
             control, members = operator.control(), operator.members()
         pushed = control.pushed
         held = {} if pushed is None else dict(_flat(pushed.settings))

@@ -2,75 +2,74 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
+import attrs
+import click
 
 from backpressure._fleet.operator import DEFAULT_SECONDS
 from backpressure._model.config.fields import seconds_of
 from backpressure._model.errors import ConfigurationError, InvalidQueueError
-from backpressure.cli._config_options import ConfigFile  # noqa: TC001 - typer looks it up
+from backpressure.cli._command import argument, command, gathered, json_option
 from backpressure.cli._endings import Refusal, ending
 from backpressure.cli._masking import print_json
-from backpressure.cli.fleet._reach import AsJson, By, FleetName, FleetUrl, Reason, SignWith, operating, when
+from backpressure.cli.fleet._reach import FleetOptions, operating, operator_options, reason, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from backpressure._fleet.entries import Switch
     from backpressure._fleet.operator import Operator
 
-__all__ = ["CIRCUIT_EXAMPLES", "EMERGENCY_EXAMPLES", "OVERRIDE_EXAMPLES", "circuit", "emergency", "override"]
+__all__ = ["circuit", "emergency", "override"]
 
-OVERRIDE_EXAMPLES = """\
+_OVERRIDE_EXAMPLES = """\
 backpressure override on --fleet shop --redis-url redis://localhost:6379/0 --for 10m --reason 'sale'
 backpressure override on --config backpressure.toml --reason 'sale, ticket 4711'
 backpressure override off --config backpressure.toml --reason 'sale is over'
 """
-EMERGENCY_EXAMPLES = """\
+_EMERGENCY_EXAMPLES = """\
 backpressure emergency on --fleet shop --redis-url redis://localhost:6379/0 --for 1h --reason 'workers redeployed'
 backpressure emergency on --config backpressure.toml --reason 'drill' --by on-call
 backpressure emergency off --config backpressure.toml --reason 'drill is over'
 """
-CIRCUIT_EXAMPLES = """\
+_CIRCUIT_EXAMPLES = """\
 backpressure circuit email-queue open --fleet shop --redis-url redis://localhost:6379/0 --for 30m --reason 'no SMTP'
 backpressure circuit email-queue close --config backpressure.toml --reason 'SMTP is up'
 backpressure circuit email-queue reset --config backpressure.toml --reason 'forget the outage'
 """
 
 
-class OnOff(StrEnum):
-    ON = "on"
-    OFF = "off"
+@attrs.frozen
+class _Order:
+    """How a switch is to be turned."""
+
+    reason: str
+    for_: str | None
+    reach: FleetOptions
+    as_json: bool
 
 
-class CircuitAction(StrEnum):
-    OPEN = "open"
-    CLOSE = "close"
-    RESET = "reset"
+_state = argument("state", type=click.Choice(["on", "off"]), metavar="{on|off}", explained="Turn it on or off.")
+_order = gathered(
+    "order",
+    _Order,
+    reason,
+    click.option(
+        "--for",
+        "for_",
+        metavar="DURATION",
+        help="How long it holds: 30s, 10m, 1h30m; 10m by default, 24h at most.",
+    ),
+    operator_options,
+    json_option("Print one JSON object."),
+)
 
 
-State = Annotated[OnOff, typer.Argument(metavar="on|off", help="Turn it on or off.", show_default=False)]
-For = Annotated[
-    str | None,
-    typer.Option("--for", metavar="DURATION", help="How long it holds: 30s, 10m, 1h30m; 10m by default, 24h at most."),
-]
-
-
-def override(
-    state: State,
-    *,
-    reason: Reason,
-    for_: For = None,
-    by: By = None,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    as_json: AsJson = False,
-) -> None:
+@command(_OVERRIDE_EXAMPLES)
+@_state
+@_order
+def override(state: str, order: _Order) -> None:
     """Let everything pass, in a whole fleet.
 
     Each process does so from its next poll on until the time is up, except for circuits that are forced open. What
@@ -78,44 +77,28 @@ def override(
     or refuses, 2 for wrong usage.
     """
     with ending("override"):
-        _turn("override", state, reason, for_, by, fleet, redis_url, file, sign_with, as_json=as_json)
+        _turn("override", state, order)
 
 
-def emergency(
-    state: State,
-    *,
-    reason: Reason,
-    for_: For = None,
-    by: By = None,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    as_json: AsJson = False,
-) -> None:
+@command(_EMERGENCY_EXAMPLES)
+@_state
+@_order
+def emergency(state: str, order: _Order) -> None:
     """Turn emergency mode on or off, in a whole fleet.
 
     As the override, under a reason and a metric of its own. Exit codes are the same.
     """
     with ending("emergency"):
-        _turn("emergency", state, reason, for_, by, fleet, redis_url, file, sign_with, as_json=as_json)
+        _turn("emergency", state, order)
 
 
-def circuit(
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.", show_default=False)],
-    action: Annotated[
-        CircuitAction, typer.Argument(metavar="open|close|reset", help="What to do.", show_default=False)
-    ],
-    *,
-    reason: Reason,
-    for_: For = None,
-    by: By = None,
-    fleet: FleetName = None,
-    redis_url: FleetUrl = None,
-    file: ConfigFile = None,
-    sign_with: SignWith = None,
-    as_json: AsJson = False,
-) -> None:
+@command(_CIRCUIT_EXAMPLES)
+@argument("queue", metavar="QUEUE", explained="The queue.")
+@argument(
+    "action", type=click.Choice(["open", "close", "reset"]), metavar="{open|close|reset}", explained="What to do."
+)
+@_order
+def circuit(queue: str, action: Literal["open", "close", "reset"], order: _Order) -> None:
     """Force a queue's circuit open, or close it, in a whole fleet.
 
     open refuses all jobs of the queue until the time is up. close and reset are done once by each process that polls
@@ -123,35 +106,22 @@ def circuit(
     the server cannot be reached or refuses, 2 for wrong usage.
     """
     with ending("circuit"):
-        seconds = _seconds(for_)
+        seconds = _seconds(order.for_)
 
         def write(operator: Operator) -> Switch:
-            name: Literal["open", "close", "reset"] = action.value
-            return operator.circuit(queue, name, reason=reason, for_=seconds)
+            return operator.circuit(queue, action, reason=order.reason, for_=seconds)
 
-        _write(write, f"circuit of queue {queue!r}", fleet, redis_url, file, sign_with, by, as_json=as_json)
+        _write(write, f"circuit of queue {queue!r}", order)
 
 
-def _turn(
-    kind: Literal["override", "emergency"],
-    state: OnOff,
-    reason: str,
-    for_: str | None,
-    by: str | None,
-    fleet: str | None,
-    redis_url: str | None,
-    file: Path | None,
-    sign_with: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    seconds = _seconds(for_)
+def _turn(kind: Literal["override", "emergency"], state: str, order: _Order) -> None:
+    seconds = _seconds(order.for_)
 
     def write(operator: Operator) -> Switch | None:
         turn = operator.override if kind == "override" else operator.emergency
-        return turn(state is OnOff.ON, reason=reason, for_=seconds)
+        return turn(state == "on", reason=order.reason, for_=seconds)
 
-    _write(write, kind, fleet, redis_url, file, sign_with, by, as_json=as_json)
+    _write(write, kind, order)
 
 
 def _seconds(text: str | None) -> float:
@@ -163,23 +133,13 @@ def _seconds(text: str | None) -> float:
     return seconds
 
 
-def _write(
-    write: Callable[[Operator], Switch | None],
-    what: str,
-    fleet: str | None,
-    redis_url: str | None,
-    file: Path | None,
-    sign_with: str | None,
-    by: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    with operating(file, fleet, redis_url, sign_with, by) as (operator, _):
+def _write(write: Callable[[Operator], Switch | None], what: str, order: _Order) -> None:
+    with operating(order.reach) as (operator, _):
         try:
             written = write(operator)
         except (ConfigurationError, InvalidQueueError) as error:
             raise Refusal(str(error)) from None
-        if as_json:
+        if order.as_json:
             print_json({"fleet": operator.name, "switch": None if written is None else written.to_dict()}, indent=None)
         elif written is None:
             print(f"{what} of fleet {operator.name!r} is off")

@@ -5,28 +5,20 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 from rich.live import Live
 
 from backpressure._watch.budgets import stored_budgets, stores_of
 from backpressure._watch.tenants import heaviest_of
 from backpressure._watch.watch import Watch, config_for
-from backpressure.cli._config_options import ConfigFile, FromEnv, Settings, load
+from backpressure.cli._command import command, json_option
+from backpressure.cli._config_options import ConfigOptions, config_options
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
 from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
-from backpressure.cli._queue_options import (
-    SHARE,
-    Group,
-    KeyTemplate,
-    LayoutName,
-    Queues,
-    RedisUrl,
-    chosen,
-    open_provider,
-)
+from backpressure.cli._queue_options import SHARE, QueueOptions, queue_options
 from backpressure.cli.top.table import top_view
 
 if TYPE_CHECKING:
@@ -34,9 +26,9 @@ if TYPE_CHECKING:
 
     from backpressure._watch.watch import Snapshot
 
-__all__ = ["EXAMPLES", "pause", "top"]
+__all__ = ["pause", "top"]
 
-EXAMPLES = """\
+_EXAMPLES = """\
 backpressure top --redis-url redis://localhost:6379/0 --queue email-queue
 backpressure top --config backpressure.toml
 REDIS_URL=redis://localhost:6379/0 backpressure top --layout rq -q mail -q sms
@@ -48,22 +40,19 @@ backpressure top --queue email-queue --once --json | jq .queues[0].backlog
 _NAP = 0.2  # seconds
 
 
-def top(
-    *,
-    queues: Queues = None,
-    redis_url: RedisUrl = None,
-    layout: LayoutName = None,
-    key: KeyTemplate = None,
-    group: Group = None,
-    file: ConfigFile = None,
-    env: FromEnv = False,
-    settings: Settings = None,
-    interval: Annotated[
-        float, typer.Option(min=0.1, max=60, metavar="S", help="Seconds between two readings, instead of polling's.")
-    ] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, one for each look.")] = False,
-) -> None:
+@command(_EXAMPLES)
+@queue_options
+@config_options
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    metavar="S",
+    help="Seconds between two readings, instead of polling's.",
+)
+@click.option("--once", is_flag=True, help="Look once and end.")
+@json_option("Print one JSON object a line, one for each look.")
+def top(place: QueueOptions, given: ConfigOptions, interval: float, once: bool, as_json: bool) -> None:
     """Watch queues live.
 
     Shows backlogs, zone and delay at each priority, the age of samples and failed reads: of the queues given, else of
@@ -74,23 +63,22 @@ def top(
     read, 2 for wrong usage.
     """
     with ending("top"):
-        given = load(file, env, settings)
-        names = chosen(given, queues)
+        own = given.load()
+        names = place.chosen(own)
         if not names:
             raise Refusal("there is no queue to watch: give --queue, or --config with sections of queues")
-        config = config_for(given, interval, len(names))
-        timeout = SHARE * config.polling.timeout
-        provider, server = open_provider(config, names, redis_url, layout=layout, key=key, group=group, timeout=timeout)
+        config = config_for(own, interval, len(names))
+        provider, server = place.provider(config, names, SHARE * config.polling.timeout)
         ended_by = () if once else (KeyboardInterrupt,)
         with (
             contextlib.closing(provider),
-            stores_of(provider, given) as stores,
-            heaviest_of(given, provider, names) as heaviest,
+            stores_of(provider, own) as stores,
+            heaviest_of(own, provider, names) as heaviest,
             contextlib.suppress(*ended_by),
             terminable(),
             _screen(as_json=as_json, once=once) as show,
         ):
-            budgets = partial(stored_budgets, stores, given, names)
+            budgets = partial(stored_budgets, stores, own, names)
             with Watch(config, provider, server, names, budgets, heaviest) as watch:
                 snapshot = watch.look()
                 show(snapshot)
