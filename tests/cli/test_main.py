@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from cli.conftest import Run
 
-COMMANDS = ("check", "explain", "top", "record", "serve", "demo", "fleet", "override", "emergency", "circuit", "audit")
+COMMANDS = (
+    *("check", "explain", "top", "record", "recommend", "replay", "export", "serve", "demo"),
+    *("fleet", "override", "emergency", "circuit", "audit"),
+)
 COLOUR = re.compile(r"\x1b\[[\d;]*3\d")
 
 
@@ -122,7 +125,7 @@ def test_a_shell_takes_the_script_of_completion(tmp_path: Path, shell: str) -> N
     ("typed", "completed"),
     [
         ("backpressure ", [*COMMANDS, "config", "import"]),
-        ("backpressure ex", ["explain"]),
+        ("backpressure exp", ["explain", "export"]),
         ("backpressure explain --circuit ", ["closed", "open", "half-open"]),
         ("backpressure top --on", ["--once"]),
     ],

@@ -51,6 +51,7 @@ def application() -> click.Group:
         from backpressure.cli._completion import completion_option  # noqa: PLC0415 - likewise
         from backpressure.cli.demo import command as demo  # noqa: PLC0415 - likewise
         from backpressure.cli.fleet import audit, members, pushing, switching  # noqa: PLC0415 - likewise
+        from backpressure.cli.recordings import export, recommend, replay  # noqa: PLC0415 - likewise
         from backpressure.cli.top import command as top  # noqa: PLC0415 - likewise
 
     @click.group(cls=Group, context_settings={"show_default": True})
@@ -74,6 +75,9 @@ def application() -> click.Group:
         explain.explain,
         top.top,
         record.record,
+        recommend.recommend,
+        replay.replay,
+        export.export,
         serve.serve,
         demo.demo,
         members.fleet,

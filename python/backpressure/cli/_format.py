@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from backpressure._model.units import duration
 from backpressure._model.vocabulary import Zone
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ZONE_STYLES",
     "new_console",
+    "span",
     "sparkline",
     "style_of",
 ]
@@ -24,6 +26,7 @@ __all__ = [
 ZONE_STYLES = {Zone.GREEN: "green", Zone.YELLOW: "yellow", Zone.RED: "red"}
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 120
+_SPANS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -37,6 +40,15 @@ def new_console(*, stderr: bool = False) -> Console:
 def style_of(decision: ThrottleDecision) -> str:
     """Return the style of a decision's zone."""
     return "" if decision.zone is None else ZONE_STYLES[decision.zone]
+
+
+def span(seconds: float) -> str:
+    """Return a time in the two largest of its units: ``"7 d"``, ``"1 h 5 min"``, ``"2 min 8 s"``, ``"250 ms"``."""
+    for size, unit, smaller, small in _SPANS:
+        if seconds >= size:
+            whole, rest = divmod(int(seconds), size)
+            return f"{whole} {unit}" + (f" {rest // smaller} {small}" if rest >= smaller else "")
+    return duration(seconds, 2)
 
 
 def sparkline(values: Sequence[int | None], width: int) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backpressure._model.arguments import masked, validate_queue_name
 from backpressure._model.errors import ConfigurationError, InvalidQueueError, RecordingError
@@ -20,8 +19,8 @@ from backpressure._recording.row import Row
 from backpressure._runtime.extras import extra
 from backpressure.cli._command import command, json_option
 from backpressure.cli._endings import Finding, Refusal, ending, terminable
-from backpressure.cli._format import new_console
 from backpressure.cli._masking import print_json
+from backpressure.cli._progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +101,7 @@ def prometheus(
         end = time.time() // gap * gap
         copied = _Copy(Book(out), by)
         try:
-            with contextlib.closing(history), terminable(), _whole(out), _bar(as_json=as_json) as move:
+            with contextlib.closing(history), terminable(), _whole(out), bar("reading", as_json=as_json) as move:
                 copied.run(history, query, oldest_age, end - back, end, move)
         except PrometheusError as error:
             of_ours = error.label == "invalid_sample"
@@ -190,18 +189,6 @@ def _headers(variable: str | None) -> dict[str, str]:
     if not token:
         raise Refusal(f"--token names the variable {variable}, which is not set")
     return {"authorization": f"Bearer {token}"}
-
-
-@contextlib.contextmanager
-def _bar(*, as_json: bool) -> Iterator[Callable[[float], object]]:
-    """Give what moves a bar, from 0 to 1; there is none without a terminal."""
-    console = new_console(stderr=True)
-    percent = TextColumn("{task.percentage:3.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
-    shown = not as_json and console.is_terminal
-    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
-        task = progress.add_task("reading", total=1.0)
-        yield lambda part: progress.update(task, completed=part)
 
 
 def _sum_up(copied: _Copy, out: Path, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import Priority
+from backpressure.cli._format import span
 from backpressure.cli.report.known import with_gaps
 from backpressure.cli.report.picture import Bound, Line, picture
 from backpressure.cli.report.style import STYLE
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._replay.values import ReplayAnswer, ReplayedPriority, ReplayedQueue
 
-__all__ = ["Compared", "page", "policy_bounds"]
+__all__ = ["EVIDENCE", "Compared", "answers_of", "page", "policy_bounds", "simulated", "time_of"]
 
 _HEAD = """\
 <!doctype html>
@@ -35,7 +36,8 @@ _HEAD = """\
 </head>
 <body>
 """
-_EVIDENCE = {
+#: What was recorded, by its grade.
+EVIDENCE = {
     "L0": "the backlog alone was recorded",
     "L1": "the backlog was recorded, and what came in or left",
     "L2": "the backlog was recorded, and what producers offered",
@@ -92,20 +94,20 @@ def _text(text: str) -> str:
 def _section(queue: Compared, name: str, config: BackpressureConfig, against: str | None) -> Iterator[str]:
     told, known = queue.told, queue.known
     yield f"<section><h2><bdi>{_text(told.queue_name)}</bdi></h2>"
-    days = duration_of(told.ended_ms - told.began_ms)
+    days = span((told.ended_ms - told.began_ms) / 1_000)
     yield (
-        f'<p class="soft"><span class="tag">{told.evidence}</span> {_EVIDENCE[told.evidence]}, from '
-        f"{_time(told.began_ms)} to {_time(told.ended_ms)}: {days}, {told.rows:,} rows, workers busy "
+        f'<p class="soft"><span class="tag">{told.evidence}</span> {EVIDENCE[told.evidence]}, from '
+        f"{time_of(told.began_ms)} to {time_of(told.ended_ms)}: {days}, {told.rows:,} rows, workers busy "
         f"{100 * told.busy:.1f} % of the time"
-        + (f", {duration_of(round(1_000 * told.gap_seconds))} in gaps" if told.gap_seconds else "")
+        + (f", {span(told.gap_seconds)} in gaps" if told.gap_seconds else "")
         + ".</p>"
     )
     lines = [Line("recorded", with_gaps(told.recorded.trail, known))]
     keys = ['<span><i class="recorded"></i>recorded</span>']
-    if queue.against is not None and against is not None and (other := _simulated(queue.against)) is not None:
+    if queue.against is not None and against is not None and (other := simulated(queue.against)) is not None:
         lines.append(Line("old", with_gaps(other.trail, known)))
         keys.append(f'<span><i class="old"></i>simulated under {_text(against)}</span>')
-    if (mine := _simulated(told)) is not None:
+    if (mine := simulated(told)) is not None:
         lines.append(Line("new", with_gaps(mine.trail, known)))
         keys.append(f'<span><i class="new"></i>simulated under {_text(name)}</span>')
     bounds = policy_bounds(config, told.queue_name)
@@ -115,7 +117,7 @@ def _section(queue: Compared, name: str, config: BackpressureConfig, against: st
     label = f"waiting jobs of {visible(told.queue_name)} over time"
     yield picture(lines, bounds, told.began_ms, 1_000 * told.trail_seconds, label)
     yield '</div><p class="soft">Waiting jobs, on a logarithmic scale: the highest of each '
-    yield f"{duration_of(round(1_000 * told.trail_seconds))}.</p>"
+    yield f"{span(told.trail_seconds)}.</p>"
     yield from _table(queue, name, against)
     if told.parity is not None:
         yield f'<p class="soft">Parity: {html.escape(str(told.parity))}.</p>'
@@ -126,14 +128,15 @@ def _section(queue: Compared, name: str, config: BackpressureConfig, against: st
     yield "</section>\n"
 
 
-def _simulated(told: ReplayedQueue) -> ReplayAnswer | None:
+def simulated(told: ReplayedQueue) -> ReplayAnswer | None:
+    """Return the best of its answers that follows the backlog; ``None``: too little is known for one."""
     return told.behaviour or told.feedback
 
 
 def _table(queue: Compared, name: str, against: str | None) -> Iterator[str]:
-    answers = [(name, *it) for it in _answers(queue.told)]
+    answers = [(name, *it) for it in answers_of(queue.told)]
     if queue.against is not None and against is not None:
-        answers += [(against, *it) for it in _answers(queue.against)]
+        answers += [(against, *it) for it in answers_of(queue.against)]
     most = max((it.sheds or 0 for _, _, answer in answers for it in answer.priorities.values()), default=0)
     yield '<div class="wide"><table><tr>' + "".join(f"<th>{column}</th>" for column in _COLUMNS) + "</tr>"
     for policy, what, answer in answers:
@@ -143,16 +146,13 @@ def _table(queue: Compared, name: str, against: str | None) -> Iterator[str]:
             yield f'<tr class="{"first" if first else ""}">'
             yield f"<td>{_text(policy) if first else ''}</td><td>{what if first else ''}</td><td>{priority}</td>"
             yield "".join(_cells(it, most))
-            wait = None if answer.longest_wait is None else round(1_000 * answer.longest_wait)
-            yield (
-                f"<td>{answer.peak_backlog:,}</td><td>{'–' if wait is None else duration_of(wait)}</td></tr>"
-                if first
-                else "<td></td><td></td></tr>"
-            )
+            wait = "–" if answer.longest_wait is None else span(answer.longest_wait)
+            yield (f"<td>{answer.peak_backlog:,}</td><td>{wait}</td></tr>" if first else "<td></td><td></td></tr>")
     yield "</table></div>"
 
 
-def _answers(told: ReplayedQueue) -> Iterator[tuple[str, ReplayAnswer]]:
+def answers_of(told: ReplayedQueue) -> Iterator[tuple[str, ReplayAnswer]]:
+    """Yield the answers that there are, with their names."""
     for what in ("recorded", "feedback", "behaviour"):
         answer: ReplayAnswer | None = getattr(told, what)
         if answer is not None:
@@ -161,8 +161,8 @@ def _answers(told: ReplayedQueue) -> Iterator[tuple[str, ReplayAnswer]]:
 
 def _cells(it: ReplayedPriority, most: int) -> Iterator[str]:
     if it.offers is None or it.sheds is None or it.delays is None:
-        shed = f"{duration_of(round(1_000 * it.shed_seconds))} long"
-        waits = f"{duration_of(round(1_000 * it.delay_seconds))} long"
+        shed = f"{span(it.shed_seconds)} long"
+        waits = f"{span(it.delay_seconds)} long"
         yield f'<td>–</td><td>{waits}</td><td>–</td><td>{shed}</td><td class="bar"></td>'
         return
     held = (it.delayed_job_seconds or 0.0) / it.delays if it.delays else 0.0
@@ -172,15 +172,6 @@ def _cells(it: ReplayedPriority, most: int) -> Iterator[str]:
     yield f'<td>{it.sheds:,}</td><td class="bar">{bar}</td>'
 
 
-def _time(at_ms: int) -> str:
+def time_of(at_ms: int) -> str:
+    """Return an instant, in UTC."""
     return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def duration_of(milliseconds: int) -> str:
-    """Return a time in the two largest of its units."""
-    seconds = milliseconds / 1_000
-    for size, unit, smaller, small in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            whole, rest = divmod(int(seconds), size)
-            return f"{whole} {unit} {rest // smaller} {small}" if rest // smaller else f"{whole} {unit}"
-    return duration(seconds, 2)

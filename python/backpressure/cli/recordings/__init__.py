@@ -1,0 +1,1 @@
+"""Commands that read recordings: `recommend`, `replay` and `export`."""
