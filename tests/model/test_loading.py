@@ -405,7 +405,7 @@ def test_a_queue_does_not_repeat_the_faults_it_inherits() -> None:
         ({"recovery": {7: 1}}, "recovery.7 is unknown: give fallback_mode, graceful_degrade, manual_override or "),
         (
             {"queues": {"a": {"polling": {}}}},
-            'queues."a".polling is unknown: give thresholds, curve, circuit, age, mode, url, layout, key, group or ',
+            'queues."a".polling is unknown: give thresholds, curve, circuit, age, mode, enforce_share, url, layout, key, ',
         ),
         ({"a b": 1}, '"a b" is unknown: give thresholds, '),
         ({"curve": None}, "curve is None: give a table of settings"),

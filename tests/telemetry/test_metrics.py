@@ -132,6 +132,9 @@ class FakeSource:
     def fleet(self) -> FleetNow | None:
         return FleetNow(3, 7, {"override": 1})
 
+    def enforces(self) -> bool:
+        return True
+
     def switches(self) -> tuple[bool, bool, bool]:
         return self.switched
 
@@ -185,6 +188,9 @@ class ControllerSource:
 
     def fleet(self) -> FleetNow | None:
         return None
+
+    def enforces(self) -> bool:
+        return bool(self._controller.health()["enforces"])
 
     def switches(self) -> tuple[bool, bool, bool]:
         health = self._controller.health()

@@ -12,6 +12,7 @@ from backpressure._controller.admission import Admission
 from backpressure._controller.age.budgets import Budgets
 from backpressure._controller.batch import Batch
 from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.enforcing import enforces, is_divided
 from backpressure._controller.file_control import FileControl
 from backpressure._controller.health import Health
 from backpressure._controller.polling.provider import check_provider
@@ -144,6 +145,7 @@ class ControllerBase(Uncopied):
         self._fleet = self._make_fleet(settings)
         self._following = self._make_following(control, settings)
         self._poller, sights = self._make_poller()
+        self._poller.forked = self._take_side
         self._host.bind(self._engine, self._admission, self._poller, sights, self._switches)
         self._health = Health(
             self._engine,
@@ -378,7 +380,13 @@ class ControllerBase(Uncopied):
 
     def _settings(self, config: BackpressureConfig) -> EngineSettings:
         """Return what the engine is to decide by."""
-        return EngineSettings.of(config)
+        return EngineSettings.of(config, enforces)
+
+    def _take_side(self) -> None:
+        """Enforce or observe as this process does, in a forked child: its parent may be on the other side."""
+        with self._lock():
+            if is_divided(self._config):
+                self._engine.configure(self._settings(self._config))
 
     def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Tell what would be decided for one job now, without any effect: for status pages, tests and prompts.

@@ -95,6 +95,11 @@ _ALL = (
     _gauge("backpressure_manual_override", "1 while the manual override is on.", "livemax"),
     _gauge("backpressure_emergency_mode", "1 while emergency mode is on.", "livemax"),
     _gauge("backpressure_observe_mode", "1 while decisions are only observed.", "livemax"),
+    _gauge(
+        "backpressure_enforces",
+        "1 if this process enforces what it decides: it is not in observe mode, and in enforce_share.",
+        "livesum",
+    ),
     _gauge("backpressure_target_age_seconds", "How long jobs are to wait in the queue.", "livemax", "queue"),
     _gauge("backpressure_age_seconds", "How long a job that is enqueued now will wait.", "livemax", "queue"),
     _gauge("backpressure_drain_rate", "Jobs a second that workers take from the queue.", "livemax", "queue"),

@@ -123,6 +123,10 @@ class MetricsSource(Protocol):
         """Return how the fleet stands that the process belongs to; ``None`` if it belongs to none."""
         ...
 
+    def enforces(self) -> bool:
+        """Tell whether this process enforces what it decides for queues without a mode of their own."""
+        ...
+
     def switches(self) -> tuple[bool, bool, bool]:
         """Tell whether the manual override, emergency mode and observe mode are on."""
         ...

@@ -97,10 +97,11 @@ class Now(NamedTuple):
     held: dict[str, HeldAge]
     switches: tuple[bool, ...]
     fleet: FleetNow | None
+    enforces: bool | None
 
     @classmethod
     def of(cls, sources: Iterable[MetricsSource]) -> Self:
-        now = cls({}, {}, {}, {}, {}, {}, (False, False, False), None)
+        now = cls({}, {}, {}, {}, {}, {}, (False, False, False), None, None)
         for source in sources:
             for queue, (state, forced) in source.circuits().items():
                 worst, also_forced = now.circuits.get(queue, (0, False))
@@ -116,7 +117,8 @@ class Now(NamedTuple):
             for queue, held in source.held_ages().items():
                 now.held[queue] = worse(now.held[queue], held) if queue in now.held else held
             switches = tuple(map(operator.or_, now.switches, source.switches()))
-            now = now._replace(switches=switches, fleet=_either(now.fleet, source.fleet()))
+            enforces = source.enforces() or bool(now.enforces)
+            now = now._replace(switches=switches, fleet=_either(now.fleet, source.fleet()), enforces=enforces)
         return now
 
     def of_queues(self, names: Container[str]) -> Now:
@@ -163,6 +165,8 @@ class Now(NamedTuple):
                 yield Series(f"backpressure_{name}", (queue, *labels), value)
         for name, on in zip(("manual_override", "emergency_mode", "observe_mode"), self.switches, strict=True):
             yield Series(f"backpressure_{name}", (), float(on))
+        if self.enforces is not None:
+            yield Series("backpressure_enforces", (), float(self.enforces))
         if self.fleet is not None:
             if self.fleet.members is not None:
                 yield Series("backpressure_fleet_members", (), self.fleet.members)

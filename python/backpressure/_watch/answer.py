@@ -128,6 +128,7 @@ class Answer:
             "memory_used": self.memory_used(),
             "circuit": self.circuit,
             "mode": self.config.mode_of(self.queue_name or _ANY_QUEUE),
+            "enforce_share": self.config.enforce_share_of(self.queue_name or _ANY_QUEUE),
             "server": self.server,
             "problem": self.problem,
             "advice": told,
