@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure._controller.age.budgets import Budgets
+    from backpressure._controller.candidate import Candidate, Compared
     from backpressure._controller.fleet.fleet import Fleet
     from backpressure._controller.following import Following
     from backpressure._controller.polling.samples import Samples
@@ -51,6 +52,7 @@ class Health:
         passed: Passed,
         budgets: Budgets,
         sparing: Sparing,
+        candidate: Candidate,
         clock: Clock,
         config: Callable[[], BackpressureConfig],
         fleet: Fleet | None = None,
@@ -60,6 +62,7 @@ class Health:
         self._samples = samples
         self._budgets = budgets
         self._sparing = sparing
+        self._candidate = candidate
         self._clock = clock
         self._config = config
         self._fleet = fleet
@@ -114,6 +117,9 @@ class Health:
 
     def fleet(self) -> FleetNow | None:
         return None if self._fleet is None else self._fleet.now()
+
+    def compared(self) -> dict[tuple[str, int], Compared]:
+        return self._candidate.counts()
 
     def enforces(self) -> bool:
         return enforces_here(self._config())
@@ -177,6 +183,7 @@ class Health:
             "advice": self._advice(name),
             "budget": None if held is None else as_dict(held),
             "tenants": self._tenants(name),
+            "candidate": self._candidate.of_queue(name),
         }
 
     def heaviest(self) -> dict[str, dict[str, float]]:

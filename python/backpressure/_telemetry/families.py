@@ -83,6 +83,26 @@ _ALL = (
         "priority",
         "result",
     ),
+    _counter(
+        "backpressure_candidate_offers_total",
+        "Decisions that were judged by the candidate policy, too.",
+        "queue",
+        "priority",
+    ),
+    _counter(
+        "backpressure_candidate_delays_total",
+        "Of these, those that the candidate would delay, and those that the real policy delayed.",
+        "queue",
+        "priority",
+        "policy",
+    ),
+    _counter(
+        "backpressure_candidate_sheds_total",
+        "Of these, those that the candidate would shed, and those that the real policy shed.",
+        "queue",
+        "priority",
+        "policy",
+    ),
     _counter("backpressure_passed_total", "Jobs that hooks let pass without asking.", "queue", "why"),
     _counter(
         "backpressure_producer_advice_total",

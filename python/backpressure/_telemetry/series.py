@@ -20,6 +20,7 @@ __all__ = ["HIT_RATE", "Now", "Series", "count_series", "ratio_series"]
 
 _SHEDS = [position for position, reason in enumerate(REASONS) if reason in SHEDS]
 _REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
+_COMPARED = (("delays", "candidate"), ("sheds", "candidate"), ("delays", "real"), ("sheds", "real"))
 _NO_DETAILS = Details(None, None, None, None)
 _NO_POLLS = (*Durations().counts, 0)
 
@@ -62,6 +63,11 @@ def count_series(counts: Counts) -> Iterator[Series]:
                 yield Series("backpressure_producer_advice_total", (labels[0], result), count)
         elif kind == "errors":
             yield Series("backpressure_polling_errors_total", (labels[0],), numbers[0])
+        elif kind == "candidate":
+            offers, *compared = numbers
+            yield Series("backpressure_candidate_offers_total", (*labels,), offers)
+            for (result, policy), count in zip(_COMPARED, compared, strict=True):
+                yield Series(f"backpressure_candidate_{result}_total", (*labels, policy), count)
         elif kind == "calls":
             yield Series("backpressure_lease_calls_total", (labels[0],), numbers[0])
     yield Series("backpressure_cache_requests_total", ("hit",), hits)

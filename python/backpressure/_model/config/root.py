@@ -13,6 +13,7 @@ import attrs
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.budget import budget_of
 from backpressure._model.config.age import AgeConfig
+from backpressure._model.config.candidate import candidate_table, unfit
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.fields import (
     PASSWORD,
@@ -170,6 +171,29 @@ def _drain_can_be_seen_of_each(it: Any) -> bool | ConfigurationError:
     return True
 
 
+def _candidate_fits(it: Any) -> bool | ConfigurationError:
+    if it.candidate is None:
+        return True
+    try:
+        real = BackpressureConfig(**{field.name: getattr(it, field.name) for field in _REAL})
+    except ConfigurationError:
+        return True  # other rules say what is wrong with it
+    try:
+        faults = tuple(unfit(it.candidate))
+        if not faults:
+            BackpressureConfig.from_mapping(it.candidate, real)
+    except ConfigurationError as error:
+        faults = error.faults or (error,)
+    if not faults:
+        return True
+    lines = "\n".join(f"candidate.{fault}" for fault in faults)
+    return ConfigurationError(lines, field="candidate", value=faults[0].value)
+
+
+def _candidate_is_polled(it: Any) -> bool | str:
+    return it.candidate is None or it.polling.enabled or "needs polling.enabled, for it is judged once per poll"
+
+
 def _fleet_is_polled(it: Any) -> bool | ConfigurationError:
     if it.fleet.name is None or it.polling.enabled:
         return True
@@ -209,6 +233,8 @@ class BackpressureConfig(Section):
         mode: ``"observe"`` decides, counts and logs but never delays or sheds.
         enforce_share: with ``"enforce"``, the share of all processes that do so, from 0 to 1; the others observe. A
             larger one only adds processes.
+        candidate: settings of a second policy, as they would be written to enforce it, of which is only counted what
+            it would do: see the guide's page on a gradual start.
         max_queues: how many queues get state of their own; the rest share a fallback.
         queues: settings of single queues, since one window cannot fit all, and of patterns such as ``"mail-*"``.
 
@@ -230,6 +256,7 @@ class BackpressureConfig(Section):
     fleet: FleetConfig = instance(FleetConfig, FleetConfig())
     mode: Literal["enforce", "observe"] = checked("enforce", _is_mode, _MODES)
     enforce_share: float = checked(1.0, _is_share, _SHARES)
+    candidate: Mapping[str, Any] | None = candidate_table()
     max_queues: int = integer(1_000, 1)
     queues: Mapping[str, QueueConfig] = queue_table(QueueConfig)
 
@@ -239,6 +266,8 @@ class BackpressureConfig(Section):
         ("age", _drain_can_be_seen),
         ("queues", _drain_can_be_seen_of_each),
         ("fleet", _fleet_is_polled),
+        ("candidate", _candidate_is_polled),
+        ("candidate", _candidate_fits),
     )
 
     def of(self, queue_name: str) -> QueueConfig:
@@ -292,6 +321,18 @@ class BackpressureConfig(Section):
             return 0.0
         own = self.of(queue_name).enforce_share
         return self.enforce_share if own is None else own
+
+    def with_candidate(self) -> "BackpressureConfig | None":
+        """Return the configuration that enforces the candidate; ``None`` without one.
+
+        Example:
+            >>> config = BackpressureConfig(candidate={"curve": {"shed_permille": 500}})
+            >>> config.curve.shed_permille, config.with_candidate().curve.shed_permille
+            (800, 500)
+        """
+        if self.candidate is None:
+            return None
+        return BackpressureConfig.from_mapping(self.candidate, attrs.evolve(self, candidate=None))
 
     @classmethod
     @hides_arguments
@@ -407,6 +448,9 @@ class BackpressureConfig(Section):
         # A mapping proxy does not pickle; the plain dict it shows does.
         values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
         return (_rebuild, (type(self), values | {"queues": dict(self.queues)}))
+
+
+_REAL = tuple(field for field in attrs.fields(BackpressureConfig) if field.name != "candidate")
 
 
 def _rebuild(cls: type[BackpressureConfig], values: dict[str, Any]) -> BackpressureConfig:

@@ -91,7 +91,7 @@ def top(
             _screen(as_json=as_json, once=once) as show,
         ):
             budgets = partial(stored_budgets, stores, given, names)
-            with Watch(config, provider, server, names, budgets, heaviest) as watch:
+            with Watch(config, provider, server, names, budgets, heaviest, given.with_candidate()) as watch:
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:
