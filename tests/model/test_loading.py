@@ -191,7 +191,7 @@ def test_every_rule_is_tried() -> None:
         for build, cls in {polling: PollingConfig, window: BacklogWindow}.items() | {(c, c) for c in SECTIONS}
         for name, _ in (*getattr(cls, "_own_rules", ()), *getattr(cls, "_rules", ()))
     }
-    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age", "fleet")}
+    between_sections = {(BackpressureConfig, name) for name in ("curve", "queues", "age", "fleet", "candidate")}
     assert ruled - between_sections
     assert ruled - between_sections <= tried
 
@@ -405,7 +405,7 @@ def test_a_queue_does_not_repeat_the_faults_it_inherits() -> None:
         ({"recovery": {7: 1}}, "recovery.7 is unknown: give fallback_mode, graceful_degrade, manual_override or "),
         (
             {"queues": {"a": {"polling": {}}}},
-            'queues."a".polling is unknown: give thresholds, curve, circuit, age, mode, url, layout, key, group or ',
+            'queues."a".polling is unknown: give thresholds, curve, circuit, age, mode, enforce_share, url, layout, ',
         ),
         ({"a b": 1}, '"a b" is unknown: give thresholds, '),
         ({"curve": None}, "curve is None: give a table of settings"),

@@ -165,3 +165,30 @@ with tempfile.TemporaryDirectory() as folder:
     print(done.stdout)
     print(done.stderr, file=sys.stderr, end="")
 """
+
+
+def test_each_child_is_on_its_own_side_of_a_share(python: Python) -> None:
+    ended = python("""
+import os
+from backpressure import *
+
+provider = InMemoryStatsProvider({"full": 100_000})
+with BackpressureController(BackpressureConfig(enforce_share=0.5), provider) as controller:
+    def side():
+        enforces = controller.health()["enforces"]
+        assert controller.suggest_throttle("low", "full").should_shed == enforces
+        return enforces
+
+    before, sides = side(), []
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            controller.start()
+            enforces = side()
+            controller.stop()
+            os._exit(10 + enforces)
+        sides.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) - 10)
+    assert side() == before
+    assert set(sides) == {0, 1}, sides  # that all are on one side happens once in 500 billion times
+""")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -77,6 +77,7 @@ class FakeSource:
         self.let_pass: dict[tuple[str, str], int] = {}
         self.held: dict[str, HeldAge] = {}
         self.called: dict[str, int] = {}
+        self.judged: dict[tuple[str, int], tuple[int, ...]] = {}
         self.switched = (False, False, False)
         for decision in decisions:
             self.decide(*decision, computed=computed)
@@ -132,6 +133,12 @@ class FakeSource:
     def fleet(self) -> FleetNow | None:
         return FleetNow(3, 7, {"override": 1})
 
+    def compared(self) -> dict[tuple[str, int], tuple[int, ...]]:
+        return self.judged
+
+    def enforces(self) -> bool:
+        return True
+
     def switches(self) -> tuple[bool, bool, bool]:
         return self.switched
 
@@ -186,6 +193,12 @@ class ControllerSource:
     def fleet(self) -> FleetNow | None:
         return None
 
+    def compared(self) -> dict[tuple[str, int], tuple[int, ...]]:
+        return {}
+
+    def enforces(self) -> bool:
+        return bool(self._controller.health()["enforces"])
+
     def switches(self) -> tuple[bool, bool, bool]:
         health = self._controller.health()
         return health["manual_override"], health["emergency_mode"], health["mode"] == "observe"
@@ -213,6 +226,7 @@ def busy() -> FakeSource:
     source.let_pass = {("email-queue", "worker"): 2}
     source.held = {"email-queue": HELD}
     source.called = {"ok": 5, "error": 1}
+    source.judged = {("email-queue", Priority.LOW.value): (9, 4, 3, 2, 1)}
     source.switched = (True, False, True)
     return source
 

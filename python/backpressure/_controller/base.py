@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from backpressure._controller.admission import Admission
 from backpressure._controller.age.budgets import Budgets
 from backpressure._controller.batch import Batch
+from backpressure._controller.candidate import Candidate
 from backpressure._controller.circuit import CircuitBreaker
+from backpressure._controller.enforcing import enforces, is_divided
 from backpressure._controller.file_control import FileControl
 from backpressure._controller.health import Health
 from backpressure._controller.polling.provider import check_provider
@@ -140,11 +142,15 @@ class ControllerBase(Uncopied):
             memory_bounds=lambda name: self._config.age_of(name).memory_permille,
             cautions=self._memory_cautions,
         )
+        self._candidate = Candidate(self._engine, self._config)
+        self._check_candidate(self._config, settings)
+        self._samples.before_poll = self._candidate.settle
         self._switches = Switches(self._engine, self._clock)
         self._fleet = self._make_fleet(settings)
         self._following = self._make_following(control, settings)
         self._poller, sights = self._make_poller()
-        self._host.bind(self._engine, self._admission, self._poller, sights, self._switches)
+        self._poller.forked = self._forked
+        self._host.bind(self._engine, self._admission, self._poller, sights, self._switches, self._candidate)
         self._health = Health(
             self._engine,
             self._samples,
@@ -152,6 +158,7 @@ class ControllerBase(Uncopied):
             self._passed,
             self._budgets,
             self._sparing,
+            self._candidate,
             self._clock,
             lambda: self._config,
             self._fleet,
@@ -196,6 +203,14 @@ class ControllerBase(Uncopied):
             problem = "a recorder needs a provider that is polled in the background: see polling.enabled"
             raise ConfigurationError(problem, field="recorder", value=recorder)
         return Recorded(recorder, self._engine, self._samples, self._announcer, self._clock, lambda: self._config)
+
+    def _check_candidate(self, config: BackpressureConfig, settings: EngineSettings) -> None:
+        if config.candidate is not None and not settings.polling:
+            raise ConfigurationError(
+                "candidate needs a provider that is read in the background, and the one that was given is read on its "
+                "callers' event loops: give a URL in the place of a client",
+                field="candidate",
+            )
 
     def _memory_cautions(self) -> list[tuple[int, str]]:
         """Return what the provider found out about limits of memory, where any queue's jobs depend on that."""
@@ -354,6 +369,7 @@ class ControllerBase(Uncopied):
         if self._fleet is not None:
             self._fleet.close()
         self._host.sights.release()
+        self._candidate.settle()
         if self._metrics is not None:
             self._metrics.remove(self._health)
             self._flush()
@@ -378,7 +394,14 @@ class ControllerBase(Uncopied):
 
     def _settings(self, config: BackpressureConfig) -> EngineSettings:
         """Return what the engine is to decide by."""
-        return EngineSettings.of(config)
+        return EngineSettings.of(config, enforces)
+
+    def _forked(self) -> None:
+        """In a forked child, enforce or observe as this process does: its parent may be on the other side."""
+        self._candidate.leave()
+        with self._lock():
+            if is_divided(self._config):
+                self._engine.configure(self._settings(self._config))
 
     def peek(self, priority: Priority | str, queue_name: str) -> ThrottleDecision:
         """Tell what would be decided for one job now, without any effect: for status pages, tests and prompts.
@@ -576,7 +599,9 @@ class ControllerBase(Uncopied):
                 "fleet cannot change at run time: make a new controller", field="fleet", value=config.fleet.name
             )
         settings = self._settings(config)
+        self._check_candidate(config, settings)
         self._hold_ages(config, settings)  # first: it may refuse
+        self._candidate.configure(config)
         self._engine.configure(settings)
         self._config = config
         self._sparing.configure(settings)

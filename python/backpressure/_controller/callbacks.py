@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure._controller.admission import Admission
+    from backpressure._controller.candidate import Candidate
     from backpressure._controller.polling.sights import Sights
     from backpressure._controller.polling.thread import Poller
     from backpressure._controller.sleep import Sleeper
@@ -69,7 +70,13 @@ class ControllerHost:
         self._timeout = timeout
 
     def bind(
-        self, engine: Engine, admission: Admission, poller: Poller, sights: Sights[Any, Any], switches: Switches
+        self,
+        engine: Engine,
+        admission: Admission,
+        poller: Poller,
+        sights: Sights[Any, Any],
+        switches: Switches,
+        candidate: Candidate,
     ) -> None:
         """Take the engine, which was made with this host, and what needs the engine."""
         self.engine = engine
@@ -78,6 +85,7 @@ class ControllerHost:
         self.sights = sights
         self.switches = switches
         self.budgets = poller.budgets
+        self.candidate = candidate
 
     def answer(
         self,
@@ -270,6 +278,7 @@ class ControllerHost:
         """Forget an idle queue that made room for another."""
         self.poller.samples.forget(queue_name)
         self.budgets.forget(queue_name)
+        self.candidate.forget(queue_name)
         self.admission.sparing.forget(queue_name)
         self._compliance.forget(queue_name)
         message = f"queue {queue_name!r} was idle and made room for another"

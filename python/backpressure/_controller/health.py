@@ -6,11 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from backpressure._controller.age.standing import as_dict, standing
+from backpressure._controller.enforcing import enforces_here
 from backpressure._engine.word import is_forced
 from backpressure._fleet.presence import MAX_QUEUES, MAX_TENANTS
 from backpressure._model.errors import ControllerNotStartedError, ControllerStoppedError
 from backpressure._model.stats import age_of, part_of
 from backpressure._model.vocabulary import CircuitState, Priority
+from backpressure._runtime.identity import instance_id
 from backpressure._runtime.pauses import paced
 from backpressure._telemetry.ledger import Details
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from backpressure._controller.age.budgets import Budgets
+    from backpressure._controller.candidate import Candidate, Compared
     from backpressure._controller.fleet.fleet import Fleet
     from backpressure._controller.following import Following
     from backpressure._controller.polling.samples import Samples
@@ -49,6 +52,7 @@ class Health:
         passed: Passed,
         budgets: Budgets,
         sparing: Sparing,
+        candidate: Candidate,
         clock: Clock,
         config: Callable[[], BackpressureConfig],
         fleet: Fleet | None = None,
@@ -58,6 +62,7 @@ class Health:
         self._samples = samples
         self._budgets = budgets
         self._sparing = sparing
+        self._candidate = candidate
         self._clock = clock
         self._config = config
         self._fleet = fleet
@@ -113,6 +118,12 @@ class Health:
     def fleet(self) -> FleetNow | None:
         return None if self._fleet is None else self._fleet.now()
 
+    def compared(self) -> dict[tuple[str, int], Compared]:
+        return self._candidate.counts()
+
+    def enforces(self) -> bool:
+        return enforces_here(self._config())
+
     def switches(self) -> tuple[bool, bool, bool]:
         return self._engine.override(), self._engine.emergency(), self._config().mode == "observe"
 
@@ -138,6 +149,8 @@ class Health:
             "last_fallback": None if last_fallback is None else last_fallback.isoformat(),
             "engine": engine_name,
             "mode": config.mode,
+            "instance": instance_id(),
+            "enforces": enforces_here(config),
             "pid": os.getpid(),
             "poller_alive": poller_alive,
             "provider": self._provider(),
@@ -160,6 +173,7 @@ class Health:
         return {
             "forced": forced,
             "mode": self._config().mode_of(name),
+            "enforces": enforces_here(self._config(), name),
             "backlog": sample[0],
             "sample_age": sample[1],
             "processing": None if stats is None else stats.processing_count,
@@ -169,6 +183,7 @@ class Health:
             "advice": self._advice(name),
             "budget": None if held is None else as_dict(held),
             "tenants": self._tenants(name),
+            "candidate": self._candidate.of_queue(name),
         }
 
     def heaviest(self) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from backpressure._controller.enforcing import enforces_here
 from backpressure._model.stats import age_of, permille_of
 from backpressure._recording.row import Row
 
@@ -126,7 +127,8 @@ def _policy_of(config: BackpressureConfig, name: str) -> str:
         curve=config.curve_of(name),
         circuit=config.circuit_of(name),
         age=config.age_of(name),
-        mode=config.mode_of(name),
+        mode="enforce" if enforces_here(config, name) else "observe",
+        enforce_share=1.0,
         queues={},
     ).to_dict()
     decides = ("thresholds", "curve", "circuit", "age", "mode", "recovery")

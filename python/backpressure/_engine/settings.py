@@ -14,6 +14,8 @@ from backpressure._model.units import MAX_NS, nanoseconds
 from backpressure._model.vocabulary import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backpressure._engine.laws.age import AgeLaw
     from backpressure._engine.laws.law import Law
     from backpressure._model.config.circuit import CircuitConfig
@@ -136,10 +138,17 @@ class EngineSettings:
         return None if found is None else getattr(found, part)
 
     @classmethod
-    def of(cls, config: BackpressureConfig) -> EngineSettings:
-        """Flatten a whole configuration."""
+    def of(cls, config: BackpressureConfig, enforces: Callable[[float], bool] = bool) -> EngineSettings:
+        """Flatten a whole configuration.
+
+        Args:
+            config: what is to be flattened.
+            enforces: tells whether this process is among a share of those that enforce.
+        """
         polling, recovery = config.polling, config.recovery
-        named = {name: _of_section(config, name) for name in config.queues if not is_pattern(name)}
+        sections = {name: _of_section(config, name, enforces) for name in config.queues}
+        named = {name: section for name, section in sections.items() if not is_pattern(name)}
+        observe = config.mode == "observe" or not enforces(config.enforce_share)
         fallback_ns, fallback_reason = _FALLBACKS[recovery.fallback_mode]
         return cls(
             law=law_of(config),
@@ -147,8 +156,8 @@ class EngineSettings:
             laws={name: of.law for name, of in named.items() if of.law is not None},
             circuits={name: of.circuit for name, of in named.items() if of.circuit is not None},
             observed={name: of.observe for name, of in named.items() if of.observe is not None},
-            patterns=tuple(_of_section(config, name) for name in patterns_of(config.queues)),
-            one_mode=all(own.mode in {None, config.mode} for own in config.queues.values()),
+            patterns=tuple(sections[name] for name in patterns_of(config.queues)),
+            one_mode=all(section.observe in {None, observe} for section in sections.values()),
             holds_ages=any(age and age.target for age in (config.age, *(own.age for own in config.queues.values()))),
             cache_ttl_ns=nanoseconds(polling.cache_ttl),
             check_after_ns=nanoseconds(polling.interval + polling.jitter + polling.timeout),
@@ -157,16 +166,17 @@ class EngineSettings:
             fallback_ns=fallback_ns,
             fallback_reason=fallback_reason,
             polling=polling.enabled,
-            observe=config.mode == "observe",
+            observe=observe,
             max_queues=min(config.max_queues, MAX_NS),  # what 64 bits hold
         )
 
 
-def _of_section(config: BackpressureConfig, name: str) -> PatternSettings:
+def _of_section(config: BackpressureConfig, name: str, enforces: Callable[[float], bool]) -> PatternSettings:
     own = config.of(name)
+    own_mode = own.mode is not None or own.enforce_share is not None
     return PatternSettings(
         pattern=name,
         law=law_of(config, name) if has_own_law(config, name) else None,
         circuit=None if own.circuit is None else CircuitSettings.of(own.circuit),
-        observe=None if own.mode is None else own.mode == "observe",
+        observe=not enforces(config.enforce_share_of(name)) if own_mode else None,
     )

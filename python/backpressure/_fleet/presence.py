@@ -37,6 +37,7 @@ class Presence:
         started_ms: milliseconds of Unix time, by the server's clock.
         interval_ms: between two signs of life; 1 000 ms later than that it may be in trouble.
         mode: ``"enforce"`` or ``"observe"``.
+        enforces: ``"no"`` if it is not among the share of processes that enforce, else ``"yes"``; empty is not told.
         law: ``"three_zone"``, ``"age"`` or ``"both"``.
         config_revision: number of the pushed configuration that it decides by; 0: its own alone.
         config_hash: of the whole configuration, 12 hexadecimal digits.
@@ -60,6 +61,7 @@ class Presence:
     started_ms: int = 0
     interval_ms: int = 0
     mode: str = ""
+    enforces: str = ""
     law: str = ""
     config_revision: int = 0
     config_hash: str = ""

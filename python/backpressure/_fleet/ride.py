@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import collections
 import os
-import secrets
-import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
@@ -17,6 +15,7 @@ import attrs
 from backpressure._fleet.keys import control_key, members_key, presence_key
 from backpressure._fleet.presence import FORGOTTEN_MS
 from backpressure._fleet.texts import text_of
+from backpressure._runtime.identity import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,6 @@ _MS = 1_000_000
 _REGISTER_NS = 60_000 * _MS
 #: Members whose last entry is older are not counted.
 _COUNTED_MS = 150_000
-_HOST_CHARS = 64
 # A server that answers at all answers within that.
 _LONGEST_NS = 1_000 * _MS
 
@@ -91,7 +89,7 @@ class Rider:
     def member_id(self) -> str:
         """The id of this process."""
         pid = os.getpid()
-        return self._ids.get(pid) or self._ids.setdefault(pid, _new_id(pid))
+        return self._ids.get(pid) or self._ids.setdefault(pid, new_id(pid))
 
     def arm(self, presence: str, ttl_ms: int, wall_ms: int) -> None:
         """Have the next read carry what this process tells; `wall_ms` stands for the server's clock if need be."""
@@ -205,8 +203,3 @@ class Ride:
         self.over, self.error = True, error
         self._rider.failed()
         self._rider.take(Heard(self._number, self._rider._now_ns(), error=error))  # noqa: SLF001 - they are one
-
-
-def _new_id(pid: int) -> str:
-    host = "".join(char if "!" <= char <= "~" else "?" for char in socket.gethostname())[:_HOST_CHARS]
-    return f"{host or 'host'}-{pid}-{secrets.token_hex(4)}"

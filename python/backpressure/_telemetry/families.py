@@ -83,6 +83,26 @@ _ALL = (
         "priority",
         "result",
     ),
+    _counter(
+        "backpressure_candidate_offers_total",
+        "Decisions that were judged by the candidate policy, too.",
+        "queue",
+        "priority",
+    ),
+    _counter(
+        "backpressure_candidate_delays_total",
+        "Of these, those that the candidate would delay, and those that the real policy delayed.",
+        "queue",
+        "priority",
+        "policy",
+    ),
+    _counter(
+        "backpressure_candidate_sheds_total",
+        "Of these, those that the candidate would shed, and those that the real policy shed.",
+        "queue",
+        "priority",
+        "policy",
+    ),
     _counter("backpressure_passed_total", "Jobs that hooks let pass without asking.", "queue", "why"),
     _counter(
         "backpressure_producer_advice_total",
@@ -95,6 +115,11 @@ _ALL = (
     _gauge("backpressure_manual_override", "1 while the manual override is on.", "livemax"),
     _gauge("backpressure_emergency_mode", "1 while emergency mode is on.", "livemax"),
     _gauge("backpressure_observe_mode", "1 while decisions are only observed.", "livemax"),
+    _gauge(
+        "backpressure_enforces",
+        "1 if this process enforces what it decides: it is not in observe mode, and in enforce_share.",
+        "livesum",
+    ),
     _gauge("backpressure_target_age_seconds", "How long jobs are to wait in the queue.", "livemax", "queue"),
     _gauge("backpressure_age_seconds", "How long a job that is enqueued now will wait.", "livemax", "queue"),
     _gauge("backpressure_drain_rate", "Jobs a second that workers take from the queue.", "livemax", "queue"),

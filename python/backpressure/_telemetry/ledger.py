@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Bounds", "Counts", "Details", "Durations", "FleetNow", "Ledger", "MetricsSource", "since", "totals_of"]
 
 # Keys: ("decisions", queue, priority), ("advice", queue), ("passed", queue, why), ("errors", error type),
-# ("calls", result), ("polls",).
+# ("calls", result), ("polls",), ("candidate", queue, priority).
 Counts = dict[tuple[str, ...], tuple[int, ...]]
-_BY_QUEUE = frozenset({"decisions", "advice", "passed"})
+_BY_QUEUE = frozenset({"decisions", "advice", "passed", "candidate"})
 
 
 class Durations(NamedTuple):
@@ -121,6 +121,17 @@ class MetricsSource(Protocol):
 
     def fleet(self) -> FleetNow | None:
         """Return how the fleet stands that the process belongs to; ``None`` if it belongs to none."""
+        ...
+
+    def compared(self) -> Mapping[tuple[str, int], tuple[int, ...]]:
+        """Return what a candidate judged by (queue, value of the priority).
+
+        That is how many offers, those that it would delay and shed, and those that the real law delayed and shed.
+        """
+        ...
+
+    def enforces(self) -> bool:
+        """Tell whether this process enforces what it decides for queues without a mode of their own."""
         ...
 
     def switches(self) -> tuple[bool, bool, bool]:
@@ -224,6 +235,8 @@ def _counts_of(source: MetricsSource) -> Counts:
             counts["advice", queue] = (honoured, reported - honoured)
     for (queue, why), count in source.passed().items():
         counts["passed", queue, why] = (count,)
+    for (queue, priority), compared in source.compared().items():
+        counts["candidate", queue, str(Priority(priority))] = tuple(compared)
     for error_type, count in source.errors().items():
         counts["errors", error_type] = (count,)
     for result, count in source.calls().items():

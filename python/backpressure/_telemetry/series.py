@@ -20,6 +20,7 @@ __all__ = ["HIT_RATE", "Now", "Series", "count_series", "ratio_series"]
 
 _SHEDS = [position for position, reason in enumerate(REASONS) if reason in SHEDS]
 _REFUSED = ("shed", "circuit", "max_wait")  # in the order of `Totals.refused`
+_COMPARED = (("delays", "candidate"), ("sheds", "candidate"), ("delays", "real"), ("sheds", "real"))
 _NO_DETAILS = Details(None, None, None, None)
 _NO_POLLS = (*Durations().counts, 0)
 
@@ -62,6 +63,11 @@ def count_series(counts: Counts) -> Iterator[Series]:
                 yield Series("backpressure_producer_advice_total", (labels[0], result), count)
         elif kind == "errors":
             yield Series("backpressure_polling_errors_total", (labels[0],), numbers[0])
+        elif kind == "candidate":
+            offers, *compared = numbers
+            yield Series("backpressure_candidate_offers_total", (*labels,), offers)
+            for (result, policy), count in zip(_COMPARED, compared, strict=True):
+                yield Series(f"backpressure_candidate_{result}_total", (*labels, policy), count)
         elif kind == "calls":
             yield Series("backpressure_lease_calls_total", (labels[0],), numbers[0])
     yield Series("backpressure_cache_requests_total", ("hit",), hits)
@@ -97,10 +103,11 @@ class Now(NamedTuple):
     held: dict[str, HeldAge]
     switches: tuple[bool, ...]
     fleet: FleetNow | None
+    enforces: bool | None
 
     @classmethod
     def of(cls, sources: Iterable[MetricsSource]) -> Self:
-        now = cls({}, {}, {}, {}, {}, {}, (False, False, False), None)
+        now = cls({}, {}, {}, {}, {}, {}, (False, False, False), None, None)
         for source in sources:
             for queue, (state, forced) in source.circuits().items():
                 worst, also_forced = now.circuits.get(queue, (0, False))
@@ -116,7 +123,8 @@ class Now(NamedTuple):
             for queue, held in source.held_ages().items():
                 now.held[queue] = worse(now.held[queue], held) if queue in now.held else held
             switches = tuple(map(operator.or_, now.switches, source.switches()))
-            now = now._replace(switches=switches, fleet=_either(now.fleet, source.fleet()))
+            enforces = source.enforces() or bool(now.enforces)
+            now = now._replace(switches=switches, fleet=_either(now.fleet, source.fleet()), enforces=enforces)
         return now
 
     def of_queues(self, names: Container[str]) -> Now:
@@ -163,6 +171,8 @@ class Now(NamedTuple):
                 yield Series(f"backpressure_{name}", (queue, *labels), value)
         for name, on in zip(("manual_override", "emergency_mode", "observe_mode"), self.switches, strict=True):
             yield Series(f"backpressure_{name}", (), float(on))
+        if self.enforces is not None:
+            yield Series("backpressure_enforces", (), float(self.enforces))
         if self.fleet is not None:
             if self.fleet.members is not None:
                 yield Series("backpressure_fleet_members", (), self.fleet.members)

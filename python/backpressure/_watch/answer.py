@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure._controller.candidate import candidate_advice, candidate_law
 from backpressure._engine.sample import Sample
 from backpressure._model.errors import StatsUnavailableError
 from backpressure._model.stats import permille_of
@@ -103,6 +104,12 @@ class Answer:
         of_budget = None if self.budget is None or self.server is None else self.budget.complaint()
         return [problem for problem in (self.problem, of_budget) if problem is not None]
 
+    def candidate(self) -> dict[str, dict[str, Any]] | None:
+        """Return what the candidate says by priority; ``None`` without one, or where it holds an age."""
+        candidate = self.config.with_candidate()
+        law = None if candidate is None else candidate_law(candidate, self.queue_name or _ANY_QUEUE)
+        return None if law is None or self.sample is None else candidate_advice(law, self.sample)
+
     def why(self) -> dict[Any, str]:
         """Return a sentence for each priority."""
         attempted = "" if self.circuit is Circuit.CLOSED else "circuit.high_priority is attempt, hence: "
@@ -128,9 +135,11 @@ class Answer:
             "memory_used": self.memory_used(),
             "circuit": self.circuit,
             "mode": self.config.mode_of(self.queue_name or _ANY_QUEUE),
+            "enforce_share": self.config.enforce_share_of(self.queue_name or _ANY_QUEUE),
             "server": self.server,
             "problem": self.problem,
             "advice": told,
+            "candidate": self.candidate(),
             "budget": None if self.budget is None else self.budget.to_dict(),
             "tenants": dict(self.tenants),
         }

@@ -16,6 +16,6 @@ __all__ = ["taking_no_part"]
 
 
 def taking_no_part(config: BackpressureConfig) -> BackpressureConfig:
-    """Return `config` for a controller that takes part in no budget and is in no fleet."""
+    """Return `config` for a controller that takes part in no budget, is in no fleet and judges no candidate."""
     queues = {name: attrs.evolve(own, age=None) for name, own in config.queues.items()}
-    return attrs.evolve(config, age=AgeConfig(), fleet=FleetConfig(), queues=queues)
+    return attrs.evolve(config, age=AgeConfig(), fleet=FleetConfig(), candidate=None, queues=queues)

@@ -23,4 +23,7 @@ def notes(config: BackpressureConfig, queue_name: str | None = None) -> list[str
         told.append(f"mode is observe: advice is counted and logged, but producers are told to go at once{but}")
     elif observed:
         told.append(f"mode is observe for {', '.join(observed)}: producers are told to go at once")
+    share = config.enforce_share if queue_name is None else config.enforce_share_of(queue_name)
+    if mode == "enforce" and share < 1:
+        told.append(f"enforce_share is {share:g}: the other processes count and log advice, and tell producers to go")
     return told

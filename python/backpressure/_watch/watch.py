@@ -10,7 +10,10 @@ import attrs
 from prometheus_client import CollectorRegistry
 
 from backpressure._controller.blocking import BackpressureController
-from backpressure._model.stats import utc_now
+from backpressure._controller.candidate import candidate_advice, candidate_law
+from backpressure._engine.sample import Sample
+from backpressure._model.stats import permille_of, utc_now
+from backpressure._model.units import nanoseconds
 from backpressure._watch.advice import advice_dict, ask
 from backpressure._watch.aside import taking_no_part
 from backpressure._watch.notes import notes
@@ -34,7 +37,10 @@ _HISTORY = 200
 
 @attrs.frozen
 class QueueView:
-    """One queue at one look. Ages in seconds; ``None`` is unknown, or of `budget`: no age is held."""
+    """One queue at one look. Ages in seconds; ``None`` is unknown, or of `budget`: no age is held.
+
+    `candidate` is what a candidate says by priority, ``None`` where there is none.
+    """
 
     queue_name: str
     backlog: int | None
@@ -47,6 +53,7 @@ class QueueView:
     history: Sequence[int | None] = ()
     budget: StoredBudget | None = None
     tenants: Mapping[str, float] = attrs.field(factory=dict)
+    candidate: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for scripts."""
@@ -147,12 +154,14 @@ class Watch:
         queue_names: Sequence[str],
         budgets: Callable[[], Mapping[str, StoredBudget]] = dict,
         tenants: Callable[[], Heaviest] = dict,
+        candidate: BackpressureConfig | None = None,
     ) -> None:
         self._config = config
         self._server = server
         self._names = queue_names
         self._budgets = budgets
         self._tenants = tenants
+        self._candidate = candidate
         self._history = {name: collections.deque[int | None](maxlen=_HISTORY) for name in queue_names}
         self._problems = Problems()
         logger = logging.Logger("backpressure.top", logging.INFO)  # noqa: LOG001 - known to nobody else
@@ -217,4 +226,13 @@ class Watch:
             history=tuple(self._history[name]),
             budget=budget,
             tenants=tenants,
+            candidate=self._by_candidate(name, stands),
         )
+
+    def _by_candidate(self, name: str, stands: Mapping[str, Any]) -> dict[str, Any] | None:
+        law = None if self._candidate is None else candidate_law(self._candidate, name)
+        if law is None or stands.get("backlog") is None:
+            return None
+        oldest_age = stands["oldest_age"]
+        oldest_ns = None if oldest_age is None else nanoseconds(oldest_age)
+        return candidate_advice(law, Sample(stands["backlog"], 0, oldest_ns, permille_of(stands["memory_used"])))

@@ -35,11 +35,14 @@ class DelayTable:
 
     queue_name: str | None
     rows: Sequence[tuple[Sample, Advice]]
+    by: str = ""
 
     def render(self) -> Table:
         """Return it for people."""
         of_whom = "all queues without their own" if self.queue_name is None else f"queue {masked(self.queue_name)}"
-        table = Table(box=box.SIMPLE_HEAD, title=Text(f"delays of {of_whom}", style="bold"), title_justify="left")
+        table = Table(
+            box=box.SIMPLE_HEAD, title=Text(f"delays of {of_whom}{self.by}", style="bold"), title_justify="left"
+        )
         aged = any(sample.oldest_age_ns is not None for sample, _ in self.rows)
         table.add_column("backlog", justify="right")
         if aged:
@@ -60,18 +63,18 @@ class DelayTable:
         return {"queue_name": self.queue_name, "rows": rows}
 
 
-def delay_table(config: BackpressureConfig, queue_name: str | None) -> DelayTable:
-    """Return the table of a queue, or with ``None`` that of the shared law.
+def delay_table(config: BackpressureConfig, queue_name: str | None, by: str = "") -> DelayTable:
+    """Return the table of a queue, or with ``None`` that of the shared law; `by` is added to its title.
 
     Switches and observe mode do not count: the table shows the law.
     """
     name = queue_name or _ANY_QUEUE
     own = {} if queue_name is None else {name: attrs.evolve(config.of(name), mode=None, age=None)}
     recovery = attrs.evolve(config.recovery, manual_override=False, emergency_mode=False)
-    only = attrs.evolve(config, mode="enforce", recovery=recovery, queues=own, age=AgeConfig())
+    only = attrs.evolve(config, mode="enforce", recovery=recovery, queues=own, age=AgeConfig(), candidate=None)
     with adviser(only, name) as advise:
         return DelayTable(
-            queue_name, [(sample, advise(sample)) for sample in sampled_law_of(only, name).turning_points()]
+            queue_name, [(sample, advise(sample)) for sample in sampled_law_of(only, name).turning_points()], by
         )
 
 

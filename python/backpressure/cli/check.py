@@ -98,12 +98,17 @@ def check(given: ConfigOptions, place: QueueOptions, read: bool, rate: float | N
         warnings = [*inversions(config), *(() if rate is None else narrow_windows(config, rate)), *doubts(config)]
         wanted = names if place.queues else None
         tables = [delay_table(config, name) for name in _queues_to_show(config, wanted)]
+        second = config.with_candidate()
+        seconds: list[DelayTable] = []
+        if second is not None:
+            seconds = [delay_table(second, name, ", by the candidate") for name in _queues_to_show(second, wanted)]
         ages = held_ages(config, wanted)
         if as_json:
             tell = {
                 "valid": True,
                 "config": config.to_dict(),
                 "delays": [table.to_dict() for table in tables],
+                "candidate_delays": [table.to_dict() for table in seconds],
                 "ages": [age.to_dict() for age in ages],
                 "warnings": warnings,
                 "queues": [place.to_dict() for place in lying],
@@ -111,7 +116,7 @@ def check(given: ConfigOptions, place: QueueOptions, read: bool, rate: float | N
             print_json(tell)
         else:
             more = [*([ages_table(ages)] if ages else []), *([places_table(lying, read=read)] if lying else [])]
-            _print(config, given.source(), tables, more)
+            _print(config, given.source(), [*tables, *seconds], more)
             for warning in warnings:
                 print(masked(f"warning: {warning}"))
         problems = [place.problem for place in lying if place.problem is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -13,6 +13,8 @@ from rich.text import Text
 
 from backpressure._model.arguments import masked
 from backpressure._model.stats import MAX_BACKLOG
+from backpressure._model.units import duration
+from backpressure._model.vocabulary import Zone
 from backpressure._watch.advice import PRIORITIES, Circuit, told
 from backpressure._watch.answer import assumed, read
 from backpressure._watch.budgets import stored_budgets, stores_of
@@ -105,10 +107,13 @@ def _print(answer: Answer) -> None:
     """Show it to people."""
     console = new_console()
     console.print(_headline(answer), soft_wrap=True)
-    table = Table("priority", "zone", "advice", "reason", box=box.SIMPLE_HEAD)
+    candidate = answer.candidate()
+    more = ["candidate"] if candidate else []
+    table = Table("priority", "zone", "advice", "reason", *more, box=box.SIMPLE_HEAD)
     sentences = Table.grid(padding=(0, 2, 0, 0))
     for priority in PRIORITIES:
-        table.add_row(str(priority), *_cells(answer, answer.advice[priority]))
+        judged = [_by_candidate(candidate[str(priority)])] if candidate else []
+        table.add_row(str(priority), *_cells(answer, answer.advice[priority]), *judged)
     for priority, sentence in answer.why().items():
         sentences.add_row(f"  {priority}", sentence)
     if answer.budget is not None:
@@ -131,6 +136,13 @@ def _cells(answer: Answer, decision: ThrottleDecision) -> tuple[Text, Text, str]
         zone, word, reason = decision.zone, told(decision), str(decision.reason)
     style = "" if zone is None else ZONE_STYLES[zone]
     return Text("–" if zone is None else zone, style=style), Text(word, style=style), reason
+
+
+def _by_candidate(told: dict[str, Any]) -> Text:
+    """Write what a candidate would tell a producer."""
+    delay = told["delay"]
+    word = "shed" if told["should_shed"] else duration(delay, 4) if delay else "go"
+    return Text(word, style=ZONE_STYLES[Zone(told["zone"])])
 
 
 def _headline(answer: Answer) -> Text:

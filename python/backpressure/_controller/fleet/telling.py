@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from backpressure._controller.enforcing import enforces_here
 from backpressure._engine.totals import REASONS
 from backpressure._engine.word import CLOSED, is_forced
 from backpressure._fleet.presence import MAX_CIRCUITS, MAX_QUEUES, Presence
@@ -87,6 +88,7 @@ class Telling:
             started_ms=started_ms,
             interval_ms=round(config.polling.interval * 1_000),
             mode=config.mode,
+            enforces="yes" if enforces_here(config) else "no",
             law=_law(config),
             config_revision=settings.revision,
             config_hash=self._hash(config),

@@ -137,6 +137,8 @@ class Samples:
         self.last_poll_seconds: float | None = None
         #: How long all polls took.
         self.durations = Durations()
+        #: Called with every poll, before what it read takes the place of the samples that were decided by.
+        self.before_poll: Callable[[], object] = bool
         #: Called by the poller after every poll, on its thread.
         self.after_poll: Callable[[], object] = bool
 
@@ -163,6 +165,7 @@ class Samples:
 
     def finish(self, collected: Mapping[str, Any], failure: Exception | None, seconds: float) -> bool:
         """Take over a whole poll; tell whether the provider answered."""
+        self.before_poll()
         good = self.take(self._with_room(collected))
         self._settle_cold_queues()
         self.last_poll_seconds = seconds

@@ -163,6 +163,8 @@ class Poller:
         self._end_reads = end_reads
         self._rest = rest
         self._current: _Thread | None = None
+        #: Called in a forked child, whatever the parent has read being forgotten.
+        self.forked: Callable[[], object] = _nothing
         self._lock = ForkLock()
         self._begun_in: int | None = None  # the process that started it
         self._stopped = False
@@ -317,6 +319,7 @@ class Poller:
         self.budgets.forget_parent()
         if self.fleet is not None:
             self.fleet.forget_parent()
+        self.forked()
 
     def revive(self) -> None:
         """Start the thread of a forked child, when it reads its first queue."""

@@ -1,4 +1,4 @@
-"""Ages to be held that are possible and hardly meant: what stands in their way, or does nothing beside them."""
+"""Settings that are possible and hardly meant: what keeps an age from being held, and what does nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _HIGH_FLOOR = 0.1
 
 
 def doubts(config: BackpressureConfig) -> Iterator[str]:
-    """Yield a sentence for each doubtful pair of settings, of the shared age and of each that a section has."""
+    """Yield a sentence for each doubtful pair of settings, of the shared ones and of each section."""
+    yield from _idle_shares(config)
     ages = [("age", config.age)]
     ages += [(f"{_path(name)}.age", own.age) for name, own in config.queues.items() if own.age is not None]
     for path, age in ages:
@@ -40,6 +41,14 @@ def doubts(config: BackpressureConfig) -> Iterator[str]:
                 f"{_path(name)} has {' and '.join(parts)}, which are not used, because an age is to be held: leave "
                 f'them out, or set {_path(name)}.age.target to "none"'
             )
+
+
+def _idle_shares(config: BackpressureConfig) -> Iterator[str]:
+    shares = [("", config.mode, config.enforce_share if config.enforce_share < 1 else None)]
+    shares += [(f"{_path(name)}.", config.mode_of(name), own.enforce_share) for name, own in config.queues.items()]
+    for path, mode, share in shares:
+        if mode == "observe" and share is not None:
+            yield f'{path}enforce_share is {share:g}, and mode is observe: none enforces until mode is "enforce"'
 
 
 def _path(name: str) -> str:

@@ -52,6 +52,8 @@ _QueueName = NewType("_QueueName", str)
 _PREFIX = "BACKPRESSURE_"
 # Others read them.
 _NO_SETTINGS = frozenset({"BACKPRESSURE_ENGINE", "BACKPRESSURE_CONSOLE_TOKEN"})
+# Tables by the names of queues.
+_BY_NAME = (("queues",), ("candidate", "queues"))
 _MAX_BYTES = 1 << 20
 _MAX_LEVELS = 16
 _MAX_KEY = 255
@@ -350,7 +352,7 @@ def _in_lower_case(table: Any, keys: _Keys, faults: list[ConfigurationError]) ->
         return table
     lowered: dict[Any, Any] = {}
     for given, value in table.items():
-        is_setting = isinstance(given, str) and given.isupper() and keys != ("queues",)
+        is_setting = isinstance(given, str) and given.isupper() and keys not in _BY_NAME
         name = given.lower() if is_setting else given
         path = (*keys, str(name))
         if name in lowered:
@@ -501,8 +503,9 @@ def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Secti
         variable = _path((given[:_MAX_KEY],))
         if keys in seen:
             rule = f"{seen[keys]} and {variable} name the same setting; unset one"
-        elif keys[0] == "queues" and len(keys) > 1:
-            rule = f"set queues in a file, or unset {variable} and give BACKPRESSURE_QUEUES as a JSON object"
+        elif any(keys[: len(table)] == table != keys for table in _BY_NAME):
+            table = "__".join(next(table for table in _BY_NAME if keys[: len(table)] == table)).upper()
+            rule = f"set queues in a file, or unset {variable} and give BACKPRESSURE_{table} as a JSON object"
         elif len(keys) > _MAX_LEVELS:
             keys, rule = keys[:1], f"unset {variable}: no setting is {len(keys)} levels deep"
         elif not text.strip():
@@ -510,7 +513,7 @@ def from_env(cls: type[C], environ: Mapping[str, str] | None = None, base: Secti
         else:
             rule = ""
             value = _env_value(text)
-            if keys == ("queues",):
+            if keys in _BY_NAME:
                 try:
                     value = _parse_json(text, faults)
                 except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ import attrs
 from backpressure._model.arguments import validate_queue_name
 from backpressure._model.budget import budget_of
 from backpressure._model.config.age import AgeConfig
+from backpressure._model.config.candidate import candidate_table, unfit
 from backpressure._model.config.circuit import CircuitConfig
 from backpressure._model.config.fields import (
     PASSWORD,
@@ -22,6 +23,7 @@ from backpressure._model.config.fields import (
     fail,
     instance,
     integer,
+    is_number,
     optional,
 )
 from backpressure._model.config.fleet import FleetConfig
@@ -36,6 +38,7 @@ from backpressure._model.hidden import hides_arguments
 __all__ = ["BackpressureConfig", "QueueConfig", "queue_table"]
 
 _MODES = 'give "enforce" or "observe"'
+_SHARES = "give a number from 0 to 1"
 _TEXTS = "give a text"
 _URLS = (
     'give the URL of a server, without a password: put one with a password into an environment variable, and give "$" '
@@ -49,6 +52,10 @@ _SECRET = re.compile(r"password|secret|token|authorization|api.?key", re.IGNOREC
 
 def _is_mode(value: object) -> bool:
     return value in ("enforce", "observe")
+
+
+def _is_share(value: object) -> bool:
+    return is_number(value) and 0 <= value <= 1  # type: ignore[operator]  # it is a number
 
 
 def _is_text(value: object) -> bool:
@@ -80,6 +87,7 @@ class QueueConfig(Section):
         circuit: its breaker.
         age: how long its jobs may wait; without a target the shared one does not hold for it.
         mode: ``"enforce"`` or ``"observe"``, whatever holds for other queues.
+        enforce_share: the share of all processes that enforce, whatever holds for other queues.
         url: the server that holds it. `backpressure.providers.from_config` says which there are. ``"$NAME"`` stands for
             the environment variable of that name, which must hold a URL with a password.
         layout: how it is kept there: ``"rq"``, ``"celery"``, ``"list"``, ``"zset"``, ``"stream"`` and so on.
@@ -101,6 +109,7 @@ class QueueConfig(Section):
     circuit: CircuitConfig | None = optional(CircuitConfig)
     age: AgeConfig | None = optional(AgeConfig)
     mode: Literal["enforce", "observe"] | None = checked(None, lambda value: value is None or _is_mode(value), _MODES)
+    enforce_share: float | None = checked(None, lambda value: value is None or _is_share(value), _SHARES)
     url: str | None = checked(None, _is_url, _URLS)
     layout: str | None = checked(None, _is_text, _TEXTS)
     key: str | None = checked(None, _is_text, _TEXTS)
@@ -162,6 +171,29 @@ def _drain_can_be_seen_of_each(it: Any) -> bool | ConfigurationError:
     return True
 
 
+def _candidate_fits(it: Any) -> bool | ConfigurationError:
+    if it.candidate is None:
+        return True
+    try:
+        real = BackpressureConfig(**{field.name: getattr(it, field.name) for field in _REAL})
+    except ConfigurationError:
+        return True  # other rules say what is wrong with it
+    try:
+        faults = tuple(unfit(it.candidate))
+        if not faults:
+            BackpressureConfig.from_mapping(it.candidate, real)
+    except ConfigurationError as error:
+        faults = error.faults or (error,)
+    if not faults:
+        return True
+    lines = "\n".join(f"candidate.{fault}" for fault in faults)
+    return ConfigurationError(lines, field="candidate", value=faults[0].value)
+
+
+def _candidate_is_polled(it: Any) -> bool | str:
+    return it.candidate is None or it.polling.enabled or "needs polling.enabled, for it is judged once per poll"
+
+
 def _fleet_is_polled(it: Any) -> bool | ConfigurationError:
     if it.fleet.name is None or it.polling.enabled:
         return True
@@ -199,6 +231,10 @@ class BackpressureConfig(Section):
         age: how long jobs may wait, for the age law in the place of the table of `thresholds` and `curve`.
         fleet: the fleet whose operators switch this process too; by default none.
         mode: ``"observe"`` decides, counts and logs but never delays or sheds.
+        enforce_share: with ``"enforce"``, the share of all processes that do so, from 0 to 1; the others observe. A
+            larger one only adds processes.
+        candidate: settings of a second policy, as they would be written to enforce it, of which is only counted what
+            it would do: see the guide's page on a gradual start.
         max_queues: how many queues get state of their own; the rest share a fallback.
         queues: settings of single queues, since one window cannot fit all, and of patterns such as ``"mail-*"``.
 
@@ -219,6 +255,8 @@ class BackpressureConfig(Section):
     age: AgeConfig = instance(AgeConfig, AgeConfig())
     fleet: FleetConfig = instance(FleetConfig, FleetConfig())
     mode: Literal["enforce", "observe"] = checked("enforce", _is_mode, _MODES)
+    enforce_share: float = checked(1.0, _is_share, _SHARES)
+    candidate: Mapping[str, Any] | None = candidate_table()
     max_queues: int = integer(1_000, 1)
     queues: Mapping[str, QueueConfig] = queue_table(QueueConfig)
 
@@ -228,6 +266,8 @@ class BackpressureConfig(Section):
         ("age", _drain_can_be_seen),
         ("queues", _drain_can_be_seen_of_each),
         ("fleet", _fleet_is_polled),
+        ("candidate", _candidate_is_polled),
+        ("candidate", _candidate_fits),
     )
 
     def of(self, queue_name: str) -> QueueConfig:
@@ -274,6 +314,25 @@ class BackpressureConfig(Section):
     def mode_of(self, queue_name: str) -> Literal["enforce", "observe"]:
         """Return whether the advice on `queue_name` is enforced or only observed."""
         return self.of(queue_name).mode or self.mode
+
+    def enforce_share_of(self, queue_name: str) -> float:
+        """Return the share of all processes that enforce the advice on `queue_name`; 0 where it is only observed."""
+        if self.mode_of(queue_name) == "observe":
+            return 0.0
+        own = self.of(queue_name).enforce_share
+        return self.enforce_share if own is None else own
+
+    def with_candidate(self) -> "BackpressureConfig | None":
+        """Return the configuration that enforces the candidate; ``None`` without one.
+
+        Example:
+            >>> config = BackpressureConfig(candidate={"curve": {"shed_permille": 500}})
+            >>> config.curve.shed_permille, config.with_candidate().curve.shed_permille
+            (800, 500)
+        """
+        if self.candidate is None:
+            return None
+        return BackpressureConfig.from_mapping(self.candidate, attrs.evolve(self, candidate=None))
 
     @classmethod
     @hides_arguments
@@ -389,6 +448,9 @@ class BackpressureConfig(Section):
         # A mapping proxy does not pickle; the plain dict it shows does.
         values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
         return (_rebuild, (type(self), values | {"queues": dict(self.queues)}))
+
+
+_REAL = tuple(field for field in attrs.fields(BackpressureConfig) if field.name != "candidate")
 
 
 def _rebuild(cls: type[BackpressureConfig], values: dict[str, Any]) -> BackpressureConfig:

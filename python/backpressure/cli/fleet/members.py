@@ -129,10 +129,12 @@ def _row(member: Presence) -> list[Text]:
     circuits = ", ".join(f"{name} {state}" for name, state in member.circuits.items())
     more = member.circuits_open - len(member.circuits)
     error = member.config_error or member.last_error
+    observes = member.mode == "enforce" and member.enforces == "no"
+    mode = "enforce, not here" if observes else member.mode
     return [
         Text(masked(member.id)),
         Text(masked(f"{member.version} {member.engine}")),
-        Text(masked(member.mode)),
+        Text(masked(mode)),
         Text(masked(member.law)),
         *(Text(f"{rate:,.4g}") for rate in (member.offers, member.delays, member.sheds)),
         Text(masked(config)),

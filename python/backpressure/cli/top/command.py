@@ -79,7 +79,7 @@ def top(place: QueueOptions, given: ConfigOptions, interval: float, once: bool, 
             _screen(as_json=as_json, once=once) as show,
         ):
             budgets = partial(stored_budgets, stores, own, names)
-            with Watch(config, provider, server, names, budgets, heaviest) as watch:
+            with Watch(config, provider, server, names, budgets, heaviest, own.with_candidate()) as watch:
                 snapshot = watch.look()
                 show(snapshot)
                 while not once:
