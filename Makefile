@@ -1,16 +1,22 @@
 # Every task of the project, and all of its set-up: on a fresh machine `make demo` and `make test` need nothing done first.
 
-VENV := .venv
-BIN := $(VENV)/bin
 PYTHON ?=
+# An interpreter that is named has an environment of its own, such as .venv-3.13 or .venv-pypy3.11.
+VENV := .venv$(if $(PYTHON),-$(shell cd scripts && $(PYTHON) -c 'import smoke; print(smoke.environment_name())'))
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 CARGO := $(shell command -v cargo 2>/dev/null)
+GO := $(shell command -v go 2>/dev/null)
 NATIVE ?= $(if $(CARGO),yes,no)
 ARGS ?=
 # Each process of the tests starts servers of its own; one that is given to all can serve one process only.
 PARALLEL := $(if $(BACKPRESSURE_TEST_REDIS_URL),,-n auto --dist loadfile)
 
+LOCK := --quiet pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock'
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-EXTENSION := $(wildcard python/backpressure/_native*.so)
+# The extension of this interpreter, if it is built.
+EXTENSION := $(wildcard python/backpressure/_native$(shell $(BIN)/python -c \
+	'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))' 2>/dev/null))
 RUST := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -29,7 +35,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo example test prove soak mutants matrix lint fmt docs bench control bench-guard wheels lock clean rebuild
+.PHONY: help demo example test smoke prove soak mutants matrix lint fmt docs bench control bench-guard wheels check-workflows version released tools lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +53,9 @@ ifeq ($(NATIVE),yes)
 endif
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
+smoke: ## the tests that need no server and no tool, against an installed wheel, on any interpreter (PYTHON=pypy3)
+	@$(or $(PYTHON),python3) scripts/smoke.py $(if $(filter no,$(NATIVE)),--pure) $(ARGS)
+
 prove: $(INSTALLED) ## show every property at length, half an hour: one table (ARGS="engines loom" chooses rows)
 	@$(BIN)/python scripts/prove.py $(ARGS)
 
@@ -63,17 +72,27 @@ matrix: $(INSTALLED) ## real job frameworks fill their queues and meet their hoo
 	$(BIN)/python tests/matrix.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
-	$(BIN)/python scripts/check_version.py
+	$(BIN)/python scripts/versions.py
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/basedpyright --level error
+	@$(MAKE) --no-print-directory check-workflows
 ifeq ($(NATIVE),yes)
 	cargo fmt --check
 	cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 	$(BIN)/stubtest --mypy-config-file pyproject.toml backpressure._native
 else
 	@echo 'make: rustfmt, clippy, stubtest and cargo test are left out: the native engine is not built' >&2
+endif
+
+check-workflows: $(VENV)/.requirements ## hold the workflows against zizmor, and against actionlint where Go is
+	$(BIN)/zizmor --offline --quiet --persona pedantic --collect all --strict-collection .github .pre-commit-config.yaml
+ifneq ($(GO),)
+	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	$(BIN)/actionlint
+else
+	@echo 'make: actionlint is left out: there is no Go' >&2
 endif
 
 fmt: $(INSTALLED) ## format and repair what can be repaired
@@ -96,18 +115,27 @@ control: $(INSTALLED) ## both laws on a real server for a quarter of an hour: be
 bench-guard: $(VENV)/.python ## count instructions of the core's hot functions against benches/instructions.json
 	@$(BIN)/python benches/guard.py $(ARGS)
 
-wheels: $(INSTALLED) ## build both wheels and the sdist into dist/, install each away from the tree
-	$(BIN)/python scripts/check_wheels.py dist
+wheels: $(INSTALLED) ## build sdist, pure wheel and a portable native one for each CPython here; test each away from the tree
+	$(BIN)/python -m scripts.wheels dist $(if $(filter no,$(NATIVE)),--pure)
 
-lock: $(VENV)/.python ## renew requirements/dev.txt
+version: $(VENV)/.requirements ## write a new version wherever it is repeated, and into the changelog (VERSION=0.2.0)
+	$(BIN)/python scripts/versions.py '$(VERSION)'
+
+released: ## see that a tag is the version that stands everywhere (TAG=v0.2.0)
+	@$(or $(PYTHON),python3) scripts/versions.py --tag '$(TAG)'
+
+tools: ## install the servers and programs that tests use, from Debian
+	@$(if $(filter 0,$(shell id -u)),,sudo) sh scripts/install_tools.sh $(ARGS)
+
+lock: $(VENV)/.python ## renew requirements/*.txt
 	$(BIN)/python -m venv --clear $(VENV)/uv
 	$(VENV)/uv/bin/pip --quiet --disable-pip-version-check install uv==0.13.9
-	$(VENV)/uv/bin/uv --quiet pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
-		--generate-hashes --custom-compile-command 'make lock' --output-file requirements/dev.txt
+	$(VENV)/uv/bin/uv $(LOCK) --extra dev --upgrade --output-file requirements/dev.txt
+	$(VENV)/uv/bin/uv $(LOCK) --extra smoke --constraint requirements/dev.txt --output-file requirements/smoke.txt
 
 clean: ## remove everything that was built, the environment too
-	rm -rf $(VENV) target dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
-	rm -f python/backpressure/_native*.so
+	rm -rf .venv .venv-* target dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -f python/backpressure/_native*.so python/backpressure/_native*.pyd
 	find python tests benches examples scripts -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up, one stamp a step, so that a step is taken again only when what it reads has changed.

@@ -1,7 +1,8 @@
 """The PEP 517 backend: maturin builds the native wheel, hatchling the pure one and the sdist.
 
 ``-C pure-python=true`` chooses the pure wheel, which needs no Rust. maturin cannot make a ``py3-none-any`` wheel, and
-hatchling does not compile, so there is a switch. Both are imported late, as only the chosen one is installed. The optional
+hatchling does not compile, so there is a switch. An interpreter that the native engine cannot be built for gets the pure
+wheel without being asked. Both builders are imported late, as only the chosen one is installed. The optional
 ``prepare_metadata`` hooks are left out: frontends then read the metadata from the wheel they build anyway.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import sysconfig
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -77,10 +80,17 @@ def _builder(config_settings: Settings) -> ModuleType:
 
 
 def _pure(config_settings: Settings) -> bool:
-    value = (config_settings or {}).get(_SWITCH, "false")
+    free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    usual = "true" if _only_pure(sys.implementation.name, sys.version_info[:2], free_threaded=free_threaded) else "false"
+    value = (config_settings or {}).get(_SWITCH, usual)
     if value not in ("true", "false"):
         sys.exit(f"error: {_SWITCH}={value!r} is neither true nor false; pass -C {_SWITCH}=true for the pure wheel")
     return value == "true"
+
+
+def _only_pure(implementation: str, version: tuple[int, ...], *, free_threaded: bool) -> bool:
+    """Tell whether the native engine cannot be built: it enters CPython by itself, and PyO3 has left 3.13t behind."""
+    return implementation != "cpython" or (free_threaded and version < (3, 14))
 
 
 def _passed_on(config_settings: Settings) -> Settings:
@@ -97,8 +107,9 @@ def _require_cargo() -> None:
 
 
 def _remove_extension() -> None:
-    """A pure editable install means that no extension is there; an earlier native one left its own in the tree."""
-    for pattern in ("_native*.so", "_native*.pyd"):
-        for extension in _PACKAGE.glob(pattern):
+    """A pure editable install means that its interpreter finds no extension; a native one may have left one here."""
+    for suffix in EXTENSION_SUFFIXES:
+        extension = _PACKAGE / f"_native{suffix}"
+        if extension.exists():
             extension.unlink()
             print(f"removed {extension.name}, left by an earlier native build", file=sys.stderr)
