@@ -12,13 +12,15 @@ import pytest
 from backpressure import ENGINE, BackpressureConfig, ConfigurationError, Recording, RecordingError
 from backpressure._recording.book import Book
 from backpressure._recording.row import Row
+from backpressure.cli._format import span
 from backpressure.replay import Behaviour, Recommendation, RecommendedQueue, Replay, recommend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 WEEK = Path(__file__).parents[2] / "examples" / "week" / "week.bpr"
-LOOPS = {"mail": Behaviour(loops={"low": 20})}
+BEHAVIOUR = {"mail": Behaviour(loops={"low": 20}), "images": Behaviour(returns=0.5)}
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "recommend.md").read_text("utf-8")
 BEGIN_MS = 1_800_000_000_000
 HOUR, DAY = 3_600, 86_400
 
@@ -48,7 +50,7 @@ def one(found: Recommendation) -> RecommendedQueue:
 def week() -> Recommendation:
     if ENGINE == "pure":
         pytest.skip("sixty replays of a week take minutes in Python")
-    return recommend(Recording(WEEK), behaviour=LOOPS)
+    return recommend(Recording(WEEK), behaviour=BEHAVIOUR)
 
 
 def test_it_beats_the_rule_of_thumb_and_sheds_no_more(week: Recommendation) -> None:
@@ -64,9 +66,22 @@ def test_it_beats_the_rule_of_thumb_and_sheds_no_more(week: Recommendation) -> N
     assert mail.best.usual_wait < 0.4 * next(it for it in mail.candidates if it.name.startswith("twice")).usual_wait
 
 
+def test_the_table_of_the_guide(week: Recommendation) -> None:
+    in_two_minutes = recommend(Recording(WEEK), target_age=120, behaviour=BEHAVIOUR)
+    rows = []
+    for queue, quick in zip(week.queues, in_two_minutes.queues, strict=True):
+        rule = next(it for it in queue.candidates if it.name == "twice the usual peak")
+        whose = {"rule of thumb": rule, "recommended": queue.best, "with `--target-age 2m`": quick.best}
+        for how, it in whose.items():
+            assert it is not None
+            figures = f"{it.sheds['low']:,} | {span(it.longest_wait)} | {span(it.usual_wait)}"
+            rows.append(f"| `{queue.queue_name}` | {how} | {it.name} | {figures} |")
+    assert [line for line in GUIDE.splitlines() if line.startswith("| `")][-len(rows) :] == rows
+
+
 def test_figures_are_those_of_a_replay(week: Recommendation) -> None:
     queue = week.queues[1]
-    told = Replay(Recording(WEEK), week.config(), behaviour=LOOPS["mail"]).queue("mail")
+    told = Replay(Recording(WEEK), week.config(), behaviour=BEHAVIOUR["mail"]).queue("mail")
     assert queue.best is not None
     assert told.behaviour == queue.best.answer
     assert set(told.caveats) <= set(queue.notes)

@@ -55,7 +55,8 @@ def recommend(
     Args:
         recording: of queues, with what producers offered or, with `mix`, what came in.
         queues: those to recommend for; ``None``: all.
-        target_age: seconds that jobs may wait in the queue, for all or by priority, as in ``{"low": 600}``.
+        target_age: seconds that jobs may wait in the queue; or by priority, as in ``{"low": 600, "medium": 900}``:
+            how much work may wait before jobs of each are held back. Of LOW alone, that of the others follows.
         behaviour: what producers do about advice, for all queues or by the name of one.
         mix: parts of the priorities among jobs, for times of which no offers were recorded.
         base: what else is configured, above all how often queues are read; ``None``: the defaults.
@@ -91,7 +92,8 @@ def _nobody(_queue: str, _part: float) -> None:
 
 def _targets(given: object) -> dict[str, float]:
     names = [str(priority) for priority in Priority]
-    targets = given if isinstance(given, Mapping) else {} if given is None else dict.fromkeys(names, given)
+    # What LOW is shed for holds the whole queue: the others need no windows that are as narrow.
+    targets = given if isinstance(given, Mapping) else {} if given is None else {"low": given}
     for name, seconds in targets.items():
         if name not in names:
             told = 'give priorities "low", "medium" and "high"'

@@ -152,15 +152,9 @@ def _print(console: Console, it: Compared, policy: str, against: str | None) -> 
     for name, answer in lines:
         spark = sparkline(with_gaps(answer.trail, it.known), _SPARKS)
         console.print(Text(masked(f"  {name:<{width}} {spark} {answer.peak_backlog:,}")), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("policy", "answer", "priority"):
-        table.add_column(column)
-    for column in ("offers", "delayed", "held", "shed", "longest wait"):
-        table.add_column(column, justify="right")
-    _add(table, policy, told)
+    console.print(_table(policy, told))
     if it.against is not None and against is not None:
-        _add(table, against, it.against)
-    console.print(table)
+        console.print(_table(against, it.against))
     if told.parity is not None:
         console.print(f"  parity: {told.parity}", soft_wrap=True)
     for caveat in told.caveats:
@@ -168,14 +162,19 @@ def _print(console: Console, it: Compared, policy: str, against: str | None) -> 
     console.print("")
 
 
-def _add(table: Table, policy: str, told: ReplayedQueue) -> None:
+def _table(policy: str, told: ReplayedQueue) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(masked(f"  {policy}")), title_justify="left")
+    for column in ("answer", "priority"):
+        table.add_column(column)
+    for column in ("offers", "delayed", "held", "shed", "longest wait"):
+        table.add_column(column, justify="right")
     for what, answer in answers_of(told):
         wait = "–" if answer.longest_wait is None else span(answer.longest_wait)
         offered = {name: it for name, it in answer.priorities.items() if it.offers != 0} or answer.priorities
         for place, (priority, it) in enumerate(offered.items()):
-            head = (Text(masked(policy)), what) if place == 0 else ("", "")
-            table.add_row(*head, priority, *_cells(it), wait if place == 0 else "")
+            table.add_row(what if place == 0 else "", priority, *_cells(it), wait if place == 0 else "")
         table.add_section()
+    return table
 
 
 def _cells(it: ReplayedPriority) -> tuple[str, ...]:
