@@ -161,7 +161,10 @@ def test_a_replay_knows_the_workers_by_it(recorded: Recorded, engine_name: str) 
     for priority, part in mix.items():
         assert offers[priority] == pytest.approx(part * (come - 60), abs=1)  # of the first row nothing is known before
     assert queue.feedback is not None
-    assert 0 < queue.feedback.priorities["low"].sheds < queue.recorded.priorities["low"].sheds
+    fewer, all_judged = queue.feedback.priorities["low"].sheds, queue.recorded.priorities["low"].sheds
+    assert fewer is not None
+    assert all_judged is not None
+    assert 0 < fewer < all_judged
     assert queue.feedback.peak_backlog < queue.recorded.peak_backlog
     assert queue.busy > 0.5
 
