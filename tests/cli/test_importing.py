@@ -45,6 +45,10 @@ def prometheus(past: int) -> Iterator[prometheus_server.Prometheus]:
                 lines.append(f'depth{{queue="{queue}"}} {value} {(past + minute) * STEP}')
     lines.append("# TYPE age gauge")
     lines += [f'age{{queue="mail"}} 12.5 {(past + minute) * STEP}' for minute in range(2 * DAY // STEP)]
+    lines.append("# TYPE came counter")
+    lines += [f'came_total{{queue="mail"}} {3 * minute} {(past + minute) * STEP}' for minute in range(2 * DAY // STEP)]
+    lines.append("# TYPE went counter")
+    lines += [f'went_total{{queue="mail"}} {2 * minute} {(past + minute) * STEP}' for minute in range(2 * DAY // STEP)]
     server.backfill("\n".join([*lines, "# EOF\n"]))
     with server.start():
         yield server
@@ -76,6 +80,19 @@ def test_days_of_a_real_server(
     )
     assert {row.oldest_age_ms for row in rows if row.at_ms < (past + 2_880) * 60_000} == {12_500}
     assert {row.backlog for row in Recording(out).queue("web")} == {8}, "rounded up"
+
+
+def test_counters_of_what_came_and_went(
+    run_on_engine: Run, prometheus: prometheus_server.Prometheus, past: int, tmp_path: Path
+) -> None:
+    out = tmp_path / "days.bpr"
+    flow = ("--entered", "came_total", "--left", "went_total")
+    result = run_on_engine(*arguments(prometheus.url, out, "--since", "3d", *flow))
+    assert result.exit_code == 0, result.output
+    rows = [row for row in Recording(out).queue("mail") if row.at_ms // 60_000 - past in range(600)]
+    assert len(rows) > 590
+    assert all((row.entered, row.left) == (3 * row.backlog, 2 * row.backlog) for row in rows)
+    assert {(row.entered, row.left) for row in Recording(out).queue("web")} == {(None, None)}
 
 
 def test_more_points_than_the_server_gives_at_once(

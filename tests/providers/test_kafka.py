@@ -216,10 +216,13 @@ def test_lag_is_what_was_produced_less_what_was_committed(kafka: KafkaServer, na
         assert (stats.queue_name, stats.backlog_count) == ("q", 100 - 57)
         assert (stats.processing_count, stats.delayed_count, stats.oldest_age) == (None, None, None)
         assert stats.fault() is None
+        assert (stats.entered, stats.left) == (100, 57)
         kafka.produce(name, 0, 0, 0, 5)
-        assert provider.get_queue_stats("q").backlog_count == 48
+        stats = provider.get_queue_stats("q")
+        assert (stats.backlog_count, stats.entered, stats.left) == (48, 105, 57)
         kafka.consume(name, "workers", 30, 0, 13, 5)
-        assert provider.get_queue_stats("q").backlog_count == 0
+        stats = provider.get_queue_stats("q")
+        assert (stats.backlog_count, stats.entered, stats.left) == (0, 105, 105)
 
 
 def test_new_partitions_count_at_once(kafka: KafkaServer, name: str) -> None:

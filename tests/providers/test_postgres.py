@@ -315,6 +315,15 @@ def test_what_a_query_tells(read: Callable[..., Any]) -> None:
     assert counts(sample(read(f"SELECT 'q' AS queue, 2 AS backlog, {nulls}"))) == (2, None, None, None)
 
 
+def test_what_came_and_went_is_told_where_the_query_does(read: Callable[..., Any]) -> None:
+    told = read(
+        "SELECT 'q' AS queue, 2 AS backlog, 12::bigint AS entered, NULL::bigint AS left", ["q", "without a row"]
+    )
+    assert (sample(told).entered, sample(told).left) == (12, None)
+    without = sample(told, "without a row")  # a table of jobs has none to count
+    assert (without.backlog_count, without.entered, without.left) == (0, None, None)
+
+
 def test_an_age_before_its_time_is_none(read: Callable[..., Any]) -> None:
     assert sample(read("SELECT 'q' AS queue, 1 AS backlog, -3.5 AS oldest_age")).oldest_age == 0
 
@@ -412,7 +421,9 @@ class Result:
 
 
 VALUES = st.none() | st.binary(max_size=20) | st.integers().map(lambda n: b"%d" % n) | st.sampled_from([b"q", b"inf"])
-COLUMN_NAMES = st.sampled_from([b"queue", b"backlog", b"processing", b"delayed", b"oldest_age"]) | st.binary(max_size=9)
+COLUMN_NAMES = st.sampled_from(
+    [b"queue", b"backlog", b"processing", b"delayed", b"oldest_age", b"entered", b"left"]
+) | st.binary(max_size=9)
 
 
 @given(st.data())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from backpressure._controller.enforcing import enforces_here
-from backpressure._model.stats import age_of, permille_of
+from backpressure._model.stats import age_of, count_of, permille_of
 from backpressure._recording.row import Row
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class Recorded:
         used = None if stats.memory_used is None else permille_of(stats.memory_used)
         oldest_ms = None if age is None else round(1_000 * age)
         circuit = None if breaker is None else breaker.state()
-        told = (at_ms, stats.backlog_count, oldest_ms, None, None, used, *counts, circuit, self._policy(name))
+        flow = count_of(stats.entered), count_of(stats.left)
+        told = (at_ms, stats.backlog_count, oldest_ms, *flow, used, *counts, circuit, self._policy(name))
         return Row._make(told)
 
     def _since_last(self, name: str, priority: int, total: Totals) -> list[int]:

@@ -50,6 +50,11 @@ def permille_of(part: object) -> int | None:
     return None if known is None else int(known * 1_000)
 
 
+def count_of(count: object) -> int | None:
+    """Return `count` if it is one; ``None`` for anything else."""
+    return count if isinstance(count, int) and _is_count(count) else None
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_BACKLOG
 
@@ -78,6 +83,9 @@ class QueueStats:
         last_updated: when the numbers were true; default now. A naive datetime is refused with `ValueError`.
         memory_used: part of its limit of memory that the queue's server uses, 1 for all of it; ``None`` where it has no
             limit or cannot tell.
+        entered, left: jobs that ever came into the backlog, and that ever left it, as the source counts them exactly;
+            ``None`` where it does not. Recordings keep them, and a replay reads off them what workers took. Only what
+            they grow by matters: a count that falls has begun anew.
 
     Immutable, hence safe to share between threads.
 
@@ -94,6 +102,8 @@ class QueueStats:
     oldest_age: float | None = None
     last_updated: datetime = attrs.field(default=None, converter=_aware)
     memory_used: float | None = None
+    entered: int | None = None
+    left: int | None = None
 
     def fault(self) -> str | None:
         """Say what is wrong with the numbers, or return ``None``. A provider may be other people's code.

@@ -23,9 +23,9 @@ from backpressure.cli._masking import print_json
 from backpressure.cli._progress import bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from backpressure.providers.prometheus.history import History
+    from backpressure.providers.prometheus.history import History, Window
 
 __all__ = ["prometheus"]
 
@@ -60,6 +60,8 @@ _MOST_ROWS = 10_000_000
 )
 @click.option("--by", default="queue", metavar="LABEL", help="The label that holds a queue's name.")
 @click.option("--oldest-age", metavar="PROMQL", help="Gives the seconds since the oldest job was enqueued.")
+@click.option("--entered", metavar="PROMQL", help="Gives a counter of the jobs that ever came into the queue.")
+@click.option("--left", metavar="PROMQL", help="Gives a counter of the jobs that ever left it.")
 @click.option("--since", default="7d", metavar="TIME", help="How far back: 12h, 7d, 2w.")
 @click.option("--step", default="15s", metavar="TIME", help="Between two numbers; best the interval of the scrapes.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, metavar="S", help="Seconds for one answer.")
@@ -71,6 +73,8 @@ def prometheus(
     out: Path,
     by: str,
     oldest_age: str | None,
+    entered: str | None,
+    left: str | None,
     since: str,
     step: str,
     timeout: float,
@@ -140,27 +144,33 @@ class _Copy:
         self,
         history: History,
         query: str,
-        oldest_age: str | None,
+        others: Sequence[str | None],
         begin: float,
         end: float,
         move: Callable[[float], object],
     ) -> None:
         for window in history.windows(query, self._label, begin, end):
-            ages: dict[str, dict[float, float]] = {}
-            if oldest_age is not None:
-                for part in history.windows(oldest_age, self._label, window.begin, window.end):
-                    for name, values in part.values.items():
-                        ages.setdefault(name, {}).update(values)
+            more = [self._more(history, other, window) for other in others]
             rows = {}
             for name, values in window.values.items():
                 if values and self._takes(name):
-                    rows[name] = [_row(at, value, ages.get(name, {}).get(at)) for at, value in values]
+                    known = [each.get(name, {}) for each in more]
+                    rows[name] = [_row(at, value, *(each.get(at) for each in known)) for at, value in values]
             if rows:
                 self._book.write(rows, {}, round(1_000 * window.end), _FOR_EVER_MS, release=True)
             self.rows += sum(map(len, rows.values()))
             self.queues |= rows.keys()
             self.warnings.update(dict.fromkeys(window.warnings))
             move((window.end - begin) / (end - begin))
+
+    def _more(self, history: History, query: str | None, window: Window) -> dict[str, dict[float, float]]:
+        """Return what else is known in a window, by queue and Unix seconds."""
+        found: dict[str, dict[float, float]] = {}
+        if query is not None:
+            for part in history.windows(query, self._label, window.begin, window.end):
+                for name, values in part.values.items():
+                    found.setdefault(name, {}).update(values)
+        return found
 
     def _takes(self, name: str) -> bool:
         try:
@@ -171,8 +181,10 @@ class _Copy:
         return True
 
 
-def _row(at: float, value: float, age: float | None) -> Row:
-    return Row(round(1_000 * at), math.ceil(value), None if age is None else round(1_000 * age))
+def _row(at: float, value: float, age: float | None, entered: float | None, left: float | None) -> Row:
+    oldest_ms = None if age is None else round(1_000 * age)
+    flow = [None if count is None else math.floor(count) for count in (entered, left)]
+    return Row(round(1_000 * at), math.ceil(value), oldest_ms, *flow)
 
 
 def _seconds(text: str, option: str) -> float:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from backpressure._model.arguments import shown
 from backpressure._model.config.age import AgeConfig
 from backpressure._model.config.fields import NONE_TEXT, converted
 from backpressure._model.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import attrs
 
 __all__ = ["candidate_table", "unfit"]
 

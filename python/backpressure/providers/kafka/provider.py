@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -226,11 +226,11 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
 
     def _ask(self, link: Link, queues: Mapping[str, ConsumerLag]) -> Mapping[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
-        for name, waiting in link.run(_read, link, queues).items():
+        for name, found in link.run(_read, link, queues).items():
             outcomes[name] = (
-                self._failure(waiting, queue_name=name)
-                if isinstance(waiting, BrokerError)
-                else QueueStats(name, waiting)
+                self._failure(found, queue_name=name)
+                if isinstance(found, BrokerError)
+                else QueueStats(name, found.waiting, entered=found.written, left=found.written - found.waiting)
             )
         return outcomes
 
@@ -244,7 +244,14 @@ class KafkaStatsProvider(LinkedProvider[ConsumerLag, Link]):
         return error.label if isinstance(error, BrokerError) else None
 
 
-async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int | BrokerError]:
+class _Found(NamedTuple):
+    """Of all partitions together: messages that a group has still to read, and that were ever written."""
+
+    waiting: int
+    written: int
+
+
+async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, _Found | BrokerError]:
     topics = await link.topics({lag.topic for lag in queues.values()})
     leaders: dict[Partition, Offset] = {
         (topic, index): leader
@@ -273,13 +280,13 @@ async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int 
     if passed:
         ends.update(await link.start(link.offsets, passed, LATEST))
 
-    def waiting(lag: ConsumerLag) -> int | BrokerError:
+    def waiting(lag: ConsumerLag) -> _Found | BrokerError:
         partitions, commits = topics[lag.topic], committed[lag.group]
         if isinstance(partitions, BrokerError):
             return partitions
         if isinstance(commits, BrokerError):
             return commits
-        total = 0
+        total = written = 0
         for index, leader in partitions.items():
             partition = (lag.topic, index)
             if isinstance(leader, BrokerError):
@@ -289,9 +296,10 @@ async def _read(link: Link, queues: Mapping[str, ConsumerLag]) -> dict[str, int 
                 if isinstance(number, BrokerError):
                     return number
             total += lag.waiting(*numbers)
-        return total
+            written += numbers[2]
+        return _Found(total, written)
 
-    found = {name: waiting(lag) for name, lag in queues.items()}
+    found: dict[str, _Found | BrokerError] = {name: waiting(lag) for name, lag in queues.items()}
     if link.failure is not None and all(isinstance(number, BrokerError) for number in found.values()):
         raise link.failure
     return found

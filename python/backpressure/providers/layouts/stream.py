@@ -63,6 +63,9 @@ class StreamKey:
     the backlog is exact if either are no more. If both are more, it is the lag where that is possible, else an estimate
     from the rate at which the counted entries were added. So an overload is never reported as `count_limit`.
 
+    Since 7.0 the group also knows how many entries came and how many were delivered, which recordings keep: what it has
+    read, and that with its lag. After what makes it lose them they are unknown until it has caught up.
+
     Immutable.
 
     Raises:
@@ -108,7 +111,10 @@ class StreamKey:
         deleted = self.acked_entries_are_deleted and lag == length - pending
         certain = deleted or (lag is not None and is_count(read) and read + lag <= length)
         waiting, first = yield from self._count(last, lag, pending, certain=certain)
-        return _sample(queue_name, now, waiting, pending, first)
+        left = read if is_count(read) else None
+        # The lag is by definition what was ever added less what the group has read.
+        entered = None if lag is None or left is None else left + lag
+        return attrs.evolve(_sample(queue_name, now, waiting, pending, first), entered=entered, left=left)
 
     def _count(self, last: _Id, lag: int | None, pending: int, *, certain: bool) -> Rounds[tuple[int, Any]]:
         """Return how many entries lie after `last`, and the first of them."""

@@ -26,7 +26,9 @@ __all__ = ["PGQUEUER", "PROCRASTINATE", "PostgresQuery", "Rows", "array", "parse
 _QUEUES = "%(queues)s"
 _PREFIX = "{prefix}"
 _NEEDED = ("queue", "backlog")
-_COLUMNS = (*_NEEDED, "processing", "delayed", "oldest_age")
+_COLUMNS = (*_NEEDED, "processing", "delayed", "oldest_age", "entered", "left")
+# What a queue without a row does not have.
+_NOT_OF_NONE = frozenset({"oldest_age", "entered", "left"})
 
 
 @repr_when_half_built
@@ -36,8 +38,9 @@ class PostgresQuery:
 
     Args:
         sql: its columns are, by name, ``queue``, ``backlog`` and, where they can be told, ``processing``, ``delayed``
-            (counts of jobs, as in `backpressure.QueueStats`) and ``oldest_age`` (seconds). ``%(queues)s::text[]`` in
-            it stands for the names of the queues asked for; ``{prefix}`` for `prefix`. No other ``%`` is special.
+            (counts of jobs, as in `backpressure.QueueStats`), ``oldest_age`` (seconds), ``entered`` and ``left`` (jobs
+            that ever came and left, if the table counts them). ``%(queues)s::text[]`` in it stands for the names of the
+            queues asked for; ``{prefix}`` for `prefix`. No other ``%`` is special.
         prefix: the text before the names of tables: ``"shop."`` for tables in the schema ``shop``, ``"shop.my_"`` where
             the tables' own names also begin with ``my_``.
         discovers: whether the query returns all queues there are when it is asked for ``NULL``; a query without
@@ -217,11 +220,13 @@ class Rows:
         if len(rows) > 1:
             raise ValueError(f"{len(rows)} rows: add GROUP BY queue")
         # A table of jobs has no row for a queue without jobs.
-        row = rows[0] if rows else {column: b"0" for column in self._told if column != "oldest_age"}
+        row = rows[0] if rows else dict.fromkeys(self._told - _NOT_OF_NONE, b"0")
         backlog = _count("backlog", row)
         if backlog is None:
             raise ValueError("NULL as backlog: give a number")
-        return QueueStats(name, backlog, _count("processing", row), _count("delayed", row), _age(row))
+        running, later = _count("processing", row), _count("delayed", row)
+        entered, left = _count("entered", row), _count("left", row)
+        return QueueStats(name, backlog, running, later, _age(row), entered=entered, left=left)
 
 
 def _count(column: str, row: Mapping[str, bytes | None]) -> int | None:
