@@ -54,7 +54,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"(Async)?(Broker|Kicker|Message|TaskiqDecoratedTask)|PublishCommand|StartResponse|WSGI\w+|ASGIApplication",
     ),
-    ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
+    ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|MeterProvider|Redis|RedisCluster|datetime"),
     ("py:class", r"Console|RedisTarget|Request|Rider"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.
