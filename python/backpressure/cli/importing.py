@@ -106,7 +106,7 @@ def prometheus(
         copied = _Copy(Book(out), by)
         try:
             with contextlib.closing(history), terminable(), _whole(out), bar("reading", as_json=as_json) as move:
-                copied.run(history, query, oldest_age, end - back, end, move)
+                copied.run(history, query, (oldest_age, entered, left), end - back, end, move)
         except PrometheusError as error:
             of_ours = error.label == "invalid_sample"
             raise Finding(str(error) if of_ours else f"{history.shown} does not answer: {error}") from None
