@@ -81,6 +81,9 @@ lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held ag
 ifeq ($(NATIVE),yes)
 	cargo fmt --check
 	cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	@# As a free-threaded interpreter would have it, on any.
+	PYO3_CONFIG_FILE=$(CURDIR)/rust/binding/free-threaded.cfg cargo clippy --locked --quiet \
+		--package backpressure-native --target-dir target/free-threaded -- -D warnings
 	$(BIN)/stubtest --mypy-config-file pyproject.toml backpressure._native
 else
 	@echo 'make: rustfmt, clippy, stubtest and cargo test are left out: the native engine is not built' >&2

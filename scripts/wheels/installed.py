@@ -57,7 +57,7 @@ def smoke(installed: str, engine: str) -> int:
         answer = subprocess.run(
             [installed, "-m", "pytest", "-p", "no:cacheprovider", "--numprocesses", "auto", "@tests/smoke.txt"],
             cwd=folder,
-            env=_quiet(engine) | {"CI": "true", "HYPOTHESIS_PROFILE": "dev"},
+            env=_quiet(engine) | {"CI": "true"},
             check=False,
             stdout=subprocess.PIPE,
             text=True,

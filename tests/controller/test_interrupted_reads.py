@@ -147,6 +147,25 @@ def test_a_refresh(engine_name: str, engine_module: object, names: Any) -> None:
         assert every_place(lambda: controller.refresh(names()), then) > 20
 
 
+def test_a_task_leaves_nothing_to_those_after_it(engine_name: str, engine_module: object, names: Any) -> None:
+    with asyncio.Runner() as runner, warnings.catch_warnings():  # whose tasks all have one context
+        warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines whose caller died before it awaited them
+        controller = AsyncBackpressureController(CONFIG, Jobs(), registry=CollectorRegistry(), _engine=engine_name)
+        runner.run(controller.start())
+
+        async def ask() -> Any:
+            return await controller.suggest_throttle("high", names())
+
+        def then() -> None:
+            names.next()
+            assert runner.run(ask()).backlog_size == 9
+            names.next()
+
+        assert every_place(lambda: runner.run(ask()), then) > 20
+        runner.run(controller.stop())
+        gc.collect()
+
+
 @pytest.mark.parametrize("provider", [Jobs, BoundJobs])
 def test_a_task(engine_name: str, engine_module: object, names: Any, provider: Any) -> None:
     with asyncio.Runner() as runner, warnings.catch_warnings():

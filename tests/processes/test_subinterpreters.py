@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -113,5 +114,8 @@ def test_the_pure_engine_serves_another_beside_the_native_one(python: Python) ->
 def test_isolated_interpreters_are_told_the_same(python: Python) -> None:
     """`CPython` itself does not let them load such an extension."""
     ended = python(f"{PROGRAM}in_other(kind='isolated')")
-    assert (ended.returncode, ended.stdout) == (1, "")
+    # 3.12 aborts at its end, whenever such an interpreter has imported asyncio; all has been told by then.
+    codes = {1, -signal.SIGABRT} if sys.version_info[:2] == (3, 12) else {1}
+    assert ended.returncode in codes
+    assert ended.stdout == ""
     assert "set BACKPRESSURE_ENGINE=pure" in ended.stderr

@@ -108,12 +108,16 @@ class AsyncHost(JobHost):
 
     @staticmethod
     def _settled(decide: Callable[[], ThrottleDecision]) -> ThrottleDecision:
-        """Decide after the read, without another one."""
-        token = _has_read.set(True)
-        try:
+        """Decide after the read, without another one.
+
+        In a copy of the context, for what a signal handler raises may come between setting a variable and resetting it.
+        """
+
+        def after_read() -> ThrottleDecision:
+            _has_read.set(True)
             return decide()
-        finally:
-            _has_read.reset(token)
+
+        return contextvars.copy_context().run(after_read)
 
     async def _read(self, queue_name: str, wait: bool) -> None:
         """Start a read of the queue, and await it if necessary."""

@@ -27,11 +27,12 @@ def owner() -> object:
 
 def owning(who: object, work: Callable[[], T]) -> T:
     """Return what `work` returns; all that it reads, or ends, is `who`'s."""
-    token = _owner.set(who)
+    before = _owner.get()
     try:
+        _owner.set(who)  # in here: what a signal handler raises must not leave it set
         return work()
     finally:
-        _owner.reset(token)
+        _owner.set(before)
 
 
 R = TypeVar("R", bound="_Owned")

@@ -194,12 +194,25 @@ impl<'py> CoreTable for Border<'_, 'py> {
         self.table.look(name, |queue| queue.bind(self.py).clone())
     }
 
-    fn insert(&self, stored: &Self::Stored) -> PyResult<()> {
+    fn insert(&self, stored: &Self::Stored) -> PyResult<bool> {
         self.table.insert(stored)
     }
 
-    fn remove(&self, stored: &Self::Stored) -> PyResult<()> {
-        self.table.remove(self.name(stored))
+    fn remove(&self, stored: &Self::Stored) -> PyResult<bool> {
+        self.table.remove(stored)
+    }
+
+    fn lay_aside(&self, stored: Self::Stored) -> PyResult<()> {
+        self.table.aside.add(stored);
+        Ok(())
+    }
+
+    fn aside(&self) -> Vec<Self::Stored> {
+        self.table.aside.all(self.py)
+    }
+
+    fn let_go(&self, stored: &Self::Stored) -> PyResult<bool> {
+        Ok(self.table.aside.remove(stored))
     }
 
     fn size(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The extension module `backpressure._native`: this file is the list of what it exports.
 
+mod aside;
 mod bare;
 mod border;
 mod breaker;

@@ -13,15 +13,19 @@ mod own {
     use pyo3::prelude::*;
     use pyo3::types::PyString;
 
+    use crate::aside::Aside;
     use crate::guarded::Guarded;
     use crate::queue::Queue;
 
     /// Uses the hashes that strings keep.
-    pub struct Table(Guarded<Names<Py<Queue>>>);
+    pub struct Table {
+        stored: Guarded<Names<Py<Queue>>>,
+        pub aside: Aside,
+    }
 
     impl Table {
         pub fn new(_: Python<'_>) -> Self {
-            Self(Guarded::default())
+            Self { stored: Guarded::default(), aside: Aside::default() }
         }
 
         /// Looks at the queue of a name, if it has state. `look` must not call out.
@@ -29,37 +33,49 @@ mod own {
         pub fn look<R>(&self, name: &Bound<'_, PyString>, look: impl FnOnce(&Py<Queue>) -> R) -> PyResult<Option<R>> {
             let Ok(text) = name.to_str() else { return Ok(None) }; // holds a surrogate, which no queue's name does
             let hash = hash_of(name)?;
-            Ok(self.0.read(|table| table.get(hash, text).map(look)))
+            Ok(self.stored.read(|table| table.get(hash, text).map(look)))
         }
 
-        pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<()> {
+        /// Stores a queue, unless its name has one. Tells whether it did.
+        pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<bool> {
             let py = queue.py();
             let name = queue.get().name.bind(py);
             let (hash, text, queue) = (hash_of(name)?, name.to_str()?, queue.clone().unbind());
             // The names are exact strings, whose hashing neither fails nor calls out.
             let hash_again = |queue: &Py<Queue>| hash_of(queue.get().name.bind(py)).unwrap_or_default();
-            self.0.change(|table| table.insert(hash, text, queue, hash_again));
-            Ok(())
+            Ok(self.stored.change(|table| {
+                let free = table.get(hash, text).is_none();
+                if free {
+                    table.insert(hash, text, queue, hash_again);
+                }
+                free
+            }))
         }
 
-        pub fn remove(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
+        /// Stores this queue no more, if it is the one of its name. Tells whether it was.
+        pub fn remove(&self, queue: &Bound<'_, Queue>) -> PyResult<bool> {
+            let name = queue.get().name.bind(queue.py());
             let (hash, text) = (hash_of(name)?, name.to_str()?);
-            drop(self.0.change(|table| table.remove(hash, text))); // out here, because it may free
-            Ok(())
+            let removed = self.stored.change(|table| {
+                let is_it = table.get(hash, text).is_some_and(|stored| stored.is(queue));
+                is_it.then(|| table.remove(hash, text)).flatten()
+            });
+            Ok(removed.is_some()) // dropped out here, because that may free
         }
 
         pub fn len(&self, _: Python<'_>) -> usize {
-            self.0.read(|table| Some(table.len())).unwrap_or(0)
+            self.stored.read(|table| Some(table.len())).unwrap_or(0)
         }
 
         /// Returns all queues, in no particular order.
         pub fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {
-            let all = self.0.read(|table| Some(table.iter().map(|queue| queue.bind(py).clone()).collect()));
+            let all = self.stored.read(|table| Some(table.iter().map(|queue| queue.bind(py).clone()).collect()));
             all.unwrap_or_default()
         }
 
         pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-            self.0.read(|table| Some(table.iter().try_for_each(|queue| visit.call(queue)))).unwrap_or(Ok(()))
+            self.stored.read(|table| Some(table.iter().try_for_each(|queue| visit.call(queue)))).unwrap_or(Ok(()))?;
+            self.aside.traverse(visit)
         }
     }
 
@@ -74,45 +90,62 @@ mod own {
 mod of_cpython {
     use pyo3::gc::{PyTraverseError, PyVisit};
     use pyo3::prelude::*;
+    use pyo3::sync::critical_section::with_critical_section;
     use pyo3::types::{PyDict, PyString};
 
+    use crate::aside::Aside;
     use crate::queue::Queue;
 
     /// A dict: without the interpreter's lock, `CPython`'s own dict is what its readers never wait for.
-    pub struct Table(Py<PyDict>);
+    pub struct Table {
+        stored: Py<PyDict>,
+        pub aside: Aside,
+    }
 
     impl Table {
         pub fn new(py: Python<'_>) -> Self {
-            Self(PyDict::new(py).unbind())
+            Self { stored: PyDict::new(py).unbind(), aside: Aside::default() }
         }
 
         /// Looks at the queue of a name, if it has state.
         #[inline]
         pub fn look<R>(&self, name: &Bound<'_, PyString>, look: impl FnOnce(&Py<Queue>) -> R) -> PyResult<Option<R>> {
-            let Some(found) = self.0.bind(name.py()).get_item(name)? else { return Ok(None) };
+            let Some(found) = self.stored.bind(name.py()).get_item(name)? else { return Ok(None) };
             Ok(Some(look(found.cast_exact()?.as_unbound())))
         }
 
-        pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<()> {
+        /// Stores a queue, unless its name has one. Tells whether it did.
+        pub fn insert(&self, queue: &Bound<'_, Queue>) -> PyResult<bool> {
             let py = queue.py();
-            self.0.bind(py).set_item(queue.get().name.bind(py), queue)
+            self.stored.bind(py).set_default(queue.get().name.bind(py), queue)
         }
 
-        pub fn remove(&self, name: &Bound<'_, PyString>) -> PyResult<()> {
-            self.0.bind(name.py()).del_item(name)
+        /// Stores this queue no more, if it is the one of its name. Tells whether it was.
+        pub fn remove(&self, queue: &Bound<'_, Queue>) -> PyResult<bool> {
+            let py = queue.py();
+            let (stored, name) = (self.stored.bind(py), queue.get().name.bind(py));
+            // The dict's own lock: look and removal take none beside it, for which others might be let in.
+            with_critical_section(stored, || {
+                let is_it = stored.get_item(name)?.is_some_and(|found| found.is(queue));
+                if is_it {
+                    stored.del_item(name)?;
+                }
+                Ok(is_it)
+            })
         }
 
         pub fn len(&self, py: Python<'_>) -> usize {
-            self.0.bind(py).len()
+            self.stored.bind(py).len()
         }
 
         /// Returns all queues, in no particular order.
         pub fn all<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, Queue>> {
-            self.0.bind(py).values().iter().filter_map(|queue| queue.cast_into_exact().ok()).collect()
+            self.stored.bind(py).values().iter().filter_map(|queue| queue.cast_into_exact().ok()).collect()
         }
 
         pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-            visit.call(&self.0)
+            visit.call(&self.stored)?;
+            self.aside.traverse(visit)
         }
     }
 }

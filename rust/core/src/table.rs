@@ -1,11 +1,15 @@
 //! Which names have a queue of their own: who gets room, who is evicted for it, and where the others are counted.
 //!
-//! The host stores the queues; everything about them is decided here.
+//! The host stores the queues; everything about them is decided here. What is decided holds on any number of threads, even
+//! where `Table::alone` keeps nobody out: a free-threaded `CPython` lets others in whenever the thread that is alone has to
+//! wait for anything. So a queue is stored, and is stored no more, in one step that tells whether it was done; a place is
+//! taken before; and the counts of an evicted queue stay with it for as long as a call may go on that found it.
 //!
 //! # Memory orderings
 //!
 //! The instant of the next eviction is relaxed, since nothing else depends on it: a thread that reads an old one looks
-//! once too often. So is the number of the next queue: all that matters is that no two are the same.
+//! once too often. So is the number of the next queue: all that matters is that no two are the same. So are the places
+//! that are taken: no exchange of a counter takes one that is not there.
 
 use std::sync::Arc;
 
@@ -44,17 +48,32 @@ pub trait Table: Host {
     /// See [`Self::make`].
     fn find(&self, name: &Self::Name) -> Result<Option<Self::Stored>, Self::Error>;
 
-    /// Stores a queue.
+    /// Stores a queue, unless its name has one. Tells whether it did.
     ///
     /// # Errors
     /// See [`Self::make`].
-    fn insert(&self, stored: &Self::Stored) -> Result<(), Self::Error>;
+    fn insert(&self, stored: &Self::Stored) -> Result<bool, Self::Error>;
 
-    /// Stores a queue no more.
+    /// Stores this queue no more, if it is the one of its name. Tells whether it was.
     ///
     /// # Errors
     /// See [`Self::make`].
-    fn remove(&self, stored: &Self::Stored) -> Result<(), Self::Error>;
+    fn remove(&self, stored: &Self::Stored) -> Result<bool, Self::Error>;
+
+    /// Lays a queue aside that is stored no more.
+    ///
+    /// # Errors
+    /// See [`Self::make`].
+    fn lay_aside(&self, stored: Self::Stored) -> Result<(), Self::Error>;
+
+    /// Returns what lies aside.
+    fn aside(&self) -> Vec<Self::Stored>;
+
+    /// Lets go of a queue that lies aside. Tells whether it still did.
+    ///
+    /// # Errors
+    /// See [`Self::make`].
+    fn let_go(&self, stored: &Self::Stored) -> Result<bool, Self::Error>;
 
     /// Returns how many queues are stored.
     fn size(&self) -> usize;
@@ -62,7 +81,8 @@ pub trait Table: Host {
     /// Returns all queues, in any order.
     fn all(&self) -> Vec<Self::Stored>;
 
-    /// Does something during which no other thread changes the table. Nothing in there makes objects or calls out.
+    /// Does something during which no other thread changes the table, as far as the host can have it so. Nothing in there
+    /// calls out.
     fn alone<R>(&self, work: impl FnOnce() -> R) -> R;
 
     /// Is told that a queue lost its state to make room.
@@ -81,6 +101,8 @@ pub struct Room {
     origin_ns: i64,
     // What names without a queue of their own are counted under: those beyond `max_queues`, and evicted ones.
     other: [Counters; 3],
+    // How many queues are stored, or are about to be.
+    taken: AtomicU64,
     next_eviction_ns: AtomicI64,
     made: AtomicU64,
 }
@@ -88,7 +110,8 @@ pub struct Room {
 impl Room {
     /// Makes room whose breakers' milliseconds begin at `origin_ns`.
     pub fn new(origin_ns: i64) -> Self {
-        Self { origin_ns, other: Default::default(), next_eviction_ns: AtomicI64::new(0), made: AtomicU64::new(0) }
+        let (taken, next_eviction_ns, made) = (AtomicU64::new(0), AtomicI64::new(0), AtomicU64::new(0));
+        Self { origin_ns, other: Default::default(), taken, next_eviction_ns, made }
     }
 
     /// Returns where the milliseconds of its breakers begin.
@@ -104,7 +127,7 @@ impl Room {
     /// Tells whether [`Self::track`] would make room for one more queue now; changes nothing.
     pub fn has_room<T: Table>(&self, table: &T, settings: &Settings, now_ns: i64) -> bool {
         let is_idle = |stored: &T::Stored| idle_from_ns(settings, table.queue(stored), now_ns).is_none();
-        table.size() < settings.max_queues
+        !self.is_full(settings)
             || (now_ns >= self.next_eviction_ns.load(Ordering::Relaxed) && table.all().iter().any(is_idle))
     }
 
@@ -124,31 +147,44 @@ impl Room {
             return Ok(Some(stored));
         }
         let settings = &switches.mode().settings;
-        let is_full = || table.size() >= settings.max_queues;
         let evict = evict && now_ns >= self.next_eviction_ns.load(Ordering::Relaxed);
-        if is_full() && !evict {
+        if self.is_full(settings) && !evict {
             return Ok(None);
         }
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let mut queue = Queue::new(Arc::clone(settings.circuit_of(table.text(name)?)), self.origin_ns, now_ns);
         queue.number = number;
         let made = table.make(name, queue)?;
-        // Objects are made above; they are freed, and the host is called, below. In between the table is locked.
+        // Objects are made above; they are freed, and the host is called, below.
         let (stored, evicted) = table.alone(|| {
             if let Some(stored) = table.find(name)? {
                 return Ok((Some(stored), Vec::new()));
             }
-            let evicted = if is_full() && evict { self.evict(table, switches, settings, now_ns)? } else { Vec::new() };
-            if is_full() {
-                return Ok((None, evicted));
-            }
-            table.insert(&made)?;
-            Ok((Some(made), evicted))
+            let full = self.is_full(settings);
+            let evicted = if full && evict { self.evict(table, switches, settings, now_ns)? } else { Vec::new() };
+            Ok((self.store(table, settings, made)?, evicted))
         })?;
         for gone in evicted {
             table.evicted(table.name(&gone))?;
         }
         Ok(stored)
+    }
+
+    fn is_full(&self, settings: &Settings) -> bool {
+        self.taken.load(Ordering::Relaxed) >= settings.max_queues as u64
+    }
+
+    /// Stores a queue if there is room; returns the one that its name has now, which another thread may have stored.
+    fn store<T: Table>(&self, table: &T, settings: &Settings, made: T::Stored) -> Result<Option<T::Stored>, T::Error> {
+        let take = |taken| (taken < settings.max_queues as u64).then_some(taken + 1);
+        if self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return table.find(table.name(&made));
+        }
+        let stored = table.insert(&made);
+        if !matches!(stored, Ok(true)) {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+        }
+        if stored? { Ok(Some(made)) } else { table.find(table.name(&made)) }
     }
 
     /// Forgets the queues that nobody asked for in a long time, keeping their counts; returns them.
@@ -159,27 +195,50 @@ impl Room {
         settings: &Settings,
         now_ns: i64,
     ) -> Result<Vec<T::Stored>, T::Error> {
-        let mut evicted = Vec::new();
+        let mut idle = Vec::new();
         let mut next_ns = untouched_from_ns(settings, now_ns); // of the queue that takes the room
         for stored in in_order(table) {
             match idle_from_ns(settings, table.queue(&stored), now_ns) {
                 Some(from_ns) => next_ns = next_ns.min(from_ns),
-                None => evicted.push(stored),
+                None => idle.push(stored),
             }
         }
         self.next_eviction_ns.store(next_ns, Ordering::Relaxed);
-        if !evicted.is_empty() {
+        if !idle.is_empty() {
             switches.void_ready(); // somebody may still hold one of them
         }
-        for stored in &evicted {
-            table.remove(stored)?;
+        self.settle(table, settings, now_ns)?;
+        let mut evicted = Vec::new();
+        for stored in idle {
+            if !table.remove(&stored)? {
+                continue; // another thread was first
+            }
+            let queue = table.queue(&stored);
+            if queue.breaker.state() != State::Closed && table.insert(&stored)? {
+                continue; // it was forced open meanwhile
+            }
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            queue.touch(now_ns); // from now on it lies aside
+            table.lay_aside(stored.clone())?;
+            evicted.push(stored);
+        }
+        Ok(evicted)
+    }
+
+    /// Lets go of evicted queues that nobody has asked for since, for as long again, and keeps their counts.
+    fn settle<T: Table>(&self, table: &T, settings: &Settings, now_ns: i64) -> Result<(), T::Error> {
+        for stored in table.aside() {
+            let queue = table.queue(&stored);
+            if now_ns < untouched_from_ns(settings, queue.touched_ns()) || !table.let_go(&stored)? {
+                continue;
+            }
             for priority in Priority::ALL {
-                if let Some(asked) = table.queue(stored).seen(priority) {
+                if let Some(asked) = queue.seen(priority) {
                     self.other(priority).add(&asked.counters.totals());
                 }
             }
         }
-        Ok(evicted)
+        Ok(())
     }
 
     /// Returns the answer for a name that has no queue and gets none, counted.
@@ -200,7 +259,15 @@ impl Room {
                     }
                 }
             }
-            counted.extend(Priority::ALL.map(|priority| (None, priority, self.other(priority).totals())));
+            let aside = table.aside();
+            counted.extend(Priority::ALL.map(|priority| {
+                let sum = Counters::default();
+                sum.add(&self.other(priority).totals());
+                aside.iter().filter_map(|stored| table.queue(stored).seen(priority)).for_each(|asked| {
+                    sum.add(&asked.counters.totals());
+                });
+                (None, priority, sum.totals())
+            }));
         });
         counted.retain(|(_, _, totals)| totals.reasons.iter().any(|&count| count > 0));
         counted

@@ -45,6 +45,7 @@ struct Fake {
     now_ns: Cell<i64>,
     backlog: Cell<Option<i64>>,
     queues: RefCell<HashMap<String, Stored>>,
+    aside: RefCell<Vec<Stored>>,
 }
 
 type Stored = Rc<(String, Queue<Seen>)>;
@@ -164,14 +165,31 @@ impl Table for Fake {
         Ok(self.queues.borrow().get(name).cloned())
     }
 
-    fn insert(&self, stored: &Stored) -> Result<(), &'static str> {
-        self.queues.borrow_mut().insert(stored.0.clone(), stored.clone());
+    fn insert(&self, stored: &Stored) -> Result<bool, &'static str> {
+        let mut queues = self.queues.borrow_mut();
+        let free = !queues.contains_key(&stored.0);
+        queues.entry(stored.0.clone()).or_insert_with(|| stored.clone());
+        Ok(free)
+    }
+
+    fn remove(&self, stored: &Stored) -> Result<bool, &'static str> {
+        Ok(self.queues.borrow_mut().remove(&stored.0).is_some())
+    }
+
+    fn lay_aside(&self, stored: Stored) -> Result<(), &'static str> {
+        self.aside.borrow_mut().push(stored);
         Ok(())
     }
 
-    fn remove(&self, stored: &Stored) -> Result<(), &'static str> {
-        self.queues.borrow_mut().remove(&stored.0);
-        Ok(())
+    fn aside(&self) -> Vec<Stored> {
+        self.aside.borrow().clone()
+    }
+
+    fn let_go(&self, stored: &Stored) -> Result<bool, &'static str> {
+        let mut aside = self.aside.borrow_mut();
+        let before = aside.len();
+        aside.retain(|other| !Rc::ptr_eq(other, stored));
+        Ok(aside.len() < before)
     }
 
     fn size(&self) -> usize {
@@ -965,6 +983,25 @@ fn idle_queues_make_room_and_their_counts_stay() {
     assert!(house.engine.switches.epoch() > epoch, "what lies ready was not voided");
     assert_eq!(house.others(), 2); // one of c, one of a
     assert!(house.host.heard().contains(&"evicted a".to_owned()));
+}
+
+#[test]
+fn a_call_that_goes_on_while_its_queue_is_evicted_is_counted() {
+    let house = House::new(|settings| settings.max_queues = 1);
+    house.reason("a", 0);
+    let held = house.host.find(&"a".to_owned()).unwrap().unwrap();
+    let count = || held.1.asked(Priority::Medium).counters.count(Row::of(Reason::ColdStart, true), 0, false);
+    house.reason("b", 300 * S + 1);
+    count();
+    assert_eq!(house.others(), 2);
+    house.reason("c", 600 * S + 1); // too early: nobody is idle for so long
+    count();
+    assert_eq!((house.others(), house.host.aside.borrow().len()), (4, 1)); // c was told to wait, too
+    house.reason("c", 600 * S + 2);
+    assert_eq!(house.names(), ["c"]);
+    assert_eq!(house.others(), 5); // two of b's and a's own
+    let aside: Vec<_> = house.host.aside.borrow().iter().map(|stored| stored.0.clone()).collect();
+    assert_eq!(aside, ["b"], "what nobody has asked for in so long lies aside for ever");
 }
 
 #[test]

@@ -707,4 +707,5 @@ def test_nobody_can_tell_them_apart(engine_modules: Mapping[str, EngineModule]) 
     assert happened["1 to 2"] >= 200, happened
     assert happened["let go by a lease"] >= 500, happened
     assert happened["refused by a lease"] >= 500, happened
-    assert 500 <= happened["long way"] <= len(engine_modules) * happened["job"] - 500, happened
+    assert happened["long way"] >= 500, happened
+    assert len(engine_modules) * happened["job"] - happened["long way"] >= 200 * len(engine_modules), happened

@@ -52,6 +52,28 @@ def test_a_job_whose_queue_was_evicted_while_it_slept_is_counted(world: World, a
     assert world.count(OTHER_QUEUES, Reason.FALLBACK_CONSERVATIVE) == 1
 
 
+def test_a_call_whose_queue_is_evicted_meanwhile_is_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted() -> int:
+        return sum(sum(totals.reasons) for totals in world.engine.totals().values())
+
+    read = world.host.read
+
+    def slow(name: str, wait: bool) -> Reason | None:
+        if name == "slow":  # the machine was suspended, say
+            world.now_ns += IDLE_NS
+            world.engine.suggest_throttle("low", "newcomer")
+        return read(name, wait)
+
+    monkeypatch.setattr(world.host, "read", slow)
+    world.engine.suggest_throttle("low", "slow")
+    assert world.engine.queue_names() == ["newcomer"]
+    assert counted() == 2
+    for name in ("third", "fourth"):  # what lay aside is let go, with its counts
+        world.now_ns += IDLE_NS
+        world.engine.suggest_throttle("low", name)
+    assert counted() == 4
+
+
 def test_without_a_poller_any_more_callers_read_again_after_a_failure(world: World) -> None:
     world.engine.suggest_throttle("low", "q")
     world.now_ns += SETTINGS.check_every_ns

@@ -126,11 +126,12 @@ def current() -> Turn | None:
 @contextlib.contextmanager
 def asking(turn: Turn) -> Iterator[Turn]:
     """Decide for `turn` in the body. A place that it got and did not use is handed on."""
-    token = _current.set(turn)
+    before = _current.get()
     try:
+        _current.set(turn)  # in here: what a signal handler raises must not leave it set
         yield turn
     finally:
-        _current.reset(token)
+        _current.set(before)
         if turn.judged is not None:
             budget, judged = turn.judged
             if judged.goes():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 from backpressure._engine.pure.breaker import Breaker
@@ -44,6 +44,8 @@ class Table:
         # What queues without state of their own are counted under: those beyond max_queues, and evicted ones.
         self._untracked = (Counters(), Counters(), Counters())
         self._evicted = [Totals(), Totals(), Totals()]
+        # Evicted queues, for calls that found one of them before and count there.
+        self._aside: list[Queue] = []
 
     def track(self, name: str, now_ns: int, *, evict: bool) -> Queue | None:
         """Return the queue of a valid name, made if there is room; `evict` makes room by forgetting idle ones."""
@@ -114,12 +116,13 @@ class Table:
     def totals(self) -> dict[tuple[str, int], Totals]:
         """Return all counts by (queue, priority), those without a queue of their own under ``__other__``."""
         with self._lock():
-            queues, evicted = self.all(), list(self._evicted)
+            queues, aside, evicted = self.all(), list(self._aside), list(self._evicted)
         totals = {
             (queue.name, index): counters.totals() for queue in queues for index, counters in enumerate(queue.counters)
         }
         for index, counters in enumerate(self._untracked):
-            totals[OTHER_QUEUES, index] = counters.totals().plus(evicted[index])
+            others = [queue.counters[index].totals() for queue in aside]
+            totals[OTHER_QUEUES, index] = reduce(Totals.plus, others, counters.totals().plus(evicted[index]))
         return {key: value for key, value in totals.items() if any(value.reasons)}
 
     def _evict(self, now_ns: int) -> list[str]:
@@ -130,6 +133,7 @@ class Table:
         idle_ns = _IDLE_TTLS * cache_ttl_ns
         evicted = []
         self._next_eviction_ns = now_ns + idle_ns + 1  # of the queue that takes the room
+        self._settle(now_ns - idle_ns)
         for name, queue in list(self.queues.items()):
             if state_of(queue.breaker.word) != CLOSED:
                 self._next_eviction_ns = min(self._next_eviction_ns, now_ns + cache_ttl_ns)
@@ -143,11 +147,22 @@ class Table:
                 evicted.append(name)
                 for priority in Priority:
                     self.ready[priority].pop(name, None)
-                    totals = queue.counters[priority.value].totals()
-                    self._evicted[priority.value] = self._evicted[priority.value].plus(totals)
+                queue.touched_ns = now_ns  # from now on it lies aside
+                self._aside.append(queue)
         if evicted:
             self._switches.void_ready()  # as the native engine must
         return evicted
+
+    def _settle(self, since_ns: int) -> None:
+        """Let go of evicted queues that nobody has asked for since, and keep their counts."""
+        kept = []
+        for queue in self._aside:
+            if queue.touched_ns >= since_ns:
+                kept.append(queue)
+                continue
+            for index, counters in enumerate(queue.counters):
+                self._evicted[index] = self._evicted[index].plus(counters.totals())
+        self._aside = kept
 
 
 def without_state(mode: Mode, priority: Priority) -> Draft:
