@@ -11,10 +11,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from benches.control.budget import Budget
 from benches.control.processes import SECOND_US, Caller, Process
 from benches.control.workers import Batches, Poisson, Pool, Scaled, Steady, Workers
 
+from backpressure._age.budget import Budget
 from backpressure._age.protocol import MILLION, BacklogSeen
 
 if TYPE_CHECKING:

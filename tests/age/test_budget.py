@@ -8,8 +8,8 @@ import random
 
 import attrs
 import pytest
-from benches.control.budget import Budget
 
+from backpressure._age.budget import Budget
 from backpressure._age.protocol import HIGH, LEVELS, MILLION, NO_SAMPLER, BacklogSeen, Demand, Report, Terms
 from backpressure._model.budget import BudgetSettings
 from support.budgets import SETTINGS, START_MS, any_calls, any_settings

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from benches.control.budget import Budget
 
+from backpressure._age.budget import Budget
 from backpressure._age.protocol import MILLION, Answer, BacklogSeen, Demand, Report
 from backpressure._model.budget import BudgetSettings
 from support.budgets import START_MS, SharedBudget

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 from benches.control import processes
-from benches.control.budget import Budget
 from benches.control.figures import figures
 from benches.control.picture import draw
 from benches.control.scenario import WEB, Phase, Scenario, steady
 from benches.control.scenarios import GROUPS
 from benches.control.simulation import Simulation
 
+from backpressure._age.budget import Budget
 from backpressure._age.lease import Dealt, QueueLease
 from backpressure._age.protocol import MILLION
 from backpressure._model.budget import BudgetSettings

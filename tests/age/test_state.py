@@ -6,8 +6,8 @@ import random
 import struct
 
 import pytest
-from benches.control.budget import Budget
 
+from backpressure._age.budget import Budget
 from backpressure._age.protocol import VERSION
 from backpressure._age.state import State
 from support.budgets import any_calls, any_settings

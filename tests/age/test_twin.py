@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from benches.control.budget import EXACT, Budget
 from hypothesis import settings as hypothesis_settings
 
+from backpressure._age.budget import EXACT, Budget
 from backpressure._age.protocol import decode
 from support import servers
 from support.budgets import SharedBudget, any_calls, any_settings, words

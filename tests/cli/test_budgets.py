@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from benches.control.budget import Budget
 
 from backpressure import AgeConfig, BackpressureConfig
+from backpressure._age.budget import Budget
 from backpressure._age.protocol import BacklogSeen, Demand, Report
 from backpressure._age.script import budget_key
 from backpressure._age.state import State

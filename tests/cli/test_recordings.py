@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import io
 import json
+import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +20,8 @@ import pytest
 from backpressure import BackpressureConfig, Recording
 from backpressure._recording.book import Book
 from backpressure._recording.row import Row
+from backpressure.replay import Replay
+from support import redis_fixtures
 
 if TYPE_CHECKING:
     from cli.conftest import Run
@@ -177,6 +183,20 @@ def test_recommend_replaces_no_file(run: Run, policy: Path) -> None:
     assert policy.read_text("utf-8") == before
 
 
+def test_ctrl_c_ends_it_and_writes_nothing(
+    run: Run, morning: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while policies are replayed."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Replay, "queue", interrupted)
+    result = run("recommend", morning, "--out", tmp_path / "policy.toml")
+    assert (result.exit_code, result.output) == (130, "")
+    assert not (tmp_path / "policy.toml").exists()
+
+
 # replay
 
 
@@ -276,6 +296,31 @@ def test_hostile_names_stay_names(run: Run, policy: Path, tmp_path: Path) -> Non
     assert '<script>alert("x")</script>&\'"\\u202e' in read.text
     assert "\u202e" not in text
     assert "Replay of <b>.bpr" in read.text
+
+
+def test_the_page_fits_a_phone(run: Run, morning: Path, policy: Path, tmp_path: Path) -> None:
+    """What is wider, the picture and the table, scrolls by itself; nothing is fetched, and no script of ours runs."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        redis_fixtures.no_server("no chromium: scripts/install_tools.sh installs it on Debian")
+    page = tmp_path / "report.html"
+    assert run("replay", morning, "--policy", policy, "--html", page, "--return", "0.5").exit_code == 0
+    measure = tmp_path / "measure.html"
+    source = html.escape(page.read_text("utf-8"))
+    measure.write_text(
+        f'<iframe width="390" height="800" style="border: 0" srcdoc="{source}"></iframe><pre id="measured"></pre>'
+        "<script>addEventListener('load', () => { const frame = document.querySelector('iframe').contentDocument;"
+        "document.getElementById('measured').textContent = [frame.documentElement.scrollWidth,"
+        "frame.querySelector('svg').getBoundingClientRect().width].join(' ') })</script>",
+        "utf-8",
+    )
+    command = [str(browser), "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--no-proxy-server"]
+    command += [f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", measure.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    (found,) = re.findall(r'<pre id="measured">([\d. ]+)</pre>', done.stdout) or [done.stderr]
+    width, picture = map(float, found.split())
+    assert width == 390
+    assert picture > 600
 
 
 def test_gaps_are_gaps(run: Run, policy: Path, tmp_path: Path) -> None:

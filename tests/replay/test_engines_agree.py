@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._engine.laws.three_zone import ThreeZoneLaw
+from backpressure._model.budget import BudgetSettings
 from backpressure._recording.columns import plain
 from backpressure._recording.row import COLUMNS, Row
 from backpressure._replay.pure import QueueReplay
@@ -41,6 +43,16 @@ laws = st.builds(
     st.booleans(),
     st.none() | st.just((850, 900)),
 )
+ages = st.builds(
+    lambda target, low_floor, calls, sheds, memory: AgeLaw(
+        BudgetSettings.of(target, low_floor=low_floor, calls=calls), sheds, 0, memory
+    ),
+    st.sampled_from([0.5, 1.0, 5.0, 60.0, 3_600.0]),
+    st.sampled_from([0, 0.005, 0.3]),
+    st.sampled_from([1, 100, 2_000]),
+    st.booleans(),
+    st.none() | st.just((850, 900)),
+)
 counts = st.none() | st.integers(0, 60) | st.integers(0, 3_000)
 backlogs = st.integers(0, 400) | st.integers(0, 10**6)
 parts = st.integers(0, 1_000_000)
@@ -53,7 +65,7 @@ behaviours = st.builds(
 )
 any_settings = st.builds(
     ReplaySettings,
-    law=laws,
+    law=laws | ages,
     poll_ms=st.integers(1_000, 10_000),
     busy_poll_ms=st.integers(50, 3_000),
     sleep_permille=st.integers(1_000, 1_500),
@@ -64,7 +76,9 @@ any_settings = st.builds(
     behaviour=st.none() | behaviours,
 )
 # The policy that was in force may be the one that is tried.
-settings = any_settings | any_settings.map(lambda it: attrs.evolve(it, in_force={1: PolicyInForce(it.law, True)}))
+settings = any_settings | any_settings.map(
+    lambda it: it if isinstance(it.law, AgeLaw) else attrs.evolve(it, in_force={1: PolicyInForce(it.law, True)})
+)
 spans = st.integers(900, 1_100) | st.integers(-100, 400) | st.integers(0, 90_000)
 rows = st.builds(
     lambda span, backlog, entered, left, *more: (span, backlog, entered, left, more),

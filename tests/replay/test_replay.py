@@ -204,8 +204,6 @@ def test_faults_are_told(tmp_path: Path, replayed: Replayed) -> None:
     replayed([offered(5)])
     with pytest.raises(RecordingError, match="has no queue 'web'"):
         Replay(recording, CONFIG).queue("web")
-    with pytest.raises(ConfigurationError, match="age policies cannot be replayed yet"):
-        Replay(recording, CONFIG.evolve({"age.target": "5s"})).queue("mail")
     with pytest.raises(ConfigurationError, match="add up to 1"):
         Replay(recording, CONFIG, mix={"low": 0.5})
     with pytest.raises(ConfigurationError, match="mix is 'half'"):

@@ -10,8 +10,9 @@ import pytest
 
 from backpressure import BackpressureConfig, PollingConfig, Recording
 from backpressure._engine.laws.registry import sampled_law_of
+from backpressure._recommend.candidates import TWICE
 from backpressure._recording.book import Book
-from backpressure.replay import Behaviour, Loops, Replay, ReplayedQueue
+from backpressure.replay import Behaviour, Loops, Replay, ReplayedQueue, recommend
 from replay.truth import LOW, MEDIUM, POLL, Scenario, Truth
 
 if TYPE_CHECKING:
@@ -81,6 +82,32 @@ def test_with_behaviour_it_is_the_truth(
     assert answer.longest_wait == pytest.approx(true.longest_wait, rel=0.2)
     assert medium.sheds == 0
     assert true.sheds[LOW] > 10_000
+
+
+@pytest.mark.parametrize("name", ["returns", "loops"])
+@pytest.mark.parametrize("target", [None, 30])
+def test_what_is_recommended_is_better_in_truth_too(tmp_path: Path, name: str, target: float | None) -> None:
+    """The queue is simulated job by job under what is recommended, and under the rule of thumb."""
+    book = Book(tmp_path / "observed.bpr")
+    rows = truth(name, enforces=False).rows
+    book.write({"mail": rows}, {1: '{"mode": "observe"}'}, rows[-1].at_ms, 10**12)
+    behaviour = SCENARIOS[name][1]
+    (queue,) = recommend(Recording(book.path), target_age=target, behaviour=behaviour, base=CONFIG).queues
+    assert queue.best is not None
+    rule = next(it for it in queue.candidates if it.name == TWICE)
+    true = {}
+    for it in (queue.best, rule):
+        config = CONFIG.evolve({f"queues.mail.{part}": value for part, value in it.settings.items()})
+        true[it.name] = Truth(SCENARIOS[name][0], sampled_law_of(config, "mail"), enforces=True)
+        assert it.sheds["low"] == pytest.approx(true[it.name].sheds[LOW], rel=0.05, abs=50)
+        assert it.longest_wait == pytest.approx(true[it.name].longest_wait, rel=0.1)
+    best, thumb = true[queue.best.name], true[rule.name]
+    if target is None:
+        assert best.sheds[LOW] <= thumb.sheds[LOW]
+        assert best.longest_wait <= thumb.longest_wait
+        assert name != "loops" or best.longest_wait < 0.8 * thumb.longest_wait
+    else:
+        assert best.longest_wait < 0.2 * thumb.longest_wait
 
 
 def test_what_observe_mode_counts_overstates(tmp_path: Path, engine_name: str) -> None:

@@ -1,7 +1,7 @@
 -- Shares one queue's budget among any number of producers: one producer's report in, its lease out.
 --
 -- Version 2. docs/reference/age-protocol.md tells the key, the report, the answer and their units;
--- benches/control/budget.py is the same computation in Python, equal in every bit.
+-- budget.py beside this is the same computation in Python, equal in every bit.
 --
 -- Times are milliseconds of the server's clock, fleet rates millijobs a second, leases microjobs and microjobs a
 -- second, shares millionths. All numbers are whole, all products below 2^53, so that doubles compute them exactly.

@@ -19,7 +19,7 @@ __all__ = ["TWICE", "Sketch", "first_sketches", "held_age", "nearer_sketches", "
 #: What the guide's rule of thumb is called.
 TWICE = "twice the usual peak"
 #: From one tried age to the next, and how many there are.
-_STEPS = 6
+_STEPS = 8
 #: Parts of an age at which pacing may begin; a late window lets a backlog grow for longer.
 _SHAPES = {"paced early": (0.1, 0.4), "paced late": (0.5, 0.75)}
 #: LOW jobs are shed at this part of red, as the curve has it unless told otherwise.
@@ -143,5 +143,4 @@ def _section(jobs: Mapping[str, tuple[int, int, int]]) -> dict[str, Any]:
 
 def _least_age(measured: Measured, base: BackpressureConfig) -> float:
     """Return how many seconds of work are to wait at least, so that workers have some until the queue is read again."""
-    jobs = 2 / (measured.drain or 1)
-    return max(2 * base.polling.interval, jobs)
+    return max(base.polling.interval, 2 / (measured.drain or 1))

@@ -49,8 +49,8 @@ def ordered(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Return candidates, the best first.
 
     With a target: those under which no job waited longer, those that shed least first; then the others, by the longest
-    wait. Without: those that shed no more than the rule of thumb would, and let in at least as much, by how long jobs
-    wait; then the others, by how many they shed.
+    wait. Without: those that shed no more than the rule of thumb would, by how long jobs wait; then the others, by how
+    many they shed.
     """
     every = list(candidates)
     if any(it.keeps is not None for it in every):

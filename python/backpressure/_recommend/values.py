@@ -46,7 +46,7 @@ class Candidate:
 
     @property
     def waits(self) -> float:
-        """Seconds from offer to start, on average: those before the job is enqueued, and those in the queue."""
+        """How many seconds a job waits on average, before it is enqueued and in the queue."""
         return self.usual_wait + self.held
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._replay.jobs import JOB
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def caveats(
     if simulated_ms:
         yield from _of_simulation(found, settings, simulated_ms)
     law = settings.law
+    if isinstance(law, AgeLaw):
+        yield from _of_age(found)
     if found["knows_memory"] and getattr(law, "memory_permille", None) is not None:
         yield "the memory of the queue's server is taken as it was recorded, whatever the policy keeps out"
     if found["refused"]:
@@ -76,6 +79,19 @@ def _of_evidence(found: Mapping[str, Any], settings: ReplaySettings) -> Iterator
         yield (
             "offers are those of the process that recorded, and what workers took follows from them and from the "
             "backlog: jobs of other processes are taken as workers that took less"
+        )
+
+
+def _of_age(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["simulated"][0][4]:
+        yield (
+            "one process stands for all producers: callers of HIGH do not wait, those of MEDIUM wait for their turn "
+            "however long it takes, and those of LOW do not; the budget begins without what it had learned"
+        )
+    else:
+        yield (
+            "an age follows from the backlog and from how fast workers are: of times whose offers are not known, "
+            "nothing is told"
         )
 
 

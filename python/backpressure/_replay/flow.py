@@ -31,6 +31,7 @@ class Flow(NamedTuple):
         delays, sheds: of these, as was decided then.
         told: whether `delays` and `sheds` were recorded.
         refused: offers, in the place of all others, that an open circuit refused whatever the backlog.
+        let_in: jobs of the producers that came in.
         others: jobs that came from elsewhere, past any policy.
         capacity: what workers took, or would have taken.
         drains: whether it is known what left.
@@ -42,6 +43,7 @@ class Flow(NamedTuple):
     sheds: tuple[int, int, int]
     told: bool
     refused: int
+    let_in: int
     others: int
     capacity: int
     drains: bool
@@ -104,6 +106,7 @@ class Flows:
         if not knows_offers and self._mix_ppm is not None and drains:
             low, medium, high = self._mix_ppm
             offers = (inflow * low // JOB, inflow * medium // JOB, inflow * high // JOB)
+            own = inflow
         elif drains:
             self._balance = max(self._balance + inflow - own, -MOST)
             more = max(0, self._balance)
@@ -117,6 +120,7 @@ class Flows:
             sheds,
             knows_offers,
             refused,
+            own,
             min(others, FLOW),
             capacity,
             drains,

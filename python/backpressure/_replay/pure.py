@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from backpressure._engine.laws.age import AgeLaw
 from backpressure._recording.columns import columns_of
 from backpressure._recording.row import COLUMNS, Row
+from backpressure._replay.aged import AgedRecord, AgedWorld
+from backpressure._replay.counts import Counts
 from backpressure._replay.flow import Flows
 from backpressure._replay.jobs import JOB, MOST
 from backpressure._replay.judge import Judge
 from backpressure._replay.trail import Trail
-from backpressure._replay.world import Counts, World
+from backpressure._replay.world import World
 
 if TYPE_CHECKING:
     from backpressure._replay.flow import Flow
     from backpressure._replay.judge import Verdict
-    from backpressure._replay.settings import ReplaySettings
+    from backpressure._replay.settings import BehaviourSettings, ReplaySettings
 
 __all__ = ["QueueReplay"]
 
@@ -55,16 +58,19 @@ class QueueReplay:
 
     def __init__(self, settings: ReplaySettings) -> None:
         self._settings = settings
-        self._judge = Judge(settings.law, settings.sleep_permille)
+        law = settings.law
+        # At the recorded backlog.
+        self._aged = AgedRecord(law) if isinstance(law, AgeLaw) else None
+        self._judge = None if isinstance(law, AgeLaw) else Judge(law, settings.sleep_permille)
         self._in_force = {
             number: (None if policy.law is None else Judge(policy.law, settings.sleep_permille), policy.enforces)
             for number, policy in settings.in_force.items()
         }
         self._flows = Flows(settings.mix_ppm)
-        self._worlds = [World(settings, None)]
+        self._worlds = [_world(settings, None)]
         if settings.behaviour is not None:
-            self._worlds.append(World(settings, settings.behaviour))
-        self._counts = tuple(Counts() for _ in _PRIORITIES)
+            self._worlds.append(_world(settings, settings.behaviour))
+        self._counts = tuple(Counts() for _ in _PRIORITIES) if self._aged is None else self._aged.counts
         self._parity = Parity()
         self._before: Row | None = None
         self._begun = False
@@ -94,7 +100,7 @@ class QueueReplay:
         self._rows += 1
         if before is None:
             self._first_ms = row.at_ms
-            for trail in (self._trail, *(world.trail for world in self._worlds)):
+            for trail in (self._trail, *(world.backlog.trail for world in self._worlds)):
                 trail.begin(row.at_ms)
         self._trail.note(row.at_ms, _backlog(row) * JOB)
         self._knows_memory |= row.memory_permille is not None
@@ -119,14 +125,18 @@ class QueueReplay:
         self._busy_ms += span_ms if flow.busy else 0
         self._refused += flow.refused
         self._others += flow.others if flow.offers is not None else 0
-        verdicts = self._judge.judge(_backlog(before), before.memory_permille)
-        for priority in _PRIORITIES:
-            self._counts[priority].last(span_ms, verdicts[priority])
+        verdicts = () if self._judge is None else self._judge.judge(_backlog(before), before.memory_permille)
+        for counts, verdict in zip(self._counts, verdicts, strict=False):
+            counts.last(span_ms, verdict)
         if flow.offers is None:
             self._stop(before.at_ms)
             return
-        for priority in _PRIORITIES:
-            self._counts[priority].judge(flow.offers[priority], verdicts[priority])
+        for counts, jobs, verdict in zip(self._counts, flow.offers, verdicts, strict=False):
+            counts.judge(jobs, verdict)
+        if self._aged is not None:
+            if not self._begun:
+                self._aged.begin(before)
+            self._aged.pass_by(before, span_ms, flow)
         if in_force is not None and flow.told:
             self._parity.compare(flow, in_force, enforces=enforces)
         for world in self._worlds:
@@ -183,16 +193,21 @@ class QueueReplay:
             "simulated": [
                 (
                     tuple(counts.told() for counts in world.counts),
-                    world.trail.peak,
-                    world.trail.peak_at_ms,
-                    world.longest_wait_ms,
+                    world.backlog.trail.peak,
+                    world.backlog.trail.peak_at_ms,
+                    world.backlog.longest_wait_ms,
                     world.simulated_ms,
-                    world.trail.told(),
+                    world.backlog.trail.told(),
                 )
                 for world in self._worlds
             ],
             "parity": self._parity.told(),
         }
+
+
+def _world(settings: ReplaySettings, behaviour: BehaviourSettings | None) -> World | AgedWorld:
+    law = settings.law
+    return AgedWorld(settings, law, behaviour) if isinstance(law, AgeLaw) else World(settings, law, behaviour)
 
 
 def _jobs(count: int | None) -> int:

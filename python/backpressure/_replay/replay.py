@@ -90,12 +90,8 @@ class Replay:
 
         Raises:
             RecordingError: the recording cannot be read, or has no such queue.
-            ConfigurationError: the policy holds an age in this queue, which cannot be replayed yet.
         """
         law = law_of(self._policy, name)
-        if isinstance(law, AgeLaw):
-            told = f"the policy holds an age in {name!r}: age policies cannot be replayed yet, give thresholds"
-            raise ConfigurationError(told, field="age", value=self._policy.age_of(name).target)
         book = Book(self._recording.path)
         hours = book.hours(name)
         if not hours:
@@ -111,7 +107,7 @@ class Replay:
         return _told(name, replay.result(), settings, unread)
 
     def _settings(
-        self, name: str, law: Law, hours: list[int], gap_ms: int, in_force: dict[int, PolicyInForce]
+        self, name: str, law: Law | AgeLaw, hours: list[int], gap_ms: int, in_force: dict[int, PolicyInForce]
     ) -> ReplaySettings:
         polling = self._policy.polling
         poll = polling.interval if polling.enabled else polling.cache_ttl

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from backpressure._engine.laws.age import AgeLaw
     from backpressure._engine.laws.law import Law
 
 __all__ = ["BehaviourSettings", "LoopSettings", "PolicyInForce", "ReplaySettings"]
@@ -72,7 +73,7 @@ class ReplaySettings:
         behaviour: for the third answer; ``None``: there is none.
     """
 
-    law: Law
+    law: Law | AgeLaw
     poll_ms: int
     busy_poll_ms: int
     sleep_permille: int

@@ -1,6 +1,9 @@
 //! The replay's Python face: settings in, numbers out.
 
-use backpressure_core::replay::settings::{BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings};
+use backpressure_core::budget::BudgetSettings;
+use backpressure_core::replay::settings::{
+    AgePolicy, BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings, Tried,
+};
 use backpressure_core::replay::{self, Counts, Trail};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -28,7 +31,8 @@ impl QueueReplay {
     /// Return all that was found; ends the replay.
     fn result<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.0.end();
-        let replay::QueueReplay { basis, counts, trail, worlds, parity, .. } = &self.0;
+        let counts = self.0.counts();
+        let replay::QueueReplay { basis, trail, worlds, parity, .. } = &self.0;
         let told = PyDict::new(py);
         told.set_item("rows", basis.rows)?;
         told.set_item("skipped", basis.skipped)?;
@@ -44,9 +48,9 @@ impl QueueReplay {
         told.set_item("others", basis.others)?;
         told.set_item("knows_memory", basis.knows_memory)?;
         told.set_item("recorded", answer(py, counts, trail, basis.oldest_ms, basis.judged_ms)?)?;
-        let simulated = worlds
-            .iter()
-            .map(|world| answer(py, &world.counts, &world.trail, Some(world.longest_wait_ms), world.simulated_ms));
+        let simulated = worlds.iter().map(|world| {
+            answer(py, world.counts(), world.trail(), Some(world.longest_wait_ms()), world.simulated_ms())
+        });
         told.set_item("simulated", simulated.collect::<PyResult<Vec<_>>>()?)?;
         let numbers = [parity.offers, parity.off].into_iter().chain(parity.recorded).chain(parity.replayed);
         told.set_item("parity", PyTuple::new(py, numbers.collect::<Vec<_>>())?)?;
@@ -76,7 +80,7 @@ fn settings_of(given: &Bound<'_, PyAny>) -> PyResult<ReplaySettings> {
     }
     let behaviour = attribute("behaviour")?;
     Ok(ReplaySettings {
-        law: attribute("law")?.extract::<Law>()?.0,
+        law: tried(&attribute("law")?)?,
         poll_ms: attribute("poll_ms")?.extract()?,
         busy_poll_ms: attribute("busy_poll_ms")?.extract()?,
         sleep_permille: attribute("sleep_permille")?.extract()?,
@@ -85,6 +89,35 @@ fn settings_of(given: &Bound<'_, PyAny>) -> PyResult<ReplaySettings> {
         mix_ppm: attribute("mix_ppm")?.extract()?,
         in_force,
         behaviour: if behaviour.is_none() { None } else { Some(behaviour_of(&behaviour)?) },
+    })
+}
+
+fn tried(given: &Bound<'_, PyAny>) -> PyResult<Tried> {
+    let law = given.extract::<Law>()?.0;
+    if !law.holds_age() {
+        return Ok(Tried::Table(law));
+    }
+    let budget = given.getattr("budget")?;
+    Ok(Tried::Age(AgePolicy {
+        budget: budget_of(&budget)?,
+        sheds_medium: given.getattr("sheds_medium")?.extract()?,
+        memory_permille: given.getattr("memory_permille")?.extract()?,
+    }))
+}
+
+fn budget_of(given: &Bound<'_, PyAny>) -> PyResult<BudgetSettings> {
+    let number = |name| given.getattr(name)?.extract();
+    Ok(BudgetSettings {
+        target_ms: number("target_ms")?,
+        tick_ms: number("tick_ms")?,
+        gain_most_permille: number("gain_most_permille")?,
+        drain_window_ms: number("drain_window_ms")?,
+        trims: given.getattr("trims")?.extract()?,
+        least_budget_permille: number("least_budget_permille")?,
+        medium_floor_permille: number("medium_floor_permille")?,
+        low_floor_permille: number("low_floor_permille")?,
+        burst_jobs: number("burst_jobs")?,
+        calls_per_second: number("calls_per_second")?,
     })
 }
 

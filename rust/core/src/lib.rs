@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod breaker;
+pub mod budget;
 pub mod call;
 pub mod clock;
 pub mod counters;

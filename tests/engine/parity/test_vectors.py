@@ -31,7 +31,7 @@ def read(name: str) -> Any:
     return json.loads((ROOT / "tests" / "vectors" / f"{name}.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["breaker", "decision", "lease"])
+@pytest.mark.parametrize("name", ["breaker", "budget", "decision", "lease"])
 def test_vectors_are_what_the_script_writes(name: str) -> None:
     maker = runpy.run_path(str(ROOT / "scripts" / f"make_{name}_vectors.py"))
     written = maker["VECTORS"].read_text("utf-8")

@@ -34,6 +34,7 @@ __all__ = [
 _PRIORITIES = ("low", "medium", "high")
 #: Fields of errors that stand for options.
 _OPTIONS = ("mix", "target_age")
+_INTERRUPTED = 130
 _T = TypeVar("_T")
 
 recording_argument = argument(
@@ -131,6 +132,8 @@ def readable() -> Iterator[None]:
     """Turn what is wrong with a recording, or with an option, into how a command ends."""
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
     except RecordingError as error:
         raise Finding(str(error)) from None
     except ConfigurationError as error:

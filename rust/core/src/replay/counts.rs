@@ -37,10 +37,16 @@ impl Counts {
     /// Counts for how long a verdict was in force.
     #[inline]
     pub fn last(&mut self, span_ms: i64, verdict: &Verdict) {
-        self.zones_ms[verdict.zone] += span_ms;
-        if verdict.shed {
+        self.note(span_ms, verdict.zone, verdict.shed, verdict.waits);
+    }
+
+    /// Counts for how long the zone was this one, and the advice to shed or to wait.
+    #[inline]
+    pub fn note(&mut self, span_ms: i64, zone: usize, sheds: bool, waits: bool) {
+        self.zones_ms[zone] += span_ms;
+        if sheds {
             self.shed_ms += span_ms;
-        } else if verdict.waits {
+        } else if waits {
             self.waits_ms += span_ms;
         }
     }

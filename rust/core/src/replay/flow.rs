@@ -41,6 +41,7 @@ pub struct Flow {
     pub sheds: [i64; 3],
     pub told: bool,
     pub refused: i64,
+    pub let_in: i64,
     pub others: i64,
     pub capacity: i64,
     pub drains: bool,
@@ -94,7 +95,7 @@ impl Flows {
                 own -= self.delay(delayed, verdicts[priority].held_us, 1_000 * span_ms);
             }
         }
-        let own = own.min(FLOW);
+        let mut own = own.min(FLOW);
         let growth = (row.backlog() - before.backlog()) * JOB;
         let (entered, told_left) = (since(before.entered(), row.entered()), since(before.left(), row.left()));
         let drains = entered.is_some() || told_left.is_some();
@@ -113,6 +114,7 @@ impl Flows {
         let mix_ppm = self.mix_ppm.filter(|_| drains && !told);
         if let Some(mix_ppm) = mix_ppm {
             offers = mix_ppm.map(|ppm| part(inflow, ppm));
+            own = inflow;
         } else if drains {
             self.balance = (self.balance + inflow - own).max(-MOST);
             let more = self.balance.max(0);
@@ -122,7 +124,7 @@ impl Flows {
         let known = told || mix_ppm.is_some();
         let (capacity, busy) = if known { self.capacity(before, row, left, span_ms) } else { (0, false) };
         let offers = known.then_some(offers);
-        Flow { offers, delays, sheds, told, refused, others: others.min(FLOW), capacity, drains, busy }
+        Flow { offers, delays, sheds, told, refused, let_in: own, others: others.min(FLOW), capacity, drains, busy }
     }
 
     /// Has delayed jobs come in later; returns those of them that do not come before the row.

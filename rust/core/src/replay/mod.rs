@@ -3,58 +3,37 @@
 //! It takes blocks of rows, and tells three answers and what they rest on: at the recorded backlog, at a backlog that
 //! feels what is refused and delayed, and at one that feels what producers do about that.
 
+mod aged;
+mod backlog;
 mod columns;
 mod counts;
 mod flow;
+mod grants;
 mod judge;
 mod later;
+mod parity;
+mod process;
+mod producers;
 mod row;
 pub mod settings;
+mod simulated;
 mod trail;
 mod world;
 
 pub use columns::{COLUMNS, Damage, UNKNOWN};
 pub use counts::Counts;
+pub use parity::Parity;
+pub use simulated::Simulated;
 pub use trail::Trail;
-pub use world::World;
 
-use flow::{Flow, Flows, JOB};
+use aged::AgedRecord;
+use flow::{Flows, JOB};
 use judge::{Judge, Verdict};
 use row::Row;
-use settings::ReplaySettings;
+use settings::{ReplaySettings, Tried};
 
 /// Unix time of no row, in the year 3084.
 const LAST_MS: i64 = 1 << 45;
-
-/// How far the policy that was in force, replayed at the recorded backlog, is from what was decided.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Parity {
-    /// Offers that were compared, in millionths of jobs, as all here.
-    pub offers: i128,
-    /// Differences between two rows, added up.
-    pub off: i128,
-    /// Delays and sheds of LOW, MEDIUM, HIGH.
-    pub recorded: [i128; 6],
-    /// The same as replayed.
-    pub replayed: [i128; 6],
-}
-
-impl Parity {
-    fn compare(&mut self, flow: &Flow, verdicts: &[Verdict; 3], enforces: bool) {
-        let offered = flow.offers.unwrap_or_default();
-        for (priority, verdict) in verdicts.iter().enumerate() {
-            let offers = offered[priority];
-            let recorded = [flow.delays[priority], flow.sheds[priority]];
-            let replayed = [if verdict.waits { offers } else { 0 }, if verdict.shed && enforces { offers } else { 0 }];
-            self.offers += i128::from(offers);
-            for kind in 0..2 {
-                self.recorded[2 * priority + kind] += i128::from(recorded[kind]);
-                self.replayed[2 * priority + kind] += i128::from(replayed[kind]);
-                self.off += i128::from(recorded[kind].abs_diff(replayed[kind]));
-            }
-        }
-    }
-}
 
 /// What the answers rest on; milliseconds, and millionths of jobs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,7 +87,10 @@ enum Told {
 /// Replays one queue.
 pub struct QueueReplay {
     gap_ms: i64,
-    judge: Judge,
+    /// Judges at the recorded backlog; `None`: an age is to be held.
+    judge: Option<Judge>,
+    counts: [Counts; 3],
+    aged: Option<Box<AgedRecord>>,
     in_force: Vec<InForce>,
     flows: Flows,
     rows: Vec<Row>,
@@ -116,12 +98,10 @@ pub struct QueueReplay {
     begun: bool,
     /// What the answers rest on.
     pub basis: Basis,
-    /// What became of offers at the recorded backlog.
-    pub counts: [Counts; 3],
     /// The recorded backlog.
     pub trail: Trail,
     /// The answers with feedback: without, and if that is given with behaviour.
-    pub worlds: Vec<World>,
+    pub worlds: Vec<Simulated>,
     /// How well the policy in force is replayed.
     pub parity: Parity,
 }
@@ -130,27 +110,34 @@ impl QueueReplay {
     /// Makes one of settings.
     pub fn new(settings: &ReplaySettings) -> Self {
         let judge = |law: &crate::laws::AnyLaw| Judge::new(law.clone(), settings.sleep_permille);
-        let mut worlds = vec![World::new(settings, None)];
-        worlds.extend(settings.behaviour.as_ref().map(|behaviour| World::new(settings, Some(behaviour))));
+        let mut worlds = vec![Simulated::new(settings, None)];
+        worlds.extend(settings.behaviour.as_ref().map(|behaviour| Simulated::new(settings, Some(behaviour))));
         let in_force = settings.in_force.iter().map(|(number, policy)| InForce {
             number: *number,
             told: match &policy.law {
                 None => Told::Unknown,
-                Some(law) if *law == settings.law => Told::Same,
+                Some(law) if matches!(&settings.law, Tried::Table(tried) if tried == law) => Told::Same,
                 Some(law) => Told::Other(Box::new(judge(law))),
             },
             enforces: policy.enforces,
         });
         Self {
             gap_ms: settings.gap_ms,
-            judge: judge(&settings.law),
+            judge: match &settings.law {
+                Tried::Table(law) => Some(judge(law)),
+                Tried::Age(_) => None,
+            },
+            counts: Default::default(),
+            aged: match &settings.law {
+                Tried::Table(_) => None,
+                Tried::Age(policy) => Some(Box::new(AgedRecord::new(policy))),
+            },
             in_force: in_force.collect(),
             flows: Flows::new(settings.mix_ppm),
             rows: Vec::new(),
             before: None,
             begun: false,
             basis: Basis::default(),
-            counts: Default::default(),
             trail: Trail::new(settings.trail_ms),
             worlds,
             parity: Parity::default(),
@@ -178,6 +165,11 @@ impl QueueReplay {
         result
     }
 
+    /// Returns what became of offers at the recorded backlog.
+    pub fn counts(&self) -> &[Counts; 3] {
+        self.aged.as_ref().map_or(&self.counts, |aged| aged.counts())
+    }
+
     /// Ends the replay: nothing is known of the time after the last row.
     pub fn end(&mut self) {
         if let Some(last) = self.before {
@@ -199,7 +191,7 @@ impl QueueReplay {
         if before.is_none() {
             self.basis.first_ms = at_ms;
             self.trail.begin(at_ms);
-            self.worlds.iter_mut().for_each(|world| world.trail.begin(at_ms));
+            self.worlds.iter_mut().for_each(|world| world.backlog().trail.begin(at_ms));
         }
         self.trail.note(at_ms, row.backlog() * JOB);
         self.basis.knows_memory |= row.memory().is_some();
@@ -220,8 +212,8 @@ impl QueueReplay {
     }
 
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
-        let verdicts = self.judge.judge(before.backlog(), before.memory());
-        let (in_force, enforces) = told_then(&mut self.in_force, verdicts, before, row);
+        let tried = self.judge.as_mut().map(|judge| judge.judge(before.backlog(), before.memory()));
+        let (in_force, enforces) = told_then(&mut self.in_force, tried, before, row);
         let flow = self.flows.between(before, row, span_ms, in_force.filter(|_| enforces));
         let basis = &mut self.basis;
         basis.judged_ms += span_ms;
@@ -229,7 +221,7 @@ impl QueueReplay {
         basis.drains_ms += if flow.drains { span_ms } else { 0 };
         basis.busy_ms += if flow.busy { span_ms } else { 0 };
         basis.refused += i128::from(flow.refused);
-        for (counts, verdict) in self.counts.iter_mut().zip(verdicts) {
+        for (counts, verdict) in self.counts.iter_mut().zip(tried.into_iter().flatten()) {
             counts.last(span_ms, verdict);
         }
         let Some(offers) = flow.offers else {
@@ -237,8 +229,14 @@ impl QueueReplay {
             return;
         };
         basis.others += i128::from(flow.others);
-        for (priority, counts) in self.counts.iter_mut().enumerate() {
-            counts.judge(offers[priority], &verdicts[priority]);
+        for ((counts, verdict), jobs) in self.counts.iter_mut().zip(tried.into_iter().flatten()).zip(offers) {
+            counts.judge(jobs, verdict);
+        }
+        if let Some(aged) = &mut self.aged {
+            if !self.begun {
+                aged.begin(before);
+            }
+            aged.pass_by(before, span_ms, &flow);
         }
         if let Some(verdicts) = in_force.filter(|_| flow.told) {
             self.parity.compare(&flow, verdicts, enforces);
@@ -263,7 +261,7 @@ impl QueueReplay {
 /// Returns what the policy in force said, and whether that was done; `tried` is what the policy says that is tried.
 fn told_then<'a>(
     known: &'a mut [InForce],
-    tried: &'a [Verdict; 3],
+    tried: Option<&'a [Verdict; 3]>,
     before: &Row,
     row: &Row,
 ) -> (Option<&'a [Verdict; 3]>, bool) {
@@ -271,7 +269,7 @@ fn told_then<'a>(
         return (None, false);
     }
     match known.iter_mut().find(|policy| policy.number == row.policy()) {
-        Some(InForce { told: Told::Same, enforces, .. }) => (Some(tried), *enforces),
+        Some(InForce { told: Told::Same, enforces, .. }) => (tried, *enforces),
         Some(InForce { told: Told::Other(judge), enforces, .. }) => {
             (Some(judge.judge(before.backlog(), before.memory())), *enforces)
         }
@@ -283,8 +281,9 @@ fn told_then<'a>(
 mod tests {
     use proptest::prelude::*;
 
-    use super::settings::{BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings};
+    use super::settings::{AgePolicy, BehaviourSettings, LoopSettings, PolicyInForce, ReplaySettings, Tried};
     use super::{COLUMNS, QueueReplay, Row, UNKNOWN};
+    use crate::budget::BudgetSettings;
     use crate::laws::AnyLaw;
     use crate::laws::three_zone::{LawSettings, Scale, ThreeZoneLaw};
     use crate::zone::Window;
@@ -310,7 +309,7 @@ mod tests {
         let loops = Some(LoopSettings { count: 1_000_000, pause_us });
         let policy = PolicyInForce { law: Some(law(red_max_ns)), enforces: true };
         ReplaySettings {
-            law: law(red_max_ns),
+            law: Tried::Table(law(red_max_ns)),
             poll_ms: 5_000,
             busy_poll_ms: 50,
             sleep_permille: 1_500,
@@ -326,6 +325,23 @@ mod tests {
         }
     }
 
+    fn age(target_ms: i64) -> Tried {
+        let tick_ms = (target_ms / 5).clamp(100, 1_000);
+        let budget = BudgetSettings {
+            target_ms,
+            tick_ms,
+            gain_most_permille: 9_000,
+            drain_window_ms: 6_000,
+            trims: true,
+            least_budget_permille: 50,
+            medium_floor_permille: 0,
+            low_floor_permille: 5,
+            burst_jobs: 5,
+            calls_per_second: 2_000,
+        };
+        Tried::Age(AgePolicy { budget, sheds_medium: false, memory_permille: Some((850, 900)) })
+    }
+
     fn number() -> impl Strategy<Value = i64> {
         prop_oneof![Just(UNKNOWN), 0..2_000_i64, any::<i64>(), Just(i64::MAX), Just(-i64::MAX)]
     }
@@ -338,8 +354,13 @@ mod tests {
             red_max_ns in prop_oneof![0..10_u64, Just(HOUR_NS)],
             pause_us in prop_oneof![Just(None), Just(Some(0)), Just(Some(86_400_000_000))],
             mixed: bool,
+            target_ms in prop_oneof![Just(None), Just(Some(60_000)), Just(Some(3_600_000))],
         ) {
-            let mut replay = QueueReplay::new(&settings(red_max_ns, pause_us, mixed.then_some([500_000, 500_000, 0])));
+            let mut given = settings(red_max_ns, pause_us, mixed.then_some([500_000, 500_000, 0]));
+            if let Some(target_ms) = target_ms {
+                given.law = age(target_ms);
+            }
+            let mut replay = QueueReplay::new(&given);
             let (mut at_ms, mut before) = (0, None);
             let made: Vec<Row> = rows.iter().map(|(others, span_ms)| {
                 let mut numbers = [0; COLUMNS];

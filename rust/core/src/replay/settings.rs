@@ -1,5 +1,6 @@
 //! What a replay is given; see the Python `_replay.settings`.
 
+use crate::budget::BudgetSettings;
 use crate::laws::AnyLaw;
 
 /// Producers of one priority that wait for one job before they offer the next.
@@ -31,11 +32,40 @@ pub struct PolicyInForce {
     pub enforces: bool,
 }
 
+/// The policy that is tried.
+#[derive(Clone, Debug)]
+pub enum Tried {
+    /// A law that judges samples.
+    Table(AnyLaw),
+    /// An age that is to be held.
+    Age(AgePolicy),
+}
+
+/// How an age is held; see the Python `AgeLaw`.
+#[derive(Clone, Debug)]
+pub struct AgePolicy {
+    /// What every producer sends with its report.
+    pub budget: BudgetSettings,
+    /// Whether MEDIUM is refused as LOW is, where its callers will not wait.
+    pub sheds_medium: bool,
+    /// Of the server's memory, when the budget begins to shrink, and when nothing of it is left.
+    pub memory_permille: Option<(i64, i64)>,
+}
+
+impl AgePolicy {
+    /// Returns the part of the budget that is left where the queue's server uses so much of its memory.
+    pub fn limit_permille(&self, used_permille: Option<u64>) -> i64 {
+        let (Some((low, high)), Some(used)) = (self.memory_permille, used_permille) else { return 1_000 };
+        let left = high.saturating_sub(i64::try_from(used).unwrap_or(i64::MAX));
+        left.saturating_mul(1_000).clamp(0, 1_000 * (high - low)) / (high - low)
+    }
+}
+
 /// Everything that a replay of one queue goes by.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "documented where they are made")]
 pub struct ReplaySettings {
-    pub law: AnyLaw,
+    pub law: Tried,
     pub poll_ms: i64,
     pub busy_poll_ms: i64,
     pub sleep_permille: i64,

@@ -1,24 +1,16 @@
-//! A simulated backlog: fed by what is offered and let in, emptied by workers, read and judged as by producers.
+//! A simulated queue under a law that judges samples: read and judged as by producers.
 
-use std::collections::VecDeque;
-
+use super::backlog::Backlog;
 use super::counts::Counts;
-use super::flow::{FLOW, Flow, JOB, MOST, narrow, part};
+use super::flow::{Flow, JOB};
 use super::judge::{Judge, Verdict};
 use super::later::Later;
+use super::producers::{Loops, Producers};
 use super::row::Row;
-use super::settings::{BehaviourSettings, LoopSettings, ReplaySettings};
-use super::trail::Trail;
+use super::settings::{BehaviourSettings, ReplaySettings};
+use crate::laws::AnyLaw;
 
-const LONGEST_PAUSE_US: i64 = 1_000_000_000_000_000;
 const PRIORITIES: [usize; 3] = [0, 1, 2];
-
-/// Who offers again by themselves: how many, and how long after their last job.
-#[derive(Clone, Copy, Default)]
-struct Loops {
-    count: i64,
-    pause_us: i64,
-}
 
 /// An amount that is dealt among steps: each gets as much, and the first of them one more.
 #[derive(Clone, Copy)]
@@ -39,22 +31,13 @@ impl Dealt {
     }
 }
 
-/// What producers do, and the jobs that come back by it.
-#[derive(Debug)]
-struct Behaviour {
-    settings: BehaviourSettings,
-    back: [Later; 3],
-    /// Those of jobs that were shed while the recording was made: they are among its offers.
-    recorded_back: [Later; 3],
-}
-
 /// One answer with feedback. Jobs are whole millionths; time goes in steps of about a second.
 #[derive(Debug)]
 pub struct World {
     judge: Judge,
     poll_ms: i64,
     busy_poll_ms: i64,
-    behaviour: Option<Behaviour>,
+    producers: Option<Producers>,
     late: Later,
     verdicts: [Verdict; 3],
     /// Whether they were read since it began.
@@ -64,31 +47,22 @@ pub struct World {
     /// Jobs that were let in since the queue was read, and how many may be.
     let_in: i64,
     room: i64,
-    backlog: i64,
-    /// Jobs that wait, by when they came.
-    waiting: VecDeque<(i64, i64)>,
+    /// The queue.
+    pub backlog: Backlog,
     /// Offers and what became of them, LOW first.
     pub counts: [Counts; 3],
     /// How much time was simulated.
     pub simulated_ms: i64,
-    /// Age of the oldest job that ever waited.
-    pub longest_wait_ms: i64,
-    /// The backlog over time.
-    pub trail: Trail,
 }
 
 impl World {
     /// Makes one in which nothing was before.
-    pub fn new(settings: &ReplaySettings, behaviour: Option<&BehaviourSettings>) -> Self {
+    pub fn new(settings: &ReplaySettings, law: &AnyLaw, behaviour: Option<&BehaviourSettings>) -> Self {
         Self {
-            judge: Judge::new(settings.law.clone(), settings.sleep_permille),
+            judge: Judge::new(law.clone(), settings.sleep_permille),
             poll_ms: settings.poll_ms,
             busy_poll_ms: settings.busy_poll_ms,
-            behaviour: behaviour.map(|settings| Behaviour {
-                settings: settings.clone(),
-                back: Default::default(),
-                recorded_back: Default::default(),
-            }),
+            producers: behaviour.map(Producers::new),
             late: Later::default(),
             verdicts: Default::default(),
             is_told: false,
@@ -96,30 +70,22 @@ impl World {
             judged_ms: 0,
             let_in: 0,
             room: 0,
-            backlog: 0,
-            waiting: VecDeque::new(),
+            backlog: Backlog::new(settings.trail_ms),
             counts: Default::default(),
             simulated_ms: 0,
-            longest_wait_ms: 0,
-            trail: Trail::new(settings.trail_ms),
         }
     }
 
     /// Begins anew with a recorded backlog.
     pub fn begin(&mut self, row: &Row) {
-        self.backlog = row.backlog() * JOB;
+        self.backlog.begin(row);
         self.late.clear(row.at_ms());
-        if let Some(behaviour) = &mut self.behaviour {
-            behaviour.back.iter_mut().chain(&mut behaviour.recorded_back).for_each(|later| later.clear(row.at_ms()));
+        if let Some(producers) = &mut self.producers {
+            producers.begin(row.at_ms());
         }
         (self.due_ms, self.judged_ms) = (row.at_ms(), row.at_ms());
         (self.let_in, self.room) = (0, 0);
         self.is_told = false;
-        self.waiting.clear();
-        if self.backlog > 0 {
-            self.waiting.push_back((self.backlog, row.at_ms() - row.oldest_age_ms().clamp(0, row.at_ms())));
-        }
-        self.trail.note(row.at_ms(), self.backlog);
     }
 
     /// Lets the time between two rows go by.
@@ -129,8 +95,8 @@ impl World {
     pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
         let mut offers = flow.offers.unwrap_or_default();
         let mut loops = [Loops::default(); 3];
-        if let Some(behaviour) = &mut self.behaviour {
-            behaviour.apart(&mut offers, &mut loops, before.at_ms(), span_ms, flow, in_force);
+        if let Some(producers) = &mut self.producers {
+            loops = producers.apart(&mut offers, before, span_ms, flow, in_force);
         }
         self.simulated_ms += span_ms;
         let (memory, steps) = (before.memory(), ((span_ms + 499) / 1_000).max(1));
@@ -169,7 +135,7 @@ impl World {
         for priority in PRIORITIES {
             come += self.offer(priority, offers[priority], now_ms, step_ms, loops[priority]);
         }
-        self.work(come, capacity, now_ms, step_ms);
+        self.backlog.work(come, capacity, now_ms, step_ms);
     }
 
     /// Counts to an instant, after which nothing is known.
@@ -181,7 +147,7 @@ impl World {
     /// Reads the backlog as producers do, and judges it.
     fn read(&mut self, now_ms: i64, memory: Option<u64>) {
         self.settle(now_ms);
-        self.verdicts = *self.judge.judge(self.backlog / JOB, memory);
+        self.verdicts = *self.judge.judge(self.backlog.jobs / JOB, memory);
         self.is_told = true;
         self.due_ms = now_ms + if self.judge.is_busy() { self.busy_poll_ms } else { self.poll_ms };
         (self.let_in, self.room) = (0, self.judge.room());
@@ -200,8 +166,14 @@ impl World {
     #[inline]
     fn offer(&mut self, priority: usize, mut jobs: i64, now_ms: i64, step_ms: i64, loops: Loops) -> i64 {
         let verdict = &self.verdicts[priority];
-        if let Some(behaviour) = &mut self.behaviour {
-            jobs = behaviour.offer(priority, jobs, now_ms, step_ms, loops, verdict);
+        if let Some(producers) = &mut self.producers {
+            jobs = producers.with_back(priority, jobs, now_ms);
+            if verdict.shed {
+                producers.shed(priority, jobs, verdict.told_us);
+            }
+            if loops.count > 0 {
+                jobs += loops.offers(if verdict.shed { verdict.told_us } else { verdict.held_us }, 1_000 * step_ms);
+            }
         }
         self.counts[priority].judge(jobs, verdict);
         if verdict.shed {
@@ -210,92 +182,4 @@ impl World {
         self.let_in = self.let_in.saturating_add(jobs);
         if verdict.waits { self.late.put(jobs, verdict.held_us) } else { jobs }
     }
-
-    /// Lets jobs in, and workers take what they can.
-    #[inline]
-    fn work(&mut self, come: i64, capacity: i64, now_ms: i64, step_ms: i64) {
-        let have = (self.backlog + come).min(MOST);
-        let come = have - self.backlog;
-        let mut out = have.min(capacity);
-        self.backlog = have - out;
-        if self.backlog == 0 {
-            self.waiting.clear();
-        } else {
-            if come > 0 {
-                self.waiting.push_back((come, now_ms));
-            }
-            while let Some((jobs, since_ms)) = self.waiting.front_mut() {
-                if out < *jobs {
-                    *jobs -= out;
-                    self.longest_wait_ms = self.longest_wait_ms.max(now_ms + step_ms - *since_ms);
-                    break;
-                }
-                out -= *jobs;
-                self.waiting.pop_front();
-            }
-        }
-        self.trail.note(now_ms + step_ms, self.backlog);
-    }
-}
-
-impl Behaviour {
-    /// Returns the offers of a step, with those of who comes back and of loops.
-    fn offer(&mut self, priority: usize, jobs: i64, now_ms: i64, step_ms: i64, loops: Loops, verdict: &Verdict) -> i64 {
-        let back = &mut self.back[priority];
-        let jobs = (jobs + back.take(now_ms)).min(FLOW);
-        if verdict.shed {
-            let after_us = self.settings.return_after_us.unwrap_or(verdict.told_us);
-            back.put_later(part(jobs, self.settings.returns_ppm[priority]), after_us);
-        }
-        if loops.count == 0 {
-            return jobs;
-        }
-        let waits_us = if verdict.shed { verdict.told_us } else { verdict.held_us };
-        jobs + (loops.count * JOB * step_ms * 1_000 / (loops.pause_us + waits_us).max(1)).min(FLOW)
-    }
-
-    /// Leaves those offers that come whatever is advised, and tells how many loops offer, with which pause.
-    ///
-    /// Recorded offers are both, and those of jobs that had been shed and came back.
-    fn apart(
-        &mut self,
-        offers: &mut [i64; 3],
-        loops: &mut [Loops; 3],
-        now_ms: i64,
-        span_ms: i64,
-        flow: &Flow,
-        in_force: Option<&[Verdict; 3]>,
-    ) {
-        for priority in PRIORITIES {
-            let verdict = in_force.map(|verdicts| &verdicts[priority]);
-            let back = &mut self.recorded_back[priority];
-            offers[priority] = (offers[priority] - back.take(now_ms)).max(0);
-            let mut theirs = 0;
-            if let Some(settings) = self.settings.loops[priority] {
-                let waited_us = verdict.map_or(0, |it| if it.shed { it.told_us } else { it.held_us });
-                (loops[priority], theirs) = loops_of(settings, offers[priority], span_ms, waited_us);
-                offers[priority] -= theirs;
-            }
-            if let Some(verdict) = verdict {
-                let shed = (flow.sheds[priority] - theirs).max(0); // loops ask again by themselves
-                let after_us = self.settings.return_after_us.unwrap_or(verdict.told_us);
-                back.put_later(part(shed, self.settings.returns_ppm[priority]), after_us);
-            }
-        }
-    }
-}
-
-/// Returns how many loops offer, with which pause, and how many of the recorded offers were theirs.
-fn loops_of(settings: LoopSettings, offers: i64, span_ms: i64, waited_us: i64) -> (Loops, i64) {
-    let count = settings.count;
-    let time_us = i128::from(count * JOB) * i128::from(span_ms * 1_000);
-    if let Some(pause_us) = settings.pause_us {
-        let theirs = time_us / i128::from((pause_us + waited_us).max(1));
-        return (Loops { count, pause_us }, narrow(theirs.min(i128::from(offers))));
-    }
-    if offers == 0 {
-        return (Loops::default(), 0);
-    }
-    let pause_us = (time_us / i128::from(offers) - i128::from(waited_us)).clamp(0, i128::from(LONGEST_PAUSE_US));
-    (Loops { count, pause_us: narrow(pause_us) }, offers)
 }

@@ -1,6 +1,7 @@
 //! Holds the core against the golden vectors that the Python tests read too.
 
 mod breaker;
+mod budget;
 mod decision;
 mod law;
 mod lease;

@@ -1,0 +1,107 @@
+//! What producers do about what they are told: whose jobs come back, and who waits for one before the next.
+
+use super::flow::{FLOW, Flow, JOB, narrow, part};
+use super::judge::Verdict;
+use super::later::Later;
+use super::row::Row;
+use super::settings::{BehaviourSettings, LoopSettings};
+
+const LONGEST_PAUSE_US: i64 = 1_000_000_000_000_000;
+/// So many pauses are as long as the time from one job to the next at most.
+const LEAST_PAUSE: i128 = 10;
+
+/// Who offers again by themselves: how many, and how long after their last job.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Loops {
+    pub count: i64,
+    pub pause_us: i64,
+}
+
+impl Loops {
+    /// Returns how many jobs they offer in a step of time, if they wait so long for each.
+    pub fn offers(self, waits_us: i64, step_us: i64) -> i64 {
+        (self.count * JOB * step_us / (self.pause_us + waits_us).max(1)).min(FLOW)
+    }
+}
+
+/// Millionths of jobs; triples are LOW, MEDIUM, HIGH.
+#[derive(Debug)]
+pub struct Producers {
+    behaviour: BehaviourSettings,
+    back: [Later; 3],
+    /// Those of jobs that were shed while the recording was made: they are among its offers.
+    recorded_back: [Later; 3],
+}
+
+impl Producers {
+    /// Makes those that behave so.
+    pub fn new(behaviour: &BehaviourSettings) -> Self {
+        Self { behaviour: behaviour.clone(), back: Default::default(), recorded_back: Default::default() }
+    }
+
+    /// Begins anew: nobody comes back.
+    pub fn begin(&mut self, now_ms: i64) {
+        self.back.iter_mut().chain(&mut self.recorded_back).for_each(|later| later.clear(now_ms));
+    }
+
+    /// Returns offers with those of who comes back by now.
+    #[inline]
+    pub fn with_back(&mut self, priority: usize, jobs: i64, now_ms: i64) -> i64 {
+        (jobs + self.back[priority].take(now_ms)).min(FLOW)
+    }
+
+    /// Has some of shed jobs come back.
+    #[inline]
+    pub fn shed(&mut self, priority: usize, jobs: i64, told_us: i64) {
+        let after_us = self.behaviour.return_after_us.unwrap_or(told_us);
+        self.back[priority].put_later(part(jobs, self.behaviour.returns_ppm[priority]), after_us);
+    }
+
+    /// Leaves those offers that come whatever is advised; returns how many loops offer, with which pause.
+    ///
+    /// Recorded offers are both, and those of jobs that had been shed and came back.
+    pub fn apart(
+        &mut self,
+        offers: &mut [i64; 3],
+        before: &Row,
+        span_ms: i64,
+        flow: &Flow,
+        in_force: Option<&[Verdict; 3]>,
+    ) -> [Loops; 3] {
+        let mut loops = [Loops::default(); 3];
+        for priority in 0..3 {
+            let verdict = in_force.map(|verdicts| &verdicts[priority]);
+            let back = &mut self.recorded_back[priority];
+            offers[priority] = (offers[priority] - back.take(before.at_ms())).max(0);
+            let mut theirs = 0;
+            if let Some(settings) = self.behaviour.loops[priority] {
+                let waited_us = verdict.map_or(0, |it| if it.shed { it.told_us } else { it.held_us });
+                (loops[priority], theirs) = loops_of(settings, offers[priority], span_ms, waited_us);
+                offers[priority] -= theirs;
+            }
+            if let Some(verdict) = verdict {
+                let shed = (flow.sheds[priority] - theirs).max(0); // loops ask again by themselves
+                let after_us = self.behaviour.return_after_us.unwrap_or(verdict.told_us);
+                back.put_later(part(shed, self.behaviour.returns_ppm[priority]), after_us);
+            }
+        }
+        loops
+    }
+}
+
+/// Returns how many loops offer, with which pause, and how many of the recorded offers were theirs.
+fn loops_of(settings: LoopSettings, offers: i64, span_ms: i64, waited_us: i64) -> (Loops, i64) {
+    let count = settings.count;
+    let time_us = i128::from(count * JOB) * i128::from(span_ms * 1_000);
+    if let Some(pause_us) = settings.pause_us {
+        let theirs = time_us / i128::from((pause_us + waited_us).max(1));
+        return (Loops { count, pause_us }, narrow(theirs.min(i128::from(offers))));
+    }
+    if offers == 0 {
+        return (Loops::default(), 0);
+    }
+    let cycle_us = time_us / i128::from(offers);
+    // Who waited for all of that are not so many: without a pause there would be no end of their offers.
+    let pause_us = (cycle_us - i128::from(waited_us)).max(cycle_us / LEAST_PAUSE).min(i128::from(LONGEST_PAUSE_US));
+    (Loops { count, pause_us: narrow(pause_us) }, offers)
+}
