@@ -89,10 +89,9 @@ else
 	@echo 'make: rustfmt, clippy, stubtest and cargo test are left out: the native engine is not built' >&2
 endif
 
-check-workflows: $(VENV)/.requirements ## hold the workflows against zizmor, and against actionlint where Go is
+check-workflows: $(VENV)/.requirements $(if $(GO),$(BIN)/actionlint) ## hold the workflows against zizmor, and against actionlint where Go is
 	$(BIN)/zizmor --offline --quiet --persona pedantic --collect all --strict-collection .github .pre-commit-config.yaml
 ifneq ($(GO),)
-	GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	$(BIN)/actionlint
 else
 	@echo 'make: actionlint is left out: there is no Go' >&2
@@ -162,6 +161,11 @@ $(VENV)/.installed-pure: $(VENV)/.requirements pyproject.toml python/_build/back
 	@echo 'make: no native engine without Rust (https://rustup.rs): installing the pure-Python engine alone' >&2
 	@$(PIP) install --no-build-isolation --no-deps --config-settings=pure-python=true --editable .
 	@rm -f $(VENV)/.installed-native
+	@touch $@
+
+$(BIN)/actionlint: $(VENV)/.requirements
+	@echo 'make: installing actionlint' >&2
+	@GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 	@touch $@
 
 rebuild:

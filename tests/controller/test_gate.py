@@ -35,6 +35,7 @@ from backpressure import (
     ThrottledError,
 )
 from backpressure._engine.totals import REASONS
+from support.garbage import is_gone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -163,7 +164,7 @@ class TestRuns:
         gone = weakref.ref(event)
         assert run(lambda event: event, event) is event
         del event
-        assert gone() is None
+        assert is_gone(gone)
 
     def test_wrong_calls_say_so(self, controller: BackpressureController) -> None:
         untyped: Any = controller
@@ -357,7 +358,9 @@ class TestGate:
             gate.__enter__()
             return weakref.ref(event)
 
-        assert all(abandon()() is None for _ in range(3_000))
+        abandoned = [abandon() for _ in range(3_000)]
+        assert all(map(is_gone, abandoned[-10:]))
+        assert not any(reference() for reference in abandoned)
         assert len(gate._entrances._by_hand) == 1_000
         gate.__exit__(None, None, None)
         assert len(gate._entrances._by_hand) == 999

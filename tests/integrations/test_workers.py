@@ -27,6 +27,7 @@ from backpressure.integrations._shared.workers import (
     task,
     worker,
 )
+from support.garbage import is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +153,7 @@ def test_threads_that_are_followed_go_when_they_are_done() -> None:
     gc.disable()
     try:
         del thread
-        assert gone() is None
+        assert is_gone(gone)
     finally:
         gc.enable()
 
