@@ -31,6 +31,7 @@ from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.controller_fixtures import MakeController
 
@@ -270,6 +271,13 @@ def test_a_forked_process_counts_for_itself(engine_name: str, engine_module: obj
         timeout=60,
     )
     assert (done.stdout.split(), done.returncode) == (["2", "7", "True"], 0), done.stderr
+
+
+def test_it_goes_beside_multiprocess_mode(tmp_path: Path) -> None:
+    code = FORKED.partition("warnings.simplefilter")[0] + "controller.stop()"
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
+    assert list(tmp_path.glob("counter_*.db")), "the files are written as ever"
 
 
 WORKERS = """
