@@ -47,8 +47,8 @@ def export_to(meter_provider: MeterProvider | None = None, *, registry: Collecto
 
     Names, labels (as attributes) and units are those of the Prometheus metrics; times are in seconds. The API has no
     observable histogram: a histogram is three counters, ``…_bucket`` with the attribute ``le``, ``…_sum`` and
-    ``…_count``. Each number has the attribute ``service.instance.id``, which is host and process: processes that were
-    forked from one provider have its resource in common. A forked process counts from zero.
+    ``…_count``. Each number has the attribute ``service.instance.id``, which is host and process: workers of one host
+    often have a resource in common. A forked process counts from zero; make its provider after the fork.
 
     Raises:
         ModuleNotFoundError: the extra ``otel`` is not installed.

@@ -31,6 +31,7 @@ from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.controller_fixtures import MakeController
 
@@ -270,6 +271,71 @@ def test_a_forked_process_counts_for_itself(engine_name: str, engine_module: obj
         timeout=60,
     )
     assert (done.stdout.split(), done.returncode) == (["2", "7", "True"], 0), done.stderr
+
+
+def test_it_goes_beside_multiprocess_mode(tmp_path: Path) -> None:
+    code = FORKED.partition("warnings.simplefilter")[0] + "controller.stop()"
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
+    assert list(tmp_path.glob("counter_*.db")), "the files are written as ever"
+
+
+WORKERS = """
+import os, sys, warnings
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from backpressure import BackpressureController, InMemoryStatsProvider
+from backpressure.otel import export_to
+
+warnings.simplefilter("ignore")
+controller = BackpressureController(None, InMemoryStatsProvider({"jobs": 0}))
+workers = []
+for jobs in (1, 2):
+    workers.append(os.fork())
+    if workers[-1] == 0:
+        exporter = OTLPMetricExporter(sys.argv[1])
+        meters = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=50)])
+        export_to(meters)
+        with controller:
+            for _ in range(jobs):
+                controller.run("high", "jobs", int)
+            sys.stdin.read()
+        meters.shutdown()
+        os._exit(0)
+print(*workers, flush=True)
+for worker in workers:
+    os.waitpid(worker, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_each_worker_exports_by_a_provider_of_its_own(collector: CollectorServer) -> None:
+    url = f"http://127.0.0.1:{collector.server_port}/v1/metrics"
+
+    def counted() -> dict[str, int]:
+        points = [
+            point
+            for _, request in list(collector.received)
+            for metric in request.resource_metrics[0].scope_metrics[0].metrics
+            if metric.name == "backpressure_decisions_total"
+            for point in metric.sum.data_points
+        ]
+        told = ({each.key: each.value.string_value for each in point.attributes} for point in points)
+        return {
+            attributes[INSTANCE].rpartition("-")[2]: point.as_int
+            for attributes, point in zip(told, points, strict=True)
+        }
+
+    with subprocess.Popen([sys.executable, "-c", WORKERS, url], stdin=-1, stdout=-1, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        one, two = server.stdout.readline().split()
+        try:
+            eventually(lambda: counted() == {one: 1, two: 2}, 30)
+        finally:
+            server.stdin.close()
+    assert server.returncode == 0
 
 
 def test_it_goes_on_while_jobs_are_enqueued(controller: BackpressureController, registry: CollectorRegistry) -> None:
