@@ -11,6 +11,7 @@ import attrs
 
 if TYPE_CHECKING:
     from backpressure._engine.laws.law import Law
+    from backpressure._replay.judge import Verdict
 
 __all__ = ["BehaviourSettings", "LoopSettings", "PolicyInForce", "ReplaySettings"]
 
@@ -23,10 +24,24 @@ class LoopSettings:
         count: how many.
         pause_us: microseconds from one job's enqueueing to the next offer; ``None``: as follows from the recorded
             offers of the priority, which are then all theirs.
+        paced: whether that is the time from offer to offer, unless a job took longer.
+        skips: whether they drop a job that is shed, and wait for nothing before the next.
     """
 
     count: int
     pause_us: int | None
+    paced: bool = False
+    skips: bool = False
+
+    def waits_us(self, verdict: Verdict) -> int:
+        """Return how long one waits for a job."""
+        if verdict.shed:
+            return 0 if self.skips else verdict.told_us
+        return verdict.held_us
+
+    def cycle_us(self, pause_us: int, waits_us: int) -> int:
+        """Return the time from offer to offer."""
+        return max(1, max(pause_us, waits_us) if self.paced else pause_us + waits_us)
 
 
 @attrs.frozen

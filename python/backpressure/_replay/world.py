@@ -144,9 +144,10 @@ class World:
         if behaviour is not None:
             jobs = min(jobs + self._back[priority].take(now_ms), FLOW)
             count, pause_us = loops[priority]
-            if count:
-                waits_us = verdict.told_us if verdict.shed else verdict.held_us
-                of_loops = min(count * JOB * step_ms * 1_000 // max(1, pause_us + waits_us), FLOW)
+            of_priority = behaviour.loops[priority]
+            if count and of_priority is not None:
+                cycle_us = of_priority.cycle_us(pause_us, of_priority.waits_us(verdict))
+                of_loops = min(count * JOB * step_ms * 1_000 // cycle_us, FLOW)
             if verdict.shed:
                 after_us = verdict.told_us if behaviour.return_after_us is None else behaviour.return_after_us
                 self._back[priority].put_later(jobs * behaviour.returns_ppm[priority] // JOB, after_us)
@@ -197,7 +198,7 @@ class World:
             count, pause_us, theirs = 0, 0, 0
             of_priority = behaviour.loops[priority]
             if of_priority is not None:
-                waited_us = 0 if verdict is None else verdict.told_us if verdict.shed else verdict.held_us
+                waited_us = 0 if verdict is None else of_priority.waits_us(verdict)
                 count, pause_us, theirs = _loops(of_priority, offers[priority], span_ms, waited_us)
                 offers[priority] -= theirs
             if verdict is not None:
@@ -213,7 +214,8 @@ def _loops(loops: LoopSettings, offers: int, span_ms: int, waited_us: int) -> tu
     """Return how many loops offer, with which pause, and how many of the recorded offers were theirs."""
     time_us = loops.count * JOB * span_ms * 1_000
     if loops.pause_us is not None:
-        return loops.count, loops.pause_us, min(time_us // max(1, loops.pause_us + waited_us), offers)
+        return loops.count, loops.pause_us, min(time_us // loops.cycle_us(loops.pause_us, waited_us), offers)
     if offers == 0:
         return 0, 0, 0
-    return loops.count, min(max(0, time_us // offers - waited_us), _LONGEST_PAUSE_US), offers
+    pause_us = time_us // offers - (0 if loops.paced else waited_us)
+    return loops.count, min(max(0, pause_us), _LONGEST_PAUSE_US), offers

@@ -1,5 +1,6 @@
 //! What a replay is given; see the Python `_replay.settings`.
 
+use super::judge::Verdict;
 use crate::laws::AnyLaw;
 
 /// Producers of one priority that wait for one job before they offer the next.
@@ -9,6 +10,26 @@ pub struct LoopSettings {
     pub count: i64,
     /// Microseconds from one job's enqueueing to the next offer; `None`: as follows from the recorded offers.
     pub pause_us: Option<i64>,
+    /// Whether that is the time from offer to offer, unless a job took longer.
+    pub paced: bool,
+    /// Whether they drop a job that is shed, and wait for nothing before the next.
+    pub skips: bool,
+}
+
+impl LoopSettings {
+    /// Returns how long one waits for a job, in microseconds.
+    pub fn waits_us(self, verdict: &Verdict) -> i64 {
+        match (verdict.shed, self.skips) {
+            (true, true) => 0,
+            (true, false) => verdict.told_us,
+            (false, _) => verdict.held_us,
+        }
+    }
+
+    /// Returns the time from offer to offer, in microseconds.
+    pub fn cycle_us(self, pause_us: i64, waits_us: i64) -> i64 {
+        if self.paced { pause_us.max(waits_us).max(1) } else { (pause_us + waits_us).max(1) }
+    }
 }
 
 /// What producers do about advice.

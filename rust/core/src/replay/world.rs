@@ -250,8 +250,9 @@ impl Behaviour {
         if loops.count == 0 {
             return jobs;
         }
-        let waits_us = if verdict.shed { verdict.told_us } else { verdict.held_us };
-        jobs + (loops.count * JOB * step_ms * 1_000 / (loops.pause_us + waits_us).max(1)).min(FLOW)
+        let Some(settings) = self.settings.loops[priority] else { return jobs };
+        let cycle_us = settings.cycle_us(loops.pause_us, settings.waits_us(verdict));
+        jobs + (loops.count * JOB * step_ms * 1_000 / cycle_us).min(FLOW)
     }
 
     /// Leaves those offers that come whatever is advised, and tells how many loops offer, with which pause.
@@ -272,7 +273,7 @@ impl Behaviour {
             offers[priority] = (offers[priority] - back.take(now_ms)).max(0);
             let mut theirs = 0;
             if let Some(settings) = self.settings.loops[priority] {
-                let waited_us = verdict.map_or(0, |it| if it.shed { it.told_us } else { it.held_us });
+                let waited_us = verdict.map_or(0, |it| settings.waits_us(it));
                 (loops[priority], theirs) = loops_of(settings, offers[priority], span_ms, waited_us);
                 offers[priority] -= theirs;
             }
@@ -290,12 +291,13 @@ fn loops_of(settings: LoopSettings, offers: i64, span_ms: i64, waited_us: i64) -
     let count = settings.count;
     let time_us = i128::from(count * JOB) * i128::from(span_ms * 1_000);
     if let Some(pause_us) = settings.pause_us {
-        let theirs = time_us / i128::from((pause_us + waited_us).max(1));
+        let theirs = time_us / i128::from(settings.cycle_us(pause_us, waited_us));
         return (Loops { count, pause_us }, narrow(theirs.min(i128::from(offers))));
     }
     if offers == 0 {
         return (Loops::default(), 0);
     }
-    let pause_us = (time_us / i128::from(offers) - i128::from(waited_us)).clamp(0, i128::from(LONGEST_PAUSE_US));
+    let waited_us = if settings.paced { 0 } else { i128::from(waited_us) };
+    let pause_us = (time_us / i128::from(offers) - waited_us).clamp(0, i128::from(LONGEST_PAUSE_US));
     (Loops { count, pause_us: narrow(pause_us) }, offers)
 }
