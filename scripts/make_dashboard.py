@@ -181,6 +181,15 @@ def rows() -> dict[str, list[Json]]:
                 limits={None: "green", 10: "red"},
             ),
             panel(
+                "Sheds by a candidate",
+                "Share of the jobs that the candidate policy would shed, beside the real one's. Empty without one.",
+                {
+                    "{{policy}}": f"{total('candidate_sheds_total', BOTH, 'policy')} / ignoring (policy) group_left "
+                    f"{total('candidate_offers_total', BOTH)}"
+                },
+                **percent,
+            ),
+            panel(
                 "Advised delay",
                 "Median and 99th percentile of the delays above zero, by priority.",
                 quantiles("throttle_delay_seconds", BOTH, "priority, le", "{{priority}} "),

@@ -158,6 +158,7 @@ PROPERTIES = [
         [(sys.executable, "tests/security/many_names.py", engine, "1000000") for engine in ("pure", "native")],
         at_least=2_000_000,
     ),
+    Property("a replay, against the real thing", [(sys.executable, "-m", "benches.real_replay")], at_least=3),
     # The next two need Atheris, which has no wheel for some platforms: pip install atheris
     Property(
         "fuzzing: configuration",

@@ -67,6 +67,16 @@ def test_circuits(run: Run, file: Path, redis_client: redis.Redis) -> None:
     assert operator.switches()[0].action == "close"
 
 
+def test_who_is_not_in_the_share_that_enforces_is_told(run: Run, file: Path, redis_client: redis.Redis) -> None:
+    member(redis_client, "web-1-ab", mode="enforce", enforces="no")
+    member(redis_client, "web-2-cd", mode="enforce", enforces="yes")
+    member(redis_client, "web-3-ef", mode="observe", enforces="no")
+    shown = " ".join(run("fleet", "--config", file).stdout.split())
+    assert shown.count("enforce, not here") == 1
+    told = json.loads(run("fleet", "--config", file, "--json").stdout)["members"]
+    assert {each["id"]: each["enforces"] for each in told} == {"web-1-ab": "no", "web-2-cd": "yes", "web-3-ef": "no"}
+
+
 def test_the_fleet_for_people(run: Run, file: Path, redis_client: redis.Redis) -> None:
     run("override", "on", "--config", file, "--reason", "sale", "--by", "ana")
     member(redis_client, "web-1-ab", mode="enforce", law="age", offers=12.34, circuits={"q": "open"}, circuits_open=3)

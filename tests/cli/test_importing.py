@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -263,6 +264,31 @@ def test_a_server_that_hangs_or_is_away_is_told_and_no_secret_with_it(
         assert result.exit_code == 1
         assert "cannot be read: " in result.stderr
         assert "hunter2" not in result.output
+
+
+def test_a_full_disk_is_told_and_leaves_no_file(run_on_engine: Run, scripted: Script, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    server, out = scripted(noise), tmp_path / "full.bpr"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # Python hears no signal of it, but an error
+    try:
+        result = run_on_engine(*arguments(server.url, out, "--since", "7d"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.exit_code == 1
+    assert f"recording {out} cannot be written: " in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def noise(form: Form) -> tuple[int, str]:
+    """Answer with numbers that cannot be packed well."""
+    begin, end, step = (float(form[name][0]) for name in ("start", "end", "step"))
+    values = [
+        [begin + number * step, str(random.Random(begin + number).getrandbits(48))]
+        for number in range(int((end - begin) / step) + 1)
+    ]
+    result = [{"metric": {"queue": "mail"}, "values": values}]
+    return 200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}})
 
 
 def test_names_that_cannot_name_queues_are_left_out_and_told(

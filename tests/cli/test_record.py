@@ -63,6 +63,23 @@ def test_what_ends_it_leaves_a_whole_file(redis_url: str, tmp_path: Path, number
     assert list(Recording(path).queue("mail"))
 
 
+def test_kill_9_loses_the_last_minute_and_the_next_goes_on(
+    run_on_engine: Run, redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    redis_client.rpush("mail", *range(7))
+    path = tmp_path / "week.bpr"
+    arguments = ["record", "--redis-url", redis_url, "-q", "mail", "--out", str(path), "--interval", "0.1"]
+    with subprocess.Popen([sys.executable, "-c", MAIN, *arguments], stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 20
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        process.kill()
+    assert path.exists()
+    result = run_on_engine(*arguments, "--seconds", "0.5")
+    assert result.exit_code == 0, result.output
+    assert {row.backlog for row in Recording(path).queue("mail")} == {7}
+
+
 def test_nothing_to_read_and_nowhere_to_write_are_findings(run_on_engine: Run, redis_url: str, tmp_path: Path) -> None:
     away = f"redis://{HOST}:{free_port()}/0"
     out = ["--out", str(tmp_path / "x.bpr"), "--seconds", "0.3"]

@@ -147,9 +147,10 @@ BY_HAND = BackpressureConfig(polling=PollingConfig(enabled=False), max_queues=4)
 
 
 def aged(store: str, registry: CollectorRegistry) -> BackpressureController:
-    """Return a controller, on the system's clock, that holds the age of one queue by a real store."""
+    """Return a controller, on the system's clock, that holds the age of one queue; its candidate would not."""
     polling = PollingConfig(interval=0.5, busy_interval=0.2, timeout=0.5, jitter=0)
-    config = BackpressureConfig(age=AgeConfig(target=0.5, store=store), polling=polling)
+    table = {"age": {"target": "none"}}
+    config = BackpressureConfig(age=AgeConfig(target=0.5, store=store), polling=polling, candidate=table)
     return BackpressureController(config, InMemoryStatsProvider({"aged": 0}), registry=registry)
 
 
@@ -194,6 +195,8 @@ def aged_page(redis_url: str) -> list[Series]:
         use_aged(controller)
         asked = {"queue": "aged", "priority": "high"}
         wait_until(lambda: bool(registry.get_sample_value("backpressure_share", asked)), what="the store's answer")
+        judged = "backpressure_candidate_offers_total"
+        wait_until(lambda: bool(registry.get_sample_value(judged, asked)), what="the next poll")
         return page_of(registry)
 
 

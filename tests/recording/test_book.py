@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from backpressure import RecordingError
+from backpressure import BackpressureConfig, Recording, RecordingError
 from backpressure._recording.book import Book
 from backpressure._recording.row import HOUR_MS, Row
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from backpressure.replay import Replay
 
 HOUR = 500_000
 BEGIN = HOUR * HOUR_MS
@@ -70,8 +73,21 @@ def test_rows_of_two_hours_are_parted(book: Book) -> None:
 
 def test_what_is_older_than_it_is_kept_goes(book: Book) -> None:
     write(book, {"mail": rows(3)})
-    write(book, {"mail": rows(3, BEGIN + 2 * DAY_MS)}, keep_ms=DAY_MS)
-    assert book.hours("mail") == [HOUR + 48]
+    for hour in range(24):
+        assert book.hours("mail")[0] == HOUR
+        write(book, {"mail": rows(3, BEGIN + 2 * DAY_MS + hour * HOUR_MS)}, keep_ms=DAY_MS)
+    assert book.hours("mail") == [HOUR + 48 + hour for hour in range(24)]
+
+
+def test_a_clock_that_is_years_ahead_for_some_hours_drops_nothing(book: Book) -> None:
+    for hour in range(30):
+        write(book, {"mail": rows(3, BEGIN + hour * HOUR_MS)}, keep_ms=DAY_MS)
+    kept = book.hours("mail")
+    for hour in range(23):
+        write(book, {"mail": rows(3, BEGIN + 4_000 * DAY_MS + hour * HOUR_MS)}, keep_ms=DAY_MS)
+    assert book.hours("mail")[:25] == kept[-25:]  # a day and the latest hour
+    write(book, {"mail": rows(3, BEGIN + 30 * HOUR_MS)}, keep_ms=DAY_MS)  # it is right again
+    assert book.hours("mail")[:24] == kept[-24:]
 
 
 def test_a_clock_that_goes_back_loses_nothing_and_rows_come_in_order(book: Book) -> None:
@@ -213,6 +229,31 @@ except Exception as error:
     assert "RecordingError" in said
     assert "cannot be written" in said
     assert [row.backlog for row in book.rows("mail", HOUR, HOUR)] == [0, 1, 2]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=40),
+    st.floats(0, 1),
+)
+@example([(0.0, 0)], 0.5)
+@example([(0.0, 0)], 0.01)
+def test_a_file_that_is_damaged_anywhere_is_told_or_read(changes: list[tuple[float, int]], part: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        book = Book(Path(folder) / "bad.bpr")
+        write(book, {"mail": rows(60), "web": rows(60)})
+        data = bytearray(book.path.read_bytes())
+        for place, byte in changes:
+            data[int(place * len(data))] = byte
+        book.path.write_bytes(data[: math.ceil(part * len(data))])
+        for read in (book.queues, book.policies, lambda: book.hours("mail"), lambda: book.rows("mail", HOUR, HOUR)):
+            with contextlib.suppress(RecordingError):
+                read()
+        with contextlib.suppress(RecordingError):
+            recording = Recording(book.path)
+            told = Replay(recording, BackpressureConfig()).queue("mail")
+            assert told.rows == len(list(recording.queue("mail")))
+        with contextlib.suppress(RecordingError):
+            write(book, {"mail": rows(3)})
 
 
 def test_kill_9_while_writing_leaves_whole_minutes(book: Book) -> None:

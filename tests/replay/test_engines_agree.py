@@ -56,7 +56,8 @@ ages = st.builds(
 counts = st.none() | st.integers(0, 60) | st.integers(0, 3_000)
 backlogs = st.integers(0, 400) | st.integers(0, 10**6)
 parts = st.integers(0, 1_000_000)
-loops = st.none() | st.builds(LoopSettings, st.integers(1, 1_000_000), st.none() | st.integers(0, 10_000_000))
+pauses = st.none() | st.integers(0, 10_000_000)
+loops = st.none() | st.builds(LoopSettings, st.integers(1, 1_000_000), pauses, st.booleans(), st.booleans())
 behaviours = st.builds(
     BehaviourSettings,
     st.tuples(parts, parts, parts),

@@ -112,6 +112,34 @@ def test_loops_offer_less_while_they_wait(replayed: Replayed) -> None:
         assert 100 * 119 < medium.offers < 150 * 119
 
 
+def test_loops_with_a_timer_go_on_at_once_when_they_were_held_up(replayed: Replayed) -> None:
+    """200 come to 100 jobs a second where each waits for 2 s by its timer, or for 1 s before its pause of 1 s."""
+    rows = [offered(100 * second, medium=200, entered=200 * second) for second in range(120)]
+    found = {}
+    for paced in (False, True):
+        told = replayed(rows, behaviour=Behaviour(loops={"medium": Loops(200, pause=1.0, paced=paced)}))
+        assert told.behaviour is not None
+        medium = told.behaviour.priorities["medium"]
+        assert medium.offers is not None
+        assert medium.delays is not None
+        assert medium.delayed_job_seconds is not None
+        assert 100 * 119 < medium.offers < 160 * 119
+        found[paced] = medium.delayed_job_seconds / medium.delays
+    assert found[False] < 1.1
+    assert 1.3 * found[False] < found[True] < 2.1  # the backlog has to rise first
+
+
+def test_loops_that_skip_what_is_shed_offer_as_many_jobs(replayed: Replayed) -> None:
+    rows = [offered(20_000, low=50) for _ in range(120)]
+    for skips, least, most in ((False, 5, 15), (True, 49, 51)):
+        told = replayed(rows, behaviour=Behaviour(loops={"low": Loops(50, pause=1.0, skips=skips)}))
+        assert told.behaviour is not None
+        low = told.behaviour.priorities["low"]
+        assert low.offers is not None
+        assert least * 119 <= low.offers <= most * 119
+        assert low.sheds == low.offers
+
+
 def test_gaps_are_left_out(replayed: Replayed) -> None:
     rows = [offered(10, low=5) for _ in range(20)]
     rows += [offered(700, low=50, at_ms=BEGIN_MS + 600_000 + 1_000 * second) for second in range(10)]
@@ -235,3 +263,7 @@ def test_behaviour_is_checked(given: dict[str, Any], says: str | None) -> None:
 def test_a_pause_is_checked() -> None:
     with pytest.raises(ConfigurationError, match="pause is -1: give seconds up to a day, or None"):
         Loops(3, pause=-1)
+    for name in ("paced", "skips"):
+        options: dict[str, Any] = {name: 1}
+        with pytest.raises(ConfigurationError, match=f"{name} is 1: give True or False"):
+            Loops(3, **options)

@@ -635,7 +635,11 @@ class ControllerBase(Uncopied):
 
         Durations and ages are seconds, ``None`` where unknown. ``queues`` holds under ``advice`` what `peek` says for
         each priority: ``zone``, ``delay``, ``should_shed``, ``reason`` and ``retry_after``. A refused job has no delay.
-        In observe mode it is what enforcing would say; while the controller is not running it is ``None``. ``failing``
+        In observe mode it is what enforcing would say; while the controller is not running it is ``None``. ``enforces``
+        tells whether the process, ``instance``, does what it decides, of each queue too. ``candidate`` is what was
+        counted of a queue by priority since the configuration changed: ``offers``, how many of them the candidate
+        would have delayed (``delays``) and shed (``sheds``), how many the real policy did (``real_delays``,
+        ``real_sheds``), and what the candidate says now (``advice``); ``None`` without one. ``failing``
         holds what cannot be read now, the ``provider`` or single ``queues``: ``error``, ``since``, ``seconds``,
         ``count``. Of a queue whose age is held, ``budget`` tells what this process knows of it: ``state`` of its lease,
         ``lease_age``, callers ``waiting`` here, and of all producers together ``age``, ``target_age``, ``drain_rate``,

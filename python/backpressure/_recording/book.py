@@ -39,6 +39,8 @@ CREATE INDEX blocks_of_queue ON blocks (queue, hour);
 """
 # Seconds that a reader, or a copy, may hold up a write.
 _PATIENCE = 10
+# What is old is told by a clock that may be wrong for some hours: so many must have been recorded since.
+_HOURS_SURE = 24
 # A writer of which nothing else is known has ended when it has not written for so long.
 _SILENT_MS = 3 * 60_000
 
@@ -90,7 +92,8 @@ class Book:
                     here = [row if row.policy is None else row._replace(policy=numbers[row.policy]) for row in some]
                     _insert(file, queue, hour, here)
                     hours.add((queue, hour))
-            self._tidy(file, dict(sorted(hours)), now_ms // HOUR_MS - keep_ms // HOUR_MS)
+            self._tidy(file, dict(sorted(hours)))
+            self._drop(file, min(now_ms // HOUR_MS, _sure_hour(file)) - keep_ms // HOUR_MS)
             if release:
                 file.execute("DELETE FROM about WHERE name = 'writer'")
 
@@ -106,8 +109,8 @@ class Book:
         told = json.dumps({"host": host, "pid": pid, "at_ms": now_ms})
         file.execute("INSERT OR REPLACE INTO about VALUES ('writer', ?)", (told,))
 
-    def _tidy(self, file: sqlite3.Connection, latest: Mapping[int, int], oldest: int) -> None:
-        """Join the blocks of hours that are over, and drop old ones."""
+    def _tidy(self, file: sqlite3.Connection, latest: Mapping[int, int]) -> None:
+        """Join the blocks of hours that are over."""
         for queue, hour in latest.items():
             over = file.execute(
                 "SELECT hour FROM blocks WHERE queue = ? AND hour < ? GROUP BY hour HAVING count(*) > 1", (queue, hour)
@@ -117,6 +120,9 @@ class Book:
                     rows = list(self._rows(file, queue, joined, joined))
                     file.execute("DELETE FROM blocks WHERE queue = ? AND hour = ?", (queue, joined))
                     _insert(file, queue, joined, rows)
+
+    def _drop(self, file: sqlite3.Connection, oldest: int) -> None:
+        """Drop what lies before an hour."""
         if file.execute("DELETE FROM blocks WHERE hour < ?", (oldest,)).rowcount:
             file.execute("PRAGMA incremental_vacuum")
 
@@ -251,6 +257,13 @@ def _number(file: sqlite3.Connection, table: str, column: str, text: str) -> int
     file.execute(f"INSERT OR IGNORE INTO {table} ({column}) VALUES (?)", (text,))  # noqa: S608 - our own names
     (number,) = file.execute(f"SELECT id FROM {table} WHERE {column} = ?", (text,)).fetchone()  # noqa: S608
     return int(number)
+
+
+def _sure_hour(file: sqlite3.Connection) -> int:
+    """Return the hour since which so many were recorded that its clock was not wrong for a while; 0: there is none."""
+    hours = "SELECT DISTINCT hour FROM blocks ORDER BY hour DESC LIMIT 1 OFFSET ?"
+    found = file.execute(hours, (_HOURS_SURE - 1,)).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _insert(file: sqlite3.Connection, queue: int, hour: int, rows: Sequence[Row]) -> None:

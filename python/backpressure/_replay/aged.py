@@ -8,7 +8,7 @@ from backpressure._replay.backlog import Backlog
 from backpressure._replay.counts import Counts
 from backpressure._replay.jobs import JOB, MOST
 from backpressure._replay.process import Process
-from backpressure._replay.producers import Producers
+from backpressure._replay.producers import Loop, Producers
 
 if TYPE_CHECKING:
     from backpressure._engine.laws.age import AgeLaw
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from backpressure._replay.flow import Flow
     from backpressure._replay.grants import Passed
     from backpressure._replay.judge import Verdict
-    from backpressure._replay.producers import Loop
     from backpressure._replay.settings import BehaviourSettings, ReplaySettings
 
 __all__ = ["AgedRecord", "AgedWorld"]
 
 _LOW, _MEDIUM, _HIGH = range(3)
 _PRIORITIES = range(3)
-_NO_LOOPS: list[Loop] = [(0, 0)] * 3
+_NO_LOOPS = [Loop()] * 3
 #: Jobs that come later are known by the second.
 _LONGEST_STEP_MS = 1_000
 
@@ -170,16 +169,15 @@ class AgedWorld(_Aged):
     def _offer(self, priority: int, jobs: int, now_ms: int, step_ms: int, loop: Loop) -> int:
         """Offer jobs of one priority; return those that go, with others that waited for their turn."""
         process, producers, of_loops, step_us = self._process, self._producers, 0, 1_000 * step_ms
-        count, pause_us = loop
         line = process.line if priority == _MEDIUM else None
         share = process.shares[priority]
         if producers is not None:
             jobs = producers.with_back(priority, jobs, now_ms)
-        if count:
+        if loop.count:
             if line is None:
-                of_loops = share.offers_of_loops(count, pause_us, process.told_us, step_us)
+                of_loops = share.offers_of_loops(loop, process.told_us, step_us)
             else:
-                of_loops = line.offers_of_loops(count, pause_us, jobs, step_us)
+                of_loops = line.offers_of_loops(loop, jobs, step_us)
         passed = share.offer(jobs + of_loops) if line is None else line.offer(jobs, of_loops, step_us)
         self.counts[priority].offers += jobs + of_loops
         self._count(priority, passed)

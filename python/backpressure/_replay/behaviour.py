@@ -25,17 +25,22 @@ class Loops:
         count: how many, from 1 to 1,000,000.
         pause: seconds from one job's enqueueing to the next offer, up to a day. ``None``: all offers of the priority
             are taken as theirs, and the pause follows from how many were recorded.
+        paced: the pause is the time from one offer to the next, as of a timer; who was held up for longer goes on at
+            once.
+        skips: a job that is shed is dropped, and the next one is offered without waiting for its ``retry_after``.
 
     Raises:
         ConfigurationError: a value is impossible.
 
     Example:
         >>> Loops(30, pause=1.0)
-        Loops(count=30, pause=1.0)
+        Loops(count=30, pause=1.0, paced=False, skips=False)
     """
 
     count: int
     pause: float | None = None
+    paced: bool = attrs.field(default=False, kw_only=True)
+    skips: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         count: object = self.count
@@ -43,10 +48,15 @@ class Loops:
             raise _fault("loops", self.count, f"give a whole number of producers from 1 to {_MOST_LOOPS}")
         if self.pause is not None and not _is_number(self.pause, _DAY):
             raise _fault("pause", self.pause, "give seconds up to a day, or None")
+        for name in ("paced", "skips"):
+            value: object = getattr(self, name)
+            if not isinstance(value, bool):
+                raise _fault(name, value, "give True or False")
 
     def settings(self) -> LoopSettings:
         """Return them in whole microseconds."""
-        return LoopSettings(self.count, None if self.pause is None else round(self.pause * 1_000_000))
+        pause_us = None if self.pause is None else round(self.pause * 1_000_000)
+        return LoopSettings(self.count, pause_us, self.paced, self.skips)
 
 
 @attrs.frozen(kw_only=True)
@@ -62,8 +72,8 @@ class Behaviour:
         ConfigurationError: a value is impossible, or there is no such priority.
 
     Example:
-        >>> Behaviour(returns=0.5, loops={"medium": 30}).loops
-        {'medium': Loops(count=30, pause=None)}
+        >>> Behaviour(returns=0.5, loops={"medium": 30}).loops["medium"].count
+        30
     """
 
     returns: float | Mapping[str, float] = 0.0

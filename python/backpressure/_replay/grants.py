@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backpressure._age.protocol import MILLION
-from backpressure._replay.jobs import FLOW, JOB, MOST
+from backpressure._replay.jobs import JOB, MOST
 
 if TYPE_CHECKING:
     from backpressure._age.protocol import Terms
+    from backpressure._replay.producers import Loop
 
 __all__ = ["Line", "Passed", "Share", "whole"]
 
@@ -83,10 +84,9 @@ class Share:
         self.decided += jobs
         return Passed(goes, refused=left)
 
-    def offers_of_loops(self, count: int, pause_us: int, told_us: int, step_us: int) -> int:
-        """Return how many jobs loops offer in a step of time, who after a refusal wait as told."""
-        waits_us = self.refuses_ppm * told_us // MILLION
-        return min(count * JOB * step_us // max(1, pause_us + waits_us), FLOW)
+    def offers_of_loops(self, loop: Loop, told_us: int, step_us: int) -> int:
+        """Return how many jobs loops offer in a step of time, who after a refusal wait as told, or not at all."""
+        return loop.offers(0 if loop.skips else self.refuses_ppm * told_us // MILLION, step_us)
 
 
 class Line:
@@ -127,14 +127,16 @@ class Line:
         if of:
             self._loops_waiting -= self._loops_waiting * jobs // of
 
-    def offers_of_loops(self, count: int, pause_us: int, others: int, step_us: int) -> int:
+    def offers_of_loops(self, loop: Loop, others: int, step_us: int) -> int:
         """Return how many jobs loops offer in a step of time, who do not while they wait, beside other offers."""
-        free = min(count * JOB * step_us // max(1, pause_us), FLOW)
+        free = loop.offers(0, step_us)
         released, want = max(0, self._net) + self._rate * step_us // MILLION, self.waiting + others + free
         if want <= released:
             return free
         theirs = released * min(self._loops_waiting + free, want) // want
-        return min((max(0, count * JOB - self._loops_waiting) + theirs) * step_us // (step_us + pause_us), free)
+        return min(
+            (max(0, loop.count * JOB - self._loops_waiting) + theirs) * step_us // (step_us + loop.pause_us), free
+        )
 
     def offer(self, jobs: int, of_loops: int, step_us: int) -> Passed:
         """Offer jobs, and some of loops, in a step of time."""

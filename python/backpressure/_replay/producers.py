@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from backpressure._replay.jobs import FLOW, JOB
 from backpressure._replay.later import Later
 
@@ -19,8 +21,37 @@ _PRIORITIES = range(3)
 _LONGEST_PAUSE_US = 10**15
 #: So many pauses are as long as the time from one job to the next at most.
 _LEAST_PAUSE = 10
-#: How many offer by themselves, and how many microseconds after their last job.
-Loop = tuple[int, int]
+
+
+@attrs.frozen
+class Loop:
+    """Who offers by themselves; see `LoopSettings`.
+
+    Attributes:
+        count: how many.
+        pause_us: microseconds after their last job.
+        paced: whether that is the time from offer to offer, unless a job took longer.
+        skips: whether they wait for nothing after a job that is shed.
+    """
+
+    count: int = 0
+    pause_us: int = 0
+    paced: bool = False
+    skips: bool = False
+
+    def waits_us(self, verdict: Verdict) -> int:
+        """Return how long one waits for a job."""
+        if verdict.shed:
+            return 0 if self.skips else verdict.told_us
+        return verdict.held_us
+
+    def cycle_us(self, waits_us: int) -> int:
+        """Return the time from offer to offer of who waits so long for each job."""
+        return max(1, max(self.pause_us, waits_us) if self.paced else self.pause_us + waits_us)
+
+    def offers(self, waits_us: int, step_us: int) -> int:
+        """Return how many jobs they offer in a step of time."""
+        return min(self.count * JOB * step_us // self.cycle_us(waits_us), FLOW)
 
 
 class Producers:
@@ -63,28 +94,29 @@ class Producers:
             verdict = None if in_force is None else in_force[priority]
             back = self._recorded_back[priority]
             offers[priority] = max(0, offers[priority] - back.take(before.at_ms))
-            count, pause_us, theirs = 0, 0, 0
+            loop, theirs = Loop(), 0
             of_priority = self._behaviour.loops[priority]
             if of_priority is not None:
-                waited_us = 0 if verdict is None else verdict.told_us if verdict.shed else verdict.held_us
-                count, pause_us, theirs = _loops(of_priority, offers[priority], span_ms, waited_us)
+                loop, theirs = _loop(of_priority, offers[priority], span_ms, verdict)
                 offers[priority] -= theirs
             if verdict is not None:
                 shed = max(0, flow.sheds[priority] - theirs)  # loops ask again by themselves
                 self._return(back, priority, shed, verdict.told_us)
-            loops.append((count, pause_us))
+            loops.append(loop)
         low, medium, high = offers
         return (low, medium, high), loops
 
 
-def _loops(loops: LoopSettings, offers: int, span_ms: int, waited_us: int) -> tuple[int, int, int]:
-    """Return how many loops offer, with which pause, and how many of the recorded offers were theirs."""
-    time_us = loops.count * JOB * span_ms * 1_000
-    if loops.pause_us is not None:
-        return loops.count, loops.pause_us, min(time_us // max(1, loops.pause_us + waited_us), offers)
+def _loop(given: LoopSettings, offers: int, span_ms: int, verdict: Verdict | None) -> tuple[Loop, int]:
+    """Return who offers by themselves, and how many of the recorded offers were theirs."""
+    loop = Loop(given.count, given.pause_us or 0, given.paced, given.skips)
+    waited_us = 0 if verdict is None else loop.waits_us(verdict)
+    time_us = given.count * JOB * span_ms * 1_000
+    if given.pause_us is not None:
+        return loop, min(time_us // loop.cycle_us(waited_us), offers)
     if offers == 0:
-        return 0, 0, 0
+        return Loop(), 0
     cycle_us = time_us // offers
     # Who waited for all of that are not so many: without a pause there would be no end of their offers.
-    pause_us = max(cycle_us - waited_us, cycle_us // _LEAST_PAUSE)
-    return loops.count, min(pause_us, _LONGEST_PAUSE_US), offers
+    pause_us = cycle_us if given.paced else max(cycle_us - waited_us, cycle_us // _LEAST_PAUSE)
+    return attrs.evolve(loop, pause_us=min(pause_us, _LONGEST_PAUSE_US)), offers

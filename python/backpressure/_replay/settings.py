@@ -24,10 +24,14 @@ class LoopSettings:
         count: how many.
         pause_us: microseconds from one job's enqueueing to the next offer; ``None``: as follows from the recorded
             offers of the priority, which are then all theirs.
+        paced: whether that is the time from offer to offer, unless a job took longer.
+        skips: whether they drop a job that is shed, and wait for nothing before the next.
     """
 
     count: int
     pause_us: int | None
+    paced: bool = False
+    skips: bool = False
 
 
 @attrs.frozen

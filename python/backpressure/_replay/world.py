@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING
 
 from backpressure._replay.backlog import Backlog
 from backpressure._replay.counts import Counts
-from backpressure._replay.jobs import FLOW, JOB
+from backpressure._replay.jobs import JOB
 from backpressure._replay.judge import Judge
 from backpressure._replay.later import Later
-from backpressure._replay.producers import Producers
+from backpressure._replay.producers import Loop, Producers
 
 if TYPE_CHECKING:
     from backpressure._engine.laws.law import Law
     from backpressure._recording.row import Row
     from backpressure._replay.flow import Flow
     from backpressure._replay.judge import Verdict
-    from backpressure._replay.producers import Loop
     from backpressure._replay.settings import BehaviourSettings, ReplaySettings
 
 __all__ = ["World"]
 
-_NO_LOOPS: list[Loop] = [(0, 0)] * 3
+_NO_LOOPS = [Loop()] * 3
 
 
 class World:
@@ -100,10 +99,8 @@ class World:
         verdict, producers, of_loops = self._verdicts[priority], self._producers, 0
         if producers is not None:
             jobs = producers.with_back(priority, jobs, now_ms)
-            count, pause_us = loop
-            if count:
-                waits_us = verdict.told_us if verdict.shed else verdict.held_us
-                of_loops = min(count * JOB * step_ms * 1_000 // max(1, pause_us + waits_us), FLOW)
+            if loop.count:
+                of_loops = loop.offers(loop.waits_us(verdict), 1_000 * step_ms)
             if verdict.shed:
                 producers.shed(priority, jobs, verdict.told_us)
         jobs += of_loops

@@ -137,5 +137,10 @@ fn behaviour_of(given: &Bound<'_, PyAny>) -> PyResult<BehaviourSettings> {
 }
 
 fn loops_of(given: &Bound<'_, PyAny>) -> PyResult<LoopSettings> {
-    Ok(LoopSettings { count: given.getattr("count")?.extract()?, pause_us: given.getattr("pause_us")?.extract()? })
+    Ok(LoopSettings {
+        count: given.getattr("count")?.extract()?,
+        pause_us: given.getattr("pause_us")?.extract()?,
+        paced: given.getattr("paced")?.extract()?,
+        skips: given.getattr("skips")?.extract()?,
+    })
 }

@@ -296,6 +296,7 @@ def test_what_a_process_tells(controller: BackpressureController, meeting: Meeti
     clock.advance(1)
     told = meeting.presence()
     assert (told.mode, told.law, told.engine) == ("enforce", "three_zone", controller.health()["engine"])
+    assert told.enforces == "yes"
     assert (told.offers, told.sheds, told.interval_ms) == (10.0, 0.0, 1_000)
     assert told.circuits == {"other": "forced"}
     assert told.switches == ("circuit:other", "override")

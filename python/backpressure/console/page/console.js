@@ -762,7 +762,7 @@ function showMembers(panel, told) {
     const circuits = Object.entries(member.circuits).map(([name, state]) => `${name} ${state.replace("_", "-")}`);
     const more = member.circuits_open - circuits.length;
     return [
-      { wide: true, value: el("span", { title: `since ${moment(member.started)}` }, member.id) }, `${member.version} ${member.engine}`, member.mode,
+      { wide: true, value: el("span", { title: `since ${moment(member.started)}` }, member.id) }, `${member.version} ${member.engine}`, member.mode === "enforce" && member.enforces === "no" ? "enforce, not here" : member.mode,
       member.law.replace("_", "-"), rate(member.offers), rate(member.delays), rate(member.sheds),
       { wide: circuits.length > 0, value: circuits.length ? circuits.join(", ") + (more > 0 ? ` and ${more} more` : "") : "all closed" },
       `${member.config_revision ? `revision ${member.config_revision}` : "its own"} ${member.config_hash}`,

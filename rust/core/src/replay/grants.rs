@@ -89,9 +89,9 @@ impl Share {
         Passed { goes, refused: left, ..Passed::default() }
     }
 
-    /// Returns how many jobs loops offer in a step of time, who after a refusal wait as told.
+    /// Returns how many jobs loops offer in a step of time, who after a refusal wait as told, or not at all.
     pub fn offers_of_loops(&self, loops: Loops, told_us: i64, step_us: i64) -> i64 {
-        loops.offers(self.refuses_ppm() * told_us / MILLION, step_us)
+        loops.offers(if loops.skips { 0 } else { self.refuses_ppm() * told_us / MILLION }, step_us)
     }
 }
 

@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn settings(red_max_ns: u64, pause_us: Option<i64>, mix_ppm: Option<[i64; 3]>) -> ReplaySettings {
-        let loops = Some(LoopSettings { count: 1_000_000, pause_us });
+        let loops = Some(LoopSettings { count: 1_000_000, pause_us, paced: false, skips: false });
         let policy = PolicyInForce { law: Some(law(red_max_ns)), enforces: true };
         ReplaySettings {
             law: Tried::Table(law(red_max_ns)),

@@ -15,12 +15,30 @@ const LEAST_PAUSE: i128 = 10;
 pub struct Loops {
     pub count: i64,
     pub pause_us: i64,
+    /// Whether that is the time from offer to offer, unless a job took longer.
+    pub paced: bool,
+    /// Whether they wait for nothing after a job that is shed.
+    pub skips: bool,
 }
 
 impl Loops {
-    /// Returns how many jobs they offer in a step of time, if they wait so long for each.
+    /// Returns how long one waits for a job.
+    pub fn waits_us(self, verdict: &Verdict) -> i64 {
+        match (verdict.shed, self.skips) {
+            (true, true) => 0,
+            (true, false) => verdict.told_us,
+            (false, _) => verdict.held_us,
+        }
+    }
+
+    /// Returns the time from offer to offer of who waits so long for each job.
+    pub fn cycle_us(self, waits_us: i64) -> i64 {
+        if self.paced { self.pause_us.max(waits_us).max(1) } else { (self.pause_us + waits_us).max(1) }
+    }
+
+    /// Returns how many jobs they offer in a step of time.
     pub fn offers(self, waits_us: i64, step_us: i64) -> i64 {
-        (self.count * JOB * step_us / (self.pause_us + waits_us).max(1)).min(FLOW)
+        (self.count * JOB * step_us / self.cycle_us(waits_us)).min(FLOW)
     }
 }
 
@@ -75,8 +93,7 @@ impl Producers {
             offers[priority] = (offers[priority] - back.take(before.at_ms())).max(0);
             let mut theirs = 0;
             if let Some(settings) = self.behaviour.loops[priority] {
-                let waited_us = verdict.map_or(0, |it| if it.shed { it.told_us } else { it.held_us });
-                (loops[priority], theirs) = loops_of(settings, offers[priority], span_ms, waited_us);
+                (loops[priority], theirs) = loops_of(settings, offers[priority], span_ms, verdict);
                 offers[priority] -= theirs;
             }
             if let Some(verdict) = verdict {
@@ -89,19 +106,21 @@ impl Producers {
     }
 }
 
-/// Returns how many loops offer, with which pause, and how many of the recorded offers were theirs.
-fn loops_of(settings: LoopSettings, offers: i64, span_ms: i64, waited_us: i64) -> (Loops, i64) {
-    let count = settings.count;
+/// Returns who offers by themselves, and how many of the recorded offers were theirs.
+fn loops_of(given: LoopSettings, offers: i64, span_ms: i64, verdict: Option<&Verdict>) -> (Loops, i64) {
+    let LoopSettings { count, pause_us, paced, skips } = given;
+    let loops = Loops { count, pause_us: pause_us.unwrap_or(0), paced, skips };
+    let waited_us = verdict.map_or(0, |it| loops.waits_us(it));
     let time_us = i128::from(count * JOB) * i128::from(span_ms * 1_000);
-    if let Some(pause_us) = settings.pause_us {
-        let theirs = time_us / i128::from((pause_us + waited_us).max(1));
-        return (Loops { count, pause_us }, narrow(theirs.min(i128::from(offers))));
+    if pause_us.is_some() {
+        let theirs = time_us / i128::from(loops.cycle_us(waited_us));
+        return (loops, narrow(theirs.min(i128::from(offers))));
     }
     if offers == 0 {
         return (Loops::default(), 0);
     }
     let cycle_us = time_us / i128::from(offers);
     // Who waited for all of that are not so many: without a pause there would be no end of their offers.
-    let pause_us = (cycle_us - i128::from(waited_us)).max(cycle_us / LEAST_PAUSE).min(i128::from(LONGEST_PAUSE_US));
-    (Loops { count, pause_us: narrow(pause_us) }, offers)
+    let pause_us = if paced { cycle_us } else { (cycle_us - i128::from(waited_us)).max(cycle_us / LEAST_PAUSE) };
+    (Loops { pause_us: narrow(pause_us.min(i128::from(LONGEST_PAUSE_US))), ..loops }, offers)
 }

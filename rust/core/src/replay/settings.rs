@@ -10,6 +10,10 @@ pub struct LoopSettings {
     pub count: i64,
     /// Microseconds from one job's enqueueing to the next offer; `None`: as follows from the recorded offers.
     pub pause_us: Option<i64>,
+    /// Whether that is the time from offer to offer, unless a job took longer.
+    pub paced: bool,
+    /// Whether they drop a job that is shed, and wait for nothing before the next.
+    pub skips: bool,
 }
 
 /// What producers do about advice.

@@ -172,7 +172,7 @@ impl World {
                 producers.shed(priority, jobs, verdict.told_us);
             }
             if loops.count > 0 {
-                jobs += loops.offers(if verdict.shed { verdict.told_us } else { verdict.held_us }, 1_000 * step_ms);
+                jobs += loops.offers(loops.waits_us(verdict), 1_000 * step_ms);
             }
         }
         self.counts[priority].judge(jobs, verdict);
