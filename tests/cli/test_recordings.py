@@ -338,6 +338,19 @@ def test_gaps_are_gaps(run: Run, policy: Path, tmp_path: Path) -> None:
     assert len(lines(flood(minutes=300), flood(begin=420, minutes=180))) == 2
 
 
+def test_a_page_of_an_age_that_is_held(run_on_engine: Run, tmp_path: Path) -> None:
+    path = recorded(tmp_path / "short.bpr", mail=flood(minutes=30))
+    policy = tmp_path / "aged.toml"
+    policy.write_text('[age]\ntarget = "30s"\n', "utf-8")
+    page = tmp_path / "aged.html"
+    result = run_on_engine("replay", path, "--policy", policy, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert "feedback" in result.stdout
+    text = page.read_text("utf-8")
+    assert "aged.toml holds an age of 30 s" in Reader(text).text
+    assert 'class="bound"' not in text
+
+
 def test_a_page_of_two_rows(run: Run, policy: Path, tmp_path: Path) -> None:
     path = recorded(tmp_path / "short.bpr", mail=flood(minutes=1)[:2])
     assert run("replay", path, "--policy", policy, "--html", tmp_path / "short.html").exit_code == 0

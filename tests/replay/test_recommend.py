@@ -184,10 +184,21 @@ def test_thresholds_cannot_hold_an_age_where_workers_vary(tmp_path: Path) -> Non
     def varies(at: int) -> dict[str, Any]:
         return floods(at, drain=20 if at // HOUR % 2 else 4)
 
-    varying = one(recommend(recorded(tmp_path, varies, DAY), target_age=120))
+    found = recommend(recorded(tmp_path, varies, DAY), target_age=300)
+    varying = one(found)
     (note,) = (note for note in varying.notes if "thresholds in jobs cannot hold an age" in note)
     assert "workers take from 4 to 20 jobs a second" in note
     assert "5.0 times as long" in note
+    assert note.endswith("the age law can, and is recommended")
+    best = varying.best
+    assert best is not None
+    assert best.name.startswith("the age law, ")
+    assert best.keeps
+    tables = [it for it in varying.candidates if it.keeps and "thresholds" in it.settings]
+    assert tables
+    assert best.sheds["low"] < min(it.sheds["low"] for it in tables)
+    assert 100 <= (found.config().age_of("mail").target or 0) <= 300
+    assert "[queues.mail.age]" in found.to_toml()
 
 
 def test_steady_workers_are_no_reason_for_the_age_law(tmp_path: Path) -> None:
