@@ -57,9 +57,9 @@ def written(path: Path, **low: int) -> Path:
 def morning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a morning of the week, with a campaign in it: a whole week takes minutes in Python."""
     week, book = Recording(WEEK), Book(tmp_path_factory.mktemp("morning") / "morning.bpr")
-    begin_ms = next(week.queue("mail")).at_ms + 32 * 3_600_000
+    begin_ms = next(week.queue("mail")).at_ms + 65 * 1_800_000
     rows = {
-        name: list(week.queue(name, since_ms=begin_ms, until_ms=begin_ms + 4 * 3_600_000)) for name in week.queues()
+        name: list(week.queue(name, since_ms=begin_ms, until_ms=begin_ms + 2 * 3_600_000)) for name in week.queues()
     }
     policies = {number: json.dumps(told) for number, told in week.policies().items()}
     book.write(rows, policies, begin_ms, 10**12, release=True)
