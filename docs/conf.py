@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 project = "producer-backpressure"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_heading_anchors = 3
 default_role = "name"
 
@@ -30,6 +31,12 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_show_copyright = False
 html_show_sphinx = False
+# Read the Docs serves each release under its own address, and tells which one search engines are to keep.
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
+
+# What programs print is not copied, and of a session only what was typed.
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
+copybutton_prompt_text = "$ "
 
 add_module_names = False
 autodoc_mock_imports = ["arq"]  # it excludes the redis that all the others want
@@ -54,7 +61,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"(Async)?(Broker|Kicker|Message|TaskiqDecoratedTask)|PublishCommand|StartResponse|WSGI\w+|ASGIApplication",
     ),
-    ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|Redis|RedisCluster|datetime"),
+    ("py:class", r"Steps|Rounds|Future|CollectorRegistry|Metric|MeterProvider|Redis|RedisCluster|datetime"),
     ("py:class", r"Console|RedisTarget|Request|Rider"),
     ("py:class", rf"(builtins\.)?({'|'.join(name for name in dir(builtins) if name[0].isupper())})"),
     # Type variables.

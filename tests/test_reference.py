@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 import backpressure
-from backpressure import providers, replay, testing
+from backpressure import otel, providers, replay, testing
 from backpressure._controller import gate
 from backpressure._model import clock
 from support import doc_examples
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGES = Path(__file__).parent.parent / "docs" / "reference"
-MODULES = (backpressure, providers, replay, testing)
+MODULES = (backpressure, otel, providers, replay, testing)
 #: Public too, but seldom named: annotations ask for them.
 MORE = (clock.Clock, gate.Gate, gate.AsyncGate)
 PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__} | {

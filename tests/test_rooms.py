@@ -16,7 +16,7 @@ LEVELS = (
     ("console",),
     ("_watch",),
     ("integrations",),
-    ("", "replay", "testing"),
+    ("", "otel", "replay", "testing"),
     ("_recommend",),
     ("_controller", "_replay"),
     ("_telemetry",),

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
         ("http", "urllib3", "from backpressure.providers import PrometheusStatsProvider"),
         ("sqs", "boto3", "from backpressure.providers import SQSStatsProvider; SQSStatsProvider(['mail'])"),
         ("cli", "click", "from backpressure.cli import application; application()"),
+        ("otel", "opentelemetry", "import backpressure.otel"),
         ("cli", "rich", "from backpressure.cli import application; application()"),
     ],
 )

@@ -126,15 +126,17 @@ class MetricsCollector:
 
     def collect(self) -> "Iterable[Metric]":
         """Return all families with what this process counted; empty ones in multiprocess mode."""
-        if self._files is not None:
-            return self.describe()
+        return self.describe() if self._files is not None else _page(self.series())
+
+    def series(self) -> "tuple[Series, ...]":
+        """Return what this process counted, and the present state of its controllers."""
         with self._current() as ledger:
             counts, sources = ledger.counts(), ledger.sources()
         now = Now.of(sources)  # not under the lock: reading a circuit may change it, and so call listeners
         ratios = {series[:2]: series for series in ratio_series(counts)}
         ratios.setdefault(HIT_RATE, Series(*HIT_RATE, 0.0))
         gauges = (*now.backlog_series(), *now.threshold_series(), *now.worst_series())
-        return _page((*count_series(counts), *ratios.values(), *gauges))
+        return (*count_series(counts), *ratios.values(), *gauges)
 
     def flush(self) -> None:
         """In multiprocess mode write what is new to this process's files; else do nothing.

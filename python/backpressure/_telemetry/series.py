@@ -163,7 +163,7 @@ class Now(NamedTuple):
     def worst_series(self) -> Iterator[Series]:
         for queue, (state, forced) in self.circuits.items():
             yield Series("backpressure_circuit_breaker_state", (queue,), state)
-            yield Series("backpressure_circuit_forced", (queue,), forced)
+            yield Series("backpressure_circuit_forced", (queue,), int(forced))
         for queue, age in self.ages.items():
             yield Series("backpressure_sample_age_seconds", (queue,), age)
         for queue, held in self.held.items():
