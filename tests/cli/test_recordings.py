@@ -57,9 +57,9 @@ def written(path: Path, **low: int) -> Path:
 def morning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a morning of the week, with a campaign in it: a whole week takes minutes in Python."""
     week, book = Recording(WEEK), Book(tmp_path_factory.mktemp("morning") / "morning.bpr")
-    begin_ms = next(week.queue("mail")).at_ms + 32 * 3_600_000
+    begin_ms = next(week.queue("mail")).at_ms + 65 * 1_800_000
     rows = {
-        name: list(week.queue(name, since_ms=begin_ms, until_ms=begin_ms + 4 * 3_600_000)) for name in week.queues()
+        name: list(week.queue(name, since_ms=begin_ms, until_ms=begin_ms + 2 * 3_600_000)) for name in week.queues()
     }
     policies = {number: json.dumps(told) for number, told in week.policies().items()}
     book.write(rows, policies, begin_ms, 10**12, release=True)
@@ -336,6 +336,19 @@ def test_gaps_are_gaps(run: Run, policy: Path, tmp_path: Path) -> None:
 
     assert len(lines(flood(minutes=600))) == 1
     assert len(lines(flood(minutes=300), flood(begin=420, minutes=180))) == 2
+
+
+def test_a_page_of_an_age_that_is_held(run_on_engine: Run, tmp_path: Path) -> None:
+    path = recorded(tmp_path / "short.bpr", mail=flood(minutes=30))
+    policy = tmp_path / "aged.toml"
+    policy.write_text('[age]\ntarget = "30s"\n', "utf-8")
+    page = tmp_path / "aged.html"
+    result = run_on_engine("replay", path, "--policy", policy, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert "feedback" in result.stdout
+    text = page.read_text("utf-8")
+    assert "aged.toml holds an age of 30 s" in Reader(text).text
+    assert 'class="bound"' not in text
 
 
 def test_a_page_of_two_rows(run: Run, policy: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def observed(*, returns: bool) -> list[Any]:
 @pytest.mark.parametrize("returns", [False, True], ids=["open", "returns"])
 @pytest.mark.parametrize("target", [2.0, 20.0])
 def test_with_behaviour_it_is_the_truth(tmp_path: Path, engine_name: str, target: float, returns: bool) -> None:
-    """Sheds are within 5 % of the truth, the peak within 15 %, and the longest wait within that or a second."""
+    """Sheds are within 5 % of the truth, and the highest backlog and the longest wait within 15 %, or a second."""
     true = truth(target, returns=returns)
     config = CONFIG.evolve({"age.target": target})
     behaviour = BEHAVIOUR if returns else Behaviour()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backpressure import BackpressureConfig, PollingConfig, Recording
+from backpressure import ENGINE, BackpressureConfig, PollingConfig, Recording
 from backpressure._engine.laws.registry import sampled_law_of
 from backpressure._recommend.candidates import TWICE
 from backpressure._recording.book import Book
@@ -84,6 +84,7 @@ def test_with_behaviour_it_is_the_truth(
     assert true.sheds[LOW] > 10_000
 
 
+@pytest.mark.skipif(ENGINE == "pure", reason="eighty replays of hours take minutes in Python")
 @pytest.mark.parametrize("name", ["returns", "loops"])
 @pytest.mark.parametrize("target", [None, 30])
 def test_what_is_recommended_is_better_in_truth_too(tmp_path: Path, name: str, target: float | None) -> None:

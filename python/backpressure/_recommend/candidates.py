@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backpressure._model.config.root import BackpressureConfig
     from backpressure._recommend.measured import Measured
 
-__all__ = ["TWICE", "Sketch", "first_sketches", "held_age", "nearer_sketches", "windows"]
+__all__ = ["AGE_AIMS", "TWICE", "Sketch", "first_sketches", "held_age", "nearer_sketches", "windows"]
 
 #: What the guide's rule of thumb is called.
 TWICE = "twice the usual peak"
@@ -30,6 +30,8 @@ _NEXT = 2
 _LEAST_TARGET, _MOST_TARGET = 0.5, 3_600
 #: So much of a target is aimed at, since a backlog goes on growing until it is read.
 _AIMS = (1.0, 0.9, 0.75, 0.5)
+#: The same where the age itself is held: it is exceeded only while workers become slower, or are away.
+AGE_AIMS = (1.0, 0.85, 0.7, 0.55, 0.4)
 _NEARER = (0.6, 0.8, 1.25, 1.6)
 
 #: Low first.

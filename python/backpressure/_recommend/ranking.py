@@ -8,12 +8,12 @@ from backpressure._recommend.candidates import TWICE
 from backpressure._recommend.values import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from backpressure._recommend.candidates import Sketch
     from backpressure._replay.values import ReplayAnswer
 
-__all__ = ["judged", "ordered"]
+__all__ = ["is_good", "judged", "ordered"]
 
 #: As many more sheds, as a part of the offers, are no more.
 _SAME = 0.001
@@ -53,27 +53,27 @@ def ordered(candidates: Iterable[Candidate]) -> list[Candidate]:
     many they shed.
     """
     every = list(candidates)
-    if any(it.keeps is not None for it in every):
-        return sorted(every, key=_with_target)
-    rule = next(it for it in every if it.name == TWICE)
-    return sorted(every, key=lambda it: _without_target(it, rule))
+
+    def key(it: Candidate) -> tuple[Any, ...]:
+        if is_good(it, every):
+            return (False, *_rough(it), it.waits) if it.keeps else (False, it.waits, it.longest_wait)
+        return (True, *_rough(it), it.waits) if it.keeps is None else (True, it.longest_wait)
+
+    return sorted(every, key=key)
 
 
-def _with_target(candidate: Candidate) -> tuple[Any, ...]:
-    if candidate.keeps:
-        return (False, *_rough(candidate.sheds, candidate.answer), candidate.waits)
-    return (True, candidate.longest_wait)
-
-
-def _without_target(candidate: Candidate, rule: Candidate) -> tuple[Any, ...]:
-    if all(
+def is_good(candidate: Candidate, among: Iterable[Candidate]) -> bool:
+    """Tell whether it keeps the target age; without one, whether it sheds no more than the rule of thumb."""
+    if candidate.keeps is not None:
+        return candidate.keeps
+    rule = next(it for it in among if it.name == TWICE)
+    return all(
         candidate.sheds[name] <= rule.sheds[name] + _SAME * (rule.answer.priorities[name].offers or 0)
         for name in _FROM_HIGH
-    ):
-        return (False, candidate.waits, candidate.longest_wait)
-    return (True, *_rough(candidate.sheds, candidate.answer), candidate.waits)
+    )
 
 
-def _rough(sheds: Mapping[str, int], answer: ReplayAnswer) -> tuple[int, ...]:
+def _rough(it: Candidate) -> tuple[int, ...]:
     """Return sheds in thousandths of the offers: what differs by less is decided by something else."""
-    return tuple(round(sheds[name] / max(1, answer.priorities[name].offers or 0) / _SAME) for name in _FROM_HIGH)
+    offers = {name: max(1, it.answer.priorities[name].offers or 0) for name in _FROM_HIGH}
+    return tuple(round(it.sheds[name] / offers[name] / _SAME) for name in _FROM_HIGH)

@@ -14,9 +14,9 @@ from backpressure._model.config.root import BackpressureConfig
 from backpressure._model.errors import ConfigurationError
 from backpressure._model.units import duration
 from backpressure._model.vocabulary import Priority
-from backpressure._recommend.candidates import Sketch, first_sketches, held_age, nearer_sketches
+from backpressure._recommend.candidates import AGE_AIMS, Sketch, first_sketches, held_age, nearer_sketches
 from backpressure._recommend.measured import BUSY_MINUTES, DAY_MS, WEEK_MS, Measured, measured
-from backpressure._recommend.ranking import judged, ordered
+from backpressure._recommend.ranking import is_good, judged, ordered
 from backpressure._recommend.recommendation import Recommendation
 from backpressure._recommend.values import Candidate, RecommendedQueue
 from backpressure._replay.behaviour import Behaviour, parts_ppm
@@ -192,20 +192,16 @@ class _Search:
             f"{found.varies:.1f} times as long a wait at one time as at another: thresholds in jobs cannot hold an "
             "age, the age law can"
         )
-        target = max(self.targets.values()) if self.targets else candidates[0].usual_wait
-        sketch = held_age(target)
-        if sketch is None:
+        target = max(self.targets.values()) if self.targets else candidates[0].longest_wait
+        sketches = [sketch for aim in AGE_AIMS if (sketch := held_age(target * aim)) is not None]
+        if not sketches:
             return candidates, f"{varies}, for targets from 0.5 s to an hour"
-        try:
-            aged = self._replayed(sketch)
-        except ConfigurationError as error:
-            if error.field != "age":
-                raise
-            return candidates, f"{varies}. It is not among the candidates, for it cannot be replayed yet: observe it"
-        best = candidates[0]
-        if aged.keeps or aged.longest_wait <= best.longest_wait:
-            return [aged, *candidates], f"{varies}, and is recommended"
-        return [best, aged, *candidates[1:]], f"{varies}; replayed, it did not"
+        aged = [self._replayed(sketch) for sketch in sketches]
+        every = ordered([*candidates, *aged])
+        good = next((it for it in every if it in aged and is_good(it, every)), None)
+        if good is None:
+            return every, f"{varies}; replayed, it does not do so well here either"
+        return [good, *(it for it in every if it is not good)], f"{varies}, and is recommended"
 
 
 def _quoted(name: str) -> str:

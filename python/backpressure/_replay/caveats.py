@@ -49,7 +49,10 @@ def caveats(
     if found["knows_memory"] and getattr(law, "memory_permille", None) is not None:
         yield "the memory of the queue's server is taken as it was recorded, whatever the policy keeps out"
     if found["refused"]:
-        yield f"{found['refused'] // JOB:,} offers were refused by an open circuit, and so would be under any policy"
+        yield (
+            f"{found['refused'] // JOB:,} offers were refused by an open circuit, and so would be under any policy: "
+            "the failures that opened it are not in the rows"
+        )
     if unread and offers_ms:
         yield "a policy that was in force for some time holds an age, or is of another version: it is not compared"
     if parity is not None and parity.off > _OFF:

@@ -157,7 +157,7 @@ def _blocks(book: Book, name: str, hours: list[int]) -> Iterator[tuple[bytes, in
 
 def _gap_ms(blocks: Iterator[tuple[bytes, int]]) -> int:
     """Return how far rows are apart that have a gap between them, from the first of them."""
-    times = [at_ms or 0 for content, rows in blocks for at_ms in first_column_of(content, min(rows, _ENOUGH))]
+    times = [at_ms or 0 for content, rows in blocks for at_ms in first_column_of(content, rows, _ENOUGH)]
     apart = [later - earlier for earlier, later in pairwise(times) if later > earlier]
     usual = median_low(apart) if apart else 0
     return min(max(_USUAL * usual, _LEAST_GAP_MS), _MOST_GAP_MS)

@@ -29,7 +29,7 @@ def known_stretches(recording: Recording, told: ReplayedQueue) -> list[bool]:
     book, times = Book(recording.path), list[int]()
     for hour in book.hours(told.queue_name):
         for content, rows in book.blocks(told.queue_name, hour, hour):
-            times += [at_ms for at_ms in first_column_of(content, rows) if at_ms is not None]
+            times += [at_ms for at_ms in first_column_of(content, rows, rows) if at_ms is not None]
     times.sort()
     gap_ms = max(_LEAST_GAP_MS, _USUAL * median_low([b - a for a, b in pairwise(times)] or [0]))
     gap_ms = min(gap_ms, 2 * HOUR_MS)

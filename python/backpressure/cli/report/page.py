@@ -113,6 +113,9 @@ def _section(queue: Compared, name: str, config: BackpressureConfig, against: st
     bounds = policy_bounds(config, told.queue_name)
     if bounds:
         keys.append(f'<span><i class="bound"></i>thresholds of {_text(name)}</span>')
+    target = config.age_of(told.queue_name).target
+    if target is not None:
+        keys.append(f"<span>{_text(name)} holds an age of {span(target)}</span>")
     yield f'<div class="key">{"".join(keys)}</div><div class="wide">'
     label = f"waiting jobs of {visible(told.queue_name)} over time"
     yield picture(lines, bounds, told.began_ms, 1_000 * told.trail_seconds, label)

@@ -141,14 +141,14 @@ impl Flows {
     fn capacity(&mut self, before: &Row, row: &Row, left: i64, span_ms: i64) -> (i64, bool) {
         let least = before.backlog().min(row.backlog());
         if least >= 1 && 4 * least * JOB >= left {
-            let rate = left * 1_000 / span_ms; // FLOW × 1 000 fits
+            let rate = if span_ms == 1_000 { left } else { left * 1_000 / span_ms }; // FLOW × 1 000 fits
             self.rate = Some(match self.rate {
                 None => rate,
                 Some(old) => old + scaled(rate - old, span_ms, span_ms + SMOOTHED_MS),
             });
             return (left, true);
         }
-        let could = self.rate.map_or(0, |rate| scaled(rate, span_ms, 1_000));
+        let could = self.rate.map_or(0, |rate| if span_ms == 1_000 { rate } else { scaled(rate, span_ms, 1_000) });
         (left.max(could).min(FLOW), false)
     }
 }

@@ -20,7 +20,7 @@ mod simulated;
 mod trail;
 mod world;
 
-pub use columns::{COLUMNS, Damage, UNKNOWN};
+pub use columns::{Block, COLUMNS, Damage, UNKNOWN};
 pub use counts::Counts;
 pub use parity::Parity;
 pub use simulated::Simulated;
@@ -93,7 +93,7 @@ pub struct QueueReplay {
     aged: Option<Box<AgedRecord>>,
     in_force: Vec<InForce>,
     flows: Flows,
-    rows: Vec<Row>,
+    block: Block,
     before: Option<Row>,
     begun: bool,
     /// What the answers rest on.
@@ -134,7 +134,7 @@ impl QueueReplay {
             },
             in_force: in_force.collect(),
             flows: Flows::new(settings.mix_ppm),
-            rows: Vec::new(),
+            block: Block::default(),
             before: None,
             begun: false,
             basis: Basis::default(),
@@ -149,20 +149,32 @@ impl QueueReplay {
     /// # Errors
     /// The bytes are damaged, or of other columns. Nothing was taken.
     pub fn feed(&mut self, content: &[u8], rows: usize) -> Result<(), Damage> {
-        let mut read = std::mem::take(&mut self.rows);
-        let result = columns::read(content, rows, &mut read);
+        let mut block = std::mem::take(&mut self.block);
+        let result = block.read(content, rows);
         if result.is_ok() {
-            let last = self.before.take();
-            let mut before = last.as_ref();
-            for row in &read {
-                if self.take(before, row) {
-                    before = Some(row);
-                }
-            }
-            self.before = before.copied();
+            self.take_all(&block);
         }
-        self.rows = read;
+        self.block = block;
         result
+    }
+
+    /// Takes rows, each of which is made where the one before the last lay.
+    fn take_all(&mut self, block: &Block) {
+        let mut rows = [self.before.unwrap_or(block.constants), block.constants];
+        let (mut has_before, mut has_both, mut place) = (self.before.is_some(), false, 1);
+        for number in 0..block.count {
+            block.fill(number, &mut rows[place]);
+            let [one, other] = &rows;
+            let (before, row) = if place == 1 { (one, other) } else { (other, one) };
+            if self.take(has_before.then_some(before), row) {
+                place = 1 - place;
+                if !has_both {
+                    rows[place] = block.constants;
+                }
+                (has_before, has_both) = (true, true);
+            }
+        }
+        self.before = has_before.then_some(rows[1 - place]);
     }
 
     /// Returns what became of offers at the recorded backlog.
