@@ -77,12 +77,14 @@ class Candidate:
 
     def configure(self, config: BackpressureConfig) -> None:
         """Judge by another configuration from now on; what was offered until now is judged by the one before."""
-        self.settle()
-        was_judged = self._config is not None
-        self._config, self._laws = config.with_candidate(), {}
-        if not was_judged:
-            self.leave()
-        self._before = self._counts.copy()
+        candidate = config.with_candidate()
+        with self._lock():  # a poll may judge at any moment
+            self.settle()
+            was_judged = self._config is not None
+            self._config, self._laws = candidate, {}
+            if not was_judged:
+                self.leave()
+            self._before = self._counts.copy()
 
     def leave(self) -> None:
         """Leave what was offered until now to others: in a forked child to its parent."""
