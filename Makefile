@@ -29,7 +29,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo example test prove soak mutants matrix lint fmt docs bench control bench-guard wheels lock clean rebuild
+.PHONY: help demo example test prove soak mutants matrix floors lint fmt docs bench control bench-guard wheels lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ endif
 
 matrix: $(INSTALLED) ## real job frameworks fill their queues and meet their hooks, each release by itself (ARGS="rq-3 arq")
 	$(BIN)/python tests/matrix.py $(ARGS)
+
+floors: $(INSTALLED) $(VENV)/uv/bin/uv ## tests with the oldest release of each library that is allowed (ARGS="tests/providers")
+	@$(BIN)/python scripts/floors.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
 	$(BIN)/python scripts/check_version.py
@@ -99,9 +102,7 @@ bench-guard: $(VENV)/.python ## count instructions of the core's hot functions a
 wheels: $(INSTALLED) ## build both wheels and the sdist into dist/, install each away from the tree
 	$(BIN)/python scripts/check_wheels.py dist
 
-lock: $(VENV)/.python ## renew requirements/dev.txt
-	$(BIN)/python -m venv --clear $(VENV)/uv
-	$(VENV)/uv/bin/pip --quiet --disable-pip-version-check install uv==0.13.9
+lock: $(VENV)/uv/bin/uv ## renew requirements/dev.txt
 	$(VENV)/uv/bin/uv --quiet pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --custom-compile-command 'make lock' --output-file requirements/dev.txt
 
@@ -115,6 +116,10 @@ clean: ## remove everything that was built, the environment too
 $(VENV)/.python:
 	@PYTHON='$(PYTHON)' sh scripts/make_venv.sh $(VENV)
 	@touch $@
+
+$(VENV)/uv/bin/uv: $(VENV)/.python
+	$(BIN)/python -m venv --clear $(VENV)/uv
+	$(VENV)/uv/bin/pip --quiet --disable-pip-version-check install uv==0.13.9
 
 $(VENV)/.requirements: requirements/dev.txt $(VENV)/.python
 	@echo 'make: installing requirements/dev.txt' >&2
