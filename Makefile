@@ -35,7 +35,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo example test smoke prove soak mutants matrix lint fmt docs bench control bench-guard wheels check-workflows version released tools lock clean rebuild
+.PHONY: help demo example test smoke prove soak mutants matrix floors lint fmt docs bench control bench-guard wheels check-workflows version released tools lock clean rebuild
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ endif
 
 matrix: $(INSTALLED) ## real job frameworks fill their queues and meet their hooks, each release by itself (ARGS="rq-3 arq")
 	$(BIN)/python tests/matrix.py $(ARGS)
+
+floors: $(INSTALLED) $(VENV)/uv/bin/uv ## tests with the oldest release of each library that is allowed (ARGS="tests/providers")
+	@$(BIN)/python scripts/floors.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy, pyright, rustfmt, clippy, and the stub held against the extension
 	$(BIN)/python scripts/versions.py
@@ -129,9 +132,7 @@ released: ## see that a tag is the version that stands everywhere (TAG=v0.2.0)
 tools: ## install the servers and programs that tests use, from Debian
 	@$(if $(filter 0,$(shell id -u)),,sudo) sh scripts/install_tools.sh $(ARGS)
 
-lock: $(VENV)/.python ## renew requirements/*.txt
-	$(BIN)/python -m venv --clear $(VENV)/uv
-	$(VENV)/uv/bin/pip --quiet --disable-pip-version-check install uv==0.13.9
+lock: $(VENV)/uv/bin/uv ## renew requirements/*.txt
 	$(VENV)/uv/bin/uv $(LOCK) --extra dev --upgrade --output-file requirements/dev.txt
 	$(VENV)/uv/bin/uv $(LOCK) --extra smoke --constraint requirements/dev.txt --output-file requirements/smoke.txt
 
@@ -145,6 +146,10 @@ clean: ## remove everything that was built, the environment too
 $(VENV)/.python:
 	@PYTHON='$(PYTHON)' sh scripts/make_venv.sh $(VENV)
 	@touch $@
+
+$(VENV)/uv/bin/uv: $(VENV)/.python
+	$(BIN)/python -m venv --clear $(VENV)/uv
+	$(VENV)/uv/bin/pip --quiet --disable-pip-version-check install uv==0.13.9
 
 $(VENV)/.requirements: requirements/dev.txt $(VENV)/.python
 	@echo 'make: installing requirements/dev.txt' >&2
