@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sqlite3
@@ -96,7 +97,7 @@ def test_a_second_writer_is_refused(run_on_engine: Run, redis_url: str, tmp_path
     path = tmp_path / "week.bpr"
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         Recorder(path).claim(time.time_ns() // 1_000_000)
-        with sqlite3.connect(path) as file:
+        with contextlib.closing(sqlite3.connect(path)) as file, file:
             file.execute("UPDATE about SET value = json_set(value, '$.pid', ?) WHERE name = 'writer'", (other.pid,))
         refused = run_on_engine("record", "--redis-url", redis_url, "-q", "mail", "--out", str(path), "--seconds", "1")
         other.kill()

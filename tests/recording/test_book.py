@@ -43,7 +43,7 @@ def write(book: Book, every: dict[str, list[Row]], *, keep_ms: int = 14 * DAY_MS
 
 
 def blocks(book: Book) -> list[tuple[int, int]]:
-    with sqlite3.connect(book.path) as file:
+    with contextlib.closing(sqlite3.connect(book.path)) as file, file:
         return file.execute("SELECT hour, rows FROM blocks ORDER BY hour, id").fetchall()
 
 
@@ -135,21 +135,21 @@ def claim(book: Book) -> None:
 
 
 def set_writer(book: Book, **more: object) -> None:
-    with sqlite3.connect(book.path) as file:
+    with contextlib.closing(sqlite3.connect(book.path)) as file, file:
         (told,) = file.execute("SELECT value FROM about WHERE name = 'writer'").fetchone()
         file.execute("UPDATE about SET value = ? WHERE name = 'writer'", (json.dumps(json.loads(told) | more),))
 
 
 def test_who_releases_a_file_makes_room(book: Book) -> None:
     write(book, {"mail": rows(1)}, release=True)
-    with sqlite3.connect(book.path) as file:
+    with contextlib.closing(sqlite3.connect(book.path)) as file, file:
         assert file.execute("SELECT count(*) FROM about").fetchone() == (0,)
 
 
 def test_a_damaged_block_is_told_and_the_other_hours_are_read(book: Book) -> None:
     write(book, {"mail": rows(720)})
     write(book, {"mail": rows(3, BEGIN + HOUR_MS)})
-    with sqlite3.connect(book.path) as file:
+    with contextlib.closing(sqlite3.connect(book.path)) as file, file:
         file.execute("UPDATE blocks SET data = substr(data, 1, 30) WHERE hour = ?", (HOUR,))
     with pytest.raises(RecordingError, match=f"damaged in hour {HOUR} of queue number 1: "):
         book.rows("mail", HOUR, HOUR)
@@ -175,7 +175,7 @@ def test_a_file_that_is_none_is_refused_and_left(tmp_path: Path, content: bytes,
 
 def test_the_database_of_another_program_is_refused_and_left(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    with sqlite3.connect(path) as file:
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
         file.execute("CREATE TABLE theirs (id INTEGER)")
     before = path.read_bytes()
     for use in (Book.queues, claim):
@@ -186,7 +186,7 @@ def test_the_database_of_another_program_is_refused_and_left(tmp_path: Path) -> 
 
 def test_a_newer_version_is_refused(book: Book) -> None:
     book.claim(BEGIN)
-    with sqlite3.connect(book.path) as file:
+    with contextlib.closing(sqlite3.connect(book.path)) as file, file:
         file.execute("PRAGMA user_version = 2")
     with pytest.raises(RecordingError, match="has version 2, and this package reads version 1"):
         book.queues()
@@ -207,7 +207,7 @@ def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
 
 def test_a_full_disk_loses_nothing_that_was_written(book: Book) -> None:
     write(book, {"mail": rows(3)})
-    with sqlite3.connect(book.path) as file:
+    with contextlib.closing(sqlite3.connect(book.path)) as file, file:
         pages = file.execute("PRAGMA page_count").fetchone()[0]
     code = f"""
 import random, resource

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -215,11 +216,11 @@ def test_two_rows_are_needed(replayed: Replayed) -> None:
 def test_damage_is_told(tmp_path: Path, replayed: Replayed) -> None:
     replayed([offered(5), offered(6)])
     recording = Recording(tmp_path / "made.bpr")
-    with sqlite3.connect(recording.path) as file:
+    with contextlib.closing(sqlite3.connect(recording.path)) as file, file:
         file.execute("UPDATE blocks SET rows = 3")
     with pytest.raises(RecordingError, match="is damaged in queue 'mail': it ends too early"):
         Replay(recording, CONFIG).queue("mail")
-    with sqlite3.connect(recording.path) as file:
+    with contextlib.closing(sqlite3.connect(recording.path)) as file, file:
         file.execute("UPDATE blocks SET data = substr(data, 1, 9)")
     with pytest.raises(RecordingError, match="is damaged in hour 500000 of 'mail': it is cut off"):
         Replay(recording, CONFIG).queue("mail")

@@ -22,6 +22,8 @@ MAP: dict[str, Any] = tomllib.loads((DATA / "seed_statements.toml").read_text("u
 ENTRIES: dict[str, dict[str, Any]] = {key: entry for key, entry in MAP.items() if key.isdecimal()}
 MAPPED = sorted({test for entry in ENTRIES.values() for test in entry["tests"]})
 
+pytestmark = pytest.mark.timeout(300)  # the first of them collects all tests of the project
+
 # A test of a decision has to run on both engines. Tests in these files do not: they are about values, files, servers
 # and processes, or they compare both engines themselves.
 WITHOUT_ENGINE = (
