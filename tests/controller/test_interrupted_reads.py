@@ -59,7 +59,7 @@ class Interruption(int):
     def __call__(self, frame: FrameType, event: str, _: Any) -> Interruption | None:
         if frame.f_code.co_filename not in FILES:
             return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        frame.f_trace_opcodes = True  # lines, too: without their events Python 3.13 begins late with those of opcodes
         if event == "opcode":
             last, self.before[frame] = self.before.get(frame), frame.f_lasti
             place = (frame.f_code, frame.f_lasti)
