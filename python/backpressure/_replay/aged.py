@@ -124,14 +124,7 @@ class AgedWorld(_Aged):
             self._producers.begin(row.at_ms)
 
     def pass_by(self, before: Row, span_ms: int, flow: Flow, in_force: tuple[Verdict, ...] | None) -> None:
-        """Let the time between two rows go by.
-
-        Args:
-            before: the first of them.
-            span_ms: the time.
-            flow: what came and went then.
-            in_force: what producers were told then, and did; ``None``: nothing, or it is not known.
-        """
+        """Let the time between two rows go by; see `World.pass_by`."""
         offers, loops = flow.offers or (0, 0, 0), _NO_LOOPS
         if self._producers is not None:
             offers, loops = self._producers.apart(before, span_ms, flow, in_force)
