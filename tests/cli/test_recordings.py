@@ -20,7 +20,8 @@ import pytest
 from backpressure import BackpressureConfig, Recording
 from backpressure._recording.book import Book
 from backpressure._recording.row import Row
-from backpressure.replay import Replay
+from backpressure.cli.recordings._options import BehaviourOptions
+from backpressure.replay import Loops, Replay
 from support import redis_fixtures
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def test_recommend_writes_what_it_can(run: Run, tmp_path: Path) -> None:
         (["--target-age", "0"], "--target-age is 0.0: give seconds, above 0 and up to a week"),
         (["--target-age", "lowest=5"], "--target-age is 'lowest=5': give low=…"),
         (["--loops", "30"], "--loops is '30': write it as mail/medium=30"),
+        (["--loops", "low=3:1s:skips:paced"], "and :paced:skips if they are so"),
         (["--loops", "low=0"], "--loops: loops is 0: give a whole number"),
         (["--loops", "nix/low=3"], "--loops names queue 'nix', which is not among images, mail, reports"),
         (["--return", "2"], "returns is 2.0: give a number from 0 to 1"),
@@ -408,3 +410,20 @@ def test_what_is_recommended_can_be_replayed(run: Run, morning: Path, tmp_path: 
     best = told["queues"][0]["candidates"][0]
     assert answer["priorities"]["low"]["sheds"] == best["sheds"]["low"]
     assert answer["longest_wait"] == best["longest_wait"]
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("mail/low=3", Loops(3)),
+        ("mail/low=3:500ms", Loops(3, 0.5)),
+        ("mail/low=3:90:paced", Loops(3, 90, paced=True)),
+        ("mail/low=3:1m30s:paced:skips", Loops(3, 90, paced=True, skips=True)),
+        ("mail/low=3:skips", Loops(3, skips=True)),
+    ],
+)
+def test_loops_are_written_with_a_pause_and_what_they_do(text: str, loops: Loops) -> None:
+    given = BehaviourOptions(None, None, (text,), None)
+    behaviour = given.of("mail")
+    assert behaviour is not None
+    assert behaviour.loops == {"low": loops}

@@ -114,10 +114,11 @@ behaviour_options = gathered(
     ),
     click.option(
         "--loops",
-        metavar="[QUEUE/]PRIORITY=N[:PAUSE]",
+        metavar="[QUEUE/]PRIORITY=N[:PAUSE][:paced][:skips]",
         multiple=True,
         help="So many producers wait for one job before they offer the next: mail/medium=30, or with the pause between "
-        "the two: mail/medium=30:1s. Without a queue it holds for all. Repeatable.",
+        "the two: mail/medium=30:1s. With :paced that is a timer; with :skips they drop what is shed. Without a queue it "
+        "holds for all. Repeatable.",
     ),
     click.option(
         "--mix",
@@ -199,11 +200,14 @@ def _part(option: str, text: str) -> float:
 def _loops(text: str) -> tuple[str | None, str, Loops]:
     whose, _, count = text.rpartition("=")
     queue, _, priority = whose.rpartition("/")
-    found = re.fullmatch(r"(\d{1,7})(?::(.+))?", count)
+    found = re.fullmatch(r"(\d{1,7})(?::(?!paced|skips)([^:]+))?(:paced)?(:skips)?", count)
     if priority not in _PRIORITIES or found is None:
-        raise Refusal(f"--loops is {shown(text)}: write it as mail/medium=30, or mail/medium=30:1s with the pause")
+        raise Refusal(
+            f"--loops is {shown(text)}: write it as mail/medium=30, or mail/medium=30:1s with the pause, "
+            "and :paced:skips if they are so"
+        )
     pause = None if found[2] is None else seconds("--loops", found[2])
     try:
-        return queue or None, priority, Loops(int(found[1]), pause)
+        return queue or None, priority, Loops(int(found[1]), pause, paced=bool(found[3]), skips=bool(found[4]))
     except ConfigurationError as error:
         raise Refusal(f"--loops: {error}") from None
