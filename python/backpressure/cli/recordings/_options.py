@@ -117,8 +117,8 @@ behaviour_options = gathered(
         metavar="[QUEUE/]PRIORITY=N[:PAUSE][:paced][:skips]",
         multiple=True,
         help="So many producers wait for one job before they offer the next: mail/medium=30, or with the pause between "
-        "the two: mail/medium=30:1s. With :paced that is a timer; with :skips they drop what is shed. Without a queue it "
-        "holds for all. Repeatable.",
+        "the two: mail/medium=30:1s. With :paced that is a timer; with :skips they drop what is shed. Without a queue "
+        "it holds for all. Repeatable.",
     ),
     click.option(
         "--mix",
