@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
+from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.util.docutils import SphinxRole
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ copybutton_prompt_text = "$ "
 
 add_module_names = False
 autodoc_mock_imports = ["arq"]  # it excludes the redis that all the others want
+# Since 3.12 `functools.wraps` copies type parameters, and a stand-in's are a stand-in, where a tuple is needed.
+_MockObject.__type_params__ = ()
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {

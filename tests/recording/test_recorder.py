@@ -24,14 +24,13 @@ from backpressure import (
     StatsUnavailableError,
 )
 from backpressure._recording.book import Book
+from backpressure._recording.row import Row
 from backpressure.testing import ManualClock
 from support.controller_fixtures import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from backpressure._recording.row import Row
 
 
 CONFIG = BackpressureConfig(polling=PollingConfig(interval=5, busy_interval=5, jitter=0, cache_ttl=600))
@@ -152,6 +151,35 @@ def test_it_is_written_once_a_minute(run: Run) -> None:
     run.poll(mail=11)
     settle(run)
     assert [row.backlog for row in Recording(run.recorder.path).queue("mail")] == [0, *range(12)]
+
+
+def test_a_write_waits_for_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who writes and then reads the file could miss the rows of that minute, and rows could change their order."""
+    recorder, order, write = Recorder(tmp_path / "week.bpr"), list[str](), Book.write
+
+    def also() -> None:
+        recorder.write()
+        order.append("second")
+
+    others = [threading.Thread(target=also) for _ in range(2)]
+
+    def slowly(*given: Any, **more: Any) -> None:
+        monkeypatch.undo()
+        others[0].start()  # nothing is left for it to write
+        others[0].join(0.05)
+        recorder.take({"mail": Row(2_000, 2)}, 0, print)
+        others[1].start()
+        others[1].join(0.05)
+        write(*given, **more)
+        order.append("first")
+
+    monkeypatch.setattr(Book, "write", slowly)
+    recorder.take({"mail": Row(1_000, 1)}, 0, print)
+    recorder.write()
+    for other in others:
+        other.join()
+    assert order == ["first", "second", "second"]
+    assert [row.backlog for row in Recording(recorder.path).queue("mail")] == [1, 2]
 
 
 def test_the_end_writes_the_rest_and_lets_the_file_go(run: Run) -> None:

@@ -79,6 +79,8 @@ class Recorder:
 
     def _begin_anew(self) -> None:
         self._pid = os.getpid()
+        # Held for a whole write: rows stay in their order, and who has written finds in the file what was gathered.
+        self._writing = threading.Lock()
         self._book = Book(Path(self._template.replace("{pid}", str(self._pid))))
         self._rows: dict[str, list[Row]] = {}
         self._policies: dict[str, int] = {}
@@ -147,12 +149,16 @@ class Recorder:
             last.join(max(0.0, end - time.monotonic()))
 
     def write(self, *, release: bool = False) -> None:
-        """Write what was gathered, now; who will write no more lets the file go by `release`.
+        """Write what was gathered, now, after a write that is under way; who will write no more says so by `release`.
 
         Raises:
             RecordingError: it cannot be written; it is kept for the next time.
         """
         self._follow_fork()
+        with self._writing:
+            self._write(release)
+
+    def _write(self, release: bool) -> None:
         with self._lock:
             rows, self._rows = self._rows, {}
             policies = {number: told for told, number in self._policies.items()}
