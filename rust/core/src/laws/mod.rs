@@ -45,6 +45,14 @@ impl AnyLaw {
         }
     }
 
+    /// Returns a backlog from which on the advice is the same, whatever it is.
+    pub fn steady_from(&self) -> i64 {
+        match self {
+            Self::ThreeZone(law) => law.steady_from(),
+            Self::Age => i64::MAX,
+        }
+    }
+
     /// Tells whether an age is to be held.
     pub fn holds_age(&self) -> bool {
         matches!(self, Self::Age)

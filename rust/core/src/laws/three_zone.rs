@@ -63,6 +63,11 @@ impl ThreeZoneLaw {
     pub fn new(settings: LawSettings) -> Self {
         Self { settings }
     }
+
+    /// Returns a backlog from which on the advice is the same, whatever it is.
+    pub fn steady_from(&self) -> i64 {
+        self.settings.windows.iter().map(|window| window.red_max).max().unwrap_or(i64::MAX)
+    }
 }
 
 impl LawSettings {
@@ -229,6 +234,9 @@ mod tests {
                         }
                         None => prop_assert!(shed || backlog >= window.red_max),
                     }
+                    let steady = judge.steady_from();
+                    let beyond = judge.advise(&sample(backlog.max(steady)), priority, &());
+                    prop_assert_eq!(beyond, judge.advise(&sample(steady), priority, &()));
                 }
             }
         }

@@ -29,6 +29,8 @@ pub struct Verdict {
 #[derive(Debug)]
 pub struct Judge {
     law: AnyLaw,
+    /// From this backlog on it says the same.
+    steady: i64,
     state: State,
     sleep_permille: i64,
     sample: Option<(i64, Option<u64>)>,
@@ -42,6 +44,7 @@ impl Judge {
     /// Makes the judge of a law.
     pub fn new(law: AnyLaw, sleep_permille: i64) -> Self {
         Self {
+            steady: law.steady_from(),
             law,
             state: State::default(),
             sleep_permille,
@@ -55,6 +58,7 @@ impl Judge {
     /// Returns what the law says of so many waiting jobs.
     #[inline]
     pub fn judge(&mut self, backlog: i64, memory_permille: Option<u64>) -> &[Verdict; 3] {
+        let backlog = backlog.min(self.steady);
         match self.sample {
             Some((last, memory)) if memory == memory_permille && (0..=self.green).contains(&(backlog - last)) => {
                 self.more = backlog - last;
