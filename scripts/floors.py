@@ -53,12 +53,16 @@ LEFT_OUT = (
 )
 
 
-def run(*command: str | Path, environ: dict[str, str] | None = None) -> int:
-    """Run a program from the root of the project; end with it if it fails and `environ` is not given."""
-    done = subprocess.run([*map(str, command)], cwd=ROOT, check=False, env={**os.environ, **(environ or {})})
-    if done.returncode and environ is None:
-        sys.exit(done.returncode)
-    return done.returncode
+def run(*command: str | Path, environment: Path = Path(sys.prefix)) -> int:
+    """Run a program from the root of the project, with the tools of an environment; return how it ended."""
+    environ = {"PATH": f"{environment / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(environment)}
+    return subprocess.run([*map(str, command)], cwd=ROOT, check=False, env={**os.environ, **environ}).returncode
+
+
+def must(*command: str | Path) -> None:
+    """Run a program of the project's own environment; end with it if it fails."""
+    if ended := run(*command):
+        sys.exit(ended)
 
 
 def tools() -> list[str]:
@@ -76,20 +80,19 @@ def main(arguments: list[str]) -> int:
         needed, chosen = Path(folder, "tools.txt"), Path(folder, "floors.txt")
         needed.write_text("\n".join(tools()), "utf-8")
         lowest = ("--resolution", "lowest-direct", "--python-version", "3.11", "--no-header", "--no-annotate")
-        run(UV, "--quiet", "pip", "compile", "pyproject.toml", needed, *extras, *lowest, "--output-file", chosen)
+        must(UV, "--quiet", "pip", "compile", "pyproject.toml", needed, *extras, *lowest, "--output-file", chosen)
         print(chosen.read_text("utf-8"))
-        run(UV, "--quiet", "venv", "--clear", "--python", sys.executable, ENVIRONMENT)
+        must(UV, "--quiet", "venv", "--clear", "--python", sys.executable, ENVIRONMENT)
         python = ENVIRONMENT / "bin" / "python"
-        run(UV, "--quiet", "pip", "install", "--python", python, "--requirement", chosen)
+        must(UV, "--quiet", "pip", "install", "--python", python, "--requirement", chosen)
         # Not editable: that would take the extension of the other environment away, or put it there.
         pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-        run(*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, ".")
-        run(UV, "--quiet", "pip", "install", "--python", python, "--no-deps", *Path(folder).glob("*.whl"))
+        must(*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, ".")
+        must(UV, "--quiet", "pip", "install", "--python", python, "--no-deps", *Path(folder).glob("*.whl"))
     # Old releases have habits that are deprecated by now, which is no fault of ours.
     usual = ("-n", "auto", "--dist", "loadfile", "-p", "no:cacheprovider", "-o", "filterwarnings=ignore")
     wanted = arguments or [f"tests/{room}" for room in TESTS]
-    environ = {"PATH": f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(ENVIRONMENT)}
-    return run(python, "-m", "pytest", *usual, *LEFT_OUT, *wanted, environ=environ)
+    return run(python, "-m", "pytest", *usual, *LEFT_OUT, *wanted, environment=ENVIRONMENT)
 
 
 if __name__ == "__main__":
