@@ -37,7 +37,7 @@ AWAY = 20
 
 
 def shop(controller: AsyncBackpressureController, url: str) -> Any:
-    client = redis.asyncio.Redis.from_url(url, socket_timeout=0.05, retry=Retry(NoBackoff(), 0))
+    client = redis.asyncio.Redis.from_url(url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))  # a machine may stall
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:

@@ -21,7 +21,9 @@ def bar(what: str, *, as_json: bool) -> Iterator[Callable[[float], object]]:
     console = new_console(stderr=True)
     percent = TextColumn("{task.percentage:3.0f} %")
     columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
-    shown = not as_json and console.is_terminal
-    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
+    if as_json or not console.is_terminal:
+        yield lambda _: None  # rich 13.7 ends a bar that is not shown with an empty line
+        return
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=1.0)
         yield lambda part: progress.update(task, completed=part)
