@@ -136,6 +136,44 @@ def test_any_recording_gives_the_same(
     both(kinds, given_settings, [made[:at], made[at:]])
 
 
+# Most recorded hours are like this: backlog and offers change, all else stays.
+offers = st.tuples(*[st.integers(0, 60) | st.integers(0, 3_000)] * 3)
+changing = st.lists(st.tuples(spans, backlogs, offers), min_size=2, max_size=40)
+seldom = st.sampled_from([None, None, 0, 0, 0, 3])
+staying = st.tuples(
+    st.none() | st.integers(0, 1_000_000),
+    st.tuples(*[st.none() | st.integers(0, 9)] * 2),
+    st.none() | st.integers(700, 1_000),
+    st.tuples(*[seldom] * 6),
+    st.sampled_from([None, 0, 0, 1, 2]),
+    st.sampled_from([None, 1, 1, 2, 3]),
+)
+
+
+def hour(
+    changing: Sequence[tuple[int, int, tuple[int, ...]]], staying: tuple[Any, ...], begin_ms: int
+) -> list[tuple[int | None, ...]]:
+    oldest, totals, memory, (one, two, three, four, five, six), circuit, policy = staying
+    at_ms = begin_ms
+    made: list[tuple[int | None, ...]] = []
+    for span, backlog, (high, medium, low) in changing:
+        at_ms += span
+        counts = (high, one, two, medium, three, four, low, five, six)
+        made.append((at_ms, backlog, oldest, *totals, memory, *counts, circuit, policy))
+    return made
+
+
+@given(settings, st.lists(st.tuples(changing, staying), min_size=1, max_size=3))
+def test_quiet_hours_give_the_same(
+    kinds: list[type[Any]], given_settings: ReplaySettings, hours: list[tuple[Any, Any]]
+) -> None:
+    blocks: list[list[tuple[int | None, ...]]] = []
+    for changes, stays in hours:
+        begin_ms: int = blocks[-1][-1][0] if blocks else BEGIN_MS  # type: ignore[assignment]
+        blocks.append(hour(changes, stays, begin_ms))
+    both(kinds, given_settings, blocks)
+
+
 numbers = st.none() | st.integers(-HUGE, HUGE) | st.integers(-10, 2**46) | st.integers(BEGIN_MS, BEGIN_MS + 10_000)
 
 

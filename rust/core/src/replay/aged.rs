@@ -88,12 +88,12 @@ impl AgedRecord {
     }
 
     /// Begins anew.
-    pub fn begin(&mut self, row: &Row) {
+    pub fn begin(&mut self, row: Row) {
         self.0.process.begin(row.at_ms());
     }
 
     /// Lets the time between two rows go by.
-    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow) {
+    pub fn pass_by(&mut self, before: Row, span_ms: i64, flow: Flow) {
         let aged = &mut self.0;
         let (offers, begin_ms) = (flow.offers.unwrap_or_default(), before.at_ms());
         let mut now_ms = begin_ms;
@@ -150,7 +150,7 @@ impl AgedWorld {
     }
 
     /// Begins anew with a recorded backlog.
-    pub fn begin(&mut self, row: &Row) {
+    pub fn begin(&mut self, row: Row) {
         self.backlog.begin(row);
         self.aged.process.begin(row.at_ms());
         if let Some(producers) = &mut self.producers {
@@ -159,10 +159,10 @@ impl AgedWorld {
     }
 
     /// Lets the time between two rows go by; see [`super::World::pass_by`].
-    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
+    pub fn pass_by(&mut self, before: Row, span_ms: i64, flow: Flow, in_force: Option<&[Verdict; 3]>) {
         let (mut offers, mut loops) = (flow.offers.unwrap_or_default(), [Loops::default(); 3]);
         if let Some(producers) = &mut self.producers {
-            loops = producers.apart(&mut offers, before, span_ms, flow, in_force);
+            loops = producers.apart(&mut offers, before.at_ms(), span_ms, flow.sheds, in_force);
         }
         let begin_ms = before.at_ms();
         let mut now_ms = begin_ms;
@@ -184,7 +184,7 @@ impl AgedWorld {
     }
 
     /// Calls the budget; returns the jobs that go by its answer at once.
-    fn call(&mut self, now_ms: i64, before: &Row) -> i64 {
+    fn call(&mut self, now_ms: i64, before: Row) -> i64 {
         let oldest_ms = oldest(before).map(|_| self.backlog.oldest_ms(now_ms));
         let called = self.aged.process.call(now_ms, self.backlog.jobs, oldest_ms, before.memory());
         for (priority, passed) in called.iter().enumerate() {
@@ -228,6 +228,6 @@ impl AgedWorld {
 }
 
 /// Returns the recorded age of the oldest job.
-fn oldest(row: &Row) -> Option<i64> {
+fn oldest(row: Row) -> Option<i64> {
     Some(row.oldest_age_ms()).filter(|age| *age != UNKNOWN)
 }

@@ -65,6 +65,16 @@ impl Block {
         }
     }
 
+    /// Returns the columns that change.
+    pub fn changing(&self) -> impl Iterator<Item = usize> {
+        self.varying.iter().map(|(column, _)| *column)
+    }
+
+    /// Returns the numbers of a column; none, if they are all the same.
+    pub fn column(&self, column: usize) -> &[i64] {
+        self.varying.iter().find(|(it, _)| *it == column).map_or(&[], |(_, numbers)| numbers)
+    }
+
     /// Reads a block of so many rows.
     ///
     /// # Errors

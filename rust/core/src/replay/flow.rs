@@ -14,7 +14,6 @@ pub const FLOW: i64 = 1_000_000_000 * JOB;
 const MOST_FLOW_JOBS: i64 = FLOW / JOB;
 /// The capacity of workers that have nothing to do is their latest when they had, over some milliseconds.
 const SMOOTHED_MS: i64 = 60_000;
-const OPEN: i64 = 1;
 
 /// Returns so many millionths of jobs.
 #[inline]
@@ -74,7 +73,8 @@ impl Flows {
     /// Returns what came and went in the time before a row.
     ///
     /// `in_force` is what producers were told then, and did; `None`: nothing, or it is not known.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "else nothing is left out for quiet rows")]
     pub fn between(&mut self, before: &Row, row: &Row, span_ms: i64, in_force: Option<&[Verdict; 3]>) -> Flow {
         let told = row.offers().iter().any(|count| *count != UNKNOWN);
         let mut offers = row.offers().map(flow);
@@ -84,7 +84,7 @@ impl Flows {
         }
         let mut delays = row.delays().map(flow);
         let mut refused = 0;
-        if before.circuit() == OPEN && row.circuit() == OPEN {
+        if before.is_open() && row.is_open() {
             refused = offers.iter().sum();
             (offers, sheds, delays) = ([0; 3], [0; 3], [0; 3]);
         }
@@ -138,6 +138,7 @@ impl Flows {
     /// Returns what workers could take, and whether they took it.
     ///
     /// They did if at both ends there were jobs for a quarter of the time.
+    #[inline]
     fn capacity(&mut self, before: &Row, row: &Row, left: i64, span_ms: i64) -> (i64, bool) {
         let least = before.backlog().min(row.backlog());
         if least >= 1 && 4 * least * JOB >= left {

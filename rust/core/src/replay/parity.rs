@@ -18,7 +18,8 @@ pub struct Parity {
 
 impl Parity {
     /// Compares what was decided between two rows.
-    pub(super) fn compare(&mut self, flow: &Flow, verdicts: &[Verdict; 3], enforces: bool) {
+    #[inline]
+    pub(super) fn compare(&mut self, flow: Flow, verdicts: &[Verdict; 3], enforces: bool) {
         let offered = flow.offers.unwrap_or_default();
         if flow.delays == [0; 3] && flow.sheds == [0; 3] && verdicts.iter().all(|it| !it.waits && !it.shed) {
             self.offers += i128::from(offered.iter().sum::<i64>());
@@ -30,6 +31,9 @@ impl Parity {
             let replayed = [if verdict.waits { offers } else { 0 }, if verdict.shed && enforces { offers } else { 0 }];
             self.offers += i128::from(offers);
             for kind in 0..2 {
+                if (recorded[kind], replayed[kind]) == (0, 0) {
+                    continue;
+                }
                 self.recorded[2 * priority + kind] += i128::from(recorded[kind]);
                 self.replayed[2 * priority + kind] += i128::from(replayed[kind]);
                 self.off += i128::from(recorded[kind].abs_diff(replayed[kind]));

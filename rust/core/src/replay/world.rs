@@ -1,7 +1,7 @@
 //! A simulated queue under a law that judges samples: read and judged as by producers.
 
 use super::backlog::Backlog;
-use super::counts::Counts;
+use super::counts::Tally;
 use super::flow::{Flow, JOB};
 use super::judge::{Judge, Verdict};
 use super::later::Later;
@@ -9,8 +9,6 @@ use super::producers::{Loops, Producers};
 use super::row::Row;
 use super::settings::{BehaviourSettings, ReplaySettings};
 use crate::laws::AnyLaw;
-
-const PRIORITIES: [usize; 3] = [0, 1, 2];
 
 /// An amount that is dealt among steps: each gets as much, and the first of them one more.
 #[derive(Clone, Copy)]
@@ -39,18 +37,14 @@ pub struct World {
     busy_poll_ms: i64,
     producers: Option<Producers>,
     late: Later,
-    verdicts: [Verdict; 3],
-    /// Whether they were read since it began.
-    is_told: bool,
     due_ms: i64,
-    judged_ms: i64,
     /// Jobs that were let in since the queue was read, and how many may be.
     let_in: i64,
     room: i64,
     /// The queue.
     pub backlog: Backlog,
     /// Offers and what became of them, LOW first.
-    pub counts: [Counts; 3],
+    pub tally: Tally,
     /// How much time was simulated.
     pub simulated_ms: i64,
 }
@@ -64,28 +58,23 @@ impl World {
             busy_poll_ms: settings.busy_poll_ms,
             producers: behaviour.map(Producers::new),
             late: Later::default(),
-            verdicts: Default::default(),
-            is_told: false,
             due_ms: 0,
-            judged_ms: 0,
             let_in: 0,
             room: 0,
             backlog: Backlog::new(settings.trail_ms),
-            counts: Default::default(),
+            tally: Tally::default(),
             simulated_ms: 0,
         }
     }
 
     /// Begins anew with a recorded backlog.
-    pub fn begin(&mut self, row: &Row) {
+    pub fn begin(&mut self, row: Row) {
         self.backlog.begin(row);
         self.late.clear(row.at_ms());
         if let Some(producers) = &mut self.producers {
             producers.begin(row.at_ms());
         }
-        (self.due_ms, self.judged_ms) = (row.at_ms(), row.at_ms());
-        (self.let_in, self.room) = (0, 0);
-        self.is_told = false;
+        (self.due_ms, self.let_in, self.room) = (row.at_ms(), 0, 0);
     }
 
     /// Lets the time between two rows go by.
@@ -96,7 +85,7 @@ impl World {
         let mut offers = flow.offers.unwrap_or_default();
         let mut loops = [Loops::default(); 3];
         if let Some(producers) = &mut self.producers {
-            loops = producers.apart(&mut offers, before, span_ms, flow, in_force);
+            loops = producers.apart(&mut offers, before.at_ms(), span_ms, flow.sheds, in_force);
         }
         self.simulated_ms += span_ms;
         let (memory, steps) = (before.memory(), ((span_ms + 499) / 1_000).max(1));
@@ -131,55 +120,45 @@ impl World {
         if now_ms >= self.due_ms || self.let_in > self.room {
             self.read(now_ms, memory);
         }
+        self.tally.last(step_ms);
         let mut come = others + self.late.take(now_ms);
-        for priority in PRIORITIES {
-            come += self.offer(priority, offers[priority], now_ms, step_ms, loops[priority]);
+        let mut let_in = 0;
+        for (priority, verdict) in self.judge.verdicts.iter().enumerate() {
+            let mut jobs = offers[priority];
+            if let Some(producers) = &mut self.producers {
+                jobs = producers.with_back(priority, jobs, now_ms);
+                if verdict.shed {
+                    producers.shed(priority, jobs, verdict.told_us);
+                }
+                let loops = loops[priority];
+                if loops.count > 0 {
+                    jobs += loops.offers(loops.waits_us(verdict), 1_000 * step_ms);
+                }
+            }
+            self.tally.judge(priority, jobs, verdict);
+            if !verdict.shed {
+                let_in += jobs;
+                come += if verdict.waits { self.late.put(jobs, verdict.held_us) } else { jobs };
+            }
         }
+        self.let_in = self.let_in.saturating_add(let_in);
         self.backlog.work(come, capacity, now_ms, step_ms);
     }
 
-    /// Counts to an instant, after which nothing is known.
-    pub fn end(&mut self, now_ms: i64) {
-        self.settle(now_ms);
-        self.is_told = false;
+    /// Counts all that came, before a time of which nothing is known.
+    pub fn end(&mut self) {
+        self.tally.settle(&self.judge.verdicts);
     }
 
     /// Reads the backlog as producers do, and judges it.
+    #[inline]
     fn read(&mut self, now_ms: i64, memory: Option<u64>) {
-        self.settle(now_ms);
-        self.verdicts = *self.judge.judge(self.backlog.jobs / JOB, memory);
-        self.is_told = true;
+        let jobs = self.backlog.jobs / JOB;
+        if !self.judge.knows(jobs, memory) {
+            self.tally.settle(&self.judge.verdicts);
+            self.judge.ask(jobs, memory);
+        }
         self.due_ms = now_ms + if self.judge.is_busy() { self.busy_poll_ms } else { self.poll_ms };
         (self.let_in, self.room) = (0, self.judge.room());
-    }
-
-    fn settle(&mut self, now_ms: i64) {
-        if self.is_told {
-            for (counts, verdict) in self.counts.iter_mut().zip(&self.verdicts) {
-                counts.last(now_ms - self.judged_ms, verdict);
-            }
-        }
-        self.judged_ms = now_ms;
-    }
-
-    /// Offers jobs of one priority; returns those that are let in at once.
-    #[inline]
-    fn offer(&mut self, priority: usize, mut jobs: i64, now_ms: i64, step_ms: i64, loops: Loops) -> i64 {
-        let verdict = &self.verdicts[priority];
-        if let Some(producers) = &mut self.producers {
-            jobs = producers.with_back(priority, jobs, now_ms);
-            if verdict.shed {
-                producers.shed(priority, jobs, verdict.told_us);
-            }
-            if loops.count > 0 {
-                jobs += loops.offers(loops.waits_us(verdict), 1_000 * step_ms);
-            }
-        }
-        self.counts[priority].judge(jobs, verdict);
-        if verdict.shed {
-            return 0;
-        }
-        self.let_in = self.let_in.saturating_add(jobs);
-        if verdict.waits { self.late.put(jobs, verdict.held_us) } else { jobs }
     }
 }
