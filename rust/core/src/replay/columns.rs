@@ -1,5 +1,6 @@
 //! Rows of a recording as they lie in a block: column by column, as differences; see the Python `_recording.columns`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::row::Row;
@@ -70,9 +71,12 @@ impl Block {
         self.varying.iter().map(|(column, _)| *column)
     }
 
-    /// Returns the numbers of a column; none, if they are all the same.
-    pub fn column(&self, column: usize) -> &[i64] {
-        self.varying.iter().find(|(it, _)| *it == column).map_or(&[], |(_, numbers)| numbers)
+    /// Returns the numbers of a column; they are made for it if they are all the same.
+    pub fn column(&self, column: usize) -> Cow<'_, [i64]> {
+        match self.varying.iter().find(|(it, _)| *it == column) {
+            Some((_, numbers)) => Cow::Borrowed(numbers),
+            None => Cow::Owned(vec![self.constants.0[column]; self.count]),
+        }
     }
 
     /// Reads a block of so many rows.

@@ -9,6 +9,7 @@ mod columns;
 mod counts;
 mod flow;
 mod grants;
+mod interval;
 mod judge;
 mod later;
 mod parity;
@@ -32,6 +33,7 @@ use std::ops::Range;
 
 use aged::AgedRecord;
 use flow::{Flows, JOB};
+use interval::Interval;
 use judge::{Judge, Verdict};
 use quiet::Quiet;
 use row::Row;
@@ -164,27 +166,21 @@ impl QueueReplay {
     }
 
     fn take_block(&mut self, block: &Block) {
-        let taken = self.basis.rows;
-        let quiet = Quiet::of(block);
-        self.take_rows(block, if quiet.is_some() { 0..1 } else { 0..block.count });
-        let Some(quiet) = quiet else { return };
-        if self.basis.rows > taken {
-            self.take_quiet(&quiet, 1..block.count);
-        } else {
-            self.take_rows(block, 1..block.count); // the row before is of another block
-        }
-    }
-
-    /// Takes rows of a quiet block after its first, which was taken.
-    fn take_quiet(&mut self, rows: &Quiet<'_>, numbers: Range<usize>) {
-        let mut before = rows.row(0);
-        for number in numbers {
-            let row = rows.row(number);
-            if self.take(Some(&before), &row) {
-                before = row;
+        let Some(quiet) = Quiet::of(block) else { return self.take_rows(block, 0..block.count) };
+        let (mut place, mut row) = (0, block.constants);
+        while place < block.count {
+            let taken = self.basis.rows;
+            self.take_rows(block, place..place + 1);
+            place += 1;
+            if self.basis.rows > taken {
+                block.fill(place - 1, &mut row);
+                let next = self.take_alike(&quiet, &row, place);
+                if next > place {
+                    block.fill(next - 1, &mut row);
+                    (self.before, place) = (Some(row), next);
+                }
             }
         }
-        self.before = Some(before);
     }
 
     /// Takes rows, each of which is made where the one before the last lay.
@@ -224,8 +220,6 @@ impl QueueReplay {
     }
 
     /// Takes a row, unless it is not later than the one before; tells whether it did.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "else nothing is left out for quiet rows")]
     fn take(&mut self, before: Option<&Row>, row: &Row) -> bool {
         let at_ms = row.at_ms();
         if at_ms <= before.map_or(-1, Row::at_ms) || at_ms >= LAST_MS {
@@ -256,8 +250,6 @@ impl QueueReplay {
         true
     }
 
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "else nothing is left out for quiet rows")]
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
         let tried = self.judge.as_mut().map(|judge| {
             if !judge.knows(before.backlog(), before.memory()) {
@@ -290,13 +282,23 @@ impl QueueReplay {
             aged.pass_by(*before, span_ms, flow);
         }
         if let Some(verdicts) = in_force.filter(|_| flow.told) {
-            self.parity.compare(flow, verdicts, enforces);
+            self.parity.compare(offers, flow.delays, flow.sheds, verdicts, enforces);
         }
+        let interval = Interval {
+            begin_ms: before.at_ms(),
+            span_ms,
+            memory: before.memory(),
+            knows_oldest: before.oldest_age_ms() != UNKNOWN,
+            offers,
+            sheds: flow.sheds,
+            others: flow.others,
+            capacity: flow.capacity,
+        };
         for world in &mut self.worlds {
             if !self.begun {
                 world.begin(*before);
             }
-            world.pass_by(before, span_ms, &flow, in_force.filter(|_| enforces));
+            world.pass_by(&interval, in_force.filter(|_| enforces));
         }
         self.begun = true;
     }

@@ -5,14 +5,14 @@ use super::flow::{JOB, MOST};
 
 pub const AT_MS: usize = 0;
 pub const BACKLOG: usize = 1;
-pub const OLDEST_AGE_MS: usize = 2;
-pub const ENTERED: usize = 3;
-pub const LEFT: usize = 4;
-pub const MEMORY: usize = 5;
+const OLDEST_AGE_MS: usize = 2;
+const ENTERED: usize = 3;
+const LEFT: usize = 4;
+const MEMORY: usize = 5;
 // Offers, delays and sheds of HIGH, then of MEDIUM, then of LOW.
 pub const COUNTS: usize = 6;
-pub const CIRCUIT: usize = 15;
-pub const POLICY: usize = 16;
+const CIRCUIT: usize = 15;
+const POLICY: usize = 16;
 const OPEN: i64 = 1;
 
 /// The numbers of one row, in the order in which they lie in the file; [`UNKNOWN`] stands for what is not known.
@@ -27,7 +27,7 @@ impl Row {
 
     /// Waiting jobs.
     pub fn backlog(&self) -> i64 {
-        self.0[BACKLOG].clamp(0, MOST / JOB)
+        jobs(self.0[BACKLOG])
     }
 
     /// Since the oldest job was enqueued.
@@ -78,4 +78,10 @@ impl Row {
     pub fn policy(&self) -> i64 {
         self.0[POLICY]
     }
+}
+
+/// Returns how many jobs a recorded backlog stands for.
+#[inline]
+pub fn jobs(backlog: i64) -> i64 {
+    backlog.clamp(0, MOST / JOB)
 }

@@ -3,7 +3,7 @@
 use super::Counts;
 use super::aged::AgedWorld;
 use super::backlog::Backlog;
-use super::flow::Flow;
+use super::interval::Interval;
 use super::judge::Verdict;
 use super::row::Row;
 use super::settings::{BehaviourSettings, ReplaySettings, Tried};
@@ -77,10 +77,10 @@ impl Simulated {
 
     /// Lets the time between two rows go by.
     #[inline]
-    pub(super) fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
+    pub(super) fn pass_by(&mut self, interval: &Interval, in_force: Option<&[Verdict; 3]>) {
         match self {
-            Self::Table(world) => world.pass_by(before, span_ms, flow, in_force),
-            Self::Aged(world) => world.pass_by(*before, span_ms, *flow, in_force),
+            Self::Table(world) => world.pass_by(interval, in_force),
+            Self::Aged(world) => world.pass_by(interval, in_force),
         }
     }
 

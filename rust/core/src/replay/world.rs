@@ -2,7 +2,8 @@
 
 use super::backlog::Backlog;
 use super::counts::Tally;
-use super::flow::{Flow, JOB};
+use super::flow::JOB;
+use super::interval::Interval;
 use super::judge::{Judge, Verdict};
 use super::later::Later;
 use super::producers::{Loops, Producers};
@@ -81,50 +82,51 @@ impl World {
     ///
     /// `in_force` is what producers were told then, and did; `None`: nothing, or it is not known.
     #[inline]
-    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
-        let mut offers = flow.offers.unwrap_or_default();
+    pub fn pass_by(&mut self, interval: &Interval, in_force: Option<&[Verdict; 3]>) {
+        let Interval { begin_ms, span_ms, mut offers, .. } = *interval;
         let mut loops = [Loops::default(); 3];
         if let Some(producers) = &mut self.producers {
-            loops = producers.apart(&mut offers, before.at_ms(), span_ms, flow.sheds, in_force);
+            loops = producers.apart(&mut offers, begin_ms, span_ms, interval.sheds, in_force);
         }
         self.simulated_ms += span_ms;
-        let (memory, steps) = (before.memory(), ((span_ms + 499) / 1_000).max(1));
-        if steps == 1 {
-            self.step(before.at_ms(), span_ms, memory, &offers, &loops, flow.others, flow.capacity);
-            return;
-        }
-        let span = Dealt::among(span_ms, steps);
-        let dealt = offers.map(|jobs| Dealt::among(jobs, steps));
-        let (others, capacity) = (Dealt::among(flow.others, steps), Dealt::among(flow.capacity, steps));
-        let mut now_ms = before.at_ms();
-        for step in 0..steps {
-            let step_ms = span.at(step);
-            let offers = dealt.map(|jobs| jobs.at(step));
-            self.step(now_ms, step_ms, memory, &offers, &loops, others.at(step), capacity.at(step));
-            now_ms += step_ms;
+        match ((span_ms + 499) / 1_000).max(1) {
+            1 => self.step(&Interval { offers, ..*interval }, &loops),
+            steps => self.step_by_step(&Interval { offers, ..*interval }, &loops, steps),
         }
     }
 
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "a struct of them would be made anew for each step")]
-    fn step(
-        &mut self,
-        now_ms: i64,
-        step_ms: i64,
-        memory: Option<u64>,
-        offers: &[i64; 3],
-        loops: &[Loops; 3],
-        others: i64,
-        capacity: i64,
-    ) {
-        if now_ms >= self.due_ms || self.let_in > self.room {
-            self.read(now_ms, memory);
+    #[inline(never)]
+    fn step_by_step(&mut self, whole: &Interval, loops: &[Loops; 3], steps: i64) {
+        let span = Dealt::among(whole.span_ms, steps);
+        let dealt = whole.offers.map(|jobs| Dealt::among(jobs, steps));
+        let (others, capacity) = (Dealt::among(whole.others, steps), Dealt::among(whole.capacity, steps));
+        let mut begin_ms = whole.begin_ms;
+        for number in 0..steps {
+            let step = Interval {
+                begin_ms,
+                span_ms: span.at(number),
+                offers: dealt.map(|jobs| jobs.at(number)),
+                others: others.at(number),
+                capacity: capacity.at(number),
+                ..*whole
+            };
+            self.step(&step, loops);
+            begin_ms += step.span_ms;
         }
-        self.tally.last(step_ms);
-        let mut come = others + self.late.take(now_ms);
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "else each step is written to memory and read again")]
+    fn step(&mut self, step: &Interval, loops: &[Loops; 3]) {
+        let (now_ms, span_ms) = (step.begin_ms, step.span_ms);
+        if now_ms >= self.due_ms || self.let_in > self.room {
+            self.read(now_ms, step.memory);
+        }
+        self.tally.last(span_ms);
+        let mut come = step.others + self.late.take(now_ms);
         let mut let_in = 0;
         for (priority, verdict) in self.judge.verdicts.iter().enumerate() {
-            let mut jobs = offers[priority];
+            let mut jobs = step.offers[priority];
             if let Some(producers) = &mut self.producers {
                 jobs = producers.with_back(priority, jobs, now_ms);
                 if verdict.shed {
@@ -132,7 +134,7 @@ impl World {
                 }
                 let loops = loops[priority];
                 if loops.count > 0 {
-                    jobs += loops.offers(loops.waits_us(verdict), 1_000 * step_ms);
+                    jobs += loops.offers(loops.waits_us(verdict), 1_000 * span_ms);
                 }
             }
             self.tally.judge(priority, jobs, verdict);
@@ -142,7 +144,7 @@ impl World {
             }
         }
         self.let_in = self.let_in.saturating_add(let_in);
-        self.backlog.work(come, capacity, now_ms, step_ms);
+        self.backlog.work(come, step.capacity, now_ms, span_ms);
     }
 
     /// Counts all that came, before a time of which nothing is known.
