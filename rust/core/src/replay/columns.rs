@@ -199,7 +199,13 @@ fn near(bits: &[u8], many: usize, width: usize, base: u64, last: &mut i64, numbe
         window.copy_from_slice(&padded[at / 8..at / 8 + 8]);
         base + (u64::from_le_bytes(window) >> (at % 8) & mask)
     });
-    if base > 0 {
+    if base > 0 && width == 0 {
+        let by = unzigzag(base - 1);
+        numbers.extend((0..many).map(|_| {
+            sum += by;
+            sum
+        }));
+    } else if base > 0 {
         numbers.extend(codes.map(|code| {
             sum += unzigzag(code - 1);
             sum

@@ -55,8 +55,10 @@ impl QueueReplay {
         let memory = before.memory();
         let (mut begin_ms, mut backlog, mut place) = (before.at_ms(), before.backlog(), from);
         let (mut sums, mut sum, mut span, mut busy, mut others) = ([0; 3], 0, 0, 0, 0);
-        let (backlogs, [low, medium, high]) = (&*rows.backlog, rows.offers.each_ref().map(|column| &**column));
-        while place < rows.at_ms.len() && sum <= MOST {
+        let count = rows.at_ms.len();
+        let [low, medium, high] = rows.offers.each_ref().map(|column| &column[..count]);
+        let backlogs = &rows.backlog[..count];
+        while place < count && sum <= MOST {
             let (at_ms, told) = (rows.at_ms[place], [low[place], medium[place], high[place]]);
             let span_ms = at_ms - begin_ms;
             let alike = judge.knows(backlog, memory) && other.as_mut().is_none_or(|it| it.knows(backlog, memory));

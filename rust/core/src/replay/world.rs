@@ -90,34 +90,33 @@ impl World {
         }
         self.simulated_ms += span_ms;
         match ((span_ms + 499) / 1_000).max(1) {
-            1 => self.step(&Interval { offers, ..*interval }, &loops),
-            steps => self.step_by_step(&Interval { offers, ..*interval }, &loops, steps),
+            1 => self.step(interval, &offers, &loops),
+            steps => self.step_by_step(interval, offers, &loops, steps),
         }
     }
 
     #[inline(never)]
-    fn step_by_step(&mut self, whole: &Interval, loops: &[Loops; 3], steps: i64) {
+    fn step_by_step(&mut self, whole: &Interval, offers: [i64; 3], loops: &[Loops; 3], steps: i64) {
         let span = Dealt::among(whole.span_ms, steps);
-        let dealt = whole.offers.map(|jobs| Dealt::among(jobs, steps));
+        let dealt = offers.map(|jobs| Dealt::among(jobs, steps));
         let (others, capacity) = (Dealt::among(whole.others, steps), Dealt::among(whole.capacity, steps));
         let mut begin_ms = whole.begin_ms;
         for number in 0..steps {
             let step = Interval {
                 begin_ms,
                 span_ms: span.at(number),
-                offers: dealt.map(|jobs| jobs.at(number)),
                 others: others.at(number),
                 capacity: capacity.at(number),
                 ..*whole
             };
-            self.step(&step, loops);
+            self.step(&step, &dealt.map(|jobs| jobs.at(number)), loops);
             begin_ms += step.span_ms;
         }
     }
 
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "else each step is written to memory and read again")]
-    fn step(&mut self, step: &Interval, loops: &[Loops; 3]) {
+    fn step(&mut self, step: &Interval, offers: &[i64; 3], loops: &[Loops; 3]) {
         let (now_ms, span_ms) = (step.begin_ms, step.span_ms);
         if now_ms >= self.due_ms || self.let_in > self.room {
             self.read(now_ms, step.memory);
@@ -126,7 +125,7 @@ impl World {
         let mut come = step.others + self.late.take(now_ms);
         let mut let_in = 0;
         for (priority, verdict) in self.judge.verdicts.iter().enumerate() {
-            let mut jobs = step.offers[priority];
+            let mut jobs = offers[priority];
             if let Some(producers) = &mut self.producers {
                 jobs = producers.with_back(priority, jobs, now_ms);
                 if verdict.shed {
