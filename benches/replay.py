@@ -62,7 +62,7 @@ def main() -> None:
         for engine, name, days, runs in (("native", "week", 7, 5), ("pure", "day", 1, 1)):
             for label, given in (("two answers", None), ("three answers", behaviour)):
                 replay = Replay(Recording(book.path), BackpressureConfig(), behaviour=given, _engine=engine)
-                took = seconds(lambda: replay.queue(name), runs) / days / DAY - read  # noqa: B023 - it is called here
+                took = seconds(lambda: replay.queue(name), runs) / days / DAY  # noqa: B023 - it is called here
                 print(f"{engine}, {label}: {1e9 * took:,.0f} ns a row, {took * WEEK_OF_100:,.1f} s for 100 queue-weeks")
 
 

@@ -64,22 +64,33 @@ behaviours = st.builds(
     st.none() | st.integers(0, 10**10),
     st.tuples(loops, loops, loops),
 )
-any_settings = st.builds(
-    ReplaySettings,
-    law=laws | ages,
-    poll_ms=st.integers(1_000, 10_000),
-    busy_poll_ms=st.integers(50, 3_000),
-    sleep_permille=st.integers(1_000, 1_500),
-    gap_ms=st.sampled_from([3_000, 60_000]),
-    trail_ms=st.integers(1_000, 20_000),
-    mix_ppm=st.none() | st.just((500_000, 300_000, 200_000)),
-    in_force=st.dictionaries(st.integers(1, 2), st.builds(PolicyInForce, st.none() | laws, st.booleans())),
-    behaviour=st.none() | behaviours,
-)
-# The policy that was in force may be the one that is tried.
-settings = any_settings | any_settings.map(
-    lambda it: it if isinstance(it.law, AgeLaw) else attrs.evolve(it, in_force={1: PolicyInForce(it.law, True)})
-)
+
+
+def settings_of(law: st.SearchStrategy[Any]) -> st.SearchStrategy[ReplaySettings]:
+    any_settings = st.builds(
+        ReplaySettings,
+        law=law,
+        poll_ms=st.integers(1_000, 10_000),
+        busy_poll_ms=st.integers(50, 3_000),
+        sleep_permille=st.integers(1_000, 1_500),
+        gap_ms=st.sampled_from([3_000, 60_000]),
+        trail_ms=st.integers(1_000, 20_000),
+        mix_ppm=st.none() | st.just((500_000, 300_000, 200_000)),
+        in_force=st.dictionaries(st.integers(1, 2), st.builds(PolicyInForce, st.none() | laws, st.booleans())),
+        behaviour=st.none() | behaviours,
+    )
+    others = st.builds(PolicyInForce, laws, st.booleans())
+    # The policy that was in force may be the one that is tried.
+    return (
+        any_settings
+        | st.builds(lambda it, other: attrs.evolve(it, in_force={1: other}), any_settings, others)
+        | any_settings.map(
+            lambda it: it if isinstance(it.law, AgeLaw) else attrs.evolve(it, in_force={1: PolicyInForce(it.law, True)})
+        )
+    )
+
+
+settings = settings_of(laws | ages)
 spans = st.integers(900, 1_100) | st.integers(-100, 400) | st.integers(0, 90_000)
 rows = st.builds(
     lambda span, backlog, entered, left, *more: (span, backlog, entered, left, more),
@@ -134,6 +145,85 @@ def test_any_recording_gives_the_same(
 ) -> None:
     made = recorded(told)  # type: ignore[arg-type]
     both(kinds, given_settings, [made[:at], made[at:]])
+
+
+# Most recorded hours are like this: backlog and offers change, all else stays.
+few = st.integers(0, 60) | st.integers(0, 3_000)
+offers = st.tuples(few, few, few) | st.just((None, None, None)) | st.tuples(st.none(), few, st.just(0))
+seconds = st.just(1_000) | st.just(1_000) | spans
+low_backlogs = st.integers(0, 20) | backlogs
+at_rest = st.tuples(st.just(1_000), st.integers(0, 20), st.tuples(few, few, few))
+changing = st.lists(at_rest, min_size=8, max_size=30) | st.lists(
+    st.tuples(seconds, low_backlogs, offers), min_size=2, max_size=40
+)
+oldest = st.none() | st.integers(0, 1_000_000)
+memory = st.none() | st.integers(700, 1_000)
+in_force_then = st.sampled_from([None, 1, 1, 1, 2, 3])
+seldom = st.sampled_from([None, None, 0, 0, 0, 3])
+unchanged = st.tuples(oldest, st.just((None, None)), memory, st.just([0] * 6), st.just(0), in_force_then)
+delayed = st.tuples(st.none(), st.just((None, None)), st.none(), st.just([3, 0] * 3), st.just(0), st.just(1))
+staying = (
+    unchanged
+    | unchanged
+    | delayed
+    | st.tuples(
+        oldest,
+        st.tuples(*[st.none() | st.integers(0, 9)] * 2),
+        memory,
+        st.lists(seldom, min_size=6, max_size=6),
+        st.sampled_from([None, 0, 0, 1, 2]),
+        in_force_then,
+    )
+)
+
+
+def hour(
+    changing: Sequence[tuple[int, int, tuple[int | None, ...]]], staying: tuple[Any, ...], begin_ms: int
+) -> list[tuple[int | None, ...]]:
+    oldest, totals, memory, (one, two, three, four, five, six), circuit, policy = staying
+    at_ms = begin_ms
+    made: list[tuple[int | None, ...]] = []
+    for span, backlog, (high, medium, low) in changing:
+        at_ms += span
+        counts = (high, one, two, medium, three, four, low, five, six)
+        made.append((at_ms, backlog, oldest, *totals, memory, *counts, circuit, policy))
+    return made
+
+
+def law(green: int, yellow: int, red: int) -> ThreeZoneLaw:
+    return ThreeZoneLaw(
+        windows=((green, yellow, red),) * 3,
+        yellow_min_ns=10**9,
+        yellow_max_ns=2 * 10**9,
+        red_max_ns=5 * 10**9,
+        scales=((1, 1),) * 3,
+        shed_permille=800,
+        scale_yellow=True,
+        memory_permille=None,
+    )
+
+
+# What is tried stays green where the policy in force does not.
+apart = st.builds(
+    lambda it, enforces: attrs.evolve(it, law=law(18, 300, 600), in_force={1: PolicyInForce(law(4, 8, 16), enforces)}),
+    settings_of(laws),
+    st.booleans(),
+)
+
+
+@given(
+    settings_of(laws) | apart,
+    st.lists(rows, max_size=5),
+    st.lists(st.tuples(changing, staying), min_size=1, max_size=3),
+)
+def test_quiet_hours_give_the_same(
+    kinds: list[type[Any]], given_settings: ReplaySettings, earlier: list[Any], hours: list[tuple[Any, Any]]
+) -> None:
+    blocks = [recorded(earlier)]
+    for changes, stays in hours:
+        begin_ms: int = blocks[-1][-1][0] if blocks[-1] else BEGIN_MS  # type: ignore[assignment]
+        blocks.append(hour(changes, stays, begin_ms))
+    both(kinds, given_settings, blocks)
 
 
 numbers = st.none() | st.integers(-HUGE, HUGE) | st.integers(-10, 2**46) | st.integers(BEGIN_MS, BEGIN_MS + 10_000)

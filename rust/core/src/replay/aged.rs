@@ -5,6 +5,7 @@ use super::columns::UNKNOWN;
 use super::counts::Counts;
 use super::flow::{Flow, JOB, MOST};
 use super::grants::{Passed, dealt, fraction};
+use super::interval::Interval;
 use super::judge::Verdict;
 use super::process::Process;
 use super::producers::{Loops, Producers};
@@ -88,12 +89,12 @@ impl AgedRecord {
     }
 
     /// Begins anew.
-    pub fn begin(&mut self, row: &Row) {
+    pub fn begin(&mut self, row: Row) {
         self.0.process.begin(row.at_ms());
     }
 
     /// Lets the time between two rows go by.
-    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow) {
+    pub fn pass_by(&mut self, before: Row, span_ms: i64, flow: Flow) {
         let aged = &mut self.0;
         let (offers, begin_ms) = (flow.offers.unwrap_or_default(), before.at_ms());
         let mut now_ms = begin_ms;
@@ -150,7 +151,7 @@ impl AgedWorld {
     }
 
     /// Begins anew with a recorded backlog.
-    pub fn begin(&mut self, row: &Row) {
+    pub fn begin(&mut self, row: Row) {
         self.backlog.begin(row);
         self.aged.process.begin(row.at_ms());
         if let Some(producers) = &mut self.producers {
@@ -159,23 +160,23 @@ impl AgedWorld {
     }
 
     /// Lets the time between two rows go by; see [`super::World::pass_by`].
-    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
-        let (mut offers, mut loops) = (flow.offers.unwrap_or_default(), [Loops::default(); 3]);
+    pub fn pass_by(&mut self, interval: &Interval, in_force: Option<&[Verdict; 3]>) {
+        let Interval { begin_ms, span_ms, mut offers, .. } = *interval;
+        let mut loops = [Loops::default(); 3];
         if let Some(producers) = &mut self.producers {
-            loops = producers.apart(&mut offers, before, span_ms, flow, in_force);
+            loops = producers.apart(&mut offers, begin_ms, span_ms, interval.sheds, in_force);
         }
-        let begin_ms = before.at_ms();
         let mut now_ms = begin_ms;
         while now_ms < begin_ms + span_ms {
-            let mut come = if now_ms >= self.aged.process.call_at_ms { self.call(now_ms, before) } else { 0 };
+            let mut come = if now_ms >= self.aged.process.call_at_ms { self.call(now_ms, interval) } else { 0 };
             let step_ms = self.aged.step_ms(now_ms, begin_ms, span_ms, &offers);
             let (begin, end) = (now_ms - begin_ms, now_ms - begin_ms + step_ms);
-            come += dealt(flow.others, begin, end, span_ms);
+            come += dealt(interval.others, begin, end, span_ms);
             for priority in PRIORITIES {
                 let jobs = dealt(offers[priority], begin, end, span_ms);
                 come += self.offer(priority, jobs, now_ms, step_ms, loops[priority]);
             }
-            self.backlog.work(come, dealt(flow.capacity, begin, end, span_ms), now_ms, step_ms);
+            self.backlog.work(come, dealt(interval.capacity, begin, end, span_ms), now_ms, step_ms);
             self.aged.note(step_ms);
             now_ms += step_ms;
             self.aged.process.look(now_ms);
@@ -184,9 +185,9 @@ impl AgedWorld {
     }
 
     /// Calls the budget; returns the jobs that go by its answer at once.
-    fn call(&mut self, now_ms: i64, before: &Row) -> i64 {
-        let oldest_ms = oldest(before).map(|_| self.backlog.oldest_ms(now_ms));
-        let called = self.aged.process.call(now_ms, self.backlog.jobs, oldest_ms, before.memory());
+    fn call(&mut self, now_ms: i64, interval: &Interval) -> i64 {
+        let oldest_ms = interval.knows_oldest.then(|| self.backlog.oldest_ms(now_ms));
+        let called = self.aged.process.call(now_ms, self.backlog.jobs, oldest_ms, interval.memory);
         for (priority, passed) in called.iter().enumerate() {
             self.aged.count(priority, passed);
             if let Some(producers) = &mut self.producers {
@@ -228,6 +229,6 @@ impl AgedWorld {
 }
 
 /// Returns the recorded age of the oldest job.
-fn oldest(row: &Row) -> Option<i64> {
+fn oldest(row: Row) -> Option<i64> {
     Some(row.oldest_age_ms()).filter(|age| *age != UNKNOWN)
 }

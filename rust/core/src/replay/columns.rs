@@ -1,5 +1,6 @@
 //! Rows of a recording as they lie in a block: column by column, as differences; see the Python `_recording.columns`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::row::Row;
@@ -62,6 +63,19 @@ impl Block {
     pub fn fill(&self, place: usize, row: &mut Row) {
         for (column, numbers) in &self.varying {
             row.0[*column] = numbers[place];
+        }
+    }
+
+    /// Returns the columns that change.
+    pub fn changing(&self) -> impl Iterator<Item = usize> {
+        self.varying.iter().map(|(column, _)| *column)
+    }
+
+    /// Returns the numbers of a column; they are made for it if they are all the same.
+    pub fn column(&self, column: usize) -> Cow<'_, [i64]> {
+        match self.varying.iter().find(|(it, _)| *it == column) {
+            Some((_, numbers)) => Cow::Borrowed(numbers),
+            None => Cow::Owned(vec![self.constants.0[column]; self.count]),
         }
     }
 
@@ -185,7 +199,13 @@ fn near(bits: &[u8], many: usize, width: usize, base: u64, last: &mut i64, numbe
         window.copy_from_slice(&padded[at / 8..at / 8 + 8]);
         base + (u64::from_le_bytes(window) >> (at % 8) & mask)
     });
-    if base > 0 {
+    if base > 0 && width == 0 {
+        let by = unzigzag(base - 1);
+        numbers.extend((0..many).map(|_| {
+            sum += by;
+            sum
+        }));
+    } else if base > 0 {
         numbers.extend(codes.map(|code| {
             sum += unzigzag(code - 1);
             sum

@@ -1,5 +1,6 @@
 //! What became of the offers of one priority.
 
+use super::flow::MOST;
 use super::judge::Verdict;
 
 /// Millionths of jobs, and for how many milliseconds it was so.
@@ -21,9 +22,43 @@ pub struct Counts {
     pub shed_ms: i64,
 }
 
+/// Counts by priority, LOW first, with what is not yet in them: what came since the verdicts are what they are.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// What came before that.
+    pub counts: [Counts; 3],
+    jobs: [i64; 3],
+    span_ms: i64,
+}
+
+impl Tally {
+    /// Lets time go by under the same verdicts.
+    #[inline]
+    pub fn last(&mut self, span_ms: i64) {
+        self.span_ms += span_ms;
+    }
+
+    /// Notes offers of one priority, and what is said of them.
+    #[inline]
+    pub fn judge(&mut self, priority: usize, jobs: i64, verdict: &Verdict) {
+        self.jobs[priority] += jobs;
+        if self.jobs[priority] > MOST {
+            self.counts[priority].judge(std::mem::take(&mut self.jobs[priority]), verdict);
+        }
+    }
+
+    /// Counts all that came, before there are other verdicts.
+    pub fn settle(&mut self, verdicts: &[Verdict; 3]) {
+        let span_ms = std::mem::take(&mut self.span_ms);
+        for ((counts, jobs), verdict) in self.counts.iter_mut().zip(&mut self.jobs).zip(verdicts) {
+            counts.judge(std::mem::take(jobs), verdict);
+            counts.note(span_ms, verdict.zone, verdict.shed, verdict.waits);
+        }
+    }
+}
+
 impl Counts {
     /// Counts offers that were judged alike.
-    #[inline]
     pub fn judge(&mut self, jobs: i64, verdict: &Verdict) {
         self.offers += i128::from(jobs);
         if verdict.shed {
@@ -32,12 +67,6 @@ impl Counts {
             self.delays += i128::from(jobs);
             self.held += i128::from(jobs) * i128::from(verdict.held_us);
         }
-    }
-
-    /// Counts for how long a verdict was in force.
-    #[inline]
-    pub fn last(&mut self, span_ms: i64, verdict: &Verdict) {
-        self.note(span_ms, verdict.zone, verdict.shed, verdict.waits);
     }
 
     /// Counts for how long the zone was this one, and the advice to shed or to wait.

@@ -14,7 +14,6 @@ pub const FLOW: i64 = 1_000_000_000 * JOB;
 const MOST_FLOW_JOBS: i64 = FLOW / JOB;
 /// The capacity of workers that have nothing to do is their latest when they had, over some milliseconds.
 const SMOOTHED_MS: i64 = 60_000;
-const OPEN: i64 = 1;
 
 /// Returns so many millionths of jobs.
 #[inline]
@@ -74,7 +73,6 @@ impl Flows {
     /// Returns what came and went in the time before a row.
     ///
     /// `in_force` is what producers were told then, and did; `None`: nothing, or it is not known.
-    #[inline]
     pub fn between(&mut self, before: &Row, row: &Row, span_ms: i64, in_force: Option<&[Verdict; 3]>) -> Flow {
         let told = row.offers().iter().any(|count| *count != UNKNOWN);
         let mut offers = row.offers().map(flow);
@@ -84,7 +82,7 @@ impl Flows {
         }
         let mut delays = row.delays().map(flow);
         let mut refused = 0;
-        if before.circuit() == OPEN && row.circuit() == OPEN {
+        if before.is_open() && row.is_open() {
             refused = offers.iter().sum();
             (offers, sheds, delays) = ([0; 3], [0; 3], [0; 3]);
         }
@@ -122,9 +120,24 @@ impl Flows {
             others += more;
         }
         let known = told || mix_ppm.is_some();
-        let (capacity, busy) = if known { self.capacity(before, row, left, span_ms) } else { (0, false) };
+        let (capacity, busy) =
+            if known { self.capacity(before.backlog().min(row.backlog()), left, span_ms) } else { (0, false) };
         let offers = known.then_some(offers);
         Flow { offers, delays, sheds, told, refused, let_in: own, others: others.min(FLOW), capacity, drains, busy }
+    }
+
+    /// Tells whether nothing is to come of offers that were delayed.
+    pub fn is_settled(&self) -> bool {
+        self.late.is_empty()
+    }
+
+    /// Returns what came from nowhere, what workers could take, and whether they took it, where that is settled and only
+    /// offers tell what came; as [`Self::between`] does.
+    #[inline]
+    pub fn quiet(&mut self, own: i64, before: i64, backlog: i64, span_ms: i64) -> (i64, i64, bool) {
+        let (own, growth) = (own.min(FLOW), (backlog - before) * JOB);
+        let (capacity, busy) = self.capacity(before.min(backlog), (own - growth).clamp(0, FLOW), span_ms);
+        ((growth - own).clamp(0, FLOW), capacity, busy)
     }
 
     /// Has delayed jobs come in later; returns those of them that do not come before the row.
@@ -137,9 +150,9 @@ impl Flows {
 
     /// Returns what workers could take, and whether they took it.
     ///
-    /// They did if at both ends there were jobs for a quarter of the time.
-    fn capacity(&mut self, before: &Row, row: &Row, left: i64, span_ms: i64) -> (i64, bool) {
-        let least = before.backlog().min(row.backlog());
+    /// They did if there were always jobs for a quarter of the time; `least` is how many there were at both ends.
+    #[inline]
+    fn capacity(&mut self, least: i64, left: i64, span_ms: i64) -> (i64, bool) {
         if least >= 1 && 4 * least * JOB >= left {
             let rate = if span_ms == 1_000 { left } else { left * 1_000 / span_ms }; // FLOW × 1 000 fits
             self.rate = Some(match self.rate {
@@ -162,7 +175,8 @@ fn scaled(number: i64, by: i64, of: i64) -> i64 {
 }
 
 /// Returns jobs in their millionths; what is not known is none.
-fn flow(jobs: i64) -> i64 {
+#[inline]
+pub fn flow(jobs: i64) -> i64 {
     jobs.clamp(0, MOST_FLOW_JOBS) * JOB
 }
 

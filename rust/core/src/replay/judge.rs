@@ -34,7 +34,8 @@ pub struct Judge {
     state: State,
     sleep_permille: i64,
     sample: Option<(i64, Option<u64>)>,
-    verdicts: [Verdict; 3],
+    /// The latest.
+    pub verdicts: [Verdict; 3],
     /// How many more jobs than `sample` has would be green too, and how many of them there are.
     green: i64,
     more: i64,
@@ -58,17 +59,24 @@ impl Judge {
     /// Returns what the law says of so many waiting jobs.
     #[inline]
     pub fn judge(&mut self, backlog: i64, memory_permille: Option<u64>) -> &[Verdict; 3] {
-        let backlog = backlog.min(self.steady);
-        match self.sample {
-            Some((last, memory)) if memory == memory_permille && (0..=self.green).contains(&(backlog - last)) => {
-                self.more = backlog - last;
-            }
-            _ => self.ask(backlog, memory_permille),
+        if !self.knows(backlog, memory_permille) {
+            self.ask(backlog, memory_permille);
         }
         &self.verdicts
     }
 
-    fn ask(&mut self, backlog: i64, memory_permille: Option<u64>) {
+    /// Tells whether the latest verdicts are those of so many waiting jobs, too.
+    #[inline]
+    pub fn knows(&mut self, backlog: i64, memory_permille: Option<u64>) -> bool {
+        let Some((last, memory)) = self.sample else { return false };
+        self.more = backlog.min(self.steady) - last;
+        memory == memory_permille && (0..=self.green).contains(&self.more)
+    }
+
+    /// Asks the law.
+    #[inline(never)]
+    pub fn ask(&mut self, backlog: i64, memory_permille: Option<u64>) {
+        let backlog = backlog.min(self.steady);
         self.sample = Some((backlog, memory_permille));
         let sample = Sample { number: 0, backlog, oldest_age_ns: None, memory_permille, as_of_ns: 0 };
         self.verdicts = Priority::ALL.map(|priority| self.verdict(&sample, priority));

@@ -33,11 +33,16 @@ impl Later {
     #[inline]
     pub fn take(&mut self, now_ms: i64) -> i64 {
         let second = now_ms / 1_000;
-        if self.next >= self.beyond {
+        if self.is_empty() {
             self.next = self.next.max(second + 1);
             return 0;
         }
         self.take_some(second)
+    }
+
+    /// Tells whether nobody comes later.
+    pub fn is_empty(&self) -> bool {
+        self.next >= self.beyond
     }
 
     fn take_some(&mut self, second: i64) -> i64 {

@@ -9,11 +9,13 @@ mod columns;
 mod counts;
 mod flow;
 mod grants;
+mod interval;
 mod judge;
 mod later;
 mod parity;
 mod process;
 mod producers;
+mod quiet;
 mod row;
 pub mod settings;
 mod simulated;
@@ -22,13 +24,18 @@ mod world;
 
 pub use columns::{Block, COLUMNS, Damage, UNKNOWN};
 pub use counts::Counts;
+use counts::Tally;
 pub use parity::Parity;
 pub use simulated::Simulated;
 pub use trail::Trail;
 
+use std::ops::Range;
+
 use aged::AgedRecord;
 use flow::{Flows, JOB};
+use interval::Interval;
 use judge::{Judge, Verdict};
+use quiet::Quiet;
 use row::Row;
 use settings::{ReplaySettings, Tried};
 
@@ -89,7 +96,7 @@ pub struct QueueReplay {
     gap_ms: i64,
     /// Judges at the recorded backlog; `None`: an age is to be held.
     judge: Option<Judge>,
-    counts: [Counts; 3],
+    tally: Tally,
     aged: Option<Box<AgedRecord>>,
     in_force: Vec<InForce>,
     flows: Flows,
@@ -127,7 +134,7 @@ impl QueueReplay {
                 Tried::Table(law) => Some(judge(law)),
                 Tried::Age(_) => None,
             },
-            counts: Default::default(),
+            tally: Tally::default(),
             aged: match &settings.law {
                 Tried::Table(_) => None,
                 Tried::Age(policy) => Some(Box::new(AgedRecord::new(policy))),
@@ -152,17 +159,35 @@ impl QueueReplay {
         let mut block = std::mem::take(&mut self.block);
         let result = block.read(content, rows);
         if result.is_ok() {
-            self.take_all(&block);
+            self.take_block(&block);
         }
         self.block = block;
         result
     }
 
+    fn take_block(&mut self, block: &Block) {
+        let Some(quiet) = Quiet::of(block) else { return self.take_rows(block, 0..block.count) };
+        let (mut place, mut row) = (0, block.constants);
+        while place < block.count {
+            let taken = self.basis.rows;
+            self.take_rows(block, place..place + 1);
+            place += 1;
+            if self.basis.rows > taken {
+                block.fill(place - 1, &mut row);
+                let next = self.take_alike(&quiet, &row, place);
+                if next > place {
+                    block.fill(next - 1, &mut row);
+                    (self.before, place) = (Some(row), next);
+                }
+            }
+        }
+    }
+
     /// Takes rows, each of which is made where the one before the last lay.
-    fn take_all(&mut self, block: &Block) {
+    fn take_rows(&mut self, block: &Block, numbers: Range<usize>) {
         let mut rows = [self.before.unwrap_or(block.constants), block.constants];
         let (mut has_before, mut has_both, mut place) = (self.before.is_some(), false, 1);
-        for number in 0..block.count {
+        for number in numbers {
             block.fill(number, &mut rows[place]);
             let [one, other] = &rows;
             let (before, row) = if place == 1 { (one, other) } else { (other, one) };
@@ -179,20 +204,22 @@ impl QueueReplay {
 
     /// Returns what became of offers at the recorded backlog.
     pub fn counts(&self) -> &[Counts; 3] {
-        self.aged.as_ref().map_or(&self.counts, |aged| aged.counts())
+        self.aged.as_ref().map_or(&self.tally.counts, |aged| aged.counts())
     }
 
     /// Ends the replay: nothing is known of the time after the last row.
     pub fn end(&mut self) {
         if let Some(last) = self.before {
             self.basis.last_ms = last.at_ms();
-            self.worlds.iter_mut().for_each(|world| world.end(last.at_ms()));
+            self.worlds.iter_mut().for_each(Simulated::end);
             self.begun = false;
+            if let Some(judge) = &self.judge {
+                self.tally.settle(&judge.verdicts);
+            }
         }
     }
 
     /// Takes a row, unless it is not later than the one before; tells whether it did.
-    #[inline]
     fn take(&mut self, before: Option<&Row>, row: &Row) -> bool {
         let at_ms = row.at_ms();
         if at_ms <= before.map_or(-1, Row::at_ms) || at_ms >= LAST_MS {
@@ -216,7 +243,7 @@ impl QueueReplay {
             self.basis.gaps_ms += span_ms;
             self.basis.unjudged +=
                 row.offers().iter().map(|count| i128::from((*count).max(0)) * i128::from(JOB)).sum::<i128>();
-            self.stop(before.at_ms());
+            self.stop();
         } else {
             self.pass_by(before, row, span_ms);
         }
@@ -224,7 +251,14 @@ impl QueueReplay {
     }
 
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
-        let tried = self.judge.as_mut().map(|judge| judge.judge(before.backlog(), before.memory()));
+        let tried = self.judge.as_mut().map(|judge| {
+            if !judge.knows(before.backlog(), before.memory()) {
+                self.tally.settle(&judge.verdicts);
+                judge.ask(before.backlog(), before.memory());
+            }
+            &judge.verdicts
+        });
+        self.tally.last(span_ms);
         let (in_force, enforces) = told_then(&mut self.in_force, tried, before, row);
         let flow = self.flows.between(before, row, span_ms, in_force.filter(|_| enforces));
         let basis = &mut self.basis;
@@ -233,44 +267,52 @@ impl QueueReplay {
         basis.drains_ms += if flow.drains { span_ms } else { 0 };
         basis.busy_ms += if flow.busy { span_ms } else { 0 };
         basis.refused += i128::from(flow.refused);
-        for (counts, verdict) in self.counts.iter_mut().zip(tried.into_iter().flatten()) {
-            counts.last(span_ms, verdict);
-        }
         let Some(offers) = flow.offers else {
-            self.stop(before.at_ms());
+            self.stop();
             return;
         };
         basis.others += i128::from(flow.others);
-        for ((counts, verdict), jobs) in self.counts.iter_mut().zip(tried.into_iter().flatten()).zip(offers) {
-            counts.judge(jobs, verdict);
+        for (priority, verdict) in tried.into_iter().flatten().enumerate() {
+            self.tally.judge(priority, offers[priority], verdict);
         }
         if let Some(aged) = &mut self.aged {
             if !self.begun {
-                aged.begin(before);
+                aged.begin(*before);
             }
-            aged.pass_by(before, span_ms, &flow);
+            aged.pass_by(*before, span_ms, flow);
         }
         if let Some(verdicts) = in_force.filter(|_| flow.told) {
-            self.parity.compare(&flow, verdicts, enforces);
+            self.parity.compare(offers, flow.delays, flow.sheds, verdicts, enforces);
         }
+        let interval = Interval {
+            begin_ms: before.at_ms(),
+            span_ms,
+            memory: before.memory(),
+            knows_oldest: before.oldest_age_ms() != UNKNOWN,
+            offers,
+            sheds: flow.sheds,
+            others: flow.others,
+            capacity: flow.capacity,
+        };
         for world in &mut self.worlds {
             if !self.begun {
-                world.begin(before);
+                world.begin(*before);
             }
-            world.pass_by(before, span_ms, &flow, in_force.filter(|_| enforces));
+            world.pass_by(&interval, in_force.filter(|_| enforces));
         }
         self.begun = true;
     }
 
-    fn stop(&mut self, now_ms: i64) {
+    fn stop(&mut self) {
         if std::mem::take(&mut self.begun) {
-            self.worlds.iter_mut().for_each(|world| world.end(now_ms));
+            self.worlds.iter_mut().for_each(Simulated::end);
         }
         self.flows.forget();
     }
 }
 
 /// Returns what the policy in force said, and whether that was done; `tried` is what the policy says that is tried.
+#[inline]
 fn told_then<'a>(
     known: &'a mut [InForce],
     tried: Option<&'a [Verdict; 3]>,

@@ -1,9 +1,8 @@
 //! What producers do about what they are told: whose jobs come back, and who waits for one before the next.
 
-use super::flow::{FLOW, Flow, JOB, narrow, part};
+use super::flow::{FLOW, JOB, narrow, part};
 use super::judge::Verdict;
 use super::later::Later;
-use super::row::Row;
 use super::settings::{BehaviourSettings, LoopSettings};
 
 const LONGEST_PAUSE_US: i64 = 1_000_000_000_000_000;
@@ -81,23 +80,23 @@ impl Producers {
     pub fn apart(
         &mut self,
         offers: &mut [i64; 3],
-        before: &Row,
+        now_ms: i64,
         span_ms: i64,
-        flow: &Flow,
+        sheds: [i64; 3],
         in_force: Option<&[Verdict; 3]>,
     ) -> [Loops; 3] {
         let mut loops = [Loops::default(); 3];
         for priority in 0..3 {
             let verdict = in_force.map(|verdicts| &verdicts[priority]);
             let back = &mut self.recorded_back[priority];
-            offers[priority] = (offers[priority] - back.take(before.at_ms())).max(0);
+            offers[priority] = (offers[priority] - back.take(now_ms)).max(0);
             let mut theirs = 0;
             if let Some(settings) = self.behaviour.loops[priority] {
                 (loops[priority], theirs) = loops_of(settings, offers[priority], span_ms, verdict);
                 offers[priority] -= theirs;
             }
             if let Some(verdict) = verdict {
-                let shed = (flow.sheds[priority] - theirs).max(0); // loops ask again by themselves
+                let shed = (sheds[priority] - theirs).max(0); // loops ask again by themselves
                 let after_us = self.behaviour.return_after_us.unwrap_or(verdict.told_us);
                 back.put_later(part(shed, self.behaviour.returns_ppm[priority]), after_us);
             }

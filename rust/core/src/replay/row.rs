@@ -3,16 +3,17 @@
 use super::columns::{COLUMNS, UNKNOWN};
 use super::flow::{JOB, MOST};
 
-const AT_MS: usize = 0;
-const BACKLOG: usize = 1;
+pub const AT_MS: usize = 0;
+pub const BACKLOG: usize = 1;
 const OLDEST_AGE_MS: usize = 2;
 const ENTERED: usize = 3;
 const LEFT: usize = 4;
 const MEMORY: usize = 5;
 // Offers, delays and sheds of HIGH, then of MEDIUM, then of LOW.
-const COUNTS: usize = 6;
+pub const COUNTS: usize = 6;
 const CIRCUIT: usize = 15;
 const POLICY: usize = 16;
+const OPEN: i64 = 1;
 
 /// The numbers of one row, in the order in which they lie in the file; [`UNKNOWN`] stands for what is not known.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,7 @@ impl Row {
 
     /// Waiting jobs.
     pub fn backlog(&self) -> i64 {
-        self.0[BACKLOG].clamp(0, MOST / JOB)
+        jobs(self.0[BACKLOG])
     }
 
     /// Since the oldest job was enqueued.
@@ -68,13 +69,19 @@ impl Row {
         [self.0[COUNTS + 6 + kind], self.0[COUNTS + 3 + kind], self.0[COUNTS + kind]]
     }
 
-    /// Number of the circuit's state.
-    pub fn circuit(&self) -> i64 {
-        self.0[CIRCUIT]
+    /// Whether the circuit was open.
+    pub fn is_open(&self) -> bool {
+        self.0[CIRCUIT] == OPEN
     }
 
     /// Number of the policy in force.
     pub fn policy(&self) -> i64 {
         self.0[POLICY]
     }
+}
+
+/// Returns how many jobs a recorded backlog stands for.
+#[inline]
+pub fn jobs(backlog: i64) -> i64 {
+    backlog.clamp(0, MOST / JOB)
 }

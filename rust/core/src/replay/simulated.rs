@@ -3,7 +3,7 @@
 use super::Counts;
 use super::aged::AgedWorld;
 use super::backlog::Backlog;
-use super::flow::Flow;
+use super::interval::Interval;
 use super::judge::Verdict;
 use super::row::Row;
 use super::settings::{BehaviourSettings, ReplaySettings, Tried};
@@ -30,7 +30,7 @@ impl Simulated {
     /// Offers and what became of them, LOW first.
     pub fn counts(&self) -> &[Counts; 3] {
         match self {
-            Self::Table(world) => &world.counts,
+            Self::Table(world) => &world.tally.counts,
             Self::Aged(world) => world.counts(),
         }
     }
@@ -68,7 +68,7 @@ impl Simulated {
     }
 
     /// Begins anew with a recorded backlog.
-    pub(super) fn begin(&mut self, row: &Row) {
+    pub(super) fn begin(&mut self, row: Row) {
         match self {
             Self::Table(world) => world.begin(row),
             Self::Aged(world) => world.begin(row),
@@ -77,17 +77,17 @@ impl Simulated {
 
     /// Lets the time between two rows go by.
     #[inline]
-    pub(super) fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
+    pub(super) fn pass_by(&mut self, interval: &Interval, in_force: Option<&[Verdict; 3]>) {
         match self {
-            Self::Table(world) => world.pass_by(before, span_ms, flow, in_force),
-            Self::Aged(world) => world.pass_by(before, span_ms, flow, in_force),
+            Self::Table(world) => world.pass_by(interval, in_force),
+            Self::Aged(world) => world.pass_by(interval, in_force),
         }
     }
 
-    /// Counts to an instant, after which nothing is known.
-    pub(super) fn end(&mut self, now_ms: i64) {
+    /// Counts all that came, before a time of which nothing is known.
+    pub(super) fn end(&mut self) {
         if let Self::Table(world) = self {
-            world.end(now_ms);
+            world.end();
         }
     }
 }

@@ -1,16 +1,15 @@
 //! A simulated queue under a law that judges samples: read and judged as by producers.
 
 use super::backlog::Backlog;
-use super::counts::Counts;
-use super::flow::{Flow, JOB};
+use super::counts::Tally;
+use super::flow::JOB;
+use super::interval::Interval;
 use super::judge::{Judge, Verdict};
 use super::later::Later;
 use super::producers::{Loops, Producers};
 use super::row::Row;
 use super::settings::{BehaviourSettings, ReplaySettings};
 use crate::laws::AnyLaw;
-
-const PRIORITIES: [usize; 3] = [0, 1, 2];
 
 /// An amount that is dealt among steps: each gets as much, and the first of them one more.
 #[derive(Clone, Copy)]
@@ -39,18 +38,14 @@ pub struct World {
     busy_poll_ms: i64,
     producers: Option<Producers>,
     late: Later,
-    verdicts: [Verdict; 3],
-    /// Whether they were read since it began.
-    is_told: bool,
     due_ms: i64,
-    judged_ms: i64,
     /// Jobs that were let in since the queue was read, and how many may be.
     let_in: i64,
     room: i64,
     /// The queue.
     pub backlog: Backlog,
     /// Offers and what became of them, LOW first.
-    pub counts: [Counts; 3],
+    pub tally: Tally,
     /// How much time was simulated.
     pub simulated_ms: i64,
 }
@@ -64,122 +59,107 @@ impl World {
             busy_poll_ms: settings.busy_poll_ms,
             producers: behaviour.map(Producers::new),
             late: Later::default(),
-            verdicts: Default::default(),
-            is_told: false,
             due_ms: 0,
-            judged_ms: 0,
             let_in: 0,
             room: 0,
             backlog: Backlog::new(settings.trail_ms),
-            counts: Default::default(),
+            tally: Tally::default(),
             simulated_ms: 0,
         }
     }
 
     /// Begins anew with a recorded backlog.
-    pub fn begin(&mut self, row: &Row) {
+    pub fn begin(&mut self, row: Row) {
         self.backlog.begin(row);
         self.late.clear(row.at_ms());
         if let Some(producers) = &mut self.producers {
             producers.begin(row.at_ms());
         }
-        (self.due_ms, self.judged_ms) = (row.at_ms(), row.at_ms());
-        (self.let_in, self.room) = (0, 0);
-        self.is_told = false;
+        (self.due_ms, self.let_in, self.room) = (row.at_ms(), 0, 0);
     }
 
     /// Lets the time between two rows go by.
     ///
     /// `in_force` is what producers were told then, and did; `None`: nothing, or it is not known.
     #[inline]
-    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow, in_force: Option<&[Verdict; 3]>) {
-        let mut offers = flow.offers.unwrap_or_default();
+    pub fn pass_by(&mut self, interval: &Interval, in_force: Option<&[Verdict; 3]>) {
+        let Interval { begin_ms, span_ms, mut offers, .. } = *interval;
         let mut loops = [Loops::default(); 3];
         if let Some(producers) = &mut self.producers {
-            loops = producers.apart(&mut offers, before, span_ms, flow, in_force);
+            loops = producers.apart(&mut offers, begin_ms, span_ms, interval.sheds, in_force);
         }
         self.simulated_ms += span_ms;
-        let (memory, steps) = (before.memory(), ((span_ms + 499) / 1_000).max(1));
-        if steps == 1 {
-            self.step(before.at_ms(), span_ms, memory, &offers, &loops, flow.others, flow.capacity);
-            return;
+        match ((span_ms + 499) / 1_000).max(1) {
+            1 => self.step(interval, &offers, &loops),
+            steps => self.step_by_step(interval, offers, &loops, steps),
         }
-        let span = Dealt::among(span_ms, steps);
+    }
+
+    #[inline(never)]
+    fn step_by_step(&mut self, whole: &Interval, offers: [i64; 3], loops: &[Loops; 3], steps: i64) {
+        let span = Dealt::among(whole.span_ms, steps);
         let dealt = offers.map(|jobs| Dealt::among(jobs, steps));
-        let (others, capacity) = (Dealt::among(flow.others, steps), Dealt::among(flow.capacity, steps));
-        let mut now_ms = before.at_ms();
-        for step in 0..steps {
-            let step_ms = span.at(step);
-            let offers = dealt.map(|jobs| jobs.at(step));
-            self.step(now_ms, step_ms, memory, &offers, &loops, others.at(step), capacity.at(step));
-            now_ms += step_ms;
+        let (others, capacity) = (Dealt::among(whole.others, steps), Dealt::among(whole.capacity, steps));
+        let mut begin_ms = whole.begin_ms;
+        for number in 0..steps {
+            let step = Interval {
+                begin_ms,
+                span_ms: span.at(number),
+                others: others.at(number),
+                capacity: capacity.at(number),
+                ..*whole
+            };
+            self.step(&step, &dealt.map(|jobs| jobs.at(number)), loops);
+            begin_ms += step.span_ms;
         }
     }
 
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "a struct of them would be made anew for each step")]
-    fn step(
-        &mut self,
-        now_ms: i64,
-        step_ms: i64,
-        memory: Option<u64>,
-        offers: &[i64; 3],
-        loops: &[Loops; 3],
-        others: i64,
-        capacity: i64,
-    ) {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "else each step is written to memory and read again")]
+    fn step(&mut self, step: &Interval, offers: &[i64; 3], loops: &[Loops; 3]) {
+        let (now_ms, span_ms) = (step.begin_ms, step.span_ms);
         if now_ms >= self.due_ms || self.let_in > self.room {
-            self.read(now_ms, memory);
+            self.read(now_ms, step.memory);
         }
-        let mut come = others + self.late.take(now_ms);
-        for priority in PRIORITIES {
-            come += self.offer(priority, offers[priority], now_ms, step_ms, loops[priority]);
+        self.tally.last(span_ms);
+        let mut come = step.others + self.late.take(now_ms);
+        let mut let_in = 0;
+        for (priority, verdict) in self.judge.verdicts.iter().enumerate() {
+            let mut jobs = offers[priority];
+            if let Some(producers) = &mut self.producers {
+                jobs = producers.with_back(priority, jobs, now_ms);
+                if verdict.shed {
+                    producers.shed(priority, jobs, verdict.told_us);
+                }
+                let loops = loops[priority];
+                if loops.count > 0 {
+                    jobs += loops.offers(loops.waits_us(verdict), 1_000 * span_ms);
+                }
+            }
+            self.tally.judge(priority, jobs, verdict);
+            if !verdict.shed {
+                let_in += jobs;
+                come += if verdict.waits { self.late.put(jobs, verdict.held_us) } else { jobs };
+            }
         }
-        self.backlog.work(come, capacity, now_ms, step_ms);
+        self.let_in = self.let_in.saturating_add(let_in);
+        self.backlog.work(come, step.capacity, now_ms, span_ms);
     }
 
-    /// Counts to an instant, after which nothing is known.
-    pub fn end(&mut self, now_ms: i64) {
-        self.settle(now_ms);
-        self.is_told = false;
+    /// Counts all that came, before a time of which nothing is known.
+    pub fn end(&mut self) {
+        self.tally.settle(&self.judge.verdicts);
     }
 
     /// Reads the backlog as producers do, and judges it.
+    #[inline]
     fn read(&mut self, now_ms: i64, memory: Option<u64>) {
-        self.settle(now_ms);
-        self.verdicts = *self.judge.judge(self.backlog.jobs / JOB, memory);
-        self.is_told = true;
+        let jobs = self.backlog.jobs / JOB;
+        if !self.judge.knows(jobs, memory) {
+            self.tally.settle(&self.judge.verdicts);
+            self.judge.ask(jobs, memory);
+        }
         self.due_ms = now_ms + if self.judge.is_busy() { self.busy_poll_ms } else { self.poll_ms };
         (self.let_in, self.room) = (0, self.judge.room());
-    }
-
-    fn settle(&mut self, now_ms: i64) {
-        if self.is_told {
-            for (counts, verdict) in self.counts.iter_mut().zip(&self.verdicts) {
-                counts.last(now_ms - self.judged_ms, verdict);
-            }
-        }
-        self.judged_ms = now_ms;
-    }
-
-    /// Offers jobs of one priority; returns those that are let in at once.
-    #[inline]
-    fn offer(&mut self, priority: usize, mut jobs: i64, now_ms: i64, step_ms: i64, loops: Loops) -> i64 {
-        let verdict = &self.verdicts[priority];
-        if let Some(producers) = &mut self.producers {
-            jobs = producers.with_back(priority, jobs, now_ms);
-            if verdict.shed {
-                producers.shed(priority, jobs, verdict.told_us);
-            }
-            if loops.count > 0 {
-                jobs += loops.offers(loops.waits_us(verdict), 1_000 * step_ms);
-            }
-        }
-        self.counts[priority].judge(jobs, verdict);
-        if verdict.shed {
-            return 0;
-        }
-        self.let_in = self.let_in.saturating_add(jobs);
-        if verdict.waits { self.late.put(jobs, verdict.held_us) } else { jobs }
     }
 }
