@@ -34,7 +34,7 @@ _STRETCHES = 480
 #: Hours that are read at once.
 _DAY = 24
 #: So many hours, and rows of each of their blocks, show how far apart rows are.
-_FIRST, _ENOUGH = 3, 600
+_FIRST, _ENOUGH = 3, 200
 #: Rows are apart as usual; so many times that, and at least a minute, is a gap. Its length has a limit.
 _USUAL, _LEAST_GAP_MS, _MOST_GAP_MS = 5, 60_000, 2 * HOUR_MS
 
@@ -79,6 +79,7 @@ class Replay:
         self._engine = _engine
         self._recording = recording
         self._policy = policy
+        self._were_in_force: dict[int, BackpressureConfig | None] = {}
         self._behaviour = behaviour
         self._mix_ppm = None if mix is None else parts_ppm("mix", mix)
         if self._mix_ppm is not None and abs(sum(self._mix_ppm) - JOB) > len(self._mix_ppm):
@@ -127,14 +128,20 @@ class Replay:
         """Return the policies that were in force, and how many of them cannot be replayed."""
         found: dict[int, PolicyInForce] = {}
         for number, told in self._recording.policies().items():
-            try:
-                config = BackpressureConfig.from_mapping(told)
-            except ConfigurationError:  # of another version
-                found[number] = PolicyInForce(None, enforces=told.get("mode") != "observe")
-                continue
-            law = law_of(config, name)
-            found[number] = PolicyInForce(None if isinstance(law, AgeLaw) else law, config.mode == "enforce")
+            config = self._read(number, told)
+            law = None if config is None else law_of(config, name)
+            enforces = told.get("mode") != "observe" if config is None else config.mode == "enforce"
+            found[number] = PolicyInForce(None if isinstance(law, AgeLaw) else law, enforces)
         return found, sum(policy.law is None for policy in found.values())
+
+    def _read(self, number: int, told: Mapping[str, Any]) -> BackpressureConfig | None:
+        """Return a policy of the recording, which is read once for all queues; ``None`` for one of another version."""
+        if number not in self._were_in_force:
+            try:
+                self._were_in_force[number] = BackpressureConfig.from_mapping(told)
+            except ConfigurationError:
+                self._were_in_force[number] = None
+        return self._were_in_force[number]
 
 
 def _engine(engine_name: str) -> Any:
