@@ -8,6 +8,7 @@ import doctest
 import enum
 import inspect
 import re
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,10 @@ def test_every_class_and_function_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, documented in DOCUMENTED.items() if ">>>" in doc(documented)])
-def test_the_example_runs(name: str, engine_name: str, engine_module: object) -> None:
+def test_the_example_runs(
+    name: str, engine_name: str, engine_module: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what it makes goes when the test does
     names = doc_examples.namespace(engine_name)
     example = doctest.DocTestParser().get_doctest(doc(DOCUMENTED[name]), names, name, None, None)
     report: list[str] = []
