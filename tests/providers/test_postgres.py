@@ -123,7 +123,7 @@ def backlogs(outcomes: Any) -> dict[str, int]:
 
 
 def refused(label: str, words: str, conninfo: Callable[[Postgres], str]) -> Refusal:
-    return Refusal(label, words, lambda backend: backend.make(["q"], given=conninfo(backend.server)))
+    return Refusal(label, words, lambda backend: backend.make(["q"], given=conninfo(backend.server), timeout=10))
 
 
 def at(server: Postgres, login: str = "", database: str = DATABASE, *, port: int = 0) -> str:
