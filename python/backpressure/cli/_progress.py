@@ -19,11 +19,11 @@ __all__ = ["bar"]
 def bar(what: str, *, as_json: bool) -> Iterator[Callable[[float], object]]:
     """Give what moves a bar, from 0 to 1; there is none without a terminal."""
     console = new_console(stderr=True)
-    percent = TextColumn("{task.percentage:3.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
     if as_json or not console.is_terminal:
         yield lambda _: None  # rich 13.7 ends a bar that is not shown with an empty line
         return
+    percent = TextColumn("{task.percentage:3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=1.0)
         yield lambda part: progress.update(task, completed=part)

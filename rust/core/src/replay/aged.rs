@@ -89,12 +89,12 @@ impl AgedRecord {
     }
 
     /// Begins anew.
-    pub fn begin(&mut self, row: Row) {
+    pub fn begin(&mut self, row: &Row) {
         self.0.process.begin(row.at_ms());
     }
 
     /// Lets the time between two rows go by.
-    pub fn pass_by(&mut self, before: Row, span_ms: i64, flow: Flow) {
+    pub fn pass_by(&mut self, before: &Row, span_ms: i64, flow: &Flow) {
         let aged = &mut self.0;
         let (offers, begin_ms) = (flow.offers.unwrap_or_default(), before.at_ms());
         let mut now_ms = begin_ms;
@@ -151,7 +151,7 @@ impl AgedWorld {
     }
 
     /// Begins anew with a recorded backlog.
-    pub fn begin(&mut self, row: Row) {
+    pub fn begin(&mut self, row: &Row) {
         self.backlog.begin(row);
         self.aged.process.begin(row.at_ms());
         if let Some(producers) = &mut self.producers {
@@ -229,6 +229,6 @@ impl AgedWorld {
 }
 
 /// Returns the recorded age of the oldest job.
-fn oldest(row: Row) -> Option<i64> {
+fn oldest(row: &Row) -> Option<i64> {
     Some(row.oldest_age_ms()).filter(|age| *age != UNKNOWN)
 }

@@ -25,7 +25,7 @@ impl Backlog {
     }
 
     /// Begins anew with what was recorded.
-    pub fn begin(&mut self, row: Row) {
+    pub fn begin(&mut self, row: &Row) {
         self.jobs = row.backlog() * JOB;
         self.waiting.clear();
         if self.jobs > 0 {

@@ -167,18 +167,16 @@ impl QueueReplay {
 
     fn take_block(&mut self, block: &Block) {
         let Some(quiet) = Quiet::of(block) else { return self.take_rows(block, 0..block.count) };
-        let (mut place, mut row) = (0, block.constants);
+        let mut place = 0;
         while place < block.count {
             let taken = self.basis.rows;
             self.take_rows(block, place..place + 1);
             place += 1;
-            if self.basis.rows > taken {
-                block.fill(place - 1, &mut row);
-                let next = self.take_alike(&quiet, &row, place);
-                if next > place {
-                    block.fill(next - 1, &mut row);
-                    (self.before, place) = (Some(row), next);
-                }
+            let Some(mut row) = self.before.filter(|_| self.basis.rows > taken) else { continue };
+            let next = self.take_alike(&quiet, &row, place);
+            if next > place {
+                block.fill(next - 1, &mut row);
+                (self.before, place) = (Some(row), next);
             }
         }
     }
@@ -277,9 +275,9 @@ impl QueueReplay {
         }
         if let Some(aged) = &mut self.aged {
             if !self.begun {
-                aged.begin(*before);
+                aged.begin(before);
             }
-            aged.pass_by(*before, span_ms, flow);
+            aged.pass_by(before, span_ms, &flow);
         }
         if let Some(verdicts) = in_force.filter(|_| flow.told) {
             self.parity.compare(offers, flow.delays, flow.sheds, verdicts, enforces);
@@ -296,7 +294,7 @@ impl QueueReplay {
         };
         for world in &mut self.worlds {
             if !self.begun {
-                world.begin(*before);
+                world.begin(before);
             }
             world.pass_by(&interval, in_force.filter(|_| enforces));
         }

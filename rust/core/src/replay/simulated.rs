@@ -68,7 +68,7 @@ impl Simulated {
     }
 
     /// Begins anew with a recorded backlog.
-    pub(super) fn begin(&mut self, row: Row) {
+    pub(super) fn begin(&mut self, row: &Row) {
         match self {
             Self::Table(world) => world.begin(row),
             Self::Aged(world) => world.begin(row),

@@ -69,7 +69,7 @@ impl World {
     }
 
     /// Begins anew with a recorded backlog.
-    pub fn begin(&mut self, row: Row) {
+    pub fn begin(&mut self, row: &Row) {
         self.backlog.begin(row);
         self.late.clear(row.at_ms());
         if let Some(producers) = &mut self.producers {
