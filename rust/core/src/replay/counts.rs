@@ -1,7 +1,7 @@
 //! What became of the offers of one priority.
 
 use super::flow::MOST;
-use super::judge::Verdict;
+use super::judge::{Judge, Verdict};
 
 /// Millionths of jobs, and for how many milliseconds it was so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,15 @@ impl Tally {
         self.jobs[priority] += jobs;
         if self.jobs[priority] > MOST {
             self.counts[priority].judge(std::mem::take(&mut self.jobs[priority]), verdict);
+        }
+    }
+
+    /// Has the backlog judged; if that may give other verdicts, counts what came under the latest ones before.
+    #[inline]
+    pub fn ask(&mut self, judge: &mut Judge, backlog: i64, memory_permille: Option<u64>) {
+        if !judge.knows(backlog, memory_permille) {
+            self.settle(&judge.verdicts);
+            judge.ask(backlog, memory_permille);
         }
     }
 

@@ -250,10 +250,7 @@ impl QueueReplay {
 
     fn pass_by(&mut self, before: &Row, row: &Row, span_ms: i64) {
         let tried = self.judge.as_mut().map(|judge| {
-            if !judge.knows(before.backlog(), before.memory()) {
-                self.tally.settle(&judge.verdicts);
-                judge.ask(before.backlog(), before.memory());
-            }
+            self.tally.ask(judge, before.backlog(), before.memory());
             &judge.verdicts
         });
         self.tally.last(span_ms);

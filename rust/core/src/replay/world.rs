@@ -154,11 +154,7 @@ impl World {
     /// Reads the backlog as producers do, and judges it.
     #[inline]
     fn read(&mut self, now_ms: i64, memory: Option<u64>) {
-        let jobs = self.backlog.jobs / JOB;
-        if !self.judge.knows(jobs, memory) {
-            self.tally.settle(&self.judge.verdicts);
-            self.judge.ask(jobs, memory);
-        }
+        self.tally.ask(&mut self.judge, self.backlog.jobs / JOB, memory);
         self.due_ms = now_ms + if self.judge.is_busy() { self.busy_poll_ms } else { self.poll_ms };
         (self.let_in, self.room) = (0, self.judge.room());
     }
